@@ -1,0 +1,279 @@
+"""Pipelines as values: where audio comes from, what is done, where label shards go; and the hash of what matters."""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, Field
+
+from raysp.errors import SpecError
+from raysp.specs import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
+from raysp.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_clash
+
+LABEL_VERSION = 1
+"""Raised by every change of raysp that changes a label."""
+
+
+def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
+    refuse_literal_secrets(options, "storage_options")
+    return options
+
+
+StorageOptions = Annotated[Mapping[str, object], AfterValidator(_checked_options)]
+
+
+@spec
+class Shards:
+    """A corpus: audio shards in the Hugging Face audio layout (`audio: struct<bytes, path>`).
+
+    Attributes:
+        url: a file, a folder, a glob, or a list of them.
+        root: what label shards are named relative to; None: the folder before the first wildcard, the folder itself,
+            a single file's folder, a list's common parent.
+        id: the column that names a row; None: `<shard>:<row>`.
+        audio: the column with the recordings.
+        text: the column with reference texts, kept beside the labels so that the word error rate can be told.
+        storage_options: how to reach the storage; secrets by `Env`.
+    """
+
+    url: Url | Listed[Url]
+    _: KW_ONLY
+    root: str | None = None
+    id: str | None = "id"
+    audio: str = "audio"
+    text: str | None = None
+    storage_options: StorageOptions = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that something is named."""
+        if not self.url or not all(self.urls):
+            raise ValueError("url is empty; give a file, a folder, a glob or a list of them")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Give the urls as a tuple, also when there is one."""
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
+
+
+@spec
+class Parquet:
+    """A sink: one Parquet label shard for every shard.
+
+    Attributes:
+        url: the folder that receives label shards.
+        keep: source columns to carry over.
+        rows: "all"; or "ok": leave the other rows out and keep them under `.raysp/errors/`.
+        compression: of the label shards.
+        storage_options: how to reach the storage; secrets by `Env`.
+    """
+
+    url: Url
+    _: KW_ONLY
+    keep: Listed[str] = ()
+    rows: Literal["all", "ok"] = "all"
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] = "zstd"
+    storage_options: StorageOptions = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that a place is named."""
+        if not self.url:
+            raise ValueError("url is empty; give the folder that receives the label shards")
+
+
+@spec
+class Pipeline:
+    """From audio shards to label shards.
+
+    Attributes:
+        source: the corpus.
+        steps: done in order; one `Decode`, then one `Label`, `Keep` where rows are left out.
+        sink: where label shards go.
+        name: shown while it runs.
+        max_error_rate: stop (exit code 1) once this share of rows failed, after 200 rows.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    steps: Listed[Step]
+    sink: Parquet
+    name: str | None = None
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the order of the steps and the names of all columns."""
+        _check_order(self.steps)
+        refuse_clash(
+            [
+                ("every label shard", ROW_COLUMNS),
+                *((f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)),
+                ("the sink's keep columns", self.kept),
+            ]
+        )
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Name the source columns carried over: the sink's `keep`, then the reference text."""
+        text = self.source.text
+        return tuple(self.sink.keep) + ((text,) if text and text not in self.sink.keep else ())
+
+    @property
+    def decode(self) -> Decode:
+        """Give the step that decodes."""
+        return next(step for step in self.steps if isinstance(step, Decode))
+
+    @property
+    def label(self) -> Label:
+        """Give the step that runs the model."""
+        return next(step for step in self.steps if isinstance(step, Label))
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    names = [type(step).__name__ for step in steps]
+    found = f"found steps [{', '.join(names)}]"
+    if names.count("Decode") != 1 or names.count("Label") != 1:
+        raise ValueError(f"{found}; expected one Decode and one Label")
+    if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
+        raise ValueError(f"{found}; expected Decode before Label, and Label last")
+    for step in steps[: names.index("Decode")]:
+        if isinstance(step, Keep) and step.reads_seconds:
+            raise ValueError(f"{found}; Keep by seconds needs decoded audio: move it behind Decode")
+
+
+def label_parts(pipeline: Pipeline, *, checkpoint_digest: str, dtype: str) -> dict[str, JsonValue]:
+    """Collect all that can change a label, by dotted names that a difference is reported by.
+
+    Args:
+        pipeline: the pipeline.
+        checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
+        dtype: the resolved one, never "auto".
+    """
+    parts: dict[str, JsonValue] = {
+        "label_version": LABEL_VERSION,
+        "source.id": pipeline.source.id,
+        "source.audio": pipeline.source.audio,
+    }
+    for index, step in enumerate(pipeline.steps):
+        fields = cast("dict[str, JsonValue]", to_json(step))
+        if isinstance(step, Label):
+            for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
+                del fields[unimportant]
+            fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
+        if isinstance(step, Keep) and isinstance(step.where, str):
+            fields["where_digest"] = file_digest(load_function(step.where))
+        parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
+    return parts
+
+
+def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:
+    """Collect what changes a label shard but no label: the columns carried over and the rows left out."""
+    return {"sink.keep": list(pipeline.kept), "sink.rows": pipeline.sink.rows}
+
+
+def fingerprint(parts: Mapping[str, JsonValue]) -> str:
+    """Hash the parts to 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_pipeline(target: str) -> Pipeline:
+    """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
+
+    The file is run as a real module under its own name, so that its functions can be found again by that name.
+
+    Raises:
+        SpecError: no such file, no such name, no pipeline or several; or an error of the file itself.
+    """
+    path, _, name = target.partition(":")
+    found = {key: value for key, value in vars(_module(Path(path))).items() if isinstance(value, Pipeline)}
+    if name:
+        if name not in found:
+            raise SpecError(f"{path} has no pipeline named {name!r}; found {sorted(found) or 'none'}")
+        return found[name]
+    if "pipeline" in found:
+        return found["pipeline"]
+    if len({id(value) for value in found.values()}) != 1:
+        names = ", ".join(sorted(found)) or "none"
+        raise SpecError(f"{path}: expected one raysp.Pipeline, found {names}; choose one by {path}:NAME")
+    return next(iter(found.values()))
+
+
+def _module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file; expected a Python file that makes a raysp.Pipeline")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    definition = importlib.util.spec_from_file_location(path.stem, path)
+    if definition is None or definition.loader is None:
+        raise SpecError(f"{path}: expected a Python file, by name .py")
+    module = importlib.util.module_from_spec(definition)
+    sys.modules[path.stem] = module
+    try:
+        definition.loader.exec_module(module)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"{path} raised {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_function(name: str) -> object:
+    """Import `module:function`.
+
+    Raises:
+        SpecError: if there is none, or it cannot be called.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = cast("object", getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"{name!r} cannot be imported: {error}; it must be importable where the pipeline file is") from None
+    if not callable(found):
+        raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
+    return found
+
+
+def file_digest(function: object) -> str:
+    """Hash the file that a function stands in."""
+    import inspect
+
+    source = inspect.getsourcefile(function)  # type: ignore[arg-type]
+    return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()[:16]
+
+
+def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
+    """Apply `PATH=VALUE` settings of the command line.
+
+    Raises:
+        SpecError: for a path that is not there or a value that is not valid.
+    """
+    from raysp.specs import override
+
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
+        pipeline = cast("Pipeline", override(pipeline, path, text))
+    return pipeline
+
+
+__all__ = [
+    "Env",
+    "Parquet",
+    "Pipeline",
+    "Shards",
+    "file_digest",
+    "file_parts",
+    "fingerprint",
+    "from_json",
+    "label_parts",
+    "load_function",
+    "load_pipeline",
+    "to_json",
+    "with_overrides",
+]

@@ -1,0 +1,234 @@
+"""Specs: frozen, validated values that round-trip through JSON; what a pipeline is made of.
+
+A spec is a class under `@spec`: its fields are typed and checked when it is made, its first field may be given by
+position, and every failure is a `SpecError` in one line. What the fields mean is for `steps` and `pipeline`.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeAlias, TypeVar, cast, dataclass_transform
+
+from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from raysp.errors import SpecError
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+Listed = Annotated[Sequence[Item], AfterValidator(tuple)]
+"""A sequence that is kept as a tuple, so that a spec cannot change after it was made."""
+
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+
+
+@dataclass_transform(frozen_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass whose fields are checked when it is made.
+
+    Raises:
+        SpecError: from the constructor, naming the class, the field, what was found and what is expected.
+    """
+    made = pydantic_dataclass(frozen=True, config=_CONFIG)(cls)
+    checked_init = made.__init__
+
+    @functools.wraps(checked_init)
+    def init(self: object, *args: object, **kwargs: object) -> None:
+        try:
+            checked_init(self, *args, **kwargs)
+        except ValidationError as error:
+            raise SpecError(_explain(made, error)) from None
+
+    made.__init__ = init  # type: ignore[method-assign]
+    return cast("type[T]", made)
+
+
+def _explain(cls: type, error: ValidationError) -> str:
+    known = [field.name for field in dataclasses.fields(cls)]
+    explained: dict[str, list[str]] = {}  # by place: a union's branches each complain of the same one
+    for one in error.errors(include_url=False):
+        place, complaint = _explain_one(cls.__name__, known, cast("dict[str, object]", one))
+        explained.setdefault(place, []).append(complaint)
+    return "; ".join(f"{place}{', or '.join(dict.fromkeys(found))}" for place, found in explained.items())
+
+
+def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[str, str]:
+    loc = cast("tuple[int | str, ...]", one["loc"])
+    name = str(loc[0]) if loc else ""
+    match one["type"]:
+        case "unexpected_keyword_argument":
+            return "", f"{owner} has no field {name!r}{_suggestion(name, known)}; its fields are {', '.join(known)}"
+        case "missing" | "missing_argument":
+            return "", f"{owner} needs {name!r}"
+        case "unexpected_positional_argument":
+            return "", f"{owner} takes only its first field by position; name the others: {', '.join(known[1:])}"
+    # After the field's name pydantic lists indexes, and the branches of unions, which say nothing to a user.
+    indexes = (str(part) for part in loc[1:] if isinstance(part, int))
+    path = ".".join([owner, *([name] if name in known else []), *indexes])
+    message = str(one["msg"]).removeprefix("Value error, ")
+    if one["type"] == "value_error":
+        return f"{path}: ", message
+    found = "***" if name == "storage_options" else _URL_PASSWORD.sub("//***@", f"{one['input']!r:.200}")
+    return f"{path}: found {found}; ", f"{message[0].lower()}{message[1:]}"
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+@spec
+class Env:
+    """Stand for a secret: the value of an environment variable, read where it is used and never stored."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Check the variable's name."""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
+            raise ValueError(f"{self.name!r} is not the name of an environment variable")
+
+
+# `key` alone is an access key id, which S3 clients send in clear; what signs with it is what must not be written down.
+_URL_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
+_URL_SIGNATURE = re.compile(r"[?&](X-Amz-Signature|sig|Signature)=")
+_SECRET = re.compile(r"secret|token|passw|passphrase|credential|account_key|api_key|private_key|sas|connection_string")
+
+
+def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
+    """Raise if an option whose name speaks of a secret holds a literal instead of an `Env`.
+
+    Raises:
+        ValueError: naming the option (never its value) and the way out.
+    """
+    for key, value in options.items():
+        path = f"{where}[{key!r}]"
+        if isinstance(value, Mapping):
+            refuse_literal_secrets(value, path)
+        elif isinstance(value, str) and value and _SECRET.search(key.lower()):
+            raise ValueError(
+                f"{path} holds a literal secret; put it into an environment variable and "
+                f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
+            )
+
+
+def refuse_secret_url(url: str) -> str:
+    """Return `url` unless it carries a password or a signature.
+
+    Raises:
+        ValueError: without repeating the url.
+    """
+    if _URL_PASSWORD.search(url) or _URL_SIGNATURE.search(url):
+        raise ValueError("the url carries a password or a signature; give them by storage_options with raysp.Env")
+    return url
+
+
+Url = Annotated[str, AfterValidator(refuse_secret_url)]
+
+
+def to_json(value: object) -> JsonValue:
+    """Turn a spec, or what a spec holds, into plain JSON values.
+
+    A spec becomes an object with `type` (its class name; `module:Class` outside raysp) and all its fields.
+    """
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): to_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [to_json(item) for item in value]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise SpecError(f"found a value of type {type(value).__name__}; a pipeline holds only JSON values and specs")
+    fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {"type": _type_name(type(value)), **fields}
+
+
+def _type_name(cls: type) -> str:
+    return cls.__name__ if cls.__module__.startswith("raysp.") else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def from_json(value: JsonValue) -> object:
+    """Make the spec again that `to_json` wrote.
+
+    Raises:
+        SpecError: for an unknown `type`, unknown or missing fields, values out of range.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {key: from_json(item) for key, item in value.items() if key != "type"}
+    name = value.get("type")
+    return _class(name)(**fields) if isinstance(name, str) else fields
+
+
+def _class(name: str) -> type:
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"type {name!r} cannot be imported: {error}") from None
+    else:
+        import raysp
+
+        found = getattr(raysp, name, None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise SpecError(f"type {name!r} is not a spec of raysp; another's is written 'module:Class'")
+    return found
+
+
+def override(value: object, path: str, text: str) -> object:
+    """Return `value` with the item at `path` (`steps.1.pool.actors`) replaced by `text`, JSON if it parses.
+
+    Raises:
+        SpecError: if there is no such path, or the new value is not valid there.
+    """
+    try:
+        new = cast("JsonValue", json.loads(text))
+    except ValueError:
+        new = text
+    return _replace(value, path.split("."), from_json(new), path)
+
+
+def _replace(value: object, parts: list[str], new: object, path: str) -> object:
+    if not parts:
+        return new
+    key, rest = parts[0], parts[1:]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        known = [field.name for field in dataclasses.fields(value)]
+        if key not in known:
+            raise SpecError(
+                f"--set {path}: {type(value).__name__} has no field {key!r}{_suggestion(key, known)}; "
+                f"its fields are {', '.join(known)}"
+            )
+        return dataclasses.replace(value, **{key: _replace(getattr(value, key), rest, new, path)})
+    if isinstance(value, tuple):
+        if not key.isdigit() or int(key) >= len(value):
+            raise SpecError(f"--set {path}: {key!r} is not an index of a list of {len(value)}")
+        items = list(value)
+        items[int(key)] = _replace(items[int(key)], rest, new, path)
+        return tuple(items)
+    if isinstance(value, Mapping):
+        return {**value, key: _replace(value.get(key), rest, new, path)}
+    raise SpecError(f"--set {path}: nothing is below {path.removesuffix('.' + '.'.join(parts))!r}, which is {value!r}")
+
+
+__all__ = [
+    "Env",
+    "JsonValue",
+    "Listed",
+    "Url",
+    "from_json",
+    "override",
+    "refuse_literal_secrets",
+    "spec",
+    "to_json",
+]
