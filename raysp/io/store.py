@@ -1,0 +1,402 @@
+"""A place that holds files: the few operations that shards, stages and label shards need.
+
+`Store` is what the commit protocol is written against; `LocalStore` is a folder. What an object store would do in one
+request (a PUT with if-none-match, a completed multipart upload) is here one `link` or `rename`, so a reader sees a file
+whole or not at all. A store's own temporary files lie under `.raysp/tmp/`, on the same file system as what they become.
+"""
+
+import errno
+import fnmatch
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from raysp.errors import StoreError
+
+TMP = ".raysp/tmp"
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+LINK_ATTEMPTS = 10  # a racing `delete` can take the empty folder away between mkdir and link
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file as a listing shows it."""
+
+    path: str
+    """Relative to the store's root, with `/`."""
+    num_bytes: int
+    version: str
+    """Changes when the content does: modification time in nanoseconds locally, the etag on object stores."""
+
+
+class Store(Protocol):
+    """A root and the files under it; every failure is a `StoreError`, every path relative with `/`."""
+
+    @property
+    def url(self) -> str:
+        """Name the root, as a user would write it."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
+        ...
+
+    def stat(self, path: str) -> Entry | None:
+        """Describe one file; None when there is none."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access; only what is read is transferred."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, in one atomic step; False, and nothing changes, when it does."""
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file in one atomic step, whatever was there."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Lend a local path to write a large file into; what is left there on exit is removed."""
+        ...
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+        """Make a written scratch file visible in one atomic step; False when `path` exists and `replace` is not set."""
+        ...
+
+    def probe(self) -> None:
+        """Write, publish and remove one small file, so that a place that cannot be used is refused before work."""
+        ...
+
+
+class LocalStore:
+    """A folder; it comes into being with the first write."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = _absolute(root)
+
+    @property
+    def url(self) -> str:
+        """Give the absolute path of the folder."""
+        return str(self._root)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path; links to folders are not."""
+        folder = prefix.rpartition("/")[0]
+        place = self._locate(folder)
+        with _explained("list", place):
+            found = sorted(_walk(str(place), f"{folder}/" if folder else "", prefix), key=lambda entry: entry.path)
+        yield from found
+
+    def stat(self, path: str) -> Entry | None:
+        """Describe one file; None when there is none."""
+        place = self._locate(path)
+        with _explained("look at", place):
+            try:
+                found = place.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return None if place.is_dir() else Entry(path, found.st_size, str(found.st_mtime_ns))
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        place = self._locate(path)
+        with _explained("read", place):
+            return place.read_bytes()
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access."""
+        place = self._locate(path)
+        with _explained("read", place):
+            return pa.OSFile(str(place), "rb")
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, in one atomic step; False when it does."""
+        with self.scratch() as scratch:
+            self._fill(scratch, data, path)
+            return self.publish(scratch, path)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file in one atomic step, whatever was there."""
+        with self.scratch() as scratch:
+            self._fill(scratch, data, path)
+            self.publish(scratch, path, replace=True)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, and the folders that are empty without it; an absent one is fine."""
+        place = self._locate(path)
+        with _explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
+            place.unlink()
+        with suppress(OSError):
+            for folder in place.parents:
+                if folder in (self._root, self._locate(TMP)):
+                    break
+                folder.rmdir()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend a path under `.raysp/tmp/` of the same file system."""
+        place = self._locate(TMP) / uuid.uuid4().hex
+        with _explained("write to", self._root):
+            _make_folder(place.parent)
+        try:
+            yield place
+        finally:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+        """Link (or, to replace, rename) a written scratch file to its place, after its bytes are on disk."""
+        place = self._locate(path)
+        with _explained("write", place):
+            _sync(scratch)
+            try:
+                _bring(scratch, place, replace=replace)
+            except FileExistsError:
+                if place.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+                return False
+            scratch.unlink(missing_ok=True)
+            _sync_folder(place.parent)
+        return True
+
+    def probe(self) -> None:
+        """Write, publish and remove one small file."""
+        path = f"{TMP}/probe-{uuid.uuid4().hex}"
+        self.create(path, b"raysp asks whether it may write here\n")
+        self.delete(path)
+
+    def _fill(self, scratch: Path, data: bytes, path: str) -> None:
+        with _explained("write", self._locate(path)):
+            scratch.write_bytes(data)
+
+    def _locate(self, path: str) -> Path:
+        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise StoreError(f"{self._root}: {path!r} is not a path inside this folder")
+        return self._root / path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that a url, glob or folder stands for."""
+
+    root: str
+    """The folder before the first wildcard, the folder itself, or a single file's folder."""
+    entries: tuple[Entry, ...]
+    """Sorted by path, which is relative to `root`."""
+
+    def url(self, entry: Entry) -> str:
+        """Give the whole url of one of the entries."""
+        return f"{self.root.rstrip('/')}/{entry.path}"
+
+
+def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
+    """Open the store at a url; nothing is touched until it is used.
+
+    `storage_options` are the client's of an object store; a local path has no use for them.
+
+    Raises:
+        StoreError: The url's scheme is not one that this version reads and writes.
+    """
+    return LocalStore(_local_path(url))
+
+
+def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Listing:
+    """List what a file, a folder (its `*.parquet` at any depth) or a glob (`*`, `?`, `[]`, `**`) stands for.
+
+    Names that begin with `.` or `_` are passed over anywhere below the root. Links are followed, loops are not.
+
+    Raises:
+        StoreError: There is nothing at the url, nothing matches, or it cannot be read.
+    """
+    path = _absolute(_local_path(url))
+    with _explained("list", path):
+        if path.is_dir():
+            listing = _listing(path, "**/*.parquet")
+        elif path.exists():
+            found = path.stat()
+            listing = Listing(str(path.parent), (Entry(path.name, found.st_size, str(found.st_mtime_ns)),))
+        else:
+            root, pattern = _split_glob(path)
+            if not pattern:
+                raise StoreError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
+            listing = _listing(root, pattern)
+    if not listing.entries:
+        raise StoreError(
+            f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and names that begin with "
+            "'.' or '_' are passed over"
+        )
+    return listing
+
+
+def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
+    """Put an operating system's error into words: where, what was found, what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _ADVICE.get(error.errno or 0, "check the place and run again")
+    return StoreError(f"{place}: cannot {doing} it ({reason}); {advice}")
+
+
+_NO_ROOM = "make room or give another place, and run again: what was committed stays"
+_NO_PERMISSION = "give this user permission or give another place"
+_ADVICE = {
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: "the file system is read-only: give another place",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: f"the quota is used up: {_NO_ROOM}",
+    errno.EFBIG: f"the largest file allowed here is smaller (ulimit -f): {_NO_ROOM}",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it or give another place",
+    errno.EEXIST: "a file stands where a folder is needed: move it or give another place",
+    errno.EISDIR: "a folder stands where a file is needed: move it or give another place",
+    errno.ENOENT: "it is not there: check the path, or wait until it is mounted",
+    errno.ENAMETOOLONG: "the name is too long for this file system: rename the shard",
+    errno.ELOOP: "its links form a loop: mend them",
+    errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: give another place",
+    errno.EMLINK: "files are made visible by hard links, which this file system lacks: give another place",
+}
+
+
+@contextmanager
+def _explained(doing: str, place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise explain(error, doing, place) from error
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (`..` goes, links stay as written)
+
+
+def _local_path(url: str) -> str:
+    scheme = SCHEME.match(url)
+    if scheme is None:
+        return url
+    if scheme[0].lower() not in ("file://", "local://"):
+        raise StoreError(
+            f"{url!r}: this version of raysp reads and writes local paths only, not {scheme[1]!r} urls; "
+            "copy or mount the files and give their path"
+        )
+    return url[scheme.end() :]
+
+
+def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
+    """Link or rename; again when a racing `delete` took the empty folder away between mkdir and link."""
+    for attempt in range(1, LINK_ATTEMPTS + 1):
+        try:
+            _make_folder(place.parent)
+            if replace:
+                scratch.replace(place)
+            else:
+                place.hardlink_to(scratch)
+            return
+        except FileNotFoundError:
+            if attempt == LINK_ATTEMPTS or not scratch.exists():
+                raise
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+    else:
+        _sync_folder(folder.parent)
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's names to disk; some file systems cannot, and a racing `delete` may have removed it."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+
+
+def _walk(folder: str, path: str, prefix: str) -> Iterator[Entry]:
+    """Yield the files under `folder` whose path begins with `prefix`, unsorted; what vanishes meanwhile is no error."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as children:
+        for child in children:
+            below = f"{path}{child.name}"
+            if child.is_dir(follow_symlinks=False):
+                if f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/"):
+                    yield from _walk(child.path, f"{below}/", prefix)
+            elif below.startswith(prefix):
+                with suppress(FileNotFoundError):
+                    if child.is_file():
+                        yield _entry(child, below)
+
+
+def _entry(child: os.DirEntry[str], path: str) -> Entry:
+    found = child.stat()
+    return Entry(path, found.st_size, str(found.st_mtime_ns))
+
+
+def _split_glob(path: Path) -> tuple[Path, str]:
+    """Split an absolute path before the first component with a wildcard."""
+    first = next((i for i, part in enumerate(path.parts) if re.search(r"[*?\[]", part)), len(path.parts))
+    return Path(*path.parts[:first]), "/".join(path.parts[first:])
+
+
+def _listing(root: Path, pattern: str) -> Listing:
+    found: dict[str, Entry] = {}
+    _match(str(root), "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found)
+    return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)))
+
+
+def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:
+    """Collect the files under `folder` that match the pattern's components; `above` are the real folders on the way."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        _match(folder, path, rest or ("*",), above, found)
+    matches = re.compile(fnmatch.translate(part)).match
+    with _explained("list", folder), os.scandir(folder) as children:
+        for child in children:
+            if child.name[0] in "._" or not matches(child.name):
+                continue
+            below = f"{path}{child.name}"
+            if not child.is_dir():
+                if not rest and part != "**" and child.is_file():
+                    found[below] = _entry(child, _utf8(below, folder))
+            elif part == "**" or rest:
+                real = os.path.realpath(child.path)
+                if real not in above:  # a link that leads back is not followed
+                    _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
+
+
+def _utf8(name: str, folder: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StoreError(f"{folder}: the file name {name!r} is not valid UTF-8; rename the file") from None
+    return name

@@ -1,0 +1,357 @@
+"""What there is to do: a pipeline, a listing of its corpus, and what is already committed, made into pieces.
+
+Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
+from raysp.io.checkpoints import digest_files
+from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, read_footer
+from raysp.io.store import expand
+from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
+from raysp.specs import JsonValue
+from raysp.steps import Keep
+
+if TYPE_CHECKING:
+    from raysp.models.loading import CheckpointSummary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A shard as the listing shows it; its footer is not read yet."""
+
+    name: str
+    """Path of its label shard."""
+    url: str
+    num_bytes: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use."""
+
+    cpus: float
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Pieces of one shard that are not staged yet; none: the shard only waits to be committed."""
+
+    shard: Shard
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A listed and surveyed corpus."""
+
+    shards: tuple[Shard, ...]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Shards that cannot be read, by name, with the reason."""
+    fresh: tuple[Shard, ...] = ()
+    """Those of `shards` that no plan has recorded yet."""
+    vanished: tuple[str, ...] = ()
+    """Recorded shards that are no longer there; their labels are kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pipeline's "auto" values come to here."""
+
+    checkpoint: "CheckpointSummary"
+    dtype: str
+    device: str
+    batch_seconds: float
+    block_seconds: float
+    gpus_per_actor: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    pipeline: Pipeline
+    settings: Settings
+    parts: Mapping[str, JsonValue]
+    fingerprint: str
+    corpus: Corpus
+    done: frozenset[str]
+    """Names of the label shards that are committed."""
+    todo: tuple[Todo, ...]
+    resources: Resources
+
+    @property
+    def num_rows(self) -> int:
+        """Count the corpus's rows."""
+        return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def rows_todo(self) -> int:
+        """Count the rows of pieces that are not staged yet."""
+        return sum(piece.num_rows for todo in self.todo for piece in todo.pieces)
+
+    @property
+    def pieces_todo(self) -> int:
+        """Count the pieces that are not staged yet."""
+        return sum(len(todo.pieces) for todo in self.todo)
+
+
+def local_resources(pipeline: Pipeline) -> Resources:
+    """Say what a local Ray is started with: every core, and at least one CPU to decode with beside the actors."""
+    pool = pipeline.label.pool
+    return Resources(cpus=max(os.cpu_count() or 1, pool.low * pool.cpus + 1), gpus=count_gpus())
+
+
+def count_gpus() -> int:
+    """Count the NVIDIA GPUs that this process may use, without asking a driver library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    try:
+        return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))  # noqa: PTH208
+    except OSError:
+        return 0
+
+
+def list_source(source: Shards) -> list[Found]:
+    """List a corpus's shards and name their label shards.
+
+    Raises:
+        PlanError: nothing there, two label shards of one name, a name that readers would pass over.
+    """
+    try:
+        listings = [expand(url, source.storage_options) for url in source.urls]
+    except StoreError as error:
+        raise PlanError(f"source.url: {error}") from error
+    entries = {listing.url(entry): entry for listing in listings for entry in listing.entries}
+    root = source.root or (listings[0].root if len(listings) == 1 else os.path.commonpath([x.root for x in listings]))
+    root = str(Path(root).absolute()) if "://" not in root else root
+    found = [
+        Found(_label_name(url, root), url, entry.num_bytes, entry.version) for url, entry in sorted(entries.items())
+    ]
+    for name, times in Counter(one.name for one in found).items():
+        if times > 1:
+            urls = [one.url for one in found if one.name == name]
+            raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
+    return sorted(found, key=lambda one: one.name)
+
+
+def _label_name(url: str, root: str) -> str:
+    try:
+        relative = PurePosixPath(url).relative_to(root)
+    except ValueError:
+        raise PlanError(f"source.root: {url} is not below {root}") from None
+    for part in relative.parts:
+        if part.startswith(("_", ".")):
+            raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
+    return relative.with_suffix(".parquet").as_posix()
+
+
+def refuse_overlap(found: Sequence[Found], sink_url: str) -> None:
+    """Raise if a label shard would be taken for a shard, or would replace one.
+
+    Raises:
+        PlanError: naming both.
+    """
+    sink = Path(sink_url.removeprefix("file://")).absolute()
+    for one in found:
+        if sink in Path(one.url).absolute().parents:
+            raise PlanError(
+                f"sink.url: {sink} holds the shard {one.url}, so the source would list its own labels; "
+                "choose a folder outside the source"
+            )
+
+
+def refuse_listed_sink(source: Shards, sink_url: str) -> None:
+    """Raise if the source's urls would list what the sink will hold.
+
+    Raises:
+        PlanError: naming the url and the sink.
+    """
+    sink = Path(sink_url.removeprefix("file://")).absolute()
+    for url in source.urls:
+        pattern = Path(url.removeprefix("file://")).absolute()
+        folder_listed = pattern.is_dir() and pattern in (sink, *sink.parents)
+        if folder_listed or _could_match(pattern, sink):
+            raise PlanError(
+                f"sink.url: {sink} lies where source.url={url!r} would list its label shards; "
+                "choose a folder outside the source"
+            )
+
+
+def _could_match(pattern: Path, sink: Path) -> bool:
+    parts, names = pattern.parts, (*sink.parts, "x.parquet")
+    if "**" in parts:
+        head = parts[: parts.index("**")]
+        return len(names) > len(head) and all(PurePosixPath(n).match(p) for n, p in zip(names[1:], head[1:], strict=False))
+    return len(parts) == len(names) and all(
+        PurePosixPath(n).match(p) for n, p in zip(names[1:-1], parts[1:-1], strict=True)
+    ) and any(c in parts[-1] for c in "*?[")
+
+
+def survey(
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    pipeline: Pipeline,
+    *,
+    limit_rows: int | None = None,
+) -> Corpus:
+    """Read the footers of shards that are new, check their columns and cut them into pieces.
+
+    Args:
+        found: the listing.
+        recorded: what earlier plans of the same sink recorded, by name.
+        pipeline: names the columns that must be there.
+        limit_rows: stop once so many rows are found.
+
+    Raises:
+        PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
+    """
+    shards: list[Shard] = []
+    fresh: list[Shard] = []
+    unreadable: dict[str, str] = {}
+    for one, surveyed in _in_order(found, lambda one: _survey_one(one, recorded.get(one.name), pipeline)):
+        if isinstance(surveyed, str):
+            unreadable[one.name] = surveyed
+            continue
+        shards.append(surveyed)
+        if one.name not in recorded:
+            fresh.append(surveyed)
+        if limit_rows is not None and sum(shard.num_rows for shard in shards) >= limit_rows:
+            break
+    names = {one.name for one in found}
+    vanished = tuple(sorted(name for name in recorded if name not in names))
+    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished)
+
+
+def _in_order(
+    found: Sequence[Found], work: Callable[[Found], Shard | str]
+) -> Iterator[tuple[Found, Shard | str]]:
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, len(found), 256):
+            yield from zip(found[start : start + 256], pool.map(work, found[start : start + 256]), strict=True)
+
+
+def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | str:
+    if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
+        return replace(known, url=one.url)
+    source = pipeline.source
+    try:
+        footer = read_footer(one.url, source.storage_options)
+    except (ShardError, StoreError) as error:
+        return str(error)
+    if known is not None:
+        raise PlanError(
+            f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now "
+            f"{one.num_bytes:,}; version {known.version}, now {one.version}). Bring the old file back, or label "
+            "into another sink"
+        )
+    try:
+        check_columns(one.url, footer.schema, audio=source.audio, others=source_columns(pipeline))
+    except ShardError as error:
+        raise PlanError(str(error)) from None
+    metadata: pq.FileMetaData = footer.metadata
+    return Shard(
+        name=one.name,
+        url=one.url,
+        num_bytes=one.num_bytes,
+        version=one.version,
+        num_rows=metadata.num_rows,
+        input_id=input_id(one.num_bytes, one.version, footer),
+        pieces=cut_pieces(metadata),
+    )
+
+
+def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
+    """Name the source columns, besides the audio, that a pipeline must find."""
+    reads = [column for step in pipeline.steps if isinstance(step, Keep) for column in step.reads]
+    identity = [pipeline.source.id] if pipeline.source.id else []
+    return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))
+
+
+def settle(pipeline: Pipeline, resources: Resources) -> Settings:
+    """Check the checkpoint against the pipeline and the pool against the cluster, and decide what "auto" means.
+
+    Raises:
+        CheckpointError: no such folder, or one that cannot be run.
+        PlanError: the pool does not fit, or leaves nothing to decode with.
+    """
+    from raysp.models.loading import check_checkpoint
+    from raysp.ops.budget import batch_seconds, block_seconds
+
+    label = pipeline.label
+    if "://" in label.checkpoint or not Path(label.checkpoint).is_dir():
+        raise CheckpointError(
+            f"checkpoint {label.checkpoint!r}: no such folder; expected a Hugging Face model folder on a local disk "
+            "(config.json, model.safetensors)"
+        )
+    summary = check_checkpoint(Path(label.checkpoint))
+    for output in label.outputs:
+        name = type(output).__name__
+        if name not in summary.outputs:
+            raise CheckpointError(
+                f"{label.checkpoint}: {summary.architecture} cannot give {name}; it can give "
+                f"{', '.join(summary.outputs) or 'nothing that raysp knows'}"
+            )
+    gpus = _gpus_per_actor(pipeline, resources)
+    on_gpu = label.device == "cuda" or (label.device == "auto" and gpus > 0)
+    dtype = label.dtype if label.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
+    _check_pool(pipeline, resources, gpus)
+    budget = label.batch_seconds or batch_seconds(summary, on_gpu=on_gpu)
+    return Settings(
+        checkpoint=summary,
+        dtype=dtype,
+        device="cuda" if on_gpu else "cpu",
+        batch_seconds=budget,
+        block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=label.pool.cpus),
+        gpus_per_actor=gpus,
+    )
+
+
+def _gpus_per_actor(pipeline: Pipeline, resources: Resources) -> float:
+    label = pipeline.label
+    if label.device == "cpu":
+        return label.pool.gpus or 0
+    if label.pool.gpus is not None:
+        return label.pool.gpus
+    return 1 if resources.gpus > 0 else 0
+
+
+def _check_pool(pipeline: Pipeline, resources: Resources, gpus: float) -> None:
+    pool = pipeline.label.pool
+    if pool.low * gpus > resources.gpus or (pipeline.label.device == "cuda" and gpus == 0):
+        raise PlanError(
+            f"pool: {pool.low} actor(s) of {gpus:g} GPU(s), device={pipeline.label.device!r}; found "
+            f"{resources.gpus:g} GPU(s). Lower pool.actors or pool.gpus, or set device='cpu'"
+        )
+    if pool.low * pool.cpus + 1 > resources.cpus:
+        raise PlanError(
+            f"pool: {pool.low} actor(s) of {pool.cpus} CPU(s) leave none of {resources.cpus:g} CPUs to decode with; "
+            "lower pool.actors or pool.cpus"
+        )
+
+
+def hash_pipeline(pipeline: Pipeline, settings: Settings) -> tuple[dict[str, JsonValue], str]:
+    """Collect what can change a label and hash it."""
+    from raysp.models.loading import checkpoint_files
+
+    folder = Path(pipeline.label.checkpoint)
+    digest = digest_files(folder, checkpoint_files(folder))
+    parts = label_parts(pipeline, checkpoint_digest=digest, dtype=settings.dtype)
+    return parts, fingerprint(parts)
+
+
