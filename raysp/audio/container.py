@@ -1,0 +1,115 @@
+"""Which container a recording's first bytes announce, and what it means when libsndfile will not open it.
+
+The allow-list is applied twice: to the magic bytes, so that no rare parser of libsndfile ever sees a stranger's bytes,
+and to the format libsndfile then names (an ID3 tag may hide anything).
+"""
+
+from typing import Literal
+
+from raysp.errors import AudioError
+
+CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})
+EXPECTED = "WAV, RF64, W64, AIFF, AU, CAF, NIST SPH, FLAC, MP3 or Ogg (Vorbis, Opus)"
+
+MAGICS = {
+    b"RF64": "RF64",
+    b"riff": "W64",
+    b".snd": "AU",
+    b"dns.": "AU",
+    b"caff": "CAF",
+    b"NIST": "NIST",
+    b"OggS": "OGG",
+    b"fLaC": "FLAC",
+}
+KINDED_MAGICS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
+
+# libsndfile's error numbers (sndfile.h SF_ERR_*, common.h SFE_*)
+UNRECOGNISED, UNSUPPORTED_ENCODING, UNIMPLEMENTED, WAV_FMT_MALFORMED = 1, 4, 18, 64
+OUT_OF_RANGE = frozenset({24, 32, 33, 34, 74, 129})  # SF_INFO incomplete (rate, frames); five about the channel count
+
+# Tags libsndfile reads in a WAV: PCM, ADPCM (MS, IMA, NMS, G.72x), float, A-law, mu-law, GSM, extensible.
+WAV_TAGS = frozenset({1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x45, 0x64, 0x65, 0xFFFE})
+HEAD_BYTES = 4096
+
+
+def sniff(view: memoryview) -> str | None:
+    """Name the container announced by the first bytes; None when it is none that raysp reads."""
+    head = bytes(view[:12])
+    magic, kind = head[:4], head[8:]
+    if magic in MAGICS:
+        return MAGICS[magic]
+    if magic in KINDED_MAGICS:
+        return ("AIFF" if magic == b"FORM" else "WAV") if _is_kind(kind, KINDED_MAGICS[magic]) else None
+    return "MP3" if magic[:3] == b"ID3" or _is_mpeg_layer(head) else None
+
+
+def _is_kind(kind: bytes, allowed: tuple[bytes, ...]) -> bool:
+    """Allow a kind that is cut short: then the recording is damaged, not foreign."""
+    return any(name.startswith(kind) for name in allowed)
+
+
+def _is_mpeg_layer(head: bytes) -> bool:
+    """Find the eleven sync bits and a layer; layer 0 with the same sync is an AAC ADTS stream."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
+
+
+def unsupported(view: memoryview, found: str) -> AudioError:
+    """Make the error of a recording in no format that raysp reads."""
+    return AudioError("unsupported_format", f"{found}, {describe(view)}; expected {EXPECTED}")
+
+
+def refusal(view: memoryview, container: str, code: int, words: str) -> AudioError:
+    """Turn libsndfile's refusal to open a recording into the row's error.
+
+    Args:
+        view: The whole recording.
+        container: What `sniff` said.
+        code: libsndfile's error number.
+        words: libsndfile's words for it.
+    """
+    found = f"{container}: libsndfile says {words!r}"
+    if code in OUT_OF_RANGE:
+        return AudioError("invalid_audio", f"{found}, {describe(view)}; expected a sample rate, channels and length")
+    if _is_foreign_codec(bytes(view[:HEAD_BYTES]), len(view), container, code):
+        return unsupported(view, found)
+    return AudioError("corrupt_audio", f"{found}, {describe(view)}; expected a whole header")
+
+
+def describe(view: memoryview) -> str:
+    """Say how many bytes there are and how they begin, without anything a terminal would obey."""
+    return f"{len(view)} bytes beginning {bytes(view[:12])!r}"
+
+
+def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) -> bool:
+    """Tell a codec that libsndfile lacks from a header that is damaged; libsndfile has one number for both."""
+    if container == "OGG":
+        return num_bytes >= 64 and b"\x01vorbis" not in head and b"OpusHead" not in head
+    if container == "WAV" and code == WAV_FMT_MALFORMED:
+        return _has_foreign_wav_tag(head, num_bytes)
+    if code == UNRECOGNISED:
+        return container == "MP3"  # eleven bits are no proof, and an ID3 tag may precede anything
+    if code not in (UNSUPPORTED_ENCODING, UNIMPLEMENTED):
+        return False
+    if container == "FLAC":
+        return _has_flac_streaminfo(head)
+    return not (container == "AIFF" and _has_short_aiff_comm(head))
+
+
+def _has_foreign_wav_tag(head: bytes, num_bytes: int) -> bool:
+    place = head.find(b"fmt ")
+    if place < 0 or place + 24 > len(head):
+        return False
+    order: Literal["big", "little"] = "big" if head.startswith(b"RIFX") else "little"
+    chunk_bytes = int.from_bytes(head[place + 4 : place + 8], order)
+    tag = int.from_bytes(head[place + 8 : place + 10], order)
+    return 16 <= chunk_bytes <= num_bytes - place - 8 and tag not in WAV_TAGS
+
+
+def _has_flac_streaminfo(head: bytes) -> bool:
+    """Find a STREAMINFO of 34 bytes where it must be: then the bit depth is what libsndfile lacks (12, 15, 20, ...)."""
+    return len(head) >= 42 and head[4] & 0x7F == 0 and head[5:8] == b"\x00\x00\x22"
+
+
+def _has_short_aiff_comm(head: bytes) -> bool:
+    place = head.find(b"COMM")
+    return place >= 0 and int.from_bytes(head[place + 4 : place + 8], "big") < 18

@@ -1,0 +1,172 @@
+"""Bytes of a recording to mono samples at one rate, in memory that no header decides."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from raysp.audio.source import AudioHeader, Source, SupportsBuffer, open_source
+from raysp.errors import AudioError
+
+Samples = npt.NDArray[np.float32 | np.int16]
+Channel = Literal["mean"] | int
+
+CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, which costs least
+GROWTH = 1.25  # what is grown is zeroed by numpy, so this is also the peak over the result
+
+# libsndfile decodes these to 16 bits or fewer and divides by 32768 for float32: int16 holds all there is.
+INT16_SUBTYPES = frozenset(
+    {
+        "PCM_16",
+        "PCM_S8",
+        "PCM_U8",
+        "ULAW",
+        "ALAW",
+        "IMA_ADPCM",
+        "MS_ADPCM",
+        "GSM610",
+        "G721_32",
+        "G723_24",
+        "G723_40",
+        "NMS_ADPCM_16",
+        "NMS_ADPCM_24",
+        "NMS_ADPCM_32",
+        "ALAC_16",
+    }
+)
+# Integers cannot hold a NaN; everything else is looked at.
+FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
+
+
+class TooLong(Exception):  # noqa: N818 - no error: the row is `skipped: too_long`
+    """A recording holds more than `max_seconds`; decoding stopped after `seconds`."""
+
+    def __init__(self, seconds: float, max_seconds: float) -> None:
+        super().__init__(seconds, max_seconds)
+        self.seconds = seconds
+        self.max_seconds = max_seconds
+
+    def __str__(self) -> str:
+        return f"longer than max_seconds={self.max_seconds:g}; stopped after {self.seconds:.3f} seconds"
+
+
+def decode(
+    audio: SupportsBuffer | None, *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+) -> Samples:
+    """Decode a whole recording to mono samples (num_samples,) at `sample_rate`.
+
+    float32, nominally within -1 and 1 (not clipped); or int16, to be divided by 32768, where the format makes that the
+    same value bit for bit: one channel of at most 16 bits, already at `sample_rate`. The format decides, not the data.
+    Channels are averaged in float32, rates converted by `soxr` quality HQ. A recording without frames gives no samples.
+
+    Args:
+        audio: The encoded bytes, contiguous; read in place.
+        sample_rate: In Hz, of the result.
+        channel: `"mean"` of all, or the index of one.
+        max_seconds: The most that is decoded.
+
+    Raises:
+        AudioError: With the row's `error_type`: `no_audio` (None or empty), `unsupported_format`, `corrupt_audio`,
+            `invalid_audio`.
+        TooLong: There is more than `max_seconds`.
+    """
+    return _join(decode_chunks(audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds))
+
+
+def decode_chunks(
+    audio: SupportsBuffer | None, *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+) -> Iterator[Samples]:
+    """Decode a recording a chunk at a time: what `decode` gives, in pieces of one dtype, at least one.
+
+    Memory does not depend on the recording. Takes and raises what `decode` does, as the chunks are drawn.
+    """
+    with open_source(audio) as (source, header):
+        if channel != "mean" and not 0 <= channel < header.channels:
+            raise AudioError("invalid_audio", f"{header.channels} channels; expected one with index {channel!r}")
+        chunks = _read_mono(source, header, channel, max_seconds, _choose_dtype(header, channel, sample_rate))
+        if header.sample_rate != sample_rate:
+            chunks = _resample(chunks, header.sample_rate, sample_rate)
+        for samples, _ in chunks:
+            if header.sample_rate != sample_rate and header.subtype not in FINITE_SUBTYPES:
+                _check_finite(samples, header)  # a filter may overflow where its input did not
+            yield samples
+
+
+def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
+    is_one_channel = header.channels == 1 or channel != "mean"
+    is_lossless = is_one_channel and header.sample_rate == sample_rate and header.subtype in INT16_SUBTYPES
+    return "int16" if is_lossless else "float32"
+
+
+def _read_mono(
+    source: Source, header: AudioHeader, channel: Channel, max_seconds: float, dtype: Literal["int16", "float32"]
+) -> Iterator[tuple[Samples, bool]]:
+    """Read (samples, whether they are the last) until the frames claimed are there or the stream ends before."""
+    max_frames = max_seconds * header.sample_rate
+    chunk_frames = max(1, CHUNK_SAMPLES // header.channels)
+    num_frames, is_last = 0, False
+    while not is_last:
+        # libsndfile gives no more than it claims, so the claim saves a read, and memory where it is small
+        num_wanted = min(chunk_frames, source.frames - num_frames, math.ceil(max_frames) - num_frames + 1)
+        frames = source.read(num_wanted, dtype=dtype, always_2d=True)  # (num_frames, channels)
+        num_frames += len(frames)
+        if num_frames > max_frames:
+            raise TooLong(num_frames / header.sample_rate, max_seconds)
+        is_last = len(frames) < num_wanted or num_frames >= source.frames
+        if len(frames) < num_wanted // 2:
+            frames = frames.copy()  # a view would hold on to what the header claimed
+        samples = _mix(frames, channel)
+        if header.subtype not in FINITE_SUBTYPES:
+            _check_finite(samples, header)
+        yield samples, is_last
+
+
+def _mix(frames: Samples, channel: Channel) -> Samples:
+    """Make one channel (num_frames,) of (num_frames, channels)."""
+    if channel != "mean" or frames.shape[1] == 1:
+        return np.ascontiguousarray(frames[:, 0 if channel == "mean" else channel])
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at afterwards
+        if frames.shape[1] == 2:  # the same sum as `mean`, several times faster than a reduction over two
+            return (frames[:, 0] + frames[:, 1]) * np.float32(0.5)
+        mean: Samples = frames.mean(axis=1, dtype=np.float32)
+        return mean
+
+
+def _resample(
+    chunks: Iterator[tuple[Samples, bool]], source_rate: int, sample_rate: int
+) -> Iterator[tuple[Samples, bool]]:
+    """Convert the rate as the chunks come; bit-equal to `soxr.resample` of the whole."""
+    samples, is_last = next(chunks)
+    if is_last:
+        yield soxr.resample(samples, source_rate, sample_rate, quality="HQ"), True
+        return
+    stream = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    yield stream.resample_chunk(samples), False
+    for samples, is_last in chunks:
+        yield stream.resample_chunk(samples, last=is_last), is_last
+
+
+def _check_finite(samples: Samples, header: AudioHeader) -> None:
+    if not np.isfinite(samples).all():
+        message = f"{header.container} {header.subtype}: NaN or infinite samples; expected finite ones"
+        raise AudioError("invalid_audio", message)
+
+
+def _join(chunks: Iterator[Samples]) -> Samples:
+    """Join chunks in an array that grows in place (realloc moves pages, not bytes)."""
+    first = next(chunks)
+    num_samples = len(first)
+    samples = first
+    for chunk in chunks:
+        if samples is first:
+            samples = first.copy()  # soxr lends memory that cannot grow
+        if num_samples + len(chunk) > len(samples):
+            samples.resize(int((num_samples + len(chunk)) * GROWTH), refcheck=False)
+        samples[num_samples : num_samples + len(chunk)] = chunk
+        num_samples += len(chunk)
+    if num_samples < len(samples):
+        samples.resize(num_samples, refcheck=False)
+    return samples
