@@ -1,0 +1,109 @@
+"""How far a sink is: from its plan, markers and receipts, and footers of label shards only where a receipt is missing.
+
+Nothing is written, so a sink that others own, or that a run is busy with, can be asked.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysp.errors import ChangedError, PlanError
+from raysp.io.shards import Shard
+from raysp.io.store import Store, open_store
+from raysp.sink import footer, plan_record, receipts, run_record
+from raysp.sink.commit import committed
+from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.run_record import RunEntry
+from raysp.sink.stage import staged
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sink is; all of it turns into JSON by `dataclasses.asdict`."""
+
+    sink: str
+    fingerprint: str
+    shards: int
+    shards_committed: int
+    shards_staged: int
+    """Not committed, but some results are kept: the next run goes on from there."""
+    rows: int
+    """Planned."""
+    rows_committed: int
+    ok: int
+    skipped: int
+    error: int
+    errors_by_type: Mapping[str, int]
+    """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
+    audio_seconds: float
+    """Decoded, in committed shards."""
+    failed: Mapping[str, str]
+    """Shards that could not be committed, and why."""
+    foreign: Mapping[str, str]
+    """Shards in whose place lies something that this sink's pipeline did not make of their input, and what."""
+    last_run: RunEntry | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every planned shard is committed."""
+        return self.shards_committed == self.shards
+
+
+def status(sink: str | Store, storage_options: Mapping[str, object] | None = None) -> Status:
+    """Tell how far a sink is.
+
+    Raises:
+        PlanError: There is no sink at the place.
+    """
+    store = open_store(sink, storage_options) if isinstance(sink, str) else sink
+    record = run_record.load(store)
+    if record is None:
+        raise PlanError(
+            f"{store.url}: no sink of raysp (it has no .raysp/run.json); give the folder that a run wrote to"
+        )
+    shards = plan_record.load(store)
+    found = committed(store, shards, record.fingerprint, mend=False)
+    begun = staged(store, shards, record.fingerprint).keys() - found.done
+    written, failed = _last_receipts(store)
+    counted = [_receipt(store, shard, record.fingerprint, written) for shard in shards if shard.name in found.done]
+    by_type: Counter[str] = Counter()
+    for receipt in counted:
+        by_type.update(receipt.errors_by_type)
+    return Status(
+        sink=store.url,
+        fingerprint=record.fingerprint,
+        shards=len(shards),
+        shards_committed=len(found.done),
+        shards_staged=len(begun),
+        rows=sum(shard.num_rows for shard in shards),
+        rows_committed=sum(receipt.rows for receipt in counted),
+        ok=sum(receipt.ok for receipt in counted),
+        skipped=sum(receipt.skipped for receipt in counted),
+        error=sum(receipt.error for receipt in counted),
+        errors_by_type=dict(by_type.most_common()),
+        audio_seconds=sum(receipt.seconds for receipt in counted),
+        failed={name: reason for name, reason in failed.items() if name not in found.done},
+        foreign=found.foreign,
+        last_run=record.runs[-1] if record.runs else None,
+    )
+
+
+def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:
+    """Collect what was last said of every shard: its receipt, or why it failed."""
+    written: dict[str, ShardReceipt] = {}
+    failed: dict[str, str] = {}
+    for receipt in receipts.load(store, kinds=("shard", "failure")):
+        if isinstance(receipt, ShardReceipt):
+            written[receipt.shard] = receipt
+        elif isinstance(receipt, ShardFailure):
+            failed[receipt.shard] = receipt.reason
+    return written, failed
+
+
+def _receipt(store: Store, shard: Shard, fingerprint: str, written: Mapping[str, ShardReceipt]) -> ShardReceipt:
+    if shard.name in written:
+        return written[shard.name]
+    try:
+        return footer.read_expected(store, shard, fingerprint)
+    except ChangedError:  # its marker says otherwise: something was put in its place by hand
+        return ShardReceipt(shard.name, rows=0, ok=0, skipped=0, error=0)

@@ -1,0 +1,88 @@
+"""The recorded plan: which shards a sink answers and how each is cut, written once and never cut again.
+
+New shards of later runs are added as further parts. Where two parts name the same shard, the first one holds.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+
+from raysp.errors import StoreError
+from raysp.io.shards import Piece, Shard
+from raysp.io.store import Store
+from raysp.sink import layout
+
+_COLUMNS: Mapping[str, pa.DataType] = {
+    "name": pa.string(),
+    "url": pa.string(),
+    "num_bytes": pa.int64(),
+    "version": pa.string(),
+    "num_rows": pa.int64(),
+    "input_id": pa.string(),
+    "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
+}
+SCHEMA = pa.schema(_COLUMNS)
+
+
+def record(store: Store, shards: Iterable[Shard]) -> None:
+    """Append shards as the next part; what counts afterwards is what `load` returns.
+
+    Raises:
+        PlanError: A shard's name cannot be stored.
+    """
+    listed = list(shards)
+    for shard in listed:
+        layout.check_shard_name(shard.name)
+    if not listed:
+        return
+    data = _encode(listed)
+    number = max(_parts(store), default=-1) + 1
+    while not store.create(layout.plan_path(number), data):
+        number += 1
+
+
+def load(store: Store) -> list[Shard]:
+    """Return all recorded shards in the order of their recording; an empty list when nothing was recorded."""
+    shards: dict[str, Shard] = {}
+    for number in sorted(_parts(store)):
+        for shard in _decode(store, layout.plan_path(number)):
+            shards.setdefault(shard.name, shard)
+    return list(shards.values())
+
+
+def _parts(store: Store) -> list[int]:
+    numbers = (layout.parse_plan_path(entry.path) for entry in store.list(layout.PLAN))
+    return [number for number in numbers if number is not None]
+
+
+def _encode(shards: list[Shard]) -> bytes:
+    rows = [
+        {
+            "name": shard.name,
+            "url": shard.url,
+            "num_bytes": shard.num_bytes,
+            "version": shard.version,
+            "num_rows": shard.num_rows,
+            "input_id": shard.input_id,
+            "pieces": [{"first": piece.first, "end": piece.end} for piece in shard.pieces],
+        }
+        for shard in shards
+    ]
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    return sink.getvalue()
+
+
+def _decode(store: Store, path: str) -> Iterator[Shard]:
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all().select(SCHEMA.names)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise StoreError(
+            f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "
+            "or take another sink"
+        ) from error
+    for row in table.to_pylist():
+        pieces = tuple(Piece(piece["first"], piece["end"]) for piece in row.pop("pieces"))
+        yield Shard(**row, pieces=pieces)

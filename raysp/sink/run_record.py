@@ -1,0 +1,200 @@
+"""`.raysp/run.json`: the pipeline that a sink belongs to, and every run over it."""
+
+import json
+import platform
+import shlex
+import socket
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import cast
+
+from raysp.errors import ChangedError, PlanError, StoreError
+from raysp.io.store import Store
+from raysp.sink import layout
+from raysp.specs import JsonValue
+
+SCHEMA_VERSION = 1
+"""Of everything under `.raysp/` and of the metadata in label shards."""
+
+ABSENT = "absent"
+SHOWN_CHARACTERS = 40  # of a value in a difference
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One execution: where, by what, and the values that were left open by the pipeline."""
+
+    run_id: str
+    """Begins with the time, so that runs sort by it."""
+    started: str
+    versions: Mapping[str, str]
+    host: str
+    command: str
+    resolved: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @classmethod
+    def now(
+        cls, *, command: Sequence[str] | None = None, resolved: Mapping[str, JsonValue] | None = None
+    ) -> "RunEntry":
+        """Describe a run that begins here and now; the command is this process's unless given."""
+        time = datetime.now(UTC)
+        return cls(
+            run_id=f"{time:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:6]}",
+            started=time.isoformat(timespec="seconds"),
+            versions=_versions(),
+            host=socket.gethostname(),
+            command=shlex.join(sys.argv if command is None else command),
+            resolved=dict(resolved or {}),
+        )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds; see there."""
+
+    created: str
+    pipeline: JsonValue
+    fingerprint: str
+    parts: Mapping[str, JsonValue]
+    """All that can change a label, by dotted names."""
+    file_parts: Mapping[str, JsonValue]
+    """What changes a label shard but no label."""
+    runs: tuple[RunEntry, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def load(store: Store) -> RunRecord | None:
+    """Read the record; None when the store is no sink yet.
+
+    Raises:
+        PlanError: It was written by a newer raysp, or is not a record at all.
+    """
+    if store.stat(layout.RUN) is None:
+        return None
+    where = f"{store.url}/{layout.RUN}"
+    try:
+        found = json.loads(store.read(layout.RUN))
+        version = found["schema_version"]
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise PlanError(
+                f"{where}: schema version {version}, this raysp knows {SCHEMA_VERSION}; upgrade raysp, "
+                "or take another sink"
+            )
+        return RunRecord(**{**found, "runs": tuple(RunEntry(**entry) for entry in found["runs"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"{where}: not a run record ({error}); restore it, or take another sink") from error
+
+
+def begin(
+    store: Store,
+    run: RunEntry,
+    *,
+    pipeline: JsonValue,
+    fingerprint: str,
+    parts: Mapping[str, JsonValue],
+    file_parts: Mapping[str, JsonValue],
+) -> RunRecord:
+    """Make the record with a sink's first run, or add a later run to it.
+
+    Raises:
+        ChangedError: The sink belongs to a pipeline that gives other labels or other files.
+    """
+    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,))
+    if store.create(layout.RUN, _encode(made)):
+        return made
+    recorded = load(store)
+    if recorded is None:
+        raise StoreError(f"{store.url}/{layout.RUN}: it was there and is gone; does something else clear this folder?")
+    check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
+    extended = replace(recorded, runs=(*recorded.runs, run))
+    store.replace(layout.RUN, _encode(extended))
+    return extended
+
+
+def check_same(
+    url: str,
+    recorded: RunRecord,
+    *,
+    fingerprint: str,
+    parts: Mapping[str, JsonValue],
+    file_parts: Mapping[str, JsonValue],
+) -> None:
+    """Refuse to go on with a sink that another pipeline began.
+
+    Raises:
+        ChangedError: `differences` names every key with its recorded and its current value.
+    """
+    if recorded.fingerprint != fingerprint:
+        changed = differences(recorded.parts, parts) or (f"fingerprint: {recorded.fingerprint!r} -> {fingerprint!r}",)
+        raise ChangedError(
+            f"{url}: its labels were made by a pipeline that differs in {'; '.join(changed)}; "
+            "undo that, or take another sink",
+            changed,
+        )
+    if changed := differences(recorded.file_parts, file_parts):
+        raise ChangedError(
+            f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
+            "undo that, or take another sink",
+            changed,
+        )
+
+
+def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """Name what differs, as `steps.1.window_seconds: 30 -> 20`; long values are cut to where they differ."""
+    old, new = dict(_flatten(dict(recorded))), dict(_flatten(dict(current)))
+    keys = [*old, *(key for key in new if key not in old)]
+    return tuple(
+        f"{key}: {' -> '.join(_shown(old.get(key, ABSENT), new.get(key, ABSENT)))}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    )
+
+
+def raysp_version() -> str:
+    """Return the installed version."""
+    return metadata.version("raysp")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("raysp", "torch", "ray", "pyarrow"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = ABSENT
+    return versions
+
+
+def _encode(record: RunRecord) -> bytes:
+    fields = asdict(record)
+    ordered = {"schema_version": fields.pop("schema_version"), **fields}
+    return (json.dumps(ordered, indent=1, ensure_ascii=True) + "\n").encode()
+
+
+def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, value as shown) for every leaf; an empty object or list is a leaf."""
+    items: list[tuple[str, JsonValue]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = [(str(i), item) for i, item in enumerate(cast("Sequence[JsonValue]", value))]
+    if not items:
+        yield path, repr(value)
+    for key, item in items:
+        yield from _flatten(item, f"{path}.{key}" if path else key)
+
+
+def _shown(old: str, new: str) -> tuple[str, str]:
+    """Cut both values alike, around the first character that differs."""
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    first = max(0, same - SHOWN_CHARACTERS // 2) if max(len(old), len(new)) > SHOWN_CHARACTERS else 0
+    return _cut(old, first), _cut(new, first)
+
+
+def _cut(text: str, first: int) -> str:
+    end = first + SHOWN_CHARACTERS
+    return f"{'...' if first > 0 else ''}{text[first:end]}{'...' if end < len(text) else ''}"
