@@ -1,0 +1,42 @@
+"""SpecAugment spans (Park et al. 2019, section 2), drawn exactly as checkpoints were trained with."""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+
+def compute_mask_indices(
+    shape: tuple[int, int],
+    mask_prob: float,
+    mask_length: int,
+    attention_mask: Tensor | None = None,
+    min_masks: int = 0,
+) -> npt.NDArray[np.bool_]:
+    """Draw spans of `mask_length` along the second axis of `shape`; True where masked.
+
+    About `mask_prob` of an axis is covered (less where spans overlap), by at least `min_masks` spans. `attention_mask`
+    gives each row its own number of places. Draws from numpy's global generator, in the order of the original: one
+    number for the rounding, then the starts of each row; so `numpy.random.seed` repeats a training run.
+    """
+    num_rows, num_places = shape
+    if mask_length < 1:
+        raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
+    if mask_length > num_places:
+        raise ValueError(f"mask_length is {mask_length!r}, longer than the axis of {num_places} places")
+    rounding = np.random.rand(1).item()
+
+    def num_spans(places: int) -> int:
+        wanted = max(int(mask_prob * places / mask_length + rounding), min_masks)
+        return max(min(wanted, num_places // mask_length, places - mask_length + 1), 0)
+
+    masked = np.zeros(shape, dtype=np.bool_)
+    if num_spans(num_places) == 0:
+        return masked
+    places = [num_places] * num_rows if attention_mask is None else attention_mask.sum(-1).tolist()
+    for row, available in zip(masked, places, strict=True):
+        starts = np.random.choice(np.arange(available - mask_length + 1), num_spans(available), replace=False)
+        for start in starts:
+            row[start : start + mask_length] = True
+        if len(starts) == 0:  # the original points a row without spans at its last place, which is padding
+            row[-1] = True
+    return masked

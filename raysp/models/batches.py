@@ -1,0 +1,58 @@
+"""What processors return: lists, arrays or tensors by name."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+
+class BatchFeature(dict[str, Any]):
+    """A dict whose entries are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a list, array or tensor
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{name!r} is not here, only {', '.join(self) or 'nothing'}") from None
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as for torch.Tensor.to
+        """Move tensors to a device; a dtype applies to those of floating point."""
+        device = kwargs.get("device", next((arg for arg in args if not isinstance(arg, torch.dtype)), None))
+        dtype = kwargs.get("dtype", next((arg for arg in args if isinstance(arg, torch.dtype)), None))
+        for name, value in self.items():
+            if isinstance(value, torch.Tensor):
+                self[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        return self
+
+
+def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
+    """Turn rows of one length into arrays ("np") or tensors ("pt"); None leaves them."""
+    if kind is None:
+        return BatchFeature(values)
+    if kind not in ("np", "pt"):
+        raise ValueError(f"return_tensors is {kind!r}, expected 'pt', 'np' or None")
+    batch = BatchFeature()
+    for name, rows in values.items():
+        lengths = {len(row) for row in rows}
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: rows of lengths {sorted(lengths)} make no tensor: pass padding=True")
+        array = np.asarray(rows)
+        batch[name] = torch.from_numpy(array) if kind == "pt" else array
+    return batch
+
+
+def padded_length(
+    lengths: list[int], padding: bool | str, max_length: int | None, pad_to_multiple_of: int | None
+) -> int | None:
+    """Return the length that rows are padded to, or None for no padding."""
+    if padding is False or padding == "do_not_pad":
+        return None
+    if padding == "max_length" and max_length is not None:
+        target = max_length
+    elif padding in (True, "longest"):
+        target = max(lengths, default=0)
+    else:
+        raise ValueError(f"padding is {padding!r} with max_length {max_length!r}, expected True or a max_length")
+    multiple = pad_to_multiple_of or 1
+    return -(-target // multiple) * multiple

@@ -1,0 +1,56 @@
+"""What models return: fields by attribute, name or position; those that are None have no position."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, overload
+
+from torch import Tensor
+
+
+class ModelOutput:
+    """Give a dataclass of tensors the reading habits of a tuple and of a mapping."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the fields that are not None, in order."""
+        return tuple(self[name] for name in self.keys())
+
+    def keys(self) -> list[str]:
+        """Return the names of the fields that are not None, in order."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, key: int | str) -> Any: ...  # noqa: ANN401 - a tensor, or a tuple of them
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+
+@dataclass(eq=False, kw_only=True)
+class Wav2Vec2BaseModelOutput(ModelOutput):
+    """`last_hidden_state` (B, T, H), `extract_features` (B, T, C) before projection, and what was asked for."""
+
+    last_hidden_state: Tensor
+    extract_features: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class CausalLMOutput(ModelOutput):
+    """`loss` when labels were given, `logits` (B, T, V) before softmax, and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

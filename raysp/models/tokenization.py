@@ -1,0 +1,421 @@
+"""The character tokenizer of CTC models: text to ids, and a frame-wise argmax to text."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+
+from raysp.errors import CheckpointError
+from raysp.models.batches import BatchFeature, padded_length, tensors_of
+from raysp.models.configuration import read_json, write_json
+
+Offsets = list[dict[str, str | int]]
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is never split; `lstrip` and `rstrip` take the spaces beside it with it."""
+
+    content: str
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+    special: bool = False
+
+
+@dataclass
+class CTCDecoded:
+    """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
+
+    text: str | list[str]
+    char_offsets: Any = None
+    word_offsets: Any = None
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - one of the fields
+        return getattr(self, name)
+
+
+class Wav2Vec2CTCTokenizer:
+    """Hold a vocabulary {token: id}, or one of several {language: {token: id}}."""
+
+    model_input_names = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        vocab: Mapping[str, Any] | str | Path,
+        bos_token: str | None = "<s>",
+        eos_token: str | None = "</s>",
+        unk_token: str | None = "<unk>",
+        pad_token: str | None = "<pad>",
+        word_delimiter_token: str = "|",
+        replace_word_delimiter_char: str = " ",
+        do_lower_case: bool = False,
+        target_lang: str | None = None,
+        added_tokens: Mapping[int, AddedToken] | None = None,
+        extra_special_tokens: Sequence[str] = (),
+        clean_up_tokenization_spaces: bool = False,
+    ) -> None:
+        """Take the vocabulary or the path of its JSON file."""
+        self.vocab: dict[str, Any] = read_json(Path(vocab)) if isinstance(vocab, str | Path) else dict(vocab)
+        self.bos_token, self.eos_token, self.unk_token, self.pad_token = bos_token, eos_token, unk_token, pad_token
+        self.word_delimiter_token = word_delimiter_token
+        self.replace_word_delimiter_char = replace_word_delimiter_char
+        self.do_lower_case = do_lower_case
+        self.extra_special_tokens = tuple(extra_special_tokens)
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.target_lang = target_lang
+        self._added: dict[int, AddedToken] = dict(added_tokens or {})
+        self._use_vocabulary(target_lang)
+
+    def set_target_lang(self, target_lang: str) -> None:
+        """Change to the vocabulary of another language."""
+        if not self.is_multilingual:
+            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary is of one language")
+        self._use_vocabulary(target_lang)
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Tell whether there is a vocabulary for each of several languages."""
+        return bool(self.vocab) and all(isinstance(value, dict) for value in self.vocab.values())
+
+    def _use_vocabulary(self, target_lang: str | None) -> None:
+        if target_lang is not None:
+            if not self.is_multilingual or target_lang not in self.vocab:
+                known = ", ".join(sorted(self.vocab)) if self.is_multilingual else "none, the vocabulary is not nested"
+                raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {known}")
+            self.target_lang = target_lang
+            self._added = {i: token for i, token in self._added.items() if i not in self.vocab[target_lang].values()}
+        self.encoder: dict[str, int] = self.vocab if target_lang is None else self.vocab[target_lang]
+        if self.is_multilingual and target_lang is None:
+            self.encoder = {}  # nothing can be encoded before a language is chosen
+        for token, index in self.encoder.items():
+            if type(index) is not int or index < 0:
+                raise CheckpointError(f"vocab.json: id of {token!r} is {index!r}, expected a whole number from 0")
+        self.decoder = {index: token for token, index in self.encoder.items()}
+        for token in self.all_special_tokens:
+            self._add(AddedToken(token, special=True), replace=False)
+        for token in self.encoder:
+            if len(token) > 1:  # several characters are one token and must not be split
+                self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
+        self._added_ids = {token.content: index for index, token in self._added.items()}
+        self._pieces = self._text_pieces()
+        self._written = _Written(self)
+
+    def _add(self, token: AddedToken, replace: bool) -> None:
+        known = {added.content: index for index, added in self._added.items()}
+        if not token.content or (token.content in known and not replace):
+            return
+        index = known.get(token.content, self.encoder.get(token.content))
+        self._added[len({*self.encoder, *known}) if index is None else index] = token
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Special tokens, the word delimiter among them."""
+        named = (self.bos_token, self.eos_token, self.unk_token, self.pad_token, self.word_delimiter_token)
+        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token is not None))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of `all_special_tokens`."""
+        return [self._id(token) for token in self.all_special_tokens]
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of padding, which is the CTC blank."""
+        return self._id_of("pad_token", self.pad_token)
+
+    @property
+    def unk_token_id(self) -> int:
+        """Id of what stands for unknown characters."""
+        return self._id_of("unk_token", self.unk_token)
+
+    @property
+    def word_delimiter_token_id(self) -> int:
+        """Id of what stands between words."""
+        return self._id_of("word_delimiter_token", self.word_delimiter_token)
+
+    def _id_of(self, name: str, token: str | None) -> int:
+        if token is None:
+            raise CheckpointError(f"tokenizer_config.json: {name} is None, expected a token of vocab.json")
+        return self._id(token)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary file."""
+        return len(self.decoder)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}, added tokens included."""
+        return {**self.encoder, **self._added_ids}
+
+    def __len__(self) -> int:
+        return len(self.get_vocab())
+
+    # Text to ids
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        *,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        is_split_into_words: bool = False,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Return `input_ids` and `attention_mask` of a text, or of each in a list."""
+        one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
+        if truncation and max_length is not None:
+            ids = [row[:max_length] for row in ids]
+        encoded = self.pad(
+            {"input_ids": ids},
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+        )
+        if one and return_tensors is None:
+            return BatchFeature({name: rows[0] for name, rows in encoded.items()})
+        return tensors_of(encoded, return_tensors)
+
+    def _ids(self, text: Any, is_split_into_words: bool) -> list[int]:  # noqa: ANN401 - a text, or its words
+        words = [" " + word for word in text] if is_split_into_words else [text]
+        return [self._id(token) for word in words for token in self.tokenize(word)]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Cut a text into tokens: added ones whole, the rest into characters."""
+        parts = self._pieces.split(text) if self._added else [text]
+        whole = [index % 2 == 1 for index in range(len(parts))]
+        for index in range(1, len(parts), 2):
+            token = self._added[self._added_ids[parts[index]]]
+            if token.rstrip and not whole[index + 1]:
+                parts[index + 1] = parts[index + 1].lstrip()
+            if token.lstrip:
+                parts[index - 1] = parts[index - 1].rstrip()
+        return [
+            token
+            for part, is_whole in zip(parts, whole, strict=True)
+            if part
+            for token in ([part] if is_whole else self._characters(part))
+        ]
+
+    def _text_pieces(self) -> re.Pattern[str]:
+        longest_first = sorted(self._added_ids, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def _characters(self, text: str) -> list[str]:
+        upper = text.upper() if self.do_lower_case else text  # vocabularies are upper case where texts are lower case
+        return list(upper.replace(" ", self.word_delimiter_token))
+
+    def _id(self, token: str) -> int:
+        index = self._added_ids.get(token, self.encoder.get(token))
+        if index is None:
+            index = self.encoder.get(self.unk_token or "", self._added_ids.get(self.unk_token or ""))
+        if index is None:
+            raise ValueError(f"{token!r} is not in the vocabulary, which has no unknown token either")
+        return index
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        """Return the id of a token, or of each in a list."""
+        return self._id(tokens) if isinstance(tokens, str) else [self._id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> str | list[str]:
+        """Return the token of an id, or of each in a list; unknown ids are the unknown token."""
+        return self._token(ids) if isinstance(ids, int) else [self._token(int(index)) for index in ids]
+
+    def _token(self, index: int) -> str:
+        if index in self.decoder:
+            return self.decoder[index]
+        return self._added[index].content if index in self._added else self.unk_token or ""
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Bring lists of ids to one length by the padding token."""
+        if not isinstance(encoded_inputs, Mapping):
+            encoded_inputs = {"input_ids": [item["input_ids"] for item in encoded_inputs]}
+        rows = [list(map(int, row)) for row in encoded_inputs["input_ids"]]
+        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
+        lengths = [len(row) if target is None else max(target, len(row)) for row in rows]
+        blank = self.pad_token_id
+        encoded = {"input_ids": [row + [blank] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)]}
+        if return_attention_mask:
+            encoded["attention_mask"] = [
+                [1] * len(row) + [0] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)
+            ]
+        return tensors_of(encoded, return_tensors)
+
+    # Ids to text
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of ids whose repeats are joined and whose blanks are gone (see `raysp.text.ctc.greedy`)."""
+        text = "".join(map(self._written.__getitem__, ids)).strip()
+        return text.lower() if self.do_lower_case else text
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        output_char_offsets: bool = False,
+        output_word_offsets: bool = False,
+        group_tokens: bool = True,
+        spaces_between_special_tokens: bool = False,
+    ) -> str | CTCDecoded:
+        """Return the text of frame-wise ids: repeats are joined, then blanks dropped.
+
+        `skip_special_tokens` takes special tokens out before repeats are joined, blanks too: letters that only a blank
+        kept apart become one.
+        """
+        tokens = cast(list[str], self.convert_ids_to_tokens(np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()))
+        if skip_special_tokens:
+            dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
+            tokens = [token for token in tokens if token not in dropped]
+        runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
+        offsets = self._char_offsets(runs)
+        joint = " " if spaces_between_special_tokens else ""
+        text = joint.join(str(offset["char"]) for offset in offsets).strip()
+        text = text.lower() if self.do_lower_case else text
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        text = _cleaned(text) if clean else text
+        if not (output_char_offsets or output_word_offsets):
+            return text
+        words = self._word_offsets(offsets) if output_word_offsets else None
+        return CTCDecoded(text, offsets if output_char_offsets else None, words)
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
+        """Decode each sequence; the options are those of `decode`."""
+        decoded = [self.decode(ids, **options) for ids in sequences]
+        if not (options.get("output_char_offsets") or options.get("output_word_offsets")):
+            return cast(list[str], decoded)
+        rows = cast(list[CTCDecoded], decoded)
+        return CTCDecoded(
+            [str(row.text) for row in rows], [row.char_offsets for row in rows], [row.word_offsets for row in rows]
+        )
+
+    def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
+        offsets: Offsets = []
+        frame = 0
+        for token, count in runs:
+            if token != self.pad_token:
+                char = self.replace_word_delimiter_char if token == self.word_delimiter_token else token
+                offsets.append({"char": char, "start_offset": frame, "end_offset": frame + count})
+            frame += count
+        return offsets
+
+    def _word_offsets(self, chars: Offsets) -> Offsets:
+        words: Offsets = []
+        for is_space, run in groupby(chars, key=lambda char: char["char"] == self.replace_word_delimiter_char):
+            if not is_space:
+                parts = list(run)
+                word = "".join(str(part["char"]) for part in parts)
+                start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
+                words.append({"word": word, "start_offset": start, "end_offset": end})
+        return words
+
+    # Files
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401 - arguments of __init__
+        """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
+        folder = Path(folder)
+        config = _optional_json(folder / "tokenizer_config.json")
+        tokens = {**_optional_json(folder / "special_tokens_map.json"), **config}
+        options: dict[str, Any] = {
+            name: _content(tokens[name])
+            for name in ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
+            if name in tokens
+        }
+        for name in ("replace_word_delimiter_char", "do_lower_case", "target_lang", "clean_up_tokenization_spaces"):
+            if name in config:
+                options[name] = config[name]
+        extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or ()
+        options["extra_special_tokens"] = [_content(token) for token in extra]
+        options["added_tokens"] = _added_tokens(folder, config)
+        return cls(folder / "vocab.json", **{**options, **overrides})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write vocab.json and tokenizer_config.json, and the files that older releases read beside them."""
+        folder = Path(folder)
+        named = {name: getattr(self, name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        config = {
+            **named,
+            "added_tokens_decoder": {str(index): vars(token) for index, token in sorted(self._added.items())},
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "do_lower_case": self.do_lower_case,
+            "model_max_length": NO_LIMIT,
+            "replace_word_delimiter_char": self.replace_word_delimiter_char,
+            "target_lang": self.target_lang,
+            "tokenizer_class": type(self).__name__,
+            "word_delimiter_token": self.word_delimiter_token,
+        }
+        if self.extra_special_tokens:
+            config["extra_special_tokens"] = list(self.extra_special_tokens)
+        write_json(folder / "vocab.json", self.vocab)
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", {k: v for k, v in named.items() if v is not None})
+        beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
+        if beyond:
+            write_json(folder / "added_tokens.json", beyond)
+
+
+class _Written(dict[int, str]):
+    """What each id writes into a text, found when first asked for."""
+
+    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def __missing__(self, index: int) -> str:
+        token = self.tokenizer._token(index)
+        if token == self.tokenizer.pad_token:
+            token = ""
+        elif token == self.tokenizer.word_delimiter_token:
+            token = self.tokenizer.replace_word_delimiter_char
+        self[index] = token
+        return token
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _content(token: Any) -> str | None:  # noqa: ANN401 - a string, or an added token as JSON
+    return str(token["content"]) if isinstance(token, dict) else token
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
+    if "added_tokens_decoder" in config:
+        fields = AddedToken.__dataclass_fields__
+        entries = config["added_tokens_decoder"].items()
+        return {int(i): AddedToken(**{k: v for k, v in token.items() if k in fields}) for i, token in entries}
+    return {int(i): AddedToken(token) for token, i in _optional_json(folder / "added_tokens.json").items()}
+
+
+def _cleaned(text: str) -> str:
+    """Take away the space before punctuation and before English contractions."""
+    for written, meant in (
+        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+        (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+    ):  # fmt: skip
+        text = text.replace(written, meant)
+    return text
