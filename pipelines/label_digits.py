@@ -1,0 +1,16 @@
+"""Label spoken digits with the small UniSpeech CTC checkpoint that is bundled: what `make demo` runs."""
+
+from pathlib import Path
+
+import raysp
+
+HERE = Path(__file__).parent / "demo"
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards(f"{HERE}/audio/*.parquet", text="text"),
+    steps=[
+        raysp.Decode(),
+        raysp.Label(f"{HERE}/unispeech-digits-ctc", outputs=[raysp.Transcript()]),
+    ],
+    sink=raysp.Parquet("demo-labels", keep=["speaker_id"]),
+)

@@ -1,0 +1,448 @@
+"""The command line: one function a verb. The only place that prints."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from raysp.errors import PlanError, RayspError, SpecError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.engine.progress import Progress
+    from raysp.engine.running import RunResult
+    from raysp.pipeline import Pipeline
+    from raysp.planning import Plan
+
+REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+SAMPLE_ROWS = 5
+PLAIN_LINE_SECONDS = 10.0
+
+app = typer.Typer(
+    help="Label very large speech corpora offline on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="file.py, or file.py:NAME")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value: --set sink.url=out --set steps.1.pool.actors=2"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use; none: RAY_ADDRESS, else a local Ray.")]
+
+
+@app.command()
+def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Say what a run would do. Starts no Ray and writes nothing.
+
+    Example: raysp plan pipelines/label_digits.py --set sink.url=out
+    """
+    loaded = _load(pipeline, settings)
+    if not as_json:
+        err.print(f"raysp: looking at {_urls(loaded)} ...")
+    import raysp
+
+    found = raysp.plan(loaded)
+    if as_json:
+        _print_json(_plan_json(found))
+    else:
+        _print_plan(found)
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    settings: Settings = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Try out the first rows into a temporary sink and print them.")
+    ] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label a corpus. Run the same command again to go on where it stopped.
+
+    Examples:
+      raysp run pipelines/label_digits.py --rows 10
+      raysp run pipelines/label_digits.py --set sink.url=out --set steps.1.pool.actors=2
+    """
+    loaded = _load(pipeline, settings)
+    if not as_json:
+        err.print(f"raysp: looking at {_urls(loaded)} ...")
+    if rows is not None:
+        _try_out(loaded, rows, address, as_json)
+        return
+    from raysp.engine.running import run as run_pipeline
+
+    with _told_how_to_go_on(as_json), _Shown(as_json) as shown:
+        result = run_pipeline(loaded, address=address, on_plan=shown.plan, on_progress=shown.progress)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        _print_result(loaded, result)
+    raise typer.Exit(result.exit_code)
+
+
+def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool) -> None:
+    from raysp.engine.running import try_out
+
+    result, table = try_out(pipeline, num_rows, address=address)
+    if as_json:
+        _print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
+    else:
+        _print_rows(table, f"The first {table.num_rows} rows (nothing was kept)")
+        _print_failures(result.shards_failed)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def status(
+    sink: Annotated[str, typer.Argument(metavar="OUT", help="The folder with the label shards.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell how far a sink is. Starts no Ray."""
+    import raysp
+
+    found = raysp.status(sink)
+    fields = dataclasses.asdict(found)
+    if as_json:
+        _print_json(fields)
+        return
+    _print_facts(f"{found.sink}", _flat(fields))
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder.")], as_json: AsJson = False
+) -> None:
+    """Check a checkpoint and tell what it can give. Loads no weights."""
+    from raysp.models.loading import check_checkpoint
+
+    summary = dataclasses.asdict(check_checkpoint(Path(checkpoint)))
+    if as_json:
+        _print_json(summary)
+        return
+    _print_facts(checkpoint, {**summary, "memory": _memory(int(summary["num_parameters"]))})
+
+
+def _memory(parameters: int) -> str:
+    return f"{parameters * 4 / 1e6:,.1f} MB of weights in float32, {parameters * 2 / 1e6:,.1f} MB in bfloat16"
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine: versions, room, sound library, a local Ray that starts and stops."""
+    from raysp.engine.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json({"findings": [dataclasses.asdict(one) for one in findings]})
+    else:
+        for one in findings:
+            mark = "[green]ok  [/green]" if one.ok else "[red]fail[/red]"
+            out.print(f"{mark} {escape(one.what)}: {escape(one.found)}")
+            if one.advice:
+                out.print(f"     {escape(one.advice)}")
+    raise typer.Exit(0 if all(one.ok for one in findings) else FAILED)
+
+
+def _load(target: str, settings: list[str] | None) -> "Pipeline":
+    from raysp.pipeline import load_pipeline, with_overrides
+
+    return with_overrides(load_pipeline(target), settings or [])
+
+
+def _urls(pipeline: "Pipeline") -> str:
+    urls = pipeline.source.urls
+    return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
+
+
+def _plan_json(found: "Plan") -> dict[str, object]:
+    settings = dataclasses.asdict(found.settings)
+    return {
+        "fingerprint": found.fingerprint,
+        "sink": found.pipeline.sink.url,
+        "shards": len(found.corpus.shards),
+        "shards_committed": len(found.done),
+        "shards_unreadable": dict(found.corpus.unreadable),
+        "shards_vanished": list(found.corpus.vanished),
+        "rows": found.num_rows,
+        "rows_todo": found.rows_todo,
+        "pieces_todo": found.pieces_todo,
+        "settings": settings,
+        "parts": dict(found.parts),
+    }
+
+
+def _print_plan(found: "Plan") -> None:
+    settings, pool = found.settings, found.pipeline.label.pool
+    actors = f"{pool.low}" if pool.low == pool.high else f"{pool.low} to {pool.high}"
+    facts = {
+        "source": f"{_urls(found.pipeline)}: {len(found.corpus.shards):,} shards, {found.num_rows:,} rows",
+        "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
+        f"{settings.checkpoint.num_parameters:,} parameters, {settings.checkpoint.sample_rate} Hz",
+        "model": f"{actors} actor(s) of {pool.cpus} CPU(s) and {settings.gpus_per_actor:g} GPU(s), {settings.dtype} "
+        f"on {settings.device}, {settings.batch_seconds:g} padded seconds a pass",
+        "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {len(found.corpus.shards):,} shards committed",
+        "to do": f"{found.rows_todo:,} rows in {found.pieces_todo:,} pieces of {len(found.todo):,} shards",
+        "fingerprint": found.fingerprint,
+    }
+    for name, fact in facts.items():
+        out.print(f"{name:12} {escape(fact)}")
+    _print_failures(found.corpus.unreadable)
+    _print_vanished(found.corpus.vanished)
+    if not found.todo:
+        out.print("All is done: a run would label nothing.")
+
+
+def _print_vanished(names: tuple[str, ...]) -> None:
+    for name in names[:SAMPLE_ROWS]:
+        err.print(f"raysp: {escape(name)}: its shard is no longer in the source; the labels are kept")
+
+
+def _print_failures(failures: Mapping[str, str]) -> None:
+    for name, reason in list(failures.items())[:20]:
+        err.print(f"raysp: not committed: {escape(name)}: {escape(reason)}")
+    if len(failures) > 20:
+        err.print(f"raysp: and {len(failures) - 20} more shards")
+
+
+class _Shown:
+    """Shows a run while it goes on: one live line on a terminal, else a plain line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.status = err.status("starting Ray ...") if err.is_terminal and not quiet else None
+        self.last_line = time.monotonic()
+
+    def __enter__(self) -> "_Shown":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status:
+            self.status.stop()
+
+    def plan(self, found: "Plan") -> None:
+        if self.quiet:
+            return
+        err.print(
+            f"raysp: {found.rows_todo:,} of {found.num_rows:,} rows to do; "
+            f"{len(found.done):,} of {len(found.corpus.shards):,} shards are committed already"
+        )
+        _print_vanished(found.corpus.vanished)
+        if self.status and found.todo:
+            self.status.start()
+
+    def progress(self, progress: "Progress") -> None:
+        if self.quiet:
+            return
+        if self.status:
+            self.status.update(escape(progress_line(progress)))
+        elif time.monotonic() - self.last_line >= PLAIN_LINE_SECONDS:
+            self.last_line = time.monotonic()
+            err.print(f"raysp: {escape(progress_line(progress))}")
+
+
+def progress_line(progress: "Progress") -> str:
+    """Put a run's figures into one line."""
+    share = f"{progress.rows / progress.rows_total:.0%}" if progress.rows_total else "100%"
+    parts = [
+        f"{progress.rows:,}/{progress.rows_total:,} rows ({share})",
+        f"{progress.audio_seconds / 3600:.2f} h audio",
+        f"RTFx {progress.rtfx:,.0f}",
+        f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
+    ]
+    if progress.eta_seconds is not None:
+        parts.append(f"ETA {_duration(progress.eta_seconds)}")
+    if progress.padding_efficiency is not None:
+        parts.append(f"padding efficiency {progress.padding_efficiency:.0%}")
+    if progress.wait_share is not None:
+        parts.append(f"model waited {progress.wait_share:.0%}")
+    parts.append(f"{progress.num_errors:,} errors")
+    return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _print_result(pipeline: "Pipeline", result: "RunResult") -> None:
+    from raysp.reading.samples import first_rows, word_error_rate
+
+    _print_failures(result.shards_failed)
+    if not result.rows and result.shards_before == result.shards:
+        out.print(f"All {result.shards:,} shards were committed already: nothing was labelled again.")
+    if result.shards_committed:
+        table = first_rows(pipeline.sink.url, SAMPLE_ROWS, pipeline.sink.storage_options)
+        _print_rows(table, f"The first of the labels in {pipeline.sink.url}")
+    done = f"{result.shards_committed:,} of {result.shards:,} shards committed"
+    before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""
+    out.print(f"{'labels':12} {escape(pipeline.sink.url)}: {done}{before}")
+    if result.rows:
+        out.print(
+            f"{'this run':12} {result.rows:,} rows, {_duration(result.audio_seconds)} of audio in "
+            f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start of Ray and model included"
+        )
+    if result.padding_efficiency is not None:
+        out.print(
+            f"{'model':12} padding efficiency {result.padding_efficiency:.1%}, "
+            f"waited for input {result.wait_share or 0:.1%} of its time"
+        )
+    if result.errors:
+        out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
+        for example in result.error_examples:
+            out.print(f"             {escape(example)}")
+    name = next((getattr(o, "name", None) for o in pipeline.label.outputs), None)
+    if pipeline.source.text and name and result.shards_committed:
+        errors = word_error_rate(
+            pipeline.sink.url, pipeline.source.text, f"{name}_text", pipeline.sink.storage_options
+        )
+        out.print(
+            f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled rows "
+            "(letter case and punctuation aside)"
+        )
+    again = "; run the same command again to try the rest" if result.exit_code else ""
+    out.print(f"{'next':12} raysp status {escape(pipeline.sink.url)}{again}")
+
+
+def _print_rows(table: "pa.Table", title: str) -> None:
+    shown = [name for name in table.column_names if name not in ("row", "error_message")]
+    if all(value is None for value in table.column("error_type").to_pylist()):
+        shown = [name for name in shown if name not in ("status", "error_type")]
+    drawn = Table(title=escape(title), title_justify="left")
+    for name in shown:
+        drawn.add_column(escape(name), overflow="fold")
+    for row in table.select(shown).to_pylist():
+        drawn.add_row(*(escape(_cell(row[name])) for name in shown))
+    out.print(drawn, soft_wrap=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    # What strangers wrote must not steer the terminal.
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _print_facts(title: str, facts: Mapping[str, object]) -> None:
+    out.print(f"[bold]{escape(title)}[/bold]")
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
+        shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
+        out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
+
+
+def _flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, default=str, ensure_ascii=False))
+
+
+@contextmanager
+def _told_how_to_go_on(quiet: bool) -> Iterator[None]:
+    """Turn SIGTERM into an exception like Ctrl-C's, and say how to continue after either."""
+
+    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as stop:
+        if not quiet:
+            import shlex
+
+            command = shlex.join(["raysp", *sys.argv[1:]])
+            err.print(f"raysp: stopped; what was committed or staged stays. To go on: {escape(command)}")
+        raise typer.Exit(INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Run the command line; every error is one line on stderr, a traceback only with `--debug`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
+    given = [one for one in given if one != "--debug"]
+    try:
+        code = _run_app(given)
+    except RayspError as error:
+        if debug:
+            raise
+        _fail(str(error), REFUSED if _is_refusal(error) else FAILED)
+    except KeyboardInterrupt:
+        _fail("stopped", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (a bug of raysp? --debug shows where)", FAILED)
+    raise SystemExit(code)
+
+
+def _run_app(given: list[str]) -> int:
+    import click
+
+    command = cast("Callable[..., object]", typer.main.get_command(app))
+    try:
+        code = command(given, prog_name="raysp", standalone_mode=False)
+    except (click.exceptions.Exit, typer.Exit) as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        raise SpecError(f"{error.format_message()} Try `raysp --help`.") from None
+    except click.Abort:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _is_refusal(error: RayspError) -> bool:
+    from raysp.errors import CheckpointError, RunError, ShardError, StoreError
+
+    del ShardError, StoreError
+    return isinstance(error, SpecError | PlanError | CheckpointError) or not isinstance(error, RunError)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    one_line = " ".join(message.split())
+    print(f"raysp: {one_line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The Ray that a run uses: the one at an address, or a fresh local one that ends with it."""
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from raysp.errors import PlanError, RunError
+from raysp.planning import Resources
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 4_000_000_000
+OOM_RETRIES = 3
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Ray retries a task whose worker was killed for memory without end unless this says otherwise.
+    "RAY_task_oom_retries": str(OOM_RETRIES),
+    # What looks like a switch for other systems is the one that keeps every server of a local Ray on 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A Ray that is connected."""
+
+    resources: Resources
+    embedded: bool
+
+
+@contextlib.contextmanager
+def connected(address: str | None, resources: Resources) -> Iterator[Connection]:
+    """Connect to the cluster at `address` (or RAY_ADDRESS), or start a local Ray and stop it at the end.
+
+    A Ray that this process is already connected to is used as it is.
+
+    Raises:
+        PlanError: nothing answers at the address, or another raysp is installed there.
+        RunError: the local Ray does not start.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield Connection(cluster_resources(), embedded=False)
+        return
+    try:
+        with _quiet_start():
+            if address is None:
+                _start_local(resources)
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        if address is None:
+            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+        raise PlanError(f"--address {address}: {error}. Is the cluster up, and is the address its head's?") from error
+    try:
+        if address is not None:
+            _check_same_version(address)
+        yield Connection(cluster_resources(), embedded=address is None)
+    finally:
+        ray.shutdown()
+
+
+def _start_local(resources: Resources) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=int(resources.cpus),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_object_store_bytes(),
+        namespace="raysp",
+    )
+
+
+def _object_store_bytes() -> int:
+    try:
+        room = shutil.disk_usage("/dev/shm").free  # noqa: S108 - where Ray keeps it
+    except OSError:
+        room = OBJECT_STORE_BYTES
+    return max(80_000_000, min(OBJECT_STORE_BYTES, int(room * 0.5)))
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            said.seek(0)
+            error.add_note(said.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def cluster_resources() -> Resources:
+    """Ask Ray for the cluster's CPUs and GPUs."""
+    import ray
+
+    total = ray.cluster_resources()
+    return Resources(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
+
+
+def _check_same_version(address: str) -> None:
+    import ray
+
+    from raysp import __version__
+
+    def version() -> str:
+        try:
+            import raysp
+        except ImportError:
+            return "no raysp"
+        return raysp.__version__
+
+    found = ray.get(ray.remote(version).options(num_cpus=0).remote())
+    if found != __version__:
+        raise PlanError(f"--address {address}: found {found} there, {__version__} here; install the same version")

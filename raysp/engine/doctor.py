@@ -1,0 +1,86 @@
+"""Look at this machine: what a run needs, and whether it is there."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysp.engine.cluster import connected
+from raysp.errors import RayspError
+from raysp.planning import Resources, count_gpus
+
+MIN_SHARED_BYTES = 500_000_000
+MIN_MEMORY_BYTES = 4_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    ok: bool
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; the last finding starts a local Ray and stops it."""
+    return [_python(), *_packages(), _sound(), _processors(), _memory(), _shared_memory(), _ray()]
+
+
+def _python() -> Finding:
+    return Finding("python", f"{platform.python_version()} on {platform.machine()}", ok=True)
+
+
+def _packages() -> list[Finding]:
+    names = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
+    return [Finding(name, importlib.metadata.version(name), ok=True) for name in names]
+
+
+def _sound() -> Finding:
+    import soundfile
+
+    formats = soundfile.available_formats()
+    missing = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in formats]
+    found = f"{soundfile.__libsndfile_version__}, {len(formats)} formats"
+    advice = f"it cannot read {', '.join(missing)}: install a newer soundfile" if missing else ""
+    return Finding("libsndfile", found, ok=not missing, advice=advice)
+
+
+def _processors() -> Finding:
+    import torch
+
+    seen, usable = count_gpus(), torch.cuda.is_available()
+    found = f"{os.cpu_count()} CPUs, {seen} GPU(s), torch {'can' if usable else 'cannot'} use CUDA"
+    advice = "this torch has no CUDA build that fits the driver: install one, or set device='cpu'"
+    return Finding("processors", found, ok=usable or not seen, advice=advice if seen and not usable else "")
+
+
+def _memory() -> Finding:
+    num_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ok = num_bytes >= MIN_MEMORY_BYTES
+    advice = "" if ok else "Ray alone takes 1 GB and a worker 0.5 GB: use a larger machine"
+    return Finding("memory", f"{num_bytes / 1e9:.1f} GB", ok, advice)
+
+
+def _shared_memory() -> Finding:
+    place = Path("/dev/shm")  # noqa: S108 - where Ray keeps its objects
+    if not place.is_dir():
+        return Finding("shared memory", f"no {place}", ok=True, advice="Ray keeps blocks in /tmp instead, more slowly")
+    free = shutil.disk_usage(place).free
+    ok = free >= MIN_SHARED_BYTES
+    advice = "" if ok else "blocks pass through it: give a container --shm-size=4g"
+    return Finding("shared memory", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
+
+
+def _ray() -> Finding:
+    started = time.monotonic()
+    try:
+        with connected(None, Resources(cpus=1)) as connection:
+            found = f"started with {connection.resources.cpus:g} CPU"
+    except RayspError as error:
+        return Finding("local Ray", str(error), ok=False, advice="look into /tmp/ray/session_latest/logs")
+    return Finding("local Ray", f"{found} and stopped in {time.monotonic() - started:.1f} s", ok=True)

@@ -1,0 +1,408 @@
+"""Run a pipeline on Ray Data: pieces in, blocks through the model, label shards committed as they become whole."""
+
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from raysp.engine.cluster import Connection, connected
+from raysp.engine.progress import Progress
+from raysp.engine.tasks import Job, LabelActor, Reader, commit_shard, load_functions, piece_item
+from raysp.errors import RayspError, RunError
+from raysp.io.shards import PIECE_BYTES, Piece, Shard
+from raysp.io.store import Store
+from raysp.pipeline import Pipeline
+from raysp.planning import Plan, Resources, local_resources
+from raysp.sink.opening import begin_run, make_plan
+from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.run_record import RunEntry
+
+if TYPE_CHECKING:
+    import ray
+    import ray.data
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[Progress], None]
+
+MIN_ROWS_FOR_ERROR_RATE = 200
+MAX_COMMITS_IN_FLIGHT = 8
+RECEIPTS_A_BATCH = 500
+PIECES_A_TASK = 64
+READER_CPUS = 0.99
+"""One CPU, but never what an actor asks for: Ray Data fuses neighbours of equal requests into one worker."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did."""
+
+    sink: str
+    fingerprint: str
+    shards: int
+    """Of the corpus."""
+    shards_committed: int
+    """Of the corpus, by this run or before."""
+    shards_before: int
+    """Committed before this run, and not done again."""
+    shards_failed: dict[str, str]
+    """Not committed, with the reason."""
+    rows: int
+    """Labelled by this run."""
+    errors: dict[str, int]
+    """Error rows of this run, by type."""
+    error_examples: tuple[str, ...]
+    audio_seconds: float
+    wall_seconds: float
+    """From the plan to the last commit, the start of Ray and of the model included."""
+    rtfx: float
+    padding_efficiency: float | None
+    wait_share: float | None
+    vanished: tuple[str, ...] = ()
+    """Label shards whose shard is no longer there; they are kept."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every shard is committed, else 3."""
+        return 3 if self.shards_failed else 0
+
+
+@dataclass
+class _Books:
+    """What the driver remembers of shards that are not committed yet."""
+
+    open_pieces: dict[str, set[Piece]]
+    shards: dict[str, Shard]
+    blocks: dict[tuple[str, Piece], set[int]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def block_done(self, receipt: BlockReceipt) -> Shard | None:
+        """Note a staged block; give the shard if it waits for nothing more."""
+        piece = Piece(receipt.first, receipt.end)
+        waiting = self.open_pieces.get(receipt.shard)
+        if waiting is None or piece not in waiting:
+            return None
+        seen = self.blocks.setdefault((receipt.shard, piece), set())
+        seen.add(receipt.k)
+        if len(seen) < receipt.of:
+            return None
+        del self.blocks[receipt.shard, piece]
+        waiting.discard(piece)
+        return None if waiting else self.shards[receipt.shard]
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> RunResult:
+    """Label a corpus; run again, it goes on where it was.
+
+    Args:
+        pipeline: what to do.
+        address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        on_plan: told what is going to be done.
+        on_progress: called after every block and commit.
+
+    Raises:
+        PlanError, ChangedError, CheckpointError, StoreError: before any work.
+        RunError: too many error rows, or Ray failed; what was committed stays.
+    """
+    plan = make_plan(pipeline, local_resources(pipeline))
+    if on_plan:
+        on_plan(plan)
+    entry = RunEntry.now(resolved=_resolved(plan))
+    store = begin_run(plan, entry)
+    progress = Progress(
+        rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
+    )
+    if not plan.todo:
+        return _result(plan, progress, dict(plan.corpus.unreadable))
+    with connected(address, plan.resources) as connection:
+        plan = _fit(plan, connection)
+        failed = _execute(plan, store, entry.run_id, progress, on_progress or (lambda _: None))
+    return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+
+
+def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
+    """Label the first rows of a corpus into a sink that is removed again.
+
+    Returns:
+        The result, and the label rows as a table.
+    """
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory(prefix="raysp-") as folder:
+        pipeline = replace(pipeline, sink=replace(pipeline.sink, url=folder, storage_options={}))
+        plan = make_plan(pipeline, local_resources(pipeline), limit_rows=num_rows)
+        entry = RunEntry.now(resolved=_resolved(plan))
+        store = begin_run(plan, entry)
+        progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
+        with connected(address, plan.resources) as connection:
+            plan = _fit(plan, connection)
+            failed = _execute(plan, store, entry.run_id, progress, lambda _: None)
+        names = [shard.name for shard in plan.corpus.shards if shard.name not in failed]
+        tables = [pq.read_table(store.open(name)) for name in names]
+        return _result(plan, progress, {**plan.corpus.unreadable, **failed}), pa.concat_tables(tables)
+
+
+def _resolved(plan: Plan) -> dict[str, object]:
+    settings = plan.settings
+    return {
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "batch_seconds": settings.batch_seconds,
+        "block_seconds": settings.block_seconds,
+        "gpus_per_actor": settings.gpus_per_actor,
+    }
+
+
+def _fit(plan: Plan, connection: Connection) -> Plan:
+    """Plan again where the cluster is not what this machine made one expect."""
+    if connection.embedded or connection.resources == plan.resources:
+        return plan
+    return make_plan(plan.pipeline, connection.resources)
+
+
+def _job(plan: Plan) -> Job:
+    label, settings = plan.pipeline.label, plan.settings
+    schema = pa.schema([f for output in label.outputs for f in output.schema()])
+    return Job(
+        pipeline=plan.pipeline,
+        fingerprint=plan.fingerprint,
+        sample_rate=settings.checkpoint.sample_rate,
+        block_seconds=settings.block_seconds,
+        batch_seconds=settings.batch_seconds,
+        dtype=settings.dtype,
+        device=settings.device,
+        output_schema=schema,
+        metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
+        functions=load_functions(plan.pipeline),
+    )
+
+
+def _digest_key(plan: Plan) -> str:
+    return next(key for key in plan.parts if key.endswith("checkpoint_digest"))
+
+
+def _execute(plan: Plan, store: Store, run_id: str, progress: Progress, on_progress: OnProgress) -> dict[str, str]:
+    """Label and commit; returns the shards that failed, with reasons."""
+    job = _job(plan)
+    receipts = ReceiptLog(store, run_id)
+    books = _Books(
+        open_pieces={todo.shard.name: set(todo.pieces) for todo in plan.todo},
+        shards={todo.shard.name: todo.shard for todo in plan.todo},
+    )
+    commits = _Commits(job)
+    try:
+        for todo in plan.todo:
+            if not todo.pieces:
+                commits.start(todo.shard)
+        for receipt in _receipts(plan, job):
+            if receipt["kind"] == "failure":
+                failure = ShardFailure(str(receipt["shard"]), str(receipt["reason"]))
+                books.failed[failure.shard] = failure.reason
+                receipts.add(failure)
+                continue
+            block = BlockReceipt(**cast("dict[str, object]", receipt["receipt"]))  # type: ignore[arg-type]
+            receipts.add(block)
+            _count(progress, block, receipt)
+            if (shard := books.block_done(block)) is not None and shard.name not in books.failed:
+                commits.start(shard)
+            _settle_commits(commits.finished(), books, progress, receipts)
+            if len(receipts) >= RECEIPTS_A_BATCH:
+                receipts.flush()
+            on_progress(progress)
+            _check_error_rate(plan.pipeline, progress)
+        _settle_commits(commits.rest(), books, progress, receipts)
+        on_progress(progress)
+    finally:
+        with contextlib.suppress(RayspError):
+            receipts.flush()
+    return _unfinished(books)
+
+
+def _unfinished(books: _Books) -> dict[str, str]:
+    """Compare receipts with the plan: what gave none is named, never passed over."""
+    lost = {
+        name: f"{len(pieces)} piece(s) gave no result; run again"
+        for name, pieces in books.open_pieces.items()
+        if pieces and name not in books.failed
+    }
+    return {**books.failed, **lost}
+
+
+def _count(progress: Progress, block: BlockReceipt, receipt: dict[str, object]) -> None:
+    progress.rows += block.rows
+    progress.blocks += 1
+    progress.audio_seconds += block.audio_seconds
+    progress.real_samples += block.real_samples
+    progress.padded_samples += block.padded_samples
+    progress.busy_seconds += block.forward_seconds
+    progress.wait_seconds += block.load_seconds
+    progress.errors.update(cast("dict[str, int]", receipt["errors"]))
+    progress.examples = [*progress.examples, *cast("list[str]", receipt["examples"])][:5]
+
+
+def _check_error_rate(pipeline: Pipeline, progress: Progress) -> None:
+    if progress.rows < MIN_ROWS_FOR_ERROR_RATE or progress.num_errors <= pipeline.max_error_rate * progress.rows:
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
+    raise RunError(
+        f"{progress.num_errors} of {progress.rows} rows failed ({kinds}), more than "
+        f"max_error_rate={pipeline.max_error_rate}; for example {'; '.join(progress.examples)}. "
+        "Mend the input or raise max_error_rate, and run again"
+    )
+
+
+def _settle_commits(
+    outcomes: Sequence[ShardReceipt | ShardFailure], books: _Books, progress: Progress, receipts: ReceiptLog
+) -> None:
+    for outcome in outcomes:
+        receipts.add(outcome)
+        if isinstance(outcome, ShardFailure):
+            books.failed[outcome.shard] = outcome.reason
+        else:
+            progress.shards_committed += 1
+            del books.open_pieces[outcome.shard]
+
+
+class _Commits:
+    """Commit tasks in flight; they use no CPU slot, so that decoding never keeps one waiting."""
+
+    def __init__(self, job: Job) -> None:
+        import ray
+
+        self.ray = ray
+        self.job = ray.put(job)
+        self.task = ray.remote(commit_shard).options(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
+        self.in_flight: list[ray.ObjectRef[ShardReceipt | ShardFailure]] = []
+        self.waiting: list[Shard] = []
+
+    def start(self, shard: Shard) -> None:
+        """Commit a shard as soon as there is room."""
+        self.waiting.append(shard)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self.waiting and len(self.in_flight) < MAX_COMMITS_IN_FLIGHT:
+            self.in_flight.append(self.task.remote(self.job, self.waiting.pop(0)))
+
+    def finished(self) -> list[ShardReceipt | ShardFailure]:
+        """Collect what is done by now, without waiting."""
+        if not self.in_flight:
+            return []
+        ready, self.in_flight = self.ray.wait(self.in_flight, num_returns=len(self.in_flight), timeout=0)
+        self._fill()
+        return [self.ray.get(one) for one in ready]
+
+    def rest(self) -> list[ShardReceipt | ShardFailure]:
+        """Wait for all."""
+        outcomes: list[ShardReceipt | ShardFailure] = []
+        while self.in_flight or self.waiting:
+            self._fill()
+            ready, self.in_flight = self.ray.wait(self.in_flight, num_returns=1)
+            outcomes += [self.ray.get(one) for one in ready]
+        return outcomes
+
+
+def _receipts(plan: Plan, job: Job) -> Iterator[dict[str, object]]:
+    """Stream the corpus through decoding and the model; yields a receipt a block."""
+    tasks = _group([(todo.shard, piece) for todo in plan.todo for piece in todo.pieces], plan.resources)
+    if not tasks:
+        return
+    dataset = _dataset(plan, job, tasks)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for text in batch.column("receipt").to_pylist():
+                yield json.loads(text)
+    except (RayspError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise RunError(f"{_cause(error)}. What was committed stays; run again") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Find the innermost reason of what Ray wrapped, in one line."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+
+
+def _group(pieces: Sequence[tuple[Shard, Piece]], resources: Resources) -> list[list[str]]:
+    """Put small neighbouring pieces into one task each, but leave enough tasks to spread."""
+    most = max(1, min(PIECES_A_TASK, len(pieces) // max(1, int(4 * resources.cpus))))
+    tasks: list[list[str]] = []
+    held = 0.0
+    for shard, piece in pieces:
+        num_bytes = shard.num_bytes * piece.num_rows / max(shard.num_rows, 1)
+        if not tasks or len(tasks[-1]) >= most or held + num_bytes > PIECE_BYTES:
+            tasks.append([])
+            held = 0.0
+        tasks[-1].append(piece_item(shard, piece))
+        held += num_bytes
+    return tasks
+
+
+def _dataset(plan: Plan, job: Job, tasks: list[list[str]]) -> "ray.data.Dataset":
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    # Below the size of any block: each is handed on when it is yielded, not when its piece is through.
+    context.target_max_block_size = 1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
+    reader = Reader(job)
+
+    def read(items: pa.Table) -> Iterator[pa.Table]:
+        yield from reader(items)
+
+    pieces = ray.data.from_items([{"piece": "\n".join(task)} for task in tasks], override_num_blocks=len(tasks))
+    blocks = pieces.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
+    return blocks.map_batches(
+        LabelActor,
+        fn_constructor_args=[job],
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.cpus,
+        num_gpus=gpus or None,
+        memory=pool.memory,
+        compute=ActorPoolStrategy(
+            min_size=pool.low, max_size=pool.high, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+        ),
+    )
+
+
+def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
+    return RunResult(
+        sink=plan.pipeline.sink.url,
+        fingerprint=plan.fingerprint,
+        shards=len(plan.corpus.shards) + len(plan.corpus.unreadable),
+        shards_committed=progress.shards_committed,
+        shards_before=len(plan.done),
+        shards_failed=failed,
+        rows=progress.rows,
+        errors=dict(progress.errors),
+        error_examples=tuple(progress.examples),
+        audio_seconds=progress.audio_seconds,
+        wall_seconds=progress.wall_seconds,
+        rtfx=progress.rtfx,
+        padding_efficiency=progress.padding_efficiency,
+        wait_share=progress.wait_share,
+        vanished=plan.corpus.vanished,
+    )

@@ -1,0 +1,267 @@
+"""What runs on workers: thin shells around ops and sink, which do the work and know nothing of Ray."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from raysp.errors import RayspError, ShardError
+from raysp.io.shards import Piece, Shard, read_table
+from raysp.io.store import open_store
+from raysp.ops.rows import ERROR
+from raysp.pipeline import Pipeline, load_function
+from raysp.sink import commit, stage
+from raysp.sink.layout import BlockName
+from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
+from raysp.steps import Decode, Keep
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoding
+    from raysp.ops.keeping import Keeping
+    from raysp.ops.labelling import Figures, Labelling
+
+MAX_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know; the same for every task of a run."""
+
+    pipeline: Pipeline
+    fingerprint: str
+    sample_rate: int
+    block_seconds: float
+    batch_seconds: float
+    dtype: str
+    device: str
+    output_schema: pa.Schema
+    metadata: Mapping[str, str]
+    functions: Mapping[str, Callable[..., object]]
+    """Functions that the pipeline names, by that name: shipped, so that workers need not find their module."""
+
+
+def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
+    """Import the functions that a pipeline names, and have their modules travel by value."""
+    import sys
+
+    from ray import cloudpickle
+
+    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
+    found = {name: cast("Callable[..., object]", load_function(name)) for name in names}
+    for function in found.values():
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    return found
+
+
+def piece_item(shard: Shard, piece: Piece) -> str:
+    """Write down a piece for `Reader`."""
+    return json.dumps({**asdict(shard), "pieces": [[piece.first, piece.end]]})
+
+
+def _read_item(text: str) -> tuple[Shard, Piece]:
+    fields = json.loads(text)
+    piece = Piece(*fields.pop("pieces")[0])
+    return Shard(**fields, pieces=(piece,)), piece
+
+
+class Reader:
+    """Read and decode pieces, one packed block after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
+        """Yield the blocks of the pieces named in column `piece`."""
+        for text in items.column("piece")[0].as_py().split("\n"):
+            shard, piece = _read_item(text)
+            try:
+                yield from self._blocks(shard, piece)
+            except RayspError as error:
+                yield pack(ShardFailure(shard.name, str(error)), None)
+            except Exception as error:
+                yield pack(ShardFailure(shard.name, f"{type(error).__name__}: {error}"), None)
+
+    def _blocks(self, shard: Shard, piece: Piece) -> Iterator[pa.Table]:
+        op, columns = self._decoding(shard)
+        table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
+        if table.num_rows != piece.num_rows:
+            raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
+        num_blocks, blocks = op(table, piece.first)
+        for k, block in enumerate(blocks):
+            yield pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, num_blocks), block)
+
+    def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
+        from raysp.ops.decoding import Decoding
+
+        source, decode = self.job.pipeline.source, self.job.pipeline.decode
+        before: list[Keeping] = []
+        after: list[Keeping] = []
+        columns = {source.audio}
+        seen_decode = False
+        for step in self.job.pipeline.steps:
+            seen_decode = seen_decode or isinstance(step, Decode)
+            if isinstance(step, Keep):
+                (after if seen_decode else before).append(self._keeping(step))
+                columns |= self._reads(step, shard)
+        op = Decoding(
+            audio=source.audio,
+            sample_rate=self.job.sample_rate,
+            channel=decode.channel,
+            max_seconds=decode.max_seconds,
+            block_seconds=self.job.block_seconds,
+            before=before,
+            after=after,
+        )
+        return op, sorted(columns)
+
+    def _keeping(self, step: Keep) -> "Keeping":
+        from raysp.ops.keeping import Keeping
+
+        where = self.job.functions[step.where] if isinstance(step.where, str) else step.where
+        return Keeping(where=where, min_seconds=step.min_seconds, max_seconds=step.max_seconds)  # type: ignore[arg-type]
+
+    def _reads(self, step: Keep, shard: Shard) -> set[str]:
+        if isinstance(step.where, str):
+            from raysp.io.shards import read_footer
+
+            return set(read_footer(shard.url, self.job.pipeline.source.storage_options).schema.names)
+        return set(step.reads)
+
+
+class LabelActor:
+    """Hold the model of a `Label` step: label blocks and stage their results.
+
+    Calls may overlap. The model runs in one thread of its own, so that while one result is written behind, the next
+    block is already being labelled.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
+        self.name = f"{os.uname().nodename}:{os.getpid()}"
+        self.thread = ThreadPoolExecutor(1)
+        self.idle_since: float | None = None
+        self.op = self.thread.submit(self._load).result()
+
+    def _load(self) -> "Labelling":
+        import torch
+
+        from raysp.ops.labelling import Labelling
+
+        label = self.job.pipeline.label
+        torch.set_num_threads(label.pool.cpus)
+        return Labelling(
+            label.checkpoint,
+            lambda loaded: [output.op(loaded) for output in label.outputs],
+            batch_seconds=self.job.batch_seconds,
+            dtype=self.job.dtype,
+            device=self.job.device,
+            exact=label.exact,
+        )
+
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        """Label one packed block and give its receipt."""
+        name, block = unpack(packed)
+        if isinstance(name, ShardFailure) or block is None:
+            return _receipt_row({"kind": "failure", **asdict(cast("ShardFailure", name))})
+        labels, figures, waited = self.thread.submit(self._label, block).result()
+        stage.stage(self.store, name, labels)
+        return _receipt_row({"kind": "block", **self._receipt(name, labels, figures, waited)})
+
+    def _label(self, block: pa.Table) -> tuple[pa.Table, "Figures", float]:
+        started = time.monotonic()
+        waited = 0.0 if self.idle_since is None else started - self.idle_since
+        labels, figures = self.op(block)
+        self.idle_since = time.monotonic()
+        return labels, figures, waited
+
+    def _receipt(self, name: BlockName, labels: pa.Table, figures: "Figures", waited: float) -> dict[str, object]:
+        receipt = BlockReceipt(
+            shard=name.shard,
+            first=name.piece.first,
+            end=name.piece.end,
+            k=name.k,
+            of=name.of,
+            rows=labels.num_rows,
+            windows=figures.windows,
+            audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
+            real_samples=round(figures.audio_seconds * self.job.sample_rate),
+            padded_samples=round(figures.padded_seconds * self.job.sample_rate),
+            load_seconds=waited,
+            forward_seconds=figures.busy_seconds,
+            actor=self.name,
+            finished=time.time(),
+        )
+        errors: dict[str, int] = {}
+        examples: list[str] = []
+        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message"))
+        for row, status, error_type, message in zip(*columns, strict=True):
+            if status == ERROR:
+                errors[error_type] = errors.get(error_type, 0) + 1
+                if len(examples) < MAX_EXAMPLES:
+                    examples.append(f"{name.shard} row {row}: {error_type}: {message}")
+        return {"receipt": asdict(receipt), "errors": errors, "examples": examples}
+
+
+def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
+    """Make a label shard of a shard whose pieces are all staged."""
+    store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
+    sink = job.pipeline.sink
+    try:
+        return commit.commit(
+            store,
+            shard,
+            fingerprint=job.fingerprint,
+            source_columns=lambda piece: read_source_columns(job.pipeline, shard, piece),
+            output_schema=job.output_schema,
+            rows=sink.rows,
+            compression=sink.compression,
+            metadata=job.metadata,
+        )
+    except RayspError as error:
+        return ShardFailure(shard.name, str(error))
+
+
+def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
+    """Read what a label shard carries over: `id`, then the kept columns, as they are in the source."""
+    source = pipeline.source
+    columns = [*([source.id] if source.id else []), *pipeline.kept]
+    table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
+    if source.id and table is not None:
+        ids = table.column(source.id)
+    else:
+        stem = shard.name.removesuffix(".parquet")
+        ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
+    kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
+    return pa.table({"id": ids, **kept})
+
+
+def pack(name: BlockName | ShardFailure, block: pa.Table | None) -> pa.Table:
+    """Put a block into one row, so that Ray Data hands it on whole and never looks inside."""
+    kind = "failure" if isinstance(name, ShardFailure) else "block"
+    sink = pa.BufferOutputStream()
+    if block is not None:
+        with pa.ipc.new_stream(sink, block.schema) as writer:
+            writer.write_table(block)
+    data = sink.getvalue()
+    offsets = pa.py_buffer(b"".join(n.to_bytes(8, "little") for n in (0, data.size)))
+    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+    return pa.table({"name": pa.array([json.dumps({"kind": kind, **asdict(name)})]), "block": column})
+
+
+def unpack(packed: pa.Table) -> tuple[BlockName | ShardFailure, pa.Table | None]:
+    """Take a block out again without copying its samples."""
+    fields = json.loads(packed.column("name")[0].as_py())
+    if fields.pop("kind") == "failure":
+        return ShardFailure(**fields), None
+    fields["piece"] = Piece(**fields["piece"])
+    return BlockName(**fields), pa.ipc.open_stream(packed.column("block")[0].as_buffer()).read_all()
+
+
+def _receipt_row(receipt: Mapping[str, object]) -> pa.Table:
+    return pa.table({"receipt": [json.dumps(receipt)]})

@@ -1,0 +1,24 @@
+"""How much audio a forward pass and a block hold, where the pipeline does not say. Changes speed, never a label."""
+
+from raysp.models.loading import CheckpointSummary
+
+BLOCK_WORK_SECONDS = 10.0
+"""Of a model's work that a block holds: long against what an engine spends on it, short against a run."""
+CPU_BATCH_SECONDS = 30.0
+"""On a CPU larger batches only leave the caches."""
+GPU_BATCH_SECONDS = 600.0
+CPU_FLOPS_PER_THREAD = 4e10
+GPU_FLOPS = 2e14
+
+
+def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool) -> float:
+    """Choose the padded seconds of audio of a forward pass."""
+    return GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
+
+
+def block_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int) -> float:
+    """Choose the seconds of audio of a block: some ten seconds of work, and never less than a few batches."""
+    frames_per_second = checkpoint.sample_rate / checkpoint.frame_stride
+    work = 2 * checkpoint.num_parameters * frames_per_second
+    speed = GPU_FLOPS if on_gpu else CPU_FLOPS_PER_THREAD * threads
+    return max(BLOCK_WORK_SECONDS * speed / work, 4 * batch_seconds)

@@ -1,0 +1,73 @@
+"""Leave out rows that a `Keep` step does not want."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.ops.rows import OK, Fate
+
+Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
+
+_COMPARE: dict[str, Callable[[pa.ChunkedArray, object], pa.ChunkedArray]] = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    ">": pc.greater,
+    "<=": pc.less_equal,
+    ">=": pc.greater_equal,
+}
+
+
+class Keeping:
+    """Mark the rows that miss a condition as `skipped: filtered`."""
+
+    def __init__(
+        self, *, where: Where | None, min_seconds: float | None = None, max_seconds: float | None = None
+    ) -> None:
+        self.where = where
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+
+    def __call__(self, fates: Sequence[Fate], columns: pa.Table) -> None:
+        """Judge the rows that are still ok; `columns` holds their source columns, row by row."""
+        wanted = None if self.where is None else self._where(columns)
+        for index, fate in enumerate(fates):
+            if fate.status != OK:
+                continue
+            if wanted is not None and not wanted[index]:
+                fate.skip("filtered", "does not meet where=" + self._words())
+            elif fate.seconds is not None and self.min_seconds is not None and fate.seconds < self.min_seconds:
+                fate.skip("filtered", f"{fate.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
+            elif fate.seconds is not None and self.max_seconds is not None and fate.seconds > self.max_seconds:
+                fate.skip("filtered", f"{fate.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
+
+    def _where(self, columns: pa.Table) -> Sequence[bool]:
+        if callable(self.where):
+            return self._by_function(self.where, columns)
+        mask = np.ones(columns.num_rows, bool)
+        for name, compare, value in self.where or ():
+            mask &= _condition(columns.column(name), compare, value)
+        return cast("Sequence[bool]", mask)
+
+    def _by_function(self, function: Callable[[pa.Table], Sequence[bool]], columns: pa.Table) -> Sequence[bool]:
+        given = function(columns)
+        wanted = given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else list(given)
+        if len(wanted) != columns.num_rows:
+            raise ValueError(f"{self._words()} returned {len(wanted)} values for {columns.num_rows} rows")
+        return wanted
+
+    def _words(self) -> str:
+        if callable(self.where):
+            return f"{self.where.__module__}:{self.where.__qualname__}"
+        return str([tuple(condition) for condition in self.where or ()])
+
+
+def _condition(column: pa.ChunkedArray, compare: str, value: object) -> np.ndarray:
+    if compare in ("in", "not in"):
+        found = pc.is_in(column, value_set=pa.array(cast("Sequence[object]", value)).cast(column.type))
+        mask = found if compare == "in" else pc.invert(found)
+        return np.asarray(pc.and_(mask, column.is_valid()))
+    return np.asarray(pc.fill_null(_COMPARE[compare](column, value), False))

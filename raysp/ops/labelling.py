@@ -1,0 +1,184 @@
+"""Run a model over blocks of recordings: the op that an actor holds."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.ops.blocks import cut_batches
+from raysp.ops.decoding import waves_of
+from raysp.ops.rows import OK, Fate, fates_of, fates_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one pass of the model gave for a batch; padded frames hold anything."""
+
+    logits_BTV: Tensor
+    num_frames_B: Tensor
+
+
+class OutputOp(Protocol):
+    """Turns a forward pass into columns."""
+
+    schema: pa.Schema
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Give the columns of `schema`, a value a window."""
+        ...
+
+    def empty(self) -> tuple[object, ...]:
+        """Give the values of a recording that is too short to hold a frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a block took."""
+
+    windows: int = 0
+    audio_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    busy_seconds: float = 0.0
+
+
+class Labelling:
+    """Label blocks with one checkpoint.
+
+    Args:
+        checkpoint: a model folder.
+        outputs: makes the output ops of the loaded checkpoint.
+        batch_seconds: padded seconds of audio a forward pass.
+        dtype: of weights and arithmetic.
+        device: a torch device's name.
+        exact: whether a row's label is the one that it has alone.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        outputs: Callable[[LoadedCheckpoint], Sequence[OutputOp]],
+        *,
+        batch_seconds: float,
+        dtype: str = "float32",
+        device: str = "cpu",
+        exact: bool = True,
+    ) -> None:
+        self.loaded = load_checkpoint(
+            Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
+        )
+        self.outputs = tuple(outputs(self.loaded))
+        self.sample_rate = self.loaded.sample_rate
+        self.max_samples = round(batch_seconds * self.sample_rate)
+
+    def __call__(self, block: pa.Table) -> tuple[pa.Table, Figures]:
+        """Label the recordings of a block.
+
+        Args:
+            block: `ROW_SCHEMA` and `wave`, in any order of rows.
+
+        Returns:
+            The same rows with the columns of all outputs in place of `wave`, and what it took.
+        """
+        started = time.perf_counter()
+        fates = fates_of(block)
+        waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
+        labels: list[tuple[object, ...] | None] = [None] * len(fates)
+        pending: list[int] = []
+        for index, fate in enumerate(fates):
+            if fate.status == OK and len(waves[index]) < self.loaded.model.min_samples:
+                fate.skip("too_short", f"{len(waves[index])} samples; the model needs {self.loaded.model.min_samples}")
+                labels[index] = tuple(value for output in self.outputs for value in output.empty())
+            elif fate.status == OK:
+                pending.append(index)
+        padded = 0
+        for batch in cut_batches([len(waves[i]) for i in pending], self.max_samples):
+            chosen = [pending[i] for i in batch]
+            padded += len(waves[chosen[0]]) * len(chosen)
+            self._label(chosen, waves, fates, labels)
+        figures = Figures(
+            len(pending),
+            sum(len(waves[i]) for i in pending) / self.sample_rate,
+            padded / self.sample_rate,
+            time.perf_counter() - started,
+        )
+        return self._table(fates, labels), figures
+
+    def _label(
+        self,
+        chosen: Sequence[int],
+        waves: Sequence[np.ndarray],
+        fates: Sequence[Fate],
+        labels: list[tuple[object, ...] | None],
+    ) -> None:
+        """Label one batch; a batch that fails is halved, so that only the row at fault is lost."""
+        try:
+            finite, columns = self._forward([waves[i] for i in chosen])
+        except (RuntimeError, MemoryError) as error:
+            if len(chosen) > 1:
+                logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
+                for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+                    self._label(half, waves, fates, labels)
+                return
+            out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error)
+            fates[chosen[0]].fail("out_of_memory" if out_of_memory else "step_failed", f"the model failed: {error}")
+            return
+        for place, index in enumerate(chosen):
+            if finite[place]:
+                labels[index] = tuple(column[place] for column in columns)
+            else:
+                fates[index].fail("model_output", "the model's output is not finite")
+
+    @torch.inference_mode()
+    def _forward(self, waves: Sequence[np.ndarray]) -> tuple[list[bool], list[Sequence[object]]]:
+        model = self.loaded.model
+        waves_BS, num_samples_B = pad(waves)
+        features = self.loaded.feature_extractor.extract(
+            as_float(waves_BS.to(model.device)), num_samples_B.to(model.device)
+        )
+        logits_BTV = model(**features).logits
+        num_frames_B = model.num_frames(num_samples_B.to(model.device))
+        frames_T = torch.arange(logits_BTV.shape[1], device=logits_BTV.device)
+        padding_BT = frames_T[None] >= num_frames_B[:, None]
+        finite_B = (torch.isfinite(logits_BTV).all(-1) | padding_BT).all(-1)
+        forward = Forward(logits_BTV, num_frames_B)
+        columns = [column for output in self.outputs for column in output(forward)]
+        return finite_B.tolist(), columns
+
+    def _table(self, fates: list[Fate], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
+        table = fates_table(fates)
+        fields = [field for output in self.outputs for field in output.schema]
+        for place, field in enumerate(fields):
+            values = [None if label is None else label[place] for label in labels]
+            table = table.append_column(field, pa.array(values, field.type))
+        return table
+
+
+def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Put waveforms of one dtype side by side.
+
+    Returns:
+        Samples of shape (B, S), zero behind the end, and the number of samples of each, int64 of shape (B,).
+    """
+    num_samples = np.array([len(wave) for wave in waves], np.int64)
+    padded = np.zeros((len(waves), int(num_samples.max(initial=0))), waves[0].dtype)
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    return torch.from_numpy(padded), torch.from_numpy(num_samples)
+
+
+def as_float(waves: Tensor) -> Tensor:
+    """Turn int16 samples into float32 in [-1, 1); exact, as a decoder would."""
+    return waves.float() / 32768 if waves.dtype == torch.int16 else waves
+
+

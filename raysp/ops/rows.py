@@ -1,0 +1,69 @@
+"""The tables that ops hand on: one row a recording, whatever became of it.
+
+A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is carried along untouched to the label
+shard. Decoding adds `wave`, the model replaces it by the columns of its outputs.
+"""
+
+import re
+
+import pyarrow as pa
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("seconds", pa.float64()),
+        ("status", pa.string()),
+        ("error_type", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+WAVE = "wave"
+"""Samples of a recording as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
+
+OK, SKIPPED, ERROR = "ok", "skipped", "error"
+MAX_MESSAGE = 500
+
+
+class Fate:
+    """What became of one row so far."""
+
+    __slots__ = ("error_message", "error_type", "row", "seconds", "status")
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        self.seconds: float | None = None
+        self.status = OK
+        self.error_type: str | None = None
+        self.error_message: str | None = None
+
+    def skip(self, reason: str, message: str) -> None:
+        """Leave the row unlabelled on purpose."""
+        self.status, self.error_type, self.error_message = SKIPPED, reason, plain(message)
+
+    def fail(self, error_type: str, message: str) -> None:
+        """Make it an error row."""
+        self.status, self.error_type, self.error_message = ERROR, error_type, plain(message)
+
+
+def plain(message: str) -> str:
+    """Make a message safe to store and print: one line, no control characters, bounded."""
+    cleaned = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", message).strip()
+    return cleaned if len(cleaned) <= MAX_MESSAGE else cleaned[: MAX_MESSAGE - 1] + "…"
+
+
+def fates_table(fates: list[Fate]) -> pa.Table:
+    """Put fates into columns."""
+    columns = [[getattr(fate, name) for fate in fates] for name in ROW_SCHEMA.names]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)], schema=ROW_SCHEMA)
+
+
+def fates_of(table: pa.Table) -> list[Fate]:
+    """Read the fates of a table's rows."""
+    fates: list[Fate] = []
+    for row, seconds, status, error_type, message in zip(
+        *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True
+    ):
+        fate = Fate(row)
+        fate.seconds, fate.status, fate.error_type, fate.error_message = seconds, status, error_type, message
+        fates.append(fate)
+    return fates
