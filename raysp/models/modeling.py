@@ -28,7 +28,7 @@ class Model(nn.Module):
 
     config_class: ClassVar[type[Config]]
     base_model_prefix: ClassVar[str]
-    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
+    outputs: ClassVar[tuple[str, ...]] = ()
     training_only: ClassVar[tuple[str, ...]] = ()
     """Last parts of names of weights that inference does not use: published checkpoints lack them or have them in
     excess."""

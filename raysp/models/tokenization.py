@@ -14,7 +14,13 @@ from raysp.models.batches import BatchFeature, padded_length, tensors_of
 from raysp.models.configuration import read_json, write_json
 
 Offsets = list[dict[str, str | int]]
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
+OPTIONS = {
+    "replace_word_delimiter_char": str,
+    "do_lower_case": bool,
+    "target_lang": str,
+    "clean_up_tokenization_spaces": bool,
+}
 NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
 
 
@@ -54,7 +60,7 @@ class Wav2Vec2CTCTokenizer:
         eos_token: str | None = "</s>",
         unk_token: str | None = "<unk>",
         pad_token: str | None = "<pad>",
-        word_delimiter_token: str = "|",
+        word_delimiter_token: str | None = "|",
         replace_word_delimiter_char: str = " ",
         do_lower_case: bool = False,
         target_lang: str | None = None,
@@ -99,26 +105,28 @@ class Wav2Vec2CTCTokenizer:
             if type(index) is not int or index < 0:
                 raise CheckpointError(f"vocab.json: id of {token!r} is {index!r}, expected a whole number from 0")
         self.decoder = {index: token for token, index in self.encoder.items()}
+        self._added_ids = {token.content: index for index, token in self._added.items()}
         for token in self.all_special_tokens:
             self._add(AddedToken(token, special=True), replace=False)
         for token in self.encoder:
             if len(token) > 1:  # several characters are one token and must not be split
                 self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
-        self._added_ids = {token.content: index for index, token in self._added.items()}
         self._pieces = self._text_pieces()
         self._written = _Written(self)
 
     def _add(self, token: AddedToken, replace: bool) -> None:
-        known = {added.content: index for index, added in self._added.items()}
-        if not token.content or (token.content in known and not replace):
+        if not token.content or (token.content in self._added_ids and not replace):
             return
-        index = known.get(token.content, self.encoder.get(token.content))
-        self._added[len({*self.encoder, *known}) if index is None else index] = token
+        index = self._added_ids.get(token.content, self.encoder.get(token.content))
+        if index is None:
+            index = len({*self.encoder, *self._added_ids})
+        self._added[index] = token
+        self._added_ids[token.content] = index
 
     @property
     def all_special_tokens(self) -> list[str]:
         """Special tokens, the word delimiter among them."""
-        named = (self.bos_token, self.eos_token, self.unk_token, self.pad_token, self.word_delimiter_token)
+        named = (getattr(self, name) for name in NAMED_TOKENS)
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token is not None))
 
     @property
@@ -215,7 +223,7 @@ class Wav2Vec2CTCTokenizer:
 
     def _characters(self, text: str) -> list[str]:
         upper = text.upper() if self.do_lower_case else text  # vocabularies are upper case where texts are lower case
-        return list(upper.replace(" ", self.word_delimiter_token))
+        return list(upper if self.word_delimiter_token is None else upper.replace(" ", self.word_delimiter_token))
 
     def _id(self, token: str) -> int:
         index = self._added_ids.get(token, self.encoder.get(token))
@@ -338,17 +346,21 @@ class Wav2Vec2CTCTokenizer:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
         folder = Path(folder)
         config = _optional_json(folder / "tokenizer_config.json")
+        kind = config.get("tokenizer_class") or cls.__name__
+        if kind != cls.__name__:
+            where = folder / "tokenizer_config.json"
+            raise CheckpointError(
+                f"{where}: tokenizer_class is {kind!r}, expected {cls.__name__!r}: texts would differ"
+            )
         tokens = {**_optional_json(folder / "special_tokens_map.json"), **config}
-        options: dict[str, Any] = {
-            name: _content(tokens[name])
-            for name in ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
-            if name in tokens
-        }
-        for name in ("replace_word_delimiter_char", "do_lower_case", "target_lang", "clean_up_tokenization_spaces"):
-            if name in config:
-                options[name] = config[name]
-        extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or ()
-        options["extra_special_tokens"] = [_content(token) for token in extra]
+        given = [name for name in NAMED_TOKENS if name in tokens]
+        options: dict[str, Any] = {name: _content(folder, name, tokens[name]) for name in given}
+        for name, option_kind in OPTIONS.items():
+            if config.get(name) is not None:
+                options[name] = _of_kind(folder, name, config[name], option_kind)
+        extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or []
+        extra = _of_kind(folder, "extra_special_tokens", extra, list)
+        options["extra_special_tokens"] = [_content(folder, "extra_special_tokens", token) for token in extra]
         options["added_tokens"] = _added_tokens(folder, config)
         return cls(folder / "vocab.json", **{**options, **overrides})
 
@@ -398,17 +410,34 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _content(token: Any) -> str | None:  # noqa: ANN401 - a string, or an added token as JSON
-    return str(token["content"]) if isinstance(token, dict) else token
+def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
+    """Return a token that is written as a string, or as an object with its `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return None if token is None else cast(str, _of_kind(folder, name, content, str))
+
+
+def _of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(value, kind):
+        where = folder / "tokenizer_config.json"
+        raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")
+    return value
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
     """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
     if "added_tokens_decoder" in config:
-        fields = AddedToken.__dataclass_fields__
-        entries = config["added_tokens_decoder"].items()
-        return {int(i): AddedToken(**{k: v for k, v in token.items() if k in fields}) for i, token in entries}
-    return {int(i): AddedToken(token) for token, i in _optional_json(folder / "added_tokens.json").items()}
+        found = config["added_tokens_decoder"]
+        entries = [(index, token) for index, token in _of_kind(folder, "added_tokens_decoder", found, dict).items()]
+    else:
+        found = _optional_json(folder / "added_tokens.json")
+        entries = [(index, {"content": token}) for token, index in found.items()]
+    flags = [name for name in AddedToken.__dataclass_fields__ if name != "content"]
+    added = {}
+    for index, token in entries:
+        if not str(index).isdecimal() or not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise CheckpointError(f"{folder}: added token {index!r} is {token!r}, expected an id and its content")
+        added[int(index)] = AddedToken(token["content"], **{name: bool(token.get(name, False)) for name in flags})
+    return added
 
 
 def _cleaned(text: str) -> str:

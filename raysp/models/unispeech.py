@@ -1,7 +1,8 @@
 """UniSpeech (Wang et al. 2021, arXiv:2101.07597): a wav2vec 2.0 encoder with a CTC head.
 
 Read from top to bottom: configuration, positional convolution, attention, layers, encoder, models. The convolutional
-front end is in waveform.py. Names of modules and weights are those of published checkpoints.
+front end is in waveform.py, the positional convolution's weight in weight_norm.py. Names of modules and weights are
+those of published checkpoints.
 
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden, A attention heads, D head, V vocabulary.
 """
@@ -20,6 +21,7 @@ from raysp.models.configuration import Config
 from raysp.models.modeling import Count, Model
 from raysp.models.outputs import CausalLMOutput, Wav2Vec2BaseModelOutput
 from raysp.models.waveform import FeatureEncoder, conv_output_frames, receptive_samples
+from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
 
 _compute_mask_indices = compute_mask_indices  # the name that training scripts import
 
@@ -117,65 +119,6 @@ class UniSpeechFeatureProjection(nn.Module):
         features_BTC = self.layer_norm(features_BTC)
         hidden_BTH = F.dropout(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
         return hidden_BTH, features_BTC
-
-
-class WeightNorm(nn.Module):
-    """Hold the halves of a normalised weight: `original0` its length for each tap, `original1` its direction."""
-
-    def __init__(self, weight_OCK: Tensor) -> None:
-        super().__init__()
-        self.original0 = nn.Parameter(weight_OCK.norm(dim=(0, 1), keepdim=True))
-        self.original1 = nn.Parameter(weight_OCK)
-
-    def folded(self) -> Tensor:
-        """Return the weight; summed in float32, as a norm over many small squares."""
-        length_11K, direction_OCK = self.original0.float(), self.original1.float()
-        weight_OCK: Tensor = direction_OCK * (length_11K / direction_OCK.norm(dim=(0, 1), keepdim=True))
-        return weight_OCK.to(self.original1.dtype)
-
-
-class WeightNormConv1d(nn.Module):
-    """A grouped convolution whose weight is normalised over all but its taps, and folded once while it stays."""
-
-    def __init__(self, channels: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        self.kernel, self.groups = kernel, groups
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.parametrizations = nn.Module()  # this and `weight` are there for the names of the weights
-        self.parametrizations.weight = WeightNorm(torch.randn(channels, channels // groups, kernel))
-        self._folded: tuple[tuple[object, ...], Tensor] | None = None
-
-    def forward(self, x_BHT: Tensor) -> Tensor:
-        """Convolve with `kernel // 2` zeros on each side."""
-        return F.conv1d(x_BHT, self.weight, self.bias, padding=self.kernel // 2, groups=self.groups)
-
-    @property
-    def norm(self) -> WeightNorm:
-        """The halves of the weight."""
-        norm = self.parametrizations.weight
-        assert isinstance(norm, WeightNorm)
-        return norm
-
-    @property
-    def weight(self) -> Tensor:
-        """The folded weight; kept while neither half changes and nothing asks for gradients."""
-        norm = self.norm
-        halves = (norm.original0, norm.original1)
-        needs_gradient = torch.is_grad_enabled() and any(half.requires_grad for half in halves)
-        if self.training or needs_gradient or any(half.is_inference() for half in halves):
-            return norm.folded()
-        state = tuple((half.data_ptr(), half._version, half.dtype, half.device) for half in halves)
-        if self._folded is None or self._folded[0] != state:
-            self._folded = (state, norm.folded().detach())
-        return self._folded[1]
-
-    def train(self, mode: bool = True) -> "WeightNormConv1d":
-        """Forget the folded weight: training writes to the halves."""
-        self._folded = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_folded": None}
 
 
 class UniSpeechPositionalConvEmbedding(nn.Module):
@@ -509,7 +452,7 @@ class UniSpeechModel(UniSpeechPreTrainedModel):
 class UniSpeechForCTC(UniSpeechPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Transcript", "Embedding")
+    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
 
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)

@@ -101,12 +101,8 @@ class FeatureEncoder(nn.Module):
         parts = [
             kernel_parts(layer.conv.weight, stride) for layer, stride in zip(self.layers, self.strides, strict=True)
         ]
-        if waves_BS.device.type == "cpu":
-            return self._frames_by_chunk(waves_BS, num_samples_B, parts)
-        rows = max(1, BATCH_SAMPLES // num_samples)
-        counts = [None] * -(-len(waves_BS) // rows) if num_samples_B is None else torch.split(num_samples_B, rows)
-        batches = zip(torch.split(waves_BS, rows), counts, strict=True)
-        return torch.cat([self._frames(waves, self._first_layer(waves, count), parts) for waves, count in batches])
+        by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
+        return by(waves_BS, num_samples_B, parts)
 
     @property
     def layers(self) -> list[ConvLayer]:
@@ -128,6 +124,12 @@ class FeatureEncoder(nn.Module):
                 samples = slice(start * self.stride, (end - 1) * self.stride + self.receptive)
                 features_BTC[row, start:end] = self._frames(wave_1S[:, samples], first, parts)[0]
         return features_BTC
+
+    def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None, parts: list[list[Tensor]]) -> Tensor:
+        rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])
+        counts = [None] * -(-len(waves_BS) // rows) if num_samples_B is None else torch.split(num_samples_B, rows)
+        batches = zip(torch.split(waves_BS, rows), counts, strict=True)
+        return torch.cat([self._frames(waves, self._first_layer(waves, count), parts) for waves, count in batches])
 
     def _frames(self, waves_BS: Tensor, first: tuple[Tensor, Tensor], parts: list[list[Tensor]] | None) -> Tensor:
         """Run all layers over waveforms that are whole; without `parts` in a way that has gradients."""

@@ -1,0 +1,67 @@
+"""Weight normalisation (Salimans and Kingma 2016) of the positional convolution, folded into one weight for inference.
+
+Legend: B batch, T frames, H hidden, O output channels, C input channels of a group, K taps.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WeightNorm(nn.Module):
+    """Hold the halves of a normalised weight: `original0` its length for each tap, `original1` its direction."""
+
+    def __init__(self, weight_OCK: Tensor) -> None:
+        super().__init__()
+        self.original0 = nn.Parameter(weight_OCK.norm(dim=(0, 1), keepdim=True))
+        self.original1 = nn.Parameter(weight_OCK)
+
+    def folded(self) -> Tensor:
+        """Return the weight; summed in float32, as a norm over many small squares."""
+        length_11K, direction_OCK = self.original0.float(), self.original1.float()
+        weight_OCK: Tensor = direction_OCK * (length_11K / direction_OCK.norm(dim=(0, 1), keepdim=True))
+        return weight_OCK.to(self.original1.dtype)
+
+
+class WeightNormConv1d(nn.Module):
+    """A grouped convolution whose weight is normalised over all but its taps, and folded once while it stays."""
+
+    def __init__(self, channels: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.kernel, self.groups = kernel, groups
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.parametrizations = nn.Module()  # this and `weight` are there for the names of the weights
+        self.parametrizations.weight = WeightNorm(torch.randn(channels, channels // groups, kernel))
+        self._folded: tuple[tuple[object, ...], Tensor] | None = None
+
+    def forward(self, x_BHT: Tensor) -> Tensor:
+        """Convolve with `kernel // 2` zeros on each side."""
+        return F.conv1d(x_BHT, self.weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+
+    @property
+    def norm(self) -> WeightNorm:
+        """The halves of the weight."""
+        norm = self.parametrizations.weight
+        assert isinstance(norm, WeightNorm)
+        return norm
+
+    @property
+    def weight(self) -> Tensor:
+        """The folded weight; kept while neither half changes and nothing asks for gradients."""
+        norm = self.norm
+        halves = (norm.original0, norm.original1)
+        needs_gradient = torch.is_grad_enabled() and any(half.requires_grad for half in halves)
+        if self.training or needs_gradient or any(half.is_inference() for half in halves):
+            return norm.folded()
+        state = tuple((half.data_ptr(), half._version, half.dtype, half.device) for half in halves)
+        if self._folded is None or self._folded[0] != state:
+            self._folded = (state, norm.folded().detach())
+        return self._folded[1]
+
+    def train(self, mode: bool = True) -> "WeightNormConv1d":
+        """Forget the folded weight: training writes to the halves."""
+        self._folded = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_folded": None}

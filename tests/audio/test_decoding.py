@@ -1,0 +1,382 @@
+import contextlib
+import io
+import pickle
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.audio import TooLong, decode, decode_chunks, read_header
+from raysp.audio.container import CONTAINERS
+from raysp.audio.decoding import INT16_SUBTYPES
+from raysp.errors import AudioError
+
+
+def encode(samples, sample_rate=16000, container="WAV", subtype=None):
+    """Encode in short writes (libsndfile's Vorbis encoder overflows its stack on a long one)."""
+    file = io.BytesIO()
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(file, "w", sample_rate, channels, subtype=subtype, format=container) as sound:
+        for start in range(0, len(samples), 16000):
+            sound.write(samples[start : start + 16000])
+    return file.getvalue()
+
+
+def noise(num_frames, channels=None, seed=0, dtype="int16"):
+    shape = num_frames if channels is None else (num_frames, channels)
+    samples = np.random.default_rng(seed).normal(0, 3000, shape).clip(-32768, 32767).astype(np.int16)
+    return samples if dtype == "int16" else (samples / 32768).astype(dtype)
+
+
+def wav(data=bytes(2000), *, sample_rate=16000, channels=1, bits=16, tag=1, claimed_bytes=None):
+    """Lay out a WAV by hand, with whatever header is asked for."""
+    frame_bytes = channels * bits // 8
+    fmt = struct.pack(
+        "<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, bits
+    )
+    claimed = len(data) if claimed_bytes is None else claimed_bytes
+    head = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", claimed)
+    return b"RIFF" + struct.pack("<I", min(len(head) + claimed, 0xFFFFFFFF)) + head + data
+
+
+def with_flac_streaminfo(flac, *, num_frames=None, sample_rate=None):
+    """Rewrite what a FLAC claims: 20 bits of rate, 3 of channels, 5 of depth, 36 of length from byte 18."""
+    fields = int.from_bytes(flac[18:26], "big")
+    if num_frames is not None:
+        fields = fields >> 36 << 36 | num_frames
+    if sample_rate is not None:
+        fields = fields & (1 << 44) - 1 | sample_rate << 44
+    return flac[:18] + fields.to_bytes(8, "big") + flac[26:]
+
+
+def error_type(audio, **options):
+    with pytest.raises(AudioError) as caught:
+        decode(audio, **{"sample_rate": 16000, **options})
+    assert str(caught.value).isprintable()
+    return caught.value.error_type
+
+
+WRITABLE = [
+    (container, subtype)
+    for container in sorted(CONTAINERS)
+    for subtype in soundfile.available_subtypes(container)
+    if (container, subtype) not in {("AIFF", "DWVW_12"), ("WAV", "MPEG_LAYER_III")}  # listed, not implemented
+    and subtype not in {"MPEG_LAYER_I", "MPEG_LAYER_II"}
+]
+
+
+@pytest.mark.parametrize(("container", "subtype"), WRITABLE)
+def test_every_container_and_codec_is_decoded_and_int16_only_where_it_loses_nothing(container, subtype):
+    audio = encode(noise(16000), 16000, container, subtype)
+    samples = decode(audio, sample_rate=16000)
+    with soundfile.SoundFile(io.BytesIO(audio)) as sound:
+        if container == "MP3":
+            sound.seek(0)
+        with contextlib.suppress(soundfile.LibsndfileError):  # the seek after the read, where a codec has none
+            whole = np.empty(sound.frames, np.float32)
+            sound.read(out=whole)
+    assert samples.dtype == (np.int16 if subtype in INT16_SUBTYPES else np.float32)
+    expected = whole * np.float32(32768) if subtype in INT16_SUBTYPES else whole
+    np.testing.assert_array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("container", sorted({*soundfile.available_formats()} - CONTAINERS - {"RAW", "SD2"}))
+def test_other_formats_of_libsndfile_are_refused(container):
+    subtype = soundfile.default_subtype(container)
+    assert error_type(encode(noise(4000, dtype="float32"), 16000, container, subtype)) == "unsupported_format"
+
+
+@pytest.mark.parametrize(
+    "audio", [b"<html><body>404</body></html>", b"#EXTM3U\nhttp://x/y.mp3\n", b"\x1b[2Jhello", b"RIFF____AVI ", b"x"]
+)
+def test_other_content_is_unsupported_whatever_it_is(audio):
+    assert error_type(audio) == "unsupported_format"
+
+
+@pytest.mark.parametrize("audio", [None, b"", bytearray(), memoryview(b"")])
+def test_nothing_is_no_audio(audio):
+    assert error_type(audio) == "no_audio"
+
+
+@pytest.mark.parametrize("sample_rate", [1000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
+@pytest.mark.parametrize("channels", [1, 2, 3, 8, 32])
+def test_rates_and_channels_equal_mean_and_soxr_of_the_whole(sample_rate, channels):
+    audio = encode(noise(30000, channels), sample_rate, "WAV", "PCM_24")
+    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
+    mono = whole.mean(axis=1, dtype=np.float32)
+    expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypatch):
+    audio = encode(noise(700_000, 2), sample_rate, container)
+    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
+    mono = whole.mean(axis=1, dtype=np.float32)
+    expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
+    monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 1 << 18)
+    chunks = list(decode_chunks(audio, sample_rate=16000))
+    assert len(chunks) > 4
+    np.testing.assert_array_equal(np.concatenate(chunks), expected)
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    samples=st.lists(st.integers(-32768, 32767), min_size=1, max_size=300),
+    subtype=st.sampled_from(["PCM_16", "ULAW", "ALAW", "PCM_U8", "IMA_ADPCM", "GSM610"]),
+)
+def test_int16_is_the_float32_decode_bit_for_bit(samples, subtype):
+    audio = encode(np.array(samples, np.int16), 16000, "WAV", subtype)
+    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
+    found = decode(audio, sample_rate=16000)
+    assert found.dtype == np.int16
+    assert (found / np.float32(32768)).tobytes() == whole.tobytes()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(*[st.floats(-(2.0**127), 2.0**127, width=32)] * 2), min_size=1, max_size=50))
+def test_the_mean_of_two_is_numpys(pairs):
+    samples = np.array(pairs, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = samples.mean(axis=1, dtype=np.float32)
+        audio = encode(samples, 16000, "WAV", "FLOAT")
+        if np.isfinite(expected).all():
+            np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
+        else:
+            assert error_type(audio) == "invalid_audio"
+
+
+def test_a_channel_can_be_chosen():
+    frames = noise(5000, 3)
+    for index in range(3):
+        samples = decode(encode(frames), sample_rate=16000, channel=index)
+        assert samples.dtype == np.int16
+        np.testing.assert_array_equal(samples, frames[:, index])
+    assert error_type(encode(frames), channel=3) == "invalid_audio"
+    assert error_type(encode(frames), channel=-1) == "invalid_audio"
+
+
+def test_nan_in_another_channel_does_no_harm():
+    frames = noise(100, 2, dtype="float32")
+    frames[50, 1] = np.nan
+    audio = encode(frames, 16000, "WAV", "FLOAT")
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000, channel=0), frames[:, 0])
+    assert error_type(audio) == "invalid_audio"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1_099_999])
+@pytest.mark.parametrize(("subtype", "sample_rate"), [("FLOAT", 16000), ("DOUBLE", 16000), ("FLOAT", 44100)])
+def test_nan_and_infinity_are_invalid_wherever_they_are(value, place, subtype, sample_rate):
+    samples = noise(1_100_000, dtype="float64")
+    samples[place] = value
+    assert error_type(encode(samples, sample_rate, "WAV", subtype)) == "invalid_audio"
+
+
+def test_extremes_are_labelled():
+    for samples in (np.zeros(100, np.int16), np.full(100, 32767, np.int16), np.array([5], np.int16)):
+        np.testing.assert_array_equal(decode(encode(samples), sample_rate=16000), samples)
+    loud = np.full(100, 7.5, np.float32)
+    np.testing.assert_array_equal(decode(encode(loud, 16000, "WAV", "FLOAT"), sample_rate=16000), loud)
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "CAF", "W64"])
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+def test_no_frames_give_no_samples(container, sample_rate):
+    samples = decode(encode(np.zeros(0, np.int16), sample_rate, container), sample_rate=16000)
+    assert samples.shape == (0,)
+
+
+@pytest.mark.parametrize("sample_rate", [0, 1, 99, 2_000_000_000, 4_000_000_000])
+def test_rates_that_no_recording_has_are_invalid(sample_rate):
+    assert error_type(wav(sample_rate=sample_rate)) == "invalid_audio"
+
+
+@pytest.mark.parametrize("sample_rate", [100, 1000, 1_092_676, 10_000_000])
+def test_rates_that_a_recording_may_have_are_labelled(sample_rate):
+    assert len(decode(wav(bytes(20000), sample_rate=sample_rate), sample_rate=16000)) == round(
+        10000 * 16000 / sample_rate
+    )
+
+
+@pytest.mark.parametrize("channels", [0, 1025, 65535])
+def test_channels_out_of_range_are_invalid(channels):
+    assert error_type(wav(channels=channels)) == "invalid_audio"
+
+
+def test_an_aiff_of_no_channels_is_invalid():
+    aiff = bytearray(encode(noise(100), 16000, "AIFF"))
+    place = aiff.find(b"COMM") + 8
+    aiff[place : place + 2] = b"\0\0"
+    assert error_type(bytes(aiff)) == "invalid_audio"
+
+
+@pytest.mark.parametrize("cut", [5, 11, 13, 30, 40])
+def test_a_wav_cut_in_its_header_is_corrupt(cut):
+    assert error_type(encode(noise(100))[:cut]) == "corrupt_audio"
+
+
+def test_a_codec_without_a_decoder_is_unsupported():
+    assert error_type(wav(tag=0x161)) == "unsupported_format"  # Windows Media
+    assert error_type(wav(tag=0x55)) == "unsupported_format"  # MPEG layer 3
+
+
+def test_a_stream_that_just_ends_is_labelled_for_what_it_holds():
+    samples = noise(40000)
+    for container in ("WAV", "AIFF", "AU", "W64"):
+        audio = encode(samples, 16000, container)
+        found = decode(audio[: len(audio) // 2], sample_rate=16000)
+        assert 19_000 < len(found) <= 20_000
+        np.testing.assert_array_equal(found, samples[: len(found)])
+    for container in ("MP3", "OGG"):
+        audio = encode(noise(160_000), 16000, container)
+        assert 60_000 < len(decode(audio[: len(audio) // 2], sample_rate=16000)) < 100_000
+
+
+def test_a_flac_cut_in_a_frame_is_corrupt():
+    audio = encode(noise(40000), 16000, "FLAC")
+    assert error_type(audio[: len(audio) // 2]) == "corrupt_audio"
+
+
+def test_a_header_that_lies_sizes_nothing():
+    flac = encode(noise(40000), 16000, "FLAC")
+    for audio, num_samples in (
+        (wav(bytes(1000), claimed_bytes=0xFFFFFFFE), 500),
+        (wav(bytes(2000 * 50), channels=1000, claimed_bytes=0xFFFFFF00), 50),
+        (with_flac_streaminfo(flac, num_frames=2**36 - 1), 40000),
+        (with_flac_streaminfo(flac, num_frames=0), 40000),  # unknown
+        (with_flac_streaminfo(flac, num_frames=10), 10),  # as soundfile: no more than it claims
+    ):
+        assert len(decode(audio, sample_rate=16000)) == num_samples
+
+
+def test_headers_are_read_as_claimed():
+    flac = encode(noise(32000), 16000, "FLAC")
+    header = read_header(memoryview(flac))
+    assert (header.container, header.subtype, header.channels, header.num_frames) == ("FLAC", "PCM_16", 1, 32000)
+    assert header.seconds == 2.0
+    assert read_header(with_flac_streaminfo(flac, num_frames=2**36 - 1)).seconds > 4e6
+    unknown = read_header(with_flac_streaminfo(flac, num_frames=0))
+    assert unknown.num_frames is None
+    assert 1 < unknown.seconds < 4
+
+
+def test_too_long_is_counted_in_decoded_frames():
+    audio = encode(noise(48000), 8000)
+    assert len(decode(audio, sample_rate=16000, max_seconds=6.0)) == 96000
+    with pytest.raises(TooLong, match=r"max_seconds=5.5; stopped after 5\.500 seconds") as caught:
+        decode(audio, sample_rate=16000, max_seconds=5.5)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.seconds, again.max_seconds, str(again)) == (5.500125, 5.5, str(caught.value))
+    flac = with_flac_streaminfo(encode(noise(40000), 16000, "FLAC"), num_frames=2**36 - 1)
+    assert len(decode(flac, sample_rate=16000, max_seconds=3)) == 40000
+
+
+def test_input_is_any_buffer_and_is_let_go():
+    audio = bytearray(encode(noise(500)))
+    expected = decode(bytes(audio), sample_rate=16000)
+    np.testing.assert_array_equal(decode(memoryview(audio), sample_rate=16000), expected)
+    np.testing.assert_array_equal(decode(np.frombuffer(audio, np.uint8), sample_rate=16000), expected)
+    audio.extend(b"x")  # no view of it is left
+
+
+PRINT_PEAK_GROWTH = """
+import resource, sys
+from pathlib import Path
+from raysp.audio import TooLong, decode, decode_chunks
+first, *others = [Path(name).read_bytes() for name in sys.argv[1:]]
+def run(audio):
+    try: decode(audio, sample_rate=16000, max_seconds=60)
+    except TooLong: pass
+    for chunk in decode_chunks(audio, sample_rate=8000): pass
+run(first)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for audio in others: run(audio)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_memory_depends_neither_on_claims_nor_on_length(tmp_path):
+    hour = encode(np.zeros(16000 * 3600, np.int16), 16000, "FLAC")
+    recordings = [
+        encode(noise(16000 * 70), 16000, "FLAC"),
+        wav(claimed_bytes=0xFFFFFFFE),
+        wav(bytes(2048 * 5000), channels=1024, claimed_bytes=0xFFFFFFFE),
+        with_flac_streaminfo(hour, num_frames=2**36 - 1),
+        with_flac_streaminfo(hour, num_frames=0),
+    ]
+    assert len(hour) < 200_000  # 230 MB as float32
+    for index, audio in enumerate(recordings):
+        (tmp_path / str(index)).write_bytes(audio)
+    paths = [str(tmp_path / str(index)) for index in range(len(recordings))]
+    run = subprocess.run([sys.executable, "-c", PRINT_PEAK_GROWTH, *paths], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 40  # five times a chunk, and the ten megabytes of the WAV
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from(
+        [b"", b"RIFF\xff\xff\xff\xffWAVE", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM\0\0\0\0AIFC"]
+    ).flatmap(lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest))
+)
+def test_arbitrary_bytes_raise_nothing_but_audio_errors(audio):
+    with contextlib.suppress(AudioError, TooLong):
+        assert decode(audio, sample_rate=16000, max_seconds=10).ndim == 1
+
+
+VALID = [
+    encode(noise(1500), 16000, container, subtype)
+    for container, subtype in [
+        ("WAV", "PCM_16"),
+        ("WAV", "IMA_ADPCM"),
+        ("WAVEX", "FLOAT"),
+        ("AIFF", "PCM_16"),
+        ("AU", "ULAW"),
+        ("CAF", "ALAC_16"),
+        ("W64", "PCM_24"),
+        ("NIST", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+    ]
+]
+
+
+@settings(deadline=None, max_examples=600)
+@given(
+    audio=st.sampled_from(VALID),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    cut=st.one_of(st.none(), st.integers(1, 3000)),
+)
+def test_mutated_recordings_raise_nothing_but_audio_errors(audio, changes, cut):
+    mutated = bytearray(audio)
+    for place, value in changes:
+        mutated[place % len(mutated)] = value
+    with contextlib.suppress(AudioError, TooLong):
+        samples = decode(mutated[:cut], sample_rate=16000, max_seconds=60)
+        assert samples.dtype == np.int16 or np.isfinite(samples).all()
+
+
+def test_nothing_is_printed_for_an_aiff_that_seeks_before_its_start(shared, capfd):
+    name = "music-metadata__CWE-835-01.aiff"
+    error_type((shared / "data" / "bad" / name).read_bytes())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_resource_fork_in_the_working_directory_changes_nothing(shared, tmp_path, monkeypatch):
+    audio = (shared / "data" / "odd" / "tinytag__vbr16.mp3").read_bytes()
+    expected = decode(audio, sample_rate=16000)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "._").touch()
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.read(io.BytesIO(audio))
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)

@@ -1,0 +1,72 @@
+"""transformers as oracle: small random UniSpeech models of every kind, theirs and ours with the same weights."""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what transformers says while it is imported is not about raysp
+    import transformers
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TINY = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (16, 24, 24),
+    "conv_stride": (5, 2, 3),
+    "conv_kernel": (10, 3, 3),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+VARIANTS = {
+    "group": {},
+    "layer": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
+    "group stable": {"do_stable_layer_norm": True, "conv_bias": True},
+    "layer post": {"feat_extract_norm": "layer"},
+    "adapter": {"do_stable_layer_norm": True, "adapter_attn_dim": 8},
+    "adapter without stable": {"adapter_attn_dim": 8},
+    "odd positions": {"num_conv_pos_embeddings": 15},
+    "one group": {"num_conv_pos_embedding_groups": 1},
+    "gelu_new": {"hidden_act": "gelu_new", "feat_extract_activation": "gelu_new"},
+    "relu": {"hidden_act": "relu", "feat_extract_activation": "relu"},
+    "gelu_python tanh": {"hidden_act": "gelu_python", "feat_extract_activation": "tanh"},
+    "wide epsilon": {"layer_norm_eps": 0.1},
+    "no mask embedding": {"mask_time_prob": 0.0},
+    "feature mask": {"mask_time_prob": 0.0, "mask_feature_prob": 0.1},
+    "no augmentation": {"apply_spec_augment": False},
+    "default convolutions": {
+        "conv_dim": (8,) * 7,
+        "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+        "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    },
+    "odd convolutions": {"conv_dim": (8, 12), "conv_stride": (7, 3), "conv_kernel": (5, 8)},
+}
+
+
+def make_oracle(**flags):
+    """Make a random model of theirs, weights large enough that mistakes show."""
+    torch.manual_seed(0)
+    model = transformers.UniSpeechForCTC(transformers.UniSpeechConfig(**{**TINY, **flags})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def save_checkpoint(folder: Path) -> Path:
+    make_oracle().save_pretrained(folder)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
+    vocab = folder.parent / "vocab.json"
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(vocab))
+    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+    return folder

@@ -1,0 +1,98 @@
+"""The shared UniSpeech checkpoint writes, in padded batches, the texts that transformers wrote for each clip alone."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import soxr
+import torch
+
+from raysp.models import check_checkpoint, load_checkpoint
+from raysp.text.ctc import greedy
+
+
+def decode(encoded: bytes, sample_rate: int) -> np.ndarray:
+    samples, rate = soundfile.read(io.BytesIO(encoded), dtype="float32", always_2d=True)
+    return soxr.resample(samples.mean(axis=1), rate, sample_rate, quality="HQ")
+
+
+@pytest.fixture(scope="module")
+def digits(shared):
+    """(id, waveform) of all clips."""
+    clips = []
+    for path in sorted((shared / "data" / "digits").glob("*.parquet")):
+        table = pq.read_table(path, columns=["id", "audio"])
+        clips += [(row["id"], decode(row["audio"]["bytes"], 16000)) for row in table.to_pylist()]
+    return clips
+
+
+@pytest.fixture(scope="module")
+def loaded(shared):
+    torch.set_num_threads(1)
+    return load_checkpoint(shared / "checkpoints" / "unispeech-digits-ctc")
+
+
+@torch.inference_mode()
+def transcribe(loaded, waves):
+    num_samples = torch.tensor([len(wave) for wave in waves])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+    features = loaded.feature_extractor.extract(padded, num_samples)
+    logits = loaded.model(**features).logits
+    tokens = greedy(logits, loaded.model.num_frames(num_samples), blank=loaded.tokenizer.pad_token_id)
+    return [loaded.tokenizer.decode_collapsed(ids) for ids in tokens.ids()]
+
+
+def batches(clips, max_samples):
+    batch, longest = [], 0
+    for clip in clips:
+        longest = max(longest, len(clip[1]))
+        if batch and longest * (len(batch) + 1) > max_samples:
+            yield batch
+            batch, longest = [], len(clip[1])
+        batch.append(clip)
+    yield batch
+
+
+def texts_in_batches(loaded, clips, max_samples):
+    return {
+        name: text
+        for batch in batches(clips, max_samples)
+        for (name, _), text in zip(batch, transcribe(loaded, [wave for _, wave in batch]), strict=True)
+    }
+
+
+def test_the_checkpoint_is_whole(shared):
+    summary = check_checkpoint(shared / "checkpoints" / "unispeech-digits-ctc")
+    assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 400, 320)
+
+
+def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded):
+    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
+    clips = digits[:250]
+    texts = texts_in_batches(loaded, clips, 16000 * 30)
+    assert texts == {name: expected[name] for name, _ in clips}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [5, 30, 240])
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_all_digits_in_batches_of_any_size_have_their_texts(shared, digits, loaded, seconds, is_sorted):
+    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
+    clips = sorted(digits, key=lambda clip: -len(clip[1])) if is_sorted else digits
+    assert len(clips) == 2500
+    texts = texts_in_batches(loaded, clips, 16000 * seconds)
+    assert texts == {name: expected[name] for name, _ in clips}
+
+
+@pytest.mark.slow
+def test_sentences_of_any_length_have_their_texts(shared, loaded):
+    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
+    paths = [path for path in (shared / "data" / "sentences").iterdir() if path.name in expected]
+    assert len(paths) > 50
+    clips = [(path.name, decode(path.read_bytes(), 16000)) for path in paths]
+    texts = texts_in_batches(loaded, clips, 16000 * 120)
+    differing = {name: (text, expected[name]) for name, text in texts.items() if text != expected[name]}
+    assert not differing

@@ -1,0 +1,249 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.errors import CheckpointError
+from raysp.models import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from raysp.text.ctc import greedy
+from tests.models.oracles import save_checkpoint
+
+TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<laugh>"]
+VOCAB = {token: index for index, token in enumerate(TOKENS)}
+
+
+def both_tokenizers(tmp_path, vocab=VOCAB, **options):
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps(vocab))
+    return Wav2Vec2CTCTokenizer(path, **options), transformers.Wav2Vec2CTCTokenizer(str(path), **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    return both_tokenizers(tmp_path_factory.mktemp("tokenizer"))
+
+
+def waves():
+    generator = np.random.default_rng(0)
+    return [(generator.normal(0.1, 0.3, n)).astype(np.float32) for n in (900, 1600, 401)]
+
+
+@pytest.mark.parametrize("do_normalize", [True, False])
+@pytest.mark.parametrize("return_attention_mask", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": True},
+        {"padding": "longest", "pad_to_multiple_of": 128},
+        {"padding": "max_length", "max_length": 2000},
+        {"padding": "max_length", "max_length": 1000, "truncation": True, "pad_to_multiple_of": 64},
+        {"padding": False},
+    ],
+)
+def test_features_equal_theirs(do_normalize, return_attention_mask, options):
+    flags = {"do_normalize": do_normalize, "return_attention_mask": return_attention_mask, "padding_value": 0.5}
+    ours = Wav2Vec2FeatureExtractor(**flags)(waves(), sampling_rate=16000, **options)
+    theirs = transformers.Wav2Vec2FeatureExtractor(**flags)(waves(), sampling_rate=16000, **options)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert len(ours[name]) == 3
+        for mine, other in zip(ours[name], theirs[name], strict=True):
+            assert mine.dtype == other.dtype
+            np.testing.assert_allclose(mine, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("speech", [[0.1, 0.2, -0.3], [[0.1, 0.2], [0.3, 0.4]], np.eye(3), np.ones(5, np.float64)])
+def test_any_kind_of_waveform_is_taken(speech):
+    ours = Wav2Vec2FeatureExtractor()(speech, return_tensors="pt", sampling_rate=16000)
+    theirs = transformers.Wav2Vec2FeatureExtractor()(speech, return_tensors="pt", sampling_rate=16000)
+    torch.testing.assert_close(ours.input_values, theirs.input_values)
+
+
+def test_wrong_calls_say_what_was_expected():
+    extractor = Wav2Vec2FeatureExtractor()
+    with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
+        extractor(waves(), sampling_rate=8000)
+    with pytest.raises(ValueError, match="expected one channel"):
+        extractor(np.zeros((1, 2, 100)))
+    with pytest.raises(ValueError, match=r"rows of lengths .* make no tensor: pass padding=True"):
+        extractor(waves(), return_tensors="pt")
+    with pytest.raises(AttributeError, match="'labels' is not here, only input_values"):
+        _ = extractor(waves()[0]).labels
+
+
+def test_extract_equals_each_row_alone():
+    extractor = Wav2Vec2FeatureExtractor()
+    rows = waves()
+    num_samples = torch.tensor([len(row) for row in rows])
+    batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
+    features = extractor.extract(batch, num_samples)
+    theirs = transformers.Wav2Vec2FeatureExtractor()
+    assert torch.equal(features["attention_mask"].sum(1), num_samples)
+    for row, values in zip(rows, features["input_values"], strict=True):
+        alone = extractor.extract(torch.from_numpy(row)[None], torch.tensor([len(row)]))["input_values"][0]
+        assert torch.equal(values[: len(row)], alone)
+        assert not values[len(row) :].any()
+        expected = theirs(row, sampling_rate=16000, return_tensors="pt").input_values[0]
+        torch.testing.assert_close(alone, expected, atol=2e-6, rtol=1e-6)
+
+
+def test_extract_of_silence_and_of_nothing_is_finite():
+    features = Wav2Vec2FeatureExtractor().extract(torch.zeros(2, 500), torch.tensor([500, 0]))
+    assert not features["input_values"].any()
+    raw = Wav2Vec2FeatureExtractor(do_normalize=False).extract(torch.ones(1, 5), torch.tensor([3]))
+    assert raw["input_values"].tolist() == [[1, 1, 1, 0, 0]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 31, 32, 40]), max_size=40))
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("group", [False, True])
+def test_decoding_equals_theirs(tokenizers, ids, skip, group):
+    ours, theirs = tokenizers
+    options = {"skip_special_tokens": skip, "group_tokens": group}
+    assert ours.decode(ids, **options) == theirs.decode(ids, **options)
+    mine = ours.decode(ids, output_char_offsets=True, output_word_offsets=True, **options)
+    other = theirs.decode(ids, output_char_offsets=True, output_word_offsets=True, **options)
+    assert mine.text == other.text
+    assert mine.char_offsets == other.char_offsets
+    assert mine.word_offsets == other.word_offsets
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_greedy_and_decode_collapsed_equal_their_batch_decode(tmp_path, lower):
+    ours, theirs = both_tokenizers(tmp_path, do_lower_case=lower)
+    logits = torch.randn(8, 200, len(VOCAB), generator=torch.Generator().manual_seed(0))
+    logits[:, :, 0] += 2.0
+    logits[:, :, 4] += 1.5
+    tokens = greedy(logits, torch.full((8,), 200), blank=ours.pad_token_id)
+    texts = [ours.decode_collapsed(ids) for ids in tokens.ids()]
+    assert texts == theirs.batch_decode(logits.argmax(-1)) == ours.batch_decode(logits.argmax(-1))
+
+
+def test_batches_decode_with_offsets(tokenizers):
+    ours, theirs = tokenizers
+    ids = [[5, 5, 0, 4, 6], [4, 7, 7, 4]]
+    mine = ours.batch_decode(ids, output_word_offsets=True)
+    other = theirs.batch_decode(ids, output_word_offsets=True)
+    assert (mine.text, mine.word_offsets) == (other.text, other.word_offsets)
+
+
+@settings(max_examples=200, deadline=None)
+@given(parts=st.lists(st.sampled_from([*TOKENS, " ", "  ", "a", "é", "<pa", "ABC D"]), max_size=12))
+@pytest.mark.parametrize("lower", [False, True])
+def test_encoding_equals_theirs(tmp_path_factory, parts, lower):
+    if lower not in _BY_CASE:
+        _BY_CASE[lower] = both_tokenizers(tmp_path_factory.mktemp("case"), do_lower_case=lower)
+    ours, theirs = _BY_CASE[lower]
+    text = "".join(parts)
+    assert ours(text).input_ids == theirs(text)["input_ids"]
+
+
+_BY_CASE: dict[bool, tuple] = {}
+
+
+def test_labels_pad_as_theirs(tokenizers):
+    ours, theirs = tokenizers
+    texts = ["ONE", "TWO THREE", ""]
+    for options in (
+        {"padding": True},
+        {"padding": "max_length", "max_length": 12},
+        {"padding": True, "return_tensors": "pt"},
+    ):
+        mine, other = ours(texts, **options), theirs(texts, **options)
+        assert mine.keys() == other.keys()
+        for name in mine:
+            assert np.array_equal(np.asarray(mine[name]), np.asarray(other[name]))
+    assert ours(["ONE", "TWO"], is_split_into_words=True).input_ids == ours(" ONE TWO").input_ids
+    padded = ours.pad([{"input_ids": [5]}, {"input_ids": [5, 6]}], return_tensors="pt")
+    assert padded.input_ids.tolist() == [[5, 0], [5, 6]]
+
+
+def test_vocabularies_and_special_tokens_equal_theirs(tmp_path):
+    for vocab, options in (
+        (VOCAB, {}),
+        ({"a": 0, "b": 1, "|": 2, "[UNK]": 3, "[PAD]": 4}, {"unk_token": "[UNK]", "pad_token": "[PAD]"}),
+        ({"<pad>": 0, "x": 1, " ": 2}, {"word_delimiter_token": " ", "unk_token": "x"}),
+    ):
+        ours, theirs = both_tokenizers(tmp_path, vocab, **options)
+        assert ours.get_vocab() == theirs.get_vocab()
+        assert len(ours) == len(theirs)
+        assert ours.vocab_size == theirs.vocab_size
+        assert ours.all_special_tokens == theirs.all_special_tokens
+        assert ours.all_special_ids == theirs.all_special_ids
+        for name in ("pad_token_id", "unk_token_id", "word_delimiter_token_id"):
+            assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_languages_change_the_vocabulary(tmp_path):
+    nested = {"eng": VOCAB, "deu": {**{token: VOCAB[token] for token in TOKENS[:5]}, "Ä": 5, "Ö": 6, "CH": 7}}
+    ours, theirs = both_tokenizers(tmp_path, nested, target_lang="eng")
+    for lang in ("eng", "deu", "eng"):
+        ours.set_target_lang(lang)
+        theirs.set_target_lang(lang)
+        assert ours.decode([5, 5, 0, 6, 4, 7]) == theirs.decode([5, 5, 0, 6, 4, 7])
+        assert ours("ÄCHO AB").input_ids == theirs("ÄCHO AB")["input_ids"]
+        assert ours.decode_collapsed([5, 6]) == theirs.decode([5, 6])
+    with pytest.raises(CheckpointError, match="target_lang is 'fra', expected one of: deu, eng"):
+        ours.set_target_lang("fra")
+    with pytest.raises(ValueError, match="the vocabulary is of one language"):
+        both_tokenizers(tmp_path)[0].set_target_lang("eng")
+
+
+def test_processors_save_what_both_generations_load(tmp_path):
+    source = save_checkpoint(tmp_path / "theirs")
+    ours = Wav2Vec2Processor.from_pretrained(source)
+    ours.save_pretrained(tmp_path / "ours")
+    again = Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
+    theirs = transformers.Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
+    (tmp_path / "ours" / "processor_config.json").unlink()  # as releases before 5 see it
+    older = Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
+    original = transformers.Wav2Vec2Processor.from_pretrained(source)
+    for processor in (ours, again, older, theirs):
+        assert processor.tokenizer.get_vocab() == original.tokenizer.get_vocab()
+        assert processor.tokenizer.decode([5, 0, 5, 4, 3, 6]) == original.tokenizer.decode([5, 0, 5, 4, 3, 6])
+        assert processor.tokenizer("AB <s> C")["input_ids"] == original.tokenizer("AB <s> C")["input_ids"]
+        assert processor.feature_extractor.return_attention_mask
+        assert processor.feature_extractor.sampling_rate == 16000
+
+
+def test_tokens_of_older_checkpoints_are_read(tmp_path):
+    vocab = {"a": 0, "b": 1, "|": 2, "[UNK]": 3, "[PAD]": 4}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<s>": 5, "</s>": 6}))
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"unk_token": "[UNK]", "pad_token": {"content": "[PAD]", "lstrip": False}, "bos_token": "<s>"})
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Wav2Vec2CTCTokenizer"}))
+    ours = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours.pad_token_id == theirs.pad_token_id == 4
+    assert ours("ab<s>c").input_ids == theirs("ab<s>c")["input_ids"]
+
+
+def test_a_processor_takes_audio_text_or_both(tmp_path):
+    source = save_checkpoint(tmp_path / "checkpoint")
+    ours = Wav2Vec2Processor.from_pretrained(source)
+    theirs = transformers.Wav2Vec2Processor.from_pretrained(source)
+    options = {"sampling_rate": 16000, "return_tensors": "pt", "padding": True}
+    mine, other = ours(waves(), text=["A", "BC", "D A"], **options), theirs(waves(), text=["A", "BC", "D A"], **options)
+    assert mine.keys() == other.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], other[name])
+    assert ours(text="AB C").input_ids == theirs(text="AB C")["input_ids"]
+    moved = mine.to("cpu", torch.bfloat16)
+    assert moved.input_values.dtype == torch.bfloat16
+    assert moved.attention_mask.dtype == torch.int32
+    features = [{"input_values": wave} for wave in waves()]
+    labels = [{"input_ids": [5]}, {"input_ids": [6, 7]}, {"input_ids": [8]}]
+    padded = ours.pad(features, labels=labels, return_tensors="pt")
+    assert padded.input_values.shape == (3, 1600)
+    assert padded.labels.shape == (3, 2)
+    assert ours.batch_decode([[5, 5, 0, 5]]) == [ours.decode([5, 5, 0, 5])] == ["AA"]
+    with pytest.raises(ValueError, match="neither audio nor text"):
+        ours()

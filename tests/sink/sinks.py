@@ -1,0 +1,161 @@
+"""What the tests of a sink share: shards whose labels follow from row numbers, and a store that dies on request."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.io.shards import Piece, Shard
+from raysp.io.store import Entry, LocalStore
+from raysp.sink import stage
+from raysp.sink.commit import RESULT_SCHEMA, commit
+from raysp.sink.receipts import ShardReceipt
+
+FINGERPRINT = "f00dfeed00000001"
+INPUT_ID = "abcdef0123456789"
+OUTPUTS = pa.schema(
+    [
+        ("pred_text", pa.string()),
+        ("pred_score", pa.float32()),
+        ("pred_words", pa.list_(pa.struct([("word", pa.string()), ("start", pa.float64())]))),
+        ("embedding", pa.list_(pa.float32(), 3)),
+    ]
+)
+
+
+def make_shard(name: str = "a/part 1.parquet", cuts: tuple[int, ...] = (0, 4, 9, 23)) -> Shard:
+    pieces = tuple(Piece(first, end) for first, end in pairwise(cuts))
+    return Shard(name, f"/corpus/{name}", 1234, "1", cuts[-1], INPUT_ID, pieces)
+
+
+def status_of(row: int) -> str:
+    return "error" if row % 7 == 3 else "skipped" if row % 11 == 5 else "ok"
+
+
+def results(rows: list[int], shard: str = "") -> pa.Table:
+    """Make the staged results of these rows."""
+    records = []
+    for row in rows:
+        ok = status_of(row) == "ok"
+        records.append(
+            {
+                "row": row,
+                "seconds": 0.5 + row if status_of(row) != "error" else None,
+                "status": status_of(row),
+                "error_type": {"ok": None, "error": "corrupt_audio", "skipped": "too_short"}[status_of(row)],
+                "error_message": None if ok else f"row {row}",
+                "pred_text": f"{shard} text {row}" if ok else None,
+                "pred_score": -row / 8 if ok else None,
+                "pred_words": [{"word": str(row), "start": row / 2}] * (row % 3) if ok else None,
+                "embedding": [row, row + 1, row + 2] if ok else None,
+            }
+        )
+    return pa.Table.from_pylist(records, schema=pa.schema([*RESULT_SCHEMA, *OUTPUTS]))
+
+
+def source_columns(piece: Piece) -> pa.Table:
+    rows = range(piece.first, piece.end)
+    ids = pa.array([f"utterance {row // 2}" for row in rows], pa.string()).dictionary_encode()
+    return pa.table(
+        {"id": ids, "speaker": pa.array([f"s{row % 3}" for row in rows], pa.large_string())},
+        schema=pa.schema([pa.field("id", ids.type, metadata={"a": "b"}), pa.field("speaker", pa.large_string())]),
+    ).replace_schema_metadata({"huggingface": "{}"})
+
+
+def stage_piece(store, shard: Shard, piece: Piece, of: int = 2, fingerprint: str = FINGERPRINT) -> None:
+    """Stage a piece in blocks that do not follow the order of its rows."""
+    rows = list(range(piece.first, piece.end))
+    for k in range(of):
+        block = stage.BlockName(shard.name, piece, shard.input_id, fingerprint, k, of)
+        stage.stage(store, block, results(rows[k::of][::-1], shard.name))
+
+
+def run(store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT) -> list[ShardReceipt]:
+    """Stage what is missing and commit: what an engine does with a sink."""
+    receipts = []
+    for shard in shards:
+        staged = stage.staged(store, [shard], fingerprint).get(shard.name, {})
+        for piece in shard.pieces:
+            if not stage.is_complete(staged.get(piece, ())):
+                stage_piece(store, shard, piece, fingerprint=fingerprint)
+        receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint))
+    return receipts
+
+
+def commit_sample(store, shard: Shard, rows: str = "all", fingerprint: str = FINGERPRINT) -> ShardReceipt:
+    return commit(
+        store,
+        shard,
+        fingerprint=fingerprint,
+        source_columns=source_columns,
+        output_schema=OUTPUTS,
+        rows=rows,
+        metadata={"checkpoint_digest": "c0ffee"},
+    )
+
+
+def labels(folder: Path, shard: Shard) -> list[dict]:
+    return pq.ParquetFile(folder / shard.name).read().to_pylist()
+
+
+def expected(shard: Shard) -> list[dict]:
+    rows = list(range(shard.num_rows))
+    source = source_columns(Piece(0, shard.num_rows)).to_pylist()
+    return [{**a, **b} for a, b in zip(source, results(rows, shard.name).to_pylist(), strict=True)]
+
+
+class Killed(BaseException):
+    """What a process that is killed raises in these tests: nothing may catch it."""
+
+
+class DyingStore:
+    """A store whose process dies before or after its n-th change; files on the way stay behind, as after a kill."""
+
+    def __init__(self, store: LocalStore, n: int, when: str) -> None:
+        self._store, self._left, self._when = store, n, when
+        self.url = store.url
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return self._store.list(prefix)
+
+    def stat(self, path: str) -> Entry | None:
+        return self._store.stat(path)
+
+    def read(self, path: str) -> bytes:
+        return self._store.read(path)
+
+    def open(self, path: str) -> pa.NativeFile:
+        return self._store.open(path)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        lent = self._store.scratch()
+        yield lent.__enter__()
+        lent.__exit__(None, None, None)  # not reached when killed
+
+    def create(self, path: str, data: bytes) -> bool:
+        return self._change(self._store.create, path, data)
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._change(self._store.replace, path, data)
+
+    def delete(self, path: str) -> None:
+        self._change(self._store.delete, path)
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+        return self._change(self._store.publish, scratch, path, replace=replace)
+
+    def probe(self) -> None:
+        self._store.probe()
+
+    def _change(self, change, *args, **kwargs):
+        self._left -= 1
+        if self._left == 0 and self._when == "before":
+            raise Killed
+        result = change(*args, **kwargs)
+        if self._left == 0:
+            raise Killed
+        return result

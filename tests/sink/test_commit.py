@@ -1,0 +1,349 @@
+import glob
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sinks
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard
+
+from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
+from raysp.io.shards import Piece
+from raysp.io.store import LocalStore
+from raysp.sink import commit as commit_module
+from raysp.sink import layout, stage
+from raysp.sink.commit import commit, committed
+from raysp.sink.receipts import ShardReceipt
+
+SHARD = make_shard()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "labels")
+
+
+def visible(folder: Path) -> set[str]:
+    """What any recursive glob for Parquet files could see, hidden folders and folders themselves included."""
+    return set(glob.glob("**/*.parquet", root_dir=folder, recursive=True, include_hidden=True))
+
+
+def test_a_label_shard_answers_its_shard_row_for_row(store):
+    [receipt] = sinks.run(store, SHARD)
+    assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+    assert receipt == ShardReceipt(
+        shard=SHARD.name,
+        rows=23,
+        ok=18,
+        skipped=2,
+        error=3,
+        errors_by_type={"corrupt_audio": 3, "too_short": 2},
+        seconds=sum(0.5 + row for row in range(23) if row % 7 != 3),
+    )
+
+
+def test_columns_stand_in_order_and_keep_their_types(store):
+    sinks.run(store, SHARD)
+    schema = pq.ParquetFile(Path(store.url, SHARD.name)).schema_arrow
+    assert schema.names == [
+        *("id", "speaker", "row", "seconds", "status", "error_type", "error_message"),
+        *("pred_text", "pred_score", "pred_words", "embedding"),
+    ]
+    assert pa.types.is_dictionary(schema.field("id").type)
+    assert pa.types.is_large_string(schema.field("speaker").type)
+    assert schema.field("embedding").type == pa.list_(pa.float32(), 3)
+    assert b"huggingface" not in (schema.metadata or {})
+
+
+def test_metadata_says_what_made_the_file(store):
+    sinks.run(store, SHARD)
+    metadata = pq.read_metadata(Path(store.url, SHARD.name)).metadata
+    assert metadata[b"raysp.fingerprint"] == FINGERPRINT.encode()
+    assert metadata[b"raysp.input_id"] == INPUT_ID.encode()
+    assert metadata[b"raysp.checkpoint_digest"] == b"c0ffee"
+    assert metadata[b"raysp.schema_version"] == b"1"
+    assert b'"rows": 23' in metadata[b"raysp.counts"]
+
+
+def test_after_a_commit_only_the_marker_is_left(store):
+    sinks.run(store, SHARD)
+    assert [entry.path for entry in store.list()] == [
+        layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT),
+        SHARD.name,
+    ]
+    assert not Path(store.url, ".raysp/stage").exists()
+
+
+def test_a_second_commit_is_success_and_says_so(store):
+    [first] = sinks.run(store, SHARD)
+    before = Path(store.url, SHARD.name).stat()
+    assert sinks.commit_sample(store, SHARD) == replace(first, existing=True)
+    assert Path(store.url, SHARD.name).stat() == before
+
+
+def test_only_ok_rows_are_written_when_asked_and_the_others_kept_beside(store):
+    [receipt] = sinks.run(store, SHARD, rows="ok")
+    expected = sinks.expected(SHARD)
+    assert sinks.labels(Path(store.url), SHARD) == [row for row in expected if row["status"] == "ok"]
+    with pa.ipc.open_stream(store.open(layout.errors_path(SHARD.name))) as rest:
+        assert rest.read_all().to_pylist() == [row for row in expected if row["status"] != "ok"]
+    assert (receipt.rows, receipt.ok) == (23, 18)
+
+
+def test_no_rest_is_kept_when_every_row_is_ok(store):
+    shard = make_shard(cuts=(0, 3))
+    sinks.run(store, shard, rows="ok")
+    assert store.stat(layout.errors_path(shard.name)) is None
+
+
+@pytest.mark.parametrize("rows", ["all", "ok"])
+def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store, rows):
+    empty = replace(make_shard("empty.parquet"), num_rows=0, pieces=())
+    sinks.run(store, SHARD)
+    [receipt] = sinks.run(store, empty, rows=rows)
+    files = [pq.ParquetFile(Path(store.url, shard.name)) for shard in (SHARD, empty)]
+    assert files[0].schema_arrow == files[1].schema_arrow
+    assert files[1].metadata.num_rows == receipt.rows == 0
+
+
+def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypatch):
+    sinks.run(store, SHARD)
+    assert pq.read_metadata(Path(store.url, SHARD.name)).num_row_groups == 1
+    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1000)
+    split = make_shard("split.parquet", (0, 1, 2, 40))
+    sinks.run(store, split)
+    assert pq.read_metadata(Path(store.url, split.name)).num_row_groups > 3
+    assert sinks.labels(Path(store.url), split) == sinks.expected(split)
+
+
+def test_all_outputs_null_or_zero_rows_ok_still_commit(store):
+    shard = make_shard("bad.parquet", (3, 4))
+    shard = replace(shard, num_rows=1)
+    sinks.run(store, shard)
+    sinks.run(store, replace(shard, name="bad2.parquet"), rows="ok")
+    assert pq.ParquetFile(Path(store.url, "bad.parquet")).read().column("embedding").null_count == 1
+    assert pq.read_metadata(Path(store.url, "bad2.parquet")).num_rows == 0
+
+
+class TestRefusals:
+    def test_a_label_shard_of_another_pipeline_stays_and_both_fingerprints_are_named(self, store):
+        sinks.run(store, SHARD)
+        with pytest.raises(ChangedError, match=r"fingerprint: 'f00dfeed00000001' -> 'beef'") as error:
+            sinks.run(store, SHARD, fingerprint="beef")
+        assert error.value.differences == ("fingerprint: 'f00dfeed00000001' -> 'beef'",)
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+
+    def test_a_label_shard_of_other_input_is_refused(self, store):
+        sinks.run(store, SHARD)
+        with pytest.raises(ChangedError, match=r"input id: 'abcdef0123456789' -> '0000'"):
+            sinks.run(store, replace(SHARD, input_id="0000"))
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1 but not really PAR1", b"hello"])
+    def test_any_other_file_in_its_place_is_refused_and_stays(self, store, content):
+        store.create(SHARD.name, content)
+        with pytest.raises(ChangedError, match="not a label shard of raysp"):
+            sinks.run(store, SHARD)
+        assert store.read(SHARD.name) == content
+
+    def test_a_parquet_file_without_our_metadata_is_refused(self, store):
+        Path(store.url, "a").mkdir(parents=True)
+        pq.write_table(pa.table({"x": [1]}), Path(store.url, SHARD.name))
+        with pytest.raises(ChangedError, match="it has no raysp metadata"):
+            sinks.run(store, SHARD)
+
+    def test_missing_blocks_are_named(self, store):
+        for piece in SHARD.pieces[:-1]:
+            sinks.stage_piece(store, SHARD, piece)
+        with pytest.raises(
+            RunError, match=r"staged rows 9 to 23 of 'a/part 1.parquet': blocks are missing \(found none\)"
+        ):
+            sinks.commit_sample(store, SHARD)
+        assert visible(Path(store.url)) == set()
+
+    def test_rows_that_do_not_match_the_piece_are_removed_so_that_the_next_run_makes_them_anew(self, store):
+        piece = SHARD.pieces[0]
+        block = stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1)
+        stage.stage(store, block, sinks.results([0, 1, 1, 9]))
+        for other in SHARD.pieces[1:]:
+            sinks.stage_piece(store, SHARD, other)
+        with pytest.raises(
+            RunError, match=r"expected each of 4 once; missing \[2, 3\], not of this piece \[9\], there twice 1"
+        ):
+            sinks.commit_sample(store, SHARD)
+        assert piece not in stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]
+        sinks.run(store, SHARD)
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+
+    def test_a_staged_file_that_is_cut_short_is_made_anew(self, store):
+        piece = SHARD.pieces[0]
+        sinks.stage_piece(store, SHARD, piece, of=1)
+        path = layout.stage_path(stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1))
+        store.replace(path, store.read(path)[:-100])
+        with pytest.raises(RunError, match="a block cannot be read"):
+            sinks.run(store, SHARD)
+        sinks.run(store, SHARD)
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+
+    def test_a_source_that_lost_rows_is_named(self, store):
+        for piece in SHARD.pieces:
+            sinks.stage_piece(store, SHARD, piece)
+        with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: 3 rows from 0 to 4, expected 4"):
+            commit(
+                store,
+                SHARD,
+                fingerprint=FINGERPRINT,
+                source_columns=lambda piece: sinks.source_columns(Piece(piece.first, piece.end - 1)),
+                output_schema=OUTPUTS,
+            )
+
+    def test_a_source_that_cannot_be_read_is_not_called_a_sink_that_cannot_be_written(self, store):
+        def fail(piece):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
+            commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=fail, output_schema=OUTPUTS)
+
+    def test_types_that_differ_from_the_declared_ones_are_named(self, store):
+        for piece in SHARD.pieces:
+            sinks.stage_piece(store, SHARD, piece)
+        other = OUTPUTS.set(1, pa.field("pred_score", pa.float64()))
+        with pytest.raises(RunError, match="column 'pred_score' is float, expected double"):
+            commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=other)
+
+    def test_a_kept_column_that_meets_ours_is_refused(self, store):
+        with pytest.raises(PlanError, match=r"two columns named \['row'\]"):
+            commit(
+                store,
+                SHARD,
+                fingerprint=FINGERPRINT,
+                source_columns=lambda piece: pa.table({"row": list(range(piece.num_rows))}),
+                output_schema=OUTPUTS,
+            )
+
+
+class TestInterruption:
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        deaths=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["before", "after"])), max_size=6),
+        rows=st.sampled_from(["all", "ok"]),
+    )
+    def test_runs_that_die_anywhere_lose_and_double_nothing(self, tmp_path_factory, deaths, rows):
+        folder = tmp_path_factory.mktemp("labels")
+        shards = [make_shard(), make_shard("b.parquet", (0, 2))]
+        names = {shard.name for shard in shards}
+        for n, when in deaths:
+            with suppress(Killed):
+                sinks.run(DyingStore(LocalStore(folder), n, when), *shards, rows=rows)
+            assert visible(folder) <= names
+        sinks.run(LocalStore(folder), *shards, rows=rows)
+        assert visible(folder) == names
+        for shard in shards:
+            assert sinks.labels(folder, shard) == [
+                row for row in sinks.expected(shard) if rows == "all" or row["status"] == "ok"
+            ]
+        assert committed(LocalStore(folder), shards, FINGERPRINT).done == names
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_every_single_step_can_be_the_last_one(self, tmp_path, when):
+        n = 0
+        while True:
+            n += 1
+            folder = tmp_path / str(n)
+            try:
+                sinks.run(DyingStore(LocalStore(folder), n, when), SHARD)
+            except Killed:
+                [receipt] = sinks.run(LocalStore(folder), SHARD)
+                assert receipt.rows == 23
+                assert sinks.labels(folder, SHARD) == sinks.expected(SHARD)
+                assert stage.staged(LocalStore(folder), [SHARD], FINGERPRINT) == {}
+            else:
+                break
+        assert n > 12  # six blocks, the label shard, its marker, six removals
+
+    def test_a_piece_that_is_staged_is_not_computed_again(self, store):
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
+        staged = stage.staged(store, [SHARD], FINGERPRINT)
+        assert {piece for piece, blocks in staged[SHARD.name].items() if stage.is_complete(blocks)} == {SHARD.pieces[0]}
+
+
+class TestRaces:
+    def test_threads_that_commit_the_same_shard_all_succeed_and_one_publishes(self, store):
+        for attempt in range(5):
+            shard = make_shard(f"{attempt}.parquet")
+            for piece in shard.pieces:
+                sinks.stage_piece(store, shard, piece)
+            start, receipts = threading.Barrier(4), []
+
+            def work(shard=shard, start=start, receipts=receipts):
+                start.wait()
+                receipts.append(sinks.commit_sample(LocalStore(store.url), shard))
+
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
+            assert sinks.labels(Path(store.url), shard) == sinks.expected(shard)
+
+    def test_processes_that_commit_the_same_shard_all_succeed(self, store):
+        for piece in SHARD.pieces:
+            sinks.stage_piece(store, SHARD, piece)
+        program = (
+            "import sinks; from raysp.io.store import LocalStore; "
+            f"print(sinks.commit_sample(LocalStore({store.url!r}), sinks.make_shard()).existing)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, "-c", program]
+        processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=60)[0].strip() for process in processes]
+        assert sorted(said) == ["False", "True"]
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+
+    def test_a_late_block_after_the_commit_changes_nothing(self, store):
+        sinks.run(store, SHARD)
+        before = store.read(SHARD.name)
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
+        sinks.run(store, SHARD)
+        assert store.read(SHARD.name) == before
+        assert list(store.list(layout.STAGE)) == []
+
+
+class TestCommitted:
+    def test_a_marker_with_its_label_shard_is_enough(self, store):
+        sinks.run(store, SHARD)
+        store.replace(SHARD.name, b"not looked into")
+        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
+
+    def test_a_lost_marker_is_made_again_from_the_footer(self, store):
+        sinks.run(store, SHARD)
+        marker = layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT)
+        store.delete(marker)
+        assert committed(store, [SHARD], FINGERPRINT, mend=False).done == {SHARD.name}
+        assert store.stat(marker) is None
+        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
+        assert store.stat(marker) is not None
+
+    def test_a_marker_without_its_label_shard_is_no_commit(self, store):
+        sinks.run(store, SHARD)
+        store.delete(SHARD.name)
+        assert committed(store, [SHARD], FINGERPRINT).done == set()
+        sinks.run(store, SHARD)
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+
+    def test_what_is_foreign_is_told_with_its_reason(self, store):
+        sinks.run(store, SHARD)
+        store.create("b.parquet", b"?")
+        found = committed(store, [SHARD, make_shard("b.parquet"), make_shard("c.parquet")], "beef")
+        assert found.done == set()
+        assert set(found.foreign) == {SHARD.name, "b.parquet"}
+        assert "fingerprint: 'f00dfeed00000001' -> 'beef'" in found.foreign[SHARD.name]
+        assert "not a label shard of raysp" in found.foreign["b.parquet"]

@@ -1,0 +1,102 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.errors import PlanError
+from raysp.io.shards import Piece
+from raysp.sink import layout
+
+COMPONENTS = st.one_of(
+    st.sampled_from(
+        ["a", "a~", "~", "x.parquet", "x.parquet~", "0-10.ab.cd.0of1", "ä b", "🎧", "a.b.c", "%41", "a\nb"]
+    ),
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8),
+).filter(lambda part: part not in (".", ".."))
+NAMES = st.lists(COMPONENTS, min_size=1, max_size=4).map(lambda parts: "/".join(parts) + ".parquet")
+HASHES = st.text("0123456789abcdef", min_size=1, max_size=16)
+BLOCKS = st.builds(
+    layout.BlockName,
+    shard=NAMES,
+    piece=st.builds(Piece, st.integers(0, 10**9), st.integers(0, 10**9)),
+    input_id=HASHES,
+    fingerprint=HASHES,
+    k=st.integers(0, 999),
+    of=st.integers(1, 999),
+)
+
+
+@given(BLOCKS)
+def test_a_block_is_found_again_in_its_path(block):
+    path = layout.stage_path(block)
+    assert layout.parse_stage_path(path) == block
+    assert path.startswith(layout.stage_piece_prefix(block.shard, block.piece))
+    assert path.startswith(layout.stage_folder(block.shard))
+
+
+@given(NAMES, HASHES, HASHES)
+def test_a_shard_is_found_again_in_its_marker(name, input_id, fingerprint):
+    assert layout.parse_done_path(layout.done_path(name, input_id, fingerprint)) == (name, input_id, fingerprint)
+
+
+@given(NAMES, BLOCKS)
+def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, block):
+    for path in (layout.stage_path(block), layout.done_path(name, "ab", "cd"), layout.errors_path(name)):
+        assert path.startswith(".raysp/")
+        assert not any(part.lower().endswith(".parquet") for part in path.split("/"))
+
+
+@given(st.lists(BLOCKS, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "done", "errors"]))
+def test_no_file_stands_where_another_shard_needs_a_folder(blocks, kind):
+    first, second = (
+        {
+            "stage": layout.stage_path(block),
+            "done": layout.done_path(block.shard, block.input_id, block.fingerprint),
+            "errors": layout.errors_path(block.shard),
+        }[kind]
+        for block in blocks
+    )
+    assert not second.startswith(f"{first}/")
+    assert not first.startswith(f"{second}/")
+
+
+@given(st.text(max_size=30))
+def test_any_other_path_is_no_block_and_no_marker(text):
+    assert layout.parse_stage_path(text) is None
+    assert layout.parse_done_path(text) is None
+    assert layout.parse_plan_path(text) is None
+
+
+def test_paths_read_as_the_design_says():
+    block = layout.BlockName("a/b.parquet", Piece(0, 10), "1d", "f1", 2, 3)
+    assert layout.stage_path(block) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2of3"
+    assert layout.done_path("a/b.parquet", "1d", "f1") == ".raysp/done/a~/b.parquet.1d.f1"
+    assert layout.errors_path("a/b.parquet") == ".raysp/errors/a~/b.parquet.arrow"
+    assert layout.plan_path(7) == ".raysp/plan/00007.arrow"
+    assert layout.parse_plan_path(".raysp/plan/100000.arrow") == 100000
+    assert layout.receipts_path("r", 3) == ".raysp/receipts/r-000003.jsonl"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a b/c.d/é🎧.parquet", "x.parquet/y.parquet", "m-00000.parquet", "~.parquet"]
+)
+def test_usual_names_pass(name):
+    layout.check_shard_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("_a.parquet", "'_a.parquet' begins with '_', which readers pass over"),
+        ("x/.a.parquet", "'.a.parquet' begins with '.'"),
+        ("x//a.parquet", "'' cannot be part of a path"),
+        ("../a.parquet", "'..' cannot be part of a path"),
+        ("/a.parquet", "'' cannot be part of a path"),
+        ("a.arrow", "a label shard's name ends in .parquet"),
+        ("é" * 100 + ".parquet", "has 208 bytes, at most 200 can be stored; rename it"),
+    ],
+)
+def test_names_that_cannot_be_stored_or_seen_are_refused_with_the_reason(name, reason):
+    with pytest.raises(PlanError, match=re.escape(reason)):
+        layout.check_shard_name(name)

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from raysp.errors import ChangedError, PlanError
+from raysp.io.store import LocalStore
+from raysp.sink import layout, run_record
+from raysp.sink.run_record import RunEntry, differences
+
+PARTS = {"label_version": 1, "steps.1.checkpoint_digest": "ab12", "steps.1.window_seconds": 30}
+FILE_PARTS = {"sink.keep": ["speaker_id"], "sink.rows": "all"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore(tmp_path)
+
+
+def begin(store, **changes):
+    run = RunEntry.now(command=["raysp", "run", "a b.py"], resolved={"steps.1.batch_seconds": 240})
+    given = {"pipeline": {"name": "p"}, "fingerprint": "f1", "parts": PARTS, "file_parts": FILE_PARTS}
+    return run_record.begin(store, run, **{**given, **changes})
+
+
+def test_a_sink_remembers_its_pipeline_and_every_run(store):
+    assert run_record.load(store) is None
+    first = begin(store)
+    second = begin(store)
+    assert run_record.load(store) == second
+    assert second.runs[0] == first.runs[0]
+    assert len(second.runs) == 2
+    assert first.created == second.created
+    entry = second.runs[1]
+    assert entry.command == "raysp run 'a b.py'"
+    assert set(entry.versions) == {"raysp", "python", "torch", "ray", "pyarrow"}
+    assert entry.resolved == {"steps.1.batch_seconds": 240}
+
+
+def test_the_record_is_plain_json_with_its_schema_version_first(store):
+    begin(store)
+    found = json.loads(store.read(layout.RUN))
+    assert list(found) == ["schema_version", "created", "pipeline", "fingerprint", "parts", "file_parts", "runs"]
+
+
+def test_runs_sort_by_their_id():
+    ids = [RunEntry.now().run_id for _ in range(5)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 5
+
+
+def test_another_pipeline_is_refused_with_the_keys_that_differ(store):
+    begin(store)
+    with pytest.raises(ChangedError, match=r"steps.1.checkpoint_digest: 'ab12' -> 'cd34'; undo that, or") as error:
+        begin(store, fingerprint="f2", parts={**PARTS, "steps.1.checkpoint_digest": "cd34"})
+    assert error.value.differences == ("steps.1.checkpoint_digest: 'ab12' -> 'cd34'",)
+    assert len(run_record.load(store).runs) == 1
+
+
+def test_other_kept_columns_have_their_own_message(store):
+    begin(store)
+    with pytest.raises(ChangedError, match=r"the same labels in other columns or rows: sink.rows: 'all' -> 'ok'"):
+        begin(store, file_parts={**FILE_PARTS, "sink.rows": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"{", "not a run record"), (b"[]", "not a run record"), (b"{}", "schema_")]
+)
+def test_a_damaged_record_is_named(store, text, reason):
+    store.create(layout.RUN, text)
+    with pytest.raises(PlanError, match=rf"run\.json: .*{reason}"):
+        run_record.load(store)
+
+
+def test_a_record_of_a_newer_raysp_is_refused(store):
+    begin(store)
+    found = json.loads(store.read(layout.RUN))
+    store.replace(layout.RUN, json.dumps({**found, "schema_version": 99, "new": 1}).encode())
+    with pytest.raises(PlanError, match="schema version 99, this raysp knows 1; upgrade raysp"):
+        run_record.load(store)
+
+
+def test_differences_name_dotted_keys_of_nested_values():
+    old = {"a": {"b": [1, 2]}, "gone": 1, "same": [None]}
+    new = {"a": {"b": [1, 3, 4]}, "same": [None], "new": {}}
+    assert differences(old, new) == ("a.b.1: 2 -> 3", "gone: 1 -> absent", "a.b.2: absent -> 4", "new: absent -> {}")
+    assert differences(old, old) == ()
+
+
+def test_true_is_not_one():
+    assert differences({"words": True}, {"words": 1}) == ("words: True -> 1",)
+
+
+def test_tuples_and_lists_are_the_same():
+    assert differences({"keep": ["a"]}, {"keep": ("a",)}) == ()
+
+
+def test_long_values_are_cut_to_where_they_differ():
+    [found] = differences({"digest": "a" * 500 + "1"}, {"digest": "a" * 500 + "2"})
+    assert len(found) < 120
+    assert "1'" in found
+    assert "2'" in found
