@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from raysp.pipeline import Parquet as Parquet
     from raysp.pipeline import Pipeline as Pipeline
     from raysp.pipeline import Shards as Shards
-    from raysp.sink.opening import plan as plan
     from raysp.reading.status import status as status
+    from raysp.sink.opening import plan as plan
     from raysp.specs import Env as Env
     from raysp.steps import Decode as Decode
     from raysp.steps import Keep as Keep
@@ -54,7 +54,7 @@ _HOMES = {
     "status": "reading.status",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
-from raysp.errors import PlanError, RayspError, SpecError
+from raysp.errors import RayspError, RunError, SpecError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -314,12 +314,10 @@ def _print_result(pipeline: "Pipeline", result: "RunResult") -> None:
             out.print(f"             {escape(example)}")
     name = next((getattr(o, "name", None) for o in pipeline.label.outputs), None)
     if pipeline.source.text and name and result.shards_committed:
-        errors = word_error_rate(
-            pipeline.sink.url, pipeline.source.text, f"{name}_text", pipeline.sink.storage_options
-        )
+        errors = word_error_rate(pipeline.sink.url, pipeline.source.text, f"{name}_text", pipeline.sink.storage_options)
         out.print(
-            f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled rows "
-            "(letter case and punctuation aside)"
+            f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled "
+            "rows (letter case and punctuation aside)"
         )
     again = "; run the same command again to try the rest" if result.exit_code else ""
     out.print(f"{'next':12} raysp status {escape(pipeline.sink.url)}{again}")
@@ -343,9 +341,17 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
-    # What strangers wrote must not steer the terminal.
-    text = "".join(c if c.isprintable() else "�" for c in text)
     return text if len(text) <= 120 else text[:119] + "…"
+
+
+def escape(text: str) -> str:
+    """Make what strangers wrote (names, ids, texts) harmless: it must neither steer the terminal nor be markup."""
+    return escape_markup(printable(text))
+
+
+def printable(text: str) -> str:
+    """Replace what is no visible character."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _print_facts(title: str, facts: Mapping[str, object]) -> None:
@@ -368,7 +374,8 @@ def _flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, default=str, ensure_ascii=False))
+    # In ASCII, so that no control character of a text reaches a terminal, and any locale can print it.
+    print(json.dumps(value, default=str))
 
 
 @contextmanager
@@ -406,7 +413,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except RayspError as error:
         if debug:
             raise
-        _fail(str(error), REFUSED if _is_refusal(error) else FAILED)
+        _fail(str(error), FAILED if isinstance(error, RunError) else REFUSED)
     except KeyboardInterrupt:
         _fail("stopped", INTERRUPTED)
     except Exception as error:
@@ -431,15 +438,8 @@ def _run_app(given: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _is_refusal(error: RayspError) -> bool:
-    from raysp.errors import CheckpointError, RunError, ShardError, StoreError
-
-    del ShardError, StoreError
-    return isinstance(error, SpecError | PlanError | CheckpointError) or not isinstance(error, RunError)
-
-
 def _fail(message: str, code: int) -> NoReturn:
-    one_line = " ".join(message.split())
+    one_line = printable(" ".join(message.split()))
     print(f"raysp: {one_line}", file=sys.stderr)
     raise SystemExit(code)
 

@@ -1,6 +1,7 @@
 """Pipelines as values: where audio comes from, what is done, where label shards go; and the hash of what matters."""
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import json
 import sys
@@ -22,7 +23,17 @@ LABEL_VERSION = 1
 
 def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
     refuse_literal_secrets(options, "storage_options")
-    return options
+    return cast("Mapping[str, object]", _copied(options))
+
+
+def _copied(value: object) -> object:
+    """Copy what a caller could still change; lists become tuples, as they do on the way through JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_copied(item) for item in value)
+    to_json(value)  # raises for what could not be recorded
+    return value
 
 
 StorageOptions = Annotated[Mapping[str, object], AfterValidator(_checked_options)]
@@ -44,7 +55,7 @@ class Shards:
 
     url: Url | Listed[Url]
     _: KW_ONLY
-    root: str | None = None
+    root: Url | None = None
     id: str | None = "id"
     audio: str = "audio"
     text: str | None = None
@@ -108,6 +119,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""
         _check_order(self.steps)
+        for index, step in enumerate(self.steps):
+            if isinstance(step, Keep) and self.source.audio in step.reads:
+                raise ValueError(f"steps[{index}] Keep: where= cannot ask for the audio column {self.source.audio!r}")
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -205,6 +219,7 @@ def load_pipeline(target: str) -> Pipeline:
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise SpecError(f"{path}: no such file; expected a Python file that makes a raysp.Pipeline")
+    _refuse_taken_name(path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -222,6 +237,14 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
+def _refuse_taken_name(path: Path) -> None:
+    """Refuse a file that, as a module, would stand in for one of Python's or of an installed package."""
+    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
+    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
+        raise SpecError(f"{path}: there is a module of Python or of a package named {path.stem!r}; rename the file")
+
+
 def load_function(name: str) -> object:
     """Import `module:function`.
 
@@ -231,8 +254,11 @@ def load_function(name: str) -> object:
     module, _, attribute = name.partition(":")
     try:
         found = cast("object", getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"{name!r} cannot be imported: {error}; it must be importable where the pipeline file is") from None
+    except Exception as error:  # importing runs the module, which may raise anything
+        raise SpecError(
+            f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable where the pipeline "
+            "file is"
+        ) from error
     if not callable(found):
         raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
     return found
@@ -242,8 +268,14 @@ def file_digest(function: object) -> str:
     """Hash the file that a function stands in."""
     import inspect
 
-    source = inspect.getsourcefile(function)  # type: ignore[arg-type]
-    return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()[:16]
+    try:
+        source = Path(inspect.getsourcefile(function) or "")  # type: ignore[arg-type]
+        return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    except (TypeError, OSError):
+        raise SpecError(
+            f"{function!r} does not stand in a Python file, so that a change of it could not be noticed; wrap it in a "
+            "function of the pipeline file"
+        ) from None
 
 
 def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:

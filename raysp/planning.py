@@ -3,6 +3,7 @@
 Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
 """
 
+import fnmatch
 import logging
 import os
 from collections import Counter
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
 from raysp.io.checkpoints import digest_files
 from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, read_footer
-from raysp.io.store import expand
+from raysp.io.store import expand, open_store
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
 from raysp.steps import Keep
@@ -138,8 +140,7 @@ def list_source(source: Shards) -> list[Found]:
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     entries = {listing.url(entry): entry for listing in listings for entry in listing.entries}
-    root = source.root or (listings[0].root if len(listings) == 1 else os.path.commonpath([x.root for x in listings]))
-    root = str(Path(root).absolute()) if "://" not in root else root
+    root = _local(source.root) if source.root else os.path.commonpath([listing.root for listing in listings])
     found = [
         Found(_label_name(url, root), url, entry.num_bytes, entry.version) for url, entry in sorted(entries.items())
     ]
@@ -161,46 +162,57 @@ def _label_name(url: str, root: str) -> str:
     return relative.with_suffix(".parquet").as_posix()
 
 
-def refuse_overlap(found: Sequence[Found], sink_url: str) -> None:
-    """Raise if a label shard would be taken for a shard, or would replace one.
+def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
+    """Raise if a label shard would be listed as a shard, or would take the place of one.
 
     Raises:
-        PlanError: naming both.
+        PlanError: naming the url and the label shard.
     """
-    sink = Path(sink_url.removeprefix("file://")).absolute()
+    sinks = {_local(sink_url), os.path.realpath(_local(sink_url))}
+    shards = {place for one in found for place in (one.url, os.path.realpath(one.url))}
+    patterns = [(url, place) for url in source.urls for place in _patterns(url)]
     for one in found:
-        if sink in Path(one.url).absolute().parents:
-            raise PlanError(
-                f"sink.url: {sink} holds the shard {one.url}, so the source would list its own labels; "
-                "choose a folder outside the source"
-            )
+        for label_shard in (f"{sink}/{one.name}" for sink in sinks):
+            listing = next((url for url, place in patterns if _lists(place, label_shard)), None)
+            if listing is not None or label_shard in shards:
+                raise PlanError(
+                    f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
+                    f"{listing or one.url!r}; choose a folder outside the source"
+                )
 
 
-def refuse_listed_sink(source: Shards, sink_url: str) -> None:
-    """Raise if the source's urls would list what the sink will hold.
-
-    Raises:
-        PlanError: naming the url and the sink.
-    """
-    sink = Path(sink_url.removeprefix("file://")).absolute()
-    for url in source.urls:
-        pattern = Path(url.removeprefix("file://")).absolute()
-        folder_listed = pattern.is_dir() and pattern in (sink, *sink.parents)
-        if folder_listed or _could_match(pattern, sink):
-            raise PlanError(
-                f"sink.url: {sink} lies where source.url={url!r} would list its label shards; "
-                "choose a folder outside the source"
-            )
+def _local(url: str) -> str:
+    try:
+        return open_store(url).url
+    except StoreError as error:
+        raise PlanError(str(error)) from error
 
 
-def _could_match(pattern: Path, sink: Path) -> bool:
-    parts, names = pattern.parts, (*sink.parts, "x.parquet")
-    if "**" in parts:
-        head = parts[: parts.index("**")]
-        return len(names) > len(head) and all(PurePosixPath(n).match(p) for n, p in zip(names[1:], head[1:], strict=False))
-    return len(parts) == len(names) and all(
-        PurePosixPath(n).match(p) for n, p in zip(names[1:-1], parts[1:-1], strict=True)
-    ) and any(c in parts[-1] for c in "*?[")
+def _patterns(url: str) -> list[tuple[str, ...]]:
+    """Give a folder or glob as components, as it is written and with its links resolved."""
+    place = Path(_local(url))
+    if place.is_file():
+        return []
+    parts = place.parts if not place.is_dir() else (*place.parts, "**", "*.parquet")
+    first = next(index for index, part in enumerate(parts) if any(c in part for c in "*?["))
+    return [parts, (*Path(os.path.realpath(Path(*parts[:first]))).parts, *parts[first:])]
+
+
+def _lists(pattern: tuple[str, ...], path: str) -> bool:
+    """Tell whether `expand` would find a file at `path`."""
+    first = next(index for index, part in enumerate(pattern) if any(c in part for c in "*?["))
+    names = Path(path).parts
+    if names[:first] != pattern[:first] or any(name[0] in "._" for name in names[first:-1]):
+        return False
+    return _matches(names[first:], pattern[first:])
+
+
+def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern or not names:
+        return not pattern and not names
+    if pattern[0] == "**":
+        return any(_matches(names[skipped:], pattern[1:] or ("*",)) for skipped in range(len(names)))
+    return fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def survey(
@@ -238,9 +250,7 @@ def survey(
     return Corpus(tuple(shards), unreadable, tuple(fresh), vanished)
 
 
-def _in_order(
-    found: Sequence[Found], work: Callable[[Found], Shard | str]
-) -> Iterator[tuple[Found, Shard | str]]:
+def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> Iterator[tuple[Found, Shard | str]]:
     with ThreadPoolExecutor(16) as pool:
         for start in range(0, len(found), 256):
             yield from zip(found[start : start + 256], pool.map(work, found[start : start + 256]), strict=True)
@@ -264,6 +274,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | 
         check_columns(one.url, footer.schema, audio=source.audio, others=source_columns(pipeline))
     except ShardError as error:
         raise PlanError(str(error)) from None
+    _check_conditions(one.url, footer.schema, pipeline)
     metadata: pq.FileMetaData = footer.metadata
     return Shard(
         name=one.name,
@@ -274,6 +285,21 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | 
         input_id=input_id(one.num_bytes, one.version, footer),
         pieces=cut_pieces(metadata),
     )
+
+
+def _check_conditions(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
+    """Try the conditions of `Keep` on no rows, so that one that does not fit its column fails before any work."""
+    from raysp.ops.keeping import meets
+
+    for step in pipeline.steps:
+        if not isinstance(step, Keep) or step.where is None or isinstance(step.where, str):
+            continue
+        for name, compare, value in step.where:
+            try:
+                meets(pa.chunked_array([], schema.field(name).type), compare, value)
+            except pa.ArrowException as error:
+                kind = schema.field(name).type
+                raise PlanError(f"{url}: Keep cannot ask {name!r} {compare} {value!r} of {kind}: {error}") from None
 
 
 def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
@@ -353,5 +379,3 @@ def hash_pipeline(pipeline: Pipeline, settings: Settings) -> tuple[dict[str, Jso
     digest = digest_files(folder, checkpoint_files(folder))
     parts = label_parts(pipeline, checkpoint_digest=digest, dtype=settings.dtype)
     return parts, fingerprint(parts)
-
-

@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 Listed = Annotated[Sequence[Item], AfterValidator(tuple)]
 """A sequence that is kept as a tuple, so that a spec cannot change after it was made."""
 
+_MAPPING = "mapping"
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
 
 
@@ -60,7 +61,8 @@ def _explain(cls: type, error: ValidationError) -> str:
 
 def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[str, str]:
     loc = cast("tuple[int | str, ...]", one["loc"])
-    name = str(loc[0]) if loc else ""
+    place = loc[0] if loc else ""  # a number for what was given by position
+    name = known[place] if isinstance(place, int) and place < len(known) else str(place)
     match one["type"]:
         case "unexpected_keyword_argument":
             return "", f"{owner} has no field {name!r}{_suggestion(name, known)}; its fields are {', '.join(known)}"
@@ -71,11 +73,21 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
     # After the field's name pydantic lists indexes, and the branches of unions, which say nothing to a user.
     indexes = (str(part) for part in loc[1:] if isinstance(part, int))
     path = ".".join([owner, *([name] if name in known else []), *indexes])
-    message = str(one["msg"]).removeprefix("Value error, ")
+    message = str(one["msg"]).removeprefix("Value error, ").replace("a dictionary or an instance", "an instance")
     if one["type"] == "value_error":
         return f"{path}: ", message
-    found = "***" if name == "storage_options" else _URL_PASSWORD.sub("//***@", f"{one['input']!r:.200}")
+    found = "***" if name == "storage_options" else _shown(one["input"])
     return f"{path}: found {found}; ", f"{message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    """Show what was found, but nothing that could hold a secret."""
+    if isinstance(value, Mapping):
+        return f"a mapping with {', '.join(map(repr, value)) or 'no keys'}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_shown(item) for item in value[:5])}{', ...' if len(value) > 5 else ''}]"
+    text = _URL_SIGNATURE.sub(r"\1***", _URL_PASSWORD.sub("//***@", repr(value)))
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -96,9 +108,14 @@ class Env:
 
 
 # `key` alone is an access key id, which S3 clients send in clear; what signs with it is what must not be written down.
-_URL_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
-_URL_SIGNATURE = re.compile(r"[?&](X-Amz-Signature|sig|Signature)=")
-_SECRET = re.compile(r"secret|token|passw|passphrase|credential|account_key|api_key|private_key|sas|connection_string")
+# A secret key of AWS may hold a slash; what begins with a number and a slash is a port.
+_URL_PASSWORD = re.compile(r"//[^/@:]*:(?!\d*/)[^@\s]*@")
+_URL_SIGNATURE = re.compile(
+    r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|sig|signature)=)[^&']+", re.I
+)
+_SECRET = re.compile(
+    r"secret|token|passw|passphrase|credential|authorization|account_key|api_key|private_key|sas|connection_string"
+)
 
 
 def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
@@ -108,14 +125,22 @@ def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
         ValueError: naming the option (never its value) and the way out.
     """
     for key, value in options.items():
-        path = f"{where}[{key!r}]"
-        if isinstance(value, Mapping):
-            refuse_literal_secrets(value, path)
-        elif isinstance(value, str) and value and _SECRET.search(key.lower()):
-            raise ValueError(
-                f"{path} holds a literal secret; put it into an environment variable and "
-                f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
-            )
+        _refuse_literal(value, f"{where}[{key!r}]", str(key))
+
+
+def _refuse_literal(value: object, where: str, key: str) -> None:
+    if isinstance(value, Mapping):
+        refuse_literal_secrets(value, where)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_literal(item, f"{where}[{index}]", key)
+    elif (
+        isinstance(value, str | bytes | int | float) and value not in ("", True, False) and _SECRET.search(key.lower())
+    ):
+        raise ValueError(
+            f"{where} holds a literal secret; put it into an environment variable and "
+            f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
+        )
 
 
 def refuse_secret_url(url: str) -> str:
@@ -141,7 +166,9 @@ def to_json(value: object) -> JsonValue:
         case None | bool() | int() | float() | str():
             return value
         case Mapping():
-            return {str(key): to_json(item) for key, item in value.items()}
+            items = {str(key): to_json(item) for key, item in value.items()}
+            # So that a plain mapping's own "type" is not taken for a spec's.
+            return {"type": _MAPPING, "items": items} if "type" in items else items
         case list() | tuple():
             return [to_json(item) for item in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
@@ -164,9 +191,15 @@ def from_json(value: JsonValue) -> object:
         return tuple(from_json(item) for item in value)
     if not isinstance(value, dict):
         return value
+    name, items = value.get("type"), value.get("items")
+    if name == _MAPPING and isinstance(items, dict):
+        return {key: from_json(item) for key, item in items.items()}
     fields = {key: from_json(item) for key, item in value.items() if key != "type"}
-    name = value.get("type")
-    return _class(name)(**fields) if isinstance(name, str) else fields
+    if "type" not in value:
+        return fields
+    if not isinstance(name, str):
+        raise SpecError(f"found type {name!r}; expected the name of a spec")
+    return _class(name)(**fields)
 
 
 def _class(name: str) -> type:
@@ -174,8 +207,8 @@ def _class(name: str) -> type:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise SpecError(f"type {name!r} cannot be imported: {error}") from None
+        except Exception as error:  # importing runs the module, which may raise anything
+            raise SpecError(f"type {name!r} cannot be imported: {error}") from error
     else:
         import raysp
 
@@ -217,7 +250,7 @@ def _replace(value: object, parts: list[str], new: object, path: str) -> object:
         items[int(key)] = _replace(items[int(key)], rest, new, path)
         return tuple(items)
     if isinstance(value, Mapping):
-        return {**value, key: _replace(value.get(key), rest, new, path)}
+        return {**value, key: _replace(value.get(key, {}), rest, new, path)}
     raise SpecError(f"--set {path}: nothing is below {path.removesuffix('.' + '.'.join(parts))!r}, which is {value!r}")
 
 

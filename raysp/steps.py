@@ -157,7 +157,9 @@ class Transcript(Output):
         """Give the columns with their types."""
         import pyarrow as pa
 
-        return pa.schema(list(zip(self.columns, (pa.string(), pa.float32()), strict=True)))
+        text, score = self.columns
+        types: dict[str, pa.DataType] = {text: pa.string(), score: pa.float32()}
+        return pa.schema(types)
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Make the op that fills the columns."""

@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from raysp.errors import PlanError, RunError
 from raysp.planning import Resources
@@ -30,68 +29,73 @@ _QUIET = {
 }
 
 
-@dataclass(frozen=True)
-class Connection:
-    """A Ray that is connected."""
-
-    resources: Resources
-    embedded: bool
+def is_cluster(address: str | None) -> bool:
+    """Tell whether a run uses a Ray that is there already: at an address, or connected by this process."""
+    ray = sys.modules.get("ray")
+    return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
 
 
 @contextlib.contextmanager
-def connected(address: str | None, resources: Resources) -> Iterator[Connection]:
-    """Connect to the cluster at `address` (or RAY_ADDRESS), or start a local Ray and stop it at the end.
-
-    A Ray that this process is already connected to is used as it is.
+def connected(address: str | None) -> Iterator[Resources]:
+    """Connect to the cluster at `address`, else at RAY_ADDRESS; one that is connected already is used as it is.
 
     Raises:
         PlanError: nothing answers at the address, or another raysp is installed there.
-        RunError: the local Ray does not start.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is None:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
-        yield Connection(cluster_resources(), embedded=False)
+        yield _cluster_resources()
         return
+    address = address or os.environ["RAY_ADDRESS"]
     try:
         with _quiet_start():
-            if address is None:
-                _start_local(resources)
-            else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
-        if address is None:
-            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
         raise PlanError(f"--address {address}: {error}. Is the cluster up, and is the address its head's?") from error
     try:
-        if address is not None:
-            _check_same_version(address)
-        yield Connection(cluster_resources(), embedded=address is None)
+        _check_same_version(address)
+        yield _cluster_resources()
     finally:
         ray.shutdown()
 
 
-def _start_local(resources: Resources) -> None:
+@contextlib.contextmanager
+def local_ray(resources: Resources) -> Iterator[None]:
+    """Start a Ray of one's own and stop it at the end; does nothing where one is connected.
+
+    Raises:
+        RunError: it does not start.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=int(resources.cpus),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_object_store_bytes(),
-        namespace="raysp",
-    )
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with _quiet_start():
+            ray.init(
+                address="local",
+                num_cpus=int(resources.cpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_object_store_bytes(),
+                namespace="raysp",
+            )
+    except Exception as error:
+        raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _object_store_bytes() -> int:
     try:
-        room = shutil.disk_usage("/dev/shm").free  # noqa: S108 - where Ray keeps it
+        room = shutil.disk_usage("/dev/shm").free
     except OSError:
         room = OBJECT_STORE_BYTES
     return max(80_000_000, min(OBJECT_STORE_BYTES, int(room * 0.5)))
@@ -116,11 +120,11 @@ def _quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def cluster_resources() -> Resources:
+def _cluster_resources() -> Resources:
     """Ask Ray for the cluster's CPUs and GPUs."""
     import ray
 
-    total = ray.cluster_resources()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Resources(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
 
 

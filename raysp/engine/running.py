@@ -6,11 +6,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from raysp.engine.cluster import Connection, connected
+from raysp.engine.cluster import connected, is_cluster, local_ray
 from raysp.engine.progress import Progress
 from raysp.engine.tasks import Job, LabelActor, Reader, commit_shard, load_functions, piece_item
 from raysp.errors import RayspError, RunError
@@ -21,6 +22,7 @@ from raysp.planning import Plan, Resources, local_resources
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.run_record import RunEntry
+from raysp.specs import JsonValue
 
 if TYPE_CHECKING:
     import ray
@@ -115,20 +117,11 @@ def run(
         PlanError, ChangedError, CheckpointError, StoreError: before any work.
         RunError: too many error rows, or Ray failed; what was committed stays.
     """
-    plan = make_plan(pipeline, local_resources(pipeline))
-    if on_plan:
-        on_plan(plan)
-    entry = RunEntry.now(resolved=_resolved(plan))
-    store = begin_run(plan, entry)
-    progress = Progress(
-        rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
-    )
-    if not plan.todo:
-        return _result(plan, progress, dict(plan.corpus.unreadable))
-    with connected(address, plan.resources) as connection:
-        plan = _fit(plan, connection)
-        failed = _execute(plan, store, entry.run_id, progress, on_progress or (lambda _: None))
-    return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+    with contextlib.ExitStack() as stack:
+        plan = _plan(pipeline, address, stack)
+        if on_plan:
+            on_plan(plan)
+        return _begin(plan, stack, on_progress or (lambda _: None))
 
 
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
@@ -139,21 +132,38 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
     """
     import pyarrow.parquet as pq
 
-    with tempfile.TemporaryDirectory(prefix="raysp-") as folder:
+    with tempfile.TemporaryDirectory(prefix="raysp-") as folder, contextlib.ExitStack() as stack:
         pipeline = replace(pipeline, sink=replace(pipeline.sink, url=folder, storage_options={}))
-        plan = make_plan(pipeline, local_resources(pipeline), limit_rows=num_rows)
-        entry = RunEntry.now(resolved=_resolved(plan))
-        store = begin_run(plan, entry)
-        progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
-        with connected(address, plan.resources) as connection:
-            plan = _fit(plan, connection)
-            failed = _execute(plan, store, entry.run_id, progress, lambda _: None)
-        names = [shard.name for shard in plan.corpus.shards if shard.name not in failed]
-        tables = [pq.read_table(store.open(name)) for name in names]
-        return _result(plan, progress, {**plan.corpus.unreadable, **failed}), pa.concat_tables(tables)
+        plan = _plan(pipeline, address, stack, limit_rows=num_rows)
+        result = _begin(plan, stack, lambda _: None)
+        names = [shard.name for shard in plan.corpus.shards if shard.name not in result.shards_failed]
+        tables = [pq.read_table(Path(folder) / name) for name in names]
+        return result, pa.concat_tables(tables)
 
 
-def _resolved(plan: Plan) -> dict[str, object]:
+def _plan(
+    pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack, *, limit_rows: int | None = None
+) -> Plan:
+    """Plan for the cluster if there is one; a local Ray is not started before it is known that there is work."""
+    if not is_cluster(address):
+        return make_plan(pipeline, local_resources(pipeline), limit_rows=limit_rows)
+    return make_plan(pipeline, stack.enter_context(connected(address)), limit_rows=limit_rows)
+
+
+def _begin(plan: Plan, stack: contextlib.ExitStack, on_progress: OnProgress) -> RunResult:
+    entry = RunEntry.now(resolved=_resolved(plan))
+    store = begin_run(plan, entry)
+    progress = Progress(
+        rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
+    )
+    failed: dict[str, str] = {}
+    if plan.todo:
+        stack.enter_context(local_ray(plan.resources))
+        failed = _execute(plan, store, entry.run_id, progress, on_progress)
+    return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+
+
+def _resolved(plan: Plan) -> dict[str, JsonValue]:
     settings = plan.settings
     return {
         "dtype": settings.dtype,
@@ -162,13 +172,6 @@ def _resolved(plan: Plan) -> dict[str, object]:
         "block_seconds": settings.block_seconds,
         "gpus_per_actor": settings.gpus_per_actor,
     }
-
-
-def _fit(plan: Plan, connection: Connection) -> Plan:
-    """Plan again where the cluster is not what this machine made one expect."""
-    if connection.embedded or connection.resources == plan.resources:
-        return plan
-    return make_plan(plan.pipeline, connection.resources)
 
 
 def _job(plan: Plan) -> Job:
@@ -321,8 +324,8 @@ def _receipts(plan: Plan, job: Job) -> Iterator[dict[str, object]]:
     dataset = _dataset(plan, job, tasks)
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for text in batch.column("receipt").to_pylist():
-                yield json.loads(text)
+            for text in cast("pa.Table", batch).column("receipt").to_pylist():
+                yield json.loads(cast("str", text))
     except (RayspError, GeneratorExit):
         raise
     except Exception as error:
@@ -373,7 +376,7 @@ def _dataset(plan: Plan, job: Job, tasks: list[list[str]]) -> "ray.data.Dataset"
         yield from reader(items)
 
     pieces = ray.data.from_items([{"piece": "\n".join(task)} for task in tasks], override_num_blocks=len(tasks))
-    blocks = pieces.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
+    blocks = pieces.map_batches(cast("Any", read), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
     return blocks.map_batches(
         LabelActor,
         fn_constructor_args=[job],

@@ -54,7 +54,7 @@ def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
     names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
     found = {name: cast("Callable[..., object]", load_function(name)) for name in names}
     for function in found.values():
-        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
     return found
 
 

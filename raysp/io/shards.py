@@ -9,6 +9,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,11 +96,25 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
     raw = file.read(footer_bytes)
     try:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + raw + tail))
+        _refuse_lying_counts(url, metadata)
         _refuse_foreign_code(url, metadata)
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ShardError(f"{url}: its footer cannot be read: {error}. Copy the shard again") from None
+        raise ShardError(f"{url}: its footer cannot be read: {_one_line(error)}. Copy the shard again") from None
     return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows, num_bytes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
+    if min([*rows, *num_bytes], default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise ShardError(
+            f"{url}: its footer counts {metadata.num_rows:,} rows, its row groups {sum(rows):,}. Write the shard again"
+        )
 
 
 def _refuse_foreign_code(url: str, metadata: pq.FileMetaData) -> None:
@@ -122,23 +138,19 @@ def input_id(num_bytes: int, version: str, footer: Footer) -> str:
 
 def cut_pieces(metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES) -> tuple[Piece, ...]:
     """Cut a shard into pieces: whole row groups while they fit, even slices of larger ones."""
-    pieces: list[Piece] = []
-    first, row, held = 0, 0, 0
+    edges, row, held = [0], 0, 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         num_bytes, num_rows = group.total_byte_size, group.num_rows
-        if held and held + num_bytes > max_bytes:
-            pieces.append(Piece(first, row))
-            first, held = row, 0
-        row, held = row + num_rows, held + num_bytes
-        if num_bytes > max_bytes:
+        if held + num_bytes > max_bytes:
             slices = min(num_rows, -(-num_bytes // max_bytes))
-            edges = [first + num_rows * k // slices for k in range(slices + 1)]
-            pieces += [Piece(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-            first, held = row, 0
-    if row > first:
-        pieces.append(Piece(first, row))
-    return tuple(pieces)
+            edges += [row + num_rows * k // slices for k in range(slices)]
+            held = num_bytes if slices == 1 else max_bytes  # nothing more is put to slices
+        else:
+            held += num_bytes
+        row += num_rows
+    edges.append(row)
+    return tuple(Piece(a, b) for a, b in pairwise(edges) if b > a)
 
 
 def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[str]) -> None:
@@ -148,15 +160,16 @@ def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[s
         ShardError: naming the shard, the column, what is there and what is expected.
     """
     for column in dict.fromkeys((audio, *others)):
-        if schema.names.count(column) != 1:
-            raise ShardError(f"{url}: has no column {column!r}; its columns are {', '.join(schema.names)}")
+        if (times := schema.names.count(column)) != 1:
+            found = f"{times} columns" if times else "no column"
+            raise ShardError(f"{url}: has {found} {column!r}, expected one; its columns are {', '.join(schema.names)}")
     kind = schema.field(audio).type
     if not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_bytes(_child(kind, "bytes")))):
         raise ShardError(f"{url}: column {audio!r} is {kind}; expected struct<bytes: binary, path: string> or binary")
 
 
 def _child(kind: pa.DataType, name: str) -> pa.DataType:
-    index = kind.get_field_index(name)
+    index = cast("pa.StructType", kind).get_field_index(name)
     return kind.field(index).type if index >= 0 else pa.null()
 
 
@@ -186,7 +199,8 @@ def read_rows(
     except StoreError as error:
         raise ShardError(str(error)) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end}: {error}. Copy the shard again") from error
+        reason = _one_line(error)
+        raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end}: {reason}. Copy the shard again") from error
 
 
 def read_table(

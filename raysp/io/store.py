@@ -22,7 +22,7 @@ from raysp.errors import StoreError
 
 TMP = ".raysp/tmp"
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-LINK_ATTEMPTS = 10  # a racing `delete` can take the empty folder away between mkdir and link
+LINK_ATTEMPTS = 100  # a racing `delete` can take the empty folder away between mkdir and link
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,8 @@ def open_store(url: str, storage_options: Mapping[str, object] | None = None) ->
 def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Listing:
     """List what a file, a folder (its `*.parquet` at any depth) or a glob (`*`, `?`, `[]`, `**`) stands for.
 
-    Names that begin with `.` or `_` are passed over anywhere below the root. Links are followed, loops are not.
+    What begins with `.` or `_` is passed over anywhere below the root, except files named `*.parquet`, which planning
+    refuses by name. Links are followed, loops are not.
 
     Raises:
         StoreError: There is nothing at the url, nothing matches, or it cannot be read.
@@ -239,7 +240,7 @@ def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Lis
             listing = _listing(root, pattern)
     if not listing.entries:
         raise StoreError(
-            f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and names that begin with "
+            f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
             "'.' or '_' are passed over"
         )
     return listing
@@ -320,7 +321,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        if not folder.is_dir():
+        if folder.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
     else:
         _sync_folder(folder.parent)
@@ -382,7 +383,7 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
     matches = re.compile(fnmatch.translate(part)).match
     with _explained("list", folder), os.scandir(folder) as children:
         for child in children:
-            if child.name[0] in "._" or not matches(child.name):
+            if not matches(child.name) or _is_passed_over(child):
                 continue
             below = f"{path}{child.name}"
             if not child.is_dir():
@@ -392,6 +393,11 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that leads back is not followed
                     _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
+
+
+def _is_passed_over(child: os.DirEntry[str]) -> bool:
+    """Tell what is no shard (`_temporary`, `.raysp`, `_SUCCESS`) from a shard whose name readers would pass over."""
+    return child.name[0] in "._" and (child.is_dir() or not child.name.endswith(".parquet"))
 
 
 def _utf8(name: str, folder: str) -> str:

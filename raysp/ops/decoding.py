@@ -1,7 +1,7 @@
 """Turn a piece of a shard into blocks of decoded recordings of like length."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +107,7 @@ class Decoding:
 class _Recordings:
     """The bytes of each recording, without a copy."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
+    def __init__(self, column: "pa.ChunkedArray[Any]") -> None:
         kind = column.type
         self.with_path = pa.types.is_struct(kind)
         self.column = column
@@ -145,8 +145,12 @@ def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
         else:
             np.multiply(wave, np.float32(1 / 32768), out=part)
         start += len(wave)
-    missing = np.packbits([w is not None for w in waves], bitorder="little").tobytes()
-    buffers = [pa.py_buffer(missing), pa.py_buffer(offsets), pa.py_buffer(values)]
+    valid = np.packbits(np.array([w is not None for w in waves], bool), bitorder="little").tobytes()
+    buffers: list[pa.Buffer | None] = [
+        pa.py_buffer(valid),
+        pa.py_buffer(offsets.data),
+        pa.py_buffer(values.data),
+    ]
     column = pa.Array.from_buffers(pa.large_binary(), len(waves), buffers)
     field = pa.field(WAVE, pa.large_binary(), metadata={"dtype": dtype.name})
     return table.append_column(field, column)
@@ -158,11 +162,9 @@ def waves_of(table: pa.Table) -> list[np.ndarray | None]:
     dtype = np.dtype((field.metadata or {})[b"dtype"].decode())
     waves: list[np.ndarray | None] = []
     for chunk in table.column(WAVE).chunks:
-        _, offsets, values = chunk.buffers()
+        _, offsets, values = cast("list[Any]", chunk.buffers())
         edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // dtype.itemsize
         samples = np.frombuffer(values, dtype) if values is not None else np.empty(0, dtype)
         valid = chunk.is_valid().to_pylist()
         waves += [samples[a:b] if ok else None for a, b, ok in zip(edges, edges[1:], valid, strict=False)]
     return waves
-
-

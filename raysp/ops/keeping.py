@@ -1,9 +1,10 @@
 """Leave out rows that a `Keep` step does not want."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,7 +12,7 @@ from raysp.ops.rows import OK, Fate
 
 Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
 
-_COMPARE: dict[str, Callable[[pa.ChunkedArray, object], pa.ChunkedArray]] = {
+_COMPARE: dict[str, Callable[..., Any]] = {
     "==": pc.equal,
     "!=": pc.not_equal,
     "<": pc.less,
@@ -49,12 +50,14 @@ class Keeping:
             return self._by_function(self.where, columns)
         mask = np.ones(columns.num_rows, bool)
         for name, compare, value in self.where or ():
-            mask &= _condition(columns.column(name), compare, value)
+            mask &= meets(columns.column(name), compare, value)
         return cast("Sequence[bool]", mask)
 
     def _by_function(self, function: Callable[[pa.Table], Sequence[bool]], columns: pa.Table) -> Sequence[bool]:
-        given = function(columns)
-        wanted = given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else list(given)
+        given: object = function(columns)
+        if isinstance(given, pa.Array | pa.ChunkedArray):
+            given = given.to_pylist()
+        wanted = list(cast("Sequence[bool]", given))
         if len(wanted) != columns.num_rows:
             raise ValueError(f"{self._words()} returned {len(wanted)} values for {columns.num_rows} rows")
         return wanted
@@ -65,9 +68,18 @@ class Keeping:
         return str([tuple(condition) for condition in self.where or ()])
 
 
-def _condition(column: pa.ChunkedArray, compare: str, value: object) -> np.ndarray:
+def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:
+    """Compare each value of a column; null never meets a condition.
+
+    Raises:
+        pa.ArrowException: the value does not fit the column's type.
+    """
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), bool)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if compare in ("in", "not in"):
-        found = pc.is_in(column, value_set=pa.array(cast("Sequence[object]", value)).cast(column.type))
+        found = pc.is_in(column, value_set=pa.array(cast("Sequence[Any]", value)).cast(column.type))
         mask = found if compare == "in" else pc.invert(found)
         return np.asarray(pc.and_(mask, column.is_valid()))
     return np.asarray(pc.fill_null(_COMPARE[compare](column, value), False))

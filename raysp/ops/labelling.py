@@ -124,14 +124,14 @@ class Labelling:
         """Label one batch; a batch that fails is halved, so that only the row at fault is lost."""
         try:
             finite, columns = self._forward([waves[i] for i in chosen])
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # whatever a model, an output or a user's own output raises for one row
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
                     self._label(half, waves, fates, labels)
                 return
-            out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error)
-            fates[chosen[0]].fail("out_of_memory" if out_of_memory else "step_failed", f"the model failed: {error}")
+            kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
+            fates[chosen[0]].fail(kind, f"the model failed: {type(error).__name__}: {error}")
             return
         for place, index in enumerate(chosen):
             if finite[place]:
@@ -164,6 +164,11 @@ class Labelling:
         return table
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    # The allocator of the CPU raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "CPUAllocator" in str(error)
+
+
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Put waveforms of one dtype side by side.
 
@@ -180,5 +185,3 @@ def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 def as_float(waves: Tensor) -> Tensor:
     """Turn int16 samples into float32 in [-1, 1); exact, as a decoder would."""
     return waves.float() / 32768 if waves.dtype == torch.int16 else waves
-
-

@@ -8,15 +8,14 @@ import re
 
 import pyarrow as pa
 
-ROW_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("seconds", pa.float64()),
-        ("status", pa.string()),
-        ("error_type", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
+_COLUMNS: dict[str, pa.DataType] = {
+    "row": pa.int64(),
+    "seconds": pa.float64(),
+    "status": pa.string(),
+    "error_type": pa.string(),
+    "error_message": pa.string(),
+}
+ROW_SCHEMA = pa.schema(_COLUMNS)
 WAVE = "wave"
 """Samples of a recording as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
 

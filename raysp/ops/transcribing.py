@@ -1,7 +1,6 @@
 """Read the text out of a CTC model's logits."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import pyarrow as pa
 
@@ -20,7 +19,7 @@ class Transcribing:
 
     def __init__(self, schema: pa.Schema, tokenizer: Wav2Vec2CTCTokenizer) -> None:
         self.tokenizer = tokenizer
-        self.blank = cast("int", tokenizer.pad_token_id)  # checked with the checkpoint
+        self.blank = tokenizer.pad_token_id
         self.schema = schema
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:

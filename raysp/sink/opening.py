@@ -47,8 +47,8 @@ def make_plan(pipeline: Pipeline, resources: Resources, *, limit_rows: int | Non
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    refuse_listed_sink(pipeline.source, pipeline.sink.url)
     found = list_source(pipeline.source)
+    refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
     settings = settle(pipeline, resources)
     parts, fingerprint = hash_pipeline(pipeline, settings)
     store = open_sink(pipeline)

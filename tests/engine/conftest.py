@@ -1,0 +1,78 @@
+"""One Ray for all tests of the engine, and small corpora of real recordings."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.engine.cluster import local_ray as own_ray
+from raysp.planning import Resources
+
+DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
+CHECKPOINT = DEMO / "unispeech-digits-ctc"
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    with own_ray(Resources(cpus=3)):
+        yield
+
+
+@pytest.fixture
+def make_pipeline(tmp_path):
+    """Make a pipeline over some shards; keywords go to Label, `source` and `sink` to theirs."""
+
+    def make(shards, *, sink="labels", source=None, sink_options=None, steps=(), checkpoint=CHECKPOINT, **label):
+        label.setdefault("outputs", [raysp.Transcript()])
+        return raysp.Pipeline(
+            source=raysp.Shards(str(shards), **(source or {})),
+            steps=[raysp.Decode(), *steps, raysp.Label(str(checkpoint), **label)],
+            sink=raysp.Parquet(str(tmp_path / sink), **(sink_options or {})),
+        )
+
+    return make
+
+
+@pytest.fixture
+def small_shards(tmp_path):
+    """Six shards of twenty digits each."""
+    rows = pa.concat_tables([pq.read_table(file) for file in sorted((DEMO / "audio").glob("*.parquet"))])
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(6):
+        pq.write_table(rows.slice(20 * number, 20), folder / f"part-{number}.parquet", row_group_size=10)
+    return folder
+
+
+def read_labels(folder) -> pa.Table:
+    """Read all that a reader of the sink sees, by place."""
+    files = sorted(Path(folder).rglob("*.parquet"))
+    tables = []
+    for file in files:
+        table = pq.read_table(file)
+        tables.append(table.append_column("shard", pa.array([file.name] * table.num_rows)))
+    return pa.concat_tables(tables)
+
+
+def row_hash(folder) -> str:
+    """Put every label row into one line each, scores to three digits."""
+    rows = read_labels(folder).to_pylist()
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, float):
+                row[name] = round(value, 3)
+    return "\n".join(sorted(json.dumps(row, sort_keys=True, default=str) for row in rows))
+
+
+def audio_shard(path: Path, recordings: list[tuple[str, bytes | None]]) -> None:
+    """Write recordings as a shard in the HF-audio layout."""
+    audio = [{"bytes": data, "path": None} for _, data in recordings]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"id": [name for name, _ in recordings], "audio": pa.array(audio, kind)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=16)
+    path.write_bytes(buffer.getvalue())

@@ -1,0 +1,115 @@
+"""Drivers that are killed with SIGKILL: what they leave, the next run continues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.engine.running import run
+from tests.engine.conftest import DEMO, row_hash
+
+pytestmark = pytest.mark.cluster
+
+PIPELINE = """
+import raysp
+pipeline = raysp.Pipeline(
+    source=raysp.Shards({corpus!r}, text="text"),
+    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(["run.json", 1, 6], id="three moments"),
+        pytest.param(["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12], id="ten moments", marks=pytest.mark.soak),
+    ],
+)
+def test_a_killed_driver_loses_and_doubles_nothing(local_ray, make_pipeline, tmp_path, moments):
+    corpus = _shards(tmp_path / "corpus", 12)
+    run(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
+    sink = tmp_path / "labels"
+    file = tmp_path / "kill_me.py"
+    checkpoint = str(DEMO / "unispeech-digits-ctc")
+    file.write_text(PIPELINE.format(corpus=str(corpus), checkpoint=checkpoint, sink=str(sink)))
+    for moment in moments:
+        _kill_when(lambda moment=moment: _reached(sink, moment), file)
+        assert [path for path in sink.rglob("*.parquet") if ".raysp" in path.parts] == []
+        for label_shard in sink.glob("*.parquet"):
+            assert pq.read_metadata(label_shard).num_rows == 10  # whole as soon as it can be seen
+    committed = {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")}
+    found = _raysp("run", str(file), "--json")
+    assert found["shards_before"] == len(committed)
+    assert found["shards_committed"] == found["shards"] == 12
+    assert {name: (sink / name).stat().st_mtime_ns for name in committed} == committed
+    assert row_hash(sink) == row_hash(tmp_path / "undisturbed")
+
+
+def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path):
+    corpus = _shards(tmp_path / "corpus", 6)
+    sink = tmp_path / "labels"
+    file = tmp_path / "stop_me.py"
+    checkpoint = str(DEMO / "unispeech-digits-ctc")
+    file.write_text(PIPELINE.format(corpus=str(corpus), checkpoint=checkpoint, sink=str(sink)))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "raysp.cli", "run", str(file)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    _wait(lambda: (sink / ".raysp" / "run.json").exists(), driver)
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 143, said
+    assert f"To go on: raysp run {file}" in said
+    assert "Traceback" not in said
+
+
+def _shards(folder: Path, count: int) -> Path:
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    folder.mkdir()
+    for number in range(count):
+        pq.write_table(rows.slice(10 * number, 10), folder / f"part-{number:02}.parquet")
+    return folder
+
+
+def _reached(sink: Path, moment: str | int) -> bool:
+    if isinstance(moment, int):
+        return len(list(sink.glob("*.parquet"))) >= moment
+    if moment == "stage":
+        return any((sink / ".raysp" / "stage").rglob("*of*"))
+    return (sink / ".raysp" / moment).exists()
+
+
+def _kill_when(reached, file: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "raysp.cli", "run", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _wait(reached, driver)
+    children = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+    if driver.poll() is None:
+        os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    # Ray's two agents try for a minute to tell a control store that is gone; all that works must go at once.
+    working = [child for child in children if child.is_running() and "Agent" not in child.name()]
+    _, alive = psutil.wait_procs(working, timeout=30)
+    assert alive == []
+
+
+def _wait(reached, driver: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not reached() and driver.poll() is None:
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.005)
+
+
+def _raysp(*arguments: str) -> dict:
+    done = subprocess.run([sys.executable, "-m", "raysp.cli", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -1,0 +1,221 @@
+"""Whole runs on a real Ray."""
+
+import io
+import json
+import os
+import signal
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp.engine.running import run, try_out
+from tests.engine.conftest import DEMO, audio_shard, read_labels, row_hash
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("batch_seconds", [5, 60, 600])
+def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
+    shared, local_ray, make_pipeline, tmp_path, reference_scores, batch_seconds, actors
+):
+    checkpoint = shared / "checkpoints" / "unispeech-digits-ctc"
+    pipeline = make_pipeline(
+        shared / "data" / "digits" / "*.parquet",
+        checkpoint=checkpoint,
+        batch_seconds=batch_seconds,
+        pool=raysp.Pool(actors=actors),
+    )
+    result = run(pipeline)
+    texts = json.loads((checkpoint / "texts.json").read_text())
+    labels = read_labels(tmp_path / "labels")
+    assert result.exit_code == 0
+    assert labels.num_rows == 2500
+    wrong = [
+        (row["id"], row["pred_text"], texts[row["id"]])
+        for row in labels.select(["id", "pred_text"]).to_pylist()
+        if row["pred_text"] != texts[row["id"]]
+    ]
+    assert wrong == []
+    for row in labels.select(["id", "pred_score"]).to_pylist():
+        first = reference_scores.setdefault(row["id"], row["pred_score"])
+        assert row["pred_score"] == pytest.approx(first, abs=5e-4)
+
+
+@pytest.fixture(scope="module")
+def reference_scores():
+    """Scores of the first of the runs that are compared, by id."""
+    return {}
+
+
+def test_label_shards_answer_shards_row_for_row(local_ray, make_pipeline, small_shards, tmp_path):
+    result = run(make_pipeline(small_shards, sink_options={"keep": ["speaker_id"]}))
+    assert (result.exit_code, result.rows, result.shards_committed) == (0, 120, 6)
+    for source in sorted(small_shards.glob("*.parquet")):
+        labels, rows = pq.read_table(tmp_path / "labels" / source.name), pq.read_table(source)
+        assert labels.column_names == [
+            "id", "speaker_id", "row", "seconds", "status", "error_type", "error_message", "pred_text", "pred_score",
+        ]  # fmt: skip
+        assert labels.column("id").to_pylist() == rows.column("id").to_pylist()
+        assert labels.column("speaker_id").to_pylist() == rows.column("speaker_id").to_pylist()
+        assert labels.column("row").to_pylist() == list(range(20))
+        assert set(labels.column("status").to_pylist()) == {"ok"}
+        assert pq.read_metadata(tmp_path / "labels" / source.name).metadata[b"raysp.fingerprint"].decode()
+
+
+def test_a_second_run_labels_nothing_again(local_ray, make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    run(pipeline)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")}
+    result = run(pipeline)
+    assert (result.rows, result.shards_before, result.exit_code) == (0, 6, 0)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")} == before
+
+
+def test_a_new_shard_is_labelled_and_the_others_are_not_touched(local_ray, make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    run(pipeline)
+    (small_shards / "part-9.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
+    result = run(pipeline)
+    assert (result.rows, result.shards_before, result.shards_committed) == (20, 6, 7)
+
+
+def test_another_pipeline_is_refused_with_the_differing_keys_named(local_ray, make_pipeline, small_shards):
+    run(make_pipeline(small_shards))
+    with pytest.raises(raysp.ChangedError, match=r"steps\.1\.window_seconds: 30\.0 -> 20\.0"):
+        run(make_pipeline(small_shards, window_seconds=20))
+
+
+def test_pool_and_batch_may_change_between_runs(local_ray, make_pipeline, small_shards):
+    run(make_pipeline(small_shards))
+    result = run(make_pipeline(small_shards, batch_seconds=7, pool=raysp.Pool(actors=2)))
+    assert result.shards_before == 6
+
+
+def test_a_damaged_shard_is_named_and_the_rest_is_committed(local_ray, make_pipeline, small_shards, tmp_path):
+    damaged = small_shards / "part-3.parquet"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer
+    result = run(make_pipeline(small_shards))
+    assert result.exit_code == 3
+    assert list(result.shards_failed) == ["part-3.parquet"]
+    assert not (tmp_path / "labels" / "part-3.parquet").exists()
+    assert result.shards_committed == 5
+
+
+def test_rows_ok_keeps_the_other_rows_aside(local_ray, make_pipeline, tmp_path):
+    shard = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2)
+    good = [row["bytes"] for row in shard.column("audio").to_pylist()]
+    audio_shard(tmp_path / "mixed.parquet", [("a", good[0]), ("b", b"nothing"), ("c", good[1])])
+    run(make_pipeline(tmp_path / "mixed.parquet", sink_options={"rows": "ok"}))
+    labels = pq.read_table(tmp_path / "labels" / "mixed.parquet")
+    assert labels.column("row").to_pylist() == [0, 2]
+    with pa.OSFile(str(tmp_path / "labels" / ".raysp" / "errors" / "mixed.parquet.arrow")) as file:
+        assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
+
+
+def test_too_many_error_rows_stop_the_run_with_examples(local_ray, make_pipeline, tmp_path):
+    audio_shard(tmp_path / "bad.parquet", [(f"r{i}", b"no audio at all") for i in range(300)])
+    with pytest.raises(raysp.RunError, match=r"300 of 300 rows failed \(300 unsupported_format\).*max_error_rate=0.5"):
+        run(make_pipeline(tmp_path / "bad.parquet"))
+
+
+def test_a_try_out_leaves_nothing_behind(local_ray, make_pipeline, small_shards, tmp_path):
+    result, table = try_out(make_pipeline(small_shards), 25)
+    assert table.num_rows == result.rows == 25
+    assert table.column("row").to_pylist() == [*range(20), *range(5)]
+    assert not (tmp_path / "labels").exists()
+
+
+def test_rows_left_out_by_keep_stay_in_their_place(local_ray, make_pipeline, small_shards, tmp_path):
+    keep = raysp.Keep(where=[("speaker_id", "==", "jackson")], max_seconds=0.5)
+    run(make_pipeline(small_shards, steps=[keep], sink_options={"keep": ["speaker_id"]}))
+    for row in read_labels(tmp_path / "labels").to_pylist():
+        kept = row["speaker_id"] == "jackson" and row["seconds"] <= 0.5
+        assert (row["status"], row["error_type"]) == (("ok", None) if kept else ("skipped", "filtered"))
+        assert (row["pred_text"] is not None) == kept
+
+
+def test_a_function_of_the_pipelines_module_judges_rows_on_workers(
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    (tmp_path / "my_rules.py").write_text(
+        "def short_id(table):\n    return [len(i) < 14 for i in table.column('id').to_pylist()]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run(make_pipeline(small_shards, steps=[raysp.Keep(where="my_rules:short_id")]))
+    for row in read_labels(tmp_path / "labels").to_pylist():
+        assert (row["status"] == "ok") == (len(row["id"]) < 14)
+
+
+@pytest.mark.slow
+def test_odd_and_bad_files_among_good_rows(shared, local_ray, make_pipeline, tmp_path):
+    files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
+    good = pq.read_table(sorted((shared / "data" / "digits").glob("*.parquet"))[0]).slice(0, 30).to_pylist()
+    recordings = [(f"good-{row['id']}", row["audio"]["bytes"]) for row in good]
+    mixed = []
+    for place, file in enumerate(files):
+        mixed.append((file.name, file.read_bytes()))
+        if place % 7 == 0 and recordings:
+            mixed.append(recordings.pop())
+    mixed += recordings
+    (tmp_path / "mixed").mkdir()
+    audio_shard(tmp_path / "mixed" / "mixed.parquet", mixed)
+    audio_shard(tmp_path / "mixed" / "good.parquet", [r for r in mixed if r[0].startswith("good-")])
+    pipeline = make_pipeline(tmp_path / "mixed")
+    pipeline = raysp.Pipeline(source=pipeline.source, steps=pipeline.steps, sink=pipeline.sink, max_error_rate=1)
+    assert run(pipeline).exit_code == 0
+    labels = pq.read_table(tmp_path / "labels" / "mixed.parquet").to_pylist()
+    assert [row["id"] for row in labels] == [name for name, _ in mixed]
+    assert [row["row"] for row in labels] == list(range(len(mixed)))
+    alone = {row["id"]: row for row in pq.read_table(tmp_path / "labels" / "good.parquet").to_pylist()}
+    types = {}
+    for row, (name, data) in zip(labels, mixed, strict=True):
+        if name in alone:
+            assert row["pred_text"] == alone[name]["pred_text"]
+            assert row["pred_score"] == pytest.approx(alone[name]["pred_score"], abs=5e-4)
+            continue
+        types[name] = row["error_type"]
+        if name == "claxon__non_subset.flac":
+            assert row["status"] == "ok"  # soundfile refuses it only because it seeks after every read
+            continue
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        except Exception:
+            assert row["status"] == "error", name
+            continue
+        labelled = row["status"] == "ok" or row["error_type"] == "too_short"
+        assert labelled or row["error_type"] in ("invalid_audio", "unsupported_format"), (name, row)
+        if labelled:
+            assert row["seconds"] == pytest.approx(len(samples) / rate, abs=2e-3), name
+    assert types["made__zero_bytes.wav"] == "no_audio"
+    assert types["made__wav_nan_inf.wav"] == "invalid_audio"
+    assert types["made__flac_bitrot.flac"] == "corrupt_audio"
+    assert types["made__text_as_flac.flac"] == "unsupported_format"
+
+
+def test_a_killed_model_actor_costs_no_row(local_ray, make_pipeline, small_shards, tmp_path):
+    run(make_pipeline(small_shards, sink="undisturbed"))
+    killed = []
+
+    def kill_once(progress):
+        if progress.blocks >= 2 and not killed:
+            killed.extend(_model_actors())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    result = run(make_pipeline(small_shards), on_progress=kill_once)
+    assert killed
+    assert result.exit_code == 0
+    assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
+
+
+def _model_actors() -> list[int]:
+    """Find the actors of this process's own Ray."""
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if "LabelActor" in " ".join(child.cmdline())]

@@ -1,0 +1,25 @@
+"""How much a forward pass and a block hold where the pipeline does not say."""
+
+import pytest
+
+from raysp.models.loading import check_checkpoint
+from raysp.ops.budget import batch_seconds, block_seconds
+from tests.corpora import CHECKPOINT
+
+SUMMARY = check_checkpoint(CHECKPOINT)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_block_holds_at_least_some_batches(on_gpu):
+    for seconds in (1.0, 30.0, 1e9):
+        assert block_seconds(SUMMARY, on_gpu=on_gpu, batch_seconds=seconds, threads=1) >= 4 * seconds
+
+
+def test_a_block_grows_with_the_speed_of_what_labels_it():
+    one, four = (block_seconds(SUMMARY, on_gpu=False, batch_seconds=1, threads=threads) for threads in (1, 4))
+    assert four == pytest.approx(4 * one)
+    assert block_seconds(SUMMARY, on_gpu=True, batch_seconds=1, threads=1) > four
+
+
+def test_a_gpu_is_given_larger_batches():
+    assert batch_seconds(SUMMARY, on_gpu=True) > batch_seconds(SUMMARY, on_gpu=False) > 0

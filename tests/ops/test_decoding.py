@@ -1,0 +1,184 @@
+"""Decoding a piece: every row in one block with its fate, waves that are the same on the other side."""
+
+import io
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.ops.decoding import Decoding, waves_of, with_waves
+from raysp.ops.keeping import Keeping
+from raysp.ops.rows import ROW_SCHEMA
+from tests.corpora import AUDIO, wav
+
+waves = st.lists(
+    st.none()
+    | st.lists(st.integers(-32768, 32767), max_size=6).map(lambda x: np.array(x, np.int16))
+    | st.lists(st.floats(width=32), max_size=6).map(lambda x: np.array(x, np.float32)),
+    max_size=8,
+)
+
+
+def table_of(count: int) -> pa.Table:
+    return pa.table({"row": list(range(count))})
+
+
+def decoding(**changes: object) -> Decoding:
+    return Decoding(**{"audio": "audio", "sample_rate": 16_000, "block_seconds": 1.0, **changes})
+
+
+def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
+    values = [{"bytes": r, "path": None} if isinstance(r, bytes) else r for r in recordings]
+    return pa.table({"audio": pa.array(values, AUDIO), "id": list(range(len(values))), **columns})
+
+
+def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, object]]:
+    """Give the rows of all blocks in their order, each with its number of samples."""
+    num_blocks, blocks = op(rows, first)
+    tables = list(blocks)
+    assert len(tables) == num_blocks
+    found = [
+        {**row, "samples": None if wave is None else len(wave)}
+        for table in tables
+        for row, wave in zip(table.select(ROW_SCHEMA.names).to_pylist(), waves_of(table), strict=True)
+    ]
+    return sorted(found, key=lambda row: row["row"])
+
+
+class TestWaves:
+    @given(waves)
+    def test_waves_are_bit_for_bit_the_same_on_the_other_side(self, given_waves):
+        found = waves_of(with_waves(table_of(len(given_waves)), given_waves))
+        all_int16 = all(wave.dtype == np.int16 for wave in given_waves if wave is not None)
+        assert len(found) == len(given_waves)
+        for wave, expected in zip(found, given_waves, strict=True):
+            if expected is None:
+                assert wave is None
+                continue
+            if expected.dtype == np.int16 and not all_int16:
+                expected = expected / np.float32(32768)
+            assert wave.dtype == expected.dtype
+            assert wave.tobytes() == expected.tobytes()
+
+    @given(waves, st.integers(0, 8), st.integers(0, 8))
+    def test_a_slice_or_a_trip_through_arrow_holds_the_waves_of_its_rows(self, given_waves, first, count):
+        table = with_waves(table_of(len(given_waves)), given_waves)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        shipped = pa.ipc.open_stream(sink.getvalue()).read_all()
+        twice = pa.concat_tables([table, shipped])
+        for whole in (table, shipped, twice):
+            expected = [None if w is None else w.tobytes() for w in waves_of(whole)[first : first + count]]
+            assert [None if w is None else w.tobytes() for w in waves_of(whole.slice(first, count))] == expected
+
+    def test_int16_is_kept_where_all_waves_have_it(self):
+        table = with_waves(table_of(2), [np.array([1], np.int16), None])
+        assert table.schema.field("wave").metadata == {b"dtype": b"int16"}
+
+    def test_waves_are_handed_on_without_a_copy(self):
+        table = with_waves(table_of(2), [np.ones(3, np.float32), np.ones(2, np.float32)])
+        one, two = waves_of(table)
+        assert not one.flags.owndata
+        assert two.ctypes.data - one.ctypes.data == 12
+
+
+class TestDecoding:
+    @settings(deadline=None, max_examples=40)
+    @given(
+        st.lists(st.sampled_from([0, 1, 800, 8000, 20_000, None]), max_size=8), st.floats(0.05, 3), st.integers(0, 99)
+    )
+    def test_every_row_of_a_piece_is_in_exactly_one_block(self, lengths, block_seconds, first):
+        rows = piece([b"" if n is None else wav(n) for n in lengths])
+        found = decoded(decoding(block_seconds=block_seconds), rows, first)
+        assert [row["row"] for row in found] == list(range(first, first + len(lengths)))
+        assert [row["samples"] for row in found] == lengths
+        assert [row["seconds"] for row in found] == [None if n is None else n / 16_000 for n in lengths]
+
+    def test_blocks_hold_like_lengths_and_the_longest_come_first(self):
+        lengths = [1600, 16_000, 3200, 15_000]
+        num_blocks, blocks = decoding()(piece([wav(n) for n in lengths]), 0)
+        assert num_blocks == 3
+        assert [block.column("row").to_pylist() for block in blocks] == [[1], [3], [2, 0]]
+
+    @pytest.mark.parametrize(
+        ("recording", "status", "error_type", "message"),
+        [
+            (None, "error", "no_audio", "null; expected the bytes of an audio file"),
+            ({"bytes": None, "path": None}, "error", "no_audio", "null; expected the bytes"),
+            (b"", "error", "no_audio", ""),
+            ({"bytes": None, "path": "/etc/passwd"}, "error", "path_not_allowed", "only the path '/etc/passwd'; embed"),
+            ({"bytes": b"", "path": "a.wav"}, "error", "path_not_allowed", "only the path 'a.wav'"),
+            ({"bytes": None, "path": ""}, "error", "no_audio", ""),
+            (b"garbage" * 100, "error", "unsupported_format", "700 bytes beginning"),
+            (wav(8000)[:30], "error", "corrupt_audio", ""),
+            (wav(200, subtype="FLOAT")[:-4] + struct.pack("<f", float("nan")), "error", "invalid_audio", ""),
+            (wav(48_001), "skipped", "too_long", "longer than max_seconds=3; stopped after"),
+        ],
+    )
+    def test_a_recording_without_samples_says_why_and_its_neighbours_are_decoded(
+        self, recording, status, error_type, message
+    ):
+        found = decoded(decoding(max_seconds=3), piece([wav(100), recording, wav(200)]))
+        assert [row["samples"] for row in found] == [100, None, 200]
+        assert [row["status"] for row in found] == ["ok", status, "ok"]
+        assert (found[1]["error_type"], found[1]["seconds"]) == (error_type, None)
+        assert message in found[1]["error_message"]
+
+    @pytest.mark.parametrize("claimed", [0, 1, 2**31 - 2, 2**32 - 1])
+    def test_a_header_that_lies_about_its_length_decides_nothing_but_the_order(self, claimed):
+        raw = bytearray(wav(16_000))
+        place = raw.index(b"data")
+        raw[place + 4 : place + 8] = struct.pack("<I", claimed)
+        found = decoded(decoding(), piece([wav(100), bytes(raw), wav(200)]))
+        assert [row["samples"] for row in found][::2] == [100, 200]
+        assert found[1]["status"] in ("ok", "error")
+        assert (found[1]["samples"] or 0) <= 16_000
+
+    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+    def test_recordings_may_lie_in_a_column_of_bytes(self, kind):
+        rows = pa.table({"audio": pa.array([wav(100), None, wav(200)], kind)})
+        assert [row["samples"] for row in decoded(decoding(), rows)] == [100, None, 200]
+
+    def test_recordings_may_lie_in_a_struct_without_paths_and_in_several_chunks(self):
+        kind = pa.struct([("bytes", pa.large_binary())])
+        chunks = [pa.array([{"bytes": wav(n)}], kind) for n in (100, 200)]
+        rows = pa.table({"audio": pa.chunked_array([*chunks, pa.array([None], kind)])})
+        assert [row["samples"] for row in decoded(decoding(), rows)] == [100, 200, None]
+
+    def test_a_row_that_is_not_wanted_is_never_decoded(self, monkeypatch):
+        monkeypatch.setattr("raysp.ops.decoding.decode", lambda *args, **kwargs: pytest.fail("decoded"))
+        op = decoding(before=[Keeping(where=[("lang", "==", "en")])])
+        found = decoded(op, piece([wav(100), b"", None], lang=["de", "de", None]))
+        assert [(row["status"], row["error_type"]) for row in found] == [("skipped", "filtered")] * 3
+
+    def test_rows_are_judged_by_their_decoded_length_and_by_their_own_columns(self):
+        op = decoding(after=[Keeping(where=[("lang", "==", "en")], min_seconds=0.05)], block_seconds=0.5)
+        rows = piece([wav(n) for n in (100, 8000, 8000, 16_000)], lang=["en", "en", "de", "en"])
+        found = decoded(op, rows)
+        assert [row["error_type"] for row in found] == ["filtered", None, "filtered", None]
+        assert [row["samples"] for row in found] == [None, 8000, None, 16_000]
+        assert found[0]["seconds"] == 100 / 16_000
+
+    def test_rows_are_judged_by_their_length_where_there_is_no_other_column(self):
+        rows = piece([wav(100), wav(8000)]).select(["audio"])
+        found = decoded(decoding(after=[Keeping(where=None, min_seconds=0.1)]), rows)
+        assert [row["error_type"] for row in found] == ["filtered", None]
+
+    def test_the_audio_may_be_resampled_and_one_channel_chosen(self):
+        import soundfile
+
+        file = io.BytesIO()
+        samples = np.stack([np.zeros(800), np.full(800, 0.5)], axis=1)
+        soundfile.write(file, samples, 8_000, format="WAV")
+        _, blocks = decoding(channel=1)(piece([file.getvalue()]), 0)
+        (wave,) = waves_of(next(blocks))
+        assert len(wave) == 1600
+        assert wave[400:1200].mean() == pytest.approx(0.5, abs=0.01)
+
+    def test_a_piece_without_rows_gives_one_empty_block(self):
+        num_blocks, blocks = decoding()(piece([]), 0)
+        assert [block.num_rows for block in blocks] == [0] * num_blocks == [0]

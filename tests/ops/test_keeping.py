@@ -1,0 +1,100 @@
+"""Keep: conditions on columns and durations, null never meets one."""
+
+import operator
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.ops.keeping import Keeping, meets
+from raysp.ops.rows import Fate
+from tests.user_specs import odd_rows, too_few
+
+OPERATORS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "in": lambda a, b: a in b,
+    "not in": lambda a, b: a not in b,
+}
+KINDS = {
+    "string": (st.sampled_from(["de", "en", "fr", ""]), pa.string()),
+    "dictionary": (st.sampled_from(["de", "en", "fr", ""]), pa.dictionary(pa.int32(), pa.string())),
+    "large_string": (st.sampled_from(["de", "en", "fr", ""]), pa.large_string()),
+    "int": (st.integers(-2, 2), pa.int32()),
+    "float": (st.sampled_from([-1.5, 0.0, 2.5]), pa.float64()),
+    "bool": (st.booleans(), pa.bool_()),
+}
+
+
+def judged(keeping: Keeping, columns: pa.Table, seconds: list[float | None] | None = None) -> list[Fate]:
+    fates = [Fate(row) for row in range(columns.num_rows)]
+    for fate, value in zip(fates, seconds or [None] * len(fates), strict=True):
+        fate.seconds = value
+    keeping(fates, columns)
+    return fates
+
+
+@given(st.data(), st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(OPERATORS)))
+def test_every_operator_does_what_python_does_and_null_never_meets_it(data, kind, compare):
+    values, type_ = KINDS[kind]
+    rows = data.draw(st.lists(st.none() | values, max_size=8))
+    value = tuple(data.draw(st.lists(values, min_size=1, max_size=3))) if "in" in compare else data.draw(values)
+    column = pa.chunked_array([pa.array(part, type_) for part in (rows[:3], rows[3:])])
+    expected = [row is not None and OPERATORS[compare](row, value) for row in rows]
+    assert meets(column, compare, value).tolist() == expected
+
+
+@pytest.mark.parametrize("compare", sorted(OPERATORS))
+def test_a_column_of_nothing_but_null_meets_nothing(compare):
+    column = pa.chunked_array([pa.nulls(2)])
+    assert meets(column, compare, ("en",) if "in" in compare else "en").tolist() == [False, False]
+
+
+def test_all_conditions_must_hold_and_the_row_says_why_it_was_left_out():
+    columns = pa.table({"language": ["en", "en", "de", None], "level": [1, 5, 5, 5]})
+    fates = judged(Keeping(where=[("language", "==", "en"), ("level", ">", 2)]), columns)
+    assert [fate.status for fate in fates] == ["skipped", "ok", "skipped", "skipped"]
+    assert fates[0].error_type == "filtered"
+    assert fates[0].error_message == "does not meet where=[('language', '==', 'en'), ('level', '>', 2)]"
+
+
+@given(st.lists(st.floats(0, 10), max_size=6), st.none() | st.floats(0, 10), st.none() | st.floats(0, 10))
+def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, low, high):
+    fates = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
+    expected = [(low is None or low <= s) and (high is None or s <= high) for s in seconds]
+    assert [fate.status == "ok" for fate in fates] == expected
+
+
+def test_a_row_that_failed_or_was_not_decoded_is_not_judged_again():
+    fates = [Fate(0), Fate(1)]
+    fates[0].fail("no_audio", "null")
+    Keeping(where=None, min_seconds=1)(fates, pa.table({"a": [1, 2]}))
+    assert [fate.error_type for fate in fates] == ["no_audio", None]
+
+
+def test_a_function_is_given_the_columns_and_says_which_rows_to_keep():
+    fates = judged(Keeping(where=odd_rows), pa.table({"a": [1, 2, 3]}))
+    assert [fate.status for fate in fates] == ["skipped", "ok", "skipped"]
+    assert fates[0].error_message == "does not meet where=tests.user_specs:odd_rows"
+
+
+@pytest.mark.parametrize("kind", [pa.array, list, tuple, lambda rows: pa.chunked_array([rows])])
+def test_a_function_may_return_any_sequence_and_null_keeps_nothing(kind):
+    fates = judged(Keeping(where=lambda table: kind([True, None])), pa.table({"a": [1, 2]}))
+    assert [fate.status for fate in fates] == ["ok", "skipped"]
+
+
+def test_a_function_that_returns_too_few_values_is_named():
+    with pytest.raises(ValueError, match="tests.user_specs:too_few returned 1 values for 3 rows"):
+        judged(Keeping(where=too_few), pa.table({"a": [1, 2, 3]}))
+
+
+@pytest.mark.parametrize(("compare", "value"), [("==", 3), ("<", 3), ("in", (b"\xff", 3))])
+def test_a_value_that_does_not_fit_the_column_is_an_arrow_error(compare, value):
+    with pytest.raises(pa.ArrowException):
+        meets(pa.chunked_array([pa.array(["a"])]), compare, value)

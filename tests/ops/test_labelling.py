@@ -1,0 +1,251 @@
+"""Labelling: the same label whatever the batch and the block, and a fault costs one row."""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import raysp
+from raysp.audio import decode
+from raysp.errors import CheckpointError
+from raysp.models.loading import LoadedCheckpoint
+from raysp.ops.decoding import with_waves
+from raysp.ops.labelling import Forward, Labelling, as_float, pad
+from raysp.ops.rows import Fate, fates_table
+from tests.corpora import CHECKPOINT, DEMO
+
+NUM_ROWS = 40
+
+
+def block_of(waves: Sequence[np.ndarray | None], rows: Sequence[int] | None = None) -> pa.Table:
+    fates = [Fate(row) for row in (range(len(waves)) if rows is None else rows)]
+    for fate, wave in zip(fates, waves, strict=True):
+        if wave is None:
+            fate.fail("no_audio", "null")
+        else:
+            fate.seconds = len(wave) / 16_000
+    return with_waves(fates_table(fates), waves)
+
+
+def labelling(batch_seconds: float = 60, checkpoint: Path = CHECKPOINT, extra: object = None, **options) -> Labelling:
+    def outputs(loaded: LoadedCheckpoint) -> list[object]:
+        return [raysp.Transcript().op(loaded), *([extra] if extra else [])]
+
+    return Labelling(str(checkpoint), outputs, batch_seconds=batch_seconds, **options)
+
+
+def labels(op: Labelling, block: pa.Table) -> dict[int, dict[str, object]]:
+    table, _ = op(block)
+    return {row["row"]: row for row in table.to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def waves() -> list[np.ndarray]:
+    file = next(iter(sorted((DEMO / "audio").glob("*.parquet"))))
+    recordings = pq.ParquetFile(file).read_row_group(0, ["audio"]).column("audio").to_pylist()[:NUM_ROWS]
+    return [decode(one["bytes"], sample_rate=16_000) for one in recordings]
+
+
+@pytest.fixture(scope="module")
+def op() -> Labelling:
+    return labelling()
+
+
+@pytest.fixture(scope="module")
+def alone(waves, op) -> dict[int, tuple[str, float]]:
+    """Text and score of every row when the model runs on it alone."""
+    found = [labels(op, block_of([wave]))[0] for wave in waves]
+    return {row: (one["pred_text"], one["pred_score"]) for row, one in enumerate(found)}
+
+
+def assert_same(found: dict[int, dict[str, object]], alone: dict[int, tuple[str, float]]) -> None:
+    assert found
+    for row, label in found.items():
+        text, score = alone[row]
+        assert label["status"] == "ok"
+        assert label["pred_text"] == text
+        assert label["pred_score"] == pytest.approx(score, abs=5e-4)
+
+
+class TestTheSameLabel:
+    def test_the_texts_are_those_that_were_spoken(self, alone):
+        file = next(iter(sorted((DEMO / "audio").glob("*.parquet"))))
+        texts = pq.ParquetFile(file).read_row_group(0, ["text"]).column("text").to_pylist()[:NUM_ROWS]
+        assert sum(text.casefold() == alone[row][0].casefold() for row, text in enumerate(texts)) >= 0.8 * NUM_ROWS
+
+    @pytest.mark.parametrize("batch_seconds", [0.001, 5, 60, 600])
+    def test_whatever_the_budget_of_a_batch(self, waves, op, alone, batch_seconds, monkeypatch):
+        monkeypatch.setattr(op, "max_samples", round(batch_seconds * op.sample_rate))
+        assert_same(labels(op, block_of(waves)), alone)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_whatever_the_block_and_the_order_in_it(self, waves, op, alone, seed):
+        order = np.random.default_rng(seed).permutation(len(waves))
+        cut = seed * 7 + 3
+        for rows in (order[:cut], order[cut:]):
+            assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
+
+    def test_whether_the_samples_are_int16_or_float32(self, waves, op):
+        ints = [np.round(wave * 32768).clip(-32768, 32767).astype(np.int16) for wave in waves[:8]]
+        floats = [wave / np.float32(32768) for wave in ints]
+        expected, _ = op(block_of(ints))
+        assert set(expected.column("status").to_pylist()) == {"ok"}
+        for given in (floats, [*floats[:3], *ints[3:]]):
+            assert op(block_of(given))[0].equals(expected)
+
+    def test_beside_rows_that_failed_were_too_short_or_are_not_finite(self, waves, op, alone):
+        mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32), np.zeros(50_000, np.float32)]
+        found = labels(op, block_of([*waves[:6], *mates]))
+        assert_same({row: found[row] for row in range(6)}, alone)
+
+    def test_again_bit_for_bit(self, waves, op):
+        first, second = (op(block_of(waves[:10]))[0] for _ in range(2))
+        assert first.equals(second)
+
+
+class TestRows:
+    def test_rows_keep_their_order_and_the_columns_follow(self, waves, op):
+        table, _ = op(block_of(waves[:3], [7, 2, 5]))
+        assert table.column("row").to_pylist() == [7, 2, 5]
+        assert table.column_names == [
+            "row",
+            "seconds",
+            "status",
+            "error_type",
+            "error_message",
+            "pred_text",
+            "pred_score",
+        ]
+        assert table.schema.field("pred_score").type == pa.float32()
+
+    @pytest.mark.parametrize("num_samples", [0, 1, 399])
+    def test_a_recording_below_the_receptive_field_is_skipped_with_an_empty_text(self, op, waves, num_samples):
+        assert op.loaded.model.min_samples == 400
+        found = labels(op, block_of([np.zeros(num_samples, np.int16), waves[0]]))
+        assert (found[0]["status"], found[0]["error_type"]) == ("skipped", "too_short")
+        assert found[0]["error_message"] == f"{num_samples} samples; the model needs 400"
+        assert (found[0]["pred_text"], found[0]["pred_score"]) == ("", None)
+        assert found[1]["status"] == "ok"
+
+    def test_the_shortest_recording_that_holds_a_frame_is_labelled(self, op):
+        assert labels(op, block_of([np.zeros(400, np.int16)]))[0]["status"] == "ok"
+
+    def test_a_row_that_failed_before_keeps_its_reason_and_has_no_label(self, op):
+        found = labels(op, block_of([None]))[0]
+        assert (found["status"], found["error_type"], found["error_message"]) == ("error", "no_audio", "null")
+        assert found["pred_text"] is found["pred_score"] is None
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_recording_whose_output_is_not_finite_fails_alone(self, op, waves, alone, bad):
+        wave = np.zeros(8_000, np.float32)
+        wave[100] = bad
+        found = labels(op, block_of([waves[0], wave, waves[2]]))
+        assert (found[1]["status"], found[1]["error_type"]) == ("error", "model_output")
+        assert found[1]["pred_text"] is None
+        assert_same({row: found[row] for row in (0, 2)}, alone)
+
+    def test_a_weight_that_is_not_a_number_makes_every_row_fail(self, tmp_path, waves):
+        checkpoint = tmp_path / "checkpoint"
+        shutil.copytree(CHECKPOINT, checkpoint)
+        weights = load_file(checkpoint / "model.safetensors")
+        weights["lm_head.bias"][0] = math.nan
+        save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+        found = labels(labelling(checkpoint=checkpoint), block_of([waves[0], waves[1], np.zeros(3, np.int16)]))
+        assert [row["error_type"] for row in found.values()] == ["model_output", "model_output", "too_short"]
+
+    def test_a_block_without_rows_gives_the_columns(self, op):
+        table, figures = op(block_of([]))
+        assert (table.num_rows, "pred_text" in table.column_names) == (0, True)
+        assert (figures.windows, figures.audio_seconds, figures.padded_seconds) == (0, 0, 0)
+
+    def test_figures_count_what_the_model_saw(self, op, waves, monkeypatch):
+        monkeypatch.setattr(op, "max_samples", 10**9)
+        _, figures = op(block_of([*waves[:5], None, np.zeros(3, np.int16)]))
+        lengths = [len(wave) for wave in waves[:5]]
+        assert figures.windows == 5
+        assert figures.audio_seconds == pytest.approx(sum(lengths) / 16_000)
+        assert figures.padded_seconds == pytest.approx(5 * max(lengths) / 16_000)
+        assert figures.busy_seconds > 0
+
+    def test_a_checkpoint_that_is_not_there_is_refused(self, tmp_path):
+        with pytest.raises(CheckpointError, match="nowhere"):
+            labelling(checkpoint=tmp_path / "nowhere")
+
+
+class Fussy:
+    """An output that cannot stand recordings of one length."""
+
+    def __init__(self, error: Exception) -> None:
+        self.schema = pa.schema([("frames", pa.int64())])
+        self.error = error
+        self.calls: list[int] = []
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        frames = forward.num_frames_B.tolist()
+        self.calls.append(len(frames))
+        if 49 in frames:
+            raise self.error
+        return [frames]
+
+    def empty(self) -> tuple[object, ...]:
+        return (0,)
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("error", "error_type"),
+        [
+            (RuntimeError("shape mismatch"), "step_failed"),
+            (ValueError("odd"), "step_failed"),
+            (KeyError("x"), "step_failed"),
+            (MemoryError("no room"), "out_of_memory"),
+            (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+            (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        ],
+    )
+    def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(self, waves, alone, error, error_type, caplog):
+        fussy = Fussy(error)
+        op = labelling(600, extra=fussy)
+        given = [wave for wave in waves[:12] if op.loaded.model.num_frames(torch.tensor([len(wave)])).item() != 49][:7]
+        rows = [next(i for i, wave in enumerate(waves) if wave is one) for one in given]
+        found = labels(op, block_of([*given, np.zeros(16_000, np.int16)], [*rows, 99]))
+        failed = found.pop(99)
+        assert (failed["status"], failed["error_type"]) == ("error", error_type)
+        assert failed["error_message"].startswith(f"the model failed: {type(error).__name__}: ")
+        assert failed["pred_text"] is failed["frames"] is None
+        assert_same(found, alone)
+        assert len(found) == 7
+        assert fussy.calls[0] == 8
+        assert len(fussy.calls) == 7  # 8, then 4 + 4, 2 + 2, 1 + 1
+        assert "a batch of 8 windows failed and is halved" in caplog.text
+
+    def test_what_stops_a_run_is_not_taken_for_a_row_at_fault(self, waves):
+        fussy = Fussy(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            labelling(extra=fussy)(block_of([np.zeros(16_000, np.int16)]))
+
+
+def test_waves_side_by_side_are_padded_with_zeros_and_keep_their_type():
+    padded, num_samples = pad([np.array([1, 2, 3], np.int16), np.array([4], np.int16)])
+    assert padded.tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert padded.dtype == torch.int16
+    assert num_samples.tolist() == [3, 1]
+
+
+def test_int16_becomes_the_floats_that_a_decoder_gives():
+    ints = np.array([-32768, -1, 0, 1, 32767], np.int16)
+    assert as_float(torch.from_numpy(ints)).tolist() == (ints / np.float32(32768)).tolist()
+    floats = torch.tensor([0.5])
+    assert as_float(floats) is floats
+
+
+def test_the_bundled_checkpoint_is_the_one_that_these_numbers_are_of():
+    assert json.loads((CHECKPOINT / "config.json").read_text())["architectures"] == ["UniSpeechForCTC"]

@@ -1,0 +1,56 @@
+"""Fates: what became of a row, through a table and back, in words that a terminal and a file can hold."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.ops.rows import MAX_MESSAGE, OK, ROW_SCHEMA, Fate, fates_of, fates_table, plain
+
+messages = st.text(max_size=60) | st.text(alphabet="\x1b[\n\t\x9b\ud800a", max_size=20)
+fates = st.lists(
+    st.tuples(
+        st.integers(0, 2**40),
+        st.none() | st.floats(0, 1e6),
+        st.sampled_from([(OK, None), ("skip", "too_short"), ("fail", "corrupt_audio")]),
+        messages,
+    ),
+    max_size=8,
+)
+
+
+@given(fates)
+def test_fates_are_the_same_after_a_trip_through_a_table(drawn):
+    made = []
+    for row, seconds, (kind, reason), message in drawn:
+        fate = Fate(row)
+        fate.seconds = seconds
+        if reason:
+            getattr(fate, kind)(reason, message)
+        made.append(fate)
+    table = fates_table(made)
+    assert table.schema == ROW_SCHEMA
+    names = Fate.__slots__
+    assert [[getattr(f, n) for n in names] for f in fates_of(table)] == [[getattr(f, n) for n in names] for f in made]
+
+
+@given(messages | st.text(min_size=600, max_size=700))
+def test_a_message_becomes_one_bounded_line_without_controls(message):
+    found = plain(message)
+    assert len(found) <= MAX_MESSAGE
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in found)
+    assert found.encode("utf-8").decode() == found
+
+
+def test_the_text_of_a_message_is_kept():
+    assert plain("a\nb\x1b[31m größer") == "a b [31m größer"
+    assert plain("x" * 501) == "x" * 499 + "…"
+
+
+def test_error_type_and_message_are_null_exactly_when_a_row_is_ok():
+    ok, skipped, failed = Fate(0), Fate(1), Fate(2)
+    skipped.skip("too_long", "m")
+    failed.fail("no_audio", "m")
+    assert [(f.status, f.error_type, f.error_message) for f in (ok, skipped, failed)] == [
+        ("ok", None, None),
+        ("skipped", "too_long", "m"),
+        ("error", "no_audio", "m"),
+    ]

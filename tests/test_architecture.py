@@ -1,0 +1,245 @@
+"""The arrows between packages: who may import whom, read from the source, imports inside functions included."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "raysp"
+
+# What each part may import of raysp, beside itself: everything below it in the drawing of design.md, section 3.
+# `errors <- specs, audio, text, io <- models <- ops <- steps <- pipeline <- planning <- sink, reading <- engine <- cli`
+_GROUND = {"errors"}
+_LEAVES = {"specs", "audio", "text", "io"}
+_MODELS = _GROUND | {"text", "io", "audio"}
+_OPS = _GROUND | _LEAVES | {"models"}
+_PLANNING = _OPS | {"ops", "steps", "pipeline"}
+_SINK = _PLANNING | {"planning"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "specs": _GROUND,
+    "audio": _GROUND,
+    "text": _GROUND,
+    "io": _GROUND,
+    "models": _MODELS,
+    "training": _GROUND | {"models", "text", "audio"},
+    "ops": _OPS,
+    "steps": _GROUND | {"specs"},
+    "pipeline": _GROUND | {"specs", "steps"},
+    "planning": _PLANNING,
+    "sink": _SINK,
+    "reading": _SINK | {"sink"},
+    "engine": _SINK | {"sink", "reading", "training"},
+    "cli": _SINK | {"sink", "reading", "engine"},
+}
+# Only inside functions, where they cost nothing until they are used.
+ALLOWED_LAZILY: dict[str, set[str]] = {
+    "steps": {"ops", "models"},
+    "specs": {"raysp"},
+    "cli": {"raysp"},
+    "engine": {"raysp"},
+}
+
+NO_ARCHITECTURE = {"__init__", "loading", "processors", "tokenization", "weights"}
+MODELS_MAY_USE = {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers"}
+
+
+class Import(NamedTuple):
+    """One import statement's target."""
+
+    module: str
+    """Absolute; of `from a import b`, `a.b`."""
+    line: int
+    lazy: bool
+    """Inside a function."""
+    typing: bool
+    """Under `if TYPE_CHECKING`: never run."""
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    yield from _walk(ast.parse(path.read_text()), lazy=False, typing=False)
+
+
+def _walk(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, lazy, typing) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: a relative import"
+            yield from (Import(f"{child.module}.{alias.name}", child.lineno, lazy, typing) for alias in child.names)
+        elif isinstance(child, ast.Call) and ast.unparse(child.func) in ("import_module", "importlib.import_module"):
+            argument = child.args[0]
+            if isinstance(argument, ast.Constant):
+                yield Import(str(argument.value), child.lineno, True, typing)
+            elif isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
+                yield Import(f"{argument.values[0].value}*", child.lineno, True, typing)
+        inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        checked = typing or (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"))
+        yield from _walk(child, lazy=inside, typing=checked)
+
+
+def sources(package: Path) -> list[Path]:
+    return sorted(package.rglob("*.py"))
+
+
+def part_of(path: Path, package: Path) -> str:
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+def target_of(module: str) -> str:
+    """Name the part of raysp that a module of raysp belongs to; `raysp` itself for its lazy public names."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 and names[1] in {*ALLOWED, "__main__"} else "raysp"
+
+
+def wrong_arrows(package: Path) -> list[str]:
+    wrong = []
+    for path in sources(package):
+        part = part_of(path, package)
+        if part == "__init__":
+            continue
+        if part not in ALLOWED:
+            wrong.append(f"{path.relative_to(package)}: a part that the drawing does not know")
+            continue
+        for found in imports_of(path):
+            if found.module.partition(".")[0] != "raysp":
+                continue
+            target = target_of(found.module)
+            allowed = ALLOWED[part] | (ALLOWED_LAZILY.get(part, set()) if found.lazy or found.typing else set())
+            if target != part and target not in allowed:
+                wrong.append(f"{path.relative_to(package)}:{found.line}: {part} imports {found.module}")
+    return wrong
+
+
+def foreign_imports(package: Path, name: str, allowed: set[str]) -> list[str]:
+    """Find imports of the package `name` outside the parts that may have it."""
+    return [
+        f"{path.relative_to(package)}:{found.line}: {found.module}"
+        for path in sources(package)
+        if part_of(path, package) not in allowed
+        for found in imports_of(path)
+        if found.module.partition(".")[0] == name
+    ]
+
+
+def impure_architectures(package: Path) -> list[str]:
+    import sys
+
+    wrong = []
+    for path in sorted((package / "models").glob("*.py")):
+        for found in imports_of(path):
+            top = found.module.partition(".")[0]
+            if top == "raysp":
+                fine = target_of(found.module) in ("models", "errors") or path.stem in NO_ARCHITECTURE
+            elif path.stem in NO_ARCHITECTURE:
+                fine = top in MODELS_MAY_USE or top in sys.stdlib_module_names
+            else:
+                fine = top in ("torch", "numpy") or top in sys.stdlib_module_names
+            if not fine:
+                wrong.append(f"{path.name}:{found.line}: {found.module}")
+    return wrong
+
+
+def prints(package: Path) -> list[str]:
+    return [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in sources(package)
+        if part_of(path, package) != "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+    ]
+
+
+def test_every_import_follows_the_arrows():
+    assert wrong_arrows(PACKAGE) == []
+
+
+def test_only_the_engine_imports_ray():
+    assert foreign_imports(PACKAGE, "ray", {"engine"}) == []
+
+
+@pytest.mark.parametrize("name", ["transformers", "datasets", "torchaudio", "librosa"])
+def test_nothing_imports_what_raysp_does_without(name):
+    assert foreign_imports(PACKAGE, name, set()) == []
+
+
+def test_torch_stays_with_models_ops_and_what_drives_them():
+    assert foreign_imports(PACKAGE, "torch", {"models", "ops", "text", "training", "engine"}) == []
+
+
+def test_an_architecture_imports_torch_and_its_siblings_alone():
+    assert impure_architectures(PACKAGE) == []
+
+
+def test_only_the_command_line_prints():
+    assert prints(PACKAGE) == []
+
+
+def test_the_command_line_and_the_public_names_alone_reach_the_engine():
+    for path in sources(PACKAGE):
+        if part_of(path, PACKAGE) not in ("__init__", "cli", "engine"):
+            assert not [found for found in imports_of(path) if target_of(found.module) == "engine"], path
+
+
+def test_importing_the_package_runs_no_import_of_its_own_modules():
+    eager = [i for i in imports_of(PACKAGE / "__init__.py") if not i.lazy and not i.typing and "raysp" in i.module]
+    assert eager == []
+
+
+def test_the_drawing_has_no_circle():
+    for part, allowed in ALLOWED.items():
+        for below in allowed:
+            assert part not in ALLOWED[below], f"{part} and {below} may import each other"
+
+
+class TestTheChecker:
+    """What is planted is found: a check that cannot fail is none."""
+
+    @pytest.mark.parametrize(
+        ("file", "code", "check", "found"),
+        [
+            ("io/store.py", "import raysp.planning", wrong_arrows, "io/store.py:1: io imports raysp.planning"),
+            ("io/store.py", "from raysp import planning", wrong_arrows, "io imports raysp.planning"),
+            ("io/store.py", "import raysp", wrong_arrows, "io imports raysp"),
+            ("ops/x.py", "def f():\n    from raysp.sink.stage import stage", wrong_arrows, "ops/x.py:2: ops imports"),
+            ("steps.py", "from raysp.ops.rows import OK", wrong_arrows, "steps imports raysp.ops.rows.OK"),
+            ("sink/a.py", "from raysp.reading.status import status", wrong_arrows, "sink imports raysp.reading"),
+            (
+                "audio/a.py",
+                "import importlib\nimportlib.import_module('raysp.ops.rows')",
+                wrong_arrows,
+                "audio imports",
+            ),
+            ("ops/a.py", "import importlib\nimportlib.import_module(f'raysp.engine.{x}')", wrong_arrows, "ops imports"),
+            ("helpers/a.py", "", wrong_arrows, "a part that the drawing does not know"),
+            ("sink/a.py", "def f():\n    import ray.data", lambda p: foreign_imports(p, "ray", {"engine"}), "ray.data"),
+            ("models/a.py", "import pyarrow", impure_architectures, "a.py:1: pyarrow"),
+            ("models/a.py", "from raysp.text.ctc import greedy", impure_architectures, "a.py:1: raysp.text"),
+            ("models/loading.py", "import transformers", impure_architectures, "transformers"),
+            ("ops/a.py", "print('x')", prints, "ops/a.py:1"),
+        ],
+    )
+    def test_a_planted_fault_is_found(self, tmp_path, file, code, check, found):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+        assert [line for line in check(tmp_path) if found in line]
+
+    @pytest.mark.parametrize(
+        ("file", "code"),
+        [
+            ("steps.py", "def f():\n    from raysp.ops.rows import OK"),
+            ("steps.py", "if TYPE_CHECKING:\n    from raysp.ops.rows import OK"),
+            ("specs.py", "def f():\n    import raysp"),
+            ("cli.py", "def f():\n    import raysp\n    print(1)"),
+            ("sink/a.py", "from raysp.planning import Plan\nfrom raysp.sink import layout"),
+            ("models/a.py", "import math\nimport torch\nfrom raysp.models.outputs import X"),
+        ],
+    )
+    def test_what_is_allowed_passes(self, tmp_path, file, code):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+        assert [*wrong_arrows(tmp_path), *impure_architectures(tmp_path), *prints(tmp_path)] == []

@@ -1,0 +1,384 @@
+"""The command line in this process: what it prints where, and one clear line with exit code 2 for bad usage."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp import RunError, SpecError
+from raysp.cli import _print_failures, _print_rows, main, progress_line
+from raysp.engine.progress import Progress
+from raysp.sink import stage
+from raysp.sink.commit import commit
+from raysp.sink.opening import begin_run
+from raysp.sink.run_record import RunEntry
+from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
+from tests.sink.sinks import RESULT_SCHEMA
+
+RECIPE = """
+import raysp
+pipeline = raysp.Pipeline(
+    source=raysp.Shards({source!r}),
+    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+SECRET = "hunter2/Zq"
+
+
+class Ran:
+    """What a command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines on stderr besides the one that says what is being looked at."""
+        return [line for line in self.err.splitlines() if not line.startswith("raysp: looking at ")]
+
+
+@pytest.fixture
+def raysp_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("RAYSP_DEBUG", raising=False)
+
+    def command(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return Ran(int(stop.value.code or 0), said.out, said.err)
+
+    return command
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    return write_recipe(tmp_path)
+
+
+def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:
+    values = {"source": f"{folder}/in/*.parquet", "sink": f"{folder}/out", "checkpoint": str(CHECKPOINT), **changes}
+    path = folder / "recipe_for_the_cli.py"
+    path.write_text(text.format(**values))
+    return path
+
+
+class TestPlan:
+    def test_it_says_what_a_run_would_do_and_writes_nothing(self, raysp_command, recipe, tmp_path):
+        ran = raysp_command("plan", recipe)
+        assert ran.code == 0
+        assert ran.complaints == []
+        lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
+        assert lines["source"] == f"{tmp_path}/in/*.parquet: 1 shards, 3 rows"
+        assert lines["checkpoint"].startswith(f"{CHECKPOINT}: UniSpeechForCTC, ")
+        assert lines["to"] == "do        3 rows in 1 pieces of 1 shards"
+        assert len(lines["fingerprint"]) == 16
+        assert not (tmp_path / "out").exists()
+
+    def test_as_json_it_prints_one_object_and_nothing_else(self, raysp_command, recipe, tmp_path):
+        ran = raysp_command("plan", recipe, "--json", "--set", f"sink.url={tmp_path}/other")
+        found = json.loads(ran.out)
+        assert (ran.code, ran.err, ran.out.count("\n")) == (0, "", 1)
+        assert (found["rows"], found["rows_todo"], found["shards"], found["shards_committed"]) == (3, 3, 1, 0)
+        assert found["sink"] == f"{tmp_path}/other"
+        assert found["settings"]["checkpoint"]["architecture"] == "UniSpeechForCTC"
+        assert found["fingerprint"]
+
+    def test_a_shard_that_cannot_be_read_is_named_with_its_reason(self, raysp_command, recipe, tmp_path):
+        (tmp_path / "in" / "b.parquet").write_text("nothing")
+        ran = raysp_command("plan", recipe)
+        assert ran.code == 0
+        assert len(ran.complaints) == 1
+        assert ran.complaints[0].startswith("raysp: not committed: b.parquet: ")
+        assert "found 7 bytes; expected a Parquet file" in ran.complaints[0]
+
+    def test_settings_are_applied(self, raysp_command, recipe):
+        ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
+        assert "1 to 4 actor(s) of 1 CPU(s) and 0 GPU(s), float32 on cpu, 7 padded seconds a pass" in ran.out
+
+
+class TestInspect:
+    def test_it_tells_what_a_checkpoint_can_give(self, raysp_command):
+        ran = raysp_command("inspect", CHECKPOINT)
+        assert (ran.code, ran.err) == (0, "")
+        facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])
+        assert facts["architecture"].strip() == "UniSpeechForCTC"
+        assert "Transcript" in facts["outputs"]
+        assert "MB of weights in float32" in facts["memory"]
+
+    def test_as_json_it_prints_one_object(self, raysp_command):
+        ran = raysp_command("inspect", CHECKPOINT, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert json.loads(ran.out)["sample_rate"] == 16_000
+
+
+class TestStatus:
+    @pytest.fixture
+    def sink(self, recipe, tmp_path) -> Path:
+        from raysp.pipeline import load_pipeline
+
+        write_shard(tmp_path / "in" / "b.parquet", 2)
+        plan = raysp.plan(load_pipeline(str(recipe)))
+        store = begin_run(plan, RunEntry.now())
+        shard = plan.corpus.shards[0]
+        outputs = pa.schema([("pred_text", pa.string()), ("pred_score", pa.float32())])
+        rows = [{"row": row, "seconds": 0.1, "status": "ok", "pred_text": "x"} for row in range(3)]
+        block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, 0, 1)
+        stage.stage(store, block, pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *outputs])))
+        ids = pa.table({"id": ["a", "b", "c"]})
+        commit(
+            store,
+            shard,
+            fingerprint=plan.fingerprint,
+            source_columns=lambda piece: ids,
+            output_schema=outputs,
+            rows="all",
+        )
+        return tmp_path / "out"
+
+    def test_it_tells_how_far_a_sink_is(self, raysp_command, sink):
+        ran = raysp_command("status", sink)
+        assert (ran.code, ran.err) == (0, "")
+        facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines()[1:] if len(line.split()) > 1)
+        assert (facts["shards"], facts["shards_committed"], facts["rows"], facts["ok"]) == ("2", "1", "5", "3")
+
+    def test_as_json_it_prints_one_object(self, raysp_command, sink):
+        ran = raysp_command("status", sink, "--json")
+        found = json.loads(ran.out)
+        assert (ran.code, ran.err) == (0, "")
+        assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
+
+    def test_a_plan_of_it_counts_what_is_committed(self, raysp_command, recipe, sink):
+        found = json.loads(raysp_command("plan", recipe, "--json").out)
+        assert (found["shards_committed"], found["rows_todo"]) == (1, 2)
+
+
+class TestRefusals:
+    def refused(self, ran: Ran, message: str) -> None:
+        assert ran.out == ""
+        assert len(ran.complaints) == 1, ran.err
+        assert ran.complaints[0].startswith("raysp: ")
+        assert message in ran.complaints[0]
+        assert "Traceback" not in ran.err
+        assert ran.code == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["plan", "missing.py"], "missing.py: no such file; expected a Python file that makes a raysp.Pipeline"),
+            (["plan"], "Missing argument 'PIPELINE'. Try `raysp --help`."),
+            (["plam"], "No such command 'plam'. Did you mean 'plan'? Try `raysp --help`."),
+            (["plan", "x.py", "--sett", "a=b"], "No such option: --sett"),
+            (["run", "x.py", "--rows", "0"], "Invalid value for '--rows': 0 is not in the range x>=1."),
+            (["run", "x.py", "--rows", "many"], "Invalid value for '--rows': 'many' is not a valid integer."),
+            (["inspect", "nowhere"], "nowhere"),
+            (["status", "nowhere"], "nowhere: no sink of raysp"),
+            (["status", "s3://bucket/x"], "'s3://bucket/x': this version of raysp reads and writes local paths only"),
+        ],
+    )
+    def test_a_command_that_cannot_be_understood(self, raysp_command, tmp_path, monkeypatch, arguments, message):
+        monkeypatch.chdir(tmp_path)
+        self.refused(raysp_command(*arguments), message)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ("source.url={tmp}/in/*.flac", "source.url: '{tmp}/in/*.flac': no file matches"),
+            ("source.url={tmp}/nowhere", "source.url: '{tmp}/nowhere': no such file or folder"),
+            (
+                "source.audio=sound",
+                "in/a.parquet: has no column 'sound', expected one; its columns are id, audio, text",
+            ),
+            ("source.id=key", "in/a.parquet: has no column 'key'"),
+            ("source.audio=text", "in/a.parquet: column 'text' is string; expected struct<bytes: binary"),
+            ("sink.ulr=x", "--set sink.ulr: Parquet has no field 'ulr' (did you mean 'url'?)"),
+            ("sink.url", "--set 'sink.url': expected PATH=VALUE, such as sink.url=out"),
+            ("steps.1.window_seconds=-1", "Label.window_seconds: found -1"),
+            ("steps.1.checkpoint={tmp}/nowhere", "checkpoint '{tmp}/nowhere': no such folder; expected a Hugging Face"),
+            ("steps.1.checkpoint={tmp}/in", "config.json"),
+            ("steps.1.device=cuda", "pool: 1 actor(s)"),
+            (
+                "sink.url={tmp}/in",
+                "sink.url: the label shard {tmp}/in/a.parquet would be one of the shards of source.url",
+            ),
+            ('sink.keep=["id"]', "two columns would be named 'id'"),
+            ("steps.1.outputs.0.name=a b", "'a b' cannot begin a column's name"),
+            ('sink.storage_options={{"secret": "' + SECRET + '"}}', "storage_options['secret'] holds a literal secret"),
+            (f"sink.url=s3://key:{SECRET}@bucket/x", "the url carries a password or a signature"),
+            ("sink.url=s3://bucket/x", "'s3://bucket/x': this version of raysp reads and writes local paths only"),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["plan", "run"])
+    def test_a_pipeline_that_cannot_run(self, raysp_command, recipe, tmp_path, monkeypatch, verb, setting, message):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        ran = raysp_command(verb, recipe, "--set", setting.format(tmp=tmp_path))
+        self.refused(ran, message.format(tmp=tmp_path))
+        assert SECRET not in ran.err
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [
+            ("file/out", "a file stands where a folder is needed"),
+            ("file", "a file stands where a folder is needed"),
+            ("/proc/labels", "/proc/labels: cannot write to it"),
+            ("/sys/labels", "/sys/labels: cannot write to it"),
+        ],
+    )
+    def test_a_sink_that_cannot_be_written_is_refused_before_ray_starts(
+        self, raysp_command, recipe, tmp_path, monkeypatch, place, message
+    ):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setattr("raysp.engine.running.connected", lambda *_: pytest.fail("Ray was started"))
+        ran = raysp_command("run", recipe, "--json", "--set", f"sink.url={tmp_path / place}")
+        self.refused(ran, message)
+
+    def test_a_checkpoint_of_another_architecture(self, raysp_command, recipe, tmp_path):
+        other = tmp_path / "other"
+        other.mkdir()
+        config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+        (other / "config.json").write_text(json.dumps(config))
+        for arguments in (("inspect", other), ("plan", recipe, "--set", f"steps.1.checkpoint={other}")):
+            self.refused(raysp_command(*arguments), "bert")
+
+    def test_a_clash_of_columns_in_the_file(self, raysp_command, tmp_path):
+        text = RECIPE.replace("[raysp.Transcript()]", "[raysp.Transcript(), raysp.Transcript()]")
+        path = write_recipe(tmp_path, text)
+        self.refused(
+            raysp_command("plan", path), "recipe_for_the_cli.py: Label: two columns would be named 'pred_text'"
+        )
+
+    def test_a_literal_secret_in_the_file(self, raysp_command, tmp_path):
+        text = RECIPE.replace("{sink!r}", '{sink!r}, storage_options=dict(client=dict(password="' + SECRET + '"))')
+        ran = raysp_command("plan", write_recipe(tmp_path, text))
+        self.refused(ran, "storage_options['client']['password'] holds a literal secret; put it into an environment")
+        assert SECRET not in ran.err
+
+    @pytest.mark.parametrize("body", ["x = = 1", "1 / 0", "import no_such_module_at_all", "x = 1"])
+    def test_a_file_that_does_not_run_or_makes_no_pipeline(self, raysp_command, tmp_path, body):
+        path = tmp_path / "broken_recipe.py"
+        path.write_text(body)
+        self.refused(raysp_command("plan", path), "broken_recipe.py")
+
+    def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
+        from raysp.pipeline import load_pipeline
+
+        begin_run(raysp.plan(load_pipeline(str(recipe))), RunEntry.now())
+        ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")
+        self.refused(ran, "its labels were made by a pipeline that differs in steps.1.exact: True -> False")
+
+    def test_an_error_as_json_leaves_stdout_empty(self, raysp_command, recipe):
+        self.refused(raysp_command("plan", recipe, "--json", "--set", "source.id=key"), "has no column 'key'")
+
+
+class TestErrors:
+    def test_a_traceback_is_shown_with_debug_alone(self, raysp_command, tmp_path):
+        assert "Traceback" not in raysp_command("plan", tmp_path / "missing.py").err
+        with pytest.raises(SpecError, match="no such file"):
+            main(["plan", str(tmp_path / "missing.py"), "--debug"])
+
+    def test_debug_shows_it_in_a_real_process_too(self, tmp_path):
+        command = [sys.executable, "-m", "raysp.cli", "plan", str(tmp_path / "missing.py")]
+        plain, debug = (
+            subprocess.run([*command, *more], capture_output=True, text=True, check=False) for more in ([], ["--debug"])
+        )
+        assert (plain.returncode, len(plain.stderr.splitlines()), plain.stdout) == (2, 1, "")
+        assert "Traceback (most recent call last)" in debug.stderr
+        assert debug.returncode != 0
+
+    def test_what_nobody_foresaw_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
+        monkeypatch.setattr("raysp.pipeline.load_pipeline", lambda target: 1 / 0)
+        ran = raysp_command("plan", recipe)
+        assert ran.code == 1
+        assert ran.err == "raysp: ZeroDivisionError: division by zero (a bug of raysp? --debug shows where)\n"
+
+    def test_what_fails_while_it_runs_is_exit_code_1(self, raysp_command, recipe, monkeypatch):
+        def fail(*_: object, **__: object) -> None:
+            raise RunError("201 of 300 rows failed")
+
+        monkeypatch.setattr("raysp.engine.running.run", fail)
+        ran = raysp_command("run", recipe)
+        assert (ran.code, ran.complaints) == (1, ["raysp: 201 of 300 rows failed"])
+
+    @pytest.mark.parametrize("where", ["load", "run"])
+    def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(self, raysp_command, recipe, monkeypatch, where):
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
+        monkeypatch.setattr(
+            "raysp.pipeline.load_pipeline" if where == "load" else "raysp.engine.running.run", interrupt
+        )
+        ran = raysp_command("run", recipe)
+        assert ran.code == 130
+        assert len(ran.complaints) == 1
+        if where == "run":
+            assert ran.complaints[0].endswith(f"To go on: raysp run {recipe}")
+
+    def test_without_arguments_the_help_is_shown(self, raysp_command):
+        ran = raysp_command()
+        assert "Usage: raysp" in ran.out + ran.err
+        assert ran.code == 2
+
+    def test_help_is_no_error(self, raysp_command):
+        for arguments in (["--help"], ["plan", "--help"]):
+            ran = raysp_command(*arguments)
+            assert (ran.code, ran.err) == (0, "")
+            assert "Usage: raysp" in ran.out
+
+
+class TestTerminal:
+    HOSTILE = "\x1b]0;owned\x07\x1b[31m\x9b2J[bold]\r\nz"
+
+    def test_escapes_in_the_name_of_a_shard_do_not_reach_the_terminal(self, raysp_command, recipe, tmp_path):
+        (tmp_path / "in" / "b\x1b[2J\x9b.parquet").write_text("nothing")
+        for arguments in (("plan", recipe), ("plan", recipe, "--json")):
+            ran = raysp_command(*arguments)
+            assert ran.code == 0
+            for bad in ("\x1b", "\x9b"):
+                assert bad not in ran.out + ran.err
+
+    def test_escapes_in_a_column_and_an_error_do_not_reach_the_terminal(self, raysp_command, recipe, tmp_path):
+        table = rows_table(1).append_column("evil\x1b[2J", pa.array(["x"]))
+        write_shard(tmp_path / "in" / "a.parquet", table=table)
+        ran = raysp_command("plan", recipe, "--set", "source.id=key")
+        assert ran.code == 2
+        assert "evil" in ran.err
+        assert "\x1b" not in ran.err
+
+    def test_ids_and_texts_are_shown_as_they_are_but_harmless(self, capsys):
+        columns = {"id": [self.HOSTILE], "row": [0], "status": ["ok"], "pred_text": ["größer [red]ok"]}
+        _print_rows(pa.table({**columns, "error_type": pa.nulls(1), "error_message": pa.nulls(1)}), "t\x1b[2J")
+        _print_failures({self.HOSTILE: self.HOSTILE})
+        said = capsys.readouterr()
+        for bad in ("\x1b", "\x9b", "\x07", "\r"):
+            assert bad not in said.out + said.err
+        assert "größer [red]ok" in said.out
+        assert "[bold]" in said.out
+        assert "error_type" not in said.out
+        assert len(said.err.splitlines()) == 1
+
+    def test_a_progress_line_says_how_far_and_how_fast(self):
+        progress = Progress(rows_total=1000, shards_total=4, shards_committed=1, rows=250, audio_seconds=7200)
+        progress.real_samples, progress.padded_samples = 9, 10
+        progress.errors["no_audio"] = 3
+        line = progress_line(progress)
+        for part in ("250/1,000 rows (25%)", "2.00 h audio", "shards 1/4", "padding efficiency 90%", "3 errors", "ETA"):
+            assert part in line
+
+
+def test_the_demo_plans_from_any_folder(raysp_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = raysp_command("plan", DEMO.parent / "label_digits.py", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["rows"] == 300
+    assert os.listdir(tmp_path) in ([], ["cache"])

@@ -1,0 +1,447 @@
+"""Planning: how shards are listed and named, what is refused before any work, what is left to do."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysp
+from raysp import ChangedError, CheckpointError, PlanError
+from raysp.io.shards import cut_pieces
+from raysp.io.store import expand, open_store
+from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
+from raysp.sink import stage
+from raysp.sink.opening import begin_run, make_plan
+from raysp.sink.run_record import RunEntry
+from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
+from tests.sink.sinks import results
+
+
+def names(source: raysp.Shards) -> list[str]:
+    return [found.name for found in list_source(source)]
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    for name in ("a.parquet", "b.parquet", "x/a.parquet", "x/y/a.parquet"):
+        write_shard(tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("urls", "root", "expected"),
+        [
+            ("a.parquet", None, ["a.parquet"]),
+            ("x/a.parquet", None, ["a.parquet"]),
+            ("", None, ["a.parquet", "b.parquet", "x/a.parquet", "x/y/a.parquet"]),
+            ("*.parquet", None, ["a.parquet", "b.parquet"]),
+            ("*/a.parquet", None, ["x/a.parquet"]),
+            ("x/**/*.parquet", None, ["a.parquet", "y/a.parquet"]),
+            (["a.parquet", "b.parquet"], None, ["a.parquet", "b.parquet"]),
+            (["a.parquet", "x/y/a.parquet"], None, ["a.parquet", "x/y/a.parquet"]),
+            (["x/a.parquet", "x/y/*"], None, ["a.parquet", "y/a.parquet"]),
+            (["x", "x/a.parquet"], None, ["a.parquet", "y/a.parquet"]),
+            ("x/a.parquet", "", ["x/a.parquet"]),
+            ("x/a.parquet", "x/../", ["x/a.parquet"]),
+            ("*.parquet", "..", ["data/a.parquet", "data/b.parquet"]),
+        ],
+    )
+    def test_label_shards_are_named_relative_to_the_root(self, data, urls, root, expected):
+        urls = [str(data / url) for url in urls] if isinstance(urls, list) else str(data / urls)
+        assert names(raysp.Shards(urls, root=None if root is None else f"{data}/{root}")) == expected
+
+    def test_a_relative_url_and_a_file_url_give_the_same_names(self, data, monkeypatch):
+        monkeypatch.chdir(data.parent)
+        expected = names(raysp.Shards(str(data)))
+        assert names(raysp.Shards("data")) == names(raysp.Shards(f"file://{data}", root="data")) == expected
+
+    @given(st.sets(st.from_regex(r"[a-z]{1,3}(/[a-z]{1,3}){0,2}", fullmatch=True), min_size=1, max_size=6))
+    @settings(max_examples=25, deadline=None)
+    def test_every_shard_of_a_folder_has_one_label_shard_of_its_own(self, tmp_path_factory, found):
+        folder = tmp_path_factory.mktemp("corpus")
+        for name in found:
+            (folder / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.parquet").write_text("")
+        listed = list_source(raysp.Shards(str(folder)))
+        assert {(one.name, one.url) for one in listed} == {
+            (f"{name}.parquet", f"{folder}/{name}.parquet") for name in found
+        }
+
+    def test_two_label_shards_that_would_meet_are_refused_with_both_shards(self, data):
+        (data / "a.arrow").write_text("")
+        with pytest.raises(PlanError, match=r"a.arrow and .*a.parquet would both become a.parquet; set source.root or"):
+            names(raysp.Shards(f"{data}/a.*"))
+
+    @pytest.mark.parametrize("name", ["_a.parquet", ".a.parquet"])
+    @pytest.mark.parametrize("pattern", ["", "/*.parquet", "/**", "/{name}"])
+    def test_a_shard_that_readers_would_pass_over_is_refused_and_not_skipped(self, data, name, pattern):
+        write_shard(data / name)
+        with pytest.raises(PlanError, match=f"readers pass over names that begin with '[_.]'; rename '{name}'"):
+            names(raysp.Shards(str(data) + pattern.format(name=name)))
+
+    def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
+        expected = names(raysp.Shards(str(data)))
+        write_shard(data / "_temporary" / "a.parquet")
+        write_shard(data / ".raysp" / "stage" / "a.parquet")
+        (data / "_SUCCESS").write_text("")
+        assert names(raysp.Shards(str(data))) == names(raysp.Shards(f"{data}/**")) == expected
+
+    def test_a_shard_outside_the_root_is_refused(self, data):
+        with pytest.raises(PlanError, match=r"source.root: .*/data/a.parquet is not below .*/data/x$"):
+            names(raysp.Shards(f"{data}/a.parquet", root=f"{data}/x"))
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("*.flac", r"source.url: '.*\*.flac': no file matches"),
+            ("missing.parquet", "source.url: .*no such file or folder; check the path"),
+            ("missing/*.parquet", "source.url: .*missing: cannot list it .*it is not there"),
+        ],
+    )
+    def test_nothing_there_is_refused(self, data, url, message):
+        with pytest.raises(PlanError, match=message):
+            names(raysp.Shards(f"{data}/{url}"))
+
+    def test_a_scheme_that_cannot_be_read_is_refused(self):
+        with pytest.raises(
+            PlanError, match="source.url: 's3://b/x': this version of raysp reads and writes local paths"
+        ):
+            names(raysp.Shards("s3://b/x"))
+
+
+class TestListedSink:
+    @staticmethod
+    def check(source: raysp.Shards, sink: object) -> None:
+        refuse_listed_sink(source, list_source(source), str(sink))
+
+    @pytest.mark.parametrize(
+        ("url", "sink"),
+        [
+            ("", ""),
+            ("", "labels"),
+            ("", "x/deep/labels"),
+            ("*.parquet", ""),
+            ("a.parquet", ""),
+            ("x/a.parquet", "x"),
+            ("**", "labels"),
+            ("**/*.parquet", "labels/deep"),
+            ("x/**/*.parquet", "x/labels"),
+            ("*/*.parquet", ""),
+            ("*/a.parquet", ""),
+            (["a.parquet", "x"], "x/labels"),
+        ],
+    )
+    def test_a_sink_whose_label_shards_would_be_shards_is_refused(self, data, url, sink):
+        url = [str(data / one) for one in url] if isinstance(url, list) else str(data / url)
+        with pytest.raises(PlanError, match="sink.url: the label shard .* would be one of the shards of source.url="):
+            self.check(raysp.Shards(url), data / sink)
+
+    @pytest.mark.parametrize(
+        ("url", "sink"),
+        [
+            ("*.parquet", "labels"),
+            ("*.parquet", "x"),
+            ("a.parquet", "labels"),
+            ("a.parquet", "x"),
+            ("x", "labels"),
+            ("x", ""),
+            ("x/**/*.parquet", "labels"),
+            ("", "_labels"),
+            ("**/*.parquet", ".labels"),
+            ("", "../data-labels"),
+            ("*.parquet", "../labels"),
+            ("*/*.parquet", "labels"),
+            ("*/*.parquet", "labels/deep"),
+            ("[ab].parquet", "labels"),
+        ],
+    )
+    def test_a_sink_whose_label_shards_would_not_be_shards_is_accepted(self, data, url, sink):
+        source = raysp.Shards(str(data / url))
+        before = {found.url for found in list_source(source)}
+        label_shards = {str((data / sink / name).resolve()) for name in names(source)}
+        self.check(source, data / sink)
+        assert not label_shards & before
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.sampled_from(
+            ["", "*.parquet", "**", "**/*.parquet", "*/*.parquet", "x/**", "[ax]*", "a.parquet", "x/?.parquet"]
+        ),
+        st.sampled_from(["", "labels", "x", "x/y", "x/labels", "_labels", "a", "y/x", "../other", ".raysp"]),
+    )
+    def test_it_is_refused_exactly_when_a_second_listing_would_find_a_label_shard(self, tmp_path_factory, url, sink):
+        folder = tmp_path_factory.mktemp("corpus") / "data"
+        for name in ("a.parquet", "x/b.parquet", "x/y/c.parquet"):
+            write_shard(folder / name, 1)
+        source = raysp.Shards(str(folder / url))
+        try:
+            self.check(source, folder / sink)
+        except PlanError:
+            refused = True
+        else:
+            refused = False
+        place = Path(os.path.normpath(folder / sink))
+        listed = {found.url for found in list_source(source)}
+        label_shards = {f"{place}/{name}" for name in names(source)}
+        replaced = bool(label_shards & listed)
+        for label_shard in label_shards:
+            write_shard(Path(label_shard), 1)
+        listing = expand(source.urls[0])
+        assert refused == (replaced or bool(label_shards & {listing.url(entry) for entry in listing.entries}))
+
+    def test_a_link_does_not_hide_that_a_sink_lies_in_the_source(self, data, tmp_path):
+        (tmp_path / "link").symlink_to(data)
+        for url, sink in [(data, tmp_path / "link" / "labels"), (tmp_path / "link", data / "labels")]:
+            with pytest.raises(PlanError, match="would be one of the shards"):
+                self.check(raysp.Shards(str(url)), sink)
+
+    def test_a_link_to_a_shard_does_not_hide_that_it_would_be_replaced(self, data, tmp_path):
+        (tmp_path / "links").mkdir()
+        (tmp_path / "links" / "a.parquet").symlink_to(data / "a.parquet")
+        with pytest.raises(PlanError, match="would be one of the shards"):
+            self.check(raysp.Shards(f"{tmp_path}/links/*.parquet"), data)
+
+    def test_it_is_part_of_every_plan(self, data):
+        with pytest.raises(PlanError, match="choose a folder outside the source"):
+            raysp.plan(a_pipeline(str(data), data / "labels"))
+
+
+class TestSettle:
+    def settled(self, *, cpus: float = 4, gpus: float = 0, **label: object):
+        return settle(a_pipeline(label=label), Resources(cpus, gpus))
+
+    def test_without_a_gpu_auto_means_float32_on_the_cpu(self):
+        found = self.settled()
+        assert (found.device, found.dtype, found.gpus_per_actor) == ("cpu", "float32", 0)
+        assert found.checkpoint.sample_rate == 16_000
+
+    def test_with_a_gpu_auto_means_bfloat16_on_one_gpu_an_actor(self):
+        found = self.settled(gpus=2)
+        assert (found.device, found.dtype, found.gpus_per_actor) == ("cuda", "bfloat16", 1)
+
+    def test_what_the_pipeline_says_is_kept(self):
+        found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
+        assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
+        assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25), cpus=8).gpus_per_actor == 0.25
+
+    @pytest.mark.parametrize(
+        ("have", "label", "message"),
+        [
+            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor\(s\) of 1 GPU\(s\), device='auto'; found 0 GPU\(s\). Lower"),
+            ({"gpus": 2}, {"pool": raysp.Pool(3)}, r"3 actor\(s\) of 1 GPU\(s\).*found 2 GPU"),
+            ({}, {"device": "cuda"}, r"device='cuda'; found 0 GPU"),
+            ({"cpus": 2}, {"pool": raysp.Pool(2)}, r"2 actor\(s\) of 1 CPU\(s\) leave none of 2 CPUs to decode with"),
+            ({"cpus": 4}, {"pool": raysp.Pool(cpus=4)}, r"1 actor\(s\) of 4 CPU\(s\) leave none of 4 CPUs"),
+        ],
+    )
+    def test_a_pool_that_does_not_fit_is_refused_with_what_there_is(self, have, label, message):
+        with pytest.raises(PlanError, match=message):
+            self.settled(**have, **label)
+
+    def test_a_checkpoint_that_is_not_there_is_refused(self):
+        pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])
+        with pytest.raises(
+            CheckpointError, match="checkpoint 'nowhere': no such folder; expected a Hugging Face model"
+        ):
+            settle(pipeline, Resources(4))
+
+    def test_an_output_that_the_model_cannot_give_is_refused(self):
+        from tests.user_specs import Pitch
+
+        with pytest.raises(CheckpointError, match="cannot give Pitch; it can give .*Transcript"):
+            self.settled(outputs=[Pitch()])
+
+    @pytest.mark.parametrize(("visible", "expected"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-abc", 1)])
+    def test_gpus_are_those_that_the_process_may_see(self, monkeypatch, visible, expected):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert count_gpus() == expected
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def _cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    @pytest.fixture
+    def pipeline(self, tmp_path) -> raysp.Pipeline:
+        write_shard(tmp_path / "in" / "a.parquet", 30)
+        write_shard(tmp_path / "in" / "b.parquet", 5)
+        return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+    @pytest.fixture
+    def small_pieces(self, monkeypatch):
+        monkeypatch.setattr("raysp.planning.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+
+    def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
+        before = files_below(tmp_path / "in")
+        plan = raysp.plan(pipeline)
+        assert (len(plan.corpus.shards), plan.num_rows, plan.rows_todo, plan.pieces_todo) == (2, 35, 35, 2)
+        assert plan.done == frozenset()
+        assert len(plan.corpus.fresh) == 2
+        assert files_below(tmp_path / "in") == before
+        assert not (tmp_path / "out").exists()
+
+    def test_a_second_plan_of_a_begun_sink_writes_nothing_either(self, tmp_path, pipeline):
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        before = files_below(tmp_path / "out")
+        assert before
+        assert raysp.plan(pipeline).corpus.fresh == ()
+        assert files_below(tmp_path / "out") == before
+
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda data: b"", "found 0 bytes; expected a Parquet file"),
+            (lambda data: data[:-20], "expected b'PAR1', the end of a Parquet file"),
+            (lambda data: data[:-8] + b"\xff\xff\xff\x00PAR1", "claims a footer of"),
+            (lambda data: b"not parquet at all", "ends in b' all'"),
+        ],
+    )
+    def test_a_shard_that_cannot_be_read_is_listed_and_the_others_are_planned(self, tmp_path, pipeline, damage, reason):
+        path = tmp_path / "in" / "b.parquet"
+        path.write_bytes(damage(path.read_bytes()))
+        plan = raysp.plan(pipeline)
+        assert list(plan.corpus.unreadable) == ["b.parquet"]
+        assert reason in plan.corpus.unreadable["b.parquet"]
+        assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
+
+    def test_a_shard_with_an_extension_type_of_ray_is_listed_as_unreadable(self, tmp_path, pipeline):
+        metadata = {"ARROW:extension:name": "ray.data.arrow_tensor", "ARROW:extension:metadata": "x"}
+        evil = pa.field("evil", pa.binary(), metadata=metadata)
+        table = rows_table(2).append_column(evil, pa.array([b"x", b"y"]))
+        write_shard(tmp_path / "in" / "b.parquet", table=table)
+        assert "would run code from the file" in raysp.plan(pipeline).corpus.unreadable["b.parquet"]
+
+    @pytest.mark.parametrize(
+        ("source", "fields", "message"),
+        [
+            ({"audio": "sound"}, {}, "a.parquet: has no column 'sound', expected one; its columns are id, audio, text"),
+            ({"id": "key"}, {}, "has no column 'key'"),
+            ({"text": "words"}, {}, "has no column 'words'"),
+            ({"audio": "text"}, {}, "a.parquet: column 'text' is string; expected struct<bytes: binary, path: string>"),
+            ({}, {"keep": [raysp.Keep(where=[("lang", "==", "en")])]}, "has no column 'lang'"),
+            (
+                {},
+                {"keep": [raysp.Keep(where=[("language", "==", 3)])]},
+                "a.parquet: Keep cannot ask 'language' == 3 of string: Function 'equal' has no kernel matching",
+            ),
+        ],
+    )
+    def test_a_wrong_column_is_refused_with_the_shard(self, tmp_path, pipeline, source, fields, message):
+        with pytest.raises(PlanError, match=message):
+            raysp.plan(a_pipeline(raysp.Shards(pipeline.source.url, **source), tmp_path / "out", **fields))
+
+    @pytest.mark.parametrize(
+        "ids",
+        [
+            pa.array([1, 2, 3]),
+            pa.array(["a", None, "b"]).dictionary_encode(),
+            pa.array(["a", "b", "c"], pa.large_string()),
+        ],
+    )
+    def test_ids_and_audio_of_any_stored_type_are_planned(self, tmp_path, ids):
+        audio = pa.array([b"x", None, b""], pa.large_binary())
+        write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio}))
+        assert raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).num_rows == 3
+
+    def test_a_shard_without_rows_is_planned_without_pieces(self, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", 0)
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
+        assert [(todo.shard.num_rows, todo.pieces) for todo in plan.todo] == [(0, ())]
+
+    def test_a_shard_that_changed_after_it_was_planned_is_refused(self, tmp_path, pipeline):
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        write_shard(tmp_path / "in" / "b.parquet", 6)
+        with pytest.raises(PlanError, match=r"b.parquet: its content changed since it was planned \(.* bytes, now"):
+            raysp.plan(pipeline)
+
+    def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        (tmp_path / "in" / "a.parquet").unlink()
+        write_shard(tmp_path / "in" / "c.parquet", 7)
+        plan = raysp.plan(pipeline)
+        assert plan.corpus.vanished == ("a.parquet",)
+        assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
+        assert [todo.shard.name for todo in plan.todo] == ["b.parquet", "c.parquet"]
+
+    def test_pieces_are_never_cut_again(self, pipeline, small_pieces, monkeypatch):
+        first = raysp.plan(pipeline)
+        assert first.pieces_todo > 2
+        begin_run(first, RunEntry.now())
+        monkeypatch.setattr("raysp.planning.cut_pieces", cut_pieces)
+        assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
+
+    def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
+        first = raysp.plan(pipeline)
+        store = begin_run(first, RunEntry.now())
+        shard = first.corpus.shards[0]
+        whole, half = shard.pieces[0], shard.pieces[1]
+        for piece, of in ((whole, 1), (half, 2)):
+            block = stage.BlockName(shard.name, piece, shard.input_id, first.fingerprint, 0, of)
+            stage.stage(store, block, results(list(range(piece.first, piece.end))))
+        second = raysp.plan(pipeline)
+        assert second.todo[0].pieces == shard.pieces[1:]
+        assert second.rows_todo == first.rows_todo - whole.num_rows
+
+    @pytest.mark.parametrize(
+        ("change", "difference"),
+        [
+            ("steps.1.exact=false", r"steps.1.exact: True -> False"),
+            ("steps.0.channel=0", r"steps.0.channel: 'mean' -> 0"),
+            ('sink.keep=["language"]', r"same labels in other columns or rows: sink.keep"),
+        ],
+    )
+    def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
+        from raysp.pipeline import with_overrides
+
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        with pytest.raises(ChangedError, match=difference):
+            raysp.plan(with_overrides(pipeline, [change]))
+
+    @pytest.mark.parametrize(
+        "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
+    )
+    def test_a_change_that_changes_no_label_goes_on(self, pipeline, change):
+        from raysp.pipeline import with_overrides
+
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
+
+    def test_a_file_that_is_no_label_shard_in_the_place_of_one_is_refused(self, tmp_path, pipeline):
+        write_shard(tmp_path / "out" / "a.parquet")
+        with pytest.raises(ChangedError, match=r"a.parquet"):
+            raysp.plan(pipeline)
+
+    def test_the_first_rows_can_be_planned_alone(self, pipeline):
+        plan = make_plan(pipeline, Resources(4), limit_rows=32)
+        assert [shard.num_rows for shard in plan.corpus.shards] == [30, 2]
+        assert plan.rows_todo == 32
+        assert len(make_plan(pipeline, Resources(4), limit_rows=3).corpus.shards) == 1
+
+    def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        begin_run(raysp.plan(a_pipeline("in/*.parquet", "out")), RunEntry.now())
+        assert open_store("out").url == str(tmp_path / "out")
+        assert raysp.plan(pipeline).corpus.fresh == ()
+
+    def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
+        import shutil
+
+        copy = tmp_path / "copy"
+        shutil.copytree(CHECKPOINT, copy)
+        steps = [raysp.Decode(), raysp.Label(str(copy), outputs=[raysp.Transcript()])]
+        copied = a_pipeline(pipeline.source, pipeline.sink, steps=steps)
+        assert raysp.plan(copied).fingerprint == raysp.plan(pipeline).fingerprint
+        raw = bytearray((copy / "model.safetensors").read_bytes())
+        raw[-1] ^= 1
+        (copy / "model.safetensors").write_bytes(raw)
+        assert raysp.plan(copied).fingerprint != raysp.plan(pipeline).fingerprint

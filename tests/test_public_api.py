@@ -1,0 +1,107 @@
+"""The public names: exactly these, cheap to import, each where it says."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+import raysp
+
+NAMES = [
+    "AudioError",
+    "ChangedError",
+    "CheckpointError",
+    "Decode",
+    "Env",
+    "Keep",
+    "Label",
+    "Parquet",
+    "Pipeline",
+    "PlanError",
+    "Pool",
+    "RayspError",
+    "RunError",
+    "ShardError",
+    "Shards",
+    "SpecError",
+    "StoreError",
+    "Transcript",
+    "plan",
+    "run",
+    "status",
+]
+HEAVY = ("torch", "ray", "pyarrow", "pydantic", "numpy", "transformers")
+
+
+def in_a_fresh_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_public_names_are_exactly_these():
+    assert sorted(raysp.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_resolves_to_what_bears_it(name):
+    found = getattr(raysp, name)
+    assert found.__name__ == name
+    assert found.__module__.startswith("raysp.")
+    assert found.__doc__
+
+
+def test_all_public_names_are_listed_for_completion():
+    assert set(NAMES) | {"__version__"} <= set(dir(raysp))
+
+
+def test_another_name_is_an_attribute_error_that_says_so():
+    with pytest.raises(AttributeError, match="module 'raysp' has no attribute 'Nothing'"):
+        raysp.Nothing  # noqa: B018
+
+
+def test_importing_raysp_loads_nothing_heavy():
+    loaded = in_a_fresh_python("import sys, raysp; print(*sorted({name.partition('.')[0] for name in sys.modules}))")
+    assert "raysp" in loaded.split()
+    assert not set(HEAVY) & set(loaded.split())
+
+
+def test_making_a_pipeline_loads_no_torch_and_no_ray():
+    loaded = in_a_fresh_python("import sys, raysp, raysp.pipeline, raysp.cli; print(*sys.modules)").split()
+    assert "raysp.pipeline" in loaded
+    assert not {"torch", "ray", "pyarrow"} & set(loaded)
+
+
+def test_importing_raysp_takes_less_than_a_third_of_a_second():
+    code = "import time; t = time.perf_counter(); import raysp; print(time.perf_counter() - t)"
+    assert min(float(in_a_fresh_python(code)) for _ in range(5)) < 0.3
+
+
+def test_the_command_line_answers_within_a_second():
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert "raysp" in in_a_fresh_python("from raysp.cli import main; main(['--help'])").lower()
+        taken.append(time.perf_counter() - started)
+    assert min(taken) < 1.5  # the interpreter's own start included
+
+
+def test_no_submodule_bears_a_public_name():
+    modules = {info.name.rpartition(".")[2] for info in pkgutil.walk_packages(raysp.__path__, "raysp.")}
+    top = {info.name for info in pkgutil.iter_modules(raysp.__path__)}
+    assert not modules & set(NAMES) - {"status"}
+    assert not top & set(NAMES)
+
+
+def test_importing_every_module_does_not_shadow_a_public_name():
+    for info in pkgutil.walk_packages(raysp.__path__, "raysp."):
+        if not info.name.startswith("raysp.engine"):
+            importlib.import_module(info.name)
+    assert all(callable(getattr(raysp, name)) for name in ("plan", "run", "status"))
+
+
+def test_the_version_is_the_installed_one():
+    from importlib.metadata import version
+
+    assert raysp.__version__ == version("raysp")
