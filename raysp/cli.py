@@ -32,8 +32,7 @@ SAMPLE_ROWS = 5
 PLAIN_LINE_SECONDS = 10.0
 
 app = typer.Typer(
-    help="Label very large speech corpora offline on Ray.",
-    no_args_is_help=True,
+    help="Label very large speech corpora offline on Ray. Errors are one line; --debug adds the traceback.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -424,18 +423,20 @@ def main(arguments: Iterable[str] | None = None) -> None:
 
 
 def _run_app(given: list[str]) -> int:
-    import click
-
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(given, prog_name="raysp", standalone_mode=False)
-    except (click.exceptions.Exit, typer.Exit) as stop:
-        return stop.exit_code
-    except click.UsageError as error:
-        raise SpecError(f"{error.format_message()} Try `raysp --help`.") from None
-    except click.Abort:
-        return INTERRUPTED
-    return code if isinstance(code, int) else 0
+        code = command(given or ["--help"], prog_name="raysp", standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # Wrong usage; whose class that is (click's, or a copy in typer) depends on the release of typer.
+        if (words := getattr(error, "format_message", None)) is None:
+            raise
+        found = str(words())
+        raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp --help`") from None
+    return REFUSED if not given else code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, r
 from raysp.io.store import expand, open_store
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
-from raysp.steps import Keep
+from raysp.steps import Decode, Keep, Label
 
 if TYPE_CHECKING:
     from raysp.models.loading import CheckpointSummary
@@ -319,6 +319,9 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
     from raysp.models.loading import check_checkpoint
     from raysp.ops.budget import batch_seconds, block_seconds
 
+    for index, step in enumerate(pipeline.steps):
+        if not isinstance(step, Decode | Keep | Label):
+            raise PlanError(f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run")
     label = pipeline.label
     if "://" in label.checkpoint or not Path(label.checkpoint).is_dir():
         raise CheckpointError(

@@ -175,11 +175,11 @@ class TestRefusals:
         ("arguments", "message"),
         [
             (["plan", "missing.py"], "missing.py: no such file; expected a Python file that makes a raysp.Pipeline"),
-            (["plan"], "Missing argument 'PIPELINE'. Try `raysp --help`."),
-            (["plam"], "No such command 'plam'. Did you mean 'plan'? Try `raysp --help`."),
+            (["plan"], "Missing argument 'PIPELINE'. Try `raysp --help`"),
+            (["plam"], "No such command 'plam'. Did you mean 'plan'? Try `raysp --help`"),
             (["plan", "x.py", "--sett", "a=b"], "No such option: --sett"),
-            (["run", "x.py", "--rows", "0"], "Invalid value for '--rows': 0 is not in the range x>=1."),
-            (["run", "x.py", "--rows", "many"], "Invalid value for '--rows': 'many' is not a valid integer."),
+            (["run", "x.py", "--rows", "0"], "Invalid value for '--rows': "),
+            (["run", "x.py", "--rows", "many"], "Invalid value for '--rows': "),
             (["inspect", "nowhere"], "nowhere"),
             (["status", "nowhere"], "nowhere: no sink of raysp"),
             (["status", "s3://bucket/x"], "'s3://bucket/x': this version of raysp reads and writes local paths only"),
@@ -320,14 +320,15 @@ class TestErrors:
         )
         ran = raysp_command("run", recipe)
         assert ran.code == 130
-        assert len(ran.complaints) == 1
-        if where == "run":
-            assert ran.complaints[0].endswith(f"To go on: raysp run {recipe}")
+        assert "Traceback" not in ran.err
+        assert [line.partition("To go on: ")[2] for line in ran.complaints] == [f"raysp run {recipe}"] * (
+            where == "run"
+        )
 
     def test_without_arguments_the_help_is_shown(self, raysp_command):
         ran = raysp_command()
-        assert "Usage: raysp" in ran.out + ran.err
-        assert ran.code == 2
+        assert "Usage: raysp" in ran.out
+        assert (ran.code, ran.err) == (2, "")
 
     def test_help_is_no_error(self, raysp_command):
         for arguments in (["--help"], ["plan", "--help"]):

@@ -58,7 +58,7 @@ class TestOrder:
     @pytest.mark.parametrize("column", ["id", "row", "status", "seconds", "error_type", "error_message", "pred_text"])
     def test_a_kept_column_that_clashes_is_refused(self, column):
         with pytest.raises(
-            SpecError, match=f"two columns would be named '{column}': one of .*, one of the sink's keep"
+            SpecError, match=rf"two columns would be named '{column}': one of .*, one of the sink's keep"
         ):
             a_pipeline(sink=raysp.Parquet("o", keep=[column]))
 
@@ -68,7 +68,7 @@ class TestOrder:
         assert a_pipeline(source, raysp.Parquet("o", keep=["text", "a"])).kept == ("text", "a")
 
     def test_a_reference_text_that_clashes_with_an_output_is_refused(self):
-        with pytest.raises(SpecError, match="two columns would be named 'pred_text'"):
+        with pytest.raises(SpecError, match=r"two columns would be named 'pred_text'"):
             a_pipeline(raysp.Shards("in", text="pred_text"))
 
 
@@ -226,7 +226,7 @@ class TestLoadPipeline:
     )
     def test_a_file_without_the_one_pipeline_is_refused_by_name(self, file, body, name, message):
         file.write_text(body)
-        with pytest.raises(SpecError, match=f"recipe_of_a_user.py.*{message}|{message}"):
+        with pytest.raises(SpecError, match=rf"recipe_of_a_user.py.*{message}|{message}"):
             load_pipeline(f"{file}{name}")
 
     @pytest.mark.parametrize("name", ["missing.py", "", "."])
@@ -243,7 +243,7 @@ class TestLoadPipeline:
     def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
         file = tmp_path / f"{name}.py"
         file.write_text(f"{MAKE}pipeline = make('a')\n")
-        with pytest.raises(SpecError, match=f"a module of Python or of a package named '{name}'; rename the file"):
+        with pytest.raises(SpecError, match=rf"a module of Python or of a package named '{name}'; rename the file"):
             load_pipeline(str(file))
         assert str(tmp_path) not in sys.path
         assert Path(getattr(sys.modules.get(name), "__file__", None) or "") != file
@@ -268,7 +268,7 @@ class TestLoadFunction:
             load_function(name)
 
     def test_a_function_without_a_file_is_refused(self):
-        with pytest.raises(SpecError, match="<built-in function len> does not stand in a Python file"):
+        with pytest.raises(SpecError, match=r"<built-in function len> does not stand in a Python file"):
             hashed(a_pipeline(keep=[raysp.Keep(where="builtins:len")]))
 
 
@@ -278,5 +278,5 @@ def test_settings_of_the_command_line_are_applied_in_order():
 
 
 def test_a_setting_without_an_equals_sign_is_refused_with_an_example():
-    with pytest.raises(SpecError, match="--set 'sink.url': expected PATH=VALUE, such as sink.url=out"):
+    with pytest.raises(SpecError, match=r"--set 'sink.url': expected PATH=VALUE, such as sink.url=out"):
         with_overrides(a_pipeline(), ["sink.url"])

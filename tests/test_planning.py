@@ -85,7 +85,7 @@ class TestNames:
     @pytest.mark.parametrize("pattern", ["", "/*.parquet", "/**", "/{name}"])
     def test_a_shard_that_readers_would_pass_over_is_refused_and_not_skipped(self, data, name, pattern):
         write_shard(data / name)
-        with pytest.raises(PlanError, match=f"readers pass over names that begin with '[_.]'; rename '{name}'"):
+        with pytest.raises(PlanError, match=rf"readers pass over names that begin with '[_.]'; rename '{name}'"):
             names(raysp.Shards(str(data) + pattern.format(name=name)))
 
     def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
@@ -113,7 +113,7 @@ class TestNames:
 
     def test_a_scheme_that_cannot_be_read_is_refused(self):
         with pytest.raises(
-            PlanError, match="source.url: 's3://b/x': this version of raysp reads and writes local paths"
+            PlanError, match=r"source.url: 's3://b/x': this version of raysp reads and writes local paths"
         ):
             names(raysp.Shards("s3://b/x"))
 
@@ -142,7 +142,7 @@ class TestListedSink:
     )
     def test_a_sink_whose_label_shards_would_be_shards_is_refused(self, data, url, sink):
         url = [str(data / one) for one in url] if isinstance(url, list) else str(data / url)
-        with pytest.raises(PlanError, match="sink.url: the label shard .* would be one of the shards of source.url="):
+        with pytest.raises(PlanError, match=r"sink.url: the label shard .* would be one of the shards of source.url="):
             self.check(raysp.Shards(url), data / sink)
 
     @pytest.mark.parametrize(
@@ -201,17 +201,17 @@ class TestListedSink:
     def test_a_link_does_not_hide_that_a_sink_lies_in_the_source(self, data, tmp_path):
         (tmp_path / "link").symlink_to(data)
         for url, sink in [(data, tmp_path / "link" / "labels"), (tmp_path / "link", data / "labels")]:
-            with pytest.raises(PlanError, match="would be one of the shards"):
+            with pytest.raises(PlanError, match=r"would be one of the shards"):
                 self.check(raysp.Shards(str(url)), sink)
 
     def test_a_link_to_a_shard_does_not_hide_that_it_would_be_replaced(self, data, tmp_path):
         (tmp_path / "links").mkdir()
         (tmp_path / "links" / "a.parquet").symlink_to(data / "a.parquet")
-        with pytest.raises(PlanError, match="would be one of the shards"):
+        with pytest.raises(PlanError, match=r"would be one of the shards"):
             self.check(raysp.Shards(f"{tmp_path}/links/*.parquet"), data)
 
     def test_it_is_part_of_every_plan(self, data):
-        with pytest.raises(PlanError, match="choose a folder outside the source"):
+        with pytest.raises(PlanError, match=r"choose a folder outside the source"):
             raysp.plan(a_pipeline(str(data), data / "labels"))
 
 
@@ -250,15 +250,21 @@ class TestSettle:
     def test_a_checkpoint_that_is_not_there_is_refused(self):
         pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])
         with pytest.raises(
-            CheckpointError, match="checkpoint 'nowhere': no such folder; expected a Hugging Face model"
+            CheckpointError, match=r"checkpoint 'nowhere': no such folder; expected a Hugging Face model"
         ):
             settle(pipeline, Resources(4))
 
     def test_an_output_that_the_model_cannot_give_is_refused(self):
         from tests.user_specs import Pitch
 
-        with pytest.raises(CheckpointError, match="cannot give Pitch; it can give .*Transcript"):
+        with pytest.raises(CheckpointError, match=r"cannot give Pitch; it can give .*Transcript"):
             self.settled(outputs=[Pitch()])
+
+    def test_a_step_that_cannot_be_run_is_refused_and_not_passed_over(self):
+        from tests.user_specs import Louder
+
+        with pytest.raises(PlanError, match=r"steps\[1\] Louder: found a step that this version of raysp cannot run"):
+            settle(a_pipeline(keep=[Louder()]), Resources(4))
 
     @pytest.mark.parametrize(("visible", "expected"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-abc", 1)])
     def test_gpus_are_those_that_the_process_may_see(self, monkeypatch, visible, expected):

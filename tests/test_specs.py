@@ -5,14 +5,14 @@ import json
 import pickle
 
 import pytest
-from tests.corpora import a_pipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.user_specs import Louder, Pitch
 
 import raysp
 from raysp import SpecError
 from raysp.specs import from_json, override, to_json
+from tests.corpora import a_pipeline
+from tests.user_specs import Louder, Pitch
 
 SECRET = "hunter2/Zq+9"
 

@@ -1,6 +1,7 @@
 """Shards: footers of strangers, pieces that cover every row once, rows as they were written."""
 
 import base64
+import itertools
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -100,7 +101,7 @@ class TestReadFooter:
     def test_a_damaged_file_is_refused_with_its_name_and_what_was_found(self, tmp_path, spoil, message):
         path = write_shard(tmp_path / "x.parquet")
         path.write_bytes(spoil(path.read_bytes()))
-        with pytest.raises(ShardError, match=f"x.parquet: {message}"):
+        with pytest.raises(ShardError, match=rf"x.parquet: {message}"):
             read_footer(str(path))
 
     @settings(max_examples=300, deadline=None)
@@ -113,16 +114,20 @@ class TestReadFooter:
         for _ in range(data.draw(st.integers(1, 4))):
             raw[data.draw(st.integers(len(raw) - 8 - footer, len(raw) - 1))] = data.draw(st.integers(0, 255))
         path.write_bytes(raw)
+        refused = None
         try:
             found = read_footer(str(path))
         except ShardError as error:
-            assert "fuzzed.parquet" in str(error)
-        else:
+            refused = str(error)
+        if refused is None:
             pieces = cut_pieces(found.metadata)
             assert sum(piece.num_rows for piece in pieces) == found.metadata.num_rows
+        else:
+            assert "fuzzed.parquet: " in refused
+            assert "\n" not in refused
 
     def test_a_missing_shard_is_a_matter_of_the_storage(self, tmp_path):
-        with pytest.raises(StoreError, match="it is not there"):
+        with pytest.raises(StoreError, match=r"it is not there"):
             read_footer(str(tmp_path / "missing.parquet"))
 
     @pytest.mark.parametrize("nested", [False, True])
@@ -135,7 +140,7 @@ class TestReadFooter:
         schema = pa.schema([pa.field("outer", kind) if nested else field])
         write_shard(tmp_path / "x.parquet", table=pa.table([column], schema=schema))
         with pytest.raises(
-            ShardError, match="x.parquet: its schema holds an extension type of Ray, which would run code"
+            ShardError, match=r"x.parquet: its schema holds an extension type of Ray, which would run code"
         ):
             read_footer(str(tmp_path / "x.parquet"))
 
@@ -187,13 +192,13 @@ class TestCheckColumns:
     @pytest.mark.parametrize(("audio", "others"), [("sound", []), ("audio", ["lang"])])
     def test_a_missing_column_is_named_with_the_shard_and_what_is_there(self, audio, others):
         with pytest.raises(
-            ShardError, match="s: has no column '(sound|lang)', expected one; its columns are id, audio"
+            ShardError, match=r"s: has no column '(sound|lang)', expected one; its columns are id, audio"
         ):
             check_columns("s", pa.schema({"id": pa.string(), "audio": AUDIO}), audio=audio, others=others)
 
     def test_a_column_that_is_there_twice_is_refused(self):
         schema = pa.schema([("audio", AUDIO), ("id", pa.string()), ("id", pa.string())])
-        with pytest.raises(ShardError, match="s: has 2 columns 'id', expected one"):
+        with pytest.raises(ShardError, match=r"s: has 2 columns 'id', expected one"):
             check_columns("s", schema, audio="audio", others=["id"])
 
 
@@ -209,7 +214,7 @@ class TestReadTable:
         shard = shard_of(path)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(shards, "READ_BATCH_BYTES", data.draw(st.integers(1, 2000)))
-            found = [read_table(shard, Piece(a, b), ["id", "language"]) for a, b in zip(edges, edges[1:], strict=False)]
+            found = [read_table(shard, Piece(a, b), ["id", "language"]) for a, b in itertools.pairwise(edges)]
         assert pa.concat_tables(found).combine_chunks() == table.select(["id", "language"]).combine_chunks()
 
     @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Blocks and batches: every recording once, budgets kept, like lengths together."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,5 +68,5 @@ def test_a_batch_holds_no_more_padded_samples_than_its_budget_unless_it_is_one_w
 def test_batches_follow_each_other_by_length_and_none_has_room_for_the_next_window(num_samples, max_samples):
     cut = cut_batches(num_samples, max_samples)
     assert [num_samples[i] for batch in cut for i in batch] == sorted(num_samples, reverse=True)
-    for batch, _following in zip(cut, cut[1:], strict=False):
+    for batch, _following in itertools.pairwise(cut):
         assert num_samples[batch[0]] * (len(batch) + 1) > max_samples
