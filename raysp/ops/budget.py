@@ -4,8 +4,8 @@ from raysp.models.loading import CheckpointSummary
 
 BLOCK_WORK_SECONDS = 10.0
 """Of a model's work that a block holds: long against what an engine spends on it, short against a run."""
-CPU_BATCH_SECONDS = 30.0
-"""On a CPU larger batches only leave the caches."""
+CPU_BATCH_SECONDS = 15.0
+"""On a CPU a pass costs next to nothing by itself, so a larger batch only adds padding (docs/performance.md)."""
 GPU_BATCH_SECONDS = 600.0
 CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops import blocks
-from raysp.ops.blocks import cut_batches, cut_blocks
+from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -65,8 +65,21 @@ def test_a_batch_holds_no_more_padded_samples_than_its_budget_unless_it_is_one_w
 
 
 @given(lengths, st.integers(1, 5000))
-def test_batches_follow_each_other_by_length_and_none_has_room_for_the_next_window(num_samples, max_samples):
+def test_batches_follow_each_other_by_length(num_samples, max_samples):
     cut = cut_batches(num_samples, max_samples)
     assert [num_samples[i] for batch in cut for i in batch] == sorted(num_samples, reverse=True)
-    for batch, _following in itertools.pairwise(cut):
-        assert num_samples[batch[0]] * (len(batch) + 1) > max_samples
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=8), st.integers(1, 400))
+def test_no_other_cut_of_the_sorted_windows_computes_less(num_samples, max_samples):
+    found = _cost([[num_samples[i] for i in batch] for batch in cut_batches(num_samples, max_samples)], max_samples)
+    windows = sorted(num_samples, reverse=True)
+    for ends in itertools.product([False, True], repeat=len(windows) - 1):
+        edges = [0, *(i + 1 for i, is_end in enumerate(ends) if is_end), len(windows)]
+        other = [windows[a:b] for a, b in itertools.pairwise(edges)]
+        if all(batch[0] * len(batch) <= max_samples or len(batch) == 1 for batch in other):
+            assert found <= _cost(other, max_samples) + 1e-6
+
+
+def _cost(batches, max_samples):
+    return sum(batch[0] * len(batch) + PASS_COST * max_samples for batch in batches)
