@@ -1,0 +1,220 @@
+"""What the engine itself costs: real Ray Data plans over stand-in models that sleep.
+
+    python -m benchmarks engine
+    python -m benchmarks engine --blocks 2000 --actors 1,2,4 --work-seconds 1
+
+Three figures. Engine time a block: tiny blocks, no work, one actor. Driver memory over the same. Scaling: the share of
+the actors' time that is spent at work, in steady state, when a block is so many seconds of work.
+
+The plan, the grouping into tasks, packing, the pool and the receipts are raysp's own; only decoding and the model are
+replaced, and nothing is staged or committed.
+"""
+
+import argparse
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.tables import show, write_json
+
+FROM_SHARE, TO_SHARE = 0.1, 0.9
+
+
+class StandInReader:
+    """Yields one block of silence a piece."""
+
+    def __init__(self, job: object) -> None:
+        self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
+
+    def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
+        from raysp.engine.tasks import _read_item, pack
+        from raysp.ops.decoding import with_waves
+        from raysp.ops.rows import Fate, fates_table
+        from raysp.sink.layout import BlockName
+
+        for text in items.column("piece")[0].as_py().split("\n"):
+            shard, piece = _read_item(text)
+            block = with_waves(fates_table([Fate(piece.first)]), [self.samples])
+            yield pack(BlockName(shard.name, piece, shard.input_id, "stand-in", 0, 1), block)
+
+
+class StandInActor:
+    """Sleeps instead of labelling."""
+
+    def __init__(self, job: object) -> None:
+        self.work_seconds = float(os.environ["RAYSP_BENCH_WORK"])
+        self.model = threading.Lock()
+
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        from raysp.engine.tasks import _receipt_row, unpack
+
+        unpack(packed)
+        with self.model:  # calls overlap; a model does one thing at a time
+            time.sleep(self.work_seconds)
+            return _receipt_row({"kind": "block", "finished": time.time()})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass over stand-ins."""
+
+    actors: int
+    blocks: int
+    tasks: int
+    work_seconds: float
+    block_kilobytes: float
+    seconds: float
+    """From the start of the plan to the last receipt; Ray and the actors start in it, too."""
+    milliseconds_a_block: float
+    """Wall time of the steady state, a block and actor, less its work."""
+    efficiency: float
+    """Work in steady state, of what the actors could have done."""
+    driver_growth_megabytes: float
+    """Of resident memory, from the first tenth of the blocks to the end."""
+    driver_kilobytes_a_block: float
+
+
+def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, a_task_each: bool = False) -> Measured:
+    """Run stand-in blocks through a fresh local Ray."""
+    import raysp
+    from raysp.engine import running
+    from raysp.engine.cluster import local_ray
+    from raysp.io.shards import PIECE_BYTES, Piece, Shard
+    from raysp.planning import Todo, local_resources
+    from raysp.sink.opening import make_plan
+
+    os.environ["RAYSP_BENCH_WORK"], os.environ["RAYSP_BENCH_SAMPLES"] = str(work_seconds), str(num_samples)
+    demo = Path(__file__).parent.parent / "pipelines" / "demo"
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        pipeline = raysp.Pipeline(
+            source=raysp.Shards(f"{demo}/audio/*.parquet"),
+            steps=[
+                raysp.Decode(),
+                raysp.Label(
+                    f"{demo}/unispeech-digits-ctc", outputs=[raysp.Transcript()], pool=raysp.Pool(actors=actors)
+                ),
+            ],
+            sink=raysp.Parquet(folder),
+        )
+        plan = make_plan(pipeline, local_resources(pipeline))
+    pieces = tuple(Piece(first, first + 1) for first in range(blocks))
+    num_bytes = blocks * PIECE_BYTES if a_task_each else blocks
+    shard = Shard("stand-in.parquet", "stand-in", num_bytes, "", blocks, "0" * 16, pieces)
+    plan = replace(plan, todo=(Todo(shard, pieces),))
+    first, last = int(FROM_SHARE * blocks), int(TO_SHARE * blocks) - 1
+    with _stand_ins(), local_ray(plan.resources):
+        job = running._job(plan)
+        tasks = len(running._group([(shard, piece) for piece in pieces], plan.resources))
+        started = time.perf_counter()
+        found = []
+        for receipt in running._receipts(plan, job):
+            found.append(receipt)
+            if len(found) == first + 1:
+                resident = _resident()
+        seconds = time.perf_counter() - started
+        growth = _resident() - resident
+    if len(found) != blocks:
+        raise SystemExit(f"{len(found)} receipts for {blocks} blocks")
+    finished = np.sort([one["finished"] for one in found])
+    steady = finished[last] - finished[first]
+    a_block = steady / (last - first)
+    return Measured(
+        actors=actors,
+        blocks=blocks,
+        tasks=tasks,
+        work_seconds=work_seconds,
+        block_kilobytes=2 * num_samples / 1000,
+        seconds=seconds,
+        milliseconds_a_block=1000 * (a_block - work_seconds / actors),
+        efficiency=work_seconds / (actors * a_block),
+        driver_growth_megabytes=growth / 1e6,
+        driver_kilobytes_a_block=growth / 1000 / (blocks - first),
+    )
+
+
+class _stand_ins:  # noqa: N801 - reads as a statement
+    """Have `running` build its plan of stand-ins; its functions look both names up when they are called."""
+
+    def __enter__(self) -> None:
+        from raysp.engine import running
+
+        self.kept = running.Reader, running.LabelActor
+        running.Reader, running.LabelActor = StandInReader, StandInActor  # type: ignore[assignment,misc]
+
+    def __exit__(self, *_: object) -> None:
+        from raysp.engine import running
+
+        running.Reader, running.LabelActor = self.kept  # type: ignore[misc]
+
+
+def _resident() -> int:
+    import psutil
+
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+
+def rows(measured: list[Measured]) -> list[dict[str, object]]:
+    """Make table rows."""
+    return [
+        {
+            "actors": one.actors,
+            "blocks": one.blocks,
+            "tasks": one.tasks,
+            "work s": f"{one.work_seconds:g}",
+            "block kB": f"{one.block_kilobytes:.0f}",
+            "seconds": f"{one.seconds:.1f}",
+            "engine ms a block": f"{one.milliseconds_a_block:.2f}",
+            "efficiency": f"{one.efficiency:.3f}" if one.work_seconds else "",
+            "driver MB": f"{one.driver_growth_megabytes:+.1f}",
+            "kB a block": f"{one.driver_kilobytes_a_block:.1f}",
+        }
+        for one in measured
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is measured."""
+    parser.add_argument("--blocks", type=int, default=2000, help="of the passes without work; 0: none")
+    parser.add_argument("--actors", default="1,2,4", help="of the passes with work")
+    parser.add_argument("--work-seconds", type=float, default=1.0)
+    parser.add_argument("--blocks-an-actor", type=int, default=30, help="of the passes with work")
+    parser.add_argument("--block-kilobytes", type=int, default=320, help="of samples; 320 are ten seconds at 16 kHz")
+
+
+def measure_all(args: argparse.Namespace) -> dict[str, object]:
+    """Measure the engine alone, then its scaling, and print both."""
+    samples = args.block_kilobytes * 500
+    bare = [measure(1, args.blocks, 0, samples, a_task_each=each) for each in (False, True) if args.blocks]
+    show("Engine time a block, one stand-in actor that does nothing: grouped pieces, and one piece a task", rows(bare))
+    scaling = [
+        measure(actors, actors * args.blocks_an_actor, args.work_seconds, samples)
+        for actors in (int(one) for one in str(args.actors).split(","))
+    ]
+    show("Scaling over stand-in actors that sleep", rows(scaling))
+    return {"engine": [asdict(one) for one in bare], "scaling": [asdict(one) for one in scaling]}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    found = measure_all(args)
+    if args.json:
+        write_json(args.json, found)
+
+
+if __name__ == "__main__":
+    main()

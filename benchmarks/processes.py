@@ -1,0 +1,86 @@
+"""Run a command and watch its process tree: peak memory and CPU time."""
+
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+CPU_INTERVAL_SECONDS = 0.5
+MEMORY_EVERY = 6
+"""Memory is looked at more rarely: the kernel walks every page table for it."""
+
+
+@dataclass
+class Watched:
+    """What a command and all that it started took."""
+
+    started: float
+    """Seconds since the epoch."""
+    ended: float = 0
+    code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    peak_bytes: int = 0
+    """Most of the tree's memory at once; pages that processes share count once."""
+    cpu: list[tuple[float, float]] = field(default_factory=list)
+    """(time, CPU seconds so far)."""
+    cpu_of: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    """The same of each process."""
+
+    def cpu_seconds(self, start: float, end: float, pid: int | None = None) -> float:
+        """CPU seconds of the tree, or of one process, between two times."""
+        times, seconds = np.array(self.cpu if pid is None else self.cpu_of[pid]).T
+        return float(np.interp(end, times, seconds) - np.interp(start, times, seconds))
+
+
+def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Watched:
+    """Run a command to its end."""
+    import ray  # noqa: F401 - psutil comes with it and is importable after it
+
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        watched = Watched(time.time())
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=env)
+        watcher = threading.Thread(target=_watch, args=(process, watched), daemon=True)
+        watcher.start()
+        watched.code = process.wait()
+        watched.ended = time.time()
+        watcher.join()
+        for file, name in ((out, "stdout"), (err, "stderr")):
+            file.seek(0)
+            setattr(watched, name, file.read())
+    return watched
+
+
+def _watch(process: subprocess.Popen[bytes], watched: Watched) -> None:
+    import psutil
+
+    known: dict[int, psutil.Process] = {process.pid: psutil.Process(process.pid)}
+    spent: dict[int, float] = {}
+    rounds = 0
+    while process.poll() is None:
+        for pid in list(known):  # Ray's own servers have sessions of their own, but still a parent here
+            try:
+                known |= {child.pid: child for child in known[pid].children() if child.pid not in known}
+                times = known[pid].cpu_times()
+                spent[pid] = times.user + times.system
+                watched.cpu_of.setdefault(pid, []).append((time.time(), spent[pid]))
+            except psutil.Error:
+                known.pop(pid)
+        watched.cpu.append((time.time(), sum(spent.values())))
+        if rounds % MEMORY_EVERY == 0:
+            watched.peak_bytes = max(watched.peak_bytes, sum(_bytes(one) for one in known.values()))
+        rounds += 1
+        time.sleep(CPU_INTERVAL_SECONDS)
+
+
+def _bytes(process: object) -> int:
+    import psutil
+
+    try:
+        return process.memory_full_info().pss  # type: ignore[attr-defined]
+    except psutil.Error:
+        return 0
