@@ -238,7 +238,8 @@ class TestRefusals:
         self, raysp_command, recipe, tmp_path, monkeypatch, place, message
     ):
         (tmp_path / "file").write_text("")
-        monkeypatch.setattr("raysp.engine.running.connected", lambda *_: pytest.fail("Ray was started"))
+        monkeypatch.setattr("raysp.engine.running.is_cluster", lambda _: False)
+        monkeypatch.setattr("raysp.engine.running.local_ray", lambda _: pytest.fail("Ray was started"))
         ran = raysp_command("run", recipe, "--json", "--set", f"sink.url={tmp_path / place}")
         self.refused(ran, message)
 

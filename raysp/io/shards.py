@@ -24,6 +24,7 @@ READ_BATCH_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_BYTES = 512 * 1024 * 1024
 _MAGIC = b"PAR1"
+_ARROW_SCHEMA = b"ARROW:schema"
 
 
 @dataclass(frozen=True, order=True)
@@ -94,10 +95,10 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
         raise ShardError(f"{url}: claims a footer of {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy it again")
     file.seek(num_bytes - 8 - footer_bytes)
     raw = file.read(footer_bytes)
+    _refuse_foreign_code(url, raw)
     try:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + raw + tail))
         _refuse_lying_counts(url, metadata)
-        _refuse_foreign_code(url, metadata)
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardError(f"{url}: its footer cannot be read: {_one_line(error)}. Copy the shard again") from None
@@ -117,18 +118,35 @@ def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
         )
 
 
-def _refuse_foreign_code(url: str, metadata: pq.FileMetaData) -> None:
-    # Ray's Arrow extension types unpickle what the file says when a schema is merely looked at.
-    stored = (metadata.metadata or {}).get(b"ARROW:schema", b"")
-    try:
-        raw = base64.b64decode(stored)
-    except ValueError:
-        raise ShardError(f"{url}: its stored Arrow schema is not base64. Write the shard again") from None
-    if b"ARROW:extension:name" in raw and re.search(rb"\bray\.", raw):
-        raise ShardError(
-            f"{url}: its schema holds an extension type of Ray, which would run code from the file. "
-            "Write the shard again with plain columns"
-        )
+def _refuse_foreign_code(url: str, raw: bytes) -> None:
+    """Refuse a footer with Arrow extension types of Ray, which unpickle what the file says.
+
+    They do so when a schema is merely looked at, and pyarrow looks at it when it parses a footer: so this reads the raw
+    bytes, where the schema is the base64 value behind its key.
+    """
+    for key in re.finditer(re.escape(_ARROW_SCHEMA), raw):
+        try:
+            schema = base64.b64decode(_thrift_string(raw, key.end()), validate=True)
+        except ValueError:
+            raise ShardError(f"{url}: its stored Arrow schema cannot be checked. Write the shard again") from None
+        if b"ARROW:extension:name" in schema and re.search(rb"\bray\.", schema):
+            raise ShardError(
+                f"{url}: its schema holds an extension type of Ray, which would run code from the file. "
+                "Write the shard again with plain columns"
+            )
+
+
+def _thrift_string(raw: bytes, place: int) -> bytes:
+    """Read the string field that follows directly in Thrift's compact protocol."""
+    if raw[place : place + 1] != b"\x18":
+        raise ValueError("no string follows")
+    num_bytes, shift = 0, 0
+    for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - goes on from there
+        num_bytes |= (raw[place] & 0x7F) << shift
+        shift += 7
+        if raw[place] < 0x80:
+            return raw[place + 1 : place + 1 + num_bytes]
+    raise ValueError("no length follows")
 
 
 def input_id(num_bytes: int, version: str, footer: Footer) -> str:

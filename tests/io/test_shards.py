@@ -15,6 +15,8 @@ from raysp.io import shards
 from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, only_first_rows, read_footer, read_table
 from tests.corpora import AUDIO, rows_table, write_shard
 
+AUDIO_BYTES = pa.array([b"x"])
+
 groups = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 40)), max_size=12)
 
 
@@ -143,6 +145,32 @@ class TestReadFooter:
             ShardError, match=r"x.parquet: its schema holds an extension type of Ray, which would run code"
         ):
             read_footer(str(tmp_path / "x.parquet"))
+
+    def test_no_byte_of_a_refused_schema_reaches_a_registered_type(self, tmp_path):
+        touched = []
+
+        class Evil(pa.ExtensionType):
+            def __init__(self):
+                super().__init__(pa.binary(), "ray.evil")
+
+            def __arrow_ext_serialize__(self):
+                return b"payload"
+
+            @classmethod
+            def __arrow_ext_deserialize__(cls, storage_type, serialized):
+                touched.append(serialized)
+                return cls()
+
+        write_shard(tmp_path / "x.parquet", table=pa.table({"a": pa.ExtensionArray.from_storage(Evil(), AUDIO_BYTES)}))
+        pa.register_extension_type(Evil())
+        try:
+            with pytest.raises(ShardError, match="would run code"):
+                read_footer(str(tmp_path / "x.parquet"))
+            assert touched == []
+            pq.read_metadata(tmp_path / "x.parquet")
+            assert touched != []  # so it would have been
+        finally:
+            pa.unregister_extension_type("ray.evil")
 
     def test_another_extension_type_is_read_as_its_storage(self, tmp_path):
         metadata = {"ARROW:extension:name": "someone.else", "ARROW:extension:metadata": ""}
