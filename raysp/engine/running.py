@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,7 +139,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         result = _begin(plan, stack, lambda _: None)
         names = [shard.name for shard in plan.corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(Path(folder) / name) for name in names]
-        return result, pa.concat_tables(tables)
+        return result, pa.concat_tables(tables) if tables else pa.table({"error_type": pa.array([], pa.string())})
 
 
 def _plan(
@@ -209,6 +210,8 @@ def _execute(plan: Plan, store: Store, run_id: str, progress: Progress, on_progr
             if not todo.pieces:
                 commits.start(todo.shard)
         for receipt in _receipts(plan, job):
+            if receipt["kind"] == "fatal":
+                raise RunError(f"{receipt['reason']}. What was committed stays; run again")
             if receipt["kind"] == "failure":
                 failure = ShardFailure(str(receipt["shard"]), str(receipt["reason"]))
                 books.failed[failure.shard] = failure.reason
@@ -333,14 +336,10 @@ def _receipts(plan: Plan, job: Job) -> Iterator[dict[str, object]]:
 
 
 def _cause(error: BaseException) -> str:
-    """Find the innermost reason of what Ray wrapped, in one line."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            break
-        error = inner
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+    """Find the reason in what Ray wrapped: the last error that its report names, in one line."""
+    named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Died\w*|Failed\w*): .+)$", str(error), re.MULTILINE)
+    reasons = [line for line in named if not line.startswith(("UserCodeException", "RayTaskError"))]
+    return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def _group(pieces: Sequence[tuple[Shard, Piece]], resources: Resources) -> list[list[str]]:
@@ -368,7 +367,7 @@ def _dataset(plan: Plan, job: Job, tasks: list[list[str]]) -> "ray.data.Dataset"
     context.execution_options.preserve_order = False
     # Below the size of any block: each is handed on when it is yielded, not when its piece is through.
     context.target_max_block_size = 1
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it reports is raised as well
     pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
     reader = Reader(job)
 

@@ -1,6 +1,7 @@
 """What runs on workers: thin shells around ops and sink, which do the work and know nothing of Ray."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from raysp.errors import RayspError, ShardError
+from raysp.errors import RayspError, ShardError, StoreError
 from raysp.io.shards import Piece, Shard, read_table
 from raysp.io.store import open_store
 from raysp.ops.rows import ERROR
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling
+
+logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 3
 
@@ -165,12 +168,19 @@ class LabelActor:
         )
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        """Label one packed block and give its receipt."""
+        """Label one packed block and give its receipt; what goes wrong is told in it, for Ray would only repeat it."""
         name, block = unpack(packed)
         if isinstance(name, ShardFailure) or block is None:
-            return _receipt_row({"kind": "failure", **asdict(cast("ShardFailure", name))})
-        labels, figures, waited = self.thread.submit(self._label, block).result()
-        stage.stage(self.store, name, labels)
+            return _failure(cast("ShardFailure", name))
+        try:
+            labels, figures, waited = self.thread.submit(self._label, block).result()
+        except Exception as error:
+            logger.exception("%s: a block failed", name.shard)
+            return _failure(ShardFailure(name.shard, f"{type(error).__name__}: {error}"))
+        try:
+            stage.stage(self.store, name, labels)
+        except StoreError as error:
+            return _receipt_row({"kind": "fatal", "reason": str(error)})
         return _receipt_row({"kind": "block", **self._receipt(name, labels, figures, waited)})
 
     def _label(self, block: pa.Table) -> tuple[pa.Table, "Figures", float]:
@@ -261,6 +271,10 @@ def unpack(packed: pa.Table) -> tuple[BlockName | ShardFailure, pa.Table | None]
         return ShardFailure(**fields), None
     fields["piece"] = Piece(**fields["piece"])
     return BlockName(**fields), pa.ipc.open_stream(packed.column("block")[0].as_buffer()).read_all()
+
+
+def _failure(failure: ShardFailure) -> pa.Table:
+    return _receipt_row({"kind": "failure", **asdict(failure)})
 
 
 def _receipt_row(receipt: Mapping[str, object]) -> pa.Table:

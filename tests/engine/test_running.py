@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 
 import psutil
 import pyarrow as pa
@@ -219,3 +220,36 @@ def _model_actors() -> list[int]:
     """Find the actors of this process's own Ray."""
     children = psutil.Process().children(recursive=True)
     return [child.pid for child in children if "LabelActor" in " ".join(child.cmdline())]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_ends_the_run_with_its_reason_and_room_lets_it_go_on(
+    local_ray, make_pipeline, small_shards, tmp_path
+):
+    run(make_pipeline(small_shards, sink="undisturbed"))
+    (tmp_path / "labels").mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path / "labels"], check=False
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        filler = tmp_path / "labels" / "_filler"
+        pipeline = make_pipeline(small_shards)
+        raysp.plan(pipeline)
+        filler.write_bytes(b"\0" * 276 * 1024)
+        assert "No space left" in _why_it_stopped(pipeline)
+        filler.unlink()
+        assert run(pipeline).exit_code == 0
+        assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
+    finally:
+        subprocess.run(["umount", tmp_path / "labels"], check=True)
+
+
+def _why_it_stopped(pipeline) -> str:
+    """Depending on what the last room went to, the run stops or leaves shards uncommitted; both say why."""
+    try:
+        result = run(pipeline)
+    except (raysp.RunError, raysp.StoreError) as error:
+        return str(error)
+    assert result.exit_code == 3
+    return " ".join(result.shards_failed.values())
