@@ -30,6 +30,7 @@ class Progress:
     examples: list[str] = field(default_factory=list)
     """A few error messages."""
     started: float = field(default_factory=time.monotonic)
+    _first: tuple[float, int] | None = None
 
     @property
     def wall_seconds(self) -> float:
@@ -59,7 +60,16 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimate what is left from the rows done; None before there are any."""
-        if not self.rows:
+        """Estimate what is left from the rows since the first block; None before there are any."""
+        if self._first is None or self.rows <= self._first[1]:
             return None
-        return max(self.rows_total - self.rows, 0) * self.wall_seconds / self.rows
+        since, rows = self._first
+        return max(self.rows_total - self.rows, 0) * (time.monotonic() - since) / (self.rows - rows)
+
+    def add_block(self, rows: int, audio_seconds: float) -> None:
+        """Count a finished block."""
+        self.rows += rows
+        self.blocks += 1
+        self.audio_seconds += audio_seconds
+        # Starting Ray and loading the model say nothing of the speed, so the estimate begins here.
+        self._first = self._first or (time.monotonic(), self.rows)

@@ -246,9 +246,7 @@ def _unfinished(books: _Books) -> dict[str, str]:
 
 
 def _count(progress: Progress, block: BlockReceipt, receipt: dict[str, object]) -> None:
-    progress.rows += block.rows
-    progress.blocks += 1
-    progress.audio_seconds += block.audio_seconds
+    progress.add_block(block.rows, block.audio_seconds)
     progress.real_samples += block.real_samples
     progress.padded_samples += block.padded_samples
     progress.busy_seconds += block.forward_seconds
