@@ -370,7 +370,9 @@ class TestTerminal:
         assert len(said.err.splitlines()) == 1
 
     def test_a_progress_line_says_how_far_and_how_fast(self):
-        progress = Progress(rows_total=1000, shards_total=4, shards_committed=1, rows=250, audio_seconds=7200)
+        progress = Progress(rows_total=1000, shards_total=4, shards_committed=1, rows=200, audio_seconds=3600)
+        progress.add_block(20, 1800)
+        progress.add_block(30, 1800)
         progress.real_samples, progress.padded_samples = 9, 10
         progress.errors["no_audio"] = 3
         line = progress_line(progress)

@@ -29,7 +29,7 @@ class Progress:
     """Error rows by type."""
     examples: list[str] = field(default_factory=list)
     """A few error messages."""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     _first: tuple[float, int] | None = None
 
     @property
