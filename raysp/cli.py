@@ -130,12 +130,16 @@ def status(
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder.")], as_json: AsJson = False
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, or its s3:// url.")],
+    as_json: AsJson = False,
 ) -> None:
     """Check a checkpoint and tell what it can give. Loads no weights."""
+    from raysp.io.checkpoints import fetch
+    from raysp.io.store import scheme_of
     from raysp.models.loading import check_checkpoint
 
-    summary = dataclasses.asdict(check_checkpoint(Path(checkpoint)))
+    folder = fetch(checkpoint) if scheme_of(checkpoint) else Path(checkpoint)
+    summary = dataclasses.asdict(check_checkpoint(folder))
     if as_json:
         _print_json(summary)
         return

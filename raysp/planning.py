@@ -3,13 +3,13 @@
 Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
 """
 
-import fnmatch
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
-from raysp.io.checkpoints import digest_files
+from raysp.io.checkpoints import digest_files, fetch
+from raysp.io.globs import has_wildcard, is_listed, split_glob
 from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, read_footer
-from raysp.io.store import expand, open_store
+from raysp.io.store import Listing, expand, join_url, normalise, scheme_of
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label
@@ -140,7 +141,7 @@ def list_source(source: Shards) -> list[Found]:
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     entries = {listing.url(entry): entry for listing in listings for entry in listing.entries}
-    root = _local(source.root) if source.root else os.path.commonpath([listing.root for listing in listings])
+    root = _normal(source.root) if source.root else _common_root(listings)
     found = [
         Found(_label_name(url, root), url, entry.num_bytes, entry.version) for url, entry in sorted(entries.items())
     ]
@@ -151,11 +152,22 @@ def list_source(source: Shards) -> list[Found]:
     return sorted(found, key=lambda one: one.name)
 
 
+def _common_root(listings: Sequence[Listing]) -> str:
+    """Find the folder that holds all listings' roots."""
+    roots = [listing.root.split("/") for listing in listings]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*roots, strict=False))
+    shared = [parts[0] for parts in alike]
+    is_bucket = len(shared) > 2 or not scheme_of(listings[0].root)
+    if not shared or not is_bucket:
+        places = " and ".join(dict.fromkeys(listing.root for listing in listings))
+        raise PlanError(f"source.url: {places} have no folder in common; label them into two sinks")
+    return "/".join(shared) or "/"
+
+
 def _label_name(url: str, root: str) -> str:
-    try:
-        relative = PurePosixPath(url).relative_to(root)
-    except ValueError:
-        raise PlanError(f"source.root: {url} is not below {root}") from None
+    if not url.startswith(beginning := join_url(root, "")):
+        raise PlanError(f"source.root: {url} is not below {root}")
+    relative = PurePosixPath(url.removeprefix(beginning))
     for part in relative.parts:
         if part.startswith(("_", ".")):
             raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
@@ -168,12 +180,12 @@ def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) ->
     Raises:
         PlanError: naming the url and the label shard.
     """
-    sinks = {_local(sink_url), os.path.realpath(_local(sink_url))}
-    shards = {place for one in found for place in (one.url, os.path.realpath(one.url))}
-    patterns = [(url, place) for url in source.urls for place in _patterns(url)]
+    sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
+    shards = {place for one in found for place in (one.url, _real(one.url))}
+    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, shards)]
     for one in found:
-        for label_shard in (f"{sink}/{one.name}" for sink in sinks):
-            listing = next((url for url, place in patterns if _lists(place, label_shard)), None)
+        for label_shard in (join_url(sink, one.name) for sink in sinks):
+            listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
             if listing is not None or label_shard in shards:
                 raise PlanError(
                     f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
@@ -181,38 +193,35 @@ def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) ->
                 )
 
 
-def _local(url: str) -> str:
+def _normal(url: str) -> str:
     try:
-        return open_store(url).url
+        return normalise(url)
     except StoreError as error:
         raise PlanError(str(error)) from error
 
 
-def _patterns(url: str) -> list[tuple[str, ...]]:
-    """Give a folder or glob as components, as it is written and with its links resolved."""
-    place = Path(_local(url))
-    if place.is_file():
+def _real(place: str) -> str:
+    """Resolve the links of a local path."""
+    return place if scheme_of(place) else os.path.realpath(place)
+
+
+def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
+    """Give a folder or glob as its root, as written and with its links resolved, and the pattern below it."""
+    place = _normal(url)
+    if place in shards:
         return []
-    parts = place.parts if not place.is_dir() else (*place.parts, "**", "*.parquet")
-    first = next(index for index, part in enumerate(parts) if any(c in part for c in "*?["))
-    return [parts, (*Path(os.path.realpath(Path(*parts[:first]))).parts, *parts[first:])]
+    root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
+    return [(root or "/", pattern), (_real(root or "/"), pattern)]
 
 
-def _lists(pattern: tuple[str, ...], path: str) -> bool:
-    """Tell whether `expand` would find a file at `path`."""
-    first = next(index for index, part in enumerate(pattern) if any(c in part for c in "*?["))
-    names = Path(path).parts
-    if names[:first] != pattern[:first] or any(name[0] in "._" for name in names[first:-1]):
-        return False
-    return _matches(names[first:], pattern[first:])
+def _is_folder(place: str) -> bool:
+    return not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
 
 
-def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    if not pattern or not names:
-        return not pattern and not names
-    if pattern[0] == "**":
-        return any(_matches(names[skipped:], pattern[1:] or ("*",)) for skipped in range(len(names)))
-    return fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+def _lists(root: str, pattern: str, url: str) -> bool:
+    """Tell whether `expand` would find a file at `url`."""
+    beginning = join_url(root, "")
+    return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)
 
 
 def survey(
@@ -323,12 +332,7 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
         if not isinstance(step, Decode | Keep | Label):
             raise PlanError(f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run")
     label = pipeline.label
-    if "://" in label.checkpoint or not Path(label.checkpoint).is_dir():
-        raise CheckpointError(
-            f"checkpoint {label.checkpoint!r}: no such folder; expected a Hugging Face model folder on a local disk "
-            "(config.json, model.safetensors)"
-        )
-    summary = check_checkpoint(Path(label.checkpoint))
+    summary = check_checkpoint(checkpoint_folder(pipeline))
     for output in label.outputs:
         name = type(output).__name__
         if name not in summary.outputs:
@@ -349,6 +353,27 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
         block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=label.pool.cpus),
         gpus_per_actor=gpus,
     )
+
+
+def checkpoint_folder(pipeline: Pipeline) -> Path:
+    """Give the folder of the pipeline's checkpoint on this machine, fetched once if it lies on object storage.
+
+    A step has no storage options of its own: the source's serve where both are of one scheme, else the environment
+    and the profile.
+
+    Raises:
+        CheckpointError: no such folder, or no checkpoint in it.
+        StoreError: it cannot be read.
+    """
+    url, source = pipeline.label.checkpoint, pipeline.source
+    if scheme := scheme_of(url):
+        return fetch(url, source.storage_options if scheme_of(source.urls[0]) == scheme else {})
+    if not (folder := Path(normalise(url))).is_dir():
+        raise CheckpointError(
+            f"checkpoint {url!r}: no such folder; expected a Hugging Face model folder (config.json, "
+            "model.safetensors), on a local disk or on object storage"
+        )
+    return folder
 
 
 def _gpus_per_actor(pipeline: Pipeline, resources: Resources) -> float:
@@ -376,9 +401,25 @@ def _check_pool(pipeline: Pipeline, resources: Resources, gpus: float) -> None:
 
 def hash_pipeline(pipeline: Pipeline, settings: Settings) -> tuple[dict[str, JsonValue], str]:
     """Collect what can change a label and hash it."""
-    from raysp.models.loading import checkpoint_files
-
-    folder = Path(pipeline.label.checkpoint)
-    digest = digest_files(folder, checkpoint_files(folder))
+    digest = _digest(checkpoint_folder(pipeline))
     parts = label_parts(pipeline, checkpoint_digest=digest, dtype=settings.dtype)
     return parts, fingerprint(parts)
+
+
+def check_digest(url: str, folder: Path, planned: str) -> None:
+    """Raise if a checkpoint, as it came to this machine, is no longer the one that was planned.
+
+    Raises:
+        CheckpointError: naming both digests.
+    """
+    if (found := _digest(folder)) != planned:
+        raise CheckpointError(
+            f"checkpoint {url!r}: its digest was {planned} when the run was planned, here it is {found}; do not "
+            "change a checkpoint during a run, and give workers the same files"
+        )
+
+
+def _digest(folder: Path) -> str:
+    from raysp.models.loading import checkpoint_files
+
+    return digest_files(folder, checkpoint_files(folder))

@@ -9,6 +9,8 @@ import difflib
 import functools
 import importlib
 import json
+import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeAlias, TypeVar, cast, dataclass_transform
@@ -105,6 +107,19 @@ class Env:
         """Check the variable's name."""
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
             raise ValueError(f"{self.name!r} is not the name of an environment variable")
+
+    def value(self) -> str:
+        """Look the secret up, on whichever machine this is.
+
+        Raises:
+            SpecError: the variable is not set, or is empty.
+        """
+        if not (found := os.environ.get(self.name)):
+            raise SpecError(
+                f"the environment variable {self.name!r} is not set on {platform.node()}; set it here and, on a "
+                "cluster, on every worker"
+            )
+        return found
 
 
 # `key` alone is an access key id, which S3 clients send in clear; what signs with it is what must not be written down.

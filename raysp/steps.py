@@ -173,7 +173,8 @@ class Label(Step):
     """Run a checkpoint over every row and keep what `outputs` ask of it.
 
     Attributes:
-        checkpoint: a Hugging Face model folder.
+        checkpoint: a Hugging Face model folder: a path, or a url of object storage, fetched once a machine; it is
+            reached by the source's storage options if both are of one scheme, else by environment and profile.
         outputs: what is asked; all come from one pass of the model.
         batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
             Changes the speed, never a label.

@@ -182,7 +182,7 @@ class TestRefusals:
             (["run", "x.py", "--rows", "many"], "Invalid value for '--rows': "),
             (["inspect", "nowhere"], "nowhere"),
             (["status", "nowhere"], "nowhere: no sink of raysp"),
-            (["status", "s3://bucket/x"], "'s3://bucket/x': this version of raysp reads and writes local paths only"),
+            (["status", "nowhere://bucket/x"], "'nowhere://bucket/x': found the scheme 'nowhere'"),
         ],
     )
     def test_a_command_that_cannot_be_understood(self, raysp_command, tmp_path, monkeypatch, arguments, message):
@@ -214,7 +214,7 @@ class TestRefusals:
             ("steps.1.outputs.0.name=a b", "'a b' cannot begin a column's name"),
             ('sink.storage_options={{"secret": "' + SECRET + '"}}', "storage_options['secret'] holds a literal secret"),
             (f"sink.url=s3://key:{SECRET}@bucket/x", "the url carries a password or a signature"),
-            ("sink.url=s3://bucket/x", "'s3://bucket/x': this version of raysp reads and writes local paths only"),
+            ("sink.url=nowhere://bucket/x", "'nowhere://bucket/x': found the scheme 'nowhere'"),
         ],
     )
     @pytest.mark.parametrize("verb", ["plan", "run"])

@@ -113,9 +113,9 @@ class TestNames:
 
     def test_a_scheme_that_cannot_be_read_is_refused(self):
         with pytest.raises(
-            PlanError, match=r"source.url: 's3://b/x': this version of raysp reads and writes local paths"
+            PlanError, match=r"source.url: 'nowhere://b/x': found the scheme 'nowhere'; expected a local path, s3://"
         ):
-            names(raysp.Shards("s3://b/x"))
+            names(raysp.Shards("nowhere://b/x"))
 
 
 class TestListedSink:

@@ -16,6 +16,7 @@ from raysp.io.shards import Piece, Shard, read_table
 from raysp.io.store import open_store
 from raysp.ops.rows import ERROR
 from raysp.pipeline import Pipeline, load_function
+from raysp.planning import check_digest, checkpoint_folder
 from raysp.sink import commit, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
@@ -158,8 +159,10 @@ class LabelActor:
 
         label = self.job.pipeline.label
         torch.set_num_threads(label.pool.cpus)
+        folder = checkpoint_folder(self.job.pipeline)
+        check_digest(label.checkpoint, folder, self.job.metadata["checkpoint_digest"])
         return Labelling(
-            label.checkpoint,
+            str(folder),
             lambda loaded: [output.op(loaded) for output in label.outputs],
             batch_seconds=self.job.batch_seconds,
             dtype=self.job.dtype,

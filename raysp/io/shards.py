@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import ShardError, StoreError
-from raysp.io.store import open_store
+from raysp.io.store import open_store, split_url
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Encoded bytes that a piece holds at most, unless one row is larger."""
@@ -78,8 +78,8 @@ def read_footer(url: str, storage_options: Mapping[str, object] | None = None) -
 
 
 def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
-    folder, _, name = url.rpartition("/")
-    return open_store(folder or "/" if url.startswith("/") else folder or ".", storage_options or {}).open(name)
+    folder, name = split_url(url)
+    return open_store(folder, storage_options or {}).open(name)
 
 
 def _footer(url: str, file: pa.NativeFile) -> Footer:

@@ -1,14 +1,17 @@
 """A place that holds files: the few operations that shards, stages and label shards need.
 
-`Store` is what the commit protocol is written against; `LocalStore` is a folder. What an object store would do in one
-request (a PUT with if-none-match, a completed multipart upload) is here one `link` or `rename`, so a reader sees a file
-whole or not at all. A store's own temporary files lie under `.raysp/tmp/`, on the same file system as what they become.
+`Store` is what the commit protocol is written against; `LocalStore` is a folder, `s3.S3Store` a bucket, and
+`fsspec_store.FsspecStore` what else fsspec knows. What an object store does in one request (a PUT with if-none-match, a
+completed multipart upload) is here one `link` or `rename`, so a reader sees a file whole or not at all. A store's own
+temporary files lie under `.raysp/tmp/`, locally on the same file system as what they become.
 """
 
 import errno
 import fnmatch
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,6 +22,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from raysp.errors import StoreError
+from raysp.io.globs import has_wildcard, is_listed, literal_prefix, split_glob
 
 TMP = ".raysp/tmp"
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
@@ -203,47 +207,133 @@ class Listing:
 
     def url(self, entry: Entry) -> str:
         """Give the whole url of one of the entries."""
-        return f"{self.root.rstrip('/')}/{entry.path}"
+        return join_url(self.root, entry.path)
 
 
 def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
     """Open the store at a url; nothing is touched until it is used.
 
-    `storage_options` are the client's of an object store; a local path has no use for them.
+    `storage_options` are the client's of an object store, values of `raysp.Env` among them; a local path has no use
+    for them.
 
     Raises:
-        StoreError: The url's scheme is not one that this version reads and writes.
+        StoreError: The url's scheme is not known, or its client is not installed or knows no such option.
     """
-    return LocalStore(_local_path(url))
+    scheme = scheme_of(url)
+    if not scheme:
+        return LocalStore(_local_path(url))
+    if scheme == "s3":
+        from raysp.io.s3 import S3Store
+
+        return S3Store(url, storage_options)
+    from raysp.io.fsspec_store import FsspecStore
+
+    return FsspecStore(url, storage_options)
+
+
+def scheme_of(url: str) -> str:
+    """Give a url's scheme in small letters; nothing for a local path.
+
+    Raises:
+        StoreError: It is none that fsspec knows, or several in a chain.
+    """
+    found = SCHEME.match(url)
+    scheme = found[1].lower() if found else ""
+    chained = found is not None and found[0].endswith("::")
+    if scheme in ("", "file", "local") and not chained:
+        return ""
+    if scheme == "s3" and not chained:
+        return scheme
+    import fsspec
+
+    if chained or scheme == "s3a" or scheme not in fsspec.available_protocols():
+        raise StoreError(
+            f"{url!r}: found the scheme {scheme!r}; expected a local path, s3://, gs://, az:// or another of fsspec's"
+        )
+    return scheme
+
+
+def normalise(url: str) -> str:
+    """Write a url or local path as listings and stores do: absolute, without a slash at its end."""
+    if not (scheme := scheme_of(url)):
+        return str(_absolute(_local_path(url)))
+    rest = SCHEME.sub("", url).rstrip("/")
+    return f"{scheme}://{rest}"
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Split a url or path into the folder and the name of a file."""
+    folder, _, name = url.rpartition("/")
+    if not folder:
+        return "/" if url.startswith("/") else ".", name
+    return (f"{folder}/" if folder.endswith(":/") else folder), name
+
+
+def join_url(folder: str, path: str) -> str:
+    """Give the url of a path in a folder."""
+    return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"
 
 
 def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Listing:
     """List what a file, a folder (its `*.parquet` at any depth) or a glob (`*`, `?`, `[]`, `**`) stands for.
 
     What begins with `.` or `_` is passed over anywhere below the root, except files named `*.parquet`, which planning
-    refuses by name. Links are followed, loops are not.
+    refuses by name. Links are followed, loops are not. On an object store it is one listing, of what begins like the
+    glob.
 
     Raises:
         StoreError: There is nothing at the url, nothing matches, or it cannot be read.
     """
-    path = _absolute(_local_path(url))
-    with _explained("list", path):
-        if path.is_dir():
-            listing = _listing(path, "**/*.parquet")
-        elif path.exists():
-            found = path.stat()
-            listing = Listing(str(path.parent), (Entry(path.name, found.st_size, str(found.st_mtime_ns)),))
-        else:
-            root, pattern = _split_glob(path)
-            if not pattern:
-                raise StoreError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
-            listing = _listing(root, pattern)
+    listing = _expand_remote(url, storage_options) if scheme_of(url) else _expand_local(url)
     if not listing.entries:
         raise StoreError(
             f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
             "'.' or '_' are passed over"
         )
     return listing
+
+
+def _expand_local(url: str) -> Listing:
+    path = _absolute(_local_path(url))
+    with _explained("list", path):
+        if path.is_dir():
+            return _listing(path, "**/*.parquet")
+        if path.exists():
+            found = path.stat()
+            return Listing(str(path.parent), (Entry(path.name, found.st_size, str(found.st_mtime_ns)),))
+        root, pattern = split_glob(str(path))
+        if not pattern:
+            raise StoreError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
+        return _listing(Path(root or "/"), pattern)
+
+
+def _expand_remote(url: str, storage_options: Mapping[str, object] | None) -> Listing:
+    place = normalise(url)
+    folder, name = split_url(place)
+    is_file = not url.endswith("/") and not folder.endswith("://")
+    if is_file and (entry := open_store(folder, storage_options).stat(name)):
+        return Listing(folder, (entry,))
+    if scheme_of(url) in ("http", "https"):
+        raise StoreError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
+    scheme, _, path = place.partition("://")
+    root, pattern = split_glob(path)
+    store = open_store(f"{scheme}://{root}", storage_options)
+    pattern = pattern or "**/*.parquet"
+    entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
+    if not entries and not has_wildcard(path) and next(store.list(), None) is None:
+        raise StoreError(f"{url!r}: no such file or folder; check the url")
+    return Listing(store.url, entries)
+
+
+@contextmanager
+def local_scratch() -> Iterator[Path]:
+    """Lend a path in the temporary folder (TMPDIR) for a file that is then uploaded."""
+    with _explained("write to", tempfile.gettempdir()):
+        folder = tempfile.mkdtemp(prefix="raysp-")
+    try:
+        yield Path(folder, "scratch")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
@@ -288,15 +378,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _local_path(url: str) -> str:
-    scheme = SCHEME.match(url)
-    if scheme is None:
-        return url
-    if scheme[0].lower() not in ("file://", "local://"):
-        raise StoreError(
-            f"{url!r}: this version of raysp reads and writes local paths only, not {scheme[1]!r} urls; "
-            "copy or mount the files and give their path"
-        )
-    return url[scheme.end() :]
+    return SCHEME.sub("", url)
 
 
 def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
@@ -361,12 +443,6 @@ def _walk(folder: str, path: str, prefix: str) -> Iterator[Entry]:
 def _entry(child: os.DirEntry[str], path: str) -> Entry:
     found = child.stat()
     return Entry(path, found.st_size, str(found.st_mtime_ns))
-
-
-def _split_glob(path: Path) -> tuple[Path, str]:
-    """Split an absolute path before the first component with a wildcard."""
-    first = next((i for i, part in enumerate(path.parts) if re.search(r"[*?\[]", part)), len(path.parts))
-    return Path(*path.parts[:first]), "/".join(path.parts[first:])
 
 
 def _listing(root: Path, pattern: str) -> Listing:

@@ -1,12 +1,26 @@
-"""The hash of a checkpoint: of names and contents, whatever the folder is called and the cache remembers."""
+"""The hash of a checkpoint: of names and contents, whatever the folder is called and the cache remembers.
+
+And its copy on this machine: brought once, whole or not at all.
+"""
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import textwrap
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from raysp.io.checkpoints import digest_files
+from raysp.errors import CheckpointError, StoreError
+from raysp.io import checkpoints
+from raysp.io.checkpoints import digest_files, fetch
+from raysp.io.store import open_store
+from tests import s3_servers
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +78,130 @@ def test_a_home_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert digest_files(folder, files) == expected
+
+
+class TestFetch:
+    FILES: ClassVar = {
+        "config.json": b"{}",
+        "model.safetensors": bytes(range(256)) * 1000,
+        "vocab.json": b"{}",
+        "pytorch_model.bin": b"a pickle",
+        "checkpoint-100/optimizer.safetensors": b"of training",
+    }
+
+    @pytest.fixture
+    def copies(self, cache) -> Path:
+        return cache.parent / "checkpoints"
+
+    @pytest.fixture(params=["memory", f"s3-{s3_servers.kind()}"])
+    def store(self, request):
+        if request.param == "memory":
+            store = open_store(f"memory://{uuid.uuid4().hex}/model")
+        else:
+            s3 = request.getfixturevalue("s3")
+            store = open_store(f"s3://{s3.bucket()}/model", s3.options)
+            store.options = s3.options
+        for name, data in self.FILES.items():
+            store.create(name, data)
+        return store
+
+    @staticmethod
+    def fetch(store) -> Path:
+        return fetch(store.url, getattr(store, "options", None))
+
+    def test_what_a_model_needs_is_brought_and_nothing_else(self, store, copies):
+        folder = self.fetch(store)
+        assert folder.parent == copies
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+            name: self.FILES[name] for name in ("config.json", "model.safetensors", "vocab.json")
+        }
+
+    def test_it_is_brought_once_and_anew_when_it_changes(self, store, copies):
+        first = self.fetch(store)
+        before = {file: file.stat().st_ino for file in first.iterdir()}
+        assert self.fetch(store) == first
+        assert {file: file.stat().st_ino for file in first.iterdir()} == before
+        store.replace("vocab.json", b"{'a': 1}")
+        second = self.fetch(store)
+        assert second != first
+        assert (second / "vocab.json").read_bytes() == b"{'a': 1}"
+        assert (first / "vocab.json").read_bytes() == b"{}"
+
+    def test_many_at_once_bring_it_once(self, store, monkeypatch):
+        copied = []
+        really = checkpoints._copy
+        monkeypatch.setattr(checkpoints, "_copy", lambda *args: (copied.append(args[1].path), really(*args)))
+        with ThreadPoolExecutor(8) as pool:
+            folders = list(pool.map(lambda _: self.fetch(store), range(8)))
+        assert len(set(folders)) == 1
+        assert sorted(copied) == ["config.json", "model.safetensors", "vocab.json"]
+
+    def test_where_nothing_can_be_locked_all_get_the_whole(self, store, monkeypatch):
+        monkeypatch.setattr(checkpoints.fcntl, "flock", refuse_lock)
+        with ThreadPoolExecutor(8) as pool:
+            folders = set(pool.map(lambda _: self.fetch(store), range(8)))
+        [folder] = folders
+        assert (folder / "model.safetensors").read_bytes() == self.FILES["model.safetensors"]
+
+    def test_one_that_is_killed_on_the_way_leaves_nothing_that_is_taken_for_whole(self, s3, copies):
+        url = f"s3://{s3.bucket()}/model"
+        for name, data in self.FILES.items():
+            open_store(url, s3.options).create(name, data)
+        program = f"""
+            import os, signal
+            import raysp
+            from raysp.io import checkpoints
+            really = checkpoints._copy
+            def copy(store, entry, place):
+                if entry.path == "vocab.json":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                really(store, entry, place)
+            checkpoints._copy = copy
+            options = {{"key": {s3.key!r}, "secret": raysp.Env("RAYSP_TEST_SECRET"), "endpoint_url": {s3.endpoint!r}}}
+            checkpoints.fetch({url!r}, options)
+        """
+        killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        [left] = copies.glob("*.part-*")
+        assert (left / "model.safetensors").is_file()
+        folder = fetch(url, s3.options)
+        assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors", "vocab.json"]
+        assert list(copies.glob("*.part-*")) == []
+
+    def test_a_checkpoint_that_changes_on_the_way_is_refused(self, store, monkeypatch):
+        really = checkpoints._copy
+
+        def copy(found, entry, place):
+            really(found, entry, place)
+            store.replace("config.json", b'{"changed": 1}')
+
+        monkeypatch.setattr(checkpoints, "_copy", copy)
+        with pytest.raises(StoreError, match="the checkpoint changed while it was fetched; run again"):
+            self.fetch(store)
+
+    @pytest.mark.parametrize(
+        ("missing", "message"),
+        [
+            ("config.json", "no config.json there, found .*vocab.json; expected a Hugging Face model folder"),
+            ("model.safetensors", r"no weights there, found .*expected model.safetensors: .* convert a pickle"),
+        ],
+    )
+    def test_what_is_no_checkpoint_is_refused_with_what_is_there(self, store, missing, message):
+        store.delete(missing)
+        with pytest.raises(CheckpointError, match=message):
+            self.fetch(store)
+
+    def test_nothing_there_is_said(self, s3):
+        url = f"s3://{s3.bucket()}/nowhere"
+        with pytest.raises(CheckpointError, match=r"nowhere': no config.json there, found nothing"):
+            fetch(url, s3.options)
+
+    def test_a_cache_that_cannot_be_written_is_named(self, store, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with pytest.raises(StoreError, match=r"file/raysp/checkpoints: cannot keep a checkpoint in it"):
+            self.fetch(store)
+
+
+def refuse_lock(*args: object) -> None:
+    raise OSError(37, "No locks available")

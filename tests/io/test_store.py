@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.errors import StoreError
-from raysp.io.store import LocalStore, expand, open_store
+from raysp.io.fsspec_store import FsspecStore
+from raysp.io.s3 import S3Store
+from raysp.io.store import LocalStore, expand, join_url, normalise, open_store, split_url
 
 
 @pytest.fixture
@@ -306,12 +308,57 @@ class TestOpenStore:
         assert open_store("out").url == f"{tmp_path}/out"
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("url", ["s3://bucket/labels", "gs://b", "hf://datasets/x", "zip::file:///a", "S3://b"])
+    @pytest.mark.parametrize("url", ["nowhere://b", "s3a://bucket/labels", "zip::file:///a", "s3::b"])
     @pytest.mark.parametrize("call", [open_store, expand])
-    def test_other_schemes_are_refused_by_name(self, call, url):
+    def test_schemes_that_are_not_known_are_refused_by_name(self, call, url):
         scheme = url.split(":")[0]
-        with pytest.raises(StoreError, match=f"reads and writes local paths only, not '{scheme}' urls"):
+        with pytest.raises(StoreError, match=f"found the scheme '{scheme}'; expected a local path, s3://, gs://"):
             call(url)
+
+    @pytest.mark.parametrize(
+        ("url", "kind", "root"),
+        [
+            ("s3://bucket", S3Store, "s3://bucket"),
+            ("S3://bucket/a/b//", S3Store, "s3://bucket/a/b"),
+            ("memory://a/b/", FsspecStore, "memory://a/b"),
+            ("https://host/a", FsspecStore, "https://host/a"),
+        ],
+    )
+    def test_the_scheme_says_which_store_it_is(self, url, kind, root):
+        store = open_store(url)
+        assert type(store) is kind
+        assert store.url == root
+
+    @pytest.mark.parametrize("url", ["s3://", "s3:///a", "s3://b c/a"])
+    def test_what_is_no_bucket_is_refused(self, url):
+        with pytest.raises(StoreError, match="is not the name of a bucket; write s3://bucket/folder"):
+            open_store(url)
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "folder", "name"),
+        [
+            ("s3://bucket/a/b.parquet", "s3://bucket/a", "b.parquet"),
+            ("s3://bucket/b.parquet", "s3://bucket", "b.parquet"),
+            ("memory://b.parquet", "memory://", "b.parquet"),
+            ("/b.parquet", "/", "b.parquet"),
+            ("/a/b.parquet", "/a", "b.parquet"),
+        ],
+    )
+    def test_a_file_is_split_from_its_folder_and_joined_again(self, url, folder, name):
+        assert split_url(url) == (folder, name)
+        assert join_url(folder, name) == url
+
+    def test_a_name_alone_lies_in_the_working_directory(self):
+        assert split_url("b.parquet") == (".", "b.parquet")
+
+    @pytest.mark.parametrize(
+        ("url", "normal"),
+        [("/a/../b/", "/b"), ("file:///a", "/a"), ("s3://b/c/", "s3://b/c"), ("S3://b/c/../d", "s3://b/c/../d")],
+    )
+    def test_urls_are_written_as_listings_write_them(self, url, normal):
+        assert normalise(url) == normal
 
 
 class TestExpand:

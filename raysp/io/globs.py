@@ -1,0 +1,46 @@
+"""Patterns of paths, judged by name alone: what a store's listing is matched with, by the rules of a local folder."""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def has_wildcard(text: str) -> bool:
+    """Tell whether a path, or one component of it, is a pattern."""
+    return _WILDCARD.search(text) is not None
+
+
+def split_glob(path: str) -> tuple[str, str]:
+    """Split before the first component with a wildcard: ("a/b", "*.parquet"); the second is empty without one."""
+    parts = path.split("/")
+    first = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
+    return "/".join(parts[:first]), "/".join(parts[first:])
+
+
+def literal_prefix(pattern: str) -> str:
+    """Give what every path that matches begins with."""
+    return _WILDCARD.split(pattern, maxsplit=1)[0]
+
+
+def is_listed(path: str, pattern: str) -> bool:
+    """Tell whether a listing by `pattern` shows `path`: it matches, and no reader would pass over it.
+
+    Folders that begin with `.` or `_` are passed over, and so are files, except those named `*.parquet`.
+    """
+    *folders, name = path.split("/")
+    if any(folder[:1] in (".", "_") for folder in folders):
+        return False
+    if not name or (name[0] in "._" and not name.endswith(".parquet")):
+        return False
+    return matches([*folders, name], pattern.split("/"))
+
+
+def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether a path's components match a pattern's; `**` stands for any number of folders, none included."""
+    if not pattern or not names:
+        return not pattern and not names
+    if pattern[0] == "**":
+        return any(matches(names[skipped:], pattern[1:] or ("*",)) for skipped in range(len(names)))
+    return fnmatch.fnmatchcase(names[0], pattern[0]) and matches(names[1:], pattern[1:])

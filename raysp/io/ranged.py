@@ -1,0 +1,82 @@
+"""A file of an object store as one that can be read anywhere, by ranged requests.
+
+Parquet is read in steps of a megabyte, and a request costs the same time whether it brings 64 KiB or a few megabytes:
+so where reading goes on from where it was, more is fetched each time, up to `MAX_WINDOW_BYTES`.
+"""
+
+import io
+from collections.abc import Callable
+
+import pyarrow as pa
+
+MIN_WINDOW_BYTES = 64 * 1024
+MAX_WINDOW_BYTES = 8 * 1024 * 1024
+MAX_WINDOWS = 4  # columns that are read side by side, each going on by itself
+
+Fetch = Callable[[int, int], bytes]
+"""Gives exactly the bytes `start <= i < end` of a file, or raises."""
+
+
+class RangedFile(io.RawIOBase):
+    """The bytes that `fetch` gives, of which the newest few windows are kept.
+
+    Args:
+        num_bytes: of the whole file.
+        fetch: brings a range.
+        tail: what is known of its end already.
+    """
+
+    def __init__(self, num_bytes: int, fetch: Fetch, tail: bytes = b"") -> None:
+        self._num_bytes = num_bytes
+        self._fetch = fetch
+        self._position = 0
+        self._tail = (num_bytes - len(tail), tail)
+        self._windows: list[tuple[int, bytes]] = []  # the one used last stands last
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Give the place that is read next."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; nothing is transferred."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, fewer only at the end of the file."""
+        end = self._num_bytes if size < 0 else min(self._position + size, self._num_bytes)
+        parts: list[bytes] = []
+        while self._position < end:
+            start, held = self._window(self._position, end)
+            parts.append(held[self._position - start : end - start])
+            self._position += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _window(self, first: int, end: int) -> tuple[int, bytes]:
+        """Give a window that holds byte `first`, fetched if need be."""
+        for window in (self._tail, *self._windows):
+            if window[0] <= first < window[0] + len(window[1]):
+                return window
+        behind = next((w for w in self._windows if w[0] + len(w[1]) == first), None)
+        num_bytes = max(end - first, MIN_WINDOW_BYTES)
+        if behind is not None:
+            self._windows.remove(behind)
+            num_bytes = max(num_bytes, 2 * len(behind[1]))
+        last = min(first + min(num_bytes, MAX_WINDOW_BYTES), self._num_bytes)
+        window = (first, self._fetch(first, last))
+        self._windows = [*self._windows[-(MAX_WINDOWS - 1) :], window]
+        return window
+
+
+def open_ranged(num_bytes: int, fetch: Fetch, tail: bytes = b"") -> pa.NativeFile:
+    """Open a `RangedFile` for pyarrow."""
+    return pa.PythonFile(RangedFile(num_bytes, fetch, tail), mode="r")

@@ -1,0 +1,191 @@
+"""An object store for tests: a real one (Ceph's radosgw) where it can be started, else moto's stand-in."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+import raysp
+
+SECRET_VARIABLE = "RAYSP_TEST_SECRET"
+START_SECONDS = 90
+used: list[str] = []
+"""What was used, for the summary at the end of a test run."""
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where an object store is, and how to get in."""
+
+    endpoint: str
+    kind: str
+    key: str = "test"
+    secret: str = "testtest"
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Storage options, the secret by name."""
+        return {"key": self.key, "secret": raysp.Env(SECRET_VARIABLE), "endpoint_url": self.endpoint}
+
+    @property
+    def client(self) -> Any:
+        """A plain client, to look at the store past raysp."""
+        config = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            config=config,
+        )
+
+    def bucket(self) -> str:
+        """Make a bucket of its own."""
+        name = f"raysp-{uuid.uuid4().hex[:12]}"
+        self.client.create_bucket(Bucket=name)
+        return name
+
+    def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
+        """Upload a folder."""
+        client = self.client
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                key = f"{prefix}{file.relative_to(folder).as_posix()}"
+                client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+
+    def download(self, bucket: str, folder: Path) -> dict[str, bytes]:
+        """Bring all that is in a bucket into a folder, and give it by key."""
+        client, found = self.client, {}
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for entry in page.get("Contents", ()):
+                found[entry["Key"]] = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
+                (folder / entry["Key"]).parent.mkdir(parents=True, exist_ok=True)
+                (folder / entry["Key"]).write_bytes(found[entry["Key"]])
+        return found
+
+    def at(self, endpoint: str) -> "S3Server":
+        """The same, reached by another way."""
+        return replace(self, endpoint=endpoint)
+
+
+def shared_folder() -> Path:
+    """Name the folder of shared data and tools."""
+    return Path(os.environ.get("RAYSP_SHARED") or Path(__file__).parents[2] / "shared")
+
+
+def kind() -> str:
+    """Tell which store the tests use: one that runs already, Ceph if it is installed, else moto."""
+    if os.environ.get("RAYSP_S3_ENDPOINT"):
+        return "given"
+    needed = ("ceph-mon", "ceph-osd", "ceph-mgr", "radosgw", "radosgw-admin")
+    if os.environ.get("RAYSP_S3") != "moto" and os.geteuid() == 0 and _script().is_file() and all(map(_which, needed)):
+        return "ceph"
+    return "moto"
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+
+
+def _script() -> Path:
+    return shared_folder() / "tools" / "s3-server.sh"
+
+
+@contextmanager
+def running(kind: str, folder: Path) -> Iterator[S3Server]:
+    """Run a store for as long as it is needed."""
+    if kind == "given":
+        endpoint = os.environ["RAYSP_S3_ENDPOINT"]
+        used.append(f"the one at {endpoint}")
+        yield S3Server(endpoint, kind)
+    elif kind == "ceph":
+        yield from _ceph(folder)
+    else:
+        yield from _moto("")
+
+
+def _ceph(folder: Path) -> Iterator[S3Server]:
+    port = free_port()
+    # Its folder's name is short: daemons listen on sockets of the file system inside it.
+    place = Path("/tmp") / f"raysp-ceph-{os.getpid()}"
+    environment = {**os.environ, "DIR": str(place), "PORT": str(port), "CEPH_ARGS": "--cluster-addr=127.0.0.1"}
+    log = folder / "ceph.log"
+    try:
+        with log.open("wb") as said:
+            subprocess.run(
+                [str(_script()), "start"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                timeout=START_SECONDS,
+                check=False,
+            )
+        server = S3Server(f"http://127.0.0.1:{port}", "ceph")
+        server.bucket()
+    except Exception as error:
+        _stop(environment, place)
+        yield from _moto(f" (Ceph is installed but did not start: {type(error).__name__}, see {log})")
+        return
+    used.append("Ceph radosgw, a real one")
+    try:
+        yield server
+    finally:
+        _stop(environment, place)
+
+
+def _stop(environment: dict[str, str], place: Path) -> None:
+    subprocess.run([str(_script()), "stop"], env=environment, capture_output=True, timeout=60, check=False)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _moto(why: str) -> Iterator[S3Server]:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port)
+        used.append(f"moto, a stand-in{why}")
+        yield S3Server(f"http://127.0.0.1:{port}", "moto")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
