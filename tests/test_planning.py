@@ -1,6 +1,8 @@
 """Planning: how shards are listed and named, what is refused before any work, what is left to do."""
 
+import contextlib
 import os
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
-from raysp import ChangedError, CheckpointError, PlanError
+from raysp import ChangedError, CheckpointError, PlanError, planning
 from raysp.io.shards import cut_pieces
 from raysp.io.store import expand, open_store
 from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
@@ -116,6 +118,77 @@ class TestNames:
             PlanError, match=r"source.url: 'nowhere://b/x': found the scheme 'nowhere'; expected a local path, s3://"
         ):
             names(raysp.Shards("nowhere://b/x"))
+
+
+class TestUrls:
+    """Corpora and sinks on storage that has urls; memory stands for it."""
+
+    @pytest.fixture
+    def bucket(self) -> str:
+        url = f"memory://{uuid.uuid4().hex}"
+        for name in ("in/a.parquet", "in/x/b.parquet", "other/c.parquet"):
+            open_store(url).create(name, b"x")
+        return url
+
+    @pytest.mark.parametrize(
+        ("urls", "root", "expected"),
+        [
+            (["in"], None, ["a.parquet", "x/b.parquet"]),
+            (["in/*.parquet"], None, ["a.parquet"]),
+            (["in/x/b.parquet"], None, ["b.parquet"]),
+            (["in/a.parquet", "other"], None, ["in/a.parquet", "other/c.parquet"]),
+            (["in/x/*"], "in", ["x/b.parquet"]),
+            (["in/x/*"], "in/", ["x/b.parquet"]),
+        ],
+    )
+    def test_label_shards_are_named_below_the_root(self, bucket, urls, root, expected):
+        source = raysp.Shards([f"{bucket}/{url}" for url in urls], root=root and f"{bucket}/{root}")
+        assert names(source) == expected
+
+    def test_a_shard_that_is_not_below_the_root_is_refused(self, bucket):
+        with pytest.raises(PlanError, match=r"source.root: memory://.*/other/c.parquet is not below memory://.*/in"):
+            names(raysp.Shards(f"{bucket}/other", root=f"{bucket}/in"))
+
+    def test_urls_without_a_folder_in_common_are_refused(self, bucket, data):
+        with pytest.raises(PlanError, match=r"have no folder in common; label them into two sinks"):
+            names(raysp.Shards([f"{bucket}/in", str(data)]))
+
+    @pytest.mark.parametrize(
+        ("url", "sink", "refused"),
+        [
+            ("in", "in", True),
+            ("in", "in/labels", True),
+            ("in/**", "in/x", True),
+            ("in/*.parquet", "in", True),
+            ("in/a.parquet", "in", True),
+            ("in/*.parquet", "in/labels", False),
+            ("in/a.parquet", "labels", False),
+            ("in", "labels", False),
+            ("in", "in-labels", False),
+            ("**/*.parquet", "labels", True),
+            ("*/*.parquet", "labels", False),
+        ],
+    )
+    def test_a_sink_inside_the_source_is_refused(self, bucket, url, sink, refused):
+        source = raysp.Shards(f"{bucket}/{url}")
+        found = list_source(source)
+        with pytest.raises(PlanError, match=r"would be one of the shards") if refused else contextlib.nullcontext():
+            refuse_listed_sink(source, found, f"{bucket}/{sink}/")
+
+    def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(planning, "fetch", lambda url, options: asked.append(options) or Path("copy"))
+        options = {"key": "A", "secret": raysp.Env("S")}
+        label = raysp.Label("s3://models/m", outputs=[raysp.Transcript()])
+        for url in ("s3://corpus/in", "memory://corpus/in"):
+            source = raysp.Shards(url, storage_options=options)
+            pipeline = a_pipeline(source, steps=[raysp.Decode(), label])
+            assert planning.checkpoint_folder(pipeline) == Path("copy")
+        assert asked == [options, {}]
+
+    def test_a_checkpoint_that_came_with_other_bytes_is_refused(self):
+        with pytest.raises(CheckpointError, match=r"s3://m.*its digest was 00ff when .* planned, here it is [0-9a-f]+"):
+            planning.check_digest("s3://m", CHECKPOINT, "00ff")
 
 
 class TestListedSink:

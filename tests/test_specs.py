@@ -389,3 +389,21 @@ class TestOverride:
         with pytest.raises(SpecError, match=message) as caught:
             override(a_pipeline(), path, text)
         assert SECRET not in str(caught.value)
+
+
+class TestEnv:
+    def test_its_value_is_looked_up_when_it_is_asked_for(self, monkeypatch):
+        secret = raysp.Env("RAYSP_A_SECRET")
+        monkeypatch.setenv("RAYSP_A_SECRET", "one")
+        assert secret.value() == "one"
+        monkeypatch.setenv("RAYSP_A_SECRET", "two")
+        assert secret.value() == "two"
+        assert "two" not in repr(secret)
+
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_a_variable_that_is_not_set_is_named(self, monkeypatch, value):
+        monkeypatch.delenv("RAYSP_A_SECRET", raising=False)
+        if value is not None:
+            monkeypatch.setenv("RAYSP_A_SECRET", value)
+        with pytest.raises(SpecError, match=r"variable 'RAYSP_A_SECRET' is not set on .*; set it here and, on a"):
+            raysp.Env("RAYSP_A_SECRET").value()
