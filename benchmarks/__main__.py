@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import bare, checkpoints, corpus, engine, throughput
+from benchmarks import bare, checkpoints, corpus, engine, isolation, throughput
 from benchmarks.tables import write_json
 
 PARTS = {
@@ -13,6 +13,7 @@ PARTS = {
     "bare": bare.main,
     "throughput": throughput.main,
     "engine": engine.main,
+    "isolation": isolation.main,
 }
 
 

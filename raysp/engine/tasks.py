@@ -1,5 +1,7 @@
 """What runs on workers: thin shells around ops and sink, which do the work and know nothing of Ray."""
 
+import atexit
+import functools
 import json
 import logging
 import os
@@ -22,6 +24,7 @@ from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
 from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
+    from raysp.audio.isolation import Decoder
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling
@@ -119,6 +122,7 @@ class Reader:
             block_seconds=self.job.block_seconds,
             before=before,
             after=after,
+            decoder=_decoder(),
         )
         return op, sorted(columns)
 
@@ -134,6 +138,16 @@ class Reader:
 
             return set(read_footer(shard.url, self.job.pipeline.source.storage_options).schema.names)
         return set(step.reads)
+
+
+@functools.cache
+def _decoder() -> "Decoder":
+    """Keep one decoding process for each worker process, whatever tasks it is given."""
+    from raysp.audio.isolation import Decoder
+
+    decoder = Decoder()
+    atexit.register(decoder.close)
+    return decoder
 
 
 class LabelActor:
