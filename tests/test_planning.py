@@ -285,7 +285,7 @@ class TestPlan:
 
     @pytest.fixture
     def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.planning.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+        monkeypatch.setattr("raysp.io.sources.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -383,7 +383,7 @@ class TestPlan:
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
         begin_run(first, RunEntry.now())
-        monkeypatch.setattr("raysp.planning.cut_pieces", cut_pieces)
+        monkeypatch.setattr("raysp.io.sources.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
