@@ -1,6 +1,7 @@
 """Planning: how shards are listed and named, what is refused before any work, what is left to do."""
 
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import raysp
 from raysp import ChangedError, CheckpointError, PlanError
 from raysp.io.shards import cut_pieces
 from raysp.io.store import expand, open_store
-from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
+from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle, survey
 from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.run_record import RunEntry
@@ -116,6 +117,60 @@ class TestNames:
             PlanError, match=r"source.url: 's3://b/x': this version of raysp reads and writes local paths"
         ):
             names(raysp.Shards("s3://b/x"))
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("files", "url", "expected"),
+        [
+            (["m.jsonl"], "m.jsonl", [("m-00000.parquet", "manifest")]),
+            (
+                ["m.jsonl", "n/m.jsonl"],
+                "**/*.jsonl",
+                [("m-00000.parquet", "manifest"), ("n/m-00000.parquet", "manifest")],
+            ),
+            (["a.arrow", "b/c.arrow"], "", [("a.parquet", "arrow"), ("b/c.parquet", "arrow")]),
+            (["a.arrow", "b.parquet"], "", [("a.parquet", "arrow"), ("b.parquet", "parquet")]),
+            (["x.wav", "y/z.mp3", "notes.txt", "_private/a.wav", ".hidden.wav"], "", [("in-00000.parquet", "folder")]),
+            (["x.wav", "a.parquet"], "", [("a.parquet", "parquet")]),
+            (["x.wav", "a.arrow", "m.jsonl"], "", [("a.parquet", "arrow")]),
+            (["x.wav", "m.jsonl"], "", [("in-00000.parquet", "folder")]),
+        ],
+    )
+    def test_a_url_stands_for_shards_of_a_kind(self, tmp_path, files, url, expected):
+        for name in files:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
+        found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
+        assert [(one.name, one.kind) for one in found] == expected
+
+    def test_a_gzipped_manifest_is_named_without_both_endings(self, tmp_path):
+        import gzip
+
+        (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio_filepath": "x.wav"}\n'))
+        assert names(raysp.Shards(f"{tmp_path}/m.jsonl.gz")) == ["m-00000.parquet"]
+        assert raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl.gz", tmp_path / "out")).num_rows == 1
+
+    def test_the_id_of_a_data_set_on_the_hub_is_refused_with_the_command_that_gets_it(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PlanError, match=r"download it first: hf download mozilla/voice --repo-type dataset"):
+            names(raysp.Shards("mozilla/voice"))
+
+    def test_a_damaged_manifest_is_listed_and_the_others_are_planned(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("{nonsense\n")
+        (tmp_path / "b.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/*.jsonl", tmp_path / "out"))
+        assert [todo.shard.name for todo in plan.todo] == ["b-00000.parquet"]
+        assert "line 1 of this slice is no JSON" in plan.corpus.unreadable["a-00000.parquet"]
+
+    def test_shards_are_planned_at_five_hundred_a_second(self, tmp_path):
+        first = write_shard(tmp_path / "in" / "00000.parquet", 2, table=rows_table(2, audio=bytes(9000)))
+        for number in range(1, 1000):
+            (first.parent / f"{number:05}.parquet").hardlink_to(first)
+        pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out")
+        start = time.process_time()
+        assert len(survey(list_source(pipeline.source), {}, pipeline).shards) == 1000
+        assert time.process_time() - start < 2
 
 
 class TestListedSink:

@@ -1,4 +1,4 @@
-"""Whole runs over every kind of source, with recordings that crash the decoder and paths of strangers among the rows."""
+"""Whole runs over every kind of source; among the rows paths of strangers and recordings that crash the decoder."""
 
 import json
 import os
