@@ -71,9 +71,9 @@ def survey(url: str, part: str, storage_options: Mapping[str, object] | None = N
     """
     raw = _read(url, part, storage_options)
     rows = _rows(url, raw)
-    seconds = [row.get(_DURATION) for row in rows]
-    known = [float(s) if isinstance(s, int | float) and 0 < s < 1e6 else UNKNOWN_SECONDS for s in seconds]
     table = _table(rows)
+    claimed = table.column(_DURATION).to_pylist()
+    known = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
     pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in known])
     return Survey(table.schema, table.num_rows, pieces, _digest(raw))
 
@@ -153,7 +153,14 @@ def _seconds(value: object) -> float | None:
     """Take a number as it is; what is none cannot be a place in a recording."""
     if value is None:
         return None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    return float(cast("float", value)) if _is_number(value) else float("nan")
+
+
+def _is_number(value: object) -> bool:
+    """Tell what a column of numbers can hold; a larger integer stays as it is written."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and -(2**53) <= value <= 2**53)
 
 
 def _column(values: list[object]) -> "pa.Array[Any]":
@@ -163,8 +170,8 @@ def _column(values: list[object]) -> "pa.Array[Any]":
         return pa.array([None if v is None else _storable(cast("str", v)) for v in values], _type_of(given))
     if all(isinstance(value, bool) for value in given):
         return pa.array(values, pa.bool_())
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
-        is_int = all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in given)
+    if all(_is_number(value) for value in given):
+        is_int = all(isinstance(value, int) for value in given)
         return pa.array(values, pa.int64() if is_int else pa.float64())
     return pa.array([None if value is None else _text(value) for value in values], pa.string())
 

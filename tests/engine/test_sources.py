@@ -15,6 +15,7 @@ import soundfile
 
 import raysp
 from raysp.engine.running import run
+from raysp.reading.samples import first_rows
 from tests.corpora import wav
 from tests.engine.conftest import CHECKPOINT, DEMO, read_labels
 
@@ -203,6 +204,27 @@ def test_recordings_that_crash_or_hang_the_decoder_cost_their_rows(digits, expec
     ]
     good = [(row["id"], row["pred_text"], round(row["pred_score"], 3)) for row in found if row["status"] == "ok"]
     assert good == expected[:10]
+
+
+def test_ids_and_texts_of_any_kind_are_stored_without_loss(local_ray, digits, tmp_path):
+    ids = [
+        b"nul \0",
+        b"lone \xed\xa0\x80 surrogate",
+        "\u202eright to left".encode(),
+        "\U0001f600".encode(),
+        b"x" * 1_000_000,
+    ]
+    ids += [b"\x1b[2J\x07", b"00:01 --> 00:02", b"=cmd|' /C calc'!A0", b"<script>alert(1)</script>", b"", None]
+    texts = pa.array(ids, pa.binary()).view(pa.string())
+    audio = [digits[0]["audio"]] * len(ids)
+    pq.write_table(pa.table({"id": texts, "audio": audio, "text": texts}), tmp_path / "t.parquet")
+    pipeline = a_pipeline(tmp_path / "t.parquet", tmp_path / "labels")
+    run(replace(pipeline, sink=raysp.Parquet(str(tmp_path / "labels"), keep=["text"])))
+    found = pq.read_table(tmp_path / "labels" / "t.parquet")
+    assert found.column("id").cast(pa.binary()).to_pylist() == ids
+    assert found.column("text").cast(pa.binary()).to_pylist() == ids
+    shown = first_rows(str(tmp_path / "labels"), 20).column("id").to_pylist()
+    assert shown[1] == "lone \ufffd\ufffd\ufffd surrogate"
 
 
 @pytest.mark.slow
