@@ -49,6 +49,8 @@ class Shards:
             a single file's folder, a list's common parent.
         id: the column that names a row; None: `<shard>:<row>`.
         audio: the column with the recordings.
+        audio_root: the folder that the paths of recordings may lead into; None: for manifests and folders their own
+            folder, for shards none.
         text: the column with reference texts, kept beside the labels so that the word error rate can be told.
         storage_options: how to reach the storage; secrets by `Env`.
     """
@@ -59,6 +61,7 @@ class Shards:
     id: str | None = "id"
     audio: str = "audio"
     text: str | None = None
+    audio_root: Url | None = None
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -172,6 +175,8 @@ def label_parts(pipeline: Pipeline, *, checkpoint_digest: str, dtype: str) -> di
         "source.id": pipeline.source.id,
         "source.audio": pipeline.source.audio,
     }
+    if pipeline.source.audio_root is not None:  # where it is changes nothing, but rows without bytes have labels
+        parts["source.audio_root"] = True
     for index, step in enumerate(pipeline.steps):
         fields = cast("dict[str, JsonValue]", to_json(step))
         if isinstance(step, Label):

@@ -3,8 +3,11 @@
 Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
 """
 
+import contextlib
+import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
+from raysp.io import folders, manifests, sources
 from raysp.io.checkpoints import digest_files, fetch
 from raysp.io.globs import has_wildcard, is_listed, split_glob
-from raysp.io.shards import Piece, Shard, check_columns, cut_pieces, input_id, read_footer
-from raysp.io.store import Listing, expand, join_url, normalise, scheme_of
+from raysp.io.shards import Piece, Shard, check_columns, input_id
+from raysp.io.store import Entry, Listing, Store, expand, join_url, normalise, open_store, scheme_of
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label
@@ -40,6 +43,8 @@ class Found:
     url: str
     num_bytes: int
     version: str
+    kind: str = sources.PARQUET
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,21 +135,34 @@ def count_gpus() -> int:
         return 0
 
 
-def list_source(source: Shards) -> list[Found]:
+def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
     """List a corpus's shards and name their label shards.
+
+    Args:
+        source: the corpus.
+        recorded: shards of earlier plans by name: what was cut from a manifest or a folder is never cut again.
 
     Raises:
         PlanError: nothing there, two label shards of one name, a name that readers would pass over.
     """
     try:
-        listings = [expand(url, source.storage_options) for url in source.urls]
+        listings = [_list_url(url, source.storage_options) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
-    entries = {listing.url(entry): entry for listing in listings for entry in listing.entries}
-    root = _normal(source.root) if source.root else _common_root(listings)
-    found = [
-        Found(_label_name(url, root), url, entry.num_bytes, entry.version) for url, entry in sorted(entries.items())
-    ]
+    root = _normal(source.root) if source.root else _common_root([listing for listing, _ in listings])
+    found: list[Found] = []
+    entries: dict[str, Entry] = {}
+    for listing, kind in listings:
+        if kind == sources.FOLDER:
+            found += _cut_folder(listing, root, recorded or {})
+        else:
+            entries |= {listing.url(entry): entry for entry in listing.entries}
+    for url, entry in sorted(entries.items()):
+        kind = sources.kind_of(url)
+        if kind == sources.MANIFEST:
+            found += _cut_manifest(url, root, recorded or {}, source.storage_options)
+        else:
+            found.append(Found(_label_name(url, root), url, entry.num_bytes, entry.version, kind))
     for name, times in Counter(one.name for one in found).items():
         if times > 1:
             urls = [one.url for one in found if one.name == name]
@@ -164,6 +182,94 @@ def _common_root(listings: Sequence[Listing]) -> str:
     return "/".join(shared) or "/"
 
 
+def _list_url(url: str, storage_options: Mapping[str, object]) -> tuple[Listing, str]:
+    """List what a url stands for: the shards of a folder where it has some, else its audio files."""
+    if any(c in url for c in "*?[") or sources.is_file_name(url):
+        return expand(url, storage_options), ""
+    try:
+        found = [expand(url, storage_options)]
+    except StoreError as error:
+        found, nothing = [], error
+    folder = url.rstrip("/") or "/"
+    with contextlib.suppress(StoreError):
+        arrow = expand(f"{folder}/**/*.arrow", storage_options)
+        if not found or arrow.root == found[0].root:
+            found.append(Listing(arrow.root, _of_data_sets(arrow, storage_options)))
+    if found:
+        entries = sorted((entry for one in found for entry in one.entries), key=lambda entry: entry.path)
+        return Listing(found[0].root, tuple(entries)), ""
+    with contextlib.suppress(StoreError):
+        files = expand(f"{folder}/**/*", storage_options)
+        if audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path)):
+            return Listing(files.root, audio), sources.FOLDER
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(nothing):
+        raise PlanError(
+            f"source.url: {nothing}. If {url!r} is a data set of the Hugging Face hub, download it first: "
+            f"hf download {url} --repo-type dataset --local-dir DIR"
+        )
+    raise nothing
+
+
+def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> tuple[Entry, ...]:
+    """Leave out what `datasets` keeps beside the files of a saved data set, such as the results of `map`."""
+    files: dict[str, set[str] | None] = {}
+    store = open_store(listing.root, storage_options)
+    for entry in listing.entries:
+        folder = entry.path.rpartition("/")[0]
+        if folder not in files:
+            files[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
+    names = {entry: entry.path.rpartition("/") for entry in listing.entries}
+    return tuple(entry for entry, (folder, _, name) in names.items() if (f := files[folder]) is None or name in f)
+
+
+def _data_files(store: Store, path: str) -> set[str] | None:
+    """Read which files make up a data set that `save_to_disk` wrote; None where there is none."""
+    if store.stat(path) is None:
+        return None
+    try:
+        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _cut_manifest(
+    url: str, root: str, recorded: Mapping[str, Shard], storage_options: Mapping[str, object]
+) -> list[Found]:
+    stem = _label_name(url, root).removesuffix(".parquet")
+    parts = [shard.part for shard in _recorded_parts(stem, sources.MANIFEST, recorded)]
+    try:
+        slices = manifests.cut(url, parts, storage_options)
+    except (ShardError, StoreError, OSError, EOFError) as error:
+        raise PlanError(f"source: {url}: {error}") from error
+    return [
+        Found(f"{stem}-{number:05}.parquet", url, one.end - one.first, one.digest, sources.MANIFEST, one.part)
+        for number, one in enumerate(slices)
+    ]
+
+
+def _cut_folder(listing: Listing, root: str, recorded: Mapping[str, Shard]) -> list[Found]:
+    name = PurePosixPath(listing.root).name or "audio"
+    stem = name if listing.root == root else f"{_label_name(f'{listing.root}/x', root)[:-10]}/{name}".lstrip("/")
+    parts = [shard.part for shard in _recorded_parts(stem, sources.FOLDER, recorded)]
+    return [
+        Found(
+            f"{stem}-{number:05}.parquet",
+            listing.root,
+            folders.num_bytes(part),
+            folders.version(part),
+            sources.FOLDER,
+            part,
+        )
+        for number, part in enumerate(folders.cut(listing.entries, parts))
+    ]
+
+
+def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
+    """Give the recorded shards that were cut from one manifest or folder, in their order."""
+    name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
+    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
+
+
 def _label_name(url: str, root: str) -> str:
     if not url.startswith(beginning := join_url(root, "")):
         raise PlanError(f"source.root: {url} is not below {root}")
@@ -171,7 +277,7 @@ def _label_name(url: str, root: str) -> str:
     for part in relative.parts:
         if part.startswith(("_", ".")):
             raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
-    return relative.with_suffix(".parquet").as_posix()
+    return f"{sources.stem_of(relative.as_posix())}.parquet"
 
 
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
@@ -270,7 +376,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | 
         return replace(known, url=one.url)
     source = pipeline.source
     try:
-        footer = read_footer(one.url, source.storage_options)
+        found = sources.survey(one.kind, one.url, one.part, source.storage_options)
     except (ShardError, StoreError) as error:
         return str(error)
     if known is not None:
@@ -280,19 +386,20 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | 
             "into another sink"
         )
     try:
-        check_columns(one.url, footer.schema, audio=source.audio, others=source_columns(pipeline))
+        check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline))
     except ShardError as error:
         raise PlanError(str(error)) from None
-    _check_conditions(one.url, footer.schema, pipeline)
-    metadata: pq.FileMetaData = footer.metadata
+    _check_conditions(one.url, found.schema, pipeline)
     return Shard(
         name=one.name,
         url=one.url,
         num_bytes=one.num_bytes,
         version=one.version,
-        num_rows=metadata.num_rows,
-        input_id=input_id(one.num_bytes, one.version, footer),
-        pieces=cut_pieces(metadata),
+        num_rows=found.num_rows,
+        input_id=input_id(one.num_bytes, one.version, found),
+        pieces=found.pieces,
+        kind=one.kind,
+        part=one.part,
     )
 
 

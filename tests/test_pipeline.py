@@ -106,6 +106,7 @@ class TestFingerprint:
         [
             "source.id=null",
             "source.audio=speech",
+            "source.audio_root=recordings",
             "steps.0.max_seconds=10",
             "steps.0.channel=1",
             "steps.1.window_seconds=20",
@@ -127,6 +128,10 @@ class TestFingerprint:
         monkeypatch.setattr("raysp.pipeline.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
+    def test_it_does_not_change_with_the_place_of_the_recordings(self):
+        one, other = (with_overrides(a_pipeline(), [f"source.audio_root={place}"]) for place in ("here", "there"))
+        assert hashed(one) == hashed(other)
+
     def test_it_changes_with_a_keep_step_and_its_values(self):
         keeps = [[], [BY_COLUMN], [BY_SECONDS], [raysp.Keep(2)], [BY_SECONDS, BY_COLUMN]]
         assert len({hashed(a_pipeline(keep=keep)) for keep in keeps}) == len(keeps)
@@ -143,7 +148,7 @@ class TestFingerprint:
     def test_every_field_of_every_spec_was_judged(self):
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
-            raysp.Shards: {"url", "root", "id", "audio", "text", "storage_options"},
+            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options"},
             raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options"},
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel"},

@@ -191,6 +191,51 @@ class TestUrls:
             planning.check_digest("s3://m", CHECKPOINT, "00ff")
 
 
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("files", "url", "expected"),
+        [
+            (["m.jsonl"], "m.jsonl", [("m-00000.parquet", "manifest")]),
+            (
+                ["m.jsonl", "n/m.jsonl"],
+                "**/*.jsonl",
+                [("m-00000.parquet", "manifest"), ("n/m-00000.parquet", "manifest")],
+            ),
+            (["a.arrow", "b/c.arrow"], "", [("a.parquet", "arrow"), ("b/c.parquet", "arrow")]),
+            (["a.arrow", "b.parquet"], "", [("a.parquet", "arrow"), ("b.parquet", "parquet")]),
+            (["x.wav", "y/z.mp3", "notes.txt", "_private/a.wav", ".hidden.wav"], "", [("in-00000.parquet", "folder")]),
+            (["x.wav", "a.parquet"], "", [("a.parquet", "parquet")]),
+            (["x.wav", "a.arrow", "m.jsonl"], "", [("a.parquet", "arrow")]),
+            (["x.wav", "m.jsonl"], "", [("in-00000.parquet", "folder")]),
+        ],
+    )
+    def test_a_url_stands_for_shards_of_a_kind(self, tmp_path, files, url, expected):
+        for name in files:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
+        found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
+        assert [(one.name, one.kind) for one in found] == expected
+
+    def test_a_gzipped_manifest_is_named_without_both_endings(self, tmp_path):
+        import gzip
+
+        (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio_filepath": "x.wav"}\n'))
+        assert names(raysp.Shards(f"{tmp_path}/m.jsonl.gz")) == ["m-00000.parquet"]
+        assert raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl.gz", tmp_path / "out")).num_rows == 1
+
+    def test_the_id_of_a_data_set_on_the_hub_is_refused_with_the_command_that_gets_it(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PlanError, match=r"download it first: hf download mozilla/voice --repo-type dataset"):
+            names(raysp.Shards("mozilla/voice"))
+
+    def test_a_damaged_manifest_is_listed_and_the_others_are_planned(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("{nonsense\n")
+        (tmp_path / "b.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/*.jsonl", tmp_path / "out"))
+        assert [todo.shard.name for todo in plan.todo] == ["b-00000.parquet"]
+        assert "line 1 of this slice is no JSON" in plan.corpus.unreadable["a-00000.parquet"]
+
+
 class TestListedSink:
     @staticmethod
     def check(source: raysp.Shards, sink: object) -> None:
@@ -358,7 +403,7 @@ class TestPlan:
 
     @pytest.fixture
     def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.planning.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+        monkeypatch.setattr("raysp.io.sources.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -456,7 +501,7 @@ class TestPlan:
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
         begin_run(first, RunEntry.now())
-        monkeypatch.setattr("raysp.planning.cut_pieces", cut_pieces)
+        monkeypatch.setattr("raysp.io.sources.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):

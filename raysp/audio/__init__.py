@@ -1,6 +1,19 @@
 """Recordings to samples: soundfile, soxr and numpy."""
 
-from raysp.audio.decoding import Samples, TooLong, decode, decode_chunks
-from raysp.audio.source import AudioHeader, read_header
+from raysp.audio.decoding import Channel, Samples, TooLong, decode, decode_all, decode_chunks
+from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers
 
-__all__ = ["AudioHeader", "Samples", "TooLong", "decode", "decode_chunks", "read_header"]
+__all__ = [
+    "AudioHeader",
+    "Channel",
+    "Excerpt",
+    "Recording",
+    "Samples",
+    "SupportsRead",
+    "TooLong",
+    "decode",
+    "decode_all",
+    "decode_chunks",
+    "read_header",
+    "read_headers",
+]

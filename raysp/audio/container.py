@@ -4,6 +4,7 @@ The allow-list is applied twice: to the magic bytes, so that no rare parser of l
 and to the format libsndfile then names (an ID3 tag may hide anything).
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 from raysp.errors import AudioError
@@ -24,7 +25,7 @@ MAGICS = {
 KINDED_MAGICS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
 
 # libsndfile's error numbers (sndfile.h SF_ERR_*, common.h SFE_*)
-UNRECOGNISED, UNSUPPORTED_ENCODING, UNIMPLEMENTED, WAV_FMT_MALFORMED = 1, 4, 18, 64
+UNRECOGNISED, UNSUPPORTED_ENCODING, MALLOC_FAILED, UNIMPLEMENTED, WAV_FMT_MALFORMED = 1, 4, 17, 18, 64
 OUT_OF_RANGE = frozenset({24, 32, 33, 34, 74, 129})  # SF_INFO incomplete (rate, frames); five about the channel count
 
 # Tags libsndfile reads in a WAV: PCM, ADPCM (MS, IMA, NMS, G.72x), float, A-law, mu-law, GSM, extensible.
@@ -32,9 +33,18 @@ WAV_TAGS = frozenset({1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x45, 0x64, 0x65, 0
 HEAD_BYTES = 4096
 
 
-def sniff(view: memoryview) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a recording begins, and how long it is."""
+
+    head: bytes
+    """Its first `HEAD_BYTES`."""
+    num_bytes: int
+
+
+def sniff(opening: Opening) -> str | None:
     """Name the container announced by the first bytes; None when it is none that raysp reads."""
-    head = bytes(view[:12])
+    head = opening.head[:12]
     magic, kind = head[:4], head[8:]
     if magic in MAGICS:
         return MAGICS[magic]
@@ -53,31 +63,33 @@ def _is_mpeg_layer(head: bytes) -> bool:
     return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
 
 
-def unsupported(view: memoryview, found: str) -> AudioError:
+def unsupported(opening: Opening, found: str) -> AudioError:
     """Make the error of a recording in no format that raysp reads."""
-    return AudioError("unsupported_format", f"{found}, {describe(view)}; expected {EXPECTED}")
+    return AudioError("unsupported_format", f"{found}, {describe(opening)}; expected {EXPECTED}")
 
 
-def refusal(view: memoryview, container: str, code: int, words: str) -> AudioError:
+def refusal(opening: Opening, container: str, code: int, words: str) -> AudioError:
     """Turn libsndfile's refusal to open a recording into the row's error.
 
     Args:
-        view: The whole recording.
+        opening: Of the recording.
         container: What `sniff` said.
         code: libsndfile's error number.
         words: libsndfile's words for it.
     """
     found = f"{container}: libsndfile says {words!r}"
+    if code == MALLOC_FAILED:
+        return AudioError("out_of_memory", f"{found}, {describe(opening)}; expected a header that asks for less")
     if code in OUT_OF_RANGE:
-        return AudioError("invalid_audio", f"{found}, {describe(view)}; expected a sample rate, channels and length")
-    if _is_foreign_codec(bytes(view[:HEAD_BYTES]), len(view), container, code):
-        return unsupported(view, found)
-    return AudioError("corrupt_audio", f"{found}, {describe(view)}; expected a whole header")
+        return AudioError("invalid_audio", f"{found}, {describe(opening)}; expected a sample rate, channels and length")
+    if _is_foreign_codec(opening.head, opening.num_bytes, container, code):
+        return unsupported(opening, found)
+    return AudioError("corrupt_audio", f"{found}, {describe(opening)}; expected a whole header")
 
 
-def describe(view: memoryview) -> str:
+def describe(opening: Opening) -> str:
     """Say how many bytes there are and how they begin, without anything a terminal would obey."""
-    return f"{len(view)} bytes beginning {bytes(view[:12])!r}"
+    return f"{opening.num_bytes} bytes beginning {opening.head[:12]!r}"
 
 
 def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) -> bool:

@@ -1,14 +1,16 @@
 """Bytes of a recording to mono samples at one rate, in memory that no header decides."""
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 import soxr
 
-from raysp.audio.source import AudioHeader, Source, SupportsBuffer, open_source
+from raysp.audio.source import AudioHeader, Excerpt, Recording, Source, open_source
 from raysp.errors import AudioError
 
 Samples = npt.NDArray[np.float32 | np.int16]
@@ -39,6 +41,8 @@ INT16_SUBTYPES = frozenset(
 )
 # Integers cannot hold a NaN; everything else is looked at.
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
+# A seek in them lands on the frame that reading up to it would reach, bit for bit; not so in what is predicted.
+SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
 
 
 class TooLong(Exception):  # noqa: N818 - no error: the row is `skipped: too_long`
@@ -54,45 +58,129 @@ class TooLong(Exception):  # noqa: N818 - no error: the row is `skipped: too_lon
 
 
 def decode(
-    audio: SupportsBuffer | None, *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+    audio: Recording | None,
+    *,
+    sample_rate: int,
+    channel: Channel = "mean",
+    max_seconds: float = 43200,
+    offset: float = 0.0,
+    duration: float | None = None,
 ) -> Samples:
-    """Decode a whole recording to mono samples (num_samples,) at `sample_rate`.
+    """Decode a whole recording, or a part of it, to mono samples (num_samples,) at `sample_rate`.
 
     float32, nominally within -1 and 1 (not clipped); or int16, to be divided by 32768, where the format makes that the
     same value bit for bit: one channel of at most 16 bits, already at `sample_rate`. The format decides, not the data.
     Channels are averaged in float32, rates converted by `soxr` quality HQ. A recording without frames gives no samples.
 
+    A part is the frames from `round(offset * rate)` on, at most `round(duration * rate)` of them, at the recording's
+    own rate; it is what a file of these frames alone would give.
+
     Args:
-        audio: The encoded bytes, contiguous; read in place.
+        audio: The encoded bytes, contiguous, read in place; or a seekable file, read in ranges.
         sample_rate: In Hz, of the result.
         channel: `"mean"` of all, or the index of one.
         max_seconds: The most that is decoded.
+        offset: Seconds to leave out at the start.
+        duration: Seconds to decode; None: to the end.
 
     Raises:
         AudioError: With the row's `error_type`: `no_audio` (None or empty), `unsupported_format`, `corrupt_audio`,
             `invalid_audio`.
         TooLong: There is more than `max_seconds`.
     """
-    return _join(decode_chunks(audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds))
+    chunks = decode_chunks(
+        audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds, offset=offset, duration=duration
+    )
+    return join(chunks)
+
+
+def decode_all(
+    excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+) -> Iterator[Samples | AudioError | TooLong]:
+    """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
+    for one in excerpts:
+        try:
+            yield decode(
+                one.audio,
+                sample_rate=sample_rate,
+                channel=channel,
+                max_seconds=max_seconds,
+                offset=one.offset,
+                duration=one.duration,
+            )
+        except (AudioError, TooLong) as error:
+            yield error.with_traceback(None)
 
 
 def decode_chunks(
-    audio: SupportsBuffer | None, *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+    audio: Recording | None,
+    *,
+    sample_rate: int,
+    channel: Channel = "mean",
+    max_seconds: float = 43200,
+    offset: float = 0.0,
+    duration: float | None = None,
 ) -> Iterator[Samples]:
     """Decode a recording a chunk at a time: what `decode` gives, in pieces of one dtype, at least one.
 
     Memory does not depend on the recording. Takes and raises what `decode` does, as the chunks are drawn.
     """
-    with open_source(audio) as (source, header):
-        if channel != "mean" and not 0 <= channel < header.channels:
-            raise AudioError("invalid_audio", f"{header.channels} channels; expected one with index {channel!r}")
-        chunks = _read_mono(source, header, channel, max_seconds, _choose_dtype(header, channel, sample_rate))
-        if header.sample_rate != sample_rate:
-            chunks = _resample(chunks, header.sample_rate, sample_rate)
-        for samples, _ in chunks:
-            if header.sample_rate != sample_rate and header.subtype not in FINITE_SUBTYPES:
-                _check_finite(samples, header)  # a filter may overflow where its input did not
-            yield samples
+    for may_seek in (True, False):
+        with open_source(audio) as (source, header):
+            if channel != "mean" and not 0 <= channel < header.channels:
+                raise AudioError("invalid_audio", f"{header.channels} channels; expected one with index {channel!r}")
+            first, num_frames = _part(header, offset, duration)
+            if not _go_to(source, header, first, may_seek=may_seek):
+                continue  # a failed seek leaves a decoder that is good for nothing
+            dtype = _choose_dtype(header, channel, sample_rate)
+            frames_left = min(source.frames - first, num_frames)
+            chunks = _read_mono(source, header, channel, max_seconds, dtype, frames_left, sample_rate)
+            if header.sample_rate != sample_rate:
+                chunks = _resample(chunks, header.sample_rate, sample_rate)
+            for samples, _ in chunks:
+                if header.sample_rate != sample_rate and header.subtype not in FINITE_SUBTYPES:
+                    _check_finite(samples, header)  # a filter may overflow where its input did not
+                yield samples
+            return
+
+
+def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[int, int]:
+    """Give the first frame of a part, and how many it has at most."""
+    for name, seconds in (("offset", offset), ("duration", duration)):
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise AudioError("invalid_audio", f"{name} of {seconds!r} seconds; expected a number from 0 on")
+    most = sys.maxsize if duration is None else round(duration * header.sample_rate)
+    return round(offset * header.sample_rate), most
+
+
+def _go_to(source: Source, header: AudioHeader, frame: int, *, may_seek: bool) -> bool:
+    """Go to a frame: by a seek where the format has exact ones, else by decoding what is before it.
+
+    Raises:
+        AudioError: the recording ends before.
+    """
+    if frame == 0:
+        return True
+    if frame > source.frames:
+        raise _ends_before(header, source.frames, frame)
+    if may_seek and header.subtype in SEEKABLE_SUBTYPES and header.container != "OGG":
+        try:
+            return bool(source.seek(frame) == frame)
+        except soundfile.LibsndfileError:
+            return False
+    place, chunk_frames = 0, max(1, CHUNK_SAMPLES // header.channels)
+    while place < frame:
+        num_wanted = min(chunk_frames, frame - place)
+        num_read = len(source.read(num_wanted, dtype="float32", always_2d=True))
+        place += num_read
+        if num_read < num_wanted:
+            raise _ends_before(header, place, frame)
+    return True
+
+
+def _ends_before(header: AudioHeader, num_frames: int, frame: int) -> AudioError:
+    seconds, offset = num_frames / header.sample_rate, frame / header.sample_rate
+    return AudioError("invalid_audio", f"it ends after {seconds:.3f} seconds; expected more than its offset {offset:g}")
 
 
 def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
@@ -102,20 +190,26 @@ def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Li
 
 
 def _read_mono(
-    source: Source, header: AudioHeader, channel: Channel, max_seconds: float, dtype: Literal["int16", "float32"]
+    source: Source,
+    header: AudioHeader,
+    channel: Channel,
+    max_seconds: float,
+    dtype: Literal["int16", "float32"],
+    frames_left: int,
+    sample_rate: int,
 ) -> Iterator[tuple[Samples, bool]]:
-    """Read (samples, whether they are the last) until the frames claimed are there or the stream ends before."""
+    """Read (samples, whether they are the last) until `frames_left` are there or the stream ends before."""
     max_frames = max_seconds * header.sample_rate
-    chunk_frames = max(1, CHUNK_SAMPLES // header.channels)
+    chunk_frames = max(1, CHUNK_SAMPLES // max(header.channels, math.ceil(sample_rate / header.sample_rate / 4)))
     num_frames, is_last = 0, False
     while not is_last:
         # libsndfile gives no more than it claims, so the claim saves a read, and memory where it is small
-        num_wanted = min(chunk_frames, source.frames - num_frames, math.ceil(max_frames) - num_frames + 1)
+        num_wanted = min(chunk_frames, frames_left - num_frames, math.ceil(max_frames) - num_frames + 1)
         frames = source.read(num_wanted, dtype=dtype, always_2d=True)  # (num_frames, channels)
         num_frames += len(frames)
         if num_frames > max_frames:
             raise TooLong(num_frames / header.sample_rate, max_seconds)
-        is_last = len(frames) < num_wanted or num_frames >= source.frames
+        is_last = len(frames) < num_wanted or num_frames >= frames_left
         if len(frames) < num_wanted // 2:
             frames = frames.copy()  # a view would hold on to what the header claimed
         samples = _mix(frames, channel)
@@ -155,7 +249,7 @@ def _check_finite(samples: Samples, header: AudioHeader) -> None:
         raise AudioError("invalid_audio", message)
 
 
-def _join(chunks: Iterator[Samples]) -> Samples:
+def join(chunks: Iterator[Samples]) -> Samples:
     """Join chunks in an array that grows in place (realloc moves pages, not bytes)."""
     first = next(chunks)
     num_samples = len(first)

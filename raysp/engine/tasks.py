@@ -1,5 +1,7 @@
 """What runs on workers: thin shells around ops and sink, which do the work and know nothing of Ray."""
 
+import atexit
+import functools
 import json
 import logging
 import os
@@ -12,7 +14,10 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from raysp.errors import RayspError, ShardError, StoreError
-from raysp.io.shards import Piece, Shard, read_table
+from raysp.io import sources
+from raysp.io.audio_root import AudioRoot
+from raysp.io.shards import Piece, Shard
+from raysp.io.sources import read_table
 from raysp.io.store import open_store
 from raysp.ops.rows import ERROR
 from raysp.pipeline import Pipeline, load_function
@@ -23,6 +28,7 @@ from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
 from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
+    from raysp.audio.isolation import Decoder
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling
@@ -101,11 +107,13 @@ class Reader:
 
     def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
         from raysp.ops.decoding import Decoding
+        from raysp.ops.recordings import DURATION, OFFSET
 
         source, decode = self.job.pipeline.source, self.job.pipeline.decode
         before: list[Keeping] = []
         after: list[Keeping] = []
-        columns = {source.audio}
+        is_manifest = shard.kind == sources.MANIFEST
+        columns = {source.audio, *((OFFSET, DURATION) if is_manifest else ())}
         seen_decode = False
         for step in self.job.pipeline.steps:
             seen_decode = seen_decode or isinstance(step, Decode)
@@ -120,8 +128,16 @@ class Reader:
             block_seconds=self.job.block_seconds,
             before=before,
             after=after,
+            decoder=_decoder(),
+            root=self._audio_root(shard),
+            is_manifest=is_manifest,
         )
         return op, sorted(columns)
+
+    def _audio_root(self, shard: Shard) -> AudioRoot | None:
+        source = self.job.pipeline.source
+        root = sources.audio_root(shard, source.audio_root)
+        return None if root is None else AudioRoot(root, source.storage_options)
 
     def _keeping(self, step: Keep) -> "Keeping":
         from raysp.ops.keeping import Keeping
@@ -131,10 +147,18 @@ class Reader:
 
     def _reads(self, step: Keep, shard: Shard) -> set[str]:
         if isinstance(step.where, str):
-            from raysp.io.shards import read_footer
-
-            return set(read_footer(shard.url, self.job.pipeline.source.storage_options).schema.names)
+            return set(sources.column_names(shard, self.job.pipeline.source.storage_options))
         return set(step.reads)
+
+
+@functools.cache
+def _decoder() -> "Decoder":
+    """Keep one decoding process for each worker process, whatever tasks it is given."""
+    from raysp.audio.isolation import Decoder
+
+    decoder = Decoder()
+    atexit.register(decoder.close)
+    return decoder
 
 
 class LabelActor:

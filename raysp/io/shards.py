@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import ShardError, StoreError
-from raysp.io.store import open_store, split_url
+from raysp.io.store import Store, open_store, split_url
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Encoded bytes that a piece holds at most, unless one row is larger."""
@@ -55,6 +55,20 @@ class Shard:
     """Hash of size, version and footer: 16 hexadecimal digits."""
     pieces: tuple[Piece, ...]
     """In row order, covering every row once; cut from the footer alone and never again."""
+    kind: str = "parquet"
+    """How its rows are read: "parquet", "arrow", "manifest" or "folder"."""
+    part: str = ""
+    """Which part of what lies at the url, where several shards are cut from it; its format is that of the kind."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a shard is found to be before any row is read."""
+
+    schema: pa.Schema
+    num_rows: int
+    pieces: tuple[Piece, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,15 @@ def read_footer(url: str, storage_options: Mapping[str, object] | None = None) -
         return _footer(url, file)
 
 
-def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
+def place_of(url: str, storage_options: Mapping[str, object] | None) -> tuple[Store, str]:
+    """Give the store of a file, and its path there."""
     folder, name = split_url(url)
-    return open_store(folder, storage_options or {}).open(name)
+    return open_store(folder, storage_options or {}), name
+
+
+def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
+    store, name = place_of(url, storage_options)
+    return store.open(name)
 
 
 def _footer(url: str, file: pa.NativeFile) -> Footer:
@@ -101,11 +121,12 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
         _refuse_lying_counts(url, metadata)
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ShardError(f"{url}: its footer cannot be read: {_one_line(error)}. Copy the shard again") from None
+        raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
     return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Put an error's words into one line."""
     return " ".join(str(error).split()).rstrip(".")
 
 
@@ -129,11 +150,7 @@ def _refuse_foreign_code(url: str, raw: bytes) -> None:
             schema = base64.b64decode(_thrift_string(raw, key.end()), validate=True)
         except ValueError:
             raise ShardError(f"{url}: its stored Arrow schema cannot be checked. Write the shard again") from None
-        if b"ARROW:extension:name" in schema and re.search(rb"\bray\.", schema):
-            raise ShardError(
-                f"{url}: its schema holds an extension type of Ray, which would run code from the file. "
-                "Write the shard again with plain columns"
-            )
+        refuse_ray_types(url, schema)
 
 
 def _thrift_string(raw: bytes, place: int) -> bytes:
@@ -149,17 +166,30 @@ def _thrift_string(raw: bytes, place: int) -> bytes:
     raise ValueError("no length follows")
 
 
-def input_id(num_bytes: int, version: str, footer: Footer) -> str:
+def refuse_ray_types(url: str, raw_schema: bytes) -> None:
+    """Raise if a schema, still serialised, names an extension type of Ray at any depth."""
+    if b"ARROW:extension:name" in raw_schema and re.search(rb"\bray\.", raw_schema):
+        raise ShardError(
+            f"{url}: its schema holds an extension type of Ray, which would run code from the file. "
+            "Write the shard again with plain columns"
+        )
+
+
+def input_id(num_bytes: int, version: str, footer: Footer | Survey) -> str:
     """Hash what tells one content of a shard from another."""
     return hashlib.sha256(f"{num_bytes}\0{version}\0{footer.digest}".encode()).hexdigest()[:16]
 
 
 def cut_pieces(metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES) -> tuple[Piece, ...]:
-    """Cut a shard into pieces: whole row groups while they fit, even slices of larger ones."""
+    """Cut a Parquet shard into pieces by its row groups."""
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return cut_groups([(group.total_byte_size, group.num_rows) for group in groups], max_bytes)
+
+
+def cut_groups(groups: Sequence[tuple[int, int]], max_bytes: int = PIECE_BYTES) -> tuple[Piece, ...]:
+    """Cut groups of (bytes, rows) into pieces: whole groups while they fit, even slices of larger ones."""
     edges, row, held = [0], 0, 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        num_bytes, num_rows = group.total_byte_size, group.num_rows
+    for num_bytes, num_rows in groups:
         if held + num_bytes > max_bytes:
             slices = min(num_rows, -(-num_bytes // max_bytes))
             edges += [row + num_rows * k // slices for k in range(slices)]
@@ -217,7 +247,7 @@ def read_rows(
     except StoreError as error:
         raise ShardError(str(error)) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = _one_line(error)
+        reason = one_line(error)
         raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end}: {reason}. Copy the shard again") from error
 
 

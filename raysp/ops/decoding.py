@@ -1,16 +1,34 @@
 """Turn a piece of a shard into blocks of decoded recordings of like length."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
-from raysp.audio import TooLong, decode, read_header
+import raysp.audio as in_process
+from raysp.audio import AudioHeader, Channel, Excerpt, Recording, Samples, TooLong
 from raysp.errors import AudioError
+from raysp.io.audio_root import AudioRoot
 from raysp.ops.blocks import cut_blocks
 from raysp.ops.keeping import Keeping
+from raysp.ops.recordings import Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
+
+
+class Decoder(Protocol):
+    """What decodes: `raysp.audio` itself, or `raysp.audio.isolation.Decoder` in a process of its own."""
+
+    def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
+        """Read what recordings claim, in their order."""
+        ...
+
+    def decode_all(
+        self, excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+    ) -> Iterator[Samples | AudioError | TooLong]:
+        """Decode recordings in their order."""
+        ...
 
 
 class Decoding:
@@ -24,6 +42,9 @@ class Decoding:
         block_seconds: audio in a block.
         before: judges rows by their source columns, before anything is decoded.
         after: judges rows that were decoded.
+        decoder: what decodes.
+        root: where the paths of recordings may lead; None: nowhere.
+        is_manifest: whether the columns `offset` and `duration` say which part of a recording is meant.
     """
 
     def __init__(
@@ -36,6 +57,9 @@ class Decoding:
         block_seconds: float,
         before: Sequence[Keeping] = (),
         after: Sequence[Keeping] = (),
+        decoder: Decoder = in_process,
+        root: AudioRoot | None = None,
+        is_manifest: bool = False,
     ) -> None:
         self.audio = audio
         self.sample_rate = sample_rate
@@ -44,6 +68,9 @@ class Decoding:
         self.block_seconds = block_seconds
         self.before = before
         self.after = after
+        self.decoder = decoder
+        self.root = root
+        self.is_manifest = is_manifest
 
     def __call__(self, rows: pa.Table, first: int) -> tuple[int, Iterator[pa.Table]]:
         """Order a piece by length and decode it.
@@ -57,26 +84,38 @@ class Decoding:
             `wave`, every row of the piece in one of them.
         """
         fates = [Fate(first + i) for i in range(rows.num_rows)]
-        recordings = _Recordings(rows.column(self.audio))
+        recordings = Recordings(rows, self.audio, self.root, is_manifest=self.is_manifest)
         others = rows.drop_columns([self.audio])
         for keep in self.before:
             keep(fates, others)
-        seconds = [self._claimed_seconds(recordings, i) if fate.status == OK else 0.0 for i, fate in enumerate(fates)]
+        seconds = self._claimed_seconds(recordings, fates)
         blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=4 * self.sample_rate)
         return len(blocks), (self._block(fates, recordings, others, block) for block in blocks)
 
-    def _claimed_seconds(self, recordings: "_Recordings", index: int) -> float:
-        try:
-            header = read_header(recordings.get(index))
-        except AudioError:
-            return 0.0  # decoding says why
-        return min(header.seconds, self.max_seconds)
+    def _claimed_seconds(self, recordings: Recordings, fates: Sequence[Fate]) -> list[float]:
+        """Estimate what rows last from the manifest, else from headers; 0 where nothing is known: decoding says why."""
+        seconds = [recordings.seconds(i) or 0.0 if fate.status == OK else 0.0 for i, fate in enumerate(fates)]
+        asked: list[int] = []
+
+        def unknown() -> Iterator[Recording]:
+            for index, fate in enumerate(fates):
+                if fate.status == OK and recordings.seconds(index) is None:
+                    try:
+                        recording = recordings.get(index)
+                    except AudioError:
+                        continue
+                    asked.append(index)
+                    yield recording
+
+        for place, header in enumerate(self.decoder.read_headers(unknown())):
+            seconds[asked[place]] = 0.0 if isinstance(header, AudioError) else header.seconds
+        return [min(s, self.max_seconds) if 0 <= s < math.inf else 0.0 for s in seconds]
 
     def _block(
-        self, fates: Sequence[Fate], recordings: "_Recordings", others: pa.Table, indexes: Sequence[int]
+        self, fates: Sequence[Fate], recordings: Recordings, others: pa.Table, indexes: Sequence[int]
     ) -> pa.Table:
         chosen = [fates[i] for i in indexes]
-        waves = [self._decode(fate, recordings, i) for fate, i in zip(chosen, indexes, strict=True)]
+        waves = self._decode(chosen, recordings, indexes)
         if self.after:
             columns = others.take(pa.array(indexes, pa.int64()))
             for keep in self.after:
@@ -84,49 +123,37 @@ class Decoding:
         kept = [wave if fate.status == OK else None for wave, fate in zip(waves, chosen, strict=True)]
         return with_waves(fates_table(chosen), kept)
 
-    def _decode(self, fate: Fate, recordings: "_Recordings", index: int) -> np.ndarray | None:
-        if fate.status != OK:
-            return None
-        try:
-            wave = decode(
-                recordings.get(index),
-                sample_rate=self.sample_rate,
-                channel=self.channel,
-                max_seconds=self.max_seconds,
-            )
-        except AudioError as error:
-            fate.fail(error.error_type, str(error))
-            return None
-        except TooLong as error:
-            fate.skip("too_long", str(error))
-            return None
-        fate.seconds = len(wave) / self.sample_rate
-        return wave
+    def _decode(
+        self, fates: Sequence[Fate], recordings: Recordings, indexes: Sequence[int]
+    ) -> "list[np.ndarray | None]":
+        """Decode a block's recordings, all asked for at once; those that give nothing have the reason in their fate."""
+        waves: list[np.ndarray | None] = [None] * len(fates)
+        asked: list[int] = []
 
+        def wanted() -> Iterator[Excerpt]:
+            for place, (fate, index) in enumerate(zip(fates, indexes, strict=True)):
+                if fate.status == OK:
+                    try:
+                        excerpt = recordings.excerpt(index)
+                    except AudioError as error:
+                        fate.fail(error.error_type, str(error))
+                        continue
+                    asked.append(place)
+                    yield excerpt
 
-class _Recordings:
-    """The bytes of each recording, without a copy."""
-
-    def __init__(self, column: "pa.ChunkedArray[Any]") -> None:
-        kind = column.type
-        self.with_path = pa.types.is_struct(kind)
-        self.column = column
-
-    def get(self, index: int) -> memoryview | None:
-        """Give the stored bytes.
-
-        Raises:
-            AudioError: `no_audio`, or `path_not_allowed` where only a path is given.
-        """
-        value = self.column[index]
-        if self.with_path and value.is_valid:
-            path = value["path"].as_py() if "path" in value else None
-            value = value["bytes"]
-            if path and not (value.is_valid and len(value.as_buffer())):
-                raise AudioError("path_not_allowed", f"no bytes, only the path {path!r:.200}; embed the audio")
-        if not value.is_valid:
-            raise AudioError("no_audio", "null; expected the bytes of an audio file")
-        return memoryview(value.as_buffer())
+        found = self.decoder.decode_all(
+            wanted(), sample_rate=self.sample_rate, channel=self.channel, max_seconds=self.max_seconds
+        )
+        for number, wave in enumerate(found):
+            place = asked[number]
+            if isinstance(wave, AudioError):
+                fates[place].fail(wave.error_type, str(wave))
+            elif isinstance(wave, TooLong):
+                fates[place].skip("too_long", str(wave))
+            else:
+                waves[place] = wave
+                fates[place].seconds = len(wave) / self.sample_rate
+        return waves
 
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:

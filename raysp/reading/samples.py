@@ -46,7 +46,17 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
             tables.append(pa.Table.from_batches([batch]))
     if not tables:
         raise PlanError(f"{url}: found no label shard; is this the sink of a run?")
-    return pa.concat_tables(tables, promote_options="permissive")
+    return _readable(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _readable(table: pa.Table) -> pa.Table:
+    """Replace what is no UTF-8, which label shards carry over as it is but Python has no text for."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            raw = table.column(index).cast(pa.large_binary()).to_pylist()
+            texts = [None if one is None else one.decode(errors="replace") for one in raw]
+            table = table.set_column(index, field, pa.chunked_array([pa.array(texts, field.type)]))
+    return table
 
 
 def word_error_rate(

@@ -47,15 +47,15 @@ def make_plan(pipeline: Pipeline, resources: Resources, *, limit_rows: int | Non
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    found = list_source(pipeline.source)
+    store = open_sink(pipeline)
+    record = run_record.load(store)
+    recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
+    found = list_source(pipeline.source, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
     settings = settle(pipeline, resources)
     parts, fingerprint = hash_pipeline(pipeline, settings)
-    store = open_sink(pipeline)
-    recorded: dict[str, Shard] = {}
-    if (record := run_record.load(store)) is not None:
+    if record is not None:
         run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=file_parts(pipeline))
-        recorded = {shard.name: shard for shard in plan_record.load(store)}
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows)
     if limit_rows is not None:
         corpus = Corpus(only_first_rows(corpus.shards, limit_rows), corpus.unreadable)

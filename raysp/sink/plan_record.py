@@ -21,7 +21,11 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "num_rows": pa.int64(),
     "input_id": pa.string(),
     "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
+    "kind": pa.string(),
+    "part": pa.string(),
 }
+_LATER = {"kind": "parquet", "part": ""}
+"""Columns that the first plans did not have, with what they meant."""
 SCHEMA = pa.schema(_COLUMNS)
 
 
@@ -66,6 +70,8 @@ def _encode(shards: list[Shard]) -> bytes:
             "num_rows": shard.num_rows,
             "input_id": shard.input_id,
             "pieces": [{"first": piece.first, "end": piece.end} for piece in shard.pieces],
+            "kind": shard.kind,
+            "part": shard.part,
         }
         for shard in shards
     ]
@@ -77,7 +83,10 @@ def _encode(shards: list[Shard]) -> bytes:
 
 def _decode(store: Store, path: str) -> Iterator[Shard]:
     try:
-        table = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all().select(SCHEMA.names)
+        table = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
+        for name in _LATER.keys() - {*table.column_names}:
+            table = table.append_column(name, pa.array([_LATER[name]] * table.num_rows, pa.string()))
+        table = table.select(SCHEMA.names)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(
             f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "

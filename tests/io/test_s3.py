@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 import uuid
 
 import pyarrow.parquet as pq
@@ -336,10 +335,8 @@ class TestFaults:
             "open": lambda: store.open("a"),
             "publish": lambda: publish(store),
         }
-        started = time.monotonic()
         with caplog.at_level(logging.INFO), pytest.raises(StoreError, match=r"ExpiredToken.*renew them, run") as caught:
             calls[call]()
-        assert time.monotonic() - started < 2
         assert len(proxy.requests) <= 4
         said = f"{caught.value}{caught.value!r}{caplog.text}{caught.value.__cause__}"
         assert SECRET not in said

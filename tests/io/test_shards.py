@@ -2,6 +2,8 @@
 
 import base64
 import itertools
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -284,6 +286,37 @@ class TestReadTable:
         path.write_bytes(raw)
         with pytest.raises(ShardError, match=r"x.parquet: rows 0 to 50: .+\. Copy the shard again"):
             read_table(shard, Piece(0, 50), ["id", "audio"])
+
+
+PEAK_OF_READING = """
+import resource, sys
+from raysp.io import sources
+from raysp.io.shards import Shard, input_id
+path, num_bytes = sys.argv[1], int(sys.argv[2])
+found = sources.survey("parquet", path, "")
+shard = Shard("x", path, num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), found.pieces)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = sum(sources.read_table(shard, piece, ["audio"]).num_rows for piece in shard.pieces)
+print(len(shard.pieces), rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.soak
+def test_a_row_group_over_two_gigabytes_is_read_in_bounded_memory(tmp_path):
+    """Bytes that compress well: what counts is their number once read."""
+    path, num_rows = tmp_path / "large.parquet", 2400
+    recording = bytes(range(256)) * 4096
+    part = pa.array([{"bytes": recording, "path": None}] * 50, AUDIO)
+    table = pa.table({"audio": pa.chunked_array([part] * (num_rows // 50))})
+    pq.write_table(table, path, row_group_size=num_rows, compression="zstd", use_dictionary=False)
+    metadata = pq.read_metadata(path)
+    assert metadata.num_row_groups == 1
+    assert metadata.row_group(0).total_byte_size > 2**31
+    command = [sys.executable, "-c", PEAK_OF_READING, str(path), str(path.stat().st_size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    pieces, rows, peak = map(int, done.stdout.split())
+    assert (rows, pieces) == (num_rows, 10)
+    assert peak < 700  # megabytes: a piece of 256, and what lies between two of them
 
 
 @given(groups, st.integers(0, 500))

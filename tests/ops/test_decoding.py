@@ -150,7 +150,7 @@ class TestDecoding:
         assert [row["samples"] for row in decoded(decoding(), rows)] == [100, 200, None]
 
     def test_a_row_that_is_not_wanted_is_never_decoded(self, monkeypatch):
-        monkeypatch.setattr("raysp.ops.decoding.decode", lambda *args, **kwargs: pytest.fail("decoded"))
+        monkeypatch.setattr("raysp.audio.decoding.decode", lambda *args, **kwargs: pytest.fail("decoded"))
         op = decoding(before=[Keeping(where=[("lang", "==", "en")])])
         found = decoded(op, piece([wav(100), b"", None], lang=["de", "de", None]))
         assert [(row["status"], row["error_type"]) for row in found] == [("skipped", "filtered")] * 3

@@ -1,0 +1,197 @@
+"""The process that decodes for `isolation.Decoder`: requests in by one pipe, answers out by another, in their order.
+
+Run as `python -m raysp.audio.child REQUESTS ANSWERS RANGES MEMORY_BYTES` with three inherited pipes. It ends with its
+standard input, so with the process that started it, also while it decodes.
+"""
+
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from raysp.audio.decoding import TooLong, decode_chunks
+from raysp.audio.source import AudioHeader, Recording, read_header
+from raysp.errors import AudioError
+
+REQUEST = struct.Struct("<c q q q q d d ? d")
+"""Kind, bytes of the recording, those that follow at once, sample rate, channel (`MEAN`: all), most seconds, offset,
+whether a duration is given, duration."""
+ANSWER = struct.Struct("<c q")
+"""Kind, bytes that follow."""
+RANGE = struct.Struct("<q q")
+"""Place in the recording, number of bytes; what comes back is a number (-1: could not be read) and the bytes."""
+NUMBER = struct.Struct("<q")
+
+MEAN = -(2**63)
+HEADER, DECODE = b"h", b"d"
+READY, RANGES, HEADER_IS = b"+", b"r", b"H"
+INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
+AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE = b"A", b"T", b"M", b"U"
+
+FAULTS = "RAYSP_DECODER_FAULTS"
+"""For tests: `marker=SIGSEGV,marker=sleep,marker=memory`: what happens at a recording that has the marker early on."""
+
+
+class UnreadableError(Exception):
+    """The other process could not read the recording; it knows why."""
+
+
+class Pipes:
+    """The child's ends."""
+
+    def __init__(self, requests: int, answers: int, ranges: int) -> None:
+        self.requests = io.BufferedReader(io.FileIO(requests), 256 * 1024)
+        self.answers = answers
+        self.ranges = io.FileIO(ranges)
+
+    def answer(self, kind: bytes, payload: "bytes | memoryview" = b"") -> None:
+        """Write an answer, however many writes it takes."""
+        parts = [memoryview(ANSWER.pack(kind, len(payload))), memoryview(payload)]
+        while parts:
+            written = os.writev(self.answers, parts)
+            while parts and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if parts:
+                parts[0] = parts[0][written:]
+
+    def range(self, place: int, num_bytes: int) -> bytes:
+        """Ask for a range of the recording at hand.
+
+        Raises:
+            UnreadableError: it could not be read.
+        """
+        self.answer(RANGES, RANGE.pack(place, num_bytes))
+        (found,) = NUMBER.unpack(self._exactly(NUMBER.size))
+        if found < 0:
+            raise UnreadableError
+        return self._exactly(found)
+
+    def _exactly(self, num_bytes: int) -> bytes:
+        data = bytearray(num_bytes)
+        view = memoryview(data)
+        while view:
+            view = view[self.ranges.readinto(view) or os._exit(0) :]  # the other process is gone
+        return bytes(data)
+
+
+class RemoteFile:
+    """A recording that lies with the other process."""
+
+    def __init__(self, pipes: Pipes, head: bytes, num_bytes: int) -> None:
+        self.pipes = pipes
+        self.head = head
+        self.num_bytes = num_bytes
+        self.place = 0
+
+    def seek(self, offset: int, whence: int, /) -> int:
+        """Move."""
+        self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.num_bytes}[whence]
+        return self.place
+
+    def read(self, num_bytes: int, /) -> bytes:
+        """Read at most `num_bytes`."""
+        data = self.head[self.place : self.place + num_bytes] or self.pipes.range(self.place, num_bytes)
+        self.place += len(data)
+        return data
+
+
+def serve(pipes: Pipes) -> None:
+    """Answer requests until there are no more."""
+    faults = _faults(os.environ.get(FAULTS, ""))
+    pipes.answer(READY)
+    while request := pipes.requests.read(REQUEST.size):
+        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration = REQUEST.unpack(
+            request
+        )
+        head = pipes.requests.read(num_head)
+        audio: Recording = head if num_head == num_bytes else RemoteFile(pipes, head, num_bytes)
+        try:
+            if faults:
+                _commit_fault(faults, audio)
+            if kind == HEADER:
+                pipes.answer(HEADER_IS, _header(read_header(audio)))
+                continue
+            chunks = decode_chunks(
+                audio,
+                sample_rate=sample_rate,
+                channel="mean" if channel == MEAN else channel,
+                max_seconds=max_seconds,
+                offset=offset,
+                duration=duration if has_duration else None,
+            )
+            last = next(chunks)
+            for chunk in chunks:
+                pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
+                last = chunk
+            pipes.answer(LAST_INT16 if last.dtype == np.int16 else LAST_FLOAT32, last.view(np.uint8).data)
+        except AudioError as error:
+            pipes.answer(AUDIO_ERROR, json.dumps([error.error_type, str(error)]).encode())
+        except TooLong as error:
+            pipes.answer(TOO_LONG, json.dumps([error.seconds, error.max_seconds]).encode())
+        except UnreadableError:
+            pipes.answer(UNREADABLE)
+        except MemoryError:
+            pipes.answer(NO_MEMORY)
+            return  # what is left of this process is not worth having
+
+
+def _header(found: AudioHeader) -> bytes:
+    return json.dumps([getattr(found, name) for name in AudioHeader.__slots__]).encode()
+
+
+def _faults(text: str) -> dict[bytes, str]:
+    return {marker.encode(): fault for marker, _, fault in (one.partition("=") for one in text.split(",")) if fault}
+
+
+def _commit_fault(faults: dict[bytes, str], audio: Recording) -> None:
+    head = audio.head if isinstance(audio, RemoteFile) else bytes(memoryview(audio)[:4096])  # type: ignore[arg-type]
+    if isinstance(audio, RemoteFile) and not head:
+        head = audio.pipes.range(0, min(4096, audio.num_bytes))
+    for marker, fault in faults.items():
+        if marker not in head:
+            continue
+        if fault == "sleep":
+            time.sleep(3600)
+        elif fault == "memory":
+            hoard = []
+            while True:
+                hoard.append(bytearray(64 * 1024 * 1024))
+        else:
+            os.kill(os.getpid(), signal.Signals[fault])
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+def _limit(memory_bytes: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(arguments: Iterable[str]) -> None:
+    """Serve until the other process has no more requests, or is gone."""
+    requests, answers, ranges, memory_bytes = (int(argument) for argument in arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who can tell what to do
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # mpg123 comments on every odd frame; what went wrong before this line is worth reading.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _limit(memory_bytes)
+    serve(Pipes(requests, answers, ranges))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,497 @@
+"""Decoding in a process of its own, so that a recording that crashes or hangs the decoder costs one row.
+
+`Decoder` has the functions of `raysp.audio`, with the same arguments and errors, and three error types more:
+`decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls; the recording at fault is
+known because answers come in the order of the requests. A crash is tried once more in a fresh child: a recording is
+blamed neither for what an earlier one left in memory nor for a child that something else killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from raysp.audio import child
+from raysp.audio.decoding import Channel, Samples, TooLong, join
+from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, refuse_nothing
+from raysp.errors import AudioError, RunError
+
+ANSWER_SECONDS = 60.0
+"""Without an answer (a header, a chunk of samples) for so long a recording has hung its decoder ..."""
+ANSWER_BYTES_PER_SECOND = 1_000_000
+"""... plus the seconds that reading all its bytes takes at this rate; what its storage takes is not counted."""
+MEMORY_BYTES = 512 * 1024 * 1024
+"""Address space that the child may take beyond what it starts with (RLIMIT_AS)."""
+START_SECONDS = 120.0
+WHOLE_BYTES = 1024 * 1024
+"""Larger recordings are not sent but read in ranges, so that the child's memory does not depend on them."""
+HEAD_BYTES = 64 * 1024
+AHEAD_BYTES, AHEAD_REQUESTS = 4 * 1024 * 1024, 256
+"""Requests that wait in the pipe while the child is busy, so that it never waits for one."""
+PIPE_BYTES = 1024 * 1024
+BUFFER_BYTES = 64 * 1024
+MOST_PARTS = 64
+
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", child.FAULTS)
+_LAST = (child.HEADER_IS, child.LAST_INT16, child.LAST_FLOAT32)
+T = TypeVar("T")
+
+
+class _Death(Exception):  # noqa: N818
+    """The child is of no more use."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of the child."""
+
+    recording: memoryview | SupportsRead
+    num_bytes: int
+    head: memoryview
+    packed: bytes
+
+    @property
+    def seconds(self) -> float:
+        """Give the seconds after which it hangs."""
+        return ANSWER_SECONDS + self.num_bytes / ANSWER_BYTES_PER_SECOND
+
+    def range(self, place: int, num_bytes: int) -> "bytes | memoryview":
+        """Read a part of the recording."""
+        if isinstance(self.recording, memoryview):
+            return self.recording[place : place + num_bytes]
+        self.recording.seek(place, os.SEEK_SET)
+        return self.recording.read(num_bytes)
+
+
+class Decoder:
+    """Decode in a child process, which starts with the first call and again after a crash.
+
+    A context manager; not for several threads at once. A call that begins while the results of another are still being
+    drawn ends that one.
+    """
+
+    def __init__(self) -> None:
+        self._child: _Child | None = None
+        self._turn = 0
+        self._is_idle = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; a later call starts another."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def read_header(self, audio: Recording | None) -> AudioHeader:
+        """Read what a recording claims, as `raysp.audio.read_header`."""
+        (found,) = self.read_headers([audio])
+        return _given(found)
+
+    def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
+        """Read what recordings claim, in their order; an error stands in the place of what it prevented."""
+        for found in self._in_order(map(_header_request, recordings), _header_of):
+            assert not isinstance(found, TooLong)  # only decoding finds out
+            yield found
+
+    def decode(
+        self,
+        audio: Recording | None,
+        *,
+        sample_rate: int,
+        channel: Channel = "mean",
+        max_seconds: float = 43200,
+        offset: float = 0.0,
+        duration: float | None = None,
+    ) -> Samples:
+        """Decode a recording, as `raysp.audio.decode`."""
+        chunks = self.decode_chunks(
+            audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds, offset=offset, duration=duration
+        )
+        return join(chunks)
+
+    def decode_all(
+        self, excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
+    ) -> Iterator[Samples | AudioError | TooLong]:
+        """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
+        requests = (_decode_request(one, sample_rate, channel, max_seconds) for one in excerpts)
+        return self._in_order(requests, lambda answers: join(_chunks(answers)))
+
+    def decode_chunks(
+        self,
+        audio: Recording | None,
+        *,
+        sample_rate: int,
+        channel: Channel = "mean",
+        max_seconds: float = 43200,
+        offset: float = 0.0,
+        duration: float | None = None,
+    ) -> Iterator[Samples]:
+        """Decode a recording a chunk at a time, as `raysp.audio.decode_chunks`."""
+        request = _given(_decode_request(Excerpt(audio, offset, duration), sample_rate, channel, max_seconds))
+        turn = self._begin()
+        num_given = 0
+        for is_last_try in (False, True):
+            try:
+                self._started().send(request)
+                for number, chunk in enumerate(_chunks(self._answers(request, turn))):
+                    if number >= num_given:  # the others were given before the crash
+                        num_given += 1
+                        yield chunk
+                self._is_idle = True
+                return
+            except (AudioError, TooLong):
+                self._is_idle = True
+                raise
+            except _Death as death:
+                self.close()
+                if is_last_try or death.error_type == "decoder_timeout":
+                    self._is_idle = True
+                    raise AudioError(death.error_type, str(death)) from None
+
+    def _in_order(
+        self,
+        requests: "Iterable[_Request | AudioError]",
+        read: "Callable[[Iterator[tuple[bytes, bytearray]]], T]",
+    ) -> "Iterator[T | AudioError | TooLong]":
+        """Send requests ahead and read their answers."""
+        turn = self._begin()
+        waiting = iter(requests)
+        ahead: deque[_Request | AudioError] = deque()
+        num_bytes = 0
+        while True:
+            while len(ahead) < AHEAD_REQUESTS and (not ahead or num_bytes < AHEAD_BYTES):
+                request = next(waiting, None)
+                if request is None:
+                    break
+                ahead.append(request)
+                if isinstance(request, _Request):
+                    num_bytes += len(request.head)
+                    self._started().send(request)
+            if not ahead:
+                self._is_idle = True
+                return
+            yield self._outcome(ahead, read, turn)
+            done = ahead.popleft()
+            num_bytes -= len(done.head) if isinstance(done, _Request) else 0
+
+    def _outcome(
+        self,
+        ahead: "deque[_Request | AudioError]",
+        read: "Callable[[Iterator[tuple[bytes, bytearray]]], T]",
+        turn: int,
+    ) -> "T | AudioError | TooLong":
+        request = ahead[0]
+        if isinstance(request, AudioError):
+            return request
+        for is_last_try in (False, True):
+            try:
+                return read(self._answers(request, turn))
+            except (AudioError, TooLong) as error:
+                return error.with_traceback(None)
+            except _Death as death:
+                self.close()
+                is_over = is_last_try or death.error_type == "decoder_timeout"
+                for one in list(ahead)[1 if is_over else 0 :]:
+                    if isinstance(one, _Request):
+                        self._started().send(one)
+                if is_over:
+                    return AudioError(death.error_type, str(death))
+        raise AssertionError("unreachable")
+
+    def _begin(self) -> int:
+        if not self._is_idle:
+            self.close()
+        self._turn += 1
+        self._is_idle = False
+        return self._turn
+
+    def _started(self) -> "_Child":
+        if self._child is None:
+            self._child = _Child()
+        return self._child
+
+    def _answers(self, request: _Request, turn: int) -> Iterator[tuple[bytes, bytearray]]:
+        """Yield a request's answers up to its last.
+
+        Raises:
+            AudioError, TooLong: as the child says.
+            _Death: it died or must be ended.
+        """
+        while True:
+            if turn != self._turn:
+                raise RuntimeError("another call of this Decoder has begun before this one's results were drawn")
+            kind, payload = self._started().answer(request)
+            if kind == child.AUDIO_ERROR:
+                raise AudioError(*json.loads(payload))
+            if kind == child.TOO_LONG:
+                raise TooLong(*json.loads(payload))
+            if kind == child.NO_MEMORY:
+                limit = f"{MEMORY_BYTES // 1024**2} MB"
+                raise _Death("out_of_memory", f"decoding it takes more memory than the decoder may have ({limit})")
+            yield kind, payload
+            if kind in _LAST:
+                return
+
+
+class _Child:
+    """The process, and this one's ends of its pipes."""
+
+    def __init__(self) -> None:
+        requests, self._requests = _pipe()
+        self._answers, answers = _pipe()
+        ranges, self._ranges = _pipe()
+        theirs = (requests, answers, ranges)
+        package = str(Path(child.__file__).parents[2])
+        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", child.__name__, *map(str, theirs), str(MEMORY_BYTES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=theirs,
+            env={**environment, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        for end in theirs:
+            os.close(end)
+        os.set_blocking(self._requests, False)
+        os.set_blocking(self._answers, False)
+        self._outgoing: deque[memoryview] = deque()
+        self._num_written, self._num_answered = 0, 0
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._held = self._buffer[:0]  # read, and not yet taken
+        self._await_start()
+
+    def _await_start(self) -> None:
+        try:
+            self._wait_for(select.POLLIN, START_SECONDS)
+            self._read(child.ANSWER.size, 0)
+        except _Death:
+            self._process.kill()
+            _, said = self._process.communicate()
+            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or _ending(self._process.returncode)
+            self.end()
+            raise RunError(f"the process that decodes did not start: {reason}. Try `raysp doctor`") from None
+
+    def end(self) -> None:
+        """End the process and let go of the pipes."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._process.wait()
+        for end in (self._requests, self._answers, self._ranges):
+            os.close(end)
+
+    def send(self, request: _Request) -> None:
+        """Send a request as far as the pipe takes it; the rest goes while answers are awaited."""
+        self._outgoing.append(memoryview(request.packed))
+        self._outgoing.append(request.head)
+        self._write()
+
+    def _write(self) -> None:
+        """Write what the pipe takes; every second part is the end of a request."""
+        try:
+            while self._outgoing:
+                written = os.writev(self._requests, [*islice(self._outgoing, MOST_PARTS)])
+                while self._outgoing and written >= len(self._outgoing[0]):
+                    written -= len(self._outgoing.popleft())
+                    self._num_written += 1
+                if written:
+                    self._outgoing[0] = self._outgoing[0][written:]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # it died: the other pipe says so
+            self._outgoing.clear()
+
+    def answer(self, request: _Request) -> tuple[bytes, bytearray]:
+        """Wait for an answer and meanwhile serve what the child needs for it.
+
+        Raises:
+            _Death: the child died, or gave no answer in time.
+            Exception: what reading the recording raised.
+        """
+        failure: Exception | None = None
+        left = request.seconds
+        while True:
+            start = time.monotonic()
+            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, left))
+            payload = self._read(num_bytes, left)
+            left -= time.monotonic() - start
+            if kind == child.RANGES:
+                failure = self._send_range(request, *child.RANGE.unpack(payload)) or failure
+            elif kind == child.UNREADABLE and failure is not None:
+                raise failure
+            else:
+                self._num_answered += kind not in (child.INT16, child.FLOAT32)
+                return kind, payload
+
+    def _read(self, num_bytes: int, seconds: float) -> bytearray:
+        """Take bytes of the answers, and with them what more is there.
+
+        Raises:
+            _Death: the child is gone, or gave nothing for so many seconds.
+        """
+        data = bytearray(num_bytes)
+        num_held = min(num_bytes, len(self._held))
+        data[:num_held] = self._held[:num_held]
+        self._held = self._held[num_held:]
+        view = memoryview(data)[num_held:]
+        while view:
+            try:
+                num_read = os.readv(self._answers, [view, self._buffer])
+            except BlockingIOError:
+                self._await_answer(seconds)
+                continue
+            if num_read == 0:
+                raise _Death("decoder_crashed", f"the decoder {_ending(self._process.wait())}")
+            self._held = self._buffer[: max(0, num_read - len(view))]
+            view = view[num_read:]
+        return data
+
+    def _await_answer(self, seconds: float) -> None:
+        """Wait until there is something to read; the request at hand goes out whole first, others when they can."""
+        deadline = time.monotonic() + seconds
+        while self._outgoing:
+            self._write()
+            if not self._outgoing or self._num_written >= 2 * (self._num_answered + 1):
+                break
+            if self._wait_for(select.POLLIN | select.POLLOUT, deadline - time.monotonic()):
+                return
+        self._wait_for(select.POLLIN, deadline - time.monotonic())
+
+    def _wait_for(self, events: int, seconds: float) -> bool:
+        """Wait for either pipe; tell whether there is something to read.
+
+        Raises:
+            _Death: nothing happened for so many seconds.
+        """
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        if events & select.POLLOUT:
+            poll.register(self._requests, select.POLLOUT)
+        found = poll.poll(max(0.0, seconds) * 1000)
+        if not found:
+            raise _Death(
+                "decoder_timeout", f"the decoder gave nothing for {max(0.0, seconds):.0f} s; it may hang on it"
+            )
+        return any(end == self._answers for end, _ in found)
+
+    def _send_range(self, request: _Request, place: int, num_bytes: int) -> Exception | None:
+        """Answer with a range; give the error, if there was one."""
+        found: bytes | memoryview = b""
+        failure: Exception | None = None
+        try:
+            found = request.range(place, num_bytes)
+        except Exception as error:
+            failure = error
+        view = memoryview(child.NUMBER.pack(-1 if failure else len(found)) + found)
+        with contextlib.suppress(BrokenPipeError):
+            while view:
+                view = view[os.write(self._ranges, view) :]
+        return failure
+
+
+def _pipe() -> tuple[int, int]:
+    """Make a pipe (end to read, end to write) with room for many rows, where the system allows."""
+    ends = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return ends
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"died of {signal.Signals(-code).name} on it, twice"
+    return f"ended with exit code {code} on it, twice"
+
+
+def _given(outcome: "T | AudioError | TooLong") -> T:
+    if isinstance(outcome, AudioError | TooLong):
+        raise outcome
+    return outcome
+
+
+def _header_request(audio: Recording | None) -> _Request | AudioError:
+    return _request(child.HEADER, audio, HEAD_BYTES, 0, child.MEAN, 0.0, 0.0, None)
+
+
+def _decode_request(excerpt: Excerpt, sample_rate: int, channel: Channel, max_seconds: float) -> _Request | AudioError:
+    return _request(
+        child.DECODE,
+        excerpt.audio,
+        WHOLE_BYTES,
+        sample_rate,
+        child.MEAN if channel == "mean" else channel,
+        max_seconds,
+        excerpt.offset,
+        excerpt.duration,
+    )
+
+
+def _request(
+    kind: bytes,
+    audio: Recording | None,
+    most_head: int,
+    sample_rate: int,
+    channel: int,
+    max_seconds: float,
+    offset: float,
+    duration: float | None,
+) -> _Request | AudioError:
+    """Make a request; of a recording that is too large to be sent whole only the first bytes go along."""
+    try:
+        given = refuse_nothing(audio)
+    except AudioError as error:
+        return error.with_traceback(None)
+    if is_file(given):
+        recording: memoryview | SupportsRead = given
+        num_bytes = given.seek(0, os.SEEK_END)
+        head = memoryview(b"")
+    else:
+        recording = memoryview(given).cast("B")
+        num_bytes = len(recording)
+        head = recording if num_bytes <= most_head else recording[:HEAD_BYTES]
+    if num_bytes == 0:
+        return AudioError("no_audio", "found 0 bytes; expected the bytes of a recording")
+    packed = child.REQUEST.pack(
+        kind, num_bytes, len(head), sample_rate, channel, max_seconds, offset, duration is not None, duration or 0.0
+    )
+    return _Request(recording, num_bytes, head, packed)
+
+
+def _header_of(answers: Iterator[tuple[bytes, bytearray]]) -> AudioHeader:
+    _, payload = next(answers)
+    return AudioHeader(*json.loads(payload))
+
+
+def _chunks(answers: Iterator[tuple[bytes, bytearray]]) -> Iterator[Samples]:
+    for kind, payload in answers:
+        is_int16 = kind in (child.INT16, child.LAST_INT16)
+        yield np.frombuffer(payload, np.int16) if is_int16 else np.frombuffer(payload, np.float32)

@@ -1,0 +1,80 @@
+"""Shards cut from folders of audio files: a file a row, ten thousand files of the sorted listing a shard.
+
+The listing of a shard is recorded with it, packed: files that come later make new shards, and a file that goes leaves
+its row behind.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from raysp.errors import ShardError
+from raysp.io.manifests import AUDIO_TYPE
+from raysp.io.shards import Piece, Shard, Survey, cut_groups
+from raysp.io.store import Entry
+
+FILES_A_SHARD = 10_000
+# By name, since a folder holds other things too; what a file is its content says.
+SUFFIXES = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
+    | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
+)
+SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
+
+Listing = Sequence[tuple[str, int, int]]
+"""Path, bytes and a hash of the version of each file."""
+
+
+def is_audio(path: str) -> bool:
+    """Tell by its name whether a file is listed."""
+    return f".{path.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+def cut(entries: Sequence[Entry], recorded: Sequence[str]) -> list[str]:
+    """Cut a listing into parts: first those that are recorded, brought up to date, then files that are new."""
+    now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
+    parts = [[now.pop(one[0], one) for one in unpack(part)] for part in recorded]
+    new = [now[path] for path in sorted(now)]
+    parts += [new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD)]
+    return [pack(part) for part in parts]
+
+
+def survey(part: str) -> Survey:
+    """Survey a part."""
+    listing = unpack(part)
+    pieces = cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing])
+    return Survey(SCHEMA, len(listing), pieces, version(part))
+
+
+def version(part: str) -> str:
+    """Hash a listing, with the versions of its files."""
+    return hashlib.sha256(repr([tuple(one) for one in unpack(part)]).encode()).hexdigest()[:16]
+
+
+def num_bytes(part: str) -> int:
+    """Add up the files."""
+    return sum(size for _, size, _ in unpack(part))
+
+
+def read_rows(shard: Shard, piece: Piece, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield a piece's rows: `id` is the path in the folder."""
+    if version(shard.part) != shard.version:
+        raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
+    paths = [path for path, _, _ in unpack(shard.part)[piece.first : piece.end]]
+    audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
+    table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
+    yield from table.select(list(columns)).to_batches()
+
+
+def pack(listing: Listing) -> str:
+    """Write a listing down in few bytes."""
+    return base64.b64encode(zlib.compress(json.dumps([list(one) for one in listing]).encode())).decode()
+
+
+def unpack(part: str) -> list[tuple[str, int, int]]:
+    """Read a listing."""
+    return [(path, size, check) for path, size, check in json.loads(zlib.decompress(base64.b64decode(part)))]

@@ -1,0 +1,128 @@
+"""What a shard can be, and the one way to survey and to read it, whichever that is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from raysp.io import arrow, folders, manifests, shards
+from raysp.io.shards import Piece, Shard, Survey, cut_pieces, read_footer
+
+Options = Mapping[str, object]
+PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
+_ARROW_NAMES = (".arrow", ".ipc", ".feather")
+_MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+
+
+class Kind(Protocol):
+    """How shards of one kind are surveyed and read."""
+
+    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+        """Say what is in a shard, from as little of it as will do; raises ShardError and StoreError."""
+        ...
+
+    def read_rows(
+        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows in order; raises ShardError."""
+        ...
+
+
+class _Parquet:
+    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+        footer = read_footer(url, storage_options)
+        return Survey(footer.schema, footer.metadata.num_rows, cut_pieces(footer.metadata), footer.digest)
+
+    def read_rows(
+        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+    ) -> Iterator[pa.RecordBatch]:
+        return shards.read_rows(shard, piece, columns, storage_options)
+
+
+class _Arrow:
+    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+        return arrow.survey(url, storage_options)
+
+    def read_rows(
+        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+    ) -> Iterator[pa.RecordBatch]:
+        return arrow.read_rows(shard, piece, columns, storage_options)
+
+
+class _Manifest:
+    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+        return manifests.survey(url, part, storage_options)
+
+    def read_rows(
+        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+    ) -> Iterator[pa.RecordBatch]:
+        return manifests.read_rows(shard, piece, columns, storage_options)
+
+
+class _Folder:
+    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+        return folders.survey(part)
+
+    def read_rows(
+        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+    ) -> Iterator[pa.RecordBatch]:
+        return folders.read_rows(shard, piece, columns)
+
+
+_KINDS: Mapping[str, Kind] = {PARQUET: _Parquet(), ARROW: _Arrow(), MANIFEST: _Manifest(), FOLDER: _Folder()}
+
+
+def kind_of(name: str) -> str:
+    """Tell by a file's name what it is read as; anything unknown is Parquet, whose footer then says what is wrong."""
+    if name.endswith(_ARROW_NAMES):
+        return ARROW
+    return MANIFEST if name.endswith(_MANIFEST_NAMES) else PARQUET
+
+
+def is_file_name(url: str) -> bool:
+    """Tell a file from a folder by its name, where that says it."""
+    return url.endswith((*_MANIFEST_NAMES, *_ARROW_NAMES, ".parquet"))
+
+
+def stem_of(name: str) -> str:
+    """Take what says a file's kind off its name."""
+    for suffix in (*_MANIFEST_NAMES, *_ARROW_NAMES, ".parquet"):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    head, dot, _ = name.rpartition(".")
+    return head if dot and not head.endswith("/") else name
+
+
+def audio_root(shard: Shard, given: str | None) -> str | None:
+    """Give the folder that the paths of a shard's recordings may lead into."""
+    if given is not None or shard.kind in (PARQUET, ARROW):
+        return given
+    return shard.url if shard.kind == FOLDER else shard.url.rpartition("/")[0] or "/"
+
+
+def survey(kind: str, url: str, part: str, storage_options: Options | None = None) -> Survey:
+    """Say what is in a shard, from as little of it as will do.
+
+    Raises:
+        ShardError: it cannot be read, or would run foreign code.
+        StoreError: not there or not readable.
+    """
+    return _KINDS[kind].survey(url, part, storage_options)
+
+
+def read_table(shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None = None) -> pa.Table:
+    """Read a piece's rows in order, whole.
+
+    Raises:
+        ShardError: the shard is damaged, or is no longer the one that was planned.
+    """
+    batches = list(_KINDS[shard.kind].read_rows(shard, piece, columns, storage_options))
+    if batches:
+        return pa.Table.from_batches(batches)
+    schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
+    return pa.schema([schema.field(column) for column in columns]).empty_table()
+
+
+def column_names(shard: Shard, storage_options: Options | None = None) -> list[str]:
+    """Name all columns of a shard."""
+    return survey(shard.kind, shard.url, shard.part, storage_options).schema.names

@@ -1,0 +1,362 @@
+"""Decoding in a process of its own: the same samples and errors, and a fault costs one recording."""
+
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp import audio
+from raysp.audio import Excerpt, isolation
+from raysp.audio.isolation import Decoder
+from raysp.errors import AudioError, RunError
+from tests.corpora import wav
+
+MARK = b"a-mark-no-recording-has"
+
+
+def marked(mark: bytes = MARK, num_samples: int = 1600) -> bytes:
+    """Make a whole WAV that has the mark in its first samples."""
+    plain = wav(num_samples)
+    place = plain.index(b"data") + 8
+    return plain[:place] + mark + plain[place + len(mark) :]
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    with Decoder() as shared_one:
+        yield shared_one
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """Make decoders whose child does as told at a marked recording."""
+    made: list[Decoder] = []
+
+    def make(fault: str, *, answer_seconds: float = 60, memory_bytes: int | None = None) -> Decoder:
+        monkeypatch.setenv("RAYSP_DECODER_FAULTS", f"{MARK.decode()}={fault}")
+        monkeypatch.setattr(isolation, "ANSWER_SECONDS", answer_seconds)
+        if memory_bytes:
+            monkeypatch.setattr(isolation, "MEMORY_BYTES", memory_bytes)
+        made.append(Decoder())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def outcome(call):
+    try:
+        return call()
+    except (AudioError, audio.TooLong) as error:
+        return type(error).__name__, getattr(error, "error_type", None), str(error)
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    return one == other
+
+
+def test_odd_and_bad_files_give_what_they_give_in_process(shared, decoder):
+    files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
+    assert len(files) > 200
+    pid = None
+    for file in files:
+        raw = file.read_bytes()
+        expected = outcome(lambda raw=raw: audio.decode(raw, sample_rate=16_000))
+        assert same(outcome(lambda raw=raw: decoder.decode(raw, sample_rate=16_000)), expected), file.name
+        with file.open("rb") as opened:
+            found = outcome(lambda opened=opened: decoder.decode(opened, sample_rate=16_000))
+        assert same(found, expected), file.name
+        header = outcome(lambda raw=raw: audio.read_header(raw))
+        assert outcome(lambda raw=raw: decoder.read_header(raw)) == header, file.name
+        pid = pid or decoder._child._process.pid
+    assert decoder._child._process.pid == pid  # none of them harmed it
+
+
+@pytest.mark.parametrize("whole_bytes", [isolation.WHOLE_BYTES, 1000])
+def test_many_recordings_come_back_in_their_order(decoder, monkeypatch, whole_bytes):
+    monkeypatch.setattr(isolation, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(isolation, "HEAD_BYTES", min(whole_bytes, isolation.HEAD_BYTES))
+    kinds = [wav(1000), wav(20_000, subtype="FLOAT"), wav(2_000_000, seed=1), b"", None, b"nonsense", wav(500)]
+    recordings = [kinds[number * number % len(kinds)] for number in range(300)]
+    excerpts = [Excerpt(one) for one in recordings]
+    found = list(decoder.decode_all(excerpts, sample_rate=16_000, max_seconds=60))
+    expected = list(audio.decode_all(excerpts, sample_rate=16_000, max_seconds=60))
+    assert len(found) == len(expected) == 300
+    for one, other in zip(found, expected, strict=True):
+        assert str(one) == str(other) if isinstance(one, Exception) else same(one, other)
+    headers = list(decoder.read_headers(recordings))
+    assert [str(one) for one in headers] == [str(one) for one in audio.read_headers(recordings)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    num_samples=st.integers(0, 5000),
+    offset=st.floats(0, 0.4),
+    duration=st.none() | st.floats(0, 0.4),
+    channel=st.sampled_from(["mean", 0, 1, -1]),
+    sample_rate=st.sampled_from([8000, 16_000]),
+    max_seconds=st.sampled_from([0.1, 60]),
+)
+def test_every_argument_arrives(decoder, num_samples, offset, duration, channel, sample_rate, max_seconds):
+    options = {
+        "offset": offset,
+        "duration": duration,
+        "channel": channel,
+        "sample_rate": sample_rate,
+        "max_seconds": max_seconds,
+    }
+    raw = wav(num_samples)
+    assert same(
+        outcome(lambda: decoder.decode(raw, **options)),
+        outcome(lambda: audio.decode(raw, **options)),
+    )
+
+
+def test_a_long_recording_comes_in_chunks_as_it_is_decoded(decoder):
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 5_000_000), 16_000, format="FLAC")
+    chunks = decoder.decode_chunks(file.getvalue(), sample_rate=8000)
+    first = next(chunks)
+    assert len(first) < 1_000_000
+    whole = np.concatenate([first, *chunks])
+    np.testing.assert_array_equal(whole, audio.decode(file.getvalue(), sample_rate=8000))
+
+
+def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
+    chunks = decoder.decode_chunks(wav(3_000_000), sample_rate=16_000)
+    next(chunks)
+    assert len(decoder.decode(wav(77), sample_rate=16_000)) == 77
+    with pytest.raises(RuntimeError, match=r"another call of this Decoder has begun"):
+        list(chunks)
+    assert len(decoder.decode(wav(78), sample_rate=16_000)) == 78
+
+
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS"])
+def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
+    decoder = faulty(fault)
+    excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
+    found = list(decoder.decode_all(excerpts, sample_rate=16_000))
+    for number, one in enumerate(found):
+        if number in (3, 4, 8):
+            assert isinstance(one, AudioError)
+            assert one.error_type == "decoder_crashed"
+            assert str(one) == f"the decoder died of {fault} on it, twice"
+        else:
+            assert len(one) == 100 + number
+
+
+@pytest.mark.parametrize("call", ["decode", "read_header", "decode_chunks"])
+def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
+    decoder = faulty("SIGSEGV")
+    options = {} if call == "read_header" else {"sample_rate": 16_000}
+    for _ in range(2):
+        kind, error_type, message = outcome(lambda: list(getattr(decoder, call)(marked(), **options)))
+        assert (kind, error_type) == ("AudioError", "decoder_crashed")
+        assert message == "the decoder died of SIGSEGV on it, twice"
+        assert len(decoder.decode(wav(50), sample_rate=16_000)) == 50
+
+
+def test_a_child_that_something_else_kills_costs_nothing(decoder):
+    raw = wav(4_000_000)
+    expected = audio.decode(raw, sample_rate=8000)
+    chunks = decoder.decode_chunks(raw, sample_rate=8000)
+    first = [next(chunks), next(chunks)]
+    os.kill(decoder._child._process.pid, 9)
+    np.testing.assert_array_equal(np.concatenate([*first, *chunks]), expected)
+    found = decoder.decode_all((Excerpt(raw) for _ in range(4)), sample_rate=8000)
+    next(found)
+    os.kill(decoder._child._process.pid, 9)
+    for one in found:
+        np.testing.assert_array_equal(one, expected)
+
+
+def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch):
+    monkeypatch.setattr(isolation, "ANSWER_BYTES_PER_SECOND", 10_000)
+    decoder = faulty("sleep", answer_seconds=0.5)
+    excerpts = [Excerpt(wav(100)), Excerpt(marked(num_samples=5000)), Excerpt(wav(200))]
+    decoder.read_header(wav(1))  # so that its start is not in the time that is taken
+    start = time.monotonic()
+    one, hung, other = decoder.decode_all(excerpts, sample_rate=16_000)
+    assert 1.5 <= time.monotonic() - start < 20  # half a second, and one for ten thousand bytes
+    assert (len(one), len(other)) == (100, 200)
+    assert hung.error_type == "decoder_timeout"
+    assert "gave nothing for" in str(hung)
+
+
+def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
+    decoder = faulty("memory")
+    found = list(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked()), Excerpt(wav(20))], sample_rate=16_000))
+    assert (len(found[0]), len(found[2])) == (10, 20)
+    assert found[1].error_type == "out_of_memory"
+    assert "more memory than the decoder may have (512 MB)" in str(found[1])
+
+
+def test_the_childs_memory_does_not_depend_on_the_recording(decoder):
+    def peak() -> int:
+        status = Path(f"/proc/{decoder._child._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+    decoder.decode(wav(100), sample_rate=16_000)
+    before = peak()
+    large = wav(40_000_000)  # 80 MB
+    num_samples = sum(len(chunk) for chunk in decoder.decode_chunks(large, sample_rate=8000))
+    assert num_samples == 20_000_000
+    assert peak() - before < 50
+
+
+def test_a_file_is_read_in_ranges(decoder, tmp_path):
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(3_000_000))
+
+    class Counting(io.FileIO):
+        num_bytes = 0
+
+        def read(self, size=-1):
+            data = super().read(size)
+            Counting.num_bytes += len(data)
+            return data
+
+    with Counting(path) as file:
+        found = decoder.decode(file, sample_rate=16_000, offset=100, duration=1)
+    np.testing.assert_array_equal(found, audio.decode(path.read_bytes(), sample_rate=16_000)[1_600_000:1_616_000])
+    assert Counting.num_bytes < 500_000  # of six million
+    with pa.OSFile(str(path)) as opened:
+        assert len(decoder.decode(opened, sample_rate=16_000)) == 3_000_000
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_recording(decoder, tmp_path, isolated):
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(3_000_000))
+
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() > 1_000_000:
+                raise ConnectionResetError("the storage went away")
+            return super().read(size)
+
+    with Failing(path) as file, pytest.raises(ConnectionResetError, match="went away"):
+        (decoder if isolated else audio).decode(file, sample_rate=16_000)
+    assert len(decoder.decode(wav(50), sample_rate=16_000)) == 50
+
+
+def test_the_child_ends_with_its_parent_also_while_it_hangs(tmp_path):
+    code = f"""
+import os, sys
+from raysp.audio.isolation import Decoder
+decoder = Decoder()
+decoder.read_header({wav(10)!r})
+print(decoder._child._process.pid, flush=True)
+decoder.decode({marked()!r}, sample_rate=16000)
+"""
+    environment = {**os.environ, "RAYSP_DECODER_FAULTS": f"{MARK.decode()}=sleep"}
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
+    pid = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_child_that_does_not_start_says_why(monkeypatch):
+    monkeypatch.setattr(isolation.child, "__name__", "raysp.audio.no_such_module")
+    with Decoder() as decoder, pytest.raises(RunError, match=r"did not start: .*No module named raysp.audio.no_such"):
+        decoder.decode(wav(10), sample_rate=16_000)
+
+
+def test_the_child_is_given_no_secrets_and_no_files_of_its_parent(decoder, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-tell")
+    decoder.close()
+    decoder.decode(wav(10), sample_rate=16_000)
+    pid = decoder._child._process.pid
+    assert b"do-not-tell" not in Path(f"/proc/{pid}/environ").read_bytes()
+    kinds = [os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert {*kinds} <= {"pipe", "/dev/null"}
+
+
+def test_nothing_that_decoders_say_reaches_the_terminal(shared, capfd):
+    names = ["flac-test-files__02_-_increasing_number_of_channels.flac"]
+    noisy = [f for f in sorted((shared / "data" / "bad").iterdir()) if f.suffix == ".mp3" or f.name in names]
+    with Decoder() as decoder:
+        for file in noisy:
+            outcome(lambda file=file: decoder.decode(file.read_bytes(), sample_rate=16_000))
+    assert capfd.readouterr() == ("", "")
+
+
+SEEKING = [
+    ("WAV", "PCM_16"),
+    ("WAV", "FLOAT"),
+    ("WAV", "ULAW"),
+    ("AIFF", "PCM_24"),
+    ("FLAC", "PCM_16"),
+    ("W64", "PCM_16"),
+]
+SKIPPING = [("WAV", "IMA_ADPCM"), ("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("CAF", "ALAC_16")]
+
+
+@pytest.mark.parametrize(("container", "subtype"), SEEKING + SKIPPING)
+def test_a_part_of_a_recording_is_its_frames_to_the_sample(container, subtype):
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    with soundfile.SoundFile(file, "w", 16_000, 1, subtype=subtype, format=container) as sound:
+        for start in range(0, len(samples), 8000):
+            sound.write(samples[start : start + 8000])
+    whole = audio.decode(file.getvalue(), sample_rate=16_000)
+    for offset, duration in itertools.product([0, 1 / 16_000, 0.1, 1.2345, 2.9], [None, 0, 1 / 16_000, 0.5, 9]):
+        first = round(offset * 16_000)
+        end = None if duration is None else first + round(duration * 16_000)
+        found = audio.decode(file.getvalue(), sample_rate=16_000, offset=offset, duration=duration)
+        np.testing.assert_array_equal(found, whole[first:end], err_msg=f"{offset} {duration}")
+
+
+def test_a_resampled_part_is_what_a_file_of_its_frames_gives():
+    whole = wav(44_100 * 3, rate=44_100)
+    samples, _ = soundfile.read(io.BytesIO(whole), dtype="int16")
+    part = io.BytesIO()
+    soundfile.write(part, samples[44_100 : 44_100 + 22_050], 44_100, format="WAV")
+    found = audio.decode(whole, sample_rate=16_000, offset=1, duration=0.5)
+    np.testing.assert_array_equal(found, audio.decode(part.getvalue(), sample_rate=16_000))
+
+
+@pytest.mark.parametrize(
+    ("offset", "duration", "message"),
+    [
+        (-1, None, "offset of -1 seconds; expected a number from 0 on"),
+        (float("nan"), None, "offset of nan seconds"),
+        (float("inf"), None, "offset of inf seconds"),
+        (0, -0.5, "duration of -0.5 seconds"),
+        (0, float("nan"), "duration of nan seconds"),
+        (1.5, None, "it ends after 1.000 seconds; expected more than its offset 1.5"),
+    ],
+)
+@pytest.mark.parametrize("subtype", ["PCM_16", "IMA_ADPCM"])
+def test_a_part_that_cannot_be_is_an_error(offset, duration, message, subtype):
+    raw = wav(16_000, subtype=subtype)
+    with pytest.raises(AudioError, match=message if subtype == "PCM_16" else message[:11]) as caught:
+        audio.decode(raw, sample_rate=16_000, offset=offset, duration=duration)
+    assert caught.value.error_type == "invalid_audio"
+
+
+def test_a_low_rate_does_not_become_a_chunk_of_hundreds_of_megabytes():
+    raw = wav(2_000_000, rate=100)
+    chunks = audio.decode_chunks(raw, sample_rate=16_000)
+    assert max(len(next(chunks)) for _ in range(3)) <= 8_000_000
