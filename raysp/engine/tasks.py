@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
+from raysp.audio.windows import Windowing
 from raysp.errors import RayspError, ShardError, StoreError
 from raysp.io.shards import Piece, Shard, read_table
 from raysp.io.store import open_store
@@ -38,7 +39,7 @@ class Job:
 
     pipeline: Pipeline
     fingerprint: str
-    sample_rate: int
+    windowing: Windowing
     block_seconds: float
     batch_seconds: float
     dtype: str
@@ -95,9 +96,9 @@ class Reader:
         table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
-        num_blocks, blocks = op(table, piece.first)
-        for k, block in enumerate(blocks):
-            yield pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, num_blocks), block)
+        for k, (block, is_last) in enumerate(op(table, piece.first)):
+            of = k + 1 if is_last else 0
+            yield pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, of), block)
 
     def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
         from raysp.ops.decoding import Decoding
@@ -114,7 +115,7 @@ class Reader:
                 columns |= self._reads(step, shard)
         op = Decoding(
             audio=source.audio,
-            sample_rate=self.job.sample_rate,
+            windowing=self.job.windowing,
             channel=decode.channel,
             max_seconds=decode.max_seconds,
             block_seconds=self.job.block_seconds,
@@ -168,6 +169,8 @@ class LabelActor:
             dtype=self.job.dtype,
             device=self.job.device,
             exact=label.exact,
+            window_seconds=label.window_seconds,
+            overlap_seconds=label.overlap_seconds,
         )
 
     def __call__(self, packed: pa.Table) -> pa.Table:
@@ -200,25 +203,35 @@ class LabelActor:
             end=name.piece.end,
             k=name.k,
             of=name.of,
-            rows=labels.num_rows,
+            rows=len(labels) - labels.column("windows").null_count,
             windows=figures.windows,
             audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
-            real_samples=round(figures.audio_seconds * self.job.sample_rate),
-            padded_samples=round(figures.padded_seconds * self.job.sample_rate),
+            real_samples=round(figures.audio_seconds * self.job.windowing.sample_rate),
+            padded_samples=round(figures.padded_seconds * self.job.windowing.sample_rate),
             load_seconds=waited,
             forward_seconds=figures.busy_seconds,
             actor=self.name,
             finished=time.time(),
         )
         errors: dict[str, int] = {}
+        long_errors: dict[int, str] = {}
         examples: list[str] = []
-        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message"))
-        for row, status, error_type, message in zip(*columns, strict=True):
-            if status == ERROR:
+        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
+        for row, status, error_type, message, windows in zip(*columns, strict=True):
+            if status != ERROR or row in long_errors:
+                continue
+            if windows == 1:
                 errors[error_type] = errors.get(error_type, 0) + 1
-                if len(examples) < MAX_EXAMPLES:
-                    examples.append(f"{name.shard} row {row}: {error_type}: {message}")
-        return {"receipt": asdict(receipt), "errors": errors, "examples": examples}
+            else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
+                long_errors[row] = error_type
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(f"{name.shard} row {row}: {error_type}: {message}")
+        return {
+            "receipt": asdict(receipt),
+            "errors": errors,
+            "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
+            "examples": examples,
+        }
 
 
 def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
@@ -235,9 +248,18 @@ def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
+            join=lambda windows: _join(job, windows),
         )
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
+
+
+def _join(job: Job, windows: pa.Table) -> pa.Table:
+    from raysp.ops.joining import Joining
+
+    windowing, folder = job.windowing, str(checkpoint_folder(job.pipeline))
+    outputs = [output.join_op(folder, windowing.frame_seconds) for output in job.pipeline.label.outputs]
+    return Joining(outputs, windowing.sample_rate)(windows)
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:

@@ -1,16 +1,26 @@
-"""Turn a piece of a shard into blocks of decoded recordings of like length."""
+"""Turn a piece of a shard into blocks of decoded windows of like length."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 
-from raysp.audio import TooLong, decode, read_header
+from raysp.audio import Samples, TooLong, decode_chunks, read_header
+from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.blocks import cut_blocks
+from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.keeping import Keeping
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
+
+SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
+
+
+class Window(NamedTuple):
+    """A decoded window with its place and its fate, which on a row's last window is that of the row."""
+
+    fate: Fate
+    wave: Samples | None
 
 
 class Decoding:
@@ -18,7 +28,7 @@ class Decoding:
 
     Args:
         audio: the column that holds them.
-        sample_rate: of the model, in Hz.
+        windowing: how they are cut; its sample rate is the model's.
         channel: "mean" or an index.
         max_seconds: longer ones are skipped.
         block_seconds: audio in a block.
@@ -30,7 +40,7 @@ class Decoding:
         self,
         *,
         audio: str,
-        sample_rate: int,
+        windowing: Windowing,
         channel: Literal["mean"] | int = "mean",
         max_seconds: float = 43200,
         block_seconds: float,
@@ -38,70 +48,158 @@ class Decoding:
         after: Sequence[Keeping] = (),
     ) -> None:
         self.audio = audio
-        self.sample_rate = sample_rate
+        self.windowing = windowing
+        self.sample_rate = windowing.sample_rate
         self.channel = channel
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
         self.before = before
         self.after = after
 
-    def __call__(self, rows: pa.Table, first: int) -> tuple[int, Iterator[pa.Table]]:
-        """Order a piece by length and decode it.
+    def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
+        """Decode a piece: rows of several windows as a stream first, then the others ordered by length.
+
+        A row that holds more than its header claims fills further blocks. What is cut where depends on the rows and on
+        `block_seconds` alone.
 
         Args:
             rows: the piece's source columns in row order; the audio column is a struct with `bytes`, or bytes.
             first: number of its first row in the shard.
 
-        Returns:
-            The number of blocks, known from the headers alone, and an iterator of as many tables: `ROW_SCHEMA` and
-            `wave`, every row of the piece in one of them.
+        Yields:
+            Blocks, at least one: `ROW_SCHEMA` and `wave`; and whether it is the last. Every row of the piece has one or
+            more neighbouring windows in them. A row that fails when earlier windows were handed on has a last
+            window that says so.
         """
-        fates = [Fate(first + i) for i in range(rows.num_rows)]
-        recordings = _Recordings(rows.column(self.audio))
-        others = rows.drop_columns([self.audio])
-        for keep in self.before:
-            keep(fates, others)
-        seconds = [self._claimed_seconds(recordings, i) if fate.status == OK else 0.0 for i, fate in enumerate(fates)]
-        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=4 * self.sample_rate)
-        return len(blocks), (self._block(fates, recordings, others, block) for block in blocks)
+        piece = _Piece(self, rows, first)
+        for windows, is_last in _fill(self._windows(piece), self._most_samples()):
+            table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
+            windows.clear()  # so that only the table is held while it is handed on
+            yield table, is_last
 
-    def _claimed_seconds(self, recordings: "_Recordings", index: int) -> float:
-        try:
-            header = read_header(recordings.get(index))
-        except AudioError:
-            return 0.0  # decoding says why
-        return min(header.seconds, self.max_seconds)
+    def _most_samples(self) -> tuple[int, int]:
+        """Bound a block of streamed rows by its work, and one cut by claimed lengths by its bytes alone."""
+        most = BLOCK_BYTES // SAMPLE_BYTES
+        return min(most, round(self.block_seconds * self.sample_rate)), most
 
-    def _block(
-        self, fates: Sequence[Fate], recordings: "_Recordings", others: pa.Table, indexes: Sequence[int]
-    ) -> pa.Table:
-        chosen = [fates[i] for i in indexes]
-        waves = [self._decode(fate, recordings, i) for fate, i in zip(chosen, indexes, strict=True)]
-        if self.after:
-            columns = others.take(pa.array(indexes, pa.int64()))
-            for keep in self.after:
-                keep(chosen, columns)
-        kept = [wave if fate.status == OK else None for wave, fate in zip(waves, chosen, strict=True)]
-        return with_waves(fates_table(chosen), kept)
+    def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
+        """Yield windows with the number of the block they are meant for; 0 is the stream, which may fill several."""
+        is_long = [seconds > self.windowing.window_seconds for seconds in piece.claimed]
+        for index in (i for i, long in enumerate(is_long) if long):
+            yield from ((0, window) for window in self._row(piece, index))
+        short = [i for i, long in enumerate(is_long) if not long]
+        seconds = [min(piece.claimed[i], self.max_seconds) for i in short]
+        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
+        for number, block in enumerate(blocks, 1):
+            for place in block:
+                yield from ((number, window) for window in self._row(piece, short[place]))
 
-    def _decode(self, fate: Fate, recordings: "_Recordings", index: int) -> np.ndarray | None:
+    def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
+        """Decode one row, its windows as they come; the last one bears its fate."""
+        fate = piece.fates[index]
+        if fate.status == OK and self._may_be_left_out(piece, index):
+            _drain(self._decode(piece, index, fate))  # so that no window is labelled in vain
+            self._judge(piece, index, fate)
         if fate.status != OK:
-            return None
+            yield Window(fate, None)
+            return
+        step_seconds = self.windowing.step_samples / self.sample_rate
+        number = 0
+        last: Samples = np.empty(0, np.float32)
+        for wave, is_last in self._decode(piece, index, fate):
+            if is_last:
+                last = wave
+                continue
+            part = Fate(fate.row, number, None)
+            part.seconds = step_seconds
+            yield Window(part, wave)
+            number += 1
+        self._judge(piece, index, fate)
+        fate.window, fate.windows = number, number + 1
+        if fate.seconds is not None:
+            fate.seconds = len(last) / self.sample_rate if number else fate.seconds
+        yield Window(fate, last if fate.status == OK else None)
+
+    def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
+        """Tell whether a row should be decoded once for its length alone."""
+        claimed = piece.claimed[index]
+        if claimed <= self.windowing.window_seconds:
+            return False
+        most = min([self.max_seconds, *(k.max_seconds for k in self.after if k.max_seconds is not None)])
+        least = max((k.min_seconds for k in self.after if k.min_seconds is not None), default=0.0)
+        return claimed > most or claimed < least or not all(piece.meets(index))
+
+    def _decode(self, piece: "_Piece", index: int, fate: Fate) -> Iterator[tuple[Samples, bool]]:
+        """Yield windows, and whether each is the last; put into `fate` what became of the row."""
+        num_samples = 0
+
+        def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
+            nonlocal num_samples
+            for chunk in chunks:
+                num_samples += len(chunk)
+                yield chunk
+
         try:
-            wave = decode(
-                recordings.get(index),
+            chunks = decode_chunks(
+                piece.recordings.get(index),
                 sample_rate=self.sample_rate,
                 channel=self.channel,
                 max_seconds=self.max_seconds,
             )
+            yield from cut_windows(counted(chunks), self.windowing)
         except AudioError as error:
             fate.fail(error.error_type, str(error))
-            return None
+            return
         except TooLong as error:
             fate.skip("too_long", str(error))
-            return None
-        fate.seconds = len(wave) / self.sample_rate
-        return wave
+            return
+        fate.seconds = num_samples / self.sample_rate
+
+    def _judge(self, piece: "_Piece", index: int, fate: Fate) -> None:
+        for keep, is_wanted in zip(self.after, piece.meets(index), strict=True):
+            keep.judge(fate, is_wanted)
+
+
+class _Piece:
+    """The rows of a piece: their fates, their recordings, and what is known before they are decoded."""
+
+    def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
+        self.fates = [Fate(first + i) for i in range(rows.num_rows)]
+        self.recordings = _Recordings(rows.column(op.audio))
+        others = rows.drop_columns([op.audio])
+        for keep in op.before:
+            keep(self.fates, others)
+        self.wanted = [keep.wanted(others) for keep in op.after]
+        self.claimed = [self._claimed_seconds(i) if fate.status == OK else 0.0 for i, fate in enumerate(self.fates)]
+
+    def meets(self, index: int) -> list[bool]:
+        """Tell for each condition on decoded rows whether the row's source columns meet it."""
+        return [wanted is None or bool(wanted[index]) for wanted in self.wanted]
+
+    def _claimed_seconds(self, index: int) -> float:
+        try:
+            return read_header(self.recordings.get(index)).seconds
+        except AudioError:
+            return 0.0  # decoding says why
+
+
+def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:
+    """Gather windows into blocks, and tell of each whether it is the last; at least one, which may be empty."""
+    held: list[Window] = []
+    number = num_samples = 0
+    for meant_for, window in windows:
+        more = 0 if window.wave is None else len(window.wave)
+        if held and (meant_for != number or num_samples + more > most_samples[min(number, 1)]):
+            yield held, False
+            held, num_samples = [], 0
+        held.append(window)
+        number, num_samples = meant_for, num_samples + more
+    yield held, True
+
+
+def _drain(windows: Iterator[object]) -> None:
+    for _ in windows:
+        pass
 
 
 class _Recordings:

@@ -27,18 +27,18 @@ def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
         for frame, token in enumerate(one):
             logits[row, frame] = -100.0
             logits[row, frame, token] = 0.0
-    return Forward(logits, torch.tensor([len(one) for one in ids]))
+    return Forward(logits, torch.tensor([len(one) for one in ids]), [None] * len(ids))
 
 
 def test_each_window_has_its_text_and_a_sure_score(op):
-    texts, scores = op(forward_of(op, "ONE", "TWO THREE"))
+    texts, scores, *_ = op(forward_of(op, "ONE", "TWO THREE"))
     assert texts == ["ONE", "TWO THREE"]
     assert scores == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("pad_with", [0.0, 50.0, math.nan, math.inf])
 def test_padded_frames_say_nothing_whatever_they_hold(op, pad_with):
-    texts, scores = op(forward_of(op, "ONE", "TWO THREE", pad_with=pad_with))
+    texts, scores, *_ = op(forward_of(op, "ONE", "TWO THREE", pad_with=pad_with))
     assert texts == ["ONE", "TWO THREE"]
     assert scores == pytest.approx([0.0, 0.0], abs=1e-6)
 
@@ -46,7 +46,7 @@ def test_padded_frames_say_nothing_whatever_they_hold(op, pad_with):
 def test_a_window_of_blanks_has_an_empty_text_and_no_score(op):
     blanks = torch.zeros(1, 5, len(op.tokenizer.vocab))
     blanks[..., op.blank] = 10
-    assert op(Forward(blanks, torch.tensor([5]))) == [[""], [None]]
+    assert op(Forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
 
 
 def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them(op):
