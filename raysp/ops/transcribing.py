@@ -102,7 +102,7 @@ class Transcribing:
         written = self.tokenizer.written_characters
         starts = (tokens.first_frames * self.frame_seconds).tolist()
         ends = ((tokens.last_frames + 1) * self.frame_seconds).tolist()
-        scores = np.exp(tokens.token_scores).tolist()
+        scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # in float32 it depends on the place in a batch
         ids = tokens.flat_ids.tolist()
         for row in tokens.rows():
             yield [

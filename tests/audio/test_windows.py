@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raysp.audio.windows import Windowing, cut_windows
@@ -42,6 +42,7 @@ def cut(windowing: Windowing, num_samples: int, chunk_samples: list[int]) -> lis
 recordings = st.tuples(windowings(), st.integers(0, 3000), st.lists(st.integers(1, 900), min_size=1, max_size=4))
 
 
+@settings(deadline=None)
 @given(recordings)
 def test_every_frame_is_owned_by_exactly_one_window(recording):
     windowing, num_samples, sizes = recording
@@ -56,6 +57,7 @@ def test_every_frame_is_owned_by_exactly_one_window(recording):
     assert len(windows) == windowing.num_windows(num_samples)
 
 
+@settings(deadline=None)
 @given(recordings)
 def test_a_frame_is_taken_from_the_window_in_which_it_is_farther_from_an_edge(recording):
     windowing, num_samples, sizes = recording
@@ -73,6 +75,7 @@ def test_a_frame_is_taken_from_the_window_in_which_it_is_farther_from_an_edge(re
                 assert spans[number][1] - 1 - frame >= frame - spans[number + 1][0]
 
 
+@settings(deadline=None)
 @given(recordings)
 def test_windows_start_at_whole_strides_and_cover_the_recording(recording):
     windowing, num_samples, sizes = recording
@@ -84,6 +87,7 @@ def test_windows_start_at_whole_strides_and_cover_the_recording(recording):
         assert wave.tolist() == list(range(start, end))
 
 
+@settings(deadline=None)
 @given(recordings)
 def test_the_last_window_is_longer_than_what_it_shares_and_less_than_a_stride_too_long(recording):
     windowing, num_samples, sizes = recording
@@ -93,6 +97,7 @@ def test_the_last_window_is_longer_than_what_it_shares_and_less_than_a_stride_to
     assert len(last) < windowing.window_samples + windowing.frame_stride
 
 
+@settings(deadline=None)
 @given(windowings(), st.data())
 def test_a_recording_that_fits_into_a_window_is_one(windowing, data):
     num_samples = data.draw(st.integers(0, windowing.window_samples))

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 import sinks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sinks import FINGERPRINT, INPUT_ID, make_shard
 
@@ -22,6 +22,7 @@ def store(tmp_path):
     return LocalStore(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))))
 def test_a_piece_is_complete_when_a_last_block_and_all_before_it_are_there(blocks):
     assert stage.is_complete(blocks) == any(
@@ -54,6 +55,7 @@ def joining(windows):
     return table.set_column(place, "pred_text", pa.array(["+".join(f) for f in rows["frames_list"].to_pylist()]))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 4), min_size=5, max_size=5),
     st.lists(st.integers(0, 3), min_size=20, max_size=20),
