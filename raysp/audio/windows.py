@@ -98,7 +98,7 @@ class Windowing:
 def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
     """Cut a recording into windows while it is decoded: each window, and whether it is the last.
 
-    Holds one window and one chunk. Windows may be views of the same samples.
+    Holds one window and one chunk; a window holds no samples but its own.
     """
     # One frame more than a window has, or it could be the last.
     enough = windowing.num_frames(windowing.window_samples) * windowing.frame_stride + windowing.min_samples
@@ -106,9 +106,9 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
     while True:
         start = 0
         while len(held) - start >= enough:
-            yield held[start : start + windowing.window_samples], False
+            yield held[start : start + windowing.window_samples].copy(), False
             start += windowing.step_samples
-        held = held[start:]
+        held = held[start:].copy() if start else held
         following = next(chunks, None)
         if following is None:
             yield held, True

@@ -96,9 +96,12 @@ class Reader:
         table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
+        pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
         for k, (block, is_last) in enumerate(op(table, piece.first)):
             of = k + 1 if is_last else 0
-            yield pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, of), block)
+            packed = [pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, of), block)]
+            del block  # or it would be held while the next one is made
+            yield packed.pop()
 
     def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
         from raysp.ops.decoding import Decoding
@@ -279,14 +282,21 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
 def pack(name: BlockName | ShardFailure, block: pa.Table | None) -> pa.Table:
     """Put a block into one row, so that Ray Data hands it on whole and never looks inside."""
     kind = "failure" if isinstance(name, ShardFailure) else "block"
-    sink = pa.BufferOutputStream()
-    if block is not None:
-        with pa.ipc.new_stream(sink, block.schema) as writer:
-            writer.write_table(block)
-    data = sink.getvalue()
+    data = pa.py_buffer(b"") if block is None else _to_ipc(block)
     offsets = pa.py_buffer(b"".join(n.to_bytes(8, "little") for n in (0, data.size)))
     column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
     return pa.table({"name": pa.array([json.dumps({"kind": kind, **asdict(name)})]), "block": column})
+
+
+def _to_ipc(block: pa.Table) -> pa.Buffer:
+    """Write a table into memory of just its size: what grows takes twice as much."""
+    measured = pa.MockOutputStream()
+    with pa.ipc.new_stream(measured, block.schema) as writer:
+        writer.write_table(block)
+    data = pa.allocate_buffer(measured.size())
+    with pa.FixedSizeBufferWriter(data) as sink, pa.ipc.new_stream(sink, block.schema) as writer:
+        writer.write_table(block)
+    return data
 
 
 def unpack(packed: pa.Table) -> tuple[BlockName | ShardFailure, pa.Table | None]:

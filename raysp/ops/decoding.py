@@ -14,6 +14,8 @@ from raysp.ops.keeping import Keeping
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
 
 SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
+STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
+"""Most bytes of samples in a block of a long row: with that row itself in memory there is less room."""
 
 
 class Window(NamedTuple):
@@ -73,14 +75,12 @@ class Decoding:
         """
         piece = _Piece(self, rows, first)
         for windows, is_last in _fill(self._windows(piece), self._most_samples()):
-            table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
-            windows.clear()  # so that only the table is held while it is handed on
-            yield table, is_last
+            yield _table(windows), is_last
 
     def _most_samples(self) -> tuple[int, int]:
         """Bound a block of streamed rows by its work, and one cut by claimed lengths by its bytes alone."""
-        most = BLOCK_BYTES // SAMPLE_BYTES
-        return min(most, round(self.block_seconds * self.sample_rate)), most
+        work = round(self.block_seconds * self.sample_rate)
+        return min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, work), BLOCK_BYTES // SAMPLE_BYTES
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the number of the block they are meant for; 0 is the stream, which may fill several."""
@@ -195,6 +195,13 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         held.append(window)
         number, num_samples = meant_for, num_samples + more
     yield held, True
+
+
+def _table(windows: list[Window]) -> pa.Table:
+    """Make a block; the list is emptied, so that samples are not held twice while it is handed on."""
+    table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
+    windows.clear()
+    return table
 
 
 def _drain(windows: Iterator[object]) -> None:

@@ -222,7 +222,8 @@ class TestBlocks:
         assert places[len(stream) :] == [(row, 0, 1) for row in (4, 7, 1, 2)]
 
     def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(self, monkeypatch):
-        monkeypatch.setattr("raysp.ops.decoding.BLOCK_BYTES", 4 * 40_000)
+        for name in ("BLOCK_BYTES", "STREAM_BLOCK_BYTES"):
+            monkeypatch.setattr(f"raysp.ops.decoding.{name}", 4 * 40_000)
         silence = flac_of_unknown_length(200_000)
         assert read_header(silence).seconds < 0.5
         rows = piece([wav(100), silence, wav(200), wav_that_claims(2**31 - 2, 30_000), wav(150_000)])
