@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import bare, checkpoints, corpus, engine, storage, throughput
+from benchmarks import bare, checkpoints, corpus, engine, long_row, storage, throughput
 from benchmarks.tables import write_json
 
 PARTS = {
@@ -14,6 +14,7 @@ PARTS = {
     "throughput": throughput.main,
     "engine": engine.main,
     "storage": storage.main,
+    "long-row": long_row.main,
 }
 
 

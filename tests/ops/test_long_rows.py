@@ -101,17 +101,19 @@ def decoding(windowing: Windowing, **changes: object) -> Decoding:
     return Decoding(**{"audio": "audio", "windowing": windowing, "block_seconds": 3.0, **changes})
 
 
-def label(op: Labelling, rows: pa.Table, order: Sequence[int] | None = None, **changes) -> dict[int, dict]:
+def label(
+    op: Labelling, rows: pa.Table, order: Sequence[int] | None = None, output: raysp.Transcript = OUTPUT, **changes
+) -> dict[int, dict]:
     """Decode, label and join a piece as a run does; blocks in any order."""
     tables = [op(block)[0] for block in blocks_of(decoding(op.windowing, **changes), rows)]
-    return join(op, [tables[i] for i in order or range(len(tables))])
+    return join(op, [tables[i] for i in order or range(len(tables))], output)
 
 
-def join(op: Labelling, tables: Sequence[pa.Table]) -> dict[int, dict]:
+def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = OUTPUT) -> dict[int, dict]:
     table = pa.concat_tables(tables)
     is_whole = table.column("windows").to_numpy() == 1
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
-    joined = Joining([OUTPUT.join_op(str(CHECKPOINT), op.windowing.frame_seconds)], RATE)(windows)
+    joined = Joining([output.join_op(str(CHECKPOINT), op.windowing.frame_seconds)], RATE)(windows)
     whole = table.filter(is_whole).select(joined.column_names)
     return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
 
