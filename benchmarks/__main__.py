@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import bare, checkpoints, corpus, engine, isolation, storage, throughput
+from benchmarks import bare, checkpoints, corpus, engine, isolation, long_row, storage, throughput
 from benchmarks.tables import write_json
 
 PARTS = {
@@ -15,6 +15,7 @@ PARTS = {
     "engine": engine.main,
     "storage": storage.main,
     "isolation": isolation.main,
+    "long-row": long_row.main,
 }
 
 

@@ -26,6 +26,8 @@ class Watched:
     stderr: str = ""
     peak_bytes: int = 0
     """Most of the tree's memory at once; pages that processes share count once."""
+    peak_bytes_of: dict[str, int] = field(default_factory=dict)
+    """Most of any one process's memory, by what it does."""
     cpu: list[tuple[float, float]] = field(default_factory=list)
     """(time, CPU seconds so far)."""
     cpu_of: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
@@ -37,14 +39,14 @@ class Watched:
         return float(np.interp(end, times, seconds) - np.interp(start, times, seconds))
 
 
-def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Watched:
-    """Run a command to its end."""
+def run(command: Sequence[str], env: Mapping[str, str] | None = None, *, memory_every: int = MEMORY_EVERY) -> Watched:
+    """Run a command to its end; memory is looked at every so many half seconds."""
     import ray  # noqa: F401 - psutil comes with it and is importable after it
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         watched = Watched(time.time())
         process = subprocess.Popen(command, stdout=out, stderr=err, env=env)
-        watcher = threading.Thread(target=_watch, args=(process, watched), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(process, watched, memory_every), daemon=True)
         watcher.start()
         watched.code = process.wait()
         watched.ended = time.time()
@@ -55,7 +57,7 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Watched
     return watched
 
 
-def _watch(process: subprocess.Popen[bytes], watched: Watched) -> None:
+def _watch(process: subprocess.Popen[bytes], watched: Watched, memory_every: int) -> None:
     import psutil
 
     known: dict[int, psutil.Process] = {process.pid: psutil.Process(process.pid)}
@@ -71,10 +73,25 @@ def _watch(process: subprocess.Popen[bytes], watched: Watched) -> None:
             except psutil.Error:
                 known.pop(pid)
         watched.cpu.append((time.time(), sum(spent.values())))
-        if rounds % MEMORY_EVERY == 0:
-            watched.peak_bytes = max(watched.peak_bytes, sum(_bytes(one) for one in known.values()))
+        if rounds % memory_every == 0:
+            found = {pid: _bytes(one) for pid, one in known.items()}
+            watched.peak_bytes = max(watched.peak_bytes, sum(found.values()))
+            for pid, num_bytes in found.items():
+                name = _name(known[pid])
+                watched.peak_bytes_of[name] = max(watched.peak_bytes_of.get(name, 0), num_bytes)
         rounds += 1
         time.sleep(CPU_INTERVAL_SECONDS)
+
+
+def _name(process: object) -> str:
+    """Name a worker of Ray by its task, any other process by its program."""
+    import psutil
+
+    try:
+        words = process.cmdline()  # type: ignore[attr-defined]
+    except psutil.Error:
+        return "gone"
+    return words[0] if words and words[0].startswith("ray::") else (words[0].rpartition("/")[2] if words else "")
 
 
 def _bytes(process: object) -> int:

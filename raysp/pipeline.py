@@ -17,7 +17,7 @@ from raysp.errors import SpecError
 from raysp.specs import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 from raysp.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_clash
 
-LABEL_VERSION = 1
+LABEL_VERSION = 2
 """Raised by every change of raysp that changes a label."""
 
 

@@ -29,6 +29,7 @@ from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label
 
 if TYPE_CHECKING:
+    from raysp.audio.windows import Windowing
     from raysp.models.loading import CheckpointSummary
 
 logger = logging.getLogger(__name__)
@@ -447,6 +448,10 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
                 f"{label.checkpoint}: {summary.architecture} cannot give {name}; it can give "
                 f"{', '.join(summary.outputs) or 'nothing that raysp knows'}"
             )
+    try:
+        windowing(summary, label)
+    except ValueError as error:
+        raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
     gpus = _gpus_per_actor(pipeline, resources)
     on_gpu = label.device == "cuda" or (label.device == "auto" and gpus > 0)
     dtype = label.dtype if label.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
@@ -481,6 +486,23 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
             "model.safetensors), on a local disk or on object storage"
         )
     return folder
+
+
+def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
+    """Say how rows are cut into windows for a checkpoint.
+
+    Raises:
+        ValueError: a window would not hold a frame of the model.
+    """
+    from raysp.audio.windows import Windowing
+
+    return Windowing.of(
+        sample_rate=summary.sample_rate,
+        frame_stride=summary.frame_stride,
+        min_samples=summary.min_samples,
+        window_seconds=label.window_seconds,
+        overlap_seconds=label.overlap_seconds,
+    )
 
 
 def _gpus_per_actor(pipeline: Pipeline, resources: Resources) -> float:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+    from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.transcribing import Transcribing
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scalar = bool | int | float | str
@@ -49,6 +52,10 @@ class Output:
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Make the op that fills the columns."""
+        raise NotImplementedError
+
+    def join_op(self, checkpoint: str, frame_seconds: float) -> "JoinOp":
+        """Make the op that fills them from what `op` left of the windows of a longer row; loads no weights."""
         raise NotImplementedError
 
     @property
@@ -144,28 +151,61 @@ class Keep(Step):
 
 @spec
 class Transcript(Output):
-    """The text that a model reads in a recording: columns `<name>_text` and `<name>_score`."""
+    """The text that a model reads in a recording: columns `<name>_text` and `<name>_score`.
+
+    Attributes:
+        name: what the columns' names begin with.
+        words: also `<name>_words`: each word with its start and end in seconds and its probability.
+        chars: also `<name>_chars`: the same for each character.
+    """
 
     name: OutputName = "pred"
+    _: KW_ONLY
+    words: bool = False
+    chars: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Name the columns that the output adds."""
-        return (f"{self.name}_text", f"{self.name}_score")
+        asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
+        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     def schema(self) -> "pa.Schema":
         """Give the columns with their types."""
         import pyarrow as pa
 
-        text, score = self.columns
-        types: dict[str, pa.DataType] = {text: pa.string(), score: pa.float32()}
-        return pa.schema(types)
+        def spans(name: str) -> "pa.DataType":
+            times = [(part, pa.float64()) for part in ("start", "end")]
+            return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
+
+        types: dict[str, pa.DataType] = {
+            "text": pa.string(),
+            "score": pa.float32(),
+            "words": spans("word"),
+            "chars": spans("char"),
+        }
+        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Make the op that fills the columns."""
+        return self._transcribing(loaded.text_tokenizer, loaded.model.frame_stride / loaded.sample_rate)
+
+    def join_op(self, checkpoint: str, frame_seconds: float) -> "JoinOp":
+        """Make the op that fills them from the frames of a longer row."""
+        from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+
+        return self._transcribing(Wav2Vec2CTCTokenizer.from_pretrained(checkpoint), frame_seconds)
+
+    def _transcribing(self, tokenizer: "Wav2Vec2CTCTokenizer", frame_seconds: float) -> "Transcribing":
+        import pyarrow as pa
+
         from raysp.ops.transcribing import Transcribing
 
-        return Transcribing(self.schema(), loaded.text_tokenizer)
+        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
+        staged = pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()])
+        return Transcribing(
+            self.schema(), staged, tokenizer, frame_seconds=frame_seconds, words=self.words, chars=self.chars
+        )
 
 
 @spec
@@ -178,8 +218,9 @@ class Label(Step):
         outputs: what is asked; all come from one pass of the model.
         batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
             Changes the speed, never a label.
-        window_seconds: what the model sees at once.
-        overlap_seconds: what neighbouring windows share.
+        window_seconds: what the model sees at once; a longer row is cut into windows, each normalised by itself.
+        overlap_seconds: what neighbouring windows share, at least; each frame is taken from the window in which it is
+            farther from an edge.
         dtype: of the weights and the arithmetic; "auto": bfloat16 on a GPU, else float32.
         device: "auto": a GPU where the actor has one.
         exact: a row's label is the one it has alone. False: the original's padded arithmetic.

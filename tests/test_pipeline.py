@@ -113,6 +113,8 @@ class TestFingerprint:
             "steps.1.overlap_seconds=2",
             "steps.1.exact=false",
             "steps.1.outputs.0.name=other",
+            "steps.1.outputs.0.words=true",
+            "steps.1.outputs.0.chars=true",
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
     )
@@ -155,7 +157,7 @@ class TestFingerprint:
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"device", "exact", "pool"},
-            raysp.Transcript: {"name"},
+            raysp.Transcript: {"name", "words", "chars"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged

@@ -351,6 +351,11 @@ class TestSettle:
         assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
         assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25), cpus=8).gpus_per_actor == 0.25
 
+    def test_a_window_that_holds_no_frame_of_the_model_is_refused(self):
+        message = r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs 400\. Raise window_seconds"
+        with pytest.raises(PlanError, match=message):
+            self.settled(window_seconds=0.02, overlap_seconds=0)
+
     @pytest.mark.parametrize(
         ("have", "label", "message"),
         [

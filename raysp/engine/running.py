@@ -19,10 +19,11 @@ from raysp.errors import RayspError, RunError
 from raysp.io.shards import PIECE_BYTES, Piece, Shard
 from raysp.io.store import Store
 from raysp.pipeline import Pipeline
-from raysp.planning import Plan, Resources, local_resources
+from raysp.planning import Plan, Resources, local_resources, windowing
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.run_record import RunEntry
+from raysp.sink.stage import is_complete
 from raysp.specs import JsonValue
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class _Books:
 
     open_pieces: dict[str, set[Piece]]
     shards: dict[str, Shard]
-    blocks: dict[tuple[str, Piece], set[int]] = field(default_factory=dict)
+    blocks: dict[tuple[str, Piece], set[tuple[int, int]]] = field(default_factory=dict)
+    long_errors: dict[str, set[int]] = field(default_factory=dict)
+    """Rows of several windows that are counted as failed, by shard."""
     failed: dict[str, str] = field(default_factory=dict)
 
     def block_done(self, receipt: BlockReceipt) -> Shard | None:
@@ -91,12 +94,24 @@ class _Books:
         if waiting is None or piece not in waiting:
             return None
         seen = self.blocks.setdefault((receipt.shard, piece), set())
-        seen.add(receipt.k)
-        if len(seen) < receipt.of:
+        seen.add((receipt.k, receipt.of))
+        if not is_complete(seen):
             return None
         del self.blocks[receipt.shard, piece]
         waiting.discard(piece)
-        return None if waiting else self.shards[receipt.shard]
+        if waiting:
+            return None
+        self.long_errors.pop(receipt.shard, None)
+        return self.shards[receipt.shard]
+
+    def new_errors(self, shard: str, long_errors: Sequence[tuple[int, str]]) -> list[str]:
+        """Give the error types of rows of several windows that no other block has told of."""
+        if not long_errors:
+            return []
+        seen = self.long_errors.setdefault(shard, set())
+        new = [error_type for row, error_type in long_errors if row not in seen]
+        seen.update(row for row, _ in long_errors)
+        return new
 
 
 def run(
@@ -181,7 +196,7 @@ def _job(plan: Plan) -> Job:
     return Job(
         pipeline=plan.pipeline,
         fingerprint=plan.fingerprint,
-        sample_rate=settings.checkpoint.sample_rate,
+        windowing=windowing(settings.checkpoint, label),
         block_seconds=settings.block_seconds,
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
@@ -220,6 +235,7 @@ def _execute(plan: Plan, store: Store, run_id: str, progress: Progress, on_progr
             block = BlockReceipt(**cast("dict[str, object]", receipt["receipt"]))  # type: ignore[arg-type]
             receipts.add(block)
             _count(progress, block, receipt)
+            progress.errors.update(books.new_errors(block.shard, cast("list[tuple[int, str]]", receipt["long_errors"])))
             if (shard := books.block_done(block)) is not None and shard.name not in books.failed:
                 commits.start(shard)
             _settle_commits(commits.finished(), books, progress, receipts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
+from raysp.audio.windows import Windowing
 from raysp.errors import RayspError, ShardError, StoreError
 from raysp.io import sources
 from raysp.io.audio_root import AudioRoot
@@ -44,7 +45,7 @@ class Job:
 
     pipeline: Pipeline
     fingerprint: str
-    sample_rate: int
+    windowing: Windowing
     block_seconds: float
     batch_seconds: float
     dtype: str
@@ -101,9 +102,12 @@ class Reader:
         table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
-        num_blocks, blocks = op(table, piece.first)
-        for k, block in enumerate(blocks):
-            yield pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, num_blocks), block)
+        pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
+        for k, (block, is_last) in enumerate(op(table, piece.first)):
+            of = k + 1 if is_last else 0
+            packed = [pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, of), block)]
+            del block  # or it would be held while the next one is made
+            yield packed.pop()
 
     def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
         from raysp.ops.decoding import Decoding
@@ -122,7 +126,7 @@ class Reader:
                 columns |= self._reads(step, shard)
         op = Decoding(
             audio=source.audio,
-            sample_rate=self.job.sample_rate,
+            windowing=self.job.windowing,
             channel=decode.channel,
             max_seconds=decode.max_seconds,
             block_seconds=self.job.block_seconds,
@@ -192,6 +196,8 @@ class LabelActor:
             dtype=self.job.dtype,
             device=self.job.device,
             exact=label.exact,
+            window_seconds=label.window_seconds,
+            overlap_seconds=label.overlap_seconds,
         )
 
     def __call__(self, packed: pa.Table) -> pa.Table:
@@ -224,25 +230,35 @@ class LabelActor:
             end=name.piece.end,
             k=name.k,
             of=name.of,
-            rows=labels.num_rows,
+            rows=len(labels) - labels.column("windows").null_count,
             windows=figures.windows,
             audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
-            real_samples=round(figures.audio_seconds * self.job.sample_rate),
-            padded_samples=round(figures.padded_seconds * self.job.sample_rate),
+            real_samples=round(figures.audio_seconds * self.job.windowing.sample_rate),
+            padded_samples=round(figures.padded_seconds * self.job.windowing.sample_rate),
             load_seconds=waited,
             forward_seconds=figures.busy_seconds,
             actor=self.name,
             finished=time.time(),
         )
         errors: dict[str, int] = {}
+        long_errors: dict[int, str] = {}
         examples: list[str] = []
-        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message"))
-        for row, status, error_type, message in zip(*columns, strict=True):
-            if status == ERROR:
+        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
+        for row, status, error_type, message, windows in zip(*columns, strict=True):
+            if status != ERROR or row in long_errors:
+                continue
+            if windows == 1:
                 errors[error_type] = errors.get(error_type, 0) + 1
-                if len(examples) < MAX_EXAMPLES:
-                    examples.append(f"{name.shard} row {row}: {error_type}: {message}")
-        return {"receipt": asdict(receipt), "errors": errors, "examples": examples}
+            else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
+                long_errors[row] = error_type
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(f"{name.shard} row {row}: {error_type}: {message}")
+        return {
+            "receipt": asdict(receipt),
+            "errors": errors,
+            "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
+            "examples": examples,
+        }
 
 
 def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
@@ -259,9 +275,18 @@ def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
+            join=lambda windows: _join(job, windows),
         )
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
+
+
+def _join(job: Job, windows: pa.Table) -> pa.Table:
+    from raysp.ops.joining import Joining
+
+    windowing, folder = job.windowing, str(checkpoint_folder(job.pipeline))
+    outputs = [output.join_op(folder, windowing.frame_seconds) for output in job.pipeline.label.outputs]
+    return Joining(outputs, windowing.sample_rate)(windows)
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
@@ -281,14 +306,21 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
 def pack(name: BlockName | ShardFailure, block: pa.Table | None) -> pa.Table:
     """Put a block into one row, so that Ray Data hands it on whole and never looks inside."""
     kind = "failure" if isinstance(name, ShardFailure) else "block"
-    sink = pa.BufferOutputStream()
-    if block is not None:
-        with pa.ipc.new_stream(sink, block.schema) as writer:
-            writer.write_table(block)
-    data = sink.getvalue()
+    data = pa.py_buffer(b"") if block is None else _to_ipc(block)
     offsets = pa.py_buffer(b"".join(n.to_bytes(8, "little") for n in (0, data.size)))
     column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
     return pa.table({"name": pa.array([json.dumps({"kind": kind, **asdict(name)})]), "block": column})
+
+
+def _to_ipc(block: pa.Table) -> pa.Buffer:
+    """Write a table into memory of just its size: what grows takes twice as much."""
+    measured = pa.MockOutputStream()
+    with pa.ipc.new_stream(measured, block.schema) as writer:
+        writer.write_table(block)
+    data = pa.allocate_buffer(measured.size())
+    with pa.FixedSizeBufferWriter(data) as sink, pa.ipc.new_stream(sink, block.schema) as writer:
+        writer.write_table(block)
+    return data
 
 
 def unpack(packed: pa.Table) -> tuple[BlockName | ShardFailure, pa.Table | None]:

@@ -113,6 +113,7 @@ class Wav2Vec2CTCTokenizer:
                 self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
         self._pieces = self._text_pieces()
         self._written = _Written(self)
+        self._characters_of = _WrittenCharacters(self)
 
     def _add(self, token: AddedToken, replace: bool) -> None:
         if not token.content or (token.content in self._added_ids and not replace):
@@ -276,6 +277,10 @@ class Wav2Vec2CTCTokenizer:
         text = "".join(map(self._written.__getitem__, ids)).strip()
         return text.lower() if self.do_lower_case else text
 
+    def written_characters(self, ids: Iterable[int]) -> list[str]:
+        """Return what each of such ids writes into the text; "" for what stands between words."""
+        return list(map(self._characters_of.__getitem__, ids))
+
     def decode(
         self,
         token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
@@ -404,6 +409,21 @@ class _Written(dict[int, str]):
             token = self.tokenizer.replace_word_delimiter_char
         self[index] = token
         return token
+
+
+class _WrittenCharacters(dict[int, str]):
+    """What each id writes inside a word, found when first asked for; "" for what stands between words."""
+
+    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def __missing__(self, index: int) -> str:
+        token = self.tokenizer._written[index]
+        if self.tokenizer._token(index) == self.tokenizer.word_delimiter_token or token.isspace():
+            token = ""
+        self[index] = token.lower() if self.tokenizer.do_lower_case else token
+        return self[index]
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

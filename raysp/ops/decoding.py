@@ -1,20 +1,25 @@
-"""Turn a piece of a shard into blocks of decoded recordings of like length."""
+"""Turn a piece of a shard into blocks of decoded windows of like length."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, Channel, Excerpt, Recording, Samples, TooLong
+from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.io.audio_root import AudioRoot
-from raysp.ops.blocks import cut_blocks
+from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.keeping import Keeping
 from raysp.ops.recordings import Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
+
+SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
+STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
+"""Most bytes of samples in a block of a long row: with that row itself in memory there is less room."""
 
 
 class Decoder(Protocol):
@@ -30,13 +35,33 @@ class Decoder(Protocol):
         """Decode recordings in their order."""
         ...
 
+    def decode_chunks(
+        self,
+        audio: Recording | None,
+        *,
+        sample_rate: int,
+        channel: Channel = "mean",
+        max_seconds: float = 43200,
+        offset: float = 0.0,
+        duration: float | None = None,
+    ) -> Iterator[Samples]:
+        """Decode one recording a chunk at a time."""
+        ...
+
+
+class Window(NamedTuple):
+    """A decoded window with its place and its fate, which on a row's last window is that of the row."""
+
+    fate: Fate
+    wave: Samples | None
+
 
 class Decoding:
     """Decode the recordings of a piece, block by block.
 
     Args:
         audio: the column that holds them.
-        sample_rate: of the model, in Hz.
+        windowing: how they are cut; its sample rate is the model's.
         channel: "mean" or an index.
         max_seconds: longer ones are skipped.
         block_seconds: audio in a block.
@@ -51,7 +76,7 @@ class Decoding:
         self,
         *,
         audio: str,
-        sample_rate: int,
+        windowing: Windowing,
         channel: Literal["mean"] | int = "mean",
         max_seconds: float = 43200,
         block_seconds: float,
@@ -62,7 +87,8 @@ class Decoding:
         is_manifest: bool = False,
     ) -> None:
         self.audio = audio
-        self.sample_rate = sample_rate
+        self.windowing = windowing
+        self.sample_rate = windowing.sample_rate
         self.channel = channel
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
@@ -72,88 +98,210 @@ class Decoding:
         self.root = root
         self.is_manifest = is_manifest
 
-    def __call__(self, rows: pa.Table, first: int) -> tuple[int, Iterator[pa.Table]]:
-        """Order a piece by length and decode it.
+    def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
+        """Decode a piece: rows of several windows as a stream first, then the others ordered by length.
+
+        A row that holds more than its header claims fills further blocks. What is cut where depends on the rows and on
+        `block_seconds` alone.
 
         Args:
             rows: the piece's source columns in row order; the audio column is a struct with `bytes`, or bytes.
             first: number of its first row in the shard.
 
-        Returns:
-            The number of blocks, known from the headers alone, and an iterator of as many tables: `ROW_SCHEMA` and
-            `wave`, every row of the piece in one of them.
+        Yields:
+            Blocks, at least one: `ROW_SCHEMA` and `wave`; and whether it is the last. Every row of the piece has one or
+            more neighbouring windows in them. A row that fails when earlier windows were handed on has a last
+            window that says so.
         """
-        fates = [Fate(first + i) for i in range(rows.num_rows)]
-        recordings = Recordings(rows, self.audio, self.root, is_manifest=self.is_manifest)
-        others = rows.drop_columns([self.audio])
-        for keep in self.before:
-            keep(fates, others)
-        seconds = self._claimed_seconds(recordings, fates)
-        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=4 * self.sample_rate)
-        return len(blocks), (self._block(fates, recordings, others, block) for block in blocks)
+        piece = _Piece(self, rows, first)
+        for windows, is_last in _fill(self._windows(piece), self._most_samples()):
+            yield _table(windows), is_last
 
-    def _claimed_seconds(self, recordings: Recordings, fates: Sequence[Fate]) -> list[float]:
+    def _most_samples(self) -> tuple[int, int]:
+        """Bound a block of streamed rows by its work, and one cut by claimed lengths by its bytes alone."""
+        work = round(self.block_seconds * self.sample_rate)
+        return min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, work), BLOCK_BYTES // SAMPLE_BYTES
+
+    def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
+        """Yield windows with the number of the block they are meant for; 0 is the stream, which may fill several."""
+        is_long = [seconds > self.windowing.window_seconds for seconds in piece.claimed]
+        for index in (i for i, long in enumerate(is_long) if long):
+            yield from ((0, window) for window in self._row(piece, index))
+        short = [i for i, long in enumerate(is_long) if not long]
+        seconds = [min(piece.claimed[i], self.max_seconds) for i in short]
+        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
+        for number, block in enumerate(blocks, 1):
+            yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
+
+    def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
+        """Decode rows that claim to be short, all asked for at once; those that are not are streamed after them."""
+        pending = [index for index in indexes if piece.fates[index].status == OK]
+        yield from (Window(piece.fates[i], None) for i in indexes if piece.fates[i].status != OK)
+        asked: list[int] = []
+        longer: list[int] = []
+        found = self.decoder.decode_all(
+            piece.excerpts(pending, asked),
+            sample_rate=self.sample_rate,
+            channel=self.channel,
+            max_seconds=min(self.max_seconds, self.windowing.window_seconds),
+        )
+        for number, decoded in enumerate(found):
+            index = asked[number]
+            fate = piece.fates[index]
+            if isinstance(decoded, AudioError):
+                fate.fail(decoded.error_type, str(decoded))
+                yield Window(fate, None)
+            elif isinstance(decoded, TooLong) or len(decoded) > self.windowing.window_samples:
+                longer.append(index)
+            else:
+                fate.seconds = len(decoded) / self.sample_rate
+                self._judge(piece, index, fate)
+                yield Window(fate, decoded if fate.status == OK else None)
+        yield from (Window(piece.fates[index], None) for index in pending if index not in asked)
+        for index in longer:
+            yield from self._row(piece, index)
+
+    def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
+        """Decode one row, its windows as they come; the last one bears its fate."""
+        fate = piece.fates[index]
+        if fate.status == OK and self._may_be_left_out(piece, index):
+            _drain(self._decode(piece, index, fate))  # so that no window is labelled in vain
+            self._judge(piece, index, fate)
+        if fate.status != OK:
+            yield Window(fate, None)
+            return
+        step_seconds = self.windowing.step_samples / self.sample_rate
+        number = 0
+        last: Samples = np.empty(0, np.float32)
+        for wave, is_last in self._decode(piece, index, fate):
+            if is_last:
+                last = wave
+                continue
+            part = Fate(fate.row, number, None)
+            part.seconds = step_seconds
+            yield Window(part, wave)
+            number += 1
+        self._judge(piece, index, fate)
+        fate.window, fate.windows = number, number + 1
+        if fate.seconds is not None:
+            fate.seconds = len(last) / self.sample_rate if number else fate.seconds
+        yield Window(fate, last if fate.status == OK else None)
+
+    def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
+        """Tell whether a row should be decoded once for its length alone."""
+        claimed = piece.claimed[index]
+        if claimed <= self.windowing.window_seconds:
+            return False
+        most = min([self.max_seconds, *(k.max_seconds for k in self.after if k.max_seconds is not None)])
+        least = max((k.min_seconds for k in self.after if k.min_seconds is not None), default=0.0)
+        return claimed > most or claimed < least or not all(piece.meets(index))
+
+    def _decode(self, piece: "_Piece", index: int, fate: Fate) -> Iterator[tuple[Samples, bool]]:
+        """Yield windows, and whether each is the last; put into `fate` what became of the row."""
+        num_samples = 0
+
+        def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
+            nonlocal num_samples
+            for chunk in chunks:
+                num_samples += len(chunk)
+                yield chunk
+
+        try:
+            excerpt = piece.recordings.excerpt(index)
+            chunks = self.decoder.decode_chunks(
+                excerpt.audio,
+                sample_rate=self.sample_rate,
+                channel=self.channel,
+                max_seconds=self.max_seconds,
+                offset=excerpt.offset,
+                duration=excerpt.duration,
+            )
+            yield from cut_windows(counted(chunks), self.windowing)
+        except AudioError as error:
+            fate.fail(error.error_type, str(error))
+            return
+        except TooLong as error:
+            fate.skip("too_long", str(error))
+            return
+        fate.seconds = num_samples / self.sample_rate
+
+    def _judge(self, piece: "_Piece", index: int, fate: Fate) -> None:
+        for keep, is_wanted in zip(self.after, piece.meets(index), strict=True):
+            keep.judge(fate, is_wanted)
+
+
+class _Piece:
+    """The rows of a piece: their fates, their recordings, and what is known before they are decoded."""
+
+    def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
+        self.fates = [Fate(first + i) for i in range(rows.num_rows)]
+        self.recordings = Recordings(rows, op.audio, op.root, is_manifest=op.is_manifest)
+        others = rows.drop_columns([op.audio])
+        for keep in op.before:
+            keep(self.fates, others)
+        self.wanted = [keep.wanted(others) for keep in op.after]
+        self.claimed = self._claimed_seconds(op.decoder)
+
+    def meets(self, index: int) -> list[bool]:
+        """Tell for each condition on decoded rows whether the row's source columns meet it."""
+        return [wanted is None or bool(wanted[index]) for wanted in self.wanted]
+
+    def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
+        """Yield the recordings of rows, and put into `asked` which they are; one that is not there fails its row."""
+        for index in indexes:
+            try:
+                excerpt = self.recordings.excerpt(index)
+            except AudioError as error:
+                self.fates[index].fail(error.error_type, str(error))
+                continue
+            asked.append(index)
+            yield excerpt
+
+    def _claimed_seconds(self, decoder: Decoder) -> list[float]:
         """Estimate what rows last from the manifest, else from headers; 0 where nothing is known: decoding says why."""
-        seconds = [recordings.seconds(i) or 0.0 if fate.status == OK else 0.0 for i, fate in enumerate(fates)]
+        is_ok = [fate.status == OK for fate in self.fates]
+        seconds = [self.recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
         asked: list[int] = []
 
         def unknown() -> Iterator[Recording]:
-            for index, fate in enumerate(fates):
-                if fate.status == OK and recordings.seconds(index) is None:
+            for index, ok in enumerate(is_ok):
+                if ok and self.recordings.seconds(index) is None:
                     try:
-                        recording = recordings.get(index)
+                        recording = self.recordings.get(index)
                     except AudioError:
                         continue
                     asked.append(index)
                     yield recording
 
-        for place, header in enumerate(self.decoder.read_headers(unknown())):
+        for place, header in enumerate(decoder.read_headers(unknown())):
             seconds[asked[place]] = 0.0 if isinstance(header, AudioError) else header.seconds
-        return [min(s, self.max_seconds) if 0 <= s < math.inf else 0.0 for s in seconds]
+        return [s if 0 <= s < math.inf else 0.0 for s in seconds]
 
-    def _block(
-        self, fates: Sequence[Fate], recordings: Recordings, others: pa.Table, indexes: Sequence[int]
-    ) -> pa.Table:
-        chosen = [fates[i] for i in indexes]
-        waves = self._decode(chosen, recordings, indexes)
-        if self.after:
-            columns = others.take(pa.array(indexes, pa.int64()))
-            for keep in self.after:
-                keep(chosen, columns)
-        kept = [wave if fate.status == OK else None for wave, fate in zip(waves, chosen, strict=True)]
-        return with_waves(fates_table(chosen), kept)
 
-    def _decode(
-        self, fates: Sequence[Fate], recordings: Recordings, indexes: Sequence[int]
-    ) -> "list[np.ndarray | None]":
-        """Decode a block's recordings, all asked for at once; those that give nothing have the reason in their fate."""
-        waves: list[np.ndarray | None] = [None] * len(fates)
-        asked: list[int] = []
+def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:
+    """Gather windows into blocks, and tell of each whether it is the last; at least one, which may be empty."""
+    held: list[Window] = []
+    number = num_samples = 0
+    for meant_for, window in windows:
+        more = 0 if window.wave is None else len(window.wave)
+        if held and (meant_for != number or num_samples + more > most_samples[min(number, 1)]):
+            yield held, False
+            held, num_samples = [], 0
+        held.append(window)
+        number, num_samples = meant_for, num_samples + more
+    yield held, True
 
-        def wanted() -> Iterator[Excerpt]:
-            for place, (fate, index) in enumerate(zip(fates, indexes, strict=True)):
-                if fate.status == OK:
-                    try:
-                        excerpt = recordings.excerpt(index)
-                    except AudioError as error:
-                        fate.fail(error.error_type, str(error))
-                        continue
-                    asked.append(place)
-                    yield excerpt
 
-        found = self.decoder.decode_all(
-            wanted(), sample_rate=self.sample_rate, channel=self.channel, max_seconds=self.max_seconds
-        )
-        for number, wave in enumerate(found):
-            place = asked[number]
-            if isinstance(wave, AudioError):
-                fates[place].fail(wave.error_type, str(wave))
-            elif isinstance(wave, TooLong):
-                fates[place].skip("too_long", str(wave))
-            else:
-                waves[place] = wave
-                fates[place].seconds = len(wave) / self.sample_rate
-        return waves
+def _table(windows: list[Window]) -> pa.Table:
+    """Make a block; the list is emptied, so that samples are not held twice while it is handed on."""
+    table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
+    windows.clear()
+    return table
+
+
+def _drain(windows: Iterator[object]) -> None:
+    for _ in windows:
+        pass
 
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:

@@ -34,18 +34,25 @@ class Keeping:
 
     def __call__(self, fates: Sequence[Fate], columns: pa.Table) -> None:
         """Judge the rows that are still ok; `columns` holds their source columns, row by row."""
-        wanted = None if self.where is None else self._where(columns)
+        wanted = self.wanted(columns)
         for index, fate in enumerate(fates):
-            if fate.status != OK:
-                continue
-            if wanted is not None and not wanted[index]:
-                fate.skip("filtered", "does not meet where=" + self._words())
-            elif fate.seconds is not None and self.min_seconds is not None and fate.seconds < self.min_seconds:
-                fate.skip("filtered", f"{fate.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
-            elif fate.seconds is not None and self.max_seconds is not None and fate.seconds > self.max_seconds:
-                fate.skip("filtered", f"{fate.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
+            self.judge(fate, wanted is None or wanted[index])
 
-    def _where(self, columns: pa.Table) -> Sequence[bool]:
+    def judge(self, fate: Fate, is_wanted: bool) -> None:
+        """Judge one row if it is still ok: by what `wanted` says of it, and by its seconds where they are known."""
+        if fate.status != OK:
+            return
+        if not is_wanted:
+            fate.skip("filtered", "does not meet where=" + self._words())
+        elif fate.seconds is not None and self.min_seconds is not None and fate.seconds < self.min_seconds:
+            fate.skip("filtered", f"{fate.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
+        elif fate.seconds is not None and self.max_seconds is not None and fate.seconds > self.max_seconds:
+            fate.skip("filtered", f"{fate.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
+
+    def wanted(self, columns: pa.Table) -> Sequence[bool] | None:
+        """Tell for each row whether its source columns meet `where`; None where nothing is asked of them."""
+        if self.where is None:
+            return None
         if callable(self.where):
             return self._by_function(self.where, columns)
         mask = np.ones(columns.num_rows, bool)

@@ -1,4 +1,4 @@
-"""Run a model over blocks of recordings: the op that an actor holds."""
+"""Run a model over blocks of windows: the op that an actor holds."""
 
 import logging
 import time
@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.audio.windows import Windowing
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
@@ -26,15 +27,20 @@ class Forward:
 
     logits_BTV: Tensor
     num_frames_B: Tensor
+    parts: Sequence[tuple[int, int] | None]
+    """For each window of a longer row the frames it answers for, first and end; None for a row that is one window."""
 
 
 class OutputOp(Protocol):
     """Turns a forward pass into columns."""
 
     schema: pa.Schema
+    """Of the label shard; null in windows of longer rows."""
+    staged: pa.Schema
+    """What windows of longer rows leave for `joining`; null in rows that are one window."""
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the columns of `schema`, a value a window."""
+        """Give the columns of `schema`, then those of `staged`, a value a window."""
         ...
 
     def empty(self) -> tuple[object, ...]:
@@ -62,6 +68,8 @@ class Labelling:
         dtype: of weights and arithmetic.
         device: a torch device's name.
         exact: whether a row's label is the one that it has alone.
+        window_seconds: that decoding cut longer rows into.
+        overlap_seconds: that windows share.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class Labelling:
         dtype: str = "float32",
         device: str = "cpu",
         exact: bool = True,
+        window_seconds: float = 30,
+        overlap_seconds: float = 5,
     ) -> None:
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
@@ -80,15 +90,23 @@ class Labelling:
         self.outputs = tuple(outputs(self.loaded))
         self.sample_rate = self.loaded.sample_rate
         self.max_samples = round(batch_seconds * self.sample_rate)
+        self.windowing = Windowing.of(
+            sample_rate=self.sample_rate,
+            frame_stride=self.loaded.model.frame_stride,
+            min_samples=self.loaded.model.min_samples,
+            window_seconds=window_seconds,
+            overlap_seconds=overlap_seconds,
+        )
 
     def __call__(self, block: pa.Table) -> tuple[pa.Table, Figures]:
-        """Label the recordings of a block.
+        """Label the windows of a block.
 
         Args:
             block: `ROW_SCHEMA` and `wave`, in any order of rows.
 
         Returns:
-            The same rows with the columns of all outputs in place of `wave`, and what it took.
+            The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`, and what it
+            took.
         """
         started = time.perf_counter()
         fates = fates_of(block)
@@ -98,7 +116,7 @@ class Labelling:
         for index, fate in enumerate(fates):
             if fate.status == OK and len(waves[index]) < self.loaded.model.min_samples:
                 fate.skip("too_short", f"{len(waves[index])} samples; the model needs {self.loaded.model.min_samples}")
-                labels[index] = tuple(value for output in self.outputs for value in output.empty())
+                labels[index] = self._empty()
             elif fate.status == OK:
                 pending.append(index)
         padded = 0
@@ -123,7 +141,9 @@ class Labelling:
     ) -> None:
         """Label one batch; a batch that fails is halved, so that only the row at fault is lost."""
         try:
-            finite, columns = self._forward([waves[i] for i in chosen])
+            finite, columns = self._forward(
+                [waves[i] for i in chosen], [self._part(fates[i], len(waves[i])) for i in chosen]
+            )
         except Exception as error:  # whatever a model, an output or a user's own output raises for one row
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
@@ -139,8 +159,21 @@ class Labelling:
             else:
                 fates[index].fail("model_output", "the model's output is not finite")
 
+    def _part(self, fate: Fate, num_samples: int) -> tuple[int, int] | None:
+        if not fate.is_part:
+            return None
+        return self.windowing.owned_frames(fate.window, num_samples, is_last=fate.windows is not None)
+
+    def _empty(self) -> tuple[object, ...]:
+        """Give a recording without frames its values, and nothing to join."""
+        return tuple(
+            value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
+        )
+
     @torch.inference_mode()
-    def _forward(self, waves: Sequence[np.ndarray]) -> tuple[list[bool], list[Sequence[object]]]:
+    def _forward(
+        self, waves: Sequence[np.ndarray], parts: Sequence[tuple[int, int] | None]
+    ) -> tuple[list[bool], list[Sequence[object]]]:
         model = self.loaded.model
         waves_BS, num_samples_B = pad(waves)
         features = self.loaded.feature_extractor.extract(
@@ -151,13 +184,13 @@ class Labelling:
         frames_T = torch.arange(logits_BTV.shape[1], device=logits_BTV.device)
         padding_BT = frames_T[None] >= num_frames_B[:, None]
         finite_B = (torch.isfinite(logits_BTV).all(-1) | padding_BT).all(-1)
-        forward = Forward(logits_BTV, num_frames_B)
+        forward = Forward(logits_BTV, num_frames_B, parts)
         columns = [column for output in self.outputs for column in output(forward)]
         return finite_B.tolist(), columns
 
     def _table(self, fates: list[Fate], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
         table = fates_table(fates)
-        fields = [field for output in self.outputs for field in output.schema]
+        fields = [field for output in self.outputs for field in (*output.schema, *output.staged)]
         for place, field in enumerate(fields):
             values = [None if label is None else label[place] for label in labels]
             table = table.append_column(field, pa.array(values, field.type))

@@ -1,7 +1,9 @@
-"""The tables that ops hand on: one row a recording, whatever became of it.
+"""The tables that ops hand on: one row a window of a recording, whatever became of it.
 
 A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is carried along untouched to the label
-shard. Decoding adds `wave`, the model replaces it by the columns of its outputs.
+shard. `window` numbers the windows of a recording from 0; `windows` is their number, null on all but the last, since it
+is not known before. `seconds` are those that a window adds to the ones before it, so that they sum up to the
+recording's. Decoding adds `wave`, the model replaces it by the columns of its outputs.
 """
 
 import re
@@ -14,26 +16,35 @@ _COLUMNS: dict[str, pa.DataType] = {
     "status": pa.string(),
     "error_type": pa.string(),
     "error_message": pa.string(),
+    "window": pa.int32(),
+    "windows": pa.int32(),
 }
 ROW_SCHEMA = pa.schema(_COLUMNS)
 WAVE = "wave"
-"""Samples of a recording as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
+"""Samples of a window as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
 
 OK, SKIPPED, ERROR = "ok", "skipped", "error"
 MAX_MESSAGE = 500
 
 
 class Fate:
-    """What became of one row so far."""
+    """What became of one window, or of a whole row, so far."""
 
-    __slots__ = ("error_message", "error_type", "row", "seconds", "status")
+    __slots__ = ("error_message", "error_type", "row", "seconds", "status", "window", "windows")
 
-    def __init__(self, row: int) -> None:
+    def __init__(self, row: int, window: int = 0, windows: int | None = 1) -> None:
         self.row = row
+        self.window = window
+        self.windows = windows
         self.seconds: float | None = None
         self.status = OK
         self.error_type: str | None = None
         self.error_message: str | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Tell a window of a longer row from a row that is one window."""
+        return self.windows != 1
 
     def skip(self, reason: str, message: str) -> None:
         """Leave the row unlabelled on purpose."""
@@ -59,10 +70,10 @@ def fates_table(fates: list[Fate]) -> pa.Table:
 def fates_of(table: pa.Table) -> list[Fate]:
     """Read the fates of a table's rows."""
     fates: list[Fate] = []
-    for row, seconds, status, error_type, message in zip(
+    for row, seconds, status, error_type, message, window, windows in zip(
         *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True
     ):
-        fate = Fate(row)
+        fate = Fate(row, window, windows)
         fate.seconds, fate.status, fate.error_type, fate.error_message = seconds, status, error_type, message
         fates.append(fate)
     return fates

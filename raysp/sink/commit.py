@@ -58,6 +58,7 @@ def commit(
     rows: Literal["all", "ok"] = "all",
     compression: Compression = "zstd",
     metadata: Mapping[str, str] | None = None,
+    join: stage.Join | None = None,
 ) -> ShardReceipt:
     """Make the label shard of a shard whose pieces are all staged; one that is there already is success.
 
@@ -73,12 +74,15 @@ def commit(
         rows: "ok" leaves the other rows out and keeps them in `.raysp/errors/`.
         compression: of the Parquet file.
         metadata: added to the file's metadata.
+        join: makes rows of the windows of longer ones.
 
     Raises:
         ChangedError: Something else lies in the label shard's place.
         RunError: Staged blocks are missing or do not make up the shard's rows (they are removed then).
     """
-    label_shard = _LabelShard(shard, fingerprint, source_columns, output_schema, rows, compression, metadata or {})
+    label_shard = _LabelShard(
+        shard, fingerprint, source_columns, output_schema, rows, compression, metadata or {}, join
+    )
     receipt = _find(store, shard, fingerprint) or _make(store, label_shard)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     stage.remove(store, shard.name)
@@ -123,6 +127,7 @@ class _LabelShard:
     rows: Literal["all", "ok"]
     compression: Compression
     metadata: Mapping[str, str]
+    join: stage.Join | None
 
 
 @dataclass
@@ -296,7 +301,9 @@ def _in_order(
     """Yield a piece's source columns and staged results side by side."""
     shard = label_shard.shard
     try:
-        staged, order = stage.open_piece(store, shard.name, piece, shard.input_id, label_shard.fingerprint)
+        staged, order = stage.open_piece(
+            store, shard.name, piece, shard.input_id, label_shard.fingerprint, label_shard.join
+        )
     except stage.BrokenStageError:
         stage.discard(store, shard.name, piece)
         raise

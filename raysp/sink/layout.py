@@ -39,7 +39,7 @@ class BlockName:
     k: int
     """Place among the blocks of its piece, from 0."""
     of: int
-    """How many blocks the piece was cut into."""
+    """How many blocks the piece was cut into, on the last of them; 0 on the others, since it is not known before."""
 
 
 def check_shard_name(name: str) -> None:

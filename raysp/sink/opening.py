@@ -97,4 +97,5 @@ def begin_run(plan: Plan, run: RunEntry) -> Store:
         file_parts=file_parts(plan.pipeline),
     )
     plan_record.record(store, plan.corpus.fresh)
+    stage.discard_unfinished(store, [todo.shard for todo in plan.todo], plan.fingerprint)
     return store

@@ -24,8 +24,11 @@ class BlockReceipt:
     end: int
     k: int
     of: int
+    """0 on all blocks of a piece but the last."""
     rows: int
+    """That end here: a row of several windows counts where its last one is."""
     windows: int
+    """That went through the model."""
     audio_seconds: float
     real_samples: int
     padded_samples: int

@@ -1,8 +1,13 @@
-"""Staged results: what a model said of a block, kept until every piece of its shard is there."""
+"""Staged results: what a model said of a block, kept until every piece of its shard is there.
+
+A block holds rows, or windows of longer rows: those have a column `window`, their number in the row, and `windows`, how
+many the row has, which stands on its last one alone (1 on a row that is one window).
+"""
 
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,6 +16,10 @@ from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store
 from raysp.sink import layout
 from raysp.sink.layout import BlockName as BlockName
+
+Join = Callable[[pa.Table], pa.Table]
+"""Makes a row of each run of windows of one row, which are given sorted and complete. Its columns are those of a staged
+row that is one window, less those that only windows have."""
 
 
 class BrokenStageError(RunError):
@@ -40,31 +49,36 @@ def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str,
 
 
 def is_complete(blocks: Collection[tuple[int, int]]) -> bool:
-    """Tell whether all blocks of one cutting of a piece are there."""
+    """Tell whether all blocks (k, of) of a piece are there: a last one, and all that are before it."""
     return _complete_cut(blocks) is not None
 
 
-def read_piece(store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str) -> pa.Table:
+def read_piece(
+    store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str, join: Join | None = None
+) -> pa.Table:
     """Return a piece's staged results, one row for each of its rows, in their order.
 
     Raises:
-        RunError: Blocks are missing.
-        BrokenStageError: A block cannot be read, or rows are missing or there twice.
+        RunError: Blocks are missing, or windows are there but no `join`.
+        BrokenStageError: A block cannot be read, or rows or windows are missing or there twice.
     """
-    table, order = open_piece(store, shard, piece, input_id, fingerprint)
+    table, order = open_piece(store, shard, piece, input_id, fingerprint, join)
     return table.take(order)
 
 
-def open_piece(store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str) -> tuple[pa.Table, pa.Array]:  # type: ignore[type-arg]
+def open_piece(
+    store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str, join: Join | None = None
+) -> tuple[pa.Table, pa.Array]:  # type: ignore[type-arg]
     """Do as `read_piece`, but leave the rows as staged and return the indices that put them in order beside them."""
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
     names = _names(store, shard, piece, input_id, fingerprint)
     of = _complete_cut([(name.k, name.of) for name in names])
     if of is None:
-        found = ", ".join(f"{name.k} of {name.of}" for name in names) or "none"
+        found = ", ".join(f"{name.k} of {name.of or 'more'}" for name in names) or "none"
         raise RunError(f"{where}: blocks are missing (found {found}); run again")
     try:
-        table = pa.concat_tables([_read_block(store, name) for name in names if name.of == of])
+        chosen = {name.k: name for name in names if name.of == of or (name.of == 0 and name.k < of - 1)}
+        table = _joined(where, pa.concat_tables([_read_block(store, chosen[k]) for k in range(of)]), join)
         order = pc.sort_indices(table.column("row"))
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise BrokenStageError(f"{where}: a block cannot be read ({error}); run again: they are made anew") from error
@@ -77,6 +91,14 @@ def discard(store: Store, shard: str, piece: Piece) -> None:
     _delete_all(store, layout.stage_piece_prefix(shard, piece))
 
 
+def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) -> None:
+    """Remove the blocks of pieces that are not whole: they are made again, and may then be cut otherwise."""
+    for shard, pieces in staged(store, shards, fingerprint).items():
+        for piece, blocks in pieces.items():
+            if not is_complete(blocks):
+                discard(store, shard, piece)
+
+
 def remove(store: Store, shard: str) -> None:
     """Remove all that is staged for a shard."""
     _delete_all(store, layout.stage_folder(shard))
@@ -85,8 +107,8 @@ def remove(store: Store, shard: str) -> None:
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
     """Find into how many blocks a piece was cut, of which all are there; the smallest number if there are several."""
     there = set(blocks)
-    cuts = sorted({of for _, of in there})
-    return next((of for of in cuts if all((k, of) in there for k in range(of))), None)
+    cuts = sorted(of for k, of in there if k == of - 1)
+    return next((of for of in cuts if all((k, 0) in there or (k, of) in there for k in range(of))), None)
 
 
 def _names(store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str) -> list[BlockName]:
@@ -98,6 +120,39 @@ def _names(store: Store, shard: str, piece: Piece, input_id: str, fingerprint: s
 def _read_block(store: Store, name: BlockName) -> pa.Table:
     with store.open(layout.stage_path(name)) as file, pa.ipc.open_file(file) as reader:
         return reader.read_all()
+
+
+def _joined(where: str, table: pa.Table, join: Join | None) -> pa.Table:
+    """Join the windows of longer rows; only the columns that all rows have then are left."""
+    if "windows" not in table.column_names:
+        return table
+    is_whole = table.column("windows").to_numpy() == 1  # null is NaN
+    if is_whole.all():
+        return table
+    if join is None:
+        raise RunError(
+            f"{where}: found windows of longer rows and nothing to join them; this is a bug of raysp: report it"
+        )
+    windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
+    _check_windows(where, windows)
+    rows = join(windows)
+    return pa.concat_tables([table.filter(is_whole).select(rows.column_names), rows])
+
+
+def _check_windows(where: str, windows: pa.Table) -> None:
+    """Refuse rows that do not have each of their windows once; they are sorted."""
+    row, window = (windows.column(name).to_numpy() for name in ("row", "window"))
+    num_windows = np.nan_to_num(windows.column("windows").to_numpy()).astype(int)
+    ends = np.append(row[1:] != row[:-1], True)  # the last window that is there of each row
+    starts = np.insert(ends[:-1], 0, True)
+    expected = np.where(starts, 0, np.insert(window[:-1] + 1, 0, 0))
+    wrong = (window != expected) | (num_windows != np.where(ends, window + 1, 0))
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise BrokenStageError(
+            f"{where}: row {row[first]}: found window {window[first]} of {num_windows[first] or 'more'}, expected "
+            f"window {expected[first]}{' to be the last one' if ends[first] else ''}; run again: they are made anew"
+        )
 
 
 def _check_rows(where: str, piece: Piece, rows: list[int | None]) -> None:

@@ -54,13 +54,36 @@ class CTCTokens:
         ]
 
 
+@dataclass(frozen=True)
+class BestFrames:
+    """The best token of each frame, and its log-probability: all of the logits that greedy CTC looks at.
+
+    Attributes:
+        ids: (B, T) int64.
+        log_probs: (B, T) float32.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+
+
 def greedy(logits: Tensor, num_frames: Tensor, *, blank: int) -> CTCTokens:
     """Return the tokens of each row's first `num_frames` (B,) frames of `logits` (B, T, V).
 
     Equal to joining repeats in `logits.argmax(-1)` and then dropping `blank`.
     """
-    ids = logits.argmax(-1)  # (B, T), as all that follows
-    log_probs = _best_log_probs(logits, ids)
+    return collapse(best_frames(logits), num_frames, blank=blank)
+
+
+def best_frames(logits: Tensor) -> BestFrames:
+    """Choose the best token of each frame of `logits` (B, T, V)."""
+    ids = logits.argmax(-1)
+    return BestFrames(ids, _best_log_probs(logits, ids))
+
+
+def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens:
+    """Join repeats in each row's first `num_frames` (B,) frames, and drop `blank`."""
+    ids, log_probs = frames.ids, frames.log_probs  # (B, T), as all that follows
     frame = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     is_valid = frame < num_frames.to(ids.device)[:, None]
     is_start = torch.ones_like(is_valid)

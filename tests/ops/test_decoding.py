@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp.audio.windows import Windowing
 from raysp.ops.decoding import Decoding, waves_of, with_waves
 from raysp.ops.keeping import Keeping
 from raysp.ops.rows import ROW_SCHEMA
 from tests.corpora import AUDIO, wav
+
+WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
 
 waves = st.lists(
     st.none()
@@ -27,7 +30,14 @@ def table_of(count: int) -> pa.Table:
 
 
 def decoding(**changes: object) -> Decoding:
-    return Decoding(**{"audio": "audio", "sample_rate": 16_000, "block_seconds": 1.0, **changes})
+    return Decoding(**{"audio": "audio", "windowing": WINDOWING, "block_seconds": 1.0, **changes})
+
+
+def blocks_of(op: Decoding, rows: pa.Table, first: int = 0) -> list[pa.Table]:
+    """Give all blocks, of which the last and no other says that it is."""
+    tables, last = zip(*op(rows, first), strict=True)
+    assert list(last) == [False] * (len(last) - 1) + [True]
+    return list(tables)
 
 
 def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
@@ -37,9 +47,7 @@ def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
 
 def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, object]]:
     """Give the rows of all blocks in their order, each with its number of samples."""
-    num_blocks, blocks = op(rows, first)
-    tables = list(blocks)
-    assert len(tables) == num_blocks
+    tables = blocks_of(op, rows, first)
     found = [
         {**row, "samples": None if wave is None else len(wave)}
         for table in tables
@@ -100,8 +108,7 @@ class TestDecoding:
 
     def test_blocks_hold_like_lengths_and_the_longest_come_first(self):
         lengths = [1600, 16_000, 3200, 15_000]
-        num_blocks, blocks = decoding()(piece([wav(n) for n in lengths]), 0)
-        assert num_blocks == 3
+        blocks = blocks_of(decoding(), piece([wav(n) for n in lengths]))
         assert [block.column("row").to_pylist() for block in blocks] == [[1], [3], [2, 0]]
 
     @pytest.mark.parametrize(
@@ -151,6 +158,7 @@ class TestDecoding:
 
     def test_a_row_that_is_not_wanted_is_never_decoded(self, monkeypatch):
         monkeypatch.setattr("raysp.audio.decoding.decode", lambda *args, **kwargs: pytest.fail("decoded"))
+        monkeypatch.setattr("raysp.audio.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
         op = decoding(before=[Keeping(where=[("lang", "==", "en")])])
         found = decoded(op, piece([wav(100), b"", None], lang=["de", "de", None]))
         assert [(row["status"], row["error_type"]) for row in found] == [("skipped", "filtered")] * 3
@@ -174,11 +182,10 @@ class TestDecoding:
         file = io.BytesIO()
         samples = np.stack([np.zeros(800), np.full(800, 0.5)], axis=1)
         soundfile.write(file, samples, 8_000, format="WAV")
-        _, blocks = decoding(channel=1)(piece([file.getvalue()]), 0)
-        (wave,) = waves_of(next(blocks))
+        (block,) = blocks_of(decoding(channel=1), piece([file.getvalue()]))
+        (wave,) = waves_of(block)
         assert len(wave) == 1600
         assert wave[400:1200].mean() == pytest.approx(0.5, abs=0.01)
 
     def test_a_piece_without_rows_gives_one_empty_block(self):
-        num_blocks, blocks = decoding()(piece([]), 0)
-        assert [block.num_rows for block in blocks] == [0] * num_blocks == [0]
+        assert [block.num_rows for block in blocks_of(decoding(), piece([]))] == [0]

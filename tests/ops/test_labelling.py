@@ -121,8 +121,12 @@ class TestRows:
             "status",
             "error_type",
             "error_message",
+            "window",
+            "windows",
             "pred_text",
             "pred_score",
+            "pred_frame_ids",
+            "pred_frame_scores",
         ]
         assert table.schema.field("pred_score").type == pa.float32()
 
@@ -185,6 +189,7 @@ class Fussy:
 
     def __init__(self, error: Exception) -> None:
         self.schema = pa.schema([("frames", pa.int64())])
+        self.staged = pa.schema([])
         self.error = error
         self.calls: list[int] = []
 

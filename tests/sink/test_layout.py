@@ -23,7 +23,7 @@ BLOCKS = st.builds(
     input_id=HASHES,
     fingerprint=HASHES,
     k=st.integers(0, 999),
-    of=st.integers(1, 999),
+    of=st.integers(0, 999),
 )
 
 

@@ -1,9 +1,10 @@
+import re
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 import sinks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sinks import FINGERPRINT, INPUT_ID, make_shard
 
@@ -21,9 +22,92 @@ def store(tmp_path):
     return LocalStore(tmp_path)
 
 
-@given(st.sets(st.tuples(st.integers(0, 4), st.integers(1, 4))))
-def test_a_piece_is_complete_when_all_blocks_of_one_cut_are_there(blocks):
-    assert stage.is_complete(blocks) == any(all((k, of) in blocks for k in range(of)) for of in range(1, 5))
+@settings(deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))))
+def test_a_piece_is_complete_when_a_last_block_and_all_before_it_are_there(blocks):
+    assert stage.is_complete(blocks) == any(
+        (of - 1, of) in blocks and all((k, of) in blocks or (k, 0) in blocks for k in range(of - 1))
+        for of in range(1, 5)
+    )
+
+
+def windows_of(*lengths, first=4):
+    """Make the staged windows of rows of so many windows each."""
+    places = [
+        (row, window, count if window == count - 1 else None)
+        for row, count in enumerate(lengths, first)
+        for window in range(count)
+    ]
+    table = sinks.results([row for row, _, _ in places], SHARD.name)
+    numbers = [pa.array([place[k] for place in places], pa.int32()) for k in (1, 2)]
+    frames = pa.array([None if count == 1 else f"{row}.{w}" for row, w, count in places], pa.string())
+    columns = zip(("window", "windows", "frames"), (*numbers, frames), strict=True)
+    for name, column in columns:
+        table = table.append_column(name, column)
+    return table
+
+
+def joining(windows):
+    """Join windows to rows that say what was joined."""
+    rows = windows.group_by("row", use_threads=False).aggregate([("frames", "list")])
+    table = sinks.results(rows["row"].to_pylist(), SHARD.name)
+    place = table.column_names.index("pred_text")
+    return table.set_column(place, "pred_text", pa.array(["+".join(f) for f in rows["frames_list"].to_pylist()]))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=5, max_size=5),
+    st.lists(st.integers(0, 3), min_size=20, max_size=20),
+    st.data(),
+)
+def test_windows_are_joined_in_their_order_whatever_block_they_are_in(tmp_path_factory, lengths, block_of, data):
+    store = LocalStore(tmp_path_factory.mktemp("sink"))
+    table = windows_of(*lengths)
+    order = data.draw(st.permutations(range(table.num_rows)))
+    of = max(block_of[: table.num_rows]) + 1
+    for k in range(of):
+        rows = [i for i in order if block_of[i] == k]
+        name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, of if k == of - 1 else 0)
+        stage.stage(store, name, table.take(pa.array(rows, pa.int64())))
+    found = stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
+    assert found.column("row").to_pylist() == [4, 5, 6, 7, 8]
+    for row, count, text in zip(range(4, 9), lengths, found.column("pred_text").to_pylist(), strict=True):
+        whole = sinks.results([row], SHARD.name)["pred_text"][0].as_py()
+        assert text == ("+".join(f"{row}.{w}" for w in range(count)) if count > 1 else whole)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 2], "row 4: found window 2 of 3, expected window 1 to be the last one"),
+        ([0, 1], "row 4: found window 1 of more, expected window 1 to be the last one"),
+        ([1, 2], "row 4: found window 1 of more, expected window 0;"),
+        ([0, 1, 1, 2], "row 4: found window 1 of more, expected window 2;"),
+        ([0, 1, 2, 2], "row 4: found window 2 of 3, expected window 2;"),
+    ],
+)
+def test_windows_that_are_missing_or_there_twice_are_named(store, rows, message):
+    table = windows_of(3, 1, 1, 1, 1)
+    chosen = table.take([*rows, 3, 4, 5, 6])
+    stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), chosen)
+    with pytest.raises(stage.BrokenStageError, match=re.escape(message)):
+        stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
+
+
+def test_windows_that_nothing_joins_are_refused(store):
+    stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), windows_of(2, 1, 1, 1, 1))
+    with pytest.raises(RunError, match="found windows of longer rows and nothing to join them"):
+        stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+
+
+def test_blocks_of_a_piece_that_is_not_whole_go_and_those_of_whole_ones_stay(store):
+    sinks.stage_piece(store, SHARD, SHARD.pieces[0], of=2)
+    for k in range(3):
+        block = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 0)
+        stage.stage(store, block, sinks.results([4 + k], SHARD.name))
+    stage.discard_unfinished(store, [SHARD], FINGERPRINT)
+    assert set(stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]) == {SHARD.pieces[0]}
 
 
 @pytest.mark.parametrize("of", [1, 2, 5])

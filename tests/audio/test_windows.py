@@ -1,0 +1,144 @@
+"""Windows: every frame of a recording is one window's, and is taken from where it is farther from an edge."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from raysp.audio.windows import Windowing, cut_windows
+from raysp.models.loading import load_model
+from tests.corpora import CHECKPOINT
+
+USUAL = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
+
+
+@st.composite
+def windowings(draw):
+    stride = draw(st.integers(1, 20))
+    needed = stride + draw(st.integers(0, 30))  # what a frame sees is never less than a stride
+    window = draw(st.integers(needed, 400))
+    overlap = draw(st.integers(0, window // 2))
+    return Windowing.of(
+        sample_rate=1, frame_stride=stride, min_samples=needed, window_seconds=window, overlap_seconds=overlap
+    )
+
+
+def cut(windowing: Windowing, num_samples: int, chunk_samples: list[int]) -> list[tuple[np.ndarray, bool]]:
+    """Cut the recording 0, 1, 2, ... that comes in chunks of these sizes, over and over."""
+    samples = np.arange(num_samples, dtype=np.float32)
+
+    def chunks():
+        start, k = 0, 0
+        while True:
+            yield samples[start : start + chunk_samples[k % len(chunk_samples)]]
+            start += chunk_samples[k % len(chunk_samples)]
+            k += 1
+            if start >= num_samples:
+                return
+
+    return list(cut_windows(chunks(), windowing))
+
+
+recordings = st.tuples(windowings(), st.integers(0, 3000), st.lists(st.integers(1, 900), min_size=1, max_size=4))
+
+
+@settings(deadline=None)
+@given(recordings)
+def test_every_frame_is_owned_by_exactly_one_window(recording):
+    windowing, num_samples, sizes = recording
+    owned = []
+    windows = cut(windowing, num_samples, sizes)
+    for number, (wave, is_last) in enumerate(windows):
+        first, end = windowing.owned_frames(number, len(wave), is_last=is_last)
+        assert 0 <= first <= end <= windowing.num_frames(len(wave))
+        assert first < end or windowing.num_frames(num_samples) == 0
+        owned += range(number * windowing.step_frames + first, number * windowing.step_frames + end)
+    assert owned == list(range(windowing.num_frames(num_samples)))
+    assert len(windows) == windowing.num_windows(num_samples)
+
+
+@settings(deadline=None)
+@given(recordings)
+def test_a_frame_is_taken_from_the_window_in_which_it_is_farther_from_an_edge(recording):
+    windowing, num_samples, sizes = recording
+    windows = cut(windowing, num_samples, sizes)
+    spans = []
+    for number, (wave, _) in enumerate(windows):
+        start = number * windowing.step_frames
+        spans.append((start, start + windowing.num_frames(len(wave))))
+    for number, (wave, is_last) in enumerate(windows):
+        first, end = windowing.owned_frames(number, len(wave), is_last=is_last)
+        for frame in range(spans[number][0] + first, spans[number][0] + end):
+            if number > 0 and frame < spans[number - 1][1]:
+                assert frame - spans[number][0] >= spans[number - 1][1] - 1 - frame
+            if number + 1 < len(windows) and frame >= spans[number + 1][0]:
+                assert spans[number][1] - 1 - frame >= frame - spans[number + 1][0]
+
+
+@settings(deadline=None)
+@given(recordings)
+def test_windows_start_at_whole_strides_and_cover_the_recording(recording):
+    windowing, num_samples, sizes = recording
+    windows = cut(windowing, num_samples, sizes)
+    assert [is_last for _, is_last in windows] == [False] * (len(windows) - 1) + [True]
+    for number, (wave, is_last) in enumerate(windows):
+        start = number * windowing.step_samples
+        end = num_samples if is_last else start + windowing.window_samples
+        assert wave.tolist() == list(range(start, end))
+
+
+@settings(deadline=None)
+@given(recordings)
+def test_the_last_window_is_longer_than_what_it_shares_and_less_than_a_stride_too_long(recording):
+    windowing, num_samples, sizes = recording
+    *others, (last, _) = cut(windowing, num_samples, sizes)
+    assume(others)
+    assert windowing.num_frames(len(last)) > windowing.shared_frames
+    assert len(last) < windowing.window_samples + windowing.frame_stride
+
+
+@settings(deadline=None)
+@given(windowings(), st.data())
+def test_a_recording_that_fits_into_a_window_is_one(windowing, data):
+    num_samples = data.draw(st.integers(0, windowing.window_samples))
+    assert windowing.num_windows(num_samples) == 1
+
+
+def test_the_usual_windows_are_thirty_seconds_with_five_in_common():
+    assert (USUAL.step_samples, USUAL.window_samples) == (25 * 16_000, 30 * 16_000)
+    assert [USUAL.num_windows(n * 16_000) for n in (30, 31, 55, 56, 36_000)] == [1, 2, 2, 3, 1440]
+    first, second = (USUAL.owned_frames(n, USUAL.window_samples, is_last=False) for n in (0, 1))
+    assert (first, second) == ((0, 1375), (125, 1375))  # the joint is 2.5 s into the second
+
+
+def test_without_an_overlap_no_frame_falls_between_two_windows():
+    windowing = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=1, overlap_seconds=0)
+    assert windowing.step_frames == windowing.num_frames(16_000) == 49
+
+
+def test_a_window_that_holds_no_frame_is_refused():
+    with pytest.raises(ValueError, match=r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs 400"):
+        Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=0.02, overlap_seconds=0)
+
+
+def test_frames_are_counted_as_the_model_does():
+    model = load_model(CHECKPOINT)
+    for num_samples in [*range(0, 1500), 16_000, 479_999, 480_000, 480_079, 480_080]:
+        assert USUAL.num_frames(num_samples) == model.num_frames(num_samples)
+
+
+def test_a_stream_holds_no_more_than_a_window_and_a_chunk():
+    drawn = 0
+
+    def chunks():
+        nonlocal drawn
+        for _ in range(100):
+            drawn += 10_000
+            yield np.zeros(10_000, np.int16)
+
+    windowing = Windowing.of(
+        sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=1, overlap_seconds=0.25
+    )
+    for number, (wave, _) in enumerate(cut_windows(chunks(), windowing)):
+        assert drawn - number * windowing.step_samples <= 16_000 + 320 + 10_000
+        assert wave.base is None

@@ -1,0 +1,352 @@
+"""Long rows: windows through decoding, the model and the join say what the model would say of the whole at once."""
+
+import io
+import struct
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysp
+from raysp.audio import read_header
+from raysp.audio.windows import Windowing
+from raysp.models.loading import load_checkpoint
+from raysp.ops.decoding import Decoding, waves_of
+from raysp.ops.joining import Joining
+from raysp.ops.keeping import Keeping
+from raysp.ops.labelling import Labelling
+from tests.corpora import CHECKPOINT, wav
+from tests.ops.test_decoding import blocks_of, piece
+
+STRIDE, NEEDED, RATE = 320, 400, 16_000
+OUTPUT = raysp.Transcript(words=True, chars=True)
+TOKENS = 20
+WINDOWING = Windowing.of(
+    sample_rate=RATE, frame_stride=STRIDE, min_samples=NEEDED, window_seconds=1, overlap_seconds=0.25
+)
+
+
+class Nearsighted(torch.nn.Module):
+    """A model whose frame sees its own samples and one frame to either side, and no more."""
+
+    min_samples, frame_stride, device, dtype = NEEDED, STRIDE, torch.device("cpu"), torch.float32
+    outputs = ("Transcript",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Linear(3 * NEEDED, TOKENS)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(self.mix.weight, std=0.5)
+        self.calls: list[int] = []
+
+    def num_frames(self, num_samples):
+        return ((num_samples - NEEDED) // STRIDE + 1).clamp(min=0)
+
+    def forward(self, input_values, attention_mask):
+        self.calls.append(len(input_values))
+        frames = input_values.unfold(1, NEEDED, STRIDE)  # (B, T, NEEDED)
+        is_padding = torch.arange(frames.shape[1]) >= self.num_frames(attention_mask.sum(1))[:, None]
+        frames = frames.masked_fill(is_padding[:, :, None], 0.0)
+        around = torch.nn.functional.pad(frames, (0, 0, 1, 1))
+        logits = self.mix(torch.cat([around[:, :-2], frames, around[:, 2:]], -1))
+        return SimpleNamespace(logits=torch.round(logits * 2**12) / 2**12)  # sums in any order
+
+
+@pytest.fixture(scope="module")
+def nearsighted() -> SimpleNamespace:
+    """A loaded checkpoint with the model above; samples go in as they are, since windows are normalised each."""
+    real = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+
+    def extract(waves, num_samples):
+        return {"input_values": waves, "attention_mask": torch.arange(waves.shape[1]) < num_samples[:, None]}
+
+    return SimpleNamespace(
+        model=Nearsighted(),
+        feature_extractor=SimpleNamespace(extract=extract),
+        tokenizer=real.text_tokenizer,
+        text_tokenizer=real.text_tokenizer,
+        sample_rate=RATE,
+    )
+
+
+def labelling(loaded, window_seconds=1.0, overlap_seconds=0.25, batch_seconds=2.0) -> Labelling:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("raysp.ops.labelling.load_checkpoint", lambda *a, **k: loaded)
+        return Labelling(
+            "",
+            lambda one: [OUTPUT.op(one)],
+            batch_seconds=batch_seconds,
+            window_seconds=window_seconds,
+            overlap_seconds=overlap_seconds,
+        )
+
+
+def bundled(batch_seconds: float) -> Labelling:
+    return Labelling(
+        str(CHECKPOINT),
+        lambda one: [OUTPUT.op(one)],
+        batch_seconds=batch_seconds,
+        window_seconds=1,
+        overlap_seconds=0.2,
+    )
+
+
+def decoding(windowing: Windowing, **changes: object) -> Decoding:
+    return Decoding(**{"audio": "audio", "windowing": windowing, "block_seconds": 3.0, **changes})
+
+
+def label(
+    op: Labelling, rows: pa.Table, order: Sequence[int] | None = None, output: raysp.Transcript = OUTPUT, **changes
+) -> dict[int, dict]:
+    """Decode, label and join a piece as a run does; blocks in any order."""
+    tables = [op(block)[0] for block in blocks_of(decoding(op.windowing, **changes), rows)]
+    return join(op, [tables[i] for i in order or range(len(tables))], output)
+
+
+def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = OUTPUT) -> dict[int, dict]:
+    table = pa.concat_tables(tables)
+    is_whole = table.column("windows").to_numpy() == 1
+    windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
+    joined = Joining([output.join_op(str(CHECKPOINT), op.windowing.frame_seconds)], RATE)(windows)
+    whole = table.filter(is_whole).select(joined.column_names)
+    return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    lengths = [40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000]
+    return piece([wav(n, seed=n) for n in lengths])
+
+
+def assert_same(found: object, expected: object, name: str = "") -> None:
+    """Compare labels: all of it equal, but scores to three digits, since sums may be added up in any order."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_same(found[key], value, key)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif "score" in name and expected is not None:
+        assert found == pytest.approx(expected, abs=5e-4)
+    else:
+        assert found == expected, name
+
+
+class TestTheSameLabel:
+    @settings(deadline=None, max_examples=30)
+    @given(
+        seconds=st.lists(st.floats(0.03, 6), min_size=1, max_size=4),
+        window=st.floats(0.3, 2),
+        share=st.floats(0.25, 0.5),
+        batch_seconds=st.floats(0.1, 10),
+        block_seconds=st.floats(0.5, 20),
+    )
+    def test_of_windows_and_of_the_whole_at_once(
+        self, nearsighted, seconds, window, share, batch_seconds, block_seconds
+    ):
+        rows = piece([wav(int(s * RATE), seed=i) for i, s in enumerate(seconds)])
+        whole = label(labelling(nearsighted, 100, 0), rows)
+        found = label(labelling(nearsighted, window, window * share, batch_seconds), rows, block_seconds=block_seconds)
+        assert len(found) == len(seconds)
+        assert any(row["pred_words"] for row in whole.values()) or sum(seconds) < 1
+        for row, expected in whole.items():
+            assert_same(found[row], expected)
+
+    def test_of_a_long_row_alone_and_among_others_in_any_order_of_blocks(self, nearsighted, rows):
+        op = labelling(nearsighted)
+        together = label(op, rows, order=[2, 0, 1, *range(3, len(blocks_of(decoding(op.windowing), rows)))])
+        assert len(together) == rows.num_rows
+        for row in range(rows.num_rows):
+            alone = label(op, rows.slice(row, 1))[0]
+            assert_same({**alone, "row": row}, together[row])
+
+    def test_again_bit_for_bit(self, rows):
+        op = Labelling(
+            str(CHECKPOINT), lambda one: [OUTPUT.op(one)], batch_seconds=3, window_seconds=1, overlap_seconds=0.2
+        )
+        assert label(op, rows) == label(op, rows)
+
+    def test_of_the_bundled_checkpoint_whatever_the_batch_and_the_block(self, rows):
+        found = []
+        for batch_seconds, block_seconds in [(0.1, 3), (4, 1), (100, 100)]:
+            found.append(label(bundled(batch_seconds), rows, block_seconds=block_seconds))
+        for other in found[1:]:
+            for row, expected in found[0].items():
+                assert_same(other[row], expected)
+
+
+class TestTimes:
+    def test_words_and_characters_make_up_the_text_and_follow_each_other_inside_the_recording(self, nearsighted, rows):
+        for row in label(labelling(nearsighted), rows).values():
+            assert [word["word"] for word in row["pred_words"]] == row["pred_text"].split()
+            assert [c["char"] for c in row["pred_chars"]] == [c for w in row["pred_text"].split() for c in w] or any(
+                len(c["char"]) > 1 for c in row["pred_chars"]
+            )
+            for spans in (row["pred_words"], row["pred_chars"]):
+                edges = [time for span in spans for time in (span["start"], span["end"])]
+                assert edges == sorted(edges)
+                assert all(0 <= time <= row["seconds"] for time in edges)
+                assert all(span["start"] < span["end"] and 0 < span["score"] <= 1 for span in spans)
+
+    def test_a_word_lasts_from_its_first_to_its_last_character_and_has_their_mean_score(self, nearsighted, rows):
+        for row in label(labelling(nearsighted), rows).values():
+            chars = iter(row["pred_chars"])
+            for word in row["pred_words"]:
+                own = []
+                while sum(len(c["char"]) for c in own) < len(word["word"]):
+                    own.append(next(chars))
+                assert "".join(c["char"] for c in own) == word["word"]
+                assert (word["start"], word["end"]) == (own[0]["start"], own[-1]["end"])
+                assert word["score"] == pytest.approx(np.mean([c["score"] for c in own]), rel=1e-5)
+            assert next(chars, None) is None
+
+
+class TestBlocks:
+    def test_long_rows_come_first_as_a_stream_and_number_their_windows(self, rows):
+        found = blocks_of(decoding(WINDOWING, block_seconds=2.5), rows)
+        places = [
+            (row["row"], row["window"], row["windows"])
+            for block in found
+            for row in block.select(["row", "window", "windows"]).to_pylist()
+        ]
+        # Row 5 is longer than a window by less than another frame needs, and so one window all the same.
+        windows = {0: 4, 3: 7, 5: 1, 6: 2, 8: 10}
+        stream = [(row, w, n if w == n - 1 else None) for row, n in windows.items() for w in range(n)]
+        assert places[: len(stream)] == stream
+        assert places[len(stream) :] == [(row, 0, 1) for row in (4, 7, 1, 2)]
+
+    def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(self, monkeypatch):
+        for name in ("BLOCK_BYTES", "STREAM_BLOCK_BYTES"):
+            monkeypatch.setattr(f"raysp.ops.decoding.{name}", 4 * 40_000)
+        silence = flac_of_unknown_length(200_000)
+        assert read_header(silence).seconds < 0.5
+        rows = piece([wav(100), silence, wav(200), wav_that_claims(2**31 - 2, 30_000), wav(150_000)])
+        found = blocks_of(decoding(WINDOWING, block_seconds=60), rows)
+        assert max(sum(len(w) for w in waves_of(block) if w is not None) for block in found) <= 40_000
+        windows = [row for block in found for row in block.select(["row", "status", "window", "windows"]).to_pylist()]
+        for row, length in enumerate([100, 200_000, 200, 30_000, 150_000]):
+            own = [one for one in windows if one["row"] == row]
+            count = WINDOWING.num_windows(length)
+            assert [one["window"] for one in own] == list(range(count))
+            assert [one["windows"] for one in own] == [None] * (count - 1) + [count]
+            assert {one["status"] for one in own} == {"ok"}
+
+    def test_the_same_piece_is_cut_the_same_way_again(self, rows):
+        first, second = (blocks_of(decoding(WINDOWING), rows) for _ in range(2))
+        assert all(a.equals(b) for a, b in zip(first, second, strict=True))
+
+    def test_the_seconds_of_windows_sum_up_to_those_of_the_row(self, rows):
+        found = pa.concat_tables([b.drop_columns(["wave"]) for b in blocks_of(decoding(WINDOWING), rows)])
+        total = found.group_by("row").aggregate([("seconds", "sum")]).sort_by("row")
+        lengths = [40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000]
+        assert total["seconds_sum"].to_pylist() == pytest.approx([n / RATE for n in lengths])
+
+
+class TestFates:
+    """What becomes of a row whose windows were handed on before it was known."""
+
+    def fate(self, op, recording, **changes):
+        good = [wav(40_000, seed=1), wav(3_000, seed=2)]
+        found = label(op, piece([good[0], recording, good[1]]), **changes)
+        expected = label(op, piece(good))
+        assert_same(found[0], expected[0])
+        assert_same({**found[2], "row": 1}, expected[1])
+        return found[1]
+
+    def test_a_stream_that_breaks_off_in_the_middle_is_an_error_row(self, nearsighted):
+        broken = bytearray(flac(150_000))
+        broken[len(broken) // 2 : len(broken) // 2 + 400] = b"\x55" * 400
+        found = self.fate(labelling(nearsighted), bytes(broken))
+        assert (found["status"], found["error_type"]) == ("error", "corrupt_audio")
+        assert [found[name] for name in ("seconds", "pred_text", "pred_score", "pred_words")] == [None] * 4
+
+    def test_samples_that_are_no_numbers_make_an_error_row_wherever_they_are(self, nearsighted):
+        samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2_500_000).astype(np.float32)
+        samples[-5] = np.nan
+        file = io.BytesIO()
+        soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+        found = self.fate(labelling(nearsighted, 30, 5, 60), file.getvalue(), block_seconds=60)
+        assert (found["status"], found["error_type"], found["pred_text"]) == ("error", "invalid_audio", None)
+
+    def test_a_row_that_is_too_long_is_skipped_and_no_window_of_it_is_labelled(self, nearsighted):
+        op = labelling(nearsighted)
+        found = self.fate(op, wav(90_000), max_seconds=5)
+        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "too_long", None)
+        op.loaded.model.calls.clear()
+        label(op, piece([wav(90_000)]), max_seconds=5)
+        assert op.loaded.model.calls == []
+
+    def test_a_row_that_hides_that_it_is_too_long_is_skipped_at_its_end(self, nearsighted):
+        found = self.fate(labelling(nearsighted), flac_of_unknown_length(90_000), max_seconds=5)
+        assert (found["status"], found["error_type"], found["pred_text"]) == ("skipped", "too_long", None)
+
+    @pytest.mark.parametrize("keep", [Keeping(where=None, max_seconds=5), Keeping(where=None, min_seconds=6)])
+    def test_a_row_that_is_filtered_by_its_length_is_never_labelled_and_its_length_told(self, nearsighted, keep):
+        op = labelling(nearsighted)
+        op.loaded.model.calls.clear()
+        found = label(op, piece([flac(90_000)]), after=[keep])[0]
+        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "filtered", 90_000 / RATE)
+        assert op.loaded.model.calls == []
+
+    def test_a_row_that_hides_its_length_is_filtered_at_its_end(self, nearsighted):
+        keep = Keeping(where=None, max_seconds=5)
+        found = label(labelling(nearsighted), piece([flac_of_unknown_length(90_000)]), after=[keep])[0]
+        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "filtered", 90_000 / RATE)
+        assert found["pred_text"] is found["pred_words"] is None
+
+    def test_a_window_that_fails_fails_its_row(self, nearsighted):
+        op = labelling(nearsighted)
+        tables = [op(block)[0] for block in blocks_of(decoding(op.windowing), piece([wav(90_000), wav(40_000)]))]
+        for number, kind in ((2, "step_failed"), (1, "model_output")):
+            tables = [failing(table, row=0, window=number, error_type=kind) for table in tables]
+        found = join(op, tables)
+        assert (found[0]["status"], found[0]["error_type"], found[0]["pred_text"]) == ("error", "model_output", None)
+        assert found[0]["seconds"] == 90_000 / RATE
+        assert found[1]["status"] == "ok"
+
+    def test_what_decoding_says_of_the_whole_row_goes_before_what_a_window_says(self, nearsighted):
+        op = labelling(nearsighted)
+        keep = Keeping(where=None, max_seconds=5)
+        blocks = blocks_of(decoding(op.windowing, after=[keep]), piece([flac_of_unknown_length(90_000)]))
+        tables = [failing(op(block)[0], row=0, window=1, error_type="step_failed") for block in blocks]
+        assert join(op, tables)[0]["error_type"] == "filtered"
+
+
+def failing(table: pa.Table, *, row: int, window: int, error_type: str) -> pa.Table:
+    """Make one window fail."""
+    rows = table.to_pylist()
+    for one in rows:
+        if (one["row"], one["window"]) == (row, window):
+            one.update(status="error", error_type=error_type, error_message="it failed")
+            one.update({name: None for name in one if name.startswith("pred_")})
+    return pa.Table.from_pylist(rows, table.schema)
+
+
+def flac(num_samples: int, *, silent: bool = False) -> bytes:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, num_samples) * (not silent)
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def flac_of_unknown_length(num_samples: int) -> bytes:
+    """Make a FLAC file as a pipe writes it: nothing tells its length, and silence takes next to no bytes."""
+    raw = bytearray(flac(num_samples, silent=True))
+    raw[21] &= 0xF0
+    raw[22:26] = bytes(4)
+    return bytes(raw)
+
+
+def wav_that_claims(num_bytes: int, num_samples: int) -> bytes:
+    raw = bytearray(wav(num_samples))
+    place = raw.index(b"data")
+    raw[place + 4 : place + 8] = struct.pack("<I", num_bytes)
+    return bytes(raw)

@@ -1,0 +1,111 @@
+"""Words of the bundled checkpoint lie where they were spoken, in windows as in one, and windows cost no accuracy."""
+
+import io
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+import raysp
+from benchmarks.corpus import GAP_SECONDS, join, read_utterances
+from raysp.ops.labelling import Labelling
+from tests.corpora import CHECKPOINT, DEMO
+from tests.ops.test_decoding import piece
+from tests.ops.test_long_rows import OUTPUT, label
+
+
+class Spoken:
+    """Joined digits, with the place of every word."""
+
+    def __init__(self, seconds: list[float], digits: str, seed: int = 0) -> None:
+        speakers = list(read_utterances(digits).values())
+        rng = np.random.default_rng(seed)
+        self.recordings: list[bytes] = []
+        self.words: list[list[tuple[str, float, float]]] = []
+        for number, length in enumerate(seconds):
+            samples, chosen = join(rng, speakers[number % len(speakers)], length)
+            rate, start, words = chosen[0].sample_rate, 0.0, []
+            for one in chosen:
+                end = start + len(one.samples) / rate
+                words.append((one.text.upper(), start, end))
+                start = end + round(GAP_SECONDS * rate) / rate
+            file = io.BytesIO()
+            soundfile.write(file, samples, rate, format="FLAC")
+            self.recordings.append(file.getvalue())
+            self.words.append(words)
+
+    def labels(self, window_seconds: float, overlap_seconds: float = 5) -> list[dict]:
+        op = Labelling(
+            str(CHECKPOINT),
+            lambda one: [OUTPUT.op(one)],
+            batch_seconds=15,
+            window_seconds=window_seconds,
+            overlap_seconds=overlap_seconds,
+        )
+        found = label(op, piece(self.recordings), block_seconds=600)
+        return [found[row] for row in range(len(self.recordings))]
+
+    def word_error_rate(self, labels: list[dict]) -> float:
+        return jiwer.wer([" ".join(w for w, _, _ in words) for words in self.words], [x["pred_text"] for x in labels])
+
+    def recognised(self, labels: list[dict]) -> list[tuple[tuple[float, float], dict]]:
+        """Pair the place of each word that was recognised with what was said of it."""
+        pairs = []
+        for words, row in zip(self.words, labels, strict=True):
+            aligned = jiwer.process_words(" ".join(w for w, _, _ in words), row["pred_text"]).alignments[0]
+            for chunk in aligned:
+                if chunk.type == "equal":
+                    for k in range(chunk.ref_end_idx - chunk.ref_start_idx):
+                        _, start, end = words[chunk.ref_start_idx + k]
+                        pairs.append(((start, end), row["pred_words"][chunk.hyp_start_idx + k]))
+        return pairs
+
+
+def check(spoken: Spoken, labels: list[dict]) -> None:
+    pairs = spoken.recognised(labels)
+    assert len(pairs) > 0.9 * sum(map(len, spoken.words))
+    overlapping = [found["end"] > start and found["start"] < end for (start, end), found in pairs]
+    assert np.mean(overlapping) >= 0.95
+    errors = np.array([[found["start"] - start, found["end"] - end] for (start, end), found in pairs])
+    starts, ends = np.abs(errors).T
+    assert np.median(starts) < 0.05
+    assert np.quantile(starts, 0.95) < 0.25
+    assert np.median(ends) < 0.35  # CTC's peaks come early in a word, and clips end in silence
+    assert np.quantile(ends, 0.95) < 0.8
+
+
+def test_words_lie_where_they_were_spoken_also_behind_joints():
+    spoken = Spoken([4, 70, 20, 45, 9], str(DEMO / "audio" / "*.parquet"))
+    check(spoken, spoken.labels(30))
+
+
+def test_joints_in_the_middle_of_words_cost_little():
+    spoken = Spoken([60, 60, 60], str(DEMO / "audio" / "*.parquet"), seed=2)
+    often = spoken.word_error_rate(spoken.labels(6, 2))
+    assert often <= spoken.word_error_rate(spoken.labels(100)) + 0.02
+
+
+@pytest.mark.slow
+def test_windows_cost_at_most_a_point_of_word_errors_from_four_seconds_to_an_hour(shared):
+    digits = str(shared / "data" / "digits" / "*.parquet")
+    short = Spoken([4, 6, 8, 10, 12, 15, 20, 25, 28] * 15, digits)
+    long = Spoken([35, 60, 120, 300, 90, 45, 600, 180, 3600], digits, seed=1)
+    short_labels, long_labels = short.labels(30), long.labels(30)
+    assert long.word_error_rate(long_labels) <= short.word_error_rate(short_labels) + 0.01
+    check(short, short_labels)
+    check(long, long_labels)
+    for row in long_labels:
+        edges = [time for word in row["pred_words"] for time in (word["start"], word["end"])]
+        assert edges == sorted(edges)
+        assert row["seconds"] - 2 < edges[-1] <= row["seconds"]
+
+
+def test_asking_for_words_changes_no_text():
+    spoken = Spoken([3, 40], str(DEMO / "audio" / "*.parquet"))
+    plain = raysp.Transcript()
+    op = Labelling(str(CHECKPOINT), lambda one: [plain.op(one)], batch_seconds=15)
+    with_words = spoken.labels(30)
+    assert [one["pred_text"] for one in with_words] == [
+        one["pred_text"] for one in label(op, piece(spoken.recordings), output=plain, block_seconds=600).values()
+    ]
