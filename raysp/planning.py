@@ -3,7 +3,6 @@
 Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from raysp.io import folders, manifests, sources
 from raysp.io.checkpoints import digest_files, fetch
 from raysp.io.globs import has_wildcard, is_listed, split_glob
 from raysp.io.shards import Piece, Shard, check_columns, input_id
-from raysp.io.store import Entry, Listing, Store, expand, join_url, normalise, open_store, scheme_of
+from raysp.io.store import Entry, Listing, NothingListedError, Store, expand, join_url, normalise, open_store, scheme_of
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label
@@ -150,7 +149,7 @@ def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> 
         listings = [_list_url(url, source.storage_options) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
-    root = _normal(source.root) if source.root else _common_root([listing for listing, _ in listings])
+    root = _normal(source.root) if source.root else _common_root([one for one, _ in listings])
     found: list[Found] = []
     entries: dict[str, Entry] = {}
     for listing, kind in listings:
@@ -185,30 +184,37 @@ def _common_root(listings: Sequence[Listing]) -> str:
 
 def _list_url(url: str, storage_options: Mapping[str, object]) -> tuple[Listing, str]:
     """List what a url stands for: the shards of a folder where it has some, else its audio files."""
-    if any(c in url for c in "*?[") or sources.is_file_name(url):
+    if has_wildcard(url) or sources.is_file_name(url):
         return expand(url, storage_options), ""
-    try:
-        found = [expand(url, storage_options)]
-    except StoreError as error:
-        found, nothing = [], error
-    folder = url.rstrip("/") or "/"
-    with contextlib.suppress(StoreError):
-        arrow = expand(f"{folder}/**/*.arrow", storage_options)
-        if not found or arrow.root == found[0].root:
-            found.append(Listing(arrow.root, _of_data_sets(arrow, storage_options)))
-    if found:
-        entries = sorted((entry for one in found for entry in one.entries), key=lambda entry: entry.path)
-        return Listing(found[0].root, tuple(entries)), ""
-    with contextlib.suppress(StoreError):
-        files = expand(f"{folder}/**/*", storage_options)
-        if audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path)):
-            return Listing(files.root, audio), sources.FOLDER
+    found, nothing = _try(url, storage_options)
+    arrow, _ = _try(f"{url.rstrip('/')}/**/*.arrow", storage_options)
+    if arrow is not None and (found is None or arrow.root == found.root):
+        saved = Listing(arrow.root, _of_data_sets(arrow, storage_options))
+        entries = [*saved.entries, *(found.entries if found else ())]
+        found = Listing(arrow.root, tuple(sorted(entries, key=lambda entry: entry.path)))
+    if found is not None:
+        return found, ""
+    files, _ = _try(f"{url.rstrip('/')}/**/*", storage_options)
+    if files and (audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path))):
+        return Listing(files.root, audio), sources.FOLDER
     if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(nothing):
         raise PlanError(
             f"source.url: {nothing}. If {url!r} is a data set of the Hugging Face hub, download it first: "
             f"hf download {url} --repo-type dataset --local-dir DIR"
         )
     raise nothing
+
+
+def _try(url: str, storage_options: Mapping[str, object]) -> tuple[Listing | None, StoreError]:
+    """List what may not be there; a storage that fails is never taken for one that is empty."""
+    try:
+        return expand(url, storage_options), StoreError("")
+    except NothingListedError as error:
+        return None, error
+    except StoreError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        return None, error
 
 
 def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> tuple[Entry, ...]:

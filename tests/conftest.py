@@ -37,6 +37,13 @@ def s3_server(tmp_path_factory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory) -> Iterator[S3Server]:
+    """The stand-in, for what the real one lacks."""
+    with s3_servers.running("moto", tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
 @pytest.fixture
 def s3(s3_server, monkeypatch) -> S3Server:
     """The object store; RAYSP_TEST_SECRET holds the secret of `s3.options`."""

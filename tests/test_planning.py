@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
-from raysp import ChangedError, CheckpointError, PlanError, planning
+from raysp import ChangedError, CheckpointError, PlanError, StoreError, planning
 from raysp.io.shards import cut_pieces
 from raysp.io.store import expand, open_store
 from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
@@ -215,6 +215,28 @@ class TestKinds:
             (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
         found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
         assert [(one.name, one.kind) for one in found] == expected
+
+    def test_a_folder_is_listed_alike_on_storage_with_urls(self):
+        url = f"memory://{uuid.uuid4().hex}/in"
+        for name in ("x.wav", "y/z.mp3", "notes.txt"):
+            open_store(url).create(name, b"x")
+        open_store(url).create("m.jsonl", b'{"audio_filepath": "x.wav"}\n')
+        assert [(one.name, one.kind) for one in list_source(raysp.Shards(url))] == [("in-00000.parquet", "folder")]
+        assert raysp.plan(a_pipeline(f"{url}/m.jsonl", "memory://out/x")).num_rows == 1
+        open_store(url).create("a.arrow", b"x")
+        assert [(one.name, one.kind) for one in list_source(raysp.Shards(url))] == [("a.parquet", "arrow")]
+
+    def test_a_storage_that_fails_is_not_taken_for_an_empty_one(self, tmp_path, monkeypatch):
+        write_shard(tmp_path / "in" / "a.parquet")
+
+        def fail(url, options):
+            if url.endswith(".arrow"):
+                raise StoreError("503, try again")
+            return expand(url, options)
+
+        monkeypatch.setattr(planning, "expand", fail)
+        with pytest.raises(PlanError, match="503, try again"):
+            names(raysp.Shards(str(tmp_path / "in")))
 
     def test_a_gzipped_manifest_is_named_without_both_endings(self, tmp_path):
         import gzip

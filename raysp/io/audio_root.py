@@ -34,6 +34,8 @@ class AudioRoot:
             AudioError: `path_not_allowed` or `not_found`.
             StoreError: the storage fails.
         """
+        if self.url.startswith(("http://", "https://")):
+            raise self._not_allowed(path, "a web server may lead anywhere, also to private addresses")
         relative = self._inside(path)
         if self.real:
             return self._open_local(path, relative)

@@ -40,6 +40,10 @@ class Entry:
     """Changes when the content does: modification time in nanoseconds locally, the etag on object stores."""
 
 
+class NothingListedError(StoreError):
+    """A url stands for nothing: no such file or folder, or none that matches."""
+
+
 class Store(Protocol):
     """A root and the files under it; every failure is a `StoreError`, every path relative with `/`."""
 
@@ -286,7 +290,7 @@ def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Lis
     """
     listing = _expand_remote(url, storage_options) if scheme_of(url) else _expand_local(url)
     if not listing.entries:
-        raise StoreError(
+        raise NothingListedError(
             f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
             "'.' or '_' are passed over"
         )
@@ -303,7 +307,7 @@ def _expand_local(url: str) -> Listing:
             return Listing(str(path.parent), (Entry(path.name, found.st_size, str(found.st_mtime_ns)),))
         root, pattern = split_glob(str(path))
         if not pattern:
-            raise StoreError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
+            raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
         return _listing(Path(root or "/"), pattern)
 
 
@@ -314,14 +318,14 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None) -> Li
     if is_file and (entry := open_store(folder, storage_options).stat(name)):
         return Listing(folder, (entry,))
     if scheme_of(url) in ("http", "https"):
-        raise StoreError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
+        raise NothingListedError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
     scheme, _, path = place.partition("://")
     root, pattern = split_glob(path)
     store = open_store(f"{scheme}://{root}", storage_options)
     pattern = pattern or "**/*.parquet"
     entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
     if not entries and not has_wildcard(path) and next(store.list(), None) is None:
-        raise StoreError(f"{url!r}: no such file or folder; check the url")
+        raise NothingListedError(f"{url!r}: no such file or folder; check the url")
     return Listing(store.url, entries)
 
 

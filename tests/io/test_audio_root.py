@@ -1,6 +1,7 @@
 """Paths that strangers wrote: none leaves the folder that recordings may be read from."""
 
 import os
+import uuid
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from raysp.errors import AudioError
 from raysp.io import audio_root
 from raysp.io.audio_root import AudioRoot
+from raysp.io.store import open_store
 
 
 @pytest.fixture
@@ -109,6 +111,28 @@ def test_a_root_that_is_a_link_is_where_it_leads(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     assert AudioRoot(str(tmp_path / "link")).open("a.wav").read() == b"inside"
     assert error_type(AudioRoot(str(tmp_path / "link")), "out.wav") == "path_not_allowed"
+
+
+def test_on_storage_with_urls_the_letters_decide():
+    store = open_store(url := f"memory://{uuid.uuid4().hex}/audio")
+    store.create("a/b.wav", b"inside")
+    root = AudioRoot(url)
+    assert root.open("a/b.wav").read() == root.open(f"{url}/a/b.wav").read() == b"inside"
+    for path in (
+        "../other/x.wav",
+        "memory://other/x.wav",
+        f"{url}/../x",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "s3://b/x",
+    ):
+        assert error_type(root, path) == "path_not_allowed"
+    assert error_type(root, "gone.wav") == "not_found"
+
+
+@pytest.mark.parametrize("url", ["http://example.org/audio", "https://example.org/audio"])
+def test_a_web_server_is_no_place_for_paths(url):
+    assert error_type(AudioRoot(url), "a.wav") == "path_not_allowed"
 
 
 class TestTheGuards:
