@@ -103,7 +103,7 @@ def commit(
 
 
 def committed(
-    store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True, file_id: str = ""
+    store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True, file_id: str = "", trust: bool = True
 ) -> Committed:
     """Tell which shards are committed, by one listing and the footers of label shards without a marker.
 
@@ -116,13 +116,14 @@ def committed(
         fingerprint: of the pipeline.
         mend: write the markers that are missing.
         file_id: hash of what changes the file but no label; empty where that does not matter.
+        trust: take a marker for what it says; False: look into every footer.
     """
     files, markers, relabelled = _list(store)
     done: set[str] = set()
     unsure: list[Shard] = []
     for shard in shards:
         if shard.name in files:
-            sure = not relabelled and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
+            sure = trust and not relabelled and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
             done.add(shard.name) if sure else unsure.append(shard)
     foreign: dict[str, str] = {}
     outdated: set[str] = set()

@@ -79,7 +79,7 @@ def compare(
     Raises:
         ChangedError: in the place of a label shard lies something that is not to be replaced.
     """
-    committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id)
+    committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id, trust=not relabel)
     kept = committed.outdated if relabel else frozenset[str]()
     if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""

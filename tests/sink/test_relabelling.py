@@ -91,7 +91,7 @@ class TestRelabelling:
         done, [todo] = compare(store, [SHARD, second], OTHER, relabel=True)
         assert done == {SHARD.name}
         assert (todo.shard, todo.pieces) == (second, second.pieces[1:])
-        with pytest.raises(ChangedError, match="b.parquet.*--relabel"):
+        with pytest.raises(ChangedError, match=r"b\.parquet.*--relabel"):
             compare(store, [SHARD, second], OTHER)
 
     def test_a_shard_whose_content_changed_is_planned_and_labelled_again(self, store):
@@ -125,7 +125,7 @@ class TestRelabelling:
         sinks.run(store, SHARD)
         before = store.read(SHARD.name)
         begin(store, "c0c0", relabel=True)
-        with pytest.raises(RunError, match="another run has begun to relabel this sink.*'c0c0', this one's is 'beef'"):
+        with pytest.raises(RunError, match=r"another run has begun to relabel this sink.*'c0c0', this one's is 'beef'"):
             relabel(store)
         assert store.read(SHARD.name) == before
 
@@ -138,9 +138,10 @@ class TestRelabelling:
         assert paths(store, layout.ERRORS) == []
 
 
-class TestRetry:
-    ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
+ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
 
+
+class TestRetry:
     def retry(self, store, rows="all", *, again=()):
         """Do the error rows again: they are ok then, but for some."""
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
@@ -159,7 +160,7 @@ class TestRetry:
 
     def expected(self, again=()):
         source = sinks.source_columns(sinks.Piece(0, SHARD.num_rows)).to_pylist()
-        done = dict(zip(self.ERRORS, mended(self.ERRORS, again).to_pylist(), strict=True))
+        done = dict(zip(ERRORS, mended(ERRORS, again).to_pylist(), strict=True))
         return [
             {**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)
         ]
@@ -169,7 +170,7 @@ class TestRetry:
         begin(store)
         sinks.run(store, SHARD, rows=rows)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        assert list(todo.retry.rows) == self.ERRORS == [3, 10, 17]
+        assert list(todo.retry.rows) == ERRORS == [3, 10, 17]
         receipt = self.retry(store, rows)
         assert (receipt.ok, receipt.skipped, receipt.error) == (21, 2, 0)
         assert sinks.labels(Path(store.url), SHARD) == [

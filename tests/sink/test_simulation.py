@@ -87,7 +87,7 @@ def replacing_what_is_committed(monkeypatch):
 def trusting_any_marker_of_a_shard(monkeypatch):
     """A marker counts, whatever input and pipeline it is of, and whether or not its label shard is there."""
 
-    def committed(store, shards, fingerprint, *, mend=True, file_id=""):
+    def committed(store, shards, fingerprint, *, mend=True, file_id="", trust=True):
         markers = {layout.parse_done_path(entry.path) for entry in store.list(layout.DONE)}
         return Committed(frozenset(s.name for s in shards if s.name in {name for name, *_ in markers}), {})
 
