@@ -8,7 +8,7 @@ from typing import cast
 from raysp.errors import RunError
 from raysp.io.shards import Piece, Shard, read_table
 from raysp.pipeline import Pipeline
-from raysp.planning import Resources, count_gpus, hash_pipeline, settle
+from raysp.planning import Resources, checkpoint_folder, count_gpus, hash_pipeline, settle
 from raysp.sink import run_record
 from raysp.sink.run_record import RunRecord
 from raysp.steps import Pool
@@ -41,7 +41,7 @@ class Recomputing:
         )
         self.sample_rate = settings.checkpoint.sample_rate
         self.op = Labelling(
-            label.checkpoint,
+            str(checkpoint_folder(self.pipeline)),
             lambda loaded: [output.op(loaded) for output in label.outputs],
             batch_seconds=settings.batch_seconds,
             dtype=dtype,

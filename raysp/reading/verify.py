@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.io.shards import Shard
-from raysp.io.store import Store, open_store
+from raysp.io.store import Store, open_store, split_url
 from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
 from raysp.reading.recomputing import Recomputing, differing
@@ -233,8 +233,8 @@ class _Check:
 
     def _check_source(self, shard: Shard, checked: _Checked) -> None:
         """Compare what was carried over with the source."""
-        folder, _, name = shard.url.rpartition("/")
-        if open_store(folder or "/", self.pipeline.source.storage_options).stat(name) is None:
+        folder, name = split_url(shard.url)
+        if open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
             checked.source_is_missing = True
             return
         names = ["id", *self.pipeline.kept]

@@ -96,7 +96,8 @@ def trusting_any_marker_of_a_shard(monkeypatch):
 
 def trusting_markers_after_a_relabelling(monkeypatch):
     """A marker of this very input and pipeline counts, though its label shard may have been replaced since."""
-    listed = commit_module._list
+    committed, listed = commit_module.committed, commit_module._list
+    monkeypatch.setattr(commit_module, "committed", lambda *a, **fields: committed(*a, **{**fields, "trust": True}))
     monkeypatch.setattr(commit_module, "_list", lambda store: (*listed(store)[:2], False))
 
 
