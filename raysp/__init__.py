@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from raysp.engine.running import retry as retry
     from raysp.engine.running import run as run
     from raysp.errors import AudioError as AudioError
     from raysp.errors import ChangedError as ChangedError
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from raysp.pipeline import Pipeline as Pipeline
     from raysp.pipeline import Shards as Shards
     from raysp.reading.status import status as status
+    from raysp.reading.verify import verify as verify
     from raysp.sink.opening import plan as plan
+    from raysp.sink.orphans import gc as gc
     from raysp.specs import Env as Env
     from raysp.steps import Decode as Decode
     from raysp.steps import Keep as Keep
@@ -49,9 +52,12 @@ _HOMES = {
         ),
         "errors",
     ),
+    "gc": "sink.orphans",
     "plan": "sink.opening",
+    "retry": "engine.running",
     "run": "engine.running",
     "status": "reading.status",
+    "verify": "reading.verify",
 }
 
 __all__ = sorted(_HOMES)

@@ -45,6 +45,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a value: --set sink.url=out --set steps.1.pool.actors=2"),
 ]
+Sink = Annotated[str, typer.Argument(metavar="OUT", help="The folder with the label shards.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; none: RAY_ADDRESS, else a local Ray.")]
 
@@ -74,6 +75,9 @@ def run(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Try out the first rows into a temporary sink and print them.")
     ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Redo and replace labels of another pipeline or of changed input.")
+    ] = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +96,7 @@ def run(
     from raysp.engine.running import run as run_pipeline
 
     with _told_how_to_go_on(as_json), _Shown(as_json) as shown:
-        result = run_pipeline(loaded, address=address, on_plan=shown.plan, on_progress=shown.progress)
+        result = run_pipeline(loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress)
     if as_json:
         _print_json(dataclasses.asdict(result))
     else:
@@ -113,10 +117,79 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
 
 
 @app.command()
-def status(
-    sink: Annotated[str, typer.Argument(metavar="OUT", help="The folder with the label shards.")],
+def retry(sink: Sink, address: Address = None, as_json: AsJson = False) -> None:
+    """Label the error rows of a sink once more, with the recorded pipeline. The other rows stay as they are.
+
+    Example: raysp retry out
+    """
+    from raysp.engine.running import retry as retry_rows
+
+    with _told_how_to_go_on(as_json), _Shown(as_json) as shown:
+        result = retry_rows(sink, address=address, on_plan=shown.retry, on_progress=shown.progress)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        _print_failures(result.shards_failed)
+        errors = sum(result.errors.values())
+        out.print(
+            f"{result.rows:,} error rows done again: {errors:,} are still error rows; "
+            f"{result.shards_committed:,} of {result.shards:,} label shards replaced"
+        )
+        for example in result.error_examples:
+            out.print(f"             {escape(example)}")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def verify(
+    sink: Sink,
+    sample: Annotated[int, typer.Option(min=0, help="Label so many rows again, each alone, and compare.")] = 0,
     as_json: AsJson = False,
 ) -> None:
+    """Check every label shard against the plan, the source and itself. Starts no Ray; 1 when a difference is found.
+
+    Example: raysp verify out --sample 20
+    """
+    import raysp
+
+    if not as_json:
+        err.print(f"raysp: reading {escape(sink)} ...")
+    found = raysp.verify(sink, sample=sample)
+    if as_json:
+        _print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+    else:
+        for difference in found.differences:
+            err.print(f"raysp: {escape(difference)}")
+        facts = dataclasses.asdict(found)
+        del facts["differences"], facts["sink"]
+        _print_facts(found.sink, {**facts, "differences": len(found.differences)})
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def gc(
+    sink: Sink,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what killed runs left in a sink. Never while a living run is at work there.
+
+    Example: raysp gc out --dry-run
+    """
+    import raysp
+
+    found = raysp.gc(sink, dry_run=dry_run)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    for orphan in found.orphans:
+        out.print(f"{escape(orphan.path)}  {orphan.num_bytes:,} bytes: {escape(orphan.reason)}")
+    done = "removed" if found.removed else "to remove"
+    out.print(f"{len(found.orphans):,} files, {found.num_bytes:,} bytes {done}")
+
+
+@app.command()
+def status(sink: Sink, as_json: AsJson = False) -> None:
     """Tell how far a sink is. Starts no Ray."""
     import raysp
 
@@ -254,6 +327,13 @@ class _Shown:
         if self.status and found.todo:
             self.status.start()
 
+    def retry(self, found: "Plan") -> None:
+        """Say which rows are done again."""
+        if not self.quiet:
+            err.print(f"raysp: {found.rows_todo:,} error rows to do again in {len(found.todo):,} label shards")
+            if self.status and found.todo:
+                self.status.start()
+
     def progress(self, progress: "Progress") -> None:
         if self.quiet:
             return
@@ -383,23 +463,31 @@ def _print_json(value: object) -> None:
 
 @contextmanager
 def _told_how_to_go_on(quiet: bool) -> Iterator[None]:
-    """Turn SIGTERM into an exception like Ctrl-C's, and say how to continue after either."""
+    """End a run in order at Ctrl-C or SIGTERM and say how to continue; a second one leaves at once."""
+    import shlex
 
-    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+    said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
+    stopping = False
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    def stop_run(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            # Whatever is being put in order is left as it is, as by a kill; nothing of Python's can hold this up.
+            os.write(2, b"" if quiet else f"{printable(said)}\n".encode(errors="replace"))
+            os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+        stopping = True
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+    previous = {number: signal.signal(number, stop_run) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as stop:
         if not quiet:
-            import shlex
-
-            command = shlex.join(["raysp", *sys.argv[1:]])
-            err.print(f"raysp: stopped; what was committed or staged stays. To go on: {escape(command)}")
+            err.print(escape(said))
         raise typer.Exit(INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class _Terminated(BaseException):

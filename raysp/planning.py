@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,11 +57,31 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """That only some rows of a committed shard are done again."""
+
+    stage_id: str
+    """Stands in for the fingerprint where their results are staged, so that no others are taken for them."""
+    rows: tuple[int, ...]
+    """Sorted."""
+
+    def of(self, piece: Piece) -> tuple[int, ...]:
+        """Give those of a piece."""
+        return self.rows[bisect_left(self.rows, piece.first) : bisect_left(self.rows, piece.end)]
+
+
+@dataclass(frozen=True)
 class Todo:
     """Pieces of one shard that are not staged yet; none: the shard only waits to be committed."""
 
     shard: Shard
     pieces: tuple[Piece, ...]
+    retry: Retry | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Count the rows to label."""
+        return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class Corpus:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Shards that cannot be read, by name, with the reason."""
     fresh: tuple[Shard, ...] = ()
-    """Those of `shards` that no plan has recorded yet."""
+    """Those of `shards` that no plan has recorded yet, or not with this content."""
     vanished: tuple[str, ...] = ()
     """Recorded shards that are no longer there; their labels are kept."""
 
@@ -101,6 +122,8 @@ class Plan:
     """Names of the label shards that are committed."""
     todo: tuple[Todo, ...]
     resources: Resources
+    relabel: bool = False
+    """What is committed already but differs is done again and replaced."""
 
     @property
     def num_rows(self) -> int:
@@ -110,7 +133,7 @@ class Plan:
     @property
     def rows_todo(self) -> int:
         """Count the rows of pieces that are not staged yet."""
-        return sum(piece.num_rows for todo in self.todo for piece in todo.pieces)
+        return sum(todo.num_rows for todo in self.todo)
 
     @property
     def pieces_todo(self) -> int:
@@ -343,6 +366,7 @@ def survey(
     pipeline: Pipeline,
     *,
     limit_rows: int | None = None,
+    relabel: bool = False,
 ) -> Corpus:
     """Read the footers of shards that are new, check their columns and cut them into pieces.
 
@@ -351,6 +375,7 @@ def survey(
         recorded: what earlier plans of the same sink recorded, by name.
         pipeline: names the columns that must be there.
         limit_rows: stop once so many rows are found.
+        relabel: take recorded shards whose content changed for new ones, instead of refusing them.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
@@ -358,12 +383,12 @@ def survey(
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
-    for one, surveyed in _in_order(found, lambda one: _survey_one(one, recorded.get(one.name), pipeline)):
+    for one, surveyed in _in_order(found, lambda one: _survey_one(one, recorded.get(one.name), pipeline, relabel)):
         if isinstance(surveyed, str):
             unreadable[one.name] = surveyed
             continue
         shards.append(surveyed)
-        if one.name not in recorded:
+        if one.name not in recorded or recorded[one.name].input_id != surveyed.input_id:
             fresh.append(surveyed)
         if limit_rows is not None and sum(shard.num_rows for shard in shards) >= limit_rows:
             break
@@ -378,7 +403,7 @@ def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> I
             yield from zip(found[start : start + 256], pool.map(work, found[start : start + 256]), strict=True)
 
 
-def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | str:
+def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool) -> Shard | str:
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return replace(known, url=one.url)
     source = pipeline.source
@@ -386,11 +411,11 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline) -> Shard | 
         found = sources.survey(one.kind, one.url, one.part, source.storage_options)
     except (ShardError, StoreError) as error:
         return str(error)
-    if known is not None:
+    if known is not None and not relabel:
         raise PlanError(
             f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now "
-            f"{one.num_bytes:,}; version {known.version}, now {one.version}). Bring the old file back, or label "
-            "into another sink"
+            f"{one.num_bytes:,}; version {known.version}, now {one.version}). Bring the old file back, label "
+            "into another sink, or redo what differs with --relabel"
         )
     try:
         check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline))

@@ -52,3 +52,26 @@ def a_pipeline(source: object = "in/*.parquet", sink: object = "out", **fields: 
         sink=sink if isinstance(sink, raysp.Parquet) else raysp.Parquet(str(sink)),
         **fields,
     )
+
+
+def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
+    """Do what a run does, by the same parts, one after the other and without Ray."""
+    from raysp.engine.running import _job
+    from raysp.engine.tasks import LabelActor, Reader, commit_shard, piece_item
+    from raysp.planning import local_resources
+    from raysp.sink.opening import begin_run, make_plan
+    from raysp.sink.receipts import ShardReceipt
+    from raysp.sink.retrying import plan_retry
+    from raysp.sink.run_record import RunEntry
+
+    resources = local_resources(pipeline)
+    plan = plan_retry(pipeline, resources) if retry else make_plan(pipeline, resources, relabel=relabel)
+    begin_run(plan, RunEntry.now())
+    job = _job(plan, {})
+    reader, actor = Reader(job), LabelActor(job)
+    for todo in plan.todo:
+        for piece in todo.pieces:
+            for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece, todo.retry)]})):
+                actor(packed)
+        receipt = commit_shard(job, todo.shard, todo.retry)
+        assert isinstance(receipt, ShardReceipt), receipt

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from raysp.errors import PlanError, RunError
@@ -103,13 +105,23 @@ def _object_store_bytes() -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them."""
+    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them.
+
+    A handler of SIGTERM that stood before is put back: Ray sets its own, which leaves without a word. If that has
+    happened while Ray started, the one that stood before is called after all.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    terminated = False
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
             yield
+        except SystemExit as stop:
+            if stop.code != signal.SIGTERM or not callable(handler):
+                raise
+            terminated = True
         except Exception as error:
             said.seek(0)
             error.add_note(said.read().decode(errors="replace"))
@@ -118,6 +130,10 @@ def _quiet_start() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
+    if terminated and callable(handler):
+        handler(signal.SIGTERM, None)
 
 
 def _cluster_resources() -> Resources:

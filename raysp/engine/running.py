@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,11 +17,12 @@ from raysp.engine.progress import Progress
 from raysp.engine.tasks import Job, LabelActor, Reader, commit_shard, load_functions, piece_item
 from raysp.errors import RayspError, RunError
 from raysp.io.shards import PIECE_BYTES, Piece, Shard
-from raysp.io.store import Store
 from raysp.pipeline import Pipeline
-from raysp.planning import Plan, Resources, local_resources, windowing
-from raysp.sink.opening import begin_run, make_plan
+from raysp.planning import Plan, Resources, Retry, local_resources, windowing
+from raysp.sink import failing, lease
+from raysp.sink.opening import begin_run, file_id, make_plan, open_checked
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from raysp.sink.stage import is_complete
 from raysp.specs import JsonValue
@@ -117,6 +118,7 @@ class _Books:
 def run(
     pipeline: Pipeline,
     *,
+    relabel: bool = False,
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -125,6 +127,8 @@ def run(
 
     Args:
         pipeline: what to do.
+        relabel: where the sink holds labels of another pipeline or of input that changed, make and replace them,
+            instead of refusing; run again with it to go on.
         address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
         on_plan: told what is going to be done.
         on_progress: called after every block and commit.
@@ -134,7 +138,39 @@ def run(
         RunError: too many error rows, or Ray failed; what was committed stays.
     """
     with contextlib.ExitStack() as stack:
-        plan = _plan(pipeline, address, stack)
+        plan = _plan(pipeline, address, stack, relabel=relabel)
+        if on_plan:
+            on_plan(plan)
+        return _begin(plan, stack, on_progress or (lambda _: None))
+
+
+def retry(
+    url: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> RunResult:
+    """Label the error rows of a sink once more; the other rows stay as they are, value for value.
+
+    The pipeline is the recorded one; its relative paths are relative to the working directory.
+
+    Args:
+        url: the sink.
+        storage_options: of the sink; None: as recorded.
+        address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        on_plan: told what is going to be done.
+        on_progress: called after every block and commit.
+
+    Raises:
+        PlanError, ChangedError, CheckpointError, StoreError: before any work.
+        RunError: Ray failed; what was committed stays.
+    """
+    pipeline = recorded_pipeline(url, storage_options)
+    with contextlib.ExitStack() as stack:
+        resources = stack.enter_context(connected(address)) if is_cluster(address) else local_resources(pipeline)
+        plan = plan_retry(pipeline, resources)
         if on_plan:
             on_plan(plan)
         return _begin(plan, stack, on_progress or (lambda _: None))
@@ -158,24 +194,34 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
 
 
 def _plan(
-    pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack, *, limit_rows: int | None = None
+    pipeline: Pipeline,
+    address: str | None,
+    stack: contextlib.ExitStack,
+    *,
+    limit_rows: int | None = None,
+    relabel: bool = False,
 ) -> Plan:
     """Plan for the cluster if there is one; a local Ray is not started before it is known that there is work."""
     if not is_cluster(address):
-        return make_plan(pipeline, local_resources(pipeline), limit_rows=limit_rows)
-    return make_plan(pipeline, stack.enter_context(connected(address)), limit_rows=limit_rows)
+        return make_plan(pipeline, local_resources(pipeline), limit_rows=limit_rows, relabel=relabel)
+    return make_plan(pipeline, stack.enter_context(connected(address)), limit_rows=limit_rows, relabel=relabel)
 
 
 def _begin(plan: Plan, stack: contextlib.ExitStack, on_progress: OnProgress) -> RunResult:
     entry = RunEntry.now(resolved=_resolved(plan))
-    store = begin_run(plan, entry)
+    deaths = failing.arm()
+    store = open_checked(plan.pipeline)
+    own = stack.enter_context(lease.held(store))
+    begin_run(plan, entry, store)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
     failed: dict[str, str] = {}
     if plan.todo:
         stack.enter_context(local_ray(plan.resources))
-        failed = _execute(plan, store, entry.run_id, progress, on_progress)
+        failed = _execute(plan, _job(plan, deaths), own, ReceiptLog(store, entry.run_id), progress, on_progress)
+    with failing.passing("run_finished"):
+        own.release()
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})
 
 
@@ -190,7 +236,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
     }
 
 
-def _job(plan: Plan) -> Job:
+def _job(plan: Plan, deaths: Mapping[str, str]) -> Job:
     label, settings = plan.pipeline.label, plan.settings
     schema = pa.schema([f for output in label.outputs for f in output.schema()])
     return Job(
@@ -203,6 +249,9 @@ def _job(plan: Plan) -> Job:
         device=settings.device,
         output_schema=schema,
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
+        file_id=file_id(plan.pipeline),
+        relabel=plan.relabel,
+        deaths=deaths,
         functions=load_functions(plan.pipeline),
     )
 
@@ -211,20 +260,21 @@ def _digest_key(plan: Plan) -> str:
     return next(key for key in plan.parts if key.endswith("checkpoint_digest"))
 
 
-def _execute(plan: Plan, store: Store, run_id: str, progress: Progress, on_progress: OnProgress) -> dict[str, str]:
+def _execute(
+    plan: Plan, job: Job, own: lease.Lease, receipts: ReceiptLog, progress: Progress, on_progress: OnProgress
+) -> dict[str, str]:
     """Label and commit; returns the shards that failed, with reasons."""
-    job = _job(plan)
-    receipts = ReceiptLog(store, run_id)
     books = _Books(
         open_pieces={todo.shard.name: set(todo.pieces) for todo in plan.todo},
         shards={todo.shard.name: todo.shard for todo in plan.todo},
     )
-    commits = _Commits(job)
+    commits = _Commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
     try:
         for todo in plan.todo:
             if not todo.pieces:
                 commits.start(todo.shard)
         for receipt in _receipts(plan, job):
+            own.check()
             if receipt["kind"] == "fatal":
                 raise RunError(f"{receipt['reason']}. What was committed stays; run again")
             if receipt["kind"] == "failure":
@@ -297,10 +347,11 @@ def _settle_commits(
 class _Commits:
     """Commit tasks in flight; they use no CPU slot, so that decoding never keeps one waiting."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
         import ray
 
         self.ray = ray
+        self.retries = retries
         self.job = ray.put(job)
         self.task = ray.remote(commit_shard).options(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
         self.in_flight: list[ray.ObjectRef[ShardReceipt | ShardFailure]] = []
@@ -313,7 +364,8 @@ class _Commits:
 
     def _fill(self) -> None:
         while self.waiting and len(self.in_flight) < MAX_COMMITS_IN_FLIGHT:
-            self.in_flight.append(self.task.remote(self.job, self.waiting.pop(0)))
+            shard = self.waiting.pop(0)
+            self.in_flight.append(self.task.remote(self.job, shard, self.retries.get(shard.name)))
 
     def finished(self) -> list[ShardReceipt | ShardFailure]:
         """Collect what is done by now, without waiting."""
@@ -335,7 +387,7 @@ class _Commits:
 
 def _receipts(plan: Plan, job: Job) -> Iterator[dict[str, object]]:
     """Stream the corpus through decoding and the model; yields a receipt a block."""
-    tasks = _group([(todo.shard, piece) for todo in plan.todo for piece in todo.pieces], plan.resources)
+    tasks = _group([(todo.shard, piece, todo.retry) for todo in plan.todo for piece in todo.pieces], plan.resources)
     if not tasks:
         return
     dataset = _dataset(plan, job, tasks)
@@ -356,17 +408,17 @@ def _cause(error: BaseException) -> str:
     return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _group(pieces: Sequence[tuple[Shard, Piece]], resources: Resources) -> list[list[str]]:
+def _group(pieces: Sequence[tuple[Shard, Piece, Retry | None]], resources: Resources) -> list[list[str]]:
     """Put small neighbouring pieces into one task each, but leave enough tasks to spread."""
     most = max(1, min(PIECES_A_TASK, len(pieces) // max(1, int(4 * resources.cpus))))
     tasks: list[list[str]] = []
     held = 0.0
-    for shard, piece in pieces:
+    for shard, piece, retry in pieces:
         num_bytes = shard.num_bytes * piece.num_rows / max(shard.num_rows, 1)
         if not tasks or len(tasks[-1]) >= most or held + num_bytes > PIECE_BYTES:
             tasks.append([])
             held = 0.0
-        tasks[-1].append(piece_item(shard, piece))
+        tasks[-1].append(piece_item(shard, piece, retry))
         held += num_bytes
     return tasks
 

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
@@ -22,10 +23,12 @@ from raysp.io.sources import read_table
 from raysp.io.store import open_store
 from raysp.ops.rows import ERROR
 from raysp.pipeline import Pipeline, load_function
-from raysp.planning import check_digest, checkpoint_folder
-from raysp.sink import commit, stage
+from raysp.planning import Retry, check_digest, checkpoint_folder
+from raysp.sink import commit, failing, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
+from raysp.sink.retrying import recommit
+from raysp.sink.source_columns import read_source_columns
 from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
@@ -52,32 +55,40 @@ class Job:
     device: str
     output_schema: pa.Schema
     metadata: Mapping[str, str]
+    file_id: str
+    relabel: bool
+    deaths: Mapping[str, str]
+    """What `sink.failing` must know, in tests."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that the pipeline names, by that name: shipped, so that workers need not find their module."""
 
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
     """Import the functions that a pipeline names, and have their modules travel by value."""
+    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
+    if not names:
+        return {}
     import sys
 
     from ray import cloudpickle
 
-    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
     found = {name: cast("Callable[..., object]", load_function(name)) for name in names}
     for function in found.values():
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
     return found
 
 
-def piece_item(shard: Shard, piece: Piece) -> str:
-    """Write down a piece for `Reader`."""
-    return json.dumps({**asdict(shard), "pieces": [[piece.first, piece.end]]})
+def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
+    """Write down a piece for `Reader`, or those of its rows that are retried."""
+    part = {"retry": {"stage_id": retry.stage_id, "rows": retry.of(piece)}} if retry else {}
+    return json.dumps({**asdict(shard), "pieces": [[piece.first, piece.end]], **part})
 
 
-def _read_item(text: str) -> tuple[Shard, Piece]:
+def _read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
     fields = json.loads(text)
     piece = Piece(*fields.pop("pieces")[0])
-    return Shard(**fields, pieces=(piece,)), piece
+    retry = fields.pop("retry", None)
+    return Shard(**fields, pieces=(piece,)), piece, Retry(**retry) if retry else None
 
 
 class Reader:
@@ -89,23 +100,28 @@ class Reader:
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
         """Yield the blocks of the pieces named in column `piece`."""
         for text in items.column("piece")[0].as_py().split("\n"):
-            shard, piece = _read_item(text)
+            shard, piece, retry = _read_item(text)
             try:
-                yield from self._blocks(shard, piece)
+                yield from self._blocks(shard, piece, retry)
             except RayspError as error:
                 yield pack(ShardFailure(shard.name, str(error)), None)
             except Exception as error:
                 yield pack(ShardFailure(shard.name, f"{type(error).__name__}: {error}"), None)
 
-    def _blocks(self, shard: Shard, piece: Piece) -> Iterator[pa.Table]:
+    def _blocks(self, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
         op, columns = self._decoding(shard)
         table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
         pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
+        if retry:
+            table = table.take([row - piece.first for row in retry.rows])
+        stage_id = retry.stage_id if retry else self.job.fingerprint
         for k, (block, is_last) in enumerate(op(table, piece.first)):
+            if retry:
+                block = _renumbered(block, retry.rows, piece.first)
             of = k + 1 if is_last else 0
-            packed = [pack(BlockName(shard.name, piece, shard.input_id, self.job.fingerprint, k, of), block)]
+            packed = [pack(BlockName(shard.name, piece, shard.input_id, stage_id, k, of), block)]
             del block  # or it would be held while the next one is made
             yield packed.pop()
 
@@ -165,6 +181,13 @@ def _decoder() -> "Decoder":
     return decoder
 
 
+def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
+    """Give the rows of a block, counted among `rows` from `first`, the numbers that they have in the shard."""
+    numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
+    place = block.schema.get_field_index("row")
+    return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
+
+
 class LabelActor:
     """Hold the model of a `Label` step: label blocks and stage their results.
 
@@ -174,6 +197,7 @@ class LabelActor:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        failing.adopt(job.deaths)
         self.store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
         self.name = f"{os.uname().nodename}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
@@ -261,12 +285,14 @@ class LabelActor:
         }
 
 
-def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
-    """Make a label shard of a shard whose pieces are all staged."""
+def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure:
+    """Make a label shard of a shard whose pieces are all staged, or put retried rows into the one that is there."""
+    failing.adopt(job.deaths)
     store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
     sink = job.pipeline.sink
+    how = functools.partial(recommit, retry=retry) if retry else functools.partial(commit.commit, replace=job.relabel)
     try:
-        return commit.commit(
+        return how(
             store,
             shard,
             fingerprint=job.fingerprint,
@@ -276,6 +302,7 @@ def commit_shard(job: Job, shard: Shard) -> ShardReceipt | ShardFailure:
             compression=sink.compression,
             metadata=job.metadata,
             join=lambda windows: _join(job, windows),
+            file_id=job.file_id,
         )
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
@@ -287,20 +314,6 @@ def _join(job: Job, windows: pa.Table) -> pa.Table:
     windowing, folder = job.windowing, str(checkpoint_folder(job.pipeline))
     outputs = [output.join_op(folder, windowing.frame_seconds) for output in job.pipeline.label.outputs]
     return Joining(outputs, windowing.sample_rate)(windows)
-
-
-def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
-    """Read what a label shard carries over: `id`, then the kept columns, as they are in the source."""
-    source = pipeline.source
-    columns = [*([source.id] if source.id else []), *pipeline.kept]
-    table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
-    if source.id and table is not None:
-        ids = table.column(source.id)
-    else:
-        stem = shard.name.removesuffix(".parquet")
-        ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
-    kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
-    return pa.table({"id": ids, **kept})
 
 
 def pack(name: BlockName | ShardFailure, block: pa.Table | None) -> pa.Table:

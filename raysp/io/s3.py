@@ -186,6 +186,31 @@ class S3Store:
             return self._upload(scratch, path, only_new=False)
         return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), only_new=only_new)
 
+    def incomplete_uploads(self) -> Iterator[str]:
+        """Name the multipart uploads into this folder that were begun and neither completed nor aborted."""
+        more: dict[str, str] = {}
+        while True:
+            page = self._uploads_page(**more)
+            for found in page.get("Uploads") or ():
+                yield f"{found['Key'].removeprefix(self._prefix)}?uploadId={found['UploadId']}"
+            if not page.get("IsTruncated"):
+                return
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _uploads_page(self, **more: object) -> dict[str, Any]:
+        where = {"Bucket": self._bucket, "Prefix": self._prefix, **more}
+        return self._call(lambda s3: s3.list_multipart_uploads(**where), "list", "")
+
+    def abort_upload(self, name: str) -> None:
+        """Abort one of them; one that is gone is fine."""
+        path, _, upload = name.rpartition("?uploadId=")
+        where = {"Bucket": self._bucket, "Key": self._key(path), "UploadId": upload}
+        try:
+            self._call(lambda s3: s3.abort_multipart_upload(**where), "remove", path)
+        except S3Error as error:
+            if error.code not in (*_MISSING, "NoSuchUpload"):
+                raise
+
     def probe(self) -> None:
         """Write and remove one small file, and find out whether the store honours if-none-match."""
         path = f"{TMP}/probe-{uuid.uuid4().hex}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from raysp.errors import ChangedError, PlanError
 from raysp.io.shards import Shard
 from raysp.io.store import Store, open_store
+from raysp.pipeline import fingerprint as hash_parts
 from raysp.sink import footer, plan_record, receipts, run_record
 from raysp.sink.commit import committed
 from raysp.sink.receipts import ShardFailure, ShardReceipt
@@ -62,7 +63,7 @@ def status(sink: str | Store, storage_options: Mapping[str, object] | None = Non
             f"{store.url}: no sink of raysp (it has no .raysp/run.json); give the folder that a run wrote to"
         )
     shards = plan_record.load(store)
-    found = committed(store, shards, record.fingerprint, mend=False)
+    found = committed(store, shards, record.fingerprint, mend=False, file_id=hash_parts(record.file_parts))
     begun = staged(store, shards, record.fingerprint).keys() - found.done
     written, failed = _last_receipts(store)
     counted = [_receipt(store, shard, record.fingerprint, written) for shard in shards if shard.name in found.done]

@@ -1,16 +1,19 @@
 """The commit: staged results become a label shard, visible in one atomic step, once.
 
 The label shard itself is the commit. The marker and the removal of the stage that follow only save work, so a process
-may die between any two steps, and two may do the same at once.
+may die between any two steps, and two may do the same at once. A label shard that is there stays as it is, unless a
+relabelling or a retry replaces it, whole and in one step as well.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +22,8 @@ import pyarrow.parquet as pq
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store, explain
-from raysp.sink import footer, layout, stage
+from raysp.pipeline import fingerprint as hash_parts
+from raysp.sink import failing, footer, layout, run_record, stage
 from raysp.sink.receipts import ShardReceipt
 
 _RESULT_COLUMNS: Mapping[str, pa.DataType] = {
@@ -34,8 +38,11 @@ RESULT_SCHEMA = pa.schema(_RESULT_COLUMNS)
 
 ROW_GROUP_BYTES = 64 * 1024 * 1024  # of Arrow memory: what a commit holds at a time, besides one piece
 ROW_GROUP_ROWS = 128 * 1024
+FOOTERS_AT_ONCE = 16
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
+Rows = Literal["all", "ok"]
+T = TypeVar("T")
 SourceColumns = Callable[[Piece], pa.Table]
 
 
@@ -46,6 +53,8 @@ class Committed:
     done: frozenset[str]
     foreign: Mapping[str, str]
     """Shards in whose place lies something that this pipeline did not make of this input, and why that is known."""
+    outdated: frozenset[str] = frozenset()
+    """Those of `foreign` that raysp made, so that a relabelling may replace them."""
 
 
 def commit(
@@ -55,10 +64,12 @@ def commit(
     fingerprint: str,
     source_columns: SourceColumns,
     output_schema: pa.Schema,
-    rows: Literal["all", "ok"] = "all",
+    rows: Rows = "all",
     compression: Compression = "zstd",
     metadata: Mapping[str, str] | None = None,
     join: stage.Join | None = None,
+    file_id: str = "",
+    replace: bool = False,
 ) -> ShardReceipt:
     """Make the label shard of a shard whose pieces are all staged; one that is there already is success.
 
@@ -75,63 +86,100 @@ def commit(
         compression: of the Parquet file.
         metadata: added to the file's metadata.
         join: makes rows of the windows of longer ones.
+        file_id: hash of what changes the file but no label.
+        replace: a relabelling: put it in the place of a label shard of other input, of another pipeline or with other
+            columns, and remove what is left of those.
 
     Raises:
         ChangedError: Something else lies in the label shard's place.
         RunError: Staged blocks are missing or do not make up the shard's rows (they are removed then).
     """
-    label_shard = _LabelShard(
-        shard, fingerprint, source_columns, output_schema, rows, compression, metadata or {}, join
+    label_shard = LabelShard(
+        shard, fingerprint, source_columns, output_schema, rows, compression, metadata or {}, join, file_id, replace
     )
-    receipt = _find(store, shard, fingerprint) or _make(store, label_shard)
+    receipt = _find(store, label_shard) or _make(store, label_shard)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
-    stage.remove(store, shard.name)
+    with failing.passing("stage_removed"):
+        stage.remove(store, shard.name, None if replace else (shard.input_id, fingerprint))
     return receipt
 
 
-def committed(store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True) -> Committed:
+def committed(
+    store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True, file_id: str = "", trust: bool = True
+) -> Committed:
     """Tell which shards are committed, by one listing and the footers of label shards without a marker.
+
+    Where something was ever relabelled, footers decide alone: a process that comes late may leave a marker of what
+    has been replaced since.
 
     Args:
         store: the sink.
         shards: as recorded.
         fingerprint: of the pipeline.
         mend: write the markers that are missing.
+        file_id: hash of what changes the file but no label; empty where that does not matter.
+        trust: take a marker for what it says; False: look into every footer.
     """
-    files, markers = _list(store)
+    files, markers, relabelled = _list(store)
     done: set[str] = set()
-    foreign: dict[str, str] = {}
+    unsure: list[Shard] = []
     for shard in shards:
-        if shard.name not in files:
-            continue
-        marker = layout.done_path(shard.name, shard.input_id, fingerprint)
-        try:
-            if marker not in markers:
-                footer.read_expected(store, shard, fingerprint)
-                if mend:
-                    store.create(marker, b"")
+        if shard.name in files:
+            sure = trust and not relabelled and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
+            done.add(shard.name) if sure else unsure.append(shard)
+    foreign: dict[str, str] = {}
+    outdated: set[str] = set()
+    for shard, found in zip(unsure, _read_footers(store, unsure, fingerprint, file_id), strict=True):
+        if isinstance(found, ShardReceipt):
             done.add(shard.name)
+            marker = layout.done_path(shard.name, shard.input_id, fingerprint)
+            if mend and marker not in markers:
+                store.create(marker, b"")
+            continue
+        foreign[shard.name] = str(found)
+        if isinstance(found, footer.OutdatedError):
+            outdated.add(shard.name)
+    return Committed(frozenset(done), foreign, frozenset(outdated))
+
+
+def _read_footers(
+    store: Store, shards: Sequence[Shard], fingerprint: str, file_id: str
+) -> Iterable[ShardReceipt | ChangedError]:
+    def read(shard: Shard) -> ShardReceipt | ChangedError:
+        try:
+            return footer.read_expected(store, shard, fingerprint, file_id)
         except ChangedError as error:
-            foreign[shard.name] = str(error)
-    return Committed(frozenset(done), foreign)
+            return error
+
+    return for_each(read, shards)
+
+
+def for_each(work: Callable[[Shard], T], shards: Sequence[Shard]) -> list[T]:
+    """Do a little work, which mostly waits for the store, on each shard; where they are many, on some at once."""
+    if len(shards) < FOOTERS_AT_ONCE:
+        return [work(shard) for shard in shards]
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        return list(pool.map(work, shards))
 
 
 @dataclass(frozen=True)
-class _LabelShard:
+class LabelShard:
     """What `commit` was asked for."""
 
     shard: Shard
     fingerprint: str
     source_columns: SourceColumns
     output_schema: pa.Schema
-    rows: Literal["all", "ok"]
+    rows: Rows
     compression: Compression
     metadata: Mapping[str, str]
-    join: stage.Join | None
+    join: stage.Join | None = None
+    file_id: str = ""
+    replace: bool = False
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Counts over the rows that went by."""
 
     rows: int = 0
@@ -140,12 +188,14 @@ class _Tally:
     by_type: Counter[str] = field(default_factory=Counter)
 
     def add(self, table: pa.Table) -> None:
+        """Count a table's rows."""
         self.rows += table.num_rows
         self.seconds += pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
         self.by_status.update(table.column("status").to_pylist())
         self.by_type.update(reason for reason in table.column("error_type").to_pylist() if reason is not None)
 
     def receipt(self, shard: Shard) -> ShardReceipt:
+        """Sum up, once all rows of the shard went by."""
         if self.rows != shard.num_rows or self.by_status.keys() - {"ok", "skipped", "error"}:
             raise RunError(
                 f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
@@ -162,32 +212,42 @@ class _Tally:
         )
 
 
-def _list(store: Store) -> tuple[set[str], set[str]]:
-    """Tell files that readers see from markers."""
+def _list(store: Store) -> tuple[set[str], set[str], bool]:
+    """Tell files that readers see from markers, and whether anything was ever relabelled."""
     files: set[str] = set()
     markers: set[str] = set()
+    relabelled = False
     for entry in store.list():
         if entry.path.startswith(layout.DONE):
             markers.add(entry.path)
         elif not entry.path.startswith(layout.HOME):
             files.add(entry.path)
-    return files, markers
+        relabelled = relabelled or entry.path == layout.RELABELLED
+    return files, markers, relabelled
 
 
-def _find(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt | None:
-    return footer.read_expected(store, shard, fingerprint) if store.stat(shard.name) else None
+def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
+    """Read the receipt of a label shard that is there; None when there is none, or one that is to be replaced."""
+    shard = label_shard.shard
+    if store.stat(shard.name) is None:
+        return None
+    try:
+        return footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
+    except footer.OutdatedError:
+        if label_shard.replace:
+            return None
+        raise
 
 
-def _make(store: Store, label_shard: _LabelShard) -> ShardReceipt:
+def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
     """Write and publish; where another process was faster, its label shard is the result."""
     shard = label_shard.shard
     try:
-        receipt = _write(store, label_shard)
+        receipt = write(store, label_shard, _tables(store, label_shard))
     except (RunError, StoreError):  # such as: the faster one has removed the stage
-        receipt = None
-        if store.stat(shard.name) is None:
+        if (receipt := _find(store, label_shard)) is None:
             raise
-    receipt = receipt or _find(store, shard, label_shard.fingerprint)
+    receipt = receipt or _find(store, label_shard)
     if receipt is None:
         raise RunError(
             f"{store.url}/{shard.name}: the label shard was there and is gone; does something else remove it?"
@@ -195,40 +255,86 @@ def _make(store: Store, label_shard: _LabelShard) -> ShardReceipt:
     return receipt
 
 
-def _write(store: Store, label_shard: _LabelShard) -> ShardReceipt | None:
-    """Write a label shard and publish it; None when one is there by then."""
+def write(store: Store, label_shard: LabelShard, tables: Iterator[pa.Table]) -> ShardReceipt | None:
+    """Write a label shard from tables in the order of its rows and publish it; None when one is there by then."""
     name = label_shard.shard.name
     with store.scratch() as scratch, store.scratch() as rest_scratch:
         try:
-            receipt = _fill(scratch, rest_scratch, _tables(store, label_shard), label_shard)
+            receipt, rest_id = _fill(scratch, rest_scratch, tables, label_shard)
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
             raise explain(error, "write", f"{store.url}/{name}") from error
-        if rest_scratch.exists():
-            store.publish(rest_scratch, layout.errors_path(name), replace=True)
-        return receipt if store.publish(scratch, name) else None
+        if label_shard.replace:
+            _prepare_to_replace(store, label_shard)
+        if rest_id:  # named by its content, so that what another process makes of these rows is never in its place
+            path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
+            store.publish(rest_scratch, path)
+        with failing.passing("shard_committed"):
+            published = store.publish(scratch, name, replace=label_shard.replace)
+    if label_shard.replace:
+        _delete_others(store, layout.errors_prefix(name), layout.parse_errors_path, label_shard)
+    return receipt if published else None
 
 
-def _fill(scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: _LabelShard) -> ShardReceipt:
+def _delete_others(
+    store: Store, prefix: str, parse: Callable[[str], tuple[str, ...] | None], label_shard: LabelShard
+) -> None:
+    """Remove a shard's files of other input or another pipeline, of those that `parse` reads the names of."""
+    own = (label_shard.shard.name, label_shard.shard.input_id, label_shard.fingerprint)
+    for entry in list(store.list(prefix)):
+        found = parse(entry.path)
+        if found and found[0] == own[0] and found[:3] != own:
+            store.delete(entry.path)
+
+
+def _prepare_to_replace(store: Store, label_shard: LabelShard) -> None:
+    """Remove the markers that will not be true, unless another run has relabelled with another pipeline meanwhile.
+
+    Raises:
+        RunError: It has: what this process made is no longer wanted.
+    """
+    shard, fingerprint = label_shard.shard, label_shard.fingerprint
+    record = run_record.load(store)
+    if record is not None and (record.fingerprint, hash_parts(record.file_parts)) != (
+        fingerprint,
+        label_shard.file_id or hash_parts(record.file_parts),
+    ):
+        raise RunError(
+            f"{store.url}/{shard.name}: not replaced, for another run has begun to relabel this sink with another "
+            f"pipeline (fingerprint {record.fingerprint!r}, this one's is {fingerprint!r})"
+        )
+    _delete_others(store, layout.done_prefix(shard.name), layout.parse_done_path, label_shard)
+
+
+def _fill(
+    scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: LabelShard
+) -> tuple[ShardReceipt, str]:
     """Write the label shard into one scratch file, and into the other the rows that it leaves out, if any.
 
-    Those are an Arrow stream: Arrow's file format has no place for dictionaries that change on the way.
+    Gives the receipt, and the hash of the other file: empty when there are no such rows. Those are an Arrow stream:
+    Arrow's file format has no place for dictionaries that change on the way.
     """
-    tally = _Tally()
+    tally = Tally()
     first = next(tables)
-    with ExitStack() as files:
-        writer = files.enter_context(pq.ParquetWriter(str(scratch), first.schema, compression=label_shard.compression))
+    with ExitStack() as files, ExitStack() as rest_files:
+        writer = files.enter_context(
+            pq.ParquetWriter(str(scratch), first.schema, compression=label_shard.compression, write_page_checksum=True)
+        )
         rest_writer: pa.RecordBatchStreamWriter | None = None
         for table in _grouped(chain([first], tables)):
             tally.add(table)
             is_ok = pc.equal(table.column("status"), pa.scalar("ok"))
             if label_shard.rows == "ok" and not pc.all(is_ok, min_count=0).as_py():
-                rest_writer = rest_writer or files.enter_context(pa.ipc.new_stream(str(rest_scratch), first.schema))
+                rest_writer = rest_writer or rest_files.enter_context(
+                    pa.ipc.new_stream(str(rest_scratch), first.schema)
+                )
                 rest_writer.write_table(table.filter(pc.invert(is_ok)))
                 table = table.filter(is_ok)
             if table.num_rows:
                 writer.write_table(table)
+        rest_files.close()
+        rest_id = _digest(rest_scratch) if rest_writer else ""
         receipt = tally.receipt(label_shard.shard)
         writer.add_key_value_metadata(
             footer.encode(
@@ -236,9 +342,16 @@ def _fill(scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_s
                 fingerprint=label_shard.fingerprint,
                 input_id=label_shard.shard.input_id,
                 metadata=label_shard.metadata,
+                file_id=label_shard.file_id,
+                rest_id=rest_id,
             )
         )
-    return receipt
+    return receipt, rest_id
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -255,11 +368,11 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _tables(store: Store, label_shard: _LabelShard) -> Iterator[pa.Table]:
+def _tables(store: Store, label_shard: LabelShard) -> Iterator[pa.Table]:
     """Yield the label shard's rows in their order, at most a row group at a time; an empty table if there are none."""
     shard, schema = label_shard.shard, None
     for piece in shard.pieces or (Piece(0, 0),):
-        source = _read_source(label_shard, piece)
+        source = read_source(label_shard, piece)
         schema = schema or _schema(source, label_shard)
         if piece.num_rows:
             yield from _in_order(store, label_shard, piece, source, schema)
@@ -267,7 +380,8 @@ def _tables(store: Store, label_shard: _LabelShard) -> Iterator[pa.Table]:
             yield schema.empty_table()
 
 
-def _read_source(label_shard: _LabelShard, piece: Piece) -> pa.Table:
+def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
+    """Read what a label shard carries over of a piece, and check that it has all its rows."""
     shard = label_shard.shard
     try:
         source = label_shard.source_columns(piece)
@@ -283,7 +397,7 @@ def _read_source(label_shard: _LabelShard, piece: Piece) -> pa.Table:
     return source
 
 
-def _schema(source: pa.Table, label_shard: _LabelShard) -> pa.Schema:
+def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
     """Put the columns together; metadata of the source's fields would speak of another file."""
     schema = pa.schema(
         [*(field.remove_metadata() for field in source.schema), *RESULT_SCHEMA, *label_shard.output_schema]
@@ -296,7 +410,7 @@ def _schema(source: pa.Table, label_shard: _LabelShard) -> pa.Schema:
 
 
 def _in_order(
-    store: Store, label_shard: _LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema
+    store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """Yield a piece's source columns and staged results side by side."""
     shard = label_shard.shard

@@ -22,16 +22,42 @@ class LabelFooter:
 
     fingerprint: str
     input_id: str
+    file_id: str
+    rest_id: str
+    """Of the file with the rows that were left out; empty where there are none."""
     receipt: ShardReceipt
 
 
-def encode(receipt: ShardReceipt, *, fingerprint: str, input_id: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Make the key-value metadata of a label shard; `metadata` adds to it, under the same prefix."""
+class OutdatedError(ChangedError):
+    """A label shard of raysp, but of other input, of another pipeline or with other columns: it may be replaced."""
+
+
+def encode(
+    receipt: ShardReceipt,
+    *,
+    fingerprint: str,
+    input_id: str,
+    metadata: Mapping[str, str],
+    file_id: str = "",
+    rest_id: str = "",
+) -> dict[str, str]:
+    """Make the key-value metadata of a label shard; `metadata` adds to it, under the same prefix.
+
+    Args:
+        receipt: what the label shard holds.
+        fingerprint: of the pipeline.
+        input_id: of the shard.
+        metadata: further entries.
+        file_id: hash of what changes the file but no label: the columns carried over and the rows left out.
+        rest_id: hash of the file with the rows that were left out, if there are any.
+    """
     counts = asdict(receipt)
     del counts["shard"], counts["existing"]
     own = {
         "fingerprint": fingerprint,
         "input_id": input_id,
+        "file_id": file_id,
+        "rest_id": rest_id,
         "version": raysp_version(),
         "schema_version": str(SCHEMA_VERSION),
         "counts": json.dumps(counts),
@@ -48,7 +74,8 @@ def read(store: Store, name: str) -> LabelFooter:
     try:
         with store.open(name) as file:
             found = pq.read_metadata(file).metadata or {}
-        fields = {key: found[f"{PREFIX}{key}".encode()].decode() for key in ("fingerprint", "input_id", "counts")}
+        names = ("fingerprint", "input_id", "file_id", "rest_id", "counts")
+        fields = {name: found[f"{PREFIX}{name}".encode()].decode() for name in names}
         receipt = ShardReceipt(shard=name, existing=True, **json.loads(fields["counts"]))
     except StoreError:
         raise
@@ -58,14 +85,21 @@ def read(store: Store, name: str) -> LabelFooter:
             f"{store.url}/{name}: not a label shard of raysp ({reason}); move it away, or take another sink",
             (f"{name}: not a label shard of raysp",),
         ) from error
-    return LabelFooter(fields["fingerprint"], fields["input_id"], receipt)
+    return LabelFooter(fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], receipt)
 
 
-def read_expected(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
+def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
     """Read the receipt out of the label shard of this very input and pipeline.
 
+    Args:
+        store: the sink.
+        shard: as recorded.
+        fingerprint: of the pipeline.
+        file_id: of its columns and rows; empty where that does not matter.
+
     Raises:
-        ChangedError: It answers other input, was made by another pipeline, or is no label shard of raysp.
+        OutdatedError: It answers other input, was made by another pipeline, or has other columns.
+        ChangedError: It is no label shard of raysp.
     """
     found = read(store, shard.name)
     differing = tuple(
@@ -73,13 +107,14 @@ def read_expected(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
         for what, old, new in (
             ("fingerprint", found.fingerprint, fingerprint),
             ("input id", found.input_id, shard.input_id),
+            ("columns and rows", found.file_id, (found.file_id and file_id) or found.file_id),
         )
         if old != new
     )
     if differing:
-        raise ChangedError(
+        raise OutdatedError(
             f"{store.url}/{shard.name}: this label shard is of other input or another pipeline "
-            f"({'; '.join(differing)}); move it away, or take another sink",
+            f"({'; '.join(differing)}); move it away, take another sink, or redo what differs with --relabel",
             differing,
         )
     return found.receipt

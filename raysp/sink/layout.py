@@ -18,6 +18,10 @@ STAGE = ".raysp/stage/"
 DONE = ".raysp/done/"
 ERRORS = ".raysp/errors/"
 RECEIPTS = ".raysp/receipts/"
+LEASE = ".raysp/lease/"
+TMP = ".raysp/tmp/"
+RELABELLED = ".raysp/relabelled"
+"""Made before a label shard is first replaced and never removed: from then on footers decide, not markers."""
 
 MAX_COMPONENT_BYTES = 200
 """Of a shard's name: 255 is what file systems take, less a marker's `.<input id>.<fingerprint>` and some room."""
@@ -25,7 +29,9 @@ MAX_COMPONENT_BYTES = 200
 _HASH = r"[0-9a-f]+"
 _BLOCK = re.compile(rf"(\d+)-(\d+)\.({_HASH})\.({_HASH})\.(\d+)of(\d+)")
 _MARKER = re.compile(rf"(.+)\.({_HASH})\.({_HASH})", re.DOTALL)
+_REST = re.compile(rf"(.+)\.({_HASH})\.({_HASH})\.({_HASH})\.arrow", re.DOTALL)
 _PLAN_PART = re.compile(rf"{re.escape(PLAN)}(\d+)\.arrow")
+_EPOCH = re.compile(rf"{re.escape(LEASE)}(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,27 @@ def parse_done_path(path: str) -> tuple[str, str, str] | None:
     return _shard_of_file(match[1]), match[2], match[3]
 
 
-def errors_path(shard: str) -> str:
-    """Name the file of the rows that `rows="ok"` leaves out of a label shard."""
-    return f"{ERRORS}{_file(shard)}.arrow"
+def done_prefix(shard: str) -> str:
+    """Name what the paths of all markers of a shard begin with; those of others may begin so too."""
+    return f"{DONE}{_file(shard)}."
+
+
+def errors_path(shard: str, input_id: str, fingerprint: str, rest_id: str) -> str:
+    """Name the file of the rows that `rows="ok"` leaves out of a label shard; `rest_id` hashes what it holds."""
+    return f"{ERRORS}{_file(shard)}.{input_id}.{fingerprint}.{rest_id}.arrow"
+
+
+def errors_prefix(shard: str) -> str:
+    """Name what the paths of all such files of a shard begin with; those of others may begin so too."""
+    return f"{ERRORS}{_file(shard)}."
+
+
+def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
+    """Read (shard, input id, fingerprint, rest id) from such a file's path; None when it is not one."""
+    match = _REST.fullmatch(path.removeprefix(ERRORS))
+    if match is None or not path.startswith(ERRORS):
+        return None
+    return _shard_of_file(match[1]), match[2], match[3], match[4]
 
 
 def plan_path(number: int) -> str:
@@ -114,6 +138,17 @@ def plan_path(number: int) -> str:
 def parse_plan_path(path: str) -> int | None:
     """Read a part's number from its path; None when it is not one."""
     match = _PLAN_PART.fullmatch(path)
+    return int(match[1]) if match else None
+
+
+def lease_path(epoch: int) -> str:
+    """Name an epoch of the lease."""
+    return f"{LEASE}{epoch:08d}"
+
+
+def parse_lease_path(path: str) -> int | None:
+    """Read an epoch's number from its path; None when it is not one."""
+    match = _EPOCH.fullmatch(path)
     return int(match[1]) if match else None
 
 

@@ -1,6 +1,7 @@
 """The recorded plan: which shards a sink answers and how each is cut, written once and never cut again.
 
-New shards of later runs are added as further parts. Where two parts name the same shard, the first one holds.
+New shards of later runs are added as further parts. Where two parts name the same shard, the first one holds, unless
+a later one says that it supersedes: shards whose content changed and that are labelled again.
 """
 
 import io
@@ -27,10 +28,16 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 _LATER = {"kind": "parquet", "part": ""}
 """Columns that the first plans did not have, with what they meant."""
 SCHEMA = pa.schema(_COLUMNS)
+_SUPERSEDES = {b"raysp.supersedes": b"true"}
 
 
-def record(store: Store, shards: Iterable[Shard]) -> None:
+def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) -> None:
     """Append shards as the next part; what counts afterwards is what `load` returns.
+
+    Args:
+        store: the sink.
+        shards: new ones; with `supersede` also recorded ones whose content changed.
+        supersede: they hold instead of what was recorded of them before.
 
     Raises:
         PlanError: A shard's name cannot be stored.
@@ -40,7 +47,7 @@ def record(store: Store, shards: Iterable[Shard]) -> None:
         layout.check_shard_name(shard.name)
     if not listed:
         return
-    data = _encode(listed)
+    data = _encode(listed, supersede=supersede)
     number = max(_parts(store), default=-1) + 1
     while not store.create(layout.plan_path(number), data):
         number += 1
@@ -50,8 +57,10 @@ def load(store: Store) -> list[Shard]:
     """Return all recorded shards in the order of their recording; an empty list when nothing was recorded."""
     shards: dict[str, Shard] = {}
     for number in sorted(_parts(store)):
-        for shard in _decode(store, layout.plan_path(number)):
-            shards.setdefault(shard.name, shard)
+        supersedes, part = _decode(store, layout.plan_path(number))
+        for shard in part:
+            if supersedes or shard.name not in shards:
+                shards[shard.name] = shard
     return list(shards.values())
 
 
@@ -60,7 +69,7 @@ def _parts(store: Store) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def _encode(shards: list[Shard]) -> bytes:
+def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
     rows = [
         {
             "name": shard.name,
@@ -76,22 +85,29 @@ def _encode(shards: list[Shard]) -> bytes:
         for shard in shards
     ]
     sink = io.BytesIO()
-    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return sink.getvalue()
 
 
-def _decode(store: Store, path: str) -> Iterator[Shard]:
+def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
+    """Read a part: whether it supersedes, and its shards."""
     try:
-        table = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
-        for name in _LATER.keys() - {*table.column_names}:
-            table = table.append_column(name, pa.array([_LATER[name]] * table.num_rows, pa.string()))
-        table = table.select(SCHEMA.names)
+        whole = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
+        supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
+        for name in _LATER.keys() - {*whole.column_names}:
+            whole = whole.append_column(name, pa.array([_LATER[name]] * whole.num_rows, pa.string()))
+        table = whole.select(SCHEMA.names)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(
             f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "
             "or take another sink"
         ) from error
+    return supersedes, _shards(table)
+
+
+def _shards(table: pa.Table) -> Iterator[Shard]:
     for row in table.to_pylist():
         pieces = tuple(Piece(piece["first"], piece["end"]) for piece in row.pop("pieces"))
         yield Shard(**row, pieces=pieces)

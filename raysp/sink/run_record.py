@@ -1,5 +1,6 @@
 """`.raysp/run.json`: the pipeline that a sink belongs to, and every run over it."""
 
+import functools
 import json
 import platform
 import shlex
@@ -97,8 +98,11 @@ def begin(
     fingerprint: str,
     parts: Mapping[str, JsonValue],
     file_parts: Mapping[str, JsonValue],
+    relabel: bool = False,
 ) -> RunRecord:
     """Make the record with a sink's first run, or add a later run to it.
+
+    With `relabel` the sink belongs to this pipeline from now on.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that gives other labels or other files.
@@ -109,6 +113,9 @@ def begin(
     recorded = load(store)
     if recorded is None:
         raise StoreError(f"{store.url}/{layout.RUN}: it was there and is gone; does something else clear this folder?")
+    if relabel:
+        store.create(layout.RELABELLED, b"")  # before anything is replaced, so that no marker is trusted from then on
+        recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     extended = replace(recorded, runs=(*recorded.runs, run))
     store.replace(layout.RUN, _encode(extended))
@@ -132,13 +139,13 @@ def check_same(
         changed = differences(recorded.parts, parts) or (f"fingerprint: {recorded.fingerprint!r} -> {fingerprint!r}",)
         raise ChangedError(
             f"{url}: its labels were made by a pipeline that differs in {'; '.join(changed)}; "
-            "undo that, or take another sink",
+            "undo that, take another sink, or redo what differs with --relabel",
             changed,
         )
     if changed := differences(recorded.file_parts, file_parts):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
-            "undo that, or take another sink",
+            "undo that, take another sink, or redo what differs with --relabel",
             changed,
         )
 
@@ -154,6 +161,7 @@ def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonVal
     )
 
 
+@functools.cache
 def raysp_version() -> str:
     """Return the installed version."""
     return metadata.version("raysp")

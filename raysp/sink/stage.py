@@ -5,7 +5,7 @@ many the row has, which stands on its last one alone (1 on a row that is one win
 """
 
 import io
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from raysp.errors import RunError
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store
-from raysp.sink import layout
+from raysp.sink import failing, layout
 from raysp.sink.layout import BlockName as BlockName
 
 Join = Callable[[pa.Table], pa.Table]
@@ -31,7 +31,8 @@ def stage(store: Store, name: BlockName, table: pa.Table) -> None:
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
         writer.write_table(table)
-    store.create(layout.stage_path(name), sink.getvalue())
+    with failing.passing("block_staged"):
+        store.create(layout.stage_path(name), sink.getvalue())
 
 
 def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, dict[Piece, set[tuple[int, int]]]]:
@@ -39,11 +40,15 @@ def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str,
 
     Blocks of other input or of another pipeline do not count.
     """
-    input_ids = {shard.name: shard.input_id for shard in shards}
+    return staged_as(store, {shard.name: (shard.input_id, fingerprint) for shard in shards})
+
+
+def staged_as(store: Store, wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[Piece, set[tuple[int, int]]]]:
+    """Do as `staged`, with an (input id, fingerprint) of its own for each shard's name."""
     found: dict[str, dict[Piece, set[tuple[int, int]]]] = {}
     for entry in store.list(layout.STAGE):
         block = layout.parse_stage_path(entry.path)
-        if block and block.fingerprint == fingerprint and input_ids.get(block.shard) == block.input_id:
+        if block and wanted.get(block.shard) == (block.input_id, block.fingerprint):
             found.setdefault(block.shard, {}).setdefault(block.piece, set()).add((block.k, block.of))
     return found
 
@@ -67,9 +72,19 @@ def read_piece(
 
 
 def open_piece(
-    store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str, join: Join | None = None
+    store: Store,
+    shard: str,
+    piece: Piece,
+    input_id: str,
+    fingerprint: str,
+    join: Join | None = None,
+    *,
+    rows: Collection[int] | None = None,
 ) -> tuple[pa.Table, pa.Array]:  # type: ignore[type-arg]
-    """Do as `read_piece`, but leave the rows as staged and return the indices that put them in order beside them."""
+    """Do as `read_piece`, but leave the rows as staged and return the indices that put them in order beside them.
+
+    With `rows`, only those of the piece's rows are there.
+    """
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
     names = _names(store, shard, piece, input_id, fingerprint)
     of = _complete_cut([(name.k, name.of) for name in names])
@@ -78,11 +93,11 @@ def open_piece(
         raise RunError(f"{where}: blocks are missing (found {found}); run again")
     try:
         chosen = {name.k: name for name in names if name.of == of or (name.of == 0 and name.k < of - 1)}
-        table = _joined(where, pa.concat_tables([_read_block(store, chosen[k]) for k in range(of)]), join)
+        table = join_windows(where, pa.concat_tables([_read_block(store, chosen[k]) for k in range(of)]), join)
         order = pc.sort_indices(table.column("row"))
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise BrokenStageError(f"{where}: a block cannot be read ({error}); run again: they are made anew") from error
-    _check_rows(where, piece, table.column("row").to_pylist())
+    _check_rows(where, range(piece.first, piece.end) if rows is None else rows, table.column("row").to_pylist())
     return table, order
 
 
@@ -99,9 +114,12 @@ def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) 
                 discard(store, shard, piece)
 
 
-def remove(store: Store, shard: str) -> None:
-    """Remove all that is staged for a shard."""
-    _delete_all(store, layout.stage_folder(shard))
+def remove(store: Store, shard: str, only: tuple[str, str] | None = None) -> None:
+    """Remove what is staged for a shard: all of it, or that of one (input id, fingerprint)."""
+    for entry in list(store.list(layout.stage_folder(shard))):
+        block = layout.parse_stage_path(entry.path)
+        if only is None or (block and (block.input_id, block.fingerprint) == only):
+            store.delete(entry.path)
 
 
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
@@ -122,8 +140,12 @@ def _read_block(store: Store, name: BlockName) -> pa.Table:
         return reader.read_all()
 
 
-def _joined(where: str, table: pa.Table, join: Join | None) -> pa.Table:
-    """Join the windows of longer rows; only the columns that all rows have then are left."""
+def join_windows(where: str, table: pa.Table, join: Join | None) -> pa.Table:
+    """Join the windows of longer rows; only the columns that all rows have then are left.
+
+    Raises:
+        BrokenStageError: a row's windows are not all there, or there twice.
+    """
     if "windows" not in table.column_names:
         return table
     is_whole = table.column("windows").to_numpy() == 1  # null is NaN
@@ -155,8 +177,8 @@ def _check_windows(where: str, windows: pa.Table) -> None:
         )
 
 
-def _check_rows(where: str, piece: Piece, rows: list[int | None]) -> None:
-    expected = set(range(piece.first, piece.end))
+def _check_rows(where: str, wanted: Collection[int], rows: list[int | None]) -> None:
+    expected = set(wanted)
     found = set(rows)
     if len(rows) == len(expected) and found == expected:
         return

@@ -70,6 +70,17 @@ def uploads(s3, bucket) -> list[dict]:
     return s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or []
 
 
+def test_uploads_that_were_never_completed_are_named_and_aborted(s3, bucket, store):
+    for key in ("x/a.parquet", "x/b c.parquet", "elsewhere.parquet"):
+        s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+    found = list(store.incomplete_uploads())
+    assert sorted(name.partition("?uploadId=")[0] for name in found) == ["a.parquet", "b c.parquet"]
+    for name in (*found, *found):
+        store.abort_upload(name)
+    assert [one["Key"] for one in uploads(s3, bucket)] == ["elsewhere.parquet"]
+    assert list(store.incomplete_uploads()) == []
+
+
 class TestOptions:
     def test_the_words_of_s3fs_are_understood(self, monkeypatch):
         monkeypatch.setenv("THE_SECRET", SECRET)

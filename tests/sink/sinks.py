@@ -73,7 +73,9 @@ def stage_piece(store, shard: Shard, piece: Piece, of: int = 2, fingerprint: str
         stage.stage(store, block, results(rows[k::of][::-1], shard.name))
 
 
-def run(store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT) -> list[ShardReceipt]:
+def run(
+    store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
+) -> list[ShardReceipt]:
     """Stage what is missing and commit: what an engine does with a sink."""
     receipts = []
     for shard in shards:
@@ -81,11 +83,13 @@ def run(store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT
         for piece in shard.pieces:
             if not stage.is_complete(staged.get(piece, ())):
                 stage_piece(store, shard, piece, fingerprint=fingerprint)
-        receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint))
+        receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint, **fields))
     return receipts
 
 
-def commit_sample(store, shard: Shard, rows: str = "all", fingerprint: str = FINGERPRINT) -> ShardReceipt:
+def commit_sample(
+    store, shard: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
+) -> ShardReceipt:
     return commit(
         store,
         shard,
@@ -94,6 +98,7 @@ def commit_sample(store, shard: Shard, rows: str = "all", fingerprint: str = FIN
         output_schema=OUTPUTS,
         rows=rows,
         metadata={"checkpoint_digest": "c0ffee"},
+        **fields,
     )
 
 

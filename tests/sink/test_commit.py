@@ -19,7 +19,7 @@ from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreErr
 from raysp.io.shards import Piece
 from raysp.io.store import LocalStore
 from raysp.sink import commit as commit_module
-from raysp.sink import layout, stage
+from raysp.sink import footer, layout, stage
 from raysp.sink.commit import commit, committed
 from raysp.sink.receipts import ShardReceipt
 
@@ -93,7 +93,10 @@ def test_only_ok_rows_are_written_when_asked_and_the_others_kept_beside(store):
     [receipt] = sinks.run(store, SHARD, rows="ok")
     expected = sinks.expected(SHARD)
     assert sinks.labels(Path(store.url), SHARD) == [row for row in expected if row["status"] == "ok"]
-    with pa.ipc.open_stream(store.open(layout.errors_path(SHARD.name))) as rest:
+    [path] = [entry.path for entry in store.list(layout.ERRORS)]
+    rest_id = footer.read(store, SHARD.name).rest_id
+    assert path == layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, rest_id)
+    with pa.ipc.open_stream(store.open(path)) as rest:
         assert rest.read_all().to_pylist() == [row for row in expected if row["status"] != "ok"]
     assert (receipt.rows, receipt.ok) == (23, 18)
 
@@ -101,7 +104,8 @@ def test_only_ok_rows_are_written_when_asked_and_the_others_kept_beside(store):
 def test_no_rest_is_kept_when_every_row_is_ok(store):
     shard = make_shard(cuts=(0, 3))
     sinks.run(store, shard, rows="ok")
-    assert store.stat(layout.errors_path(shard.name)) is None
+    assert list(store.list(layout.ERRORS)) == []
+    assert footer.read(store, shard.name).rest_id == ""
 
 
 @pytest.mark.parametrize("rows", ["all", "ok"])

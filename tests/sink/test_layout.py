@@ -40,9 +40,25 @@ def test_a_shard_is_found_again_in_its_marker(name, input_id, fingerprint):
     assert layout.parse_done_path(layout.done_path(name, input_id, fingerprint)) == (name, input_id, fingerprint)
 
 
+@given(NAMES, HASHES, HASHES)
+def test_a_shard_is_found_again_in_the_file_of_its_rest(name, input_id, fingerprint):
+    path = layout.errors_path(name, input_id, fingerprint, "0f")
+    assert layout.parse_errors_path(path) == (name, input_id, fingerprint, "0f")
+    assert path.startswith(layout.errors_prefix(name))
+
+
+@given(st.integers(0, 10**10))
+def test_an_epoch_is_found_again_in_its_path(epoch):
+    assert layout.parse_lease_path(layout.lease_path(epoch)) == epoch
+
+
 @given(NAMES, BLOCKS)
 def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, block):
-    for path in (layout.stage_path(block), layout.done_path(name, "ab", "cd"), layout.errors_path(name)):
+    for path in (
+        layout.stage_path(block),
+        layout.done_path(name, "ab", "cd"),
+        layout.errors_path(name, "ab", "cd", "ef"),
+    ):
         assert path.startswith(".raysp/")
         assert not any(part.lower().endswith(".parquet") for part in path.split("/"))
 
@@ -53,7 +69,7 @@ def test_no_file_stands_where_another_shard_needs_a_folder(blocks, kind):
         {
             "stage": layout.stage_path(block),
             "done": layout.done_path(block.shard, block.input_id, block.fingerprint),
-            "errors": layout.errors_path(block.shard),
+            "errors": layout.errors_path(block.shard, block.input_id, block.fingerprint, "ef"),
         }[kind]
         for block in blocks
     )
@@ -66,13 +82,16 @@ def test_any_other_path_is_no_block_and_no_marker(text):
     assert layout.parse_stage_path(text) is None
     assert layout.parse_done_path(text) is None
     assert layout.parse_plan_path(text) is None
+    assert layout.parse_errors_path(text) is None
+    assert layout.parse_lease_path(text) is None
 
 
 def test_paths_read_as_the_design_says():
     block = layout.BlockName("a/b.parquet", Piece(0, 10), "1d", "f1", 2, 3)
     assert layout.stage_path(block) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2of3"
     assert layout.done_path("a/b.parquet", "1d", "f1") == ".raysp/done/a~/b.parquet.1d.f1"
-    assert layout.errors_path("a/b.parquet") == ".raysp/errors/a~/b.parquet.arrow"
+    assert layout.errors_path("a/b.parquet", "1d", "f1", "9") == ".raysp/errors/a~/b.parquet.1d.f1.9.arrow"
+    assert layout.lease_path(7) == ".raysp/lease/00000007"
     assert layout.plan_path(7) == ".raysp/plan/00007.arrow"
     assert layout.parse_plan_path(".raysp/plan/100000.arrow") == 100000
     assert layout.receipts_path("r", 3) == ".raysp/receipts/r-000003.jsonl"

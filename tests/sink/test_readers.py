@@ -40,7 +40,7 @@ def leave_half_done(store: LocalStore) -> None:
     """Leave what a kill can leave: staged blocks, a scratch file, a late block, kept error rows."""
     sinks.stage_piece(store, HALF, HALF.pieces[0])
     sinks.stage_piece(store, DONE[0], DONE[0].pieces[0])
-    store.create(layout.errors_path(HALF.name), b"rows")
+    store.create(layout.errors_path(HALF.name, "ab", "cd", "ef"), b"rows")
     store.create(layout.done_path(HALF.name, INPUT_ID, FINGERPRINT), b"")
     scratch = store.scratch().__enter__()
     scratch.write_bytes(Path(store.url, DONE[0].name).read_bytes()[:-10])

@@ -50,7 +50,10 @@ def test_runs_sort_by_their_id():
 
 def test_another_pipeline_is_refused_with_the_keys_that_differ(store):
     begin(store)
-    with pytest.raises(ChangedError, match=r"steps.1.checkpoint_digest: 'ab12' -> 'cd34'; undo that, or") as error:
+    with pytest.raises(
+        ChangedError,
+        match=r"steps.1.checkpoint_digest: 'ab12' -> 'cd34'; undo that, take another sink, or redo .* with --relabel",
+    ) as error:
         begin(store, fingerprint="f2", parts={**PARTS, "steps.1.checkpoint_digest": "cd34"})
     assert error.value.differences == ("steps.1.checkpoint_digest: 'ab12' -> 'cd34'",)
     assert len(run_record.load(store).runs) == 1

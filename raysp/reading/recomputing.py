@@ -1,0 +1,115 @@
+"""Single rows labelled once more, each alone, by the ops themselves: what `verify --sample` compares with."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from raysp.errors import RunError
+from raysp.io import sources
+from raysp.io.audio_root import AudioRoot
+from raysp.io.shards import Piece, Shard
+from raysp.pipeline import Pipeline
+from raysp.planning import Resources, checkpoint_folder, count_gpus, hash_pipeline, settle, windowing
+from raysp.sink import run_record
+from raysp.sink.commit import RESULT_SCHEMA
+from raysp.sink.run_record import RunRecord
+from raysp.sink.stage import join_windows
+from raysp.steps import Pool
+
+DIGITS = 3
+
+
+class Recomputing:
+    """Label rows of a sink again, one at a time, without Ray.
+
+    Args:
+        pipeline: as recorded.
+        record: of the sink; the checkpoint must still be the recorded one.
+
+    Raises:
+        ChangedError: it is not.
+    """
+
+    def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
+        from raysp.ops.labelling import Labelling
+
+        steps = [replace(step, pool=Pool()) if step is pipeline.label else step for step in pipeline.steps]
+        self.pipeline = replace(pipeline, steps=steps)
+        label = self.pipeline.label
+        dtype = next(str(value) for key, value in record.parts.items() if key.endswith(".dtype"))
+        settings = replace(settle(self.pipeline, Resources(cpus=2, gpus=count_gpus())), dtype=dtype)
+        parts, fingerprint = hash_pipeline(self.pipeline, settings)
+        run_record.check_same(
+            pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
+        )
+        self.windowing = windowing(settings.checkpoint, label)
+        self.columns = [*RESULT_SCHEMA.names, *label.columns]
+        self.op = Labelling(
+            str(checkpoint_folder(self.pipeline)),
+            lambda loaded: [output.op(loaded) for output in label.outputs],
+            batch_seconds=settings.batch_seconds,
+            dtype=dtype,
+            device=settings.device,
+            exact=label.exact,
+        )
+
+    def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
+        """Give the label of one row, as a label shard would hold it but for the columns carried over."""
+        from raysp.ops.decoding import Decoding
+        from raysp.ops.recordings import DURATION, OFFSET
+
+        source, decode = self.pipeline.source, self.pipeline.decode
+        is_manifest = shard.kind == sources.MANIFEST
+        root = sources.audio_root(shard, source.audio_root)
+        decoding = Decoding(
+            audio=source.audio,
+            windowing=self.windowing,
+            channel=decode.channel,
+            max_seconds=decode.max_seconds,
+            block_seconds=decode.max_seconds,
+            root=None if root is None else AudioRoot(root, source.storage_options),
+            is_manifest=is_manifest,
+        )
+        columns = [source.audio, *((OFFSET, DURATION) if is_manifest else ())]
+        table = sources.read_table(shard, Piece(row, row + 1), columns, source.storage_options)
+        windows = pa.concat_tables([self.op(block)[0] for block, _ in decoding(table, row)])
+        rows = join_windows(f"{shard.url} row {row}", windows, self._join).to_pylist()
+        if len(rows) != 1:
+            raise RunError(f"{shard.url} row {row}: labelled alone it gave {len(rows)} rows; this is a bug of raysp")
+        return {name: rows[0][name] for name in self.columns}
+
+    def _join(self, windows: pa.Table) -> pa.Table:
+        from raysp.ops.joining import Joining
+
+        folder = str(checkpoint_folder(self.pipeline))
+        outputs = [output.join_op(folder, self.windowing.frame_seconds) for output in self.pipeline.label.outputs]
+        return Joining(outputs, self.windowing.sample_rate)(windows)
+
+
+def differing(labelled: Mapping[str, object], alone: Mapping[str, object]) -> str:
+    """Name the first column in which a label differs from that of the row alone; empty when none does.
+
+    Texts are compared exactly, numbers to three digits.
+    """
+    for name, value in alone.items():
+        if not _alike(labelled.get(name), value):
+            return f"{name} is {_shown(labelled.get(name))}, alone it is {_shown(value)}"
+    return ""
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        tolerance = 10.0**-DIGITS
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (one != one and other != other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str | bytes):
+        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and one == other
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,276 @@
+"""Whether a sink holds what it should: every row once and in its place, and what made it.
+
+Label shards are read whole and checked against the plan, the source and themselves; nothing is written.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.errors import ChangedError, PlanError, ShardError, StoreError
+from raysp.io.shards import Shard
+from raysp.io.store import Store, open_store, split_url
+from raysp.pipeline import Pipeline
+from raysp.pipeline import fingerprint as hash_parts
+from raysp.reading.recomputing import Recomputing, differing
+from raysp.sink import footer, layout, plan_record, run_record
+from raysp.sink.commit import Tally
+from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
+from raysp.sink.orphans import find_orphans
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.retrying import recorded_pipeline
+from raysp.sink.run_record import RunRecord
+from raysp.sink.source_columns import read_source_columns
+
+SHARDS_AT_ONCE = 4
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked and found; all of it turns into JSON by `dataclasses.asdict`."""
+
+    sink: str
+    shards: int
+    """Planned."""
+    rows: int
+    """Found in label shards, and beside them where only ok rows are in them."""
+    sampled: int
+    """Rows that were labelled again, each alone."""
+    duplicate_ids: int
+    """Rows whose id another row in front of them has as well: allowed, for rows are kept by their place."""
+    sources_missing: tuple[str, ...]
+    """Shards that are no longer there, so that ids could not be compared."""
+    orphans: tuple[str, ...]
+    """Files of killed runs that `raysp gc` removes; those in use, while a run is at work."""
+    differences: tuple[str, ...]
+    """What is not as it should be, a line each."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 when there is a difference, else 0."""
+        return 1 if self.differences else 0
+
+
+@dataclass
+class _Checked:
+    """What was found in one label shard."""
+
+    differences: list[str] = field(default_factory=list)
+    rows: int = 0
+    source_is_missing: bool = False
+    ids: list[Ints] = field(default_factory=list)
+    """Hashes of the ids."""
+    chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = field(default_factory=list)
+    """Ok rows that may be sampled: the number drawn for it, shard, row, label."""
+
+
+def verify(
+    sink: str, storage_options: Mapping[str, object] | None = None, *, sample: int = 0, seed: int = 0
+) -> Verification:
+    """Check a sink: every label shard is there, whole, in order, and made of what the plan says.
+
+    Args:
+        sink: where label shards are.
+        storage_options: how to reach it; None: as recorded.
+        sample: label so many ok rows again, each alone and without Ray, and compare: texts exactly, numbers to three
+            digits.
+        seed: of the choice of those rows.
+
+    Raises:
+        PlanError: There is no sink at the place.
+        ChangedError: `sample` is asked for and the checkpoint is no longer the recorded one.
+    """
+    pipeline = recorded_pipeline(sink, storage_options)
+    store = open_store(sink, pipeline.sink.storage_options)
+    record = run_record.load(store)
+    if record is None:
+        raise PlanError(f"{store.url}: no sink of raysp; give the folder that a run wrote to")
+    shards = plan_record.load(store)
+    differences: list[str] = []
+    missing: list[str] = []
+    ids: list[Ints] = []
+    chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = []
+    rows = 0
+    check = _Check(store, pipeline, record, sample, seed)
+    for shard, checked in zip(shards, _at_once(check, shards), strict=True):
+        differences += [f"{shard.name}: {difference}" for difference in checked.differences]
+        missing += [shard.name] * checked.source_is_missing
+        rows += checked.rows
+        ids += checked.ids
+        chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
+    differences += _unplanned(store, {shard.name for shard in shards})
+    if chosen:
+        alone = Recomputing(pipeline, record)
+        for _, shard, row, label in chosen:
+            if difference := differing(label, alone(shard, row)):
+                differences.append(f"{shard.name}: row {row}: {difference}")
+    return Verification(
+        sink=store.url,
+        shards=len(shards),
+        rows=rows,
+        sampled=len(chosen),
+        duplicate_ids=_count_duplicates(ids),
+        sources_missing=tuple(missing),
+        orphans=tuple(orphan.path for orphan in find_orphans(store)),
+        differences=tuple(differences),
+    )
+
+
+def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        for start in range(0, len(shards), 16 * SHARDS_AT_ONCE):
+            yield from pool.map(check, shards[start : start + 16 * SHARDS_AT_ONCE])
+
+
+def _unplanned(store: Store, planned: set[str]) -> Iterator[str]:
+    for entry in store.list():
+        if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME) and entry.path not in planned:
+            yield f"{entry.path}: readers see this file, but it is not of the sink's plan"
+
+
+def _count_duplicates(ids: Sequence[Ints]) -> int:
+    hashes = np.concatenate(ids) if ids else np.empty(0, np.int64)
+    return len(hashes) - len(np.unique(hashes))
+
+
+class _Check:
+    """Checks one label shard after the other."""
+
+    def __init__(self, store: Store, pipeline: Pipeline, record: RunRecord, sample: int, seed: int) -> None:
+        self.store = store
+        self.pipeline = pipeline
+        self.record = record
+        self.file_id = hash_parts(record.file_parts)
+        self.only_ok = pipeline.sink.rows == "ok"
+        self.sample = sample
+        self.seed = seed
+
+    def __call__(self, shard: Shard) -> _Checked:
+        checked = _Checked()
+        try:
+            if self.store.stat(shard.name) is None:
+                checked.differences.append("not committed: there is no label shard; run again")
+                return checked
+            receipt = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
+            if self._check_rows(shard, receipt, checked):
+                self._check_source(shard, checked)
+        except ChangedError as error:
+            checked.differences.append("; ".join(error.differences))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, StoreError) and not isinstance(error.__cause__, pa.ArrowException):
+                raise
+            checked.differences.append(f"cannot be read: {' '.join(str(error).split())}")
+        return checked
+
+    def _check_rows(self, shard: Shard, receipt: ShardReceipt, checked: _Checked) -> bool:
+        """Read all of a label shard; tells whether its rows are those of the shard in their order."""
+        tally, seen = Tally(), np.zeros(shard.num_rows, bool)
+        drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
+        in_order, last = True, -1
+        for table in read_labels(self.store, shard):
+            rows = _numbers(table)
+            in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
+            in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
+            if not in_order:
+                checked.differences.append(f"its rows are not in order, or not of the shard, from row {last} on")
+                return False
+            last = rows[-1] if rows.size else last
+            seen[rows] = True
+            tally.add(table)
+            self._check_nulls(table, checked)
+            self._choose(shard, table, drawn, checked)
+        for table in read_rest(self.store, shard) if self.only_ok else ():
+            fresh = table.take(np.flatnonzero(~seen[_numbers(table)]))
+            seen[_numbers(fresh)] = True
+            tally.add(fresh)
+        checked.rows = tally.rows
+        if not seen.all():
+            lost = np.flatnonzero(~seen)
+            checked.differences.append(f"{len(lost)} of {shard.num_rows} rows are missing, the first is row {lost[0]}")
+        self._check_counts(tally, receipt, checked)
+        return True
+
+    def _check_nulls(self, table: pa.Table, checked: _Checked) -> None:
+        ok = pc.equal(table.column("status"), pa.scalar("ok"))
+        for name in ("error_type", "error_message"):
+            wrong = pc.not_equal(ok, pc.is_null(table.column(name)))
+            if pc.any(wrong, min_count=0).as_py():
+                row = table.column("row").filter(wrong)[0].as_py()
+                checked.differences.append(f"row {row}: {name} must be null exactly where status is ok")
+
+    def _check_counts(self, tally: Tally, receipt: ShardReceipt, checked: _Checked) -> None:
+        found = {
+            "rows": tally.rows,
+            **{status: tally.by_status[status] for status in ("ok", "skipped", "error")},
+            "errors_by_type": dict(tally.by_type),
+        }
+        for name, count in found.items():
+            if getattr(receipt, name) != count:
+                checked.differences.append(f"its metadata counts {name}={getattr(receipt, name)}, found {count}")
+        if not math.isclose(tally.seconds, receipt.seconds, rel_tol=1e-6, abs_tol=1e-6):
+            checked.differences.append(f"its metadata counts {receipt.seconds} seconds, found {tally.seconds}")
+
+    def _choose(self, shard: Shard, table: pa.Table, drawn: npt.NDArray[np.float64], checked: _Checked) -> None:
+        if not self.sample:
+            return
+        ok = table.filter(pc.equal(table.column("status"), pa.scalar("ok")))
+        numbers = drawn[_numbers(ok)]
+        best = np.argsort(numbers)[: self.sample]
+        labels = ok.take(best).to_pylist()
+        fresh = [(float(numbers[i]), shard, int(label["row"]), label) for i, label in zip(best, labels, strict=True)]
+        checked.chosen = sorted([*checked.chosen, *fresh], key=lambda one: one[0])[: self.sample]
+
+    def _check_source(self, shard: Shard, checked: _Checked) -> None:
+        """Compare what was carried over with the source."""
+        folder, name = split_url(shard.url)
+        if open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
+            checked.source_is_missing = True
+            return
+        names = ["id", *self.pipeline.kept]
+        labels = Cursor(read_labels(self.store, shard, ["row", *names]))
+        rest = Cursor(table.select(["row", *names]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
+        for piece in shard.pieces:
+            found = side_by_side(labels.until(piece.end), rest.until(piece.end))
+            try:
+                source = read_source_columns(self.pipeline, shard, piece)
+            except ShardError as error:
+                checked.differences.append(f"its shard: {error}")
+                return
+            source = source.take(_numbers(found) - piece.first)
+            checked.ids.append(_hashes(found.column("id")))
+            for column in names:
+                if difference := _differing(found, source, column):
+                    checked.differences.append(difference)
+                    return
+
+
+def _numbers(table: pa.Table) -> Ints:
+    return cast("Ints", table.column("row").to_numpy())
+
+
+def _hashes(ids: "pa.ChunkedArray[Any]") -> Ints:
+    """Hash ids to 64 bits: so much is kept of each, until all are read."""
+    known = [hash(value) for value in ids.to_pylist() if value is not None]
+    return np.array(known, np.int64)
+
+
+def _differing(found: pa.Table, source: pa.Table, column: str) -> str:
+    """Name the first row in which a column that was carried over differs from the source."""
+    ours, theirs = found.column(column), source.column(column)
+    if ours.equals(theirs):
+        return ""
+    pairs = zip(found.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)
+    # A NaN is no difference.
+    wrong = ((row, a, b) for row, a, b in pairs if a != b and not (a != a and b != b))
+    return next((f"row {row}: {column} is {a!r}, in the source it is {b!r}" for row, a, b in wrong), "")

@@ -1,0 +1,85 @@
+"""Deaths on purpose, for tests: RAYSP_FAIL_AT=<before_|after_><phase>:<n> ends a run at the n-th passing of a phase.
+
+The driver and whichever process gets there are ended by SIGKILL, as by a machine that fails. The passings of all
+processes are counted together, by files in a folder. Without the variable a passing costs one look into a dictionary.
+"""
+
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from raysp.errors import PlanError
+
+FAIL_AT = "RAYSP_FAIL_AT"
+DRIVER = "RAYSP_DRIVER_PID"
+FOLDER = "RAYSP_FAIL_FOLDER"
+"""Where passings are counted; a fresh temporary folder unless given."""
+PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
+
+_SETTING = re.compile(rf"((?:before|after)_(?:{'|'.join(PHASES)})):([1-9]\d*)")
+
+
+def arm() -> dict[str, str]:
+    """Make this process the driver that may be ended; gives what its workers must know.
+
+    Raises:
+        PlanError: the variable holds something else.
+    """
+    wanted = os.environ.get(FAIL_AT)
+    if not wanted:
+        return {}
+    if _SETTING.fullmatch(wanted) is None:
+        raise PlanError(
+            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES)}, and a passing from 1: "
+            "such as after_shard_committed:2"
+        )
+    os.environ[DRIVER] = str(os.getpid())
+    os.environ[FOLDER] = os.environ.get(FOLDER) or tempfile.mkdtemp(prefix="raysp-fail-")
+    return {name: os.environ[name] for name in (FAIL_AT, DRIVER, FOLDER)}
+
+
+def adopt(told: Mapping[str, str]) -> None:
+    """Take over in a worker what its driver said by `arm`."""
+    for name in (FAIL_AT, DRIVER, FOLDER):
+        if name in told:
+            os.environ[name] = told[name]
+        else:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def passing(phase: str) -> Iterator[None]:
+    """Pass a phase: what stands inside is what is done in it."""
+    if FAIL_AT not in os.environ:
+        yield
+        return
+    _reach(f"before_{phase}")
+    yield
+    _reach(f"after_{phase}")
+
+
+def _reach(place: str) -> None:
+    wanted = _SETTING.fullmatch(os.environ[FAIL_AT])
+    if wanted is None or wanted[1] != place or DRIVER not in os.environ:
+        return
+    folder = Path(os.environ[FOLDER])
+    if not folder.is_dir():  # another machine than the driver's, where its number means another process
+        return
+    if _count(folder, place) == int(wanted[2]):
+        os.kill(int(os.environ[DRIVER]), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _count(folder: Path, place: str) -> int:
+    number = 1
+    while True:
+        try:
+            os.close(os.open(folder / f"{place}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            number += 1
+        else:
+            return number

@@ -1,0 +1,21 @@
+"""What a label shard carries over from its shard."""
+
+import pyarrow as pa
+
+from raysp.io.shards import Piece, Shard
+from raysp.io.sources import read_table
+from raysp.pipeline import Pipeline
+
+
+def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
+    """Read what a label shard carries over: `id`, then the kept columns, as they are in the source."""
+    source = pipeline.source
+    columns = [*([source.id] if source.id else []), *pipeline.kept]
+    table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
+    if source.id and table is not None:
+        ids = table.column(source.id)
+    else:
+        stem = shard.name.removesuffix(".parquet")
+        ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
+    kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
+    return pa.table({"id": ids, **kept})

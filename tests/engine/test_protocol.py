@@ -1,0 +1,197 @@
+"""The commit protocol with real processes: killed at every phase, paused, told to stop, two at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.sink import failing, lease
+from tests.corpora import a_pipeline, label_here, write_shard
+from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+SHARDS, ROWS = 3, 6
+PIPELINE = """
+import raysp
+pipeline = raysp.Pipeline(
+    source=raysp.Shards({corpus!r}),
+    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+EVERY_DEATH = [f"{when}_{phase}:{n}" for phase in failing.PHASES for when in ("before", "after") for n in (1, 2)]
+ONCE = ("plan_written", "run_finished")  # phases that a run passes once
+THREE = ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Small shards of two pieces' worth of rows, and the labels of an undisturbed run beside them."""
+    folder = tmp_path_factory.mktemp("protocol")
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    for number in range(SHARDS):
+        write_shard(folder / "in" / f"{number}.parquet", table=rows.slice(ROWS * number, ROWS), row_group_size=3)
+    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"))
+    return folder
+
+
+@pytest.fixture
+def recipe(corpus, tmp_path) -> Path:
+    file = tmp_path / "recipe_of_the_protocol.py"
+    values = {"corpus": f"{corpus}/in/*.parquet", "checkpoint": str(CHECKPOINT), "sink": str(tmp_path / "labels")}
+    file.write_text(PIPELINE.format(**values))
+    return file
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "raysp.cli", *map(str, arguments)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def deaths() -> list:
+    every = [at for at in EVERY_DEATH if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
+    return [pytest.param(at, marks=() if at in THREE else pytest.mark.soak) for at in every]
+
+
+@pytest.mark.parametrize("at", deaths())
+def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, recipe, tmp_path, at):
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    killed = start("run", recipe, **{failing.FAIL_AT: at, failing.FOLDER: str(folder)})
+    children = Children(killed)
+    code, _, said = finish(killed)
+    assert code == -signal.SIGKILL, said
+    children.reap()
+    sink = tmp_path / "labels"
+    assert [path for path in sink.rglob("*.parquet") if ".raysp" in path.parts] == []
+    for label_shard in sink.glob("*.parquet"):
+        assert pq.read_metadata(label_shard).num_rows == ROWS  # whole as soon as it can be seen
+    committed = {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")}
+    # The next run, on the very same parts but without a Ray of its own: that is what a start of Ray would cost.
+    label_here(a_pipeline(f"{corpus}/in/*.parquet", sink))
+    assert {name: (sink / name).stat().st_mtime_ns for name in committed} == committed
+    assert row_hash(sink) == row_hash(corpus / "undisturbed")
+    raysp.gc(str(sink))
+    verified = raysp.verify(str(sink))
+    assert (verified.differences, verified.orphans) == ((), ())
+
+
+class Children:
+    """The processes of a run's own Ray."""
+
+    def __init__(self, driver: subprocess.Popen) -> None:
+        self.seen: set[psutil.Process] = set()
+        while driver.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                self.seen |= set(psutil.Process(driver.pid).children(recursive=True))
+            time.sleep(0.5)
+
+    def reap(self) -> None:
+        """Wait for them; Ray's agents, which would try for a minute to reach what is gone, are helped along."""
+        _, alive = psutil.wait_procs(self.seen, timeout=5)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=30)
+
+
+def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_says_how_to_go_on(
+    corpus, recipe, tmp_path
+):
+    sink = tmp_path / "labels"
+    first = start("run", recipe, **{lease.BEAT_VARIABLE: "0.5"})
+    wait_for(lambda: list(sink.glob(".raysp/lease/*")), first)
+    second = start("run", recipe, **{lease.BEAT_VARIABLE: "0.5"})
+    code, _, said = finish(second)
+    if first.poll() is None:
+        assert code == 2, said
+        assert f"(pid {first.pid}" in said
+        assert "is at work on this sink (its beat came " in said
+        assert "Traceback" not in said
+    first.send_signal(signal.SIGTERM)
+    code, _, said = finish(first)
+    assert code in (0, 143), said
+    if code == 143:
+        assert f"To go on: raysp run {recipe}" in said
+    assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, tmp_path, number, expected):
+    sink = tmp_path / "labels"
+    for copy in range(20):  # enough that the signal comes while there is something left
+        shutil.copy(corpus / "in" / "0.parquet", tmp_path / f"copy-{copy:02}.parquet")
+    run = start("run", recipe, "--set", f"source.url={tmp_path}/copy-*.parquet")
+    wait_for(lambda: list(sink.glob("*.parquet")), run)
+    run.send_signal(number)
+    code, _, said = finish(run)
+    assert code == expected, said
+    assert f"To go on: raysp run {recipe} --set" in said
+    assert "Traceback" not in said
+    assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
+    assert list(sink.glob(".raysp/receipts/*"))
+    assert len(list(sink.glob("*.parquet"))) < 20
+    status = raysp.status(str(sink))
+    assert status.shards_committed == len(list(sink.glob("*.parquet")))
+
+
+def wait_for(reached, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.01)
+
+
+def test_relabel_retry_verify_and_gc_from_the_command_line(corpus, recipe, tmp_path, local_ray, monkeypatch, capsys):
+    from raysp.cli import main
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(one) for one in arguments])
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    sink = tmp_path / "labels"
+    table = pq.read_table(corpus / "in" / "0.parquet").to_pylist()
+    table[1]["audio"]["bytes"] = b"nothing"
+    source = write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(corpus / "in" / "0.parquet").slice(0, 0))
+    pq.write_table(pq.read_table(corpus / "in" / "0.parquet").from_pylist(table), source)
+    here = ("--set", f"source.url={tmp_path}/in/*.parquet")
+    assert command("run", recipe, *here)[0] == 0
+    assert command("run", recipe, *here, "--set", "steps.1.window_seconds=20")[0] == 2
+    code, said, _ = command("run", recipe, *here, "--set", "steps.1.window_seconds=20", "--relabel", "--json")
+    assert (code, json.loads(said)["rows"]) == (0, ROWS)
+    code, said, _ = command("retry", sink)
+    assert code == 0
+    assert "1 error rows done again: 1 are still error rows; 1 of 1 label shards replaced" in said
+    assert command("verify", sink, "--sample", 3)[0] == 0
+    code, said, _ = command("gc", sink, "--dry-run", "--json")
+    assert (code, json.loads(said)["orphans"]) == (0, [])
+    (sink / "a.parquet").unlink()
+    code, said, complaint = command("verify", sink)
+    assert code == 1
+    assert "raysp: a.parquet: not committed" in complaint

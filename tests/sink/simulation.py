@@ -1,0 +1,597 @@
+"""The commit protocol in a world of its own: drivers and workers that are delayed, fail and die at any call.
+
+Each actor runs the protocol's own functions in a thread; only one runs at a time, and at every call to the store a
+seeded scheduler decides which one goes on, whether the call fails before or after its effect, and whether its actor
+dies there or falls asleep to come back late. So a history follows from its seed alone. The store keeps its files in
+memory and is honest: what one call wrote, the next one reads.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.errors import PlanError, RayspError, StoreError
+from raysp.io.shards import Piece, Shard
+from raysp.io.store import Entry
+from raysp.planning import Retry, Todo
+from raysp.sink import layout, lease, opening, plan_record, run_record, stage
+from raysp.sink.commit import RESULT_SCHEMA, commit, committed
+from raysp.sink.processes import Process
+from raysp.sink.retrying import find_error_rows, recommit
+from raysp.sink.run_record import RunEntry
+
+OUTPUTS = pa.schema([("text", pa.string())])
+STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
+SHARD_NAMES = ("a.parquet", "b.parquet")
+ROWS = 4
+CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
+ENTRY = RunEntry.now(command=["raysp"])
+LONG_AGO = 1e9
+STEP_SECONDS = 0.1
+BEAT_SECONDS = 5.0
+MOST_STEPS = 20_000
+ATTEMPTS = 3
+
+# As many threads as a history ever has at once; they are kept from one history to the next.
+_THREADS = ThreadPoolExecutor(256, thread_name_prefix="actor")
+
+
+class Death(BaseException):
+    """An actor dies: nothing may catch it."""
+
+
+class ViolationError(AssertionError):
+    """Something happened that must never happen."""
+
+
+@dataclass(eq=False)
+class Actor:
+    """A driver, or a task of one."""
+
+    name: str
+    kind: str
+    """"plain", "relabel" or "retry": what its label shards may replace."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    wakes: float = 0.0
+    waits_for: Callable[[], bool] | None = None
+    doomed: bool = False
+    ended: bool = False
+    outcome: object = None
+    """None: it succeeded."""
+
+
+@dataclass
+class Chances:
+    """How often something happens at a call to the store."""
+
+    death: float = 0.0
+    failure: float = 0.0
+    sleep: float = 0.0
+    error_row: float = 0.0
+
+
+class World:
+    """Files, actors, and who goes on."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = Random(seed)
+        self.seed = seed
+        self.folder = folder
+        self.files: dict[str, tuple[bytes, int]] = {}
+        self.made_of: dict[str, tuple[str, str]] = {}
+        """Of each label shard that can be seen, the (input id, fingerprint)."""
+        self.versions = dict.fromkeys(SHARD_NAMES, 1)
+        self.chances = Chances()
+        self.rows = self.random.choice(["all", "all", "ok"])
+        self.now = 0.0
+        self.steps = 0
+        self.changes = 0
+        self.actors: list[Actor] = []
+        self.story: list[str] = []
+        self.violations: list[str] = []
+        self._idle = threading.Lock()
+        self._idle.acquire()
+
+    # -- actors ---------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, kind: str, work: Callable[[Actor], None]) -> Actor:
+        """Make an actor that goes on from now."""
+        actor = Actor(name, kind)
+        actor.turn.acquire()
+        self.actors.append(actor)
+        _THREADS.submit(self._live, actor, work)
+        return actor
+
+    def _live(self, actor: Actor, work: Callable[[Actor], None]) -> None:
+        actor.turn.acquire()
+        try:
+            if actor.doomed:
+                raise Death
+            work(actor)
+        except (RayspError, Death) as end:
+            actor.outcome = end
+        except BaseException as bug:
+            actor.outcome = bug
+            self.violations.append(f"{actor.name}: {type(bug).__name__}: {bug}")
+        actor.ended = True
+        self.actors.remove(actor)
+        self._hand_on()
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Let the actors go on until all have ended, or until something is true."""
+        self._until = until
+        if self.actors:
+            self._hand_on()
+            self._idle.acquire()
+        if self.violations:
+            raise ViolationError("; ".join(self.violations))
+
+    def pause(self, actor: Actor) -> None:
+        """Hand on; comes back when it is the actor's turn again."""
+        self.steps += 1
+        self.now += STEP_SECONDS
+        if actor.doomed:
+            raise Death
+        if self.steps > MOST_STEPS:
+            self.violations.append(f"{actor.name} goes on for ever")
+            raise Death
+        chosen = self._choose()
+        if chosen is not actor:
+            self._let(chosen)
+            actor.turn.acquire()
+        if actor.doomed:
+            raise Death
+
+    def sleep(self, actor: Actor, seconds: float) -> None:
+        actor.wakes = self.now + seconds
+        self.pause(actor)
+
+    def wait(self, actor: Actor, until: Callable[[], bool]) -> None:
+        """Come back when it is true, and no sooner."""
+        actor.waits_for = until
+        self.pause(actor)
+        actor.waits_for = None
+
+    def _choose(self) -> Actor | None:
+        if self._until is not None and self._until():
+            return None
+        ready = [one for one in self.actors if one.doomed or one.waits_for is None or one.waits_for()]
+        if not ready:
+            return None
+        awake = [one for one in ready if one.wakes <= self.now]
+        if awake:
+            return self.random.choice(awake)
+        first = min(ready, key=lambda one: one.wakes)
+        self.now = first.wakes
+        return first
+
+    def _hand_on(self) -> None:
+        self._let(self._choose())
+
+    def _let(self, actor: Actor | None) -> None:
+        (self._idle if actor is None else actor.turn).release()
+
+    # -- what happens at a call -------------------------------------------------------------------------------------
+
+    def happens(self, chance: float) -> bool:
+        return chance > 0 and self.random.random() < chance
+
+    def call(self, actor: Actor, what: str, effect: Callable[[], object], changes: bool) -> object:
+        """Do one call to the store, or not."""
+        if self.happens(self.chances.sleep):
+            actor.wakes = self.now + self.random.uniform(1, 60)
+        self.pause(actor)
+        dies, fails = self.happens(self.chances.death), self.happens(self.chances.failure)
+        before = self.random.random() < 0.5 if dies or fails else False
+        if not before:
+            result = effect()
+            if changes:
+                self.story.append(f"{self.now:.1f} {actor.name} {what}")
+        if dies:
+            self.story.append(f"{self.now:.1f} {actor.name} dies {'before' if before else 'after'} {what}")
+            raise Death
+        if fails:
+            raise StoreError(f"{what}: 503 SlowDown ({'not done' if before else 'done'})")
+        return result
+
+    def put(self, actor: Actor, path: str, data: bytes) -> None:
+        self.changes += 1
+        if not path.startswith(layout.HOME):
+            self._check_visible(actor, path, data)
+        self.files[path] = (data, self.changes)
+
+    def remove(self, actor: Actor, path: str) -> None:
+        block = layout.parse_stage_path(path)
+        if block and actor.kind == "plain" and path in self.files and self.made_of.get(block.shard) is None:
+            self.violations.append(f"{actor.name} removed {path} before its shard was committed")
+        self.files.pop(path, None)
+        self.made_of.pop(path, None)
+
+    def _check_visible(self, actor: Actor, path: str, data: bytes) -> None:
+        """Whatever a reader can ever see is whole, and what is committed is written again only to replace it."""
+        try:
+            table, metadata = read_parquet(data)
+        except pa.ArrowException as error:
+            self.violations.append(f"{actor.name} showed a {path} that cannot be read: {error}")
+            return
+        made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
+        if path in self.files and actor.kind == "plain":
+            self.violations.append(f"{actor.name} wrote {path} again, which was committed")
+        if wrong := wrong_rows(path, self.with_rest(path, table, metadata), *made_of):
+            self.violations.append(f"{actor.name} showed {path} with {wrong}")
+        self.made_of[path] = made_of
+
+    def with_rest(self, name: str, labels: pa.Table, metadata: dict[bytes, bytes]) -> list[dict]:
+        """Put to a label shard's rows those beside it."""
+        input_id, fingerprint, rest_id = (
+            metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id")
+        )
+        rest = self.files.get(layout.errors_path(name, input_id, fingerprint, rest_id))
+        return labels.to_pylist() + (pa.ipc.open_stream(rest[0]).read_all().to_pylist() if rest else [])
+
+    # -- drivers ----------------------------------------------------------------------------------------------------
+
+    def drive(self, name: str, fingerprint: str, *, kind: str = "plain", holds_lease: bool = True) -> Actor:
+        """Start a driver: what `raysp run` or `raysp retry` does with a sink, by the same functions."""
+        driver = Driver(self, name, fingerprint, kind, holds_lease)
+        return self.spawn(name, kind, driver.work)
+
+    def change_input(self, name: str) -> None:
+        self.versions[name] += 1
+
+    def source(self) -> list[Shard]:
+        return [self.shard(name) for name in SHARD_NAMES]
+
+    def shard(self, name: str) -> Shard:
+        cuts = self.random.choice(CUTS)
+        pieces = tuple(Piece(a, b) for a, b in pairwise(cuts))
+        version = self.versions[name]
+        return Shard(name, f"/in/{name}", 10, str(version), ROWS, f"{version:x}", pieces)
+
+
+def read_parquet(data: bytes) -> tuple[pa.Table, dict[bytes, bytes]]:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return file.read(use_threads=False), file.metadata.metadata
+
+
+def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
+    return f"{name} {input_id} {fingerprint} {row}"
+
+
+def wrong_rows(name: str, rows: list[dict], input_id: str, fingerprint: str, *, errors: bool = True) -> str:
+    """Say how rows differ from those of a shard's labels; rows that failed may stand in their places, unless told."""
+    rows = sorted(rows, key=lambda row: row["row"])
+    if [row["row"] for row in rows] != list(range(ROWS)):
+        return f"rows {[row['row'] for row in rows]}"
+    for row in rows:
+        good = label(name, input_id, fingerprint, row["row"])
+        if row["id"] != f"{input_id}:{row['row']}":
+            return f"row {row['row']} of {row['id']!r}"
+        if not (row["text"] == good if row["status"] == "ok" else errors and row["text"] is None):
+            return f"row {row['row']}: {row['status']} {row['text']!r}, not {good!r}"
+    return ""
+
+
+class Store:
+    """What one actor sees of the world's files."""
+
+    url = "memory"
+
+    def __init__(self, world: World, actor: Actor) -> None:
+        self.world, self.actor = world, actor
+
+    def _call(self, what: str, effect: Callable[[], object], changes: bool = False) -> object:
+        return self.world.call(self.actor, what, effect, changes)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        def entries() -> list[Entry]:
+            return [
+                Entry(path, len(data), str(version))
+                for path, (data, version) in sorted(self.world.files.items())
+                if path.startswith(prefix)
+            ]
+
+        return iter(self._call(f"list {prefix}", entries))
+
+    def stat(self, path: str) -> Entry | None:
+        def entry() -> Entry | None:
+            found = self.world.files.get(path)
+            return Entry(path, len(found[0]), str(found[1])) if found else None
+
+        return self._call(f"stat {path}", entry)
+
+    def read(self, path: str) -> bytes:
+        return self._call(f"read {path}", lambda: self._data(path))
+
+    def open(self, path: str) -> pa.NativeFile:
+        return pa.BufferReader(self._call(f"open {path}", lambda: self._data(path)))
+
+    def _data(self, path: str) -> bytes:
+        if path not in self.world.files:
+            raise StoreError(f"{path}: it is not there")
+        return self.world.files[path][0]
+
+    def create(self, path: str, data: bytes) -> bool:
+        def put() -> bool:
+            if path in self.world.files:
+                return False
+            self.world.put(self.actor, path, data)
+            return True
+
+        return self._call(f"create {path}", put, True)
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._call(f"replace {path}", lambda: self.world.put(self.actor, path, data), True)
+
+    def delete(self, path: str) -> None:
+        self._call(f"delete {path}", lambda: self.world.remove(self.actor, path), True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        place = self.world.folder / f"{id(self.actor)}-{self.world.random.random()}"
+        try:
+            yield place
+        finally:
+            place.unlink(missing_ok=True)
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+        data = scratch.read_bytes()
+        if replace:
+            self.replace(path, data)
+            return True
+        return self.create(path, data)
+
+    def probe(self) -> None:
+        """Nothing to ask."""
+
+
+class Driver:
+    """A run, step by step as the engine does it; its tasks are actors of their own and may outlive it."""
+
+    def __init__(self, world: World, name: str, fingerprint: str, kind: str, holds_lease: bool) -> None:
+        self.world = world
+        self.name = name
+        self.fingerprint = fingerprint
+        self.kind = kind
+        self.holds_lease = holds_lease
+        self.tasks: dict[Actor, tuple[Todo, Piece | None, int]] = {}
+        self.failed: list[str] = []
+
+    def work(self, actor: Actor) -> None:
+        store = Store(self.world, actor)
+        try:
+            fresh, todo = self._plan(store)
+            own = self._take_lease(actor, store)
+            relabel = self.kind == "relabel"
+            parts = {"fingerprint": self.fingerprint}
+            run_record.begin(
+                store, ENTRY, pipeline={}, fingerprint=self.fingerprint, parts=parts, file_parts={}, relabel=relabel
+            )
+            plan_record.record(store, fresh, supersede=relabel)
+            self._execute(actor, own, todo)
+            if own:
+                own.release()
+        except BaseException:
+            for task in self.tasks:  # Ray ends them, sooner or later
+                task.doomed = self.world.random.random() < 0.5
+            raise
+        if self.failed:
+            raise StoreError(f"not committed: {'; '.join(self.failed)}")
+
+    def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:
+        record = run_record.load(store)
+        recorded = {shard.name: shard for shard in plan_record.load(store)} if record else {}
+        if record and self.kind != "relabel":
+            parts = {"fingerprint": self.fingerprint}
+            run_record.check_same("memory", record, fingerprint=self.fingerprint, parts=parts, file_parts={})
+        if self.kind == "retry":
+            return [], list(find_error_rows(store, list(recorded.values()), self.fingerprint))
+        found = self.world.source()
+        shards = [
+            recorded[one.name] if one.name in recorded and recorded[one.name].version == one.version else one
+            for one in found
+        ]
+        fresh = [one for one in shards if recorded.get(one.name) != one]
+        if self.kind != "relabel" and any(one.name in recorded for one in fresh):
+            raise StoreError("its content changed since it was planned")
+        _, todo = opening.compare(store, shards, self.fingerprint, relabel=self.kind == "relabel")
+        return fresh, list(todo)
+
+    def _take_lease(self, actor: Actor, store: Store) -> lease.Lease | None:
+        if not self.holds_lease:
+            return None
+        return lease.acquire(
+            store,
+            beat_seconds=BEAT_SECONDS,
+            clock=lambda: self.world.now,
+            sleep=lambda seconds: self.world.sleep(actor, seconds),
+            holder=lease.Holder(self.name, Process("elsewhere", "", 1, ""), "then"),
+        )
+
+    def _execute(self, actor: Actor, own: lease.Lease | None, todo: list[Todo]) -> None:
+        waiting = {one.shard.name: set(one.pieces) for one in todo}
+        for one in todo:
+            for piece in one.pieces:
+                self._start(one, piece)
+            if not one.pieces:
+                self._start(one, None)
+        while self.tasks:
+            self.world.wait(actor, lambda: any(task.ended or task.wakes > self.world.now for task in self.tasks))
+            if own:
+                with suppress(StoreError):
+                    own.beat()
+                own.check()
+            for task, (one, piece, attempt) in list(self.tasks.items()):
+                if task.ended and task.outcome is None:
+                    del self.tasks[task]
+                    if piece is not None:
+                        waiting[one.shard.name].discard(piece)
+                        if not waiting[one.shard.name]:
+                            self._start(one, None)
+                elif task.ended or self.world.random.random() < 0.3:  # dead, or only held to be
+                    if task.wakes <= self.world.now and not task.ended:
+                        continue
+                    del self.tasks[task]
+                    if attempt < ATTEMPTS and not isinstance(task.outcome, RayspError):
+                        self._start(one, piece, attempt + 1)
+                    else:
+                        self.failed.append(f"{one.shard.name}: {task.outcome}")
+                else:
+                    self.world.pause(actor)
+
+    def _start(self, todo: Todo, piece: Piece | None, attempt: int = 1) -> None:
+        what = "commit" if piece is None else f"label {piece.first}-{piece.end}"
+        name = f"{self.name} {what} {todo.shard.name}"
+        of = self.world.random.choice([1, 1, 2, 3])
+        work = (
+            (lambda actor: self._commit(actor, todo))
+            if piece is None
+            else (lambda actor: self._label(actor, todo.shard, piece, todo.retry, of))
+        )
+        self.tasks[self.world.spawn(name, self.kind, work)] = (todo, piece, attempt)
+
+    def _label(self, actor: Actor, shard: Shard, piece: Piece, retry: Retry | None, of: int) -> None:
+        store = Store(self.world, actor)
+        rows = list(retry.of(piece)) if retry else list(range(piece.first, piece.end))
+        for k in range(of):
+            records = [self._record(shard, row) for row in rows[k::of]]
+            name = stage.BlockName(
+                shard.name, piece, shard.input_id, retry.stage_id if retry else self.fingerprint, k, of
+            )
+            stage.stage(store, name, pa.Table.from_pylist(records, schema=STAGED))
+
+    def _record(self, shard: Shard, row: int) -> dict[str, object]:
+        if self.world.happens(self.world.chances.error_row):
+            return {"row": row, "status": "error", "error_type": "step_failed", "error_message": "by chance"}
+        text = label(shard.name, shard.input_id, self.fingerprint, row)
+        return {"row": row, "status": "ok", "seconds": 1.0, "text": text}
+
+    def _commit(self, actor: Actor, todo: Todo) -> None:
+        def ids(piece: Piece) -> pa.Table:
+            return pa.table({"id": [f"{todo.shard.input_id}:{row}" for row in range(piece.first, piece.end)]})
+
+        store = Store(self.world, actor)
+        asked = {
+            "fingerprint": self.fingerprint,
+            "source_columns": ids,
+            "output_schema": OUTPUTS,
+            "rows": self.world.rows,
+            "compression": "none",
+        }
+        if todo.retry:
+            recommit(store, todo.shard, todo.retry, **asked)
+        else:
+            commit(store, todo.shard, replace=self.kind == "relabel", **asked)
+
+
+def simulate(seed: int, folder: Path) -> World:
+    """Let a history happen and check what is left of it.
+
+    Raises:
+        ViolationError: something was wrong at any time.
+    """
+    world = World(seed, folder)
+    draw = world.random
+    try:
+        _happen(world, draw)
+    except ViolationError:
+        raise
+    finally:
+        for actor in list(world.actors):
+            actor.doomed = True
+        world.violations.clear()
+        world.run()
+    return world
+
+
+def _happen(world: World, draw: Random) -> None:
+    world.chances = Chances(
+        death=draw.choice([0, 0.01, 0.04]),
+        failure=draw.choice([0, 0.01, 0.03]),
+        sleep=draw.choice([0, 0.02, 0.1]),
+        error_row=draw.choice([0, 0, 0.2]),
+    )
+    changes = draw.random() < 0.5
+    fingerprint, relabelled = "a", False
+    for number in range(draw.randint(1, 4)):
+        kind = "plain"
+        if number and changes and draw.random() < 0.6:
+            kind, relabelled = "relabel", True
+            fingerprint = draw.choice("abc")
+            if draw.random() < 0.5:
+                world.change_input(draw.choice(SHARD_NAMES))
+        elif number and draw.random() < 0.2:
+            kind = "retry"
+        world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=draw.random() < 0.5)
+        if draw.random() < 0.5:  # the next one comes while this one is at work
+            goal = world.steps + draw.randint(1, 60)
+            world.run(until=lambda goal=goal: world.steps >= goal)
+        else:
+            world.run(until=lambda: not any(one.name.startswith("run") and " " not in one.name for one in world.actors))
+        if draw.random() < 0.1:  # somebody removes a label shard by hand, to have it made again
+            name = draw.choice(SHARD_NAMES)
+            if not world.actors and name in world.files:
+                world.files.pop(name)
+                world.made_of.pop(name)
+                world.story.append(f"{world.now:.1f} somebody removes {name}")
+    only_plain = not relabelled and all(actor.kind == "plain" for actor in world.actors)
+    if not only_plain:  # what replaces may come late and do harm, which the next run mends: it has to be there by then
+        world.run()
+    world.chances = Chances()
+    for attempt in range(4):
+        last = world.drive(f"last{attempt}", fingerprint, kind="relabel" if relabelled else "plain")
+        world.run(until=lambda last=last: last.ended)
+        if last.outcome is None:
+            break
+        if isinstance(last.outcome, PlanError):  # another one is still at work: its end is waited for
+            world.run()
+    if last.outcome is not None:
+        raise ViolationError(f"the last run does not end: {last.outcome}")
+    world.run()  # those who come late
+    _check(world, fingerprint, errors=True)
+    for _ in range(2):  # the first one may go on with what an interrupted one staged: errors again
+        last = world.drive("retry", fingerprint, kind="retry")
+        world.run()
+        if last.outcome is not None:
+            raise ViolationError(f"the retry does not end: {last.outcome}")
+    _check(world, fingerprint, errors=False)
+
+
+def _check(world: World, fingerprint: str, *, errors: bool) -> None:
+    """Every shard is committed once with the right rows, and the protocol itself knows it."""
+    visible = {path for path in world.files if not path.startswith(layout.HOME)}
+    if visible != set(SHARD_NAMES):
+        raise ViolationError(f"readers see {sorted(visible)}")
+    for name in SHARD_NAMES:
+        made_of = (f"{world.versions[name]:x}", fingerprint)
+        if world.made_of[name] != made_of:
+            raise ViolationError(f"{name} is of {world.made_of[name]}, not of {made_of}")
+        rows = world.with_rest(name, *read_parquet(world.files[name][0]))
+        if wrong := wrong_rows(name, rows, *made_of, errors=errors):
+            raise ViolationError(f"{name} has {wrong}")
+    asker = Actor("check", "plain")
+    asker.turn.acquire()
+    world.actors.append(asker)
+    world._until = None
+    found = committed(Store(world, asker), world_shards(world), fingerprint, mend=False)
+    world.actors.remove(asker)
+    if found.done != set(SHARD_NAMES):
+        raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")
+
+
+def world_shards(world: World) -> list[Shard]:
+    return [replace(world.shard(name)) for name in SHARD_NAMES]
+
+
+def told(world: World) -> str:
+    """Write a history down."""
+    return json.dumps(world.story, indent=1)

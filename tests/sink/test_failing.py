@@ -1,0 +1,86 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from raysp.errors import PlanError
+from raysp.sink import failing
+
+PROGRAM = """
+import os, sys
+from raysp.sink import failing
+told = failing.arm()
+for n in range(3):
+    with failing.passing("shard_committed"):
+        print("in", n, flush=True)
+worker = os.fork()
+if worker == 0:
+    failing.adopt(told)
+    with failing.passing("block_staged"):
+        print("staged", flush=True)
+    os._exit(0)
+os.waitpid(worker, 0)
+print("survived", flush=True)
+"""
+
+
+def die(tmp_path, at: str) -> tuple[int, list[str]]:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, failing.FAIL_AT: at, failing.FOLDER: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("at", "lines"),
+    [
+        ("before_shard_committed:1", []),
+        ("after_shard_committed:1", ["in 0"]),
+        ("before_shard_committed:3", ["in 0", "in 1"]),
+        ("after_block_staged:1", ["in 0", "in 1", "in 2", "staged"]),
+    ],
+)
+def test_the_driver_is_killed_at_that_passing_whoever_gets_there(tmp_path, at, lines):
+    assert die(tmp_path, at) == (-signal.SIGKILL, lines)
+
+
+def test_a_passing_that_never_comes_kills_nobody(tmp_path):
+    code, lines = die(tmp_path, "after_shard_committed:9")
+    assert (code, lines[-1]) == (0, "survived")
+
+
+@pytest.mark.parametrize(
+    "value", ["shard_committed:1", "before_shard_committed", "after_lunch:1", "after_plan_written:0"]
+)
+def test_a_value_that_means_nothing_is_refused_with_what_is_expected(monkeypatch, value):
+    monkeypatch.setenv(failing.FAIL_AT, value)
+    with pytest.raises(
+        PlanError, match=rf"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of plan_written, .*2"
+    ):
+        failing.arm()
+
+
+def test_without_the_variable_nothing_is_told_and_nothing_counted(monkeypatch, tmp_path):
+    monkeypatch.delenv(failing.FAIL_AT, raising=False)
+    monkeypatch.setenv(failing.FOLDER, str(tmp_path))
+    assert failing.arm() == {}
+    with failing.passing("run_finished"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_another_machine_than_the_drivers_nobody_is_killed(monkeypatch, tmp_path):
+    monkeypatch.setenv(failing.DRIVER, str(os.getpid()))
+    failing.adopt({failing.FAIL_AT: "before_run_finished:1", failing.DRIVER: str(os.getpid()), failing.FOLDER: "/no"})
+    try:
+        with failing.passing("run_finished"):
+            pass
+    finally:
+        failing.adopt({})
+    assert failing.FAIL_AT not in os.environ

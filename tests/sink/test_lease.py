@@ -1,0 +1,255 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, replace
+
+import pytest
+
+from raysp.errors import PlanError, RunError, StoreError
+from raysp.io.store import LocalStore
+from raysp.sink import layout, lease
+from raysp.sink.lease import Holder, Lease
+from raysp.sink.processes import Process
+
+ELSEWHERE = Process("another-host", "boot", 7, "123")
+
+
+class Clock:
+    """A monotonic clock that only goes on while somebody sleeps; others may act meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.at: list[tuple[float, object]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for when, act in [one for one in self.at if one[0] <= self.now]:
+            self.at.remove((when, act))
+            act()
+
+
+@pytest.fixture
+def store(tmp_path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def acquire(store, clock, name="me", process=ELSEWHERE) -> Lease:
+    holder = Holder(name, process, "2026-01-01T00:00:00+00:00")
+    return lease.acquire(store, clock=clock, sleep=clock.sleep, holder=holder)
+
+
+def epochs(store) -> list[str]:
+    return [entry.path for entry in store.list(layout.LEASE)]
+
+
+def test_it_names_who_holds_it(store):
+    with lease.held(store):
+        [path] = epochs(store)
+        found = json.loads(store.read(path))
+    assert path == ".raysp/lease/00000001"
+    assert found["process"] == asdict(Process.here())
+    assert (found["process"]["pid"], found["released"]) == (os.getpid(), False)
+
+
+def test_given_back_it_is_taken_at_once_in_the_next_epoch(store, clock):
+    first = acquire(store, clock)
+    first.release()
+    assert acquire(store, clock).epoch == 2
+    assert clock.now == 1000.0
+
+
+def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, clock):
+    first = acquire(store, clock, "alice")
+    clock.at = [(1007, first.beat)]
+    with pytest.raises(PlanError) as refused:
+        acquire(store, clock, "bob")
+    for part in ("alice", "'another-host'", "pid 7", "its beat came 7.0 s after", "run again"):
+        assert part in str(refused.value)
+    assert epochs(store) == [layout.lease_path(1)]
+
+
+def test_an_owner_whose_beat_stands_still_for_sixty_seconds_is_dead(store, clock):
+    acquire(store, clock, "alice")
+    assert acquire(store, clock, "bob").epoch == 2
+    assert 1060 <= clock.now < 1062
+
+
+def test_a_dead_process_of_this_machine_is_taken_over_at_once(store, clock):
+    dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = replace(Process.here(), pid=dead.pid, start=_start(dead.pid))
+    acquire(store, clock, "alice", process)
+    assert not process.is_known_dead()
+    dead.kill()
+    dead.wait()
+    assert acquire(store, clock, "bob").epoch == 2
+    assert clock.now == 1000.0
+
+
+def test_another_process_of_the_same_number_is_not_the_owner(store, clock):
+    acquire(store, clock, "alice", replace(Process.here(), start="1"))
+    assert acquire(store, clock, "bob").epoch == 2
+    assert clock.now == 1000.0
+
+
+def test_the_same_number_on_another_boot_or_in_another_container_says_nothing(store):
+    assert replace(Process.here(), start="1").is_known_dead()
+    for other in ({"boot": "another"}, {"host": "another"}, {"boot": ""}):
+        assert not replace(Process.here(), start="1", **other).is_known_dead()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wall_clock_that_is_an_hour_off_steals_no_lease(store, clock, hours, monkeypatch):
+    first = acquire(store, clock, "alice")
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + hours * 3600)
+    for path in epochs(store):  # and the store's clock is off as well
+        os.utime(f"{store.url}/{path}", (wall() - hours * 3600,) * 2)
+    clock.at = [(1000 + 10 * n, first.beat) for n in range(1, 20)]
+    for _ in range(5):
+        with pytest.raises(PlanError, match="alice"):
+            acquire(store, clock, "bob")
+
+
+def test_of_many_who_take_over_one_gets_it(store, clock):
+    acquire(store, clock, "dead")
+    got, start = [], threading.Barrier(6)
+
+    def take(name):
+        start.wait()
+        own = Clock()
+        with suppress(PlanError):
+            got.append(acquire(store, own, name).epoch)
+
+    threads = [threading.Thread(target=take, args=(f"run{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Nobody beats here, so one after the other finds the one before dead; but never do two hold one epoch.
+    assert len(got) == len(set(got)) >= 1
+
+
+def test_an_owner_that_was_away_stops_when_it_sees_a_higher_epoch(store, clock):
+    first = acquire(store, clock, "alice")
+    clock.now += 100
+    second = acquire(store, clock, "bob")
+    clock.now += 100
+    with pytest.raises(
+        RunError, match=r"bob on host 'another-host'.*took over the lease \(epoch 2, this run holds 1\)"
+    ):
+        first.check()
+    first.beat()
+    first.release()
+    second.check()
+    assert acquire_fails(store, clock, second)
+
+
+def acquire_fails(store, clock, living) -> bool:
+    clock.at = [(clock.now + 5, living.beat)]
+    try:
+        acquire(store, clock, "carol")
+    except PlanError as refused:
+        return "bob" in str(refused)
+    return False
+
+
+def test_a_store_that_fails_for_a_while_loses_no_lease(store, clock, monkeypatch):
+    first = acquire(store, clock)
+    with monkeypatch.context() as failing:
+        failing.setattr(LocalStore, "list", lambda *_: (_ for _ in ()).throw(StoreError("503")))
+        clock.now += 100
+        first.check()
+        with pytest.raises(StoreError):
+            first.beat()
+    first.beat()
+    first.check()
+
+
+def test_what_cannot_be_read_is_no_living_owner(store, clock):
+    store.create(layout.lease_path(4), b"{}")
+    assert acquire(store, clock).epoch == 5
+
+
+def test_old_epochs_go_but_for_the_last(store, clock):
+    for _ in range(5):
+        acquire(store, clock).release()
+    assert epochs(store) == [layout.lease_path(4), layout.lease_path(5)]
+    assert lease.old_epochs(store) == []
+    store.create(layout.lease_path(1), b"{}")
+    assert lease.old_epochs(store) == [layout.lease_path(1)]
+
+
+HOLD = """
+import sys, time
+from raysp.io.store import LocalStore
+from raysp.sink import lease
+with lease.held(LocalStore(sys.argv[1])) as own:
+    print("held", own.epoch, flush=True)
+    while True:
+        time.sleep(0.05)
+        own.check()
+"""
+
+
+class TestRealProcesses:
+    """With beats of 0.2 s instead of ten."""
+
+    @pytest.fixture
+    def hold(self, tmp_path):
+        started = []
+
+        def start() -> subprocess.Popen:
+            process = subprocess.Popen(
+                [sys.executable, "-c", HOLD, str(tmp_path)],
+                env={**os.environ, lease.BEAT_VARIABLE: "0.2"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            started.append(process)
+            return process
+
+        yield start
+        for process in started:
+            process.kill()
+            process.communicate()
+
+    def test_a_second_driver_is_refused_and_a_killed_one_taken_over_at_once(self, hold):
+        first = hold()
+        assert first.stdout.readline() == "held 1\n"
+        second = hold()
+        assert second.wait(20) == 1
+        assert f"pid {first.pid}" in second.stderr.read()
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert hold().stdout.readline() == "held 2\n"
+
+    def test_a_driver_that_was_paused_is_taken_over_and_stops_when_it_goes_on(self, hold):
+        first = hold()
+        assert first.stdout.readline() == "held 1\n"
+        first.send_signal(signal.SIGSTOP)
+        second = hold()
+        assert second.stdout.readline() == "held 2\n"
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(20) == 1
+        assert f"(pid {second.pid}" in first.stderr.read()
+        time.sleep(1)
+        assert second.poll() is None
+
+
+def _start(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[19]

@@ -1,0 +1,298 @@
+"""Label shards that are replaced whole: by a relabelling, row by row by a retry; and what is left of others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sinks
+from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
+
+from raysp.errors import ChangedError, PlanError, RunError
+from raysp.io.store import LocalStore
+from raysp.sink import footer, layout, lease, plan_record, run_record, stage
+from raysp.sink.commit import committed
+from raysp.sink.opening import compare
+from raysp.sink.orphans import gc
+from raysp.sink.retrying import find_error_rows, recommit
+from raysp.sink.run_record import RunEntry
+
+SHARD = make_shard()
+OTHER = "beef"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "labels")
+
+
+def begin(store, fingerprint=FINGERPRINT, *, relabel=False, shards=(SHARD,)) -> None:
+    entry = RunEntry.now(command=["raysp"])
+    run_record.begin(
+        store, entry, pipeline={}, fingerprint=fingerprint, parts={"f": fingerprint}, file_parts={}, relabel=relabel
+    )
+    plan_record.record(store, shards, supersede=relabel)
+
+
+def relabel(store, shard=SHARD, fingerprint=OTHER, rows="all"):
+    for piece in shard.pieces:
+        sinks.stage_piece(store, shard, piece, fingerprint=fingerprint)
+    return sinks.commit_sample(store, shard, rows=rows, fingerprint=fingerprint, replace=True)
+
+
+def paths(store, prefix) -> list[str]:
+    return [entry.path for entry in store.list(prefix)]
+
+
+class TestRelabelling:
+    def test_a_label_shard_of_another_pipeline_is_replaced_whole_and_its_marker_goes(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        begin(store, OTHER, relabel=True)
+        relabel(store)
+        assert footer.read(store, SHARD.name).fingerprint == OTHER
+        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, INPUT_ID, OTHER)]
+
+    def test_back_and_forth_no_old_marker_is_trusted(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        begin(store, OTHER, relabel=True)
+        relabel(store)
+        store.create(layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT), b"")  # one of the first run came late
+        begin(store, FINGERPRINT, relabel=True)
+        assert committed(store, [SHARD], FINGERPRINT).done == set()
+        _, [todo] = compare(store, [SHARD], FINGERPRINT, relabel=True)
+        assert todo.pieces == SHARD.pieces
+        relabel(store, fingerprint=FINGERPRINT)
+        assert footer.read(store, SHARD.name).fingerprint == FINGERPRINT
+
+    def test_what_others_staged_is_removed(self, store):
+        begin(store)
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
+        sinks.stage_piece(store, replace(SHARD, input_id="00"), SHARD.pieces[0])
+        begin(store, OTHER, relabel=True)
+        relabel(store)
+        assert paths(store, layout.STAGE) == []
+
+    def test_a_run_that_replaces_nothing_leaves_what_others_staged(self, store):
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0], fingerprint=OTHER)
+        sinks.run(store, SHARD)
+        assert stage.staged(store, [SHARD], OTHER)[SHARD.name].keys() == {SHARD.pieces[0]}
+
+    def test_an_interrupted_relabelling_goes_on(self, store):
+        second = make_shard("b.parquet")
+        begin(store, shards=[SHARD, second])
+        sinks.run(store, SHARD, second)
+        begin(store, OTHER, relabel=True)
+        relabel(store)
+        sinks.stage_piece(store, second, second.pieces[0], fingerprint=OTHER)
+        done, [todo] = compare(store, [SHARD, second], OTHER, relabel=True)
+        assert done == {SHARD.name}
+        assert (todo.shard, todo.pieces) == (second, second.pieces[1:])
+        with pytest.raises(ChangedError, match=r"b\.parquet.*--relabel"):
+            compare(store, [SHARD, second], OTHER)
+
+    def test_a_shard_whose_content_changed_is_planned_and_labelled_again(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        changed = replace(make_shard(cuts=(0, 5)), input_id="0f", version="2")
+        begin(store, relabel=True, shards=[changed])
+        assert plan_record.load(store) == [changed]
+        relabel(store, changed, FINGERPRINT)
+        assert sinks.labels(Path(store.url), changed) == sinks.expected(changed)
+        assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, "0f", FINGERPRINT)]
+
+    def test_what_raysp_did_not_make_is_never_replaced(self, store):
+        store.create(SHARD.name, b"a user's own file")
+        with pytest.raises(ChangedError, match="not a label shard of raysp"):
+            compare(store, [SHARD], FINGERPRINT, relabel=True)
+        with pytest.raises(ChangedError, match="not a label shard of raysp"):
+            relabel(store)
+        assert store.read(SHARD.name) == b"a user's own file"
+
+    def test_a_label_shard_with_other_columns_is_replaced(self, store):
+        begin(store)
+        sinks.run(store, SHARD, file_id="11")
+        assert committed(store, [SHARD], FINGERPRINT, file_id="22").done == {SHARD.name}  # a marker, and trusted
+        begin(store, relabel=True)
+        assert committed(store, [SHARD], FINGERPRINT, file_id="22").outdated == {SHARD.name}
+        assert committed(store, [SHARD], FINGERPRINT, file_id="11").done == {SHARD.name}
+
+    def test_who_comes_late_after_another_relabelling_began_replaces_nothing(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        before = store.read(SHARD.name)
+        begin(store, "c0c0", relabel=True)
+        with pytest.raises(RunError, match=r"another run has begun to relabel this sink.*'c0c0', this one's is 'beef'"):
+            relabel(store)
+        assert store.read(SHARD.name) == before
+
+    def test_the_rows_beside_the_replaced_label_shard_go(self, store):
+        begin(store)
+        sinks.run(store, SHARD, rows="ok")
+        assert len(paths(store, layout.ERRORS)) == 1
+        begin(store, OTHER, relabel=True)
+        relabel(store)
+        assert paths(store, layout.ERRORS) == []
+
+
+ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
+
+
+class TestRetry:
+    def retry(self, store, rows="all", *, again=()):
+        """Do the error rows again: they are ok then, but for some."""
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        for piece in todo.pieces:
+            name = stage.BlockName(SHARD.name, piece, INPUT_ID, todo.retry.stage_id, 0, 1)
+            stage.stage(store, name, mended(todo.retry.of(piece), again))
+        return recommit(
+            store,
+            SHARD,
+            todo.retry,
+            fingerprint=FINGERPRINT,
+            source_columns=sinks.source_columns,
+            output_schema=OUTPUTS,
+            rows=rows,
+        )
+
+    def expected(self, again=()):
+        source = sinks.source_columns(sinks.Piece(0, SHARD.num_rows)).to_pylist()
+        done = dict(zip(ERRORS, mended(ERRORS, again).to_pylist(), strict=True))
+        return [
+            {**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)
+        ]
+
+    @pytest.mark.parametrize("rows", ["all", "ok"])
+    def test_error_rows_are_done_again_and_the_others_stay_value_for_value(self, store, rows):
+        begin(store)
+        sinks.run(store, SHARD, rows=rows)
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        assert list(todo.retry.rows) == ERRORS == [3, 10, 17]
+        receipt = self.retry(store, rows)
+        assert (receipt.ok, receipt.skipped, receipt.error) == (21, 2, 0)
+        assert sinks.labels(Path(store.url), SHARD) == [
+            row for row in self.expected() if rows == "all" or row["status"] == "ok"
+        ]
+        assert pq.read_schema(Path(store.url, SHARD.name)).remove_metadata() == schema_of(SHARD)
+        assert list(find_error_rows(store, [SHARD], FINGERPRINT)) == []
+        assert paths(store, layout.STAGE) == []
+
+    @pytest.mark.parametrize("rows", ["all", "ok"])
+    def test_a_row_that_fails_again_stays_an_error_row(self, store, rows):
+        begin(store)
+        sinks.run(store, SHARD, rows=rows)
+        self.retry(store, rows, again=[10])
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        assert todo.retry.rows == (10,)
+        if rows == "all":
+            assert sinks.labels(Path(store.url), SHARD) == self.expected(again=[10])
+
+    def test_only_pieces_with_error_rows_are_read_again_and_only_once(self, store):
+        shard = make_shard(cuts=(0, 3, 5, 9, 23))
+        sinks.run(store, shard)
+        [todo] = find_error_rows(store, [shard], FINGERPRINT)
+        assert todo.pieces == (shard.pieces[1], shard.pieces[3])
+        assert todo.num_rows == 3
+        name = stage.BlockName(shard.name, shard.pieces[1], INPUT_ID, todo.retry.stage_id, 0, 1)
+        stage.stage(store, name, mended([3]))
+        [todo] = find_error_rows(store, [shard], FINGERPRINT)
+        assert todo.pieces == (shard.pieces[3],)
+
+    def test_a_leftover_of_the_first_labelling_is_not_taken_for_a_retried_row(self, store):
+        sinks.run(store, SHARD)
+        for piece in SHARD.pieces:
+            sinks.stage_piece(store, SHARD, piece)
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        assert todo.pieces == (SHARD.pieces[0], SHARD.pieces[2])
+
+    def test_a_label_shard_that_was_replaced_meanwhile_is_left_as_it_is(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        self.retry(store)
+        before = store.read(SHARD.name)
+        receipt = recommit(
+            store,
+            SHARD,
+            todo.retry,
+            fingerprint=FINGERPRINT,
+            source_columns=sinks.source_columns,
+            output_schema=OUTPUTS,
+        )
+        assert receipt.error == 0
+        assert store.read(SHARD.name) == before
+
+    def test_a_label_shard_of_another_pipeline_is_not_retried(self, store):
+        sinks.run(store, SHARD)
+        assert list(find_error_rows(store, [SHARD, make_shard("b.parquet")], OTHER)) == []
+
+
+class TestGc:
+    @pytest.fixture
+    def littered(self, store) -> set[str]:
+        """Give a sink everything that killed and late processes leave; returns what nothing will use any more."""
+        open_shard = make_shard("open.parquet")
+        begin(store, shards=[SHARD, open_shard])
+        sinks.run(store, SHARD, rows="ok")
+        useful = {entry.path for entry in store.list()}
+        sinks.stage_piece(store, open_shard, open_shard.pieces[0])
+        useful |= {entry.path for entry in store.list()}
+        store.create(".raysp/tmp/0123", b"half a shard")
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
+        sinks.stage_piece(store, open_shard, open_shard.pieces[0], fingerprint=OTHER)
+        store.create(layout.done_path(SHARD.name, "00", FINGERPRINT), b"")
+        store.create(layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, "77"), b"old")
+        return {entry.path for entry in store.list()} - useful
+
+    def test_it_removes_what_nothing_will_use_and_nothing_else(self, store, littered):
+        before = {entry.path for entry in store.list()}
+        cleaning = gc(store)
+        assert {orphan.path for orphan in cleaning.orphans} == littered
+        assert cleaning.removed
+        assert cleaning.num_bytes > 0
+        assert before - {entry.path for entry in store.list()} == littered
+        assert gc(store).orphans == ()
+
+    def test_a_dry_run_lists_the_same_and_writes_nothing(self, store, littered):
+        before = list(store.list())
+        cleaning = gc(store, dry_run=True)
+        assert ({orphan.path for orphan in cleaning.orphans}, cleaning.removed) == (littered, False)
+        assert all(orphan.reason for orphan in cleaning.orphans)
+        assert list(store.list()) == before
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_it_refuses_while_a_living_run_is_at_work(self, store, littered, monkeypatch, dry_run):
+        monkeypatch.setenv(lease.BEAT_VARIABLE, "0.1")
+        with lease.held(store), pytest.raises(PlanError, match="is at work on this sink"):
+            gc(store, dry_run=dry_run)
+        assert littered <= {entry.path for entry in store.list()}
+
+    def test_what_is_no_sink_is_refused(self, store):
+        with pytest.raises(PlanError, match="no sink of raysp"):
+            gc(store)
+
+    def test_uploads_that_were_never_completed_go_where_a_store_knows_of_them(self, store, monkeypatch):
+        begin(store)
+        aborted = []
+        monkeypatch.setattr(LocalStore, "incomplete_uploads", lambda _: ["a.parquet#1"], raising=False)
+        monkeypatch.setattr(LocalStore, "abort_upload", lambda _, upload: aborted.append(upload), raising=False)
+        assert [orphan.path for orphan in gc(store).orphans] == ["a.parquet#1"] == aborted
+
+
+def mended(rows, again=()) -> pa.Table:
+    table = sinks.results(list(rows), SHARD.name).to_pylist()
+    fine = [
+        row
+        if row["row"] in again
+        else {**row, "status": "ok", "seconds": 1.0, "error_type": None, "error_message": None, "pred_text": "mended"}
+        for row in table
+    ]
+    return pa.Table.from_pylist(fine, schema=sinks.results([0]).schema)
+
+
+def schema_of(shard) -> pa.Schema:
+    source = sinks.source_columns(shard.pieces[0]).schema
+    return pa.schema([*(field.remove_metadata() for field in source), *sinks.results([0]).schema])
