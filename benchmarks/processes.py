@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Watched:
     peak_bytes: int = 0
     """Most of the tree's memory at once; pages that processes share count once."""
     peak_bytes_of: dict[str, int] = field(default_factory=dict)
-    """Most of any one process's memory, by what it does."""
+    """Most of any one process's own memory, by what it does; pages of the object store are not its own."""
     cpu: list[tuple[float, float]] = field(default_factory=list)
     """(time, CPU seconds so far)."""
     cpu_of: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
@@ -76,9 +77,9 @@ def _watch(process: subprocess.Popen[bytes], watched: Watched, memory_every: int
         if rounds % memory_every == 0:
             found = {pid: _bytes(one) for pid, one in known.items()}
             watched.peak_bytes = max(watched.peak_bytes, sum(found.values()))
-            for pid, num_bytes in found.items():
-                name = _name(known[pid])
-                watched.peak_bytes_of[name] = max(watched.peak_bytes_of.get(name, 0), num_bytes)
+            for one in known.values():
+                name = _name(one)
+                watched.peak_bytes_of[name] = max(watched.peak_bytes_of.get(name, 0), _own_bytes(one.pid))
         rounds += 1
         time.sleep(CPU_INTERVAL_SECONDS)
 
@@ -92,6 +93,15 @@ def _name(process: object) -> str:
     except psutil.Error:
         return "gone"
     return words[0] if words and words[0].startswith("ray::") else (words[0].rpartition("/")[2] if words else "")
+
+
+def _own_bytes(pid: int) -> int:
+    """Count pages that no file and no shared memory is behind."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
 
 
 def _bytes(process: object) -> int:
