@@ -54,3 +54,70 @@ class CausalLMOutput(ModelOutput):
     logits: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class BaseModelOutput(ModelOutput):
+    """`last_hidden_state` (B, T, H) and what was asked for."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class SequenceClassifierOutput(ModelOutput):
+    """`loss` when labels were given, `logits` (B, num_labels) before softmax, and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class TokenClassifierOutput(ModelOutput):
+    """`loss` when labels were given, `logits` (B, T, num_labels) before softmax, and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class XVectorOutput(ModelOutput):
+    """`loss` when labels were given, `logits` and `embeddings` (B, xvector_output_dim), and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    embeddings: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """What a text decoder gives: `logits` (B, L, V), the cache, and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class Seq2SeqLMOutput(ModelOutput):
+    """What an encoder and its decoder give: `logits` (B, L, V), the cache, and what was asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor
+    past_key_values: Any = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
