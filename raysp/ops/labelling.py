@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from raysp.audio.windows import Windowing
+from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.rows import OK, Fate, fates_of, fates_table
 
 logger = logging.getLogger(__name__)
+
+REGROWTH = 1.1
+"""By which a budget that memory cut down grows again with each block: what filled the memory may be gone."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Forward:
     num_frames_B: Tensor
     parts: Sequence[tuple[int, int] | None]
     """For each window of a longer row the frames it answers for, first and end; None for a row that is one window."""
+
+
+class DeviceLostError(RunError):
+    """The GPU failed in a way that only a new process gets over."""
 
 
 class OutputOp(Protocol):
@@ -89,7 +97,7 @@ class Labelling:
         )
         self.outputs = tuple(outputs(self.loaded))
         self.sample_rate = self.loaded.sample_rate
-        self.max_samples = round(batch_seconds * self.sample_rate)
+        self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = Windowing.of(
             sample_rate=self.sample_rate,
             frame_stride=self.loaded.model.frame_stride,
@@ -120,6 +128,7 @@ class Labelling:
             elif fate.status == OK:
                 pending.append(index)
         padded = 0
+        self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         for batch in cut_batches([len(waves[i]) for i in pending], self.max_samples):
             chosen = [pending[i] for i in batch]
             padded += len(waves[chosen[0]]) * len(chosen)
@@ -139,16 +148,22 @@ class Labelling:
         fates: Sequence[Fate],
         labels: list[tuple[object, ...] | None],
     ) -> None:
-        """Label one batch; a batch that fails is halved, so that only the row at fault is lost."""
+        """Label one batch; one that fails, or is known to be too large, is halved: only a row at fault is lost."""
+        if len(chosen) > 1 and len(chosen) * len(waves[chosen[0]]) > self.max_samples:
+            self._halve(chosen, waves, fates, labels)
+            return
         try:
             finite, columns = self._forward(
                 [waves[i] for i in chosen], [self._part(fates[i], len(waves[i])) for i in chosen]
             )
         except Exception as error:  # whatever a model, an output or a user's own output raises for one row
+            if _is_lost(error):
+                raise DeviceLostError(f"the device is of no more use to this process: {error}") from error
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
-                for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-                    self._label(half, waves, fates, labels)
+                if _is_out_of_memory(error):
+                    self.max_samples = min(self.max_samples, len(chosen) * len(waves[chosen[0]]) // 2)
+                self._halve(chosen, waves, fates, labels)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
             fates[chosen[0]].fail(kind, f"the model failed: {type(error).__name__}: {error}")
@@ -158,6 +173,16 @@ class Labelling:
                 labels[index] = tuple(column[place] for column in columns)
             else:
                 fates[index].fail("model_output", "the model's output is not finite")
+
+    def _halve(
+        self,
+        chosen: Sequence[int],
+        waves: Sequence[np.ndarray],
+        fates: Sequence[Fate],
+        labels: list[tuple[object, ...] | None],
+    ) -> None:
+        for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
+            self._label(half, waves, fates, labels)
 
     def _part(self, fate: Fate, num_samples: int) -> tuple[int, int] | None:
         if not fate.is_part:
@@ -197,9 +222,17 @@ class Labelling:
         return table
 
 
+def _is_lost(error: Exception) -> bool:
+    """Tell errors of a GPU after which every further call of this process fails."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    # The allocator of the CPU raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "CPUAllocator" in str(error)
+    # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
+    named = "CPUAllocator" in str(error) or "out of memory" in str(error)
+    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from raysp.audio import decode
 from raysp.errors import CheckpointError
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.decoding import with_waves
-from raysp.ops.labelling import Forward, Labelling, as_float, pad
+from raysp.ops.labelling import DeviceLostError, Forward, Labelling, as_float, pad
 from raysp.ops.rows import Fate, fates_table
 from tests.corpora import CHECKPOINT, DEMO
 
@@ -204,6 +204,21 @@ class Fussy:
         return (0,)
 
 
+class RoomFor(Fussy):
+    """An output for which the memory is too small."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(torch.OutOfMemoryError("CUDA out of memory"))
+        self.most = most
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        frames = forward.num_frames_B.tolist()
+        self.calls.append(len(frames))
+        if len(frames) > self.most:
+            raise self.error
+        return [frames]
+
+
 class TestFaults:
     @pytest.mark.parametrize(
         ("error", "error_type"),
@@ -229,8 +244,29 @@ class TestFaults:
         assert_same(found, alone)
         assert len(found) == 7
         assert fussy.calls[0] == 8
-        assert len(fussy.calls) == 7  # 8, then 4 + 4, 2 + 2, 1 + 1
+        # 8, then 4 + 4, 2 + 2, 1 + 1; where memory is short, halves that are too large are not even tried
+        assert len(fussy.calls) == 7 if error_type == "step_failed" else 7 <= len(fussy.calls) <= 9
         assert "a batch of 8 windows failed and is halved" in caplog.text
+
+    def test_a_budget_that_does_not_fit_the_memory_is_halved_once_and_grows_back_slowly(self, waves, alone):
+        op = labelling(600, extra=(small := RoomFor(3)))
+        rows = list(range(8))
+        assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
+        assert small.calls[:4] == [8, 4, 2, 2]
+        small.calls.clear()
+        assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
+        assert max(small.calls) <= 3  # what did not fit is not tried again
+        assert op.max_samples < op.budget
+        small.most = 8
+        for _ in range(80):
+            op(block_of([], []))
+        assert op.max_samples == op.budget
+
+    @pytest.mark.parametrize("words", ["an illegal memory access was encountered", "unspecified launch failure"])
+    def test_a_lost_device_is_no_rows_fault(self, waves, words):
+        op = labelling(extra=Fussy(torch.AcceleratorError(f"CUDA error: {words}")))
+        with pytest.raises(DeviceLostError, match=words):
+            op(block_of([np.zeros(16_000, np.int16), waves[0]], [0, 1]))
 
     def test_what_stops_a_run_is_not_taken_for_a_row_at_fault(self, waves):
         fussy = Fussy(KeyboardInterrupt())
