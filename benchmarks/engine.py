@@ -35,13 +35,14 @@ class StandInReader:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
-        from raysp.engine.tasks import _read_item, pack
+        from raysp.engine.packing import pack
+        from raysp.engine.tasks import read_item
         from raysp.ops.decoding import with_waves
         from raysp.ops.rows import Fate, fates_table
         from raysp.sink.layout import BlockName
 
         for text in items.column("piece")[0].as_py().split("\n"):
-            shard, piece = _read_item(text)
+            shard, piece, _ = read_item(text)
             block = with_waves(fates_table([Fate(piece.first)]), [self.samples])
             yield pack(BlockName(shard.name, piece, shard.input_id, "stand-in", 0, 1), block)
 
@@ -54,12 +55,12 @@ class StandInActor:
         self.model = threading.Lock()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        from raysp.engine.tasks import _receipt_row, unpack
+        from raysp.engine.packing import receipt_row, unpack
 
         unpack(packed)
         with self.model:  # calls overlap; a model does one thing at a time
             time.sleep(self.work_seconds)
-            return _receipt_row({"kind": "block", "finished": time.time()})
+            return receipt_row({"kind": "block", "finished": time.time()})
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Measured:
 def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, a_task_each: bool = False) -> Measured:
     """Run stand-in blocks through a fresh local Ray."""
     import raysp
-    from raysp.engine import running
+    from raysp.engine import running, stream
+    from raysp.engine.attempts import Attempts
     from raysp.engine.cluster import local_ray
     from raysp.io.shards import PIECE_BYTES, Piece, Shard
     from raysp.planning import Todo, local_resources
@@ -111,11 +113,11 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     plan = replace(plan, todo=(Todo(shard, pieces),))
     first, last = int(FROM_SHARE * blocks), int(TO_SHARE * blocks) - 1
     with _stand_ins(), local_ray(plan.resources):
-        job = running._job(plan)
-        tasks = len(running._group([(shard, piece) for piece in pieces], plan.resources))
+        job = running._job(plan, {}, Attempts())
+        tasks = len(stream.group([(shard, piece, None) for piece in pieces], plan.resources))
         started = time.perf_counter()
         found = []
-        for receipt in running._receipts(plan, job):
+        for receipt in stream.receipts(plan, job):
             found.append(receipt)
             if len(found) == first + 1:
                 resident = _resident()
@@ -141,18 +143,18 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
 
 
 class _stand_ins:  # noqa: N801 - reads as a statement
-    """Have `running` build its plan of stand-ins; its functions look both names up when they are called."""
+    """Have `stream` build its plan of stand-ins; its functions look both names up when they are called."""
 
     def __enter__(self) -> None:
-        from raysp.engine import running
+        from raysp.engine import stream
 
-        self.kept = running.Reader, running.LabelActor
-        running.Reader, running.LabelActor = StandInReader, StandInActor  # type: ignore[assignment,misc]
+        self.kept = stream.Reader, stream.LabelActor
+        stream.Reader, stream.LabelActor = StandInReader, StandInActor  # type: ignore[assignment,misc]
 
     def __exit__(self, *_: object) -> None:
-        from raysp.engine import running
+        from raysp.engine import stream
 
-        running.Reader, running.LabelActor = self.kept  # type: ignore[misc]
+        stream.Reader, stream.LabelActor = self.kept  # type: ignore[misc]
 
 
 def _resident() -> int:

@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from raysp.errors import PlanError, RunError
 from raysp.planning import Resources
@@ -55,6 +56,7 @@ def connected(address: str | None) -> Iterator[Resources]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise PlanError(f"--address {address}: {error}. Is the cluster up, and is the address its head's?") from error
+    _quiet_raylet()
     try:
         _check_same_version(address)
         yield _cluster_resources()
@@ -76,6 +78,7 @@ def local_ray(resources: Resources) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _reread_settings()
     try:
         with _quiet_start():
             ray.init(
@@ -89,10 +92,34 @@ def local_ray(resources: Resources) -> Iterator[None]:
             )
     except Exception as error:
         raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+    _quiet_raylet()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _quiet_raylet() -> None:
+    """Send what the raylet says of each dead worker to the log: Ray prints it on stdout, which no switch prevents.
+
+    What matters of it is told by the run itself.
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = _log_lines
+
+
+def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    for line in data["lines"]:
+        logger.info("%s: %s", data["pid"], line)
+
+
+def _reread_settings() -> None:
+    """Have Ray look at its environment again: it does when it is first imported, which may have been long before."""
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
 
 
 def _object_store_bytes() -> int:

@@ -2,20 +2,23 @@
 
 import atexit
 import functools
+import itertools
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
-from raysp.errors import RayspError, ShardError, StoreError
+from raysp.engine.attempts import MAX_DEATHS, Attempts, watched
+from raysp.engine.packing import Told, failure, pack, pack_told, poison, receipt_row, unpack
+from raysp.errors import RayspError, RunError, ShardError, StoreError
 from raysp.io import sources
 from raysp.io.audio_root import AudioRoot
 from raysp.io.shards import Piece, Shard
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 3
+SPARE_PLACES = 4
+"""More than the ledger knows of: what a worker says just before it dies may not arrive."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Job:
     """What `sink.failing` must know, in tests."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that the pipeline names, by that name: shipped, so that workers need not find their module."""
+    attempts: Attempts
+    """Where workers say what they begin and end."""
+    hang_seconds: float
 
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
@@ -81,10 +89,11 @@ def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
 def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
     """Write down a piece for `Reader`, or those of its rows that are retried."""
     part = {"retry": {"stage_id": retry.stage_id, "rows": retry.of(piece)}} if retry else {}
-    return json.dumps({**asdict(shard), "pieces": [[piece.first, piece.end]], **part})
+    return json.dumps({**asdict(replace(shard, pieces=(piece,))), "pieces": [[piece.first, piece.end]], **part})
 
 
-def _read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
+def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
+    """Read what `piece_item` wrote."""
     fields = json.loads(text)
     piece = Piece(*fields.pop("pieces")[0])
     retry = fields.pop("retry", None)
@@ -96,34 +105,62 @@ class Reader:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.attempts = job.attempts
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
-        """Yield the blocks of the pieces named in column `piece`."""
-        for text in items.column("piece")[0].as_py().split("\n"):
-            shard, piece, retry = _read_item(text)
+        """Yield the blocks of the pieces named in column `piece`, which one task reads."""
+        pieces = [read_item(text) for text in items.column("piece")[0].as_py().split("\n")]
+        task = f"read {pieces[0][0].name} {pieces[0][1].first}"
+        deaths = self.attempts.begin(task)
+        for shard, piece, retry in pieces:
             try:
-                yield from self._blocks(shard, piece, retry)
+                if deaths:
+                    yield from self._carefully(task, shard, piece, retry)
+                else:
+                    yield from self._packed(task, shard, piece, retry)
             except RayspError as error:
-                yield pack(ShardFailure(shard.name, str(error)), None)
+                yield pack_told(failure(shard.name, str(error)))
             except Exception as error:
-                yield pack(ShardFailure(shard.name, f"{type(error).__name__}: {error}"), None)
+                yield pack_told(failure(shard.name, f"{type(error).__name__}: {error}"))
+        self.attempts.end(task)
 
-    def _blocks(self, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
+    def _carefully(self, task: str, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
+        """Yield a piece's blocks, or that workers die over it: some have died over the task that it is in.
+
+        Ray takes what a repeated task yields for what it has yielded before, by place alone. So in the place of each
+        block that may have gone out before stands the same news.
+        """
+        if (deaths := self.attempts.begin(_piece_name(shard, piece))) >= MAX_DEATHS:
+            places = self.attempts.reached(task, _piece_name(shard, piece)) + SPARE_PLACES
+            yield from (pack_told(poison(shard.name, piece, deaths)) for _ in range(places))
+        else:
+            yield from self._packed(task, shard, piece, retry)
+        self.attempts.end(_piece_name(shard, piece))
+
+    def _packed(self, task: str, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
+        stage_id = retry.stage_id if retry else self.job.fingerprint
+        blocks = self.blocks(shard, piece, retry.rows if retry else None)
+        for k in itertools.count():
+            with watched(self.job.hang_seconds):
+                block, is_last = next(blocks, (None, True))
+            if block is None:
+                return
+            packed = [pack(BlockName(shard.name, piece, shard.input_id, stage_id, k, k + 1 if is_last else 0), block)]
+            del block  # or it would be held while the next one is made
+            self.attempts.reach(task, _piece_name(shard, piece), k + 1)
+            yield packed.pop()
+
+    def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
+        """Yield the decoded blocks of a piece, or of some of its rows, and whether each is the last."""
         op, columns = self._decoding(shard)
         table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
         pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
-        if retry:
-            table = table.take([row - piece.first for row in retry.rows])
-        stage_id = retry.stage_id if retry else self.job.fingerprint
-        for k, (block, is_last) in enumerate(op(table, piece.first)):
-            if retry:
-                block = _renumbered(block, retry.rows, piece.first)
-            of = k + 1 if is_last else 0
-            packed = [pack(BlockName(shard.name, piece, shard.input_id, stage_id, k, of), block)]
-            del block  # or it would be held while the next one is made
-            yield packed.pop()
+        if rows is not None:
+            table = table.take([row - piece.first for row in rows])
+        for block, is_last in op(table, piece.first):
+            yield (block if rows is None else _renumbered(block, rows, piece.first)), is_last
 
     def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
         from raysp.ops.decoding import Decoding
@@ -171,6 +208,10 @@ class Reader:
         return set(step.reads)
 
 
+def _piece_name(shard: Shard, piece: Piece) -> str:
+    return f"{shard.name} {piece.first}-{piece.end}"
+
+
 @functools.cache
 def _decoder() -> "Decoder":
     """Keep one decoding process for each worker process, whatever tasks it is given."""
@@ -186,6 +227,28 @@ def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
     numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
     place = block.schema.get_field_index("row")
     return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
+
+
+def load_labelling(job: Job) -> "Labelling":
+    """Load the model of the `Label` step."""
+    import torch
+
+    from raysp.ops.labelling import Labelling
+
+    label = job.pipeline.label
+    torch.set_num_threads(label.pool.cpus)
+    folder = checkpoint_folder(job.pipeline)
+    check_digest(label.checkpoint, folder, job.metadata["checkpoint_digest"])
+    return Labelling(
+        str(folder),
+        lambda loaded: [output.op(loaded) for output in label.outputs],
+        batch_seconds=job.batch_seconds,
+        dtype=job.dtype,
+        device=job.device,
+        exact=label.exact,
+        window_seconds=label.window_seconds,
+        overlap_seconds=label.overlap_seconds,
+    )
 
 
 class LabelActor:
@@ -205,84 +268,100 @@ class LabelActor:
         self.op = self.thread.submit(self._load).result()
 
     def _load(self) -> "Labelling":
-        import torch
-
-        from raysp.ops.labelling import Labelling
-
-        label = self.job.pipeline.label
-        torch.set_num_threads(label.pool.cpus)
-        folder = checkpoint_folder(self.job.pipeline)
-        check_digest(label.checkpoint, folder, self.job.metadata["checkpoint_digest"])
-        return Labelling(
-            str(folder),
-            lambda loaded: [output.op(loaded) for output in label.outputs],
-            batch_seconds=self.job.batch_seconds,
-            dtype=self.job.dtype,
-            device=self.job.device,
-            exact=label.exact,
-            window_seconds=label.window_seconds,
-            overlap_seconds=label.overlap_seconds,
-        )
+        """Load the model, unless this actor's processes keep dying over it."""
+        attempts = self.job.attempts
+        load = f"load {attempts.actor_id()}"
+        if (deaths := attempts.begin(load)) >= MAX_DEATHS:
+            raise RunError(
+                f"{self.job.pipeline.label.checkpoint}: {deaths} processes in a row died while they loaded this model, "
+                "most likely for want of memory: lower pool.actors, or give each more with pool.memory"
+            )
+        loaded = load_labelling(self.job)
+        attempts.end(load)
+        return loaded
 
     def __call__(self, packed: pa.Table) -> pa.Table:
         """Label one packed block and give its receipt; what goes wrong is told in it, for Ray would only repeat it."""
-        name, block = unpack(packed)
-        if isinstance(name, ShardFailure) or block is None:
-            return _failure(cast("ShardFailure", name))
+        found = unpack(packed)
+        if isinstance(found, Mapping):
+            return receipt_row(found)
+        name, block = found
         try:
-            labels, figures, waited = self.thread.submit(self._label, block).result()
+            labelled = self.thread.submit(self._label, name, block).result()
         except Exception as error:
             logger.exception("%s: a block failed", name.shard)
-            return _failure(ShardFailure(name.shard, f"{type(error).__name__}: {error}"))
+            if _is_of_the_process(error):
+                os._exit(1)  # Ray starts the actor anew and gives it the block again
+            return receipt_row(failure(name.shard, f"{type(error).__name__}: {error}"))
+        if isinstance(labelled, Mapping):
+            return receipt_row(labelled)
+        labels, figures, waited = labelled
         try:
             stage.stage(self.store, name, labels)
         except StoreError as error:
-            return _receipt_row({"kind": "fatal", "reason": str(error)})
-        return _receipt_row({"kind": "block", **self._receipt(name, labels, figures, waited)})
+            return receipt_row({"kind": "fatal", "reason": str(error)})
+        return receipt_row(block_receipt(name, labels, figures, waited, self.job.windowing.sample_rate, self.name))
 
-    def _label(self, block: pa.Table) -> tuple[pa.Table, "Figures", float]:
+    def _label(self, name: BlockName, block: pa.Table) -> "tuple[pa.Table, Figures, float] | Told":
         started = time.monotonic()
         waited = 0.0 if self.idle_since is None else started - self.idle_since
-        labels, figures = self.op(block)
+        attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
+        if (deaths := attempts.begin(work)) >= MAX_DEATHS:
+            attempts.end(work)
+            return poison(name.shard, name.piece, deaths)
+        with watched(self.job.hang_seconds):
+            labels, figures = self.op(block)
+        attempts.end(work)
         self.idle_since = time.monotonic()
         return labels, figures, waited
 
-    def _receipt(self, name: BlockName, labels: pa.Table, figures: "Figures", waited: float) -> dict[str, object]:
-        receipt = BlockReceipt(
-            shard=name.shard,
-            first=name.piece.first,
-            end=name.piece.end,
-            k=name.k,
-            of=name.of,
-            rows=len(labels) - labels.column("windows").null_count,
-            windows=figures.windows,
-            audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
-            real_samples=round(figures.audio_seconds * self.job.windowing.sample_rate),
-            padded_samples=round(figures.padded_seconds * self.job.windowing.sample_rate),
-            load_seconds=waited,
-            forward_seconds=figures.busy_seconds,
-            actor=self.name,
-            finished=time.time(),
-        )
-        errors: dict[str, int] = {}
-        long_errors: dict[int, str] = {}
-        examples: list[str] = []
-        columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
-        for row, status, error_type, message, windows in zip(*columns, strict=True):
-            if status != ERROR or row in long_errors:
-                continue
-            if windows == 1:
-                errors[error_type] = errors.get(error_type, 0) + 1
-            else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
-                long_errors[row] = error_type
-            if len(examples) < MAX_EXAMPLES:
-                examples.append(f"{name.shard} row {row}: {error_type}: {message}")
-        return {
-            "receipt": asdict(receipt),
-            "errors": errors,
-            "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
-            "examples": examples,
-        }
+
+def _is_of_the_process(error: Exception) -> bool:
+    from raysp.ops.labelling import DeviceLostError
+
+    return isinstance(error, DeviceLostError)
+
+
+def block_receipt(
+    name: BlockName, labels: pa.Table, figures: "Figures", waited: float, sample_rate: int, actor: str
+) -> Told:
+    """Tell what a staged block holds, with its error rows by type and some examples of them."""
+    receipt = BlockReceipt(
+        shard=name.shard,
+        first=name.piece.first,
+        end=name.piece.end,
+        k=name.k,
+        of=name.of,
+        rows=len(labels) - labels.column("windows").null_count,
+        windows=figures.windows,
+        audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
+        real_samples=round(figures.audio_seconds * sample_rate),
+        padded_samples=round(figures.padded_seconds * sample_rate),
+        load_seconds=waited,
+        forward_seconds=figures.busy_seconds,
+        actor=actor,
+        finished=time.time(),
+    )
+    errors: dict[str, int] = {}
+    long_errors: dict[int, str] = {}
+    examples: list[str] = []
+    columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
+    for row, status, error_type, message, windows in zip(*columns, strict=True):
+        if status != ERROR or row in long_errors:
+            continue
+        if windows == 1:
+            errors[error_type] = errors.get(error_type, 0) + 1
+        else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
+            long_errors[row] = error_type
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(f"{name.shard} row {row}: {error_type}: {message}")
+    return {
+        "kind": "block",
+        "receipt": asdict(receipt),
+        "errors": errors,
+        "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
+        "examples": examples,
+    }
 
 
 def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure:
@@ -314,40 +393,3 @@ def _join(job: Job, windows: pa.Table) -> pa.Table:
     windowing, folder = job.windowing, str(checkpoint_folder(job.pipeline))
     outputs = [output.join_op(folder, windowing.frame_seconds) for output in job.pipeline.label.outputs]
     return Joining(outputs, windowing.sample_rate)(windows)
-
-
-def pack(name: BlockName | ShardFailure, block: pa.Table | None) -> pa.Table:
-    """Put a block into one row, so that Ray Data hands it on whole and never looks inside."""
-    kind = "failure" if isinstance(name, ShardFailure) else "block"
-    data = pa.py_buffer(b"") if block is None else _to_ipc(block)
-    offsets = pa.py_buffer(b"".join(n.to_bytes(8, "little") for n in (0, data.size)))
-    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
-    return pa.table({"name": pa.array([json.dumps({"kind": kind, **asdict(name)})]), "block": column})
-
-
-def _to_ipc(block: pa.Table) -> pa.Buffer:
-    """Write a table into memory of just its size: what grows takes twice as much."""
-    measured = pa.MockOutputStream()
-    with pa.ipc.new_stream(measured, block.schema) as writer:
-        writer.write_table(block)
-    data = pa.allocate_buffer(measured.size())
-    with pa.FixedSizeBufferWriter(data) as sink, pa.ipc.new_stream(sink, block.schema) as writer:
-        writer.write_table(block)
-    return data
-
-
-def unpack(packed: pa.Table) -> tuple[BlockName | ShardFailure, pa.Table | None]:
-    """Take a block out again without copying its samples."""
-    fields = json.loads(packed.column("name")[0].as_py())
-    if fields.pop("kind") == "failure":
-        return ShardFailure(**fields), None
-    fields["piece"] = Piece(**fields["piece"])
-    return BlockName(**fields), pa.ipc.open_stream(packed.column("block")[0].as_buffer()).read_all()
-
-
-def _failure(failure: ShardFailure) -> pa.Table:
-    return _receipt_row({"kind": "failure", **asdict(failure)})
-
-
-def _receipt_row(receipt: Mapping[str, object]) -> pa.Table:
-    return pa.table({"receipt": [json.dumps(receipt)]})

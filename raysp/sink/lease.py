@@ -157,6 +157,11 @@ def acquire(
             return Lease(store, top + 1, holder, beat_seconds, clock)
 
 
+def highest_epoch(store: Store) -> int:
+    """Give the highest epoch that was ever held, 0 before there is one."""
+    return (_epochs(store) or [0])[-1]
+
+
 def refuse_if_held(store: Store, *, beat_seconds: float | None = None) -> None:
     """Raise if a living run holds the lease; takes nothing and writes nothing.
 
@@ -186,7 +191,7 @@ def _wait_until_free(
     watched: tuple[int, Holder | None] | None = None
     since = clock()
     while True:
-        top = (_epochs(store) or [0])[-1]
+        top = highest_epoch(store)
         found = _read(store, top) if top else None
         if top == 0 or (found and (found.released or found.process.is_known_dead())):
             return top

@@ -100,6 +100,12 @@ def test_pool_and_batch_may_change_between_runs(local_ray, make_pipeline, small_
     assert result.shards_before == 6
 
 
+def test_a_run_plans_again_when_another_one_was_at_work_since(local_ray, make_pipeline, small_shards):
+    pipeline = make_pipeline(small_shards)
+    result = run(pipeline, on_plan=lambda _: run(pipeline))
+    assert (result.rows, result.shards_before, result.shards_committed) == (0, 6, 6)
+
+
 def test_a_damaged_shard_is_named_and_the_rest_is_committed(local_ray, make_pipeline, small_shards, tmp_path):
     damaged = small_shards / "part-3.parquet"
     whole = damaged.read_bytes()

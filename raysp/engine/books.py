@@ -1,0 +1,92 @@
+"""What the driver remembers of shards that are not committed yet; it grows with what is in flight, not with rows."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+from raysp.engine.packing import Told
+from raysp.engine.progress import Progress
+from raysp.io.shards import Piece, Shard
+from raysp.planning import Todo
+from raysp.sink.receipts import BlockReceipt
+from raysp.sink.stage import is_complete
+
+
+class Books:
+    """Count receipts against the plan.
+
+    Args:
+        todo: the plan.
+        progress: kept up to date.
+    """
+
+    def __init__(self, todo: Iterable[Todo], progress: Progress) -> None:
+        self.progress = progress
+        self.todo = {one.shard.name: one for one in todo}
+        self.open = {name: set(one.pieces) for name, one in self.todo.items()}
+        self.failed: dict[str, str] = {}
+        self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], Told]] = {}
+        self._long_errors: dict[str, set[int]] = {}
+
+    def add(self, block: BlockReceipt, told: Told) -> Shard | None:
+        """Note a staged block; gives the shard if it waits for nothing more. What is told twice counts once."""
+        piece = Piece(block.first, block.end)
+        waiting = self.open.get(block.shard, set())
+        if piece not in waiting:
+            return None
+        seen = self._blocks.setdefault((block.shard, piece), {})
+        if (block.k, block.of) in seen:
+            return None
+        seen[block.k, block.of] = told
+        self._count(block, told)
+        if not is_complete(seen.keys()):
+            return None
+        del self._blocks[block.shard, piece]
+        waiting.discard(piece)
+        if waiting or block.shard in self.failed:
+            return None
+        self._long_errors.pop(block.shard, None)
+        return self.todo[block.shard].shard
+
+    def _count(self, block: BlockReceipt, told: Told) -> None:
+        progress = self.progress
+        progress.add_block(block.rows, block.audio_seconds)
+        progress.real_samples += block.real_samples
+        progress.padded_samples += block.padded_samples
+        progress.busy_seconds += block.forward_seconds
+        progress.wait_seconds += block.load_seconds
+        progress.errors.update(cast("Mapping[str, int]", told["errors"]))
+        long_errors = cast("Sequence[tuple[int, str]]", told["long_errors"])
+        progress.errors.update(self._new_errors(block.shard, long_errors))
+        progress.examples = [*progress.examples, *cast("Sequence[str]", told["examples"])][:5]
+
+    def _new_errors(self, shard: str, long_errors: Sequence[tuple[int, str]]) -> list[str]:
+        """Give the error types of rows of several windows that no other block has told of."""
+        if not long_errors:
+            return []
+        seen = self._long_errors.setdefault(shard, set())
+        new = [error_type for row, error_type in long_errors if row not in seen]
+        seen.update(row for row, _ in long_errors)
+        return new
+
+    def forget(self, shard: str, piece: Piece) -> None:
+        """Take back what was counted of a piece: it is done anew."""
+        for told in self._blocks.pop((shard, piece), {}).values():
+            block = cast("Mapping[str, float]", told["receipt"])
+            self.progress.rows -= int(block["rows"])
+            self.progress.audio_seconds -= block["audio_seconds"]
+            self.progress.errors -= Counter(cast("Mapping[str, int]", told["errors"]))
+
+    def committed(self, shard: str) -> None:
+        """Note that a shard's label shard is there."""
+        self.progress.shards_committed += 1
+        del self.open[shard]
+
+    def unfinished(self) -> dict[str, str]:
+        """Compare receipts with the plan: what gave none is named, never passed over."""
+        lost = {
+            name: f"{len(pieces)} piece(s) gave no result; run again"
+            for name, pieces in self.open.items()
+            if pieces and name not in self.failed
+        }
+        return {**self.failed, **lost}

@@ -1,0 +1,50 @@
+"""Ray clusters of several nodes on this machine, for tests that kill parts of them."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NO_TOKENS = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class SmallCluster:
+    """A cluster whose worker nodes can be killed."""
+
+    def __init__(self, host: subprocess.Popen) -> None:
+        self.host = host
+        self.address = self._expect("address")
+
+    def kill_a_node(self) -> None:
+        """Kill the raylet of the oldest worker node, and its workers with it; another node takes its place."""
+        self.host.stdin.write("kill\n")
+        self.host.stdin.flush()
+        self._expect("killed")
+
+    def _expect(self, word: str) -> str:
+        for line in self.host.stdout:
+            if line.startswith(f"{word} "):
+                return line.split()[1]
+        raise AssertionError(f"the cluster ended before it said {word!r}")
+
+
+@contextlib.contextmanager
+def small_cluster(num_nodes: int) -> Iterator[SmallCluster]:
+    """Start a head without CPUs and some worker nodes of two; all end with the block."""
+    host = subprocess.Popen(
+        [sys.executable, "-m", "tests.engine.cluster_host", str(num_nodes)],
+        cwd=ROOT,
+        env=NO_TOKENS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield SmallCluster(host)
+    finally:
+        host.stdin.close()
+        host.wait(timeout=120)

@@ -1,0 +1,45 @@
+"""Stand-ins for what kills or stops a worker; in a file of their own, as a user's would be."""
+
+import os
+import signal
+import time
+
+import pyarrow as pa
+
+from raysp import Transcript
+from raysp.ops.labelling import Forward
+from raysp.specs import spec
+
+CRASH_FRAMES, HANG_FRAMES = 99, 149
+"""Of recordings of 2 and of 3 seconds; those of digits are all shorter."""
+
+
+@spec
+class DeadlyTranscript(Transcript):
+    """A transcript that segmentation faults or hangs over recordings of certain lengths."""
+
+    def op(self, loaded):
+        return _Deadly(super().op(loaded))
+
+
+class _Deadly:
+    def __init__(self, op) -> None:
+        self.op, self.schema, self.staged = op, op.schema, op.staged
+
+    def __call__(self, forward: Forward):
+        frames = forward.num_frames_B.tolist()
+        if CRASH_FRAMES in frames:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if HANG_FRAMES in frames:
+            time.sleep(10_000)
+        return self.op(forward)
+
+    def empty(self):
+        return self.op.empty()
+
+
+def spares_nobody(table: pa.Table) -> list[bool]:
+    """Keep all rows, unless one is called `deadly`."""
+    if "deadly" in table.column("id").to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [True] * table.num_rows

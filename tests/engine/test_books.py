@@ -1,0 +1,70 @@
+"""What the driver counts: every block once, whatever is told twice or taken back."""
+
+from dataclasses import asdict
+
+import pytest
+
+from raysp.engine.books import Books
+from raysp.engine.progress import Progress
+from raysp.io.shards import Piece, Shard
+from raysp.planning import Todo
+from raysp.sink.receipts import BlockReceipt
+
+PIECES = (Piece(0, 4), Piece(4, 6))
+SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)
+
+
+def block(piece: Piece, k: int, of: int, rows: int) -> BlockReceipt:
+    samples = {"real_samples": 10, "padded_samples": 11}
+    seconds = {"audio_seconds": 2.0 * rows, "load_seconds": 0.0, "forward_seconds": 1.0}
+    return BlockReceipt(SHARD.name, piece.first, piece.end, k, of, rows, windows=rows, actor="x", **samples, **seconds)
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
+
+
+def add(books: Books, receipt: BlockReceipt, errors=None, long_errors=()) -> Shard | None:
+    told = {"receipt": asdict(receipt), "errors": errors or {}, "long_errors": long_errors, "examples": []}
+    return books.add(receipt, told)
+
+
+def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(books):
+    assert add(books, block(PIECES[0], 1, 2, 1)) is None
+    assert add(books, block(PIECES[1], 0, 1, 2)) is None
+    assert add(books, block(PIECES[0], 0, 0, 3)) == SHARD
+    assert (books.progress.rows, books.progress.audio_seconds) == (6, 12.0)
+    books.committed(SHARD.name)
+    assert books.unfinished() == {}
+
+
+def test_what_is_told_twice_counts_once(books):
+    for _ in range(3):
+        add(books, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 1})
+    assert (books.progress.rows, books.progress.num_errors, books.progress.blocks) == (3, 1, 1)
+    add(books, block(PIECES[0], 1, 2, 1))
+    assert add(books, block(PIECES[0], 1, 2, 1)) is None  # the piece is through
+    assert books.progress.rows == 4
+
+
+def test_what_is_done_anew_is_taken_back(books):
+    add(books, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2})
+    books.forget(SHARD.name, PIECES[0])
+    assert (books.progress.rows, books.progress.num_errors, books.progress.audio_seconds) == (0, 0, 0.0)
+    add(books, block(PIECES[0], 0, 1, 4), {"corrupt_audio": 1})
+    assert (books.progress.rows, books.progress.num_errors) == (4, 1)
+
+
+def test_an_error_of_a_row_of_several_windows_counts_once_over_blocks(books):
+    add(books, block(PIECES[0], 0, 0, 0), long_errors=[(1, "model_output")])
+    add(books, block(PIECES[0], 1, 2, 4), long_errors=[(1, "model_output"), (2, "model_output")])
+    assert books.progress.errors == {"model_output": 2}
+
+
+def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_given(books):
+    add(books, block(PIECES[0], 0, 1, 4))
+    assert books.unfinished() == {"a.parquet": "1 piece(s) gave no result; run again"}
+    books.failed["a.parquet"] = "no such file"
+    assert add(books, block(PIECES[1], 0, 1, 2)) is None
+    assert books.unfinished() == {"a.parquet": "no such file"}
