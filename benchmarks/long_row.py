@@ -1,12 +1,15 @@
 """Label one recording of many hours that lies in one row, and tell the memory that each kind of process takes.
 
     python -m benchmarks long-row --hours 10
+    python -m benchmarks long-row --hours 10 --stored path-flac
 
-The recording is some minutes of joined digits as MP3, over and over; words are asked for.
+The recording is some minutes of joined digits, over and over: as MP3 in the row itself, or as a file that a manifest
+names. Words are asked for.
 """
 
 import argparse
 import io
+import json
 import sys
 import tempfile
 import time
@@ -55,27 +58,54 @@ def recording(seconds: float, digits: str) -> tuple[bytes, int]:
     return frames * times, len(chosen) * times
 
 
-def measure(hours: float, digits: str) -> dict[str, object]:
-    """Label the recording with the bundled checkpoint in a run of its own."""
-    encoded, num_words = recording(hours * 3600, digits)
-    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
-        folder = Path(name)
-        (folder / "corpus").mkdir()
+def write_file(path: Path, seconds: float, digits: str) -> int:
+    """Write a file of about these seconds, a part at a time; returns the number of words that it holds."""
+    import soxr
+
+    utterances = next(iter(corpus.read_utterances(digits).values()))
+    samples, chosen = corpus.join(np.random.default_rng(5), utterances, min(PART_SECONDS, seconds))
+    wave = soxr.resample(samples / np.float32(32768), utterances[0].sample_rate, MODEL_RATE)
+    times = max(1, round(seconds * MODEL_RATE / len(wave)))
+    with soundfile.SoundFile(path, "w", MODEL_RATE, 1, subtype="PCM_16") as file:
+        for _ in range(times):
+            file.write(wave)
+    return len(chosen) * times
+
+
+def store(folder: Path, stored: str, seconds: float, digits: str) -> tuple[str, int, int]:
+    """Make the corpus; returns its url, the stored bytes and the number of words."""
+    (folder / "corpus").mkdir()
+    if stored == "embedded-mp3":
+        encoded, num_words = recording(seconds, digits)
         audio = pa.array([{"bytes": encoded, "path": None}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
         pq.write_table(pa.table({"id": ["long"], "audio": audio}), folder / "corpus" / "long.parquet")
+        return str(folder / "corpus"), len(encoded), num_words
+    path = folder / "corpus" / f"long.{stored.removeprefix('path-')}"
+    num_words = write_file(path, seconds, digits)
+    manifest = folder / "corpus" / "long.jsonl"
+    manifest.write_text(json.dumps({"id": "long", "audio_filepath": path.name}) + "\n")
+    return str(manifest), path.stat().st_size, num_words
+
+
+def measure(hours: float, digits: str, stored: str) -> dict[str, object]:
+    """Label the recording with the bundled checkpoint in a run of its own."""
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
+        folder = Path(name)
+        url, stored_bytes, num_words = store(folder, stored, hours * 3600, digits)
         file = folder / "label_long_row.py"
         sink = folder / "labels"
-        file.write_text(PIPELINE.format(corpus=str(folder / "corpus"), checkpoint=str(BUNDLED), sink=str(sink)))
+        file.write_text(PIPELINE.format(corpus=url, checkpoint=str(BUNDLED), sink=str(sink)))
         started = time.time()
         watched = processes.run([sys.executable, "-m", "raysp.cli", "run", str(file), "--json"], memory_every=1)
         if watched.code:
             raise SystemExit(f"the run ended with {watched.code}: {watched.stderr}")
-        row = pq.read_table(sink / "long.parquet").to_pylist()[0]
+        row = pq.read_table(next(sink.glob("*.parquet"))).to_pylist()[0]
     words = row["pred_words"]
     gaps = [b["start"] - a["end"] for a, b in pairwise(words)]
     return {
         "hours": hours,
-        "stored_bytes": len(encoded),
+        "stored": stored,
+        "stored_bytes": stored_bytes,
         "status": row["status"],
         "seconds": row["seconds"],
         "words_placed": num_words,
@@ -83,7 +113,7 @@ def measure(hours: float, digits: str) -> dict[str, object]:
         "last_word_ends": words[-1]["end"],
         "longest_gap": max(gaps),
         "wall_seconds": time.time() - started,
-        "limit_bytes": BYTES_A_ROW * len(encoded) + BYTES_BESIDE,
+        "limit_bytes": (BYTES_A_ROW * stored_bytes if stored == "embedded-mp3" else 0) + BYTES_BESIDE,
         "peak_bytes_of": dict(sorted(watched.peak_bytes_of.items(), key=lambda one: -one[1])),
         "peak_bytes": watched.peak_bytes,
     }
@@ -95,10 +125,11 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m benchmarks long-row", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=float, default=10)
+    parser.add_argument("--stored", choices=("embedded-mp3", "path-wav", "path-flac"), default="embedded-mp3")
     parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
-    found = measure(args.hours, args.digits)
+    found = measure(args.hours, args.digits, args.stored)
     peaks = found.pop("peak_bytes_of")
     show(f"one row of {args.hours:g} hours", [found])
     assert isinstance(peaks, dict)

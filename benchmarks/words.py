@@ -1,0 +1,191 @@
+"""How right texts and word times are, in rows that are cut into windows and in rows that are not.
+
+    python -m benchmarks words
+    python -m benchmarks words --lengths 4x60,15x20,70x6,900x2,3600x1
+
+Digits of one speaker at a time are joined to recordings of known words at known places. Every recording is labelled by
+the ops of a run, without Ray: in windows, and, up to `--whole-below` seconds, as one window too. A word that was read
+right is compared with its place. Asking for words is timed against not asking, by turns.
+"""
+
+import argparse
+import io
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from benchmarks import corpus
+from benchmarks.checkpoints import BUNDLED
+from benchmarks.tables import show, write_json
+
+GAP_SECONDS = (0.08, 0.45)
+GAP_NOISE = 8
+WINDOW_SECONDS = 30.0
+ONE_WINDOW = 1e6
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A recording with the places of its words."""
+
+    encoded: bytes
+    seconds: float
+    words: Sequence[Mapping[str, object]]
+
+
+def speak(rng: np.random.Generator, utterances: list[corpus.Utterance], seconds: float) -> Spoken:
+    """Join random utterances of one speaker with gaps, and note where each lies."""
+    rate = utterances[0].sample_rate
+    samples: list[np.ndarray] = []
+    words: list[dict[str, object]] = []
+    length = 0
+    while length < seconds * rate:
+        gap = rng.integers(-GAP_NOISE, GAP_NOISE, round(rng.uniform(*GAP_SECONDS) * rate), endpoint=True)
+        one = utterances[rng.integers(len(utterances))]
+        samples += [gap.astype(np.int16), one.samples]
+        start = length + len(gap)
+        length = start + len(one.samples)
+        words.append({"word": one.text, "start": start / rate, "end": length / rate})
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(samples), rate, format="FLAC", subtype="PCM_16")
+    return Spoken(file.getvalue(), length / rate, words)
+
+
+class Labeller:
+    """Label recordings by the ops of a run."""
+
+    def __init__(self, checkpoint: str, window_seconds: float, *, words: bool) -> None:
+        import raysp
+        from raysp.audio.windows import Windowing
+        from raysp.models.loading import check_checkpoint
+        from raysp.ops.decoding import Decoding
+        from raysp.ops.joining import Joining
+        from raysp.ops.labelling import Labelling
+
+        transcript = raysp.Transcript(words=words)
+        summary = check_checkpoint(checkpoint)
+        windowing = Windowing.of(
+            sample_rate=summary.sample_rate,
+            frame_stride=summary.frame_stride,
+            min_samples=summary.min_samples,
+            window_seconds=window_seconds,
+            overlap_seconds=5,
+        )
+        self.decoding = Decoding(audio="audio", windowing=windowing, block_seconds=600)
+        self.op = Labelling(
+            checkpoint, lambda loaded: [transcript.op(loaded)], batch_seconds=60, window_seconds=window_seconds
+        )
+        self.joining = Joining([transcript.join_op(checkpoint, windowing.frame_seconds)], summary.sample_rate)
+
+    def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
+        """Give the label rows of recordings, in their order."""
+        from raysp.sink.stage import join_windows
+
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        audio = pa.array([{"bytes": one.encoded, "path": None} for one in recordings], kind)
+        blocks = [self.op(block)[0] for block, _ in self.decoding(pa.table({"audio": audio}), 0)]
+        labels = join_windows("benchmark", pa.concat_tables(blocks), self.joining)
+        return labels.sort_by("row").to_pylist()
+
+
+def compare(recordings: Sequence[Spoken], labels: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Count word errors, and measure how far the words that were read right are from their places."""
+    references = [" ".join(str(word["word"]).lower() for word in one.words) for one in recordings]
+    found = jiwer.process_words(references, [str(label["pred_text"]).lower() for label in labels])
+    overlaps, starts, ends = [], [], []
+    for placed, heard in _pairs(found, recordings, labels):
+        overlaps.append(heard["start"] < placed["end"] and placed["start"] < heard["end"])
+        starts.append(1000 * abs(heard["start"] - placed["start"]))
+        ends.append(1000 * abs(heard["end"] - placed["end"]))
+    return {
+        "rows": len(recordings),
+        "minutes": round(sum(one.seconds for one in recordings) / 60, 1),
+        "words": sum(len(one.words) for one in recordings),
+        "WER %": round(100 * found.wer, 2),
+        "overlap %": round(100 * float(np.mean(overlaps)), 2),
+        "start ms, median": round(statistics.median(starts)),
+        "start ms, 95 %": round(float(np.percentile(starts, 95))),
+        "end ms, median": round(statistics.median(ends)),
+        "end ms, 95 %": round(float(np.percentile(ends, 95))),
+    }
+
+
+def _pairs(
+    found: "jiwer.WordOutput", recordings: Sequence[Spoken], labels: Sequence[Mapping[str, object]]
+) -> Iterator[tuple[Mapping[str, float], Mapping[str, float]]]:
+    for chunks, one, label in zip(found.alignments, recordings, labels, strict=True):
+        words: Sequence[Mapping[str, float]] = label["pred_words"]  # type: ignore[assignment]
+        for chunk in (chunk for chunk in chunks if chunk.type == "equal"):
+            for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
+                yield one.words[chunk.ref_start_idx + offset], words[chunk.hyp_start_idx + offset]  # type: ignore[misc]
+
+
+def cost_of_words(checkpoint: str, recordings: Sequence[Spoken], repeats: int) -> float:
+    """Divide the CPU time with words by that without, median of turns, less 1."""
+    plain, asked = (Labeller(checkpoint, WINDOW_SECONDS, words=words) for words in (False, True))
+    plain(recordings[:2])
+    asked(recordings[:2])
+    ratios = []
+    for _ in range(repeats):
+        seconds = []
+        for labeller in (plain, asked):
+            started = time.process_time()
+            labeller(recordings)
+            seconds.append(time.process_time() - started)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios) - 1
+
+
+def measure(args: argparse.Namespace) -> dict[str, object]:
+    """Measure every length, in windows and as one window, and what words cost."""
+    rng = np.random.default_rng(args.seed)
+    speakers = list(corpus.read_utterances(args.digits).values())
+    short: list[Spoken] = []
+    long: list[Spoken] = []
+    for part in args.lengths.split(","):
+        seconds, count = part.split("x")
+        for number in range(int(count)):
+            one = speak(rng, speakers[number % len(speakers)], float(seconds))
+            (short if one.seconds <= WINDOW_SECONDS else long).append(one)
+    windowed = Labeller(args.checkpoint, WINDOW_SECONDS, words=True)
+    whole = [one for one in long if one.seconds <= args.whole_below]
+    rows = [
+        {"": "one window each", **compare(short, windowed(short))},
+        {"": "in windows", **compare(long, windowed(long))},
+        {"": f"in windows, to {args.whole_below:g} s", **compare(whole, windowed(whole))},
+        {"": "the same as one window", **compare(whole, Labeller(args.checkpoint, ONE_WINDOW, words=True)(whole))},
+    ]
+    show("Texts and word times of joined digits", rows)
+    cost = cost_of_words(args.checkpoint, [*short, *long][: args.timed_rows], args.repeats)
+    show("What asking for words costs", [{"CPU time": f"{100 * cost:+.1f} %", "turns": args.repeats}])
+    return {"words": rows, "cost": cost}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks words", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lengths", default="4x40,15x20,70x6,300x2,3600x1", help="seconds x recordings, ...")
+    parser.add_argument("--whole-below", type=float, default=320, help="also as one window up to these seconds")
+    parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
+    parser.add_argument("--checkpoint", default=str(BUNDLED))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--timed-rows", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    found = measure(args)
+    if args.json:
+        write_json(args.json, found)
+
+
+if __name__ == "__main__":
+    main()
