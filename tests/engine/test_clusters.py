@@ -118,7 +118,7 @@ def _disturb(driver: subprocess.Popen, cluster, dice: random.Random, kills: dict
     """Kill something at random moments until the driver ends."""
     while driver.poll() is None and sum(kills.values()) < wanted:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(dice.uniform(2, 12))
+            driver.wait(dice.uniform(3, 25))
             return
         victim = dice.choice(list(kills))
         if victim == "driver":
@@ -133,3 +133,4 @@ def _disturb(driver: subprocess.Popen, cluster, dice: random.Random, kills: dict
             with contextlib.suppress(psutil.Error):
                 dice.choice(found).kill()
         kills[victim] += 1
+        sys.stderr.write(f"{time.strftime('%X')} killed: {kills}\n")
