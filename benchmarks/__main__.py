@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import bare, checkpoints, corpus, engine, isolation, long_row, storage, throughput, words
+from benchmarks import bare, checkpoints, corpus, engine, isolation, long_row, planning, storage, throughput, words
 from benchmarks.tables import write_json
 
 PARTS = {
@@ -16,6 +16,7 @@ PARTS = {
     "storage": storage.main,
     "isolation": isolation.main,
     "long-row": long_row.main,
+    "planning": planning.main,
     "words": words.main,
 }
 
