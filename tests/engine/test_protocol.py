@@ -18,6 +18,7 @@ import raysp
 from raysp.sink import failing, lease
 from tests.corpora import a_pipeline, label_here, write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
+from tests.places import Bucket, Folder, Place, options_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -25,14 +26,17 @@ SHARDS, ROWS = 3, 6
 PIPELINE = """
 import raysp
 pipeline = raysp.Pipeline(
-    source=raysp.Shards({corpus!r}),
+    source=raysp.Shards({corpus!r}, storage_options={options}),
     steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
-    sink=raysp.Parquet({sink!r}),
+    sink=raysp.Parquet({sink!r}, storage_options={options}),
 )
 """
 EVERY_DEATH = [f"{when}_{phase}:{n}" for phase in failing.PHASES for when in ("before", "after") for n in (1, 2)]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
-THREE = ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"]
+IN_SHORT = {
+    "disk": ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"],
+    "s3": ["after_shard_committed:1"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +52,23 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipe(corpus, tmp_path) -> Path:
-    file = tmp_path / "recipe_of_the_protocol.py"
-    values = {"corpus": f"{corpus}/in/*.parquet", "checkpoint": str(CHECKPOINT), "sink": str(tmp_path / "labels")}
+    return write_recipe(tmp_path, f"{corpus}/in/*.parquet", str(tmp_path / "labels"))
+
+
+def write_recipe(folder: Path, corpus: str, sink: str, options: dict[str, object] | None = None) -> Path:
+    file = folder / "recipe_of_the_protocol.py"
+    values = {"corpus": corpus, "checkpoint": str(CHECKPOINT), "sink": sink, "options": options_code(options or {})}
     file.write_text(PIPELINE.format(**values))
     return file
+
+
+@pytest.fixture
+def place(request, tmp_path) -> Place:
+    """Where shards are read from and labels go: a folder, or a bucket for both."""
+    if request.param == "disk":
+        return Folder(tmp_path)
+    s3 = request.getfixturevalue("s3")
+    return Bucket(s3, s3.bucket(), tmp_path)
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
@@ -71,30 +88,48 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def deaths() -> list:
     every = [at for at in EVERY_DEATH if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
-    return [pytest.param(at, marks=() if at in THREE else pytest.mark.soak) for at in every]
+    return [
+        pytest.param(store, at, id=f"{store}-{at}", marks=() if at in IN_SHORT[store] else pytest.mark.soak)
+        for store in IN_SHORT
+        for at in every
+    ]
 
 
-@pytest.mark.parametrize("at", deaths())
-def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, recipe, tmp_path, at):
+@pytest.mark.parametrize(("place", "at"), deaths(), indirect=["place"])
+def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, place, tmp_path, at):
+    place.put(corpus / "in", "in")
+    shards, sink = f"{place.url('in')}/*.parquet", place.url("labels")
+    recipe = write_recipe(tmp_path, shards, sink, place.options)
     folder = tmp_path / "deaths"
     folder.mkdir()
     killed = start("run", recipe, **{failing.FAIL_AT: at, failing.FOLDER: str(folder)})
     children = Children(killed)
-    code, _, said = finish(killed)
-    assert code == -signal.SIGKILL, said
+    ended, _, said = finish(killed)
+    assert ended == -signal.SIGKILL, said
     children.reap()
-    sink = tmp_path / "labels"
-    assert [path for path in sink.rglob("*.parquet") if ".raysp" in path.parts] == []
-    for label_shard in sink.glob("*.parquet"):
-        assert pq.read_metadata(label_shard).num_rows == ROWS  # whole as soon as it can be seen
-    committed = {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")}
+    committed = place.writes("labels")
+    left = place.copy("labels")
+    assert label_shards(left) <= {f"{number}.parquet" for number in range(SHARDS)}
+    for name in committed:
+        assert pq.read_metadata(left / name).num_rows == ROWS  # whole as soon as it can be seen
     # The next run, on the very same parts but without a Ray of its own: that is what a start of Ray would cost.
-    label_here(a_pipeline(f"{corpus}/in/*.parquet", sink))
-    assert {name: (sink / name).stat().st_mtime_ns for name in committed} == committed
-    assert row_hash(sink) == row_hash(corpus / "undisturbed")
-    raysp.gc(str(sink))
-    verified = raysp.verify(str(sink))
+    source = raysp.Shards(shards, storage_options=place.options)
+    label_here(a_pipeline(source, raysp.Parquet(sink, storage_options=place.options)))
+    after = place.writes("labels")
+    assert {name: after[name] for name in committed} == committed
+    labels = place.copy("labels")
+    assert label_shards(labels) == {f"{number}.parquet" for number in range(SHARDS)}
+    assert row_hash(labels) == row_hash(corpus / "undisturbed")
+    raysp.gc(sink, place.options)
+    verified = raysp.verify(sink, place.options)
     assert (verified.differences, verified.orphans) == ((), ())
+
+
+def label_shards(folder: Path) -> set[str]:
+    """Name what could be taken for a label shard, by the strictest and the laxest of readers."""
+    by_name = {str(path.relative_to(folder)) for path in folder.rglob("*.parquet")}
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return by_name | {str(path) for path in files if path.parts[0] != ".raysp"}
 
 
 class Children:
