@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,8 +51,7 @@ def encode(
         file_id: hash of what changes the file but no label: the columns carried over and the rows left out.
         rest_id: hash of the file with the rows that were left out, if there are any.
     """
-    counts = asdict(receipt)
-    del counts["shard"], counts["existing"]
+    counts = {name: value for name, value in vars(receipt).items() if name not in ("shard", "existing")}
     own = {
         "fingerprint": fingerprint,
         "input_id": input_id,

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from raysp.errors import PlanError, RunError, StoreError
@@ -242,7 +242,7 @@ def _forget(store: Store, top: int) -> None:
 
 
 def _encode(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder)).encode()
+    return json.dumps({**vars(holder), "process": vars(holder.process)}).encode()
 
 
 def _user() -> str:
