@@ -6,6 +6,7 @@ a later one says that it supersedes: shards whose content changed and that are l
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import pyarrow as pa
 
@@ -87,7 +88,7 @@ def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
     ]
     sink = io.BytesIO()
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
-    compression = "zstd" if len(rows) >= WORTH_COMPRESSING else None
+    compression: Literal["zstd"] | None = "zstd" if len(rows) >= WORTH_COMPRESSING else None
     with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return sink.getvalue()
