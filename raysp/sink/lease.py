@@ -31,6 +31,9 @@ POLLS_A_BEAT = 10
 BEAT_VARIABLE = "RAYSP_BEAT_SECONDS"
 """For tests, in which nobody wants to wait a minute."""
 
+_ended: set[str] = set()
+"""Owners of this process that have ended, whether or not they could still write that down."""
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -76,6 +79,11 @@ class Lease:
         self._clock = clock
         self._looked = clock()
         self._lost = ""
+
+    @property
+    def owner(self) -> str:
+        """Name the holder, as nobody else is named."""
+        return self._holder.owner
 
     def beat(self) -> None:
         """Say that the holder lives, unless a higher epoch says that another one took over; as often as due."""
@@ -130,6 +138,7 @@ def held(store: Store) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        _ended.add(lease.owner)
         done.set()
         thread.join(beat_seconds)
         with contextlib.suppress(StoreError):
@@ -188,7 +197,7 @@ def _wait_until_free(
     while True:
         top = (_epochs(store) or [0])[-1]
         found = _read(store, top) if top else None
-        if top == 0 or (found and (found.released or found.process.is_known_dead())):
+        if top == 0 or (found and _is_over(found)):
             return top
         if watched is None or watched[0] != top:
             if watched is None and found:
@@ -205,6 +214,11 @@ def _wait_until_free(
         elif clock() - since >= STALE_BEATS * beat_seconds:
             return top
         sleep(beat_seconds / POLLS_A_BEAT)
+
+
+def _is_over(holder: Holder) -> bool:
+    """Tell whether a holder is known to have ended: it said so, its process is gone, or it was this very process."""
+    return holder.released or holder.owner in _ended or holder.process.is_known_dead()
 
 
 def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> None:

@@ -184,6 +184,19 @@ def test_what_cannot_be_read_is_no_living_owner(store, clock):
     assert acquire(store, clock).epoch == 5
 
 
+def test_one_that_could_not_be_given_back_keeps_its_own_process_from_nothing(store, clock, monkeypatch):
+    with monkeypatch.context() as full, lease.held(store) as first:
+        full.setattr(type(store), "replace", lambda *_: (_ for _ in ()).throw(StoreError("no space left on device")))
+    assert not json.loads(store.read(layout.lease_path(1)))["released"]
+    assert not Process.here().is_known_dead()
+    second = lease.acquire(store, clock=clock, sleep=clock.sleep)
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert clock.now == 1000.0
+    clock.at = [(clock.now + 5, second.beat)]
+    with pytest.raises(PlanError, match="is at work"):  # and one that goes on in this process is as alive as any other
+        lease.acquire(store, clock=clock, sleep=clock.sleep)
+
+
 def test_old_epochs_go_but_for_the_last(store, clock):
     for _ in range(5):
         acquire(store, clock).release()
