@@ -8,7 +8,8 @@ import sinks
 from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
-from raysp.sink import footer, layout, lease, plan_record, run_record, stage
+from raysp.io.store import Store, open_store
+from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.opening import compare
 from raysp.sink.orphans import gc
@@ -267,9 +268,44 @@ class TestGc:
     def test_uploads_that_were_never_completed_go_where_a_store_knows_of_them(self, store, monkeypatch):
         begin(store)
         aborted = []
-        monkeypatch.setattr(type(store), "incomplete_uploads", lambda _: ["a.parquet#1"], raising=False)
+        monkeypatch.setattr(type(store), "incomplete_uploads", lambda _, older: ["a.parquet#1"], raising=False)
         monkeypatch.setattr(type(store), "abort_upload", lambda _, upload: aborted.append(upload), raising=False)
         assert [orphan.path for orphan in gc(store).orphans] == ["a.parquet#1"] == aborted
+
+
+class TestUploads:
+    """On an object store: what a run that was killed in the middle of a large label shard leaves there."""
+
+    @pytest.fixture
+    def begun(self, s3) -> tuple[Store, str]:
+        store = open_store(f"s3://{s3.bucket()}/labels", s3.options)
+        begin(store)
+        sinks.run(store, SHARD)
+        bucket = store.url.split("/")[2]
+        for key in (f"labels/{SHARD.name}", "beside the sink"):
+            s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+        return store, bucket
+
+    def test_those_of_long_ago_are_listed_and_aborted(self, s3, begun, monkeypatch):
+        store, bucket = begun
+        monkeypatch.setattr(orphans, "UPLOAD_SECONDS", 0.0)
+        for dry_run in (True, False):
+            [orphan] = gc(store, dry_run=dry_run).orphans
+            assert orphan.path.startswith(f"{SHARD.name}?uploadId=")
+            assert orphan.reason == "an upload that was never completed"
+        assert uploads(s3, bucket) == ["beside the sink"]
+        assert gc(store).orphans == ()
+
+    def test_one_that_may_still_be_going_on_is_left(self, s3, begun, monkeypatch):
+        store, bucket = begun
+        if s3.kind == "moto":  # which dates every upload to 2010
+            monkeypatch.setattr(orphans, "UPLOAD_SECONDS", 100 * 366 * 86_400.0)
+        assert gc(store).orphans == ()
+        assert uploads(s3, bucket) == ["beside the sink", f"labels/{SHARD.name}"]
+
+
+def uploads(s3, bucket) -> list[str]:
+    return sorted(one["Key"] for one in s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or ())
 
 
 def mended(rows, again=()) -> pa.Table:
