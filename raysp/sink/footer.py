@@ -72,7 +72,7 @@ def read(store: Store, name: str) -> LabelFooter:
     """
     try:
         with store.open(name) as file:
-            found = pq.read_metadata(file).metadata or {}
+            found = _key_values(file)
         names = ("fingerprint", "input_id", "file_id", "rest_id", "counts")
         fields = {name: found[f"{PREFIX}{name}".encode()].decode() for name in names}
         receipt = ShardReceipt(shard=name, existing=True, **json.loads(fields["counts"]))
@@ -85,6 +85,10 @@ def read(store: Store, name: str) -> LabelFooter:
             (f"{name}: not a label shard of raysp",),
         ) from error
     return LabelFooter(fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], receipt)
+
+
+def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
+    return pq.read_metadata(file).metadata or {}
 
 
 def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:

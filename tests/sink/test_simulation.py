@@ -34,7 +34,10 @@ def folder(tmp_path, monkeypatch):
     logging.getLogger("raysp.sink.lease").setLevel(logging.ERROR)
     gc.collect()
     gc.freeze()  # what other tests left is not looked through again with every history
+    threshold = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
     yield Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    gc.set_threshold(*threshold)
     gc.unfreeze()
     logging.getLogger("raysp.sink.lease").setLevel(logging.NOTSET)
 
