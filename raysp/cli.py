@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -471,16 +472,14 @@ def _told_how_to_go_on(quiet: bool) -> Iterator[None]:
 
     def stop_run(number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
-        if stopping:
-            # Whatever is being put in order is left as it is, as by a kill; nothing of Python's can hold this up.
-            os.write(2, b"" if quiet else f"{printable(said)}\n".encode(errors="replace"))
-            os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
-        stopping = True
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        if not stopping:
+            stopping = True
+            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
     previous = {number: signal.signal(number, stop_run) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
+            yield
     except (KeyboardInterrupt, _Terminated) as stop:
         if not quiet:
             err.print(escape(said))
@@ -488,6 +487,34 @@ def _told_how_to_go_on(quiet: bool) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _leaving_at_the_second(said: str) -> Iterator[None]:
+    """Leave at once, as by a kill, at a second Ctrl-C or SIGTERM, whatever is being put in order by then.
+
+    A handler of Python's would wait until the main thread comes back from foreign code, such as a Ray that does not
+    answer: so a thread listens to what the system's own handler writes into a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def listen() -> None:
+        arrived = 0
+        while number := os.read(reader, 1):
+            arrived += number[0] in (signal.SIGINT, signal.SIGTERM)
+            if arrived > 1:
+                os.write(2, said.encode(errors="replace"))
+                os._exit(INTERRUPTED if number[0] == signal.SIGINT else TERMINATED)
+        os.close(reader)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=listen, name="raysp-signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
 
 
 class _Terminated(BaseException):

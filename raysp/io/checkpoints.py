@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raysp.errors import CheckpointError, StoreError
+from raysp.io import eviction
 from raysp.io.store import Entry, Store, explain, open_store
 
 _READ_BYTES = 8 * 1024 * 1024
@@ -22,7 +23,8 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path
     """Bring a checkpoint folder to this machine, once for all its processes, and give its path in the user's cache.
 
     The copy is named after what the store says of every file, so that a checkpoint that changes is another one. It is
-    seen whole or not at all, whoever is killed meanwhile.
+    seen whole or not at all, whoever is killed meanwhile. It stays while this process lives; of those that no process
+    uses only the last few are kept.
 
     Raises:
         CheckpointError: there is no checkpoint.
@@ -34,13 +36,15 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path
     name = f"{store.url.rpartition('/')[2]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     folder = _cache_folder() / "checkpoints" / name
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        eviction.mark_used(folder)
         if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_name(f"{name}.lock")) as alone:
                 if alone:
                     _remove_parts(folder)
                 if not folder.is_dir():
                     _download(store, entries, folder)
+            eviction.remove_unused(folder.parent)
     except OSError as error:
         if isinstance(error, StoreError):
             raise

@@ -5,6 +5,7 @@ its row behind.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import zlib
@@ -18,12 +19,17 @@ from raysp.io.shards import Piece, Shard, Survey, cut_groups
 from raysp.io.store import Entry
 
 FILES_A_SHARD = 10_000
+FILES_A_PIECE = 400
+"""So that a piece's part of the listing, which travels with it, stays below 20 KB: about 33 bytes a file whose name
+cannot be compressed."""
 # By name, since a folder holds other things too; what a file is its content says.
 SUFFIXES = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
     | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
 )
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
+
+_FROM = "@"  # behind the first row of a narrowed listing; base64 does not have it
 
 Listing = Sequence[tuple[str, int, int]]
 """Path, bytes and a hash of the version of each file."""
@@ -46,8 +52,23 @@ def cut(entries: Sequence[Entry], recorded: Sequence[str]) -> list[str]:
 def survey(part: str) -> Survey:
     """Survey a part."""
     listing = unpack(part)
-    pieces = cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing])
-    return Survey(SCHEMA, len(listing), pieces, version(part))
+    pieces = [
+        Piece(first + piece.first, first + piece.end)
+        for first in range(0, len(listing), FILES_A_PIECE)
+        for piece in cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing[first : first + FILES_A_PIECE]])
+    ]
+    return Survey(SCHEMA, len(listing), tuple(pieces), version(part))
+
+
+def narrow(shard: Shard, piece: Piece) -> str:
+    """Give what is needed of a shard's listing to read one of its pieces.
+
+    Raises:
+        ShardError: the recorded listing is damaged.
+    """
+    if _version(shard.part) != shard.version:
+        raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
+    return f"{piece.first}{_FROM}{pack(_unpack(shard.part)[piece.first : piece.end])}"
 
 
 def version(part: str) -> str:
@@ -62,9 +83,10 @@ def num_bytes(part: str) -> int:
 
 def read_rows(shard: Shard, piece: Piece, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield a piece's rows: `id` is the path in the folder."""
-    if version(shard.part) != shard.version:
-        raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
-    paths = [path for path, _, _ in unpack(shard.part)[piece.first : piece.end]]
+    first, is_narrow, part = shard.part.rpartition(_FROM)
+    if not is_narrow:
+        first, _, part = narrow(shard, piece).rpartition(_FROM)
+    paths = [path for path, _, _ in unpack(part)[piece.first - int(first) : piece.end - int(first)]]
     audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
     table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
     yield from table.select(list(columns)).to_batches()
@@ -76,5 +98,11 @@ def pack(listing: Listing) -> str:
 
 
 def unpack(part: str) -> list[tuple[str, int, int]]:
-    """Read a listing."""
+    """Read a listing, or what is left of a narrowed one."""
+    part = part.rpartition(_FROM)[2]
     return [(path, size, check) for path, size, check in json.loads(zlib.decompress(base64.b64decode(part)))]
+
+
+# A shard of 10,000 files is narrowed for each of its pieces: once is enough to read its listing.
+_unpack = functools.lru_cache(maxsize=4)(unpack)
+_version = functools.lru_cache(maxsize=4)(version)

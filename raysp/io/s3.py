@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -186,13 +188,18 @@ class S3Store:
             return self._upload(scratch, path, only_new=False)
         return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), only_new=only_new)
 
-    def incomplete_uploads(self) -> Iterator[str]:
-        """Name the multipart uploads into this folder that were begun and neither completed nor aborted."""
+    def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
+        """Name the multipart uploads into this folder that were begun so long ago and neither completed nor aborted.
+
+        How long ago is told by the store's clock alone.
+        """
         more: dict[str, str] = {}
         while True:
             page = self._uploads_page(**more)
+            latest = _clock(page) - timedelta(seconds=older_than_seconds)
             for found in page.get("Uploads") or ():
-                yield f"{found['Key'].removeprefix(self._prefix)}?uploadId={found['UploadId']}"
+                if found["Initiated"] <= latest:
+                    yield f"{found['Key'].removeprefix(self._prefix)}?uploadId={found['UploadId']}"
             if not page.get("IsTruncated"):
                 return
             more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
@@ -373,6 +380,12 @@ class _Upload:
 
 class _ConflictError(StoreError):
     """A racing upload was about to complete: the parts have to be sent again, unless that one came to its end."""
+
+
+def _clock(answer: Mapping[str, Any]) -> datetime:
+    """Tell when a store gave an answer, by its own clock, in whole seconds, counted to their end."""
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
 
 
 def _entry(path: str, num_bytes: int, etag: str) -> Entry:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from raysp.errors import StoreError
 from raysp.io.options import resolve
+from raysp.io.store import UnusableError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -84,6 +85,10 @@ class S3Error(StoreError):
     code: str = ""
 
 
+class S3UnusableError(S3Error, UnusableError):
+    """A refusal that every other request would meet as well."""
+
+
 class TruncatedError(Exception):
     """Fewer bytes came than were asked for."""
 
@@ -145,7 +150,8 @@ class S3Client:
         facts = [code, f"HTTP {status}" if status and str(status) != code else "", said]
         tries = f", {attempts} attempts" if attempts > 1 else ""
         found = ": ".join(fact for fact in (" ".join(f for f in facts[:2] if f), facts[2]) if fact)
-        made = S3Error(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
+        kind = S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error
+        made = kind(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
         made.code = code
         return made
 
@@ -258,6 +264,13 @@ _PASSING = {
     *("ProxyConnectionError",),
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+
+_UNUSABLE = {
+    *_EXPIRED,
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError", "CredentialRetrievalError"),
+    *("PartialCredentialsError", "UnauthorizedSSOTokenError", "AccessDenied", "AllAccessDisabled", "NoSuchBucket"),
+    *("QuotaExceeded", "InsufficientStorage", "RequestTimeTooSkewed", "PermanentRedirect", "SSLError"),
+}
 
 _GO_ON = "run again: what was committed stays"
 _NO_PERMISSION = "give these credentials permission, or give others"

@@ -1,6 +1,7 @@
 """What a shard can be, and the one way to survey and to read it, whichever that is."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -121,6 +122,16 @@ def read_table(shard: Shard, piece: Piece, columns: Sequence[str], storage_optio
         return pa.Table.from_batches(batches)
     schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
     return pa.schema([schema.field(column) for column in columns]).empty_table()
+
+
+def narrow(shard: Shard, piece: Piece) -> Shard:
+    """Give what is needed of a shard to read one of its pieces: little, however many files a folder has.
+
+    Raises:
+        ShardError: what was recorded of the shard is damaged.
+    """
+    part = folders.narrow(shard, piece) if shard.kind == FOLDER else shard.part
+    return replace(shard, pieces=(piece,), part=part)
 
 
 def column_names(shard: Shard, storage_options: Options | None = None) -> list[str]:

@@ -40,6 +40,13 @@ class Entry:
     """Changes when the content does: modification time in nanoseconds locally, the etag on object stores."""
 
 
+class UnusableError(StoreError):
+    """A place cannot be used for now: no room, no permission, no such bucket.
+
+    Another file would fare no better, so a run stops instead of failing shard by shard.
+    """
+
+
 class NothingListedError(StoreError):
     """A url stands for nothing: no such file or folder, or none that matches."""
 
@@ -344,9 +351,11 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
     """Put an operating system's error into words: where, what was found, what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = _ADVICE.get(error.errno or 0, "check the place and run again")
-    return StoreError(f"{place}: cannot {doing} it ({reason}); {advice}")
+    kind = UnusableError if error.errno in _UNUSABLE else StoreError
+    return kind(f"{place}: cannot {doing} it ({reason}); {advice}")
 
 
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM = "make room or give another place, and run again: what was committed stays"
 _NO_PERMISSION = "give this user permission or give another place"
 _ADVICE = {

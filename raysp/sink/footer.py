@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,8 +51,7 @@ def encode(
         file_id: hash of what changes the file but no label: the columns carried over and the rows left out.
         rest_id: hash of the file with the rows that were left out, if there are any.
     """
-    counts = asdict(receipt)
-    del counts["shard"], counts["existing"]
+    counts = {name: value for name, value in vars(receipt).items() if name not in ("shard", "existing")}
     own = {
         "fingerprint": fingerprint,
         "input_id": input_id,
@@ -73,7 +72,7 @@ def read(store: Store, name: str) -> LabelFooter:
     """
     try:
         with store.open(name) as file:
-            found = pq.read_metadata(file).metadata or {}
+            found = _key_values(file)
         names = ("fingerprint", "input_id", "file_id", "rest_id", "counts")
         fields = {name: found[f"{PREFIX}{name}".encode()].decode() for name in names}
         receipt = ShardReceipt(shard=name, existing=True, **json.loads(fields["counts"]))
@@ -86,6 +85,10 @@ def read(store: Store, name: str) -> LabelFooter:
             (f"{name}: not a label shard of raysp",),
         ) from error
     return LabelFooter(fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], receipt)
+
+
+def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
+    return pq.read_metadata(file).metadata or {}
 
 
 def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from raysp.errors import PlanError, RunError, StoreError
@@ -30,6 +30,9 @@ STALE_BEATS = 6
 POLLS_A_BEAT = 10
 BEAT_VARIABLE = "RAYSP_BEAT_SECONDS"
 """For tests, in which nobody wants to wait a minute."""
+
+_ended: set[str] = set()
+"""Owners of this process that have ended, whether or not they could still write that down."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ class Lease:
         self._clock = clock
         self._looked = clock()
         self._lost = ""
+
+    @property
+    def owner(self) -> str:
+        """Name the holder, as nobody else is named."""
+        return self._holder.owner
 
     def beat(self) -> None:
         """Say that the holder lives, unless a higher epoch says that another one took over; as often as due."""
@@ -130,6 +138,7 @@ def held(store: Store) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        _ended.add(lease.owner)
         done.set()
         thread.join(beat_seconds)
         with contextlib.suppress(StoreError):
@@ -193,7 +202,7 @@ def _wait_until_free(
     while True:
         top = highest_epoch(store)
         found = _read(store, top) if top else None
-        if top == 0 or (found and (found.released or found.process.is_known_dead())):
+        if top == 0 or (found and _is_over(found)):
             return top
         if watched is None or watched[0] != top:
             if watched is None and found:
@@ -210,6 +219,11 @@ def _wait_until_free(
         elif clock() - since >= STALE_BEATS * beat_seconds:
             return top
         sleep(beat_seconds / POLLS_A_BEAT)
+
+
+def _is_over(holder: Holder) -> bool:
+    """Tell whether a holder is known to have ended: it said so, its process is gone, or it was this very process."""
+    return holder.released or holder.owner in _ended or holder.process.is_known_dead()
 
 
 def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> None:
@@ -247,7 +261,7 @@ def _forget(store: Store, top: int) -> None:
 
 
 def _encode(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder)).encode()
+    return json.dumps({**vars(holder), "process": vars(holder.process)}).encode()
 
 
 def _user() -> str:

@@ -78,6 +78,8 @@ def find_orphans(store: Store) -> Iterator[Orphan]:
 
 
 UPLOAD = "an upload that was never completed"
+UPLOAD_SECONDS = 3600.0
+"""After so long nobody is still at an upload whose sink no run is at work on: a worker outlives its run by minutes."""
 
 
 def _reason(
@@ -110,8 +112,8 @@ def _of_another(found: tuple[str, str, str], wanted: Mapping[str, tuple[str, str
 
 def _uploads(store: Store) -> list[str]:
     # Only stores that upload in parts know of any.
-    listing: Callable[[], Iterable[str]] | None = getattr(store, "incomplete_uploads", None)
-    return list(listing()) if listing else []
+    listing: Callable[[float], Iterable[str]] | None = getattr(store, "incomplete_uploads", None)
+    return list(listing(UPLOAD_SECONDS)) if listing else []
 
 
 def _remove(store: Store, orphan: Orphan) -> None:

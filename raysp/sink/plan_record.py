@@ -6,6 +6,7 @@ a later one says that it supersedes: shards whose content changed and that are l
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 _LATER = {"kind": "parquet", "part": ""}
 """Columns that the first plans did not have, with what they meant."""
 SCHEMA = pa.schema(_COLUMNS)
+WORTH_COMPRESSING = 100  # shards; below, the frames around every buffer take more than they save
 _SUPERSEDES = {b"raysp.supersedes": b"true"}
 
 
@@ -86,7 +88,8 @@ def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
     ]
     sink = io.BytesIO()
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
-    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    compression: Literal["zstd"] | None = "zstd" if len(rows) >= WORTH_COMPRESSING else None
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return sink.getvalue()
 

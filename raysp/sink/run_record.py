@@ -8,7 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import cast
@@ -178,9 +178,20 @@ def _versions() -> dict[str, str]:
 
 
 def _encode(record: RunRecord) -> bytes:
-    fields = asdict(record)
-    ordered = {"schema_version": fields.pop("schema_version"), **fields}
-    return (json.dumps(ordered, indent=1, ensure_ascii=True) + "\n").encode()
+    """Write it so that people can read it: the pipeline indented, a line for each other part and for each run."""
+    pipeline = json.dumps(record.pipeline, indent=1).replace("\n", "\n ")
+    runs = ",\n  ".join(json.dumps(vars(run)) for run in record.runs)
+    values = {
+        "schema_version": str(record.schema_version),
+        "created": json.dumps(record.created),
+        "pipeline": pipeline,
+        "fingerprint": json.dumps(record.fingerprint),
+        "parts": json.dumps(record.parts),
+        "file_parts": json.dumps(record.file_parts),
+        "runs": f"[\n  {runs}\n ]",
+    }
+    lines = (f' "{name}": {value}' for name, value in values.items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:

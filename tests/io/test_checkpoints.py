@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 
 from raysp.errors import CheckpointError, StoreError
-from raysp.io import checkpoints
+from raysp.io import checkpoints, eviction
 from raysp.io.checkpoints import digest_files, fetch
 from raysp.io.store import open_store
 from tests import s3_servers
@@ -167,6 +167,60 @@ class TestFetch:
         folder = fetch(url, s3.options)
         assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors", "vocab.json"]
         assert list(copies.glob("*.part-*")) == []
+
+    def test_of_copies_that_no_process_uses_only_the_last_few_stay(self, store, copies, monkeypatch):
+        monkeypatch.setattr(eviction, "KEPT_COPIES", 2)
+        program = """
+            import sys
+            from pathlib import Path
+            from raysp.io import eviction
+            eviction.mark_used(Path(sys.argv[1]))
+            print("used", flush=True)
+            sys.stdin.read()
+        """
+        first = self.fetch(store)
+        user = [sys.executable, "-c", textwrap.dedent(program), str(first)]
+        with subprocess.Popen(user, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as elsewhere:
+            assert elsewhere.stdout.readline() == b"used\n"
+            for number in range(4):
+                eviction.forget_used()  # as in a process of its own
+                store.replace("vocab.json", f"{number}".encode())
+                last = self.fetch(store)
+            there = {copy for copy in copies.iterdir() if copy.is_dir()}
+            assert len(there) == 3
+            assert {first, last} < there  # the first one is the oldest, but in use
+            assert (first / "model.safetensors").read_bytes() == self.FILES["model.safetensors"]
+            elsewhere.stdin.close()
+        eviction.forget_used()
+        store.replace("vocab.json", b"one more")
+        newest = self.fetch(store)
+        assert {copy for copy in copies.iterdir() if copy.is_dir()} == {last, newest}
+
+    def test_copies_take_no_more_room_than_they_may(self, store, copies, monkeypatch):
+        monkeypatch.setattr(eviction, "KEPT_BYTES", 600_000)  # two of them
+        for number in range(4):
+            eviction.forget_used()
+            store.replace("vocab.json", f"{number}".encode())
+            self.fetch(store)
+        assert len([copy for copy in copies.iterdir() if copy.is_dir()]) == 2
+
+    def test_what_this_process_uses_stays_however_much_it_is(self, store, monkeypatch):
+        monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
+        folders = []
+        for number in range(3):
+            store.replace("vocab.json", f"{number}".encode())
+            folders.append(self.fetch(store))
+        assert all((folder / "config.json").is_file() for folder in folders)
+
+    def test_where_nothing_can_be_locked_nothing_is_removed(self, store, monkeypatch):
+        monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
+        monkeypatch.setattr(eviction.fcntl, "flock", refuse_lock)
+        folders = []
+        for number in range(3):
+            eviction.forget_used()
+            store.replace("vocab.json", f"{number}".encode())
+            folders.append(self.fetch(store))
+        assert all(folder.is_dir() for folder in folders)
 
     def test_a_checkpoint_that_changes_on_the_way_is_refused(self, store, monkeypatch):
         really = checkpoints._copy

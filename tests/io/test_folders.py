@@ -1,9 +1,14 @@
 """Folders of audio files: slices of the sorted listing that stay as they were recorded."""
 
+import json
+from dataclasses import asdict, replace
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp.errors import ShardError
 from raysp.io import folders, sources
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Entry
@@ -46,6 +51,39 @@ def test_rows_are_paths_below_the_folder():
         {"id": "d.wav", "audio": {"bytes": None, "path": "d.wav"}},
     ]
     assert sources.read_table(shard, Piece(0, 0), ["id"]).num_rows == 0
+
+
+def test_a_piece_carries_no_more_than_its_own_part():
+    rng = Random(0)
+    listing = sorted((f"{rng.randbytes(16).hex()}.flac", 100_000 + rng.randrange(10**6), n) for n in range(10_000))
+    part = folders.pack(listing)
+    found = sources.survey("folder", "/x", part)
+    assert [row for piece in found.pieces for row in range(piece.first, piece.end)] == list(range(10_000))
+    shard = Shard("n", "/x", 1, folders.version(part), 10_000, "i", found.pieces, "folder", part)
+    for piece in found.pieces:
+        one = sources.narrow(shard, piece)
+        assert len(json.dumps(asdict(one))) < 20_000
+        assert sources.read_table(one, piece, ["id"]) == sources.read_table(shard, piece, ["id"])
+        assert sources.column_names(one) == ["id", "audio"]
+    inner = Piece(found.pieces[1].first + 3, found.pieces[1].first + 5)
+    narrowed = sources.narrow(shard, found.pieces[1])
+    assert sources.read_table(narrowed, inner, ["id"])["id"].to_pylist() == [
+        listing[inner.first][0],
+        listing[inner.first + 1][0],
+    ]
+    assert sources.read_table(narrowed, Piece(inner.first, inner.first), ["id"]).num_rows == 0
+
+
+def test_a_damaged_listing_is_noticed_before_a_piece_is_sent():
+    (part,) = folders.cut(entries(["a.wav"]), [])
+    shard = Shard("n", "/x", 10, "another version", 1, "i", (Piece(0, 1),), "folder", part)
+    with pytest.raises(ShardError, match="its recorded listing is damaged"):
+        sources.narrow(shard, Piece(0, 1))
+
+
+def test_what_is_no_folder_is_narrowed_to_the_piece():
+    shard = Shard("n", "/x", 10, "1", 5, "i", (Piece(0, 2), Piece(2, 5)))
+    assert sources.narrow(shard, Piece(2, 5)) == replace(shard, pieces=(Piece(2, 5),))
 
 
 def test_ten_thousand_files_are_recorded_in_little():

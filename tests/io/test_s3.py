@@ -14,9 +14,9 @@ from raysp.io import s3 as s3_module
 from raysp.io import s3_client
 from raysp.io.ranged import MAX_WINDOW_BYTES
 from raysp.io.s3 import S3Store
-from raysp.io.s3_client import read_options
+from raysp.io.s3_client import S3Error, read_options
 from raysp.io.shards import read_footer
-from raysp.io.store import expand, open_store
+from raysp.io.store import UnusableError, expand, open_store
 from tests.corpora import rows_table
 from tests.faulty_proxy import FaultyProxy
 
@@ -335,6 +335,19 @@ class TestFaults:
         with pytest.raises(StoreError, match=f"cannot read it .{fault[4:]} HTTP {fault[:3]}"):
             faulty.read("a")
         assert len(proxy.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("fault", "is_unusable"),
+        [("403 AccessDenied", True), ("400 InvalidAccessKeyId", True), ("503", False), ("400 InvalidRequest", False)],
+    )
+    def test_what_every_other_request_would_meet_as_well_is_told_apart(
+        self, faulty, proxy, monkeypatch, fault, is_unusable
+    ):
+        monkeypatch.setattr(s3_client, "_pause", lambda attempt: None)
+        proxy.judge = lambda method, path: fault
+        with pytest.raises(S3Error) as caught:
+            faulty.replace("a", b"")
+        assert isinstance(caught.value, UnusableError) == is_unusable
 
     def test_expired_credentials_are_looked_up_once_more_and_used(self, faulty, proxy, s3, bucket):
         faulty.create("a", b"one")

@@ -278,6 +278,12 @@ class TestReadTable:
         with pytest.raises(ShardError, match=r"x.parquet: changed since it was planned"):
             read_table(shard, Piece(0, 3), ["id"])
 
+    def test_a_shard_that_is_gone_since_it_was_planned_is_named(self, tmp_path):
+        shard = shard_of(write_shard(tmp_path / "x.parquet", 3))
+        (tmp_path / "x.parquet").unlink()
+        with pytest.raises(ShardError, match=r"x\.parquet: cannot read it .*it is not there"):
+            read_table(shard, Piece(0, 3), ["id"])
+
     def test_damaged_pages_are_refused_with_the_rows(self, tmp_path):
         path = write_shard(tmp_path / "x.parquet", 50)
         shard = shard_of(path)

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from raysp.errors import StoreError
 from raysp.io.fsspec_store import FsspecStore
 from raysp.io.s3 import S3Store
-from raysp.io.store import LocalStore, expand, join_url, normalise, open_store, split_url
+from raysp.io.store import LocalStore, UnusableError, expand, join_url, normalise, open_store, split_url
 
 
 @pytest.fixture
@@ -210,6 +211,16 @@ class TestWhatTheSystemRefuses:
             pytest.raises(StoreError, match=r"cannot .* \(Permission denied\); give this user permission"),
         ):
             LocalStore(locked / "labels").probe()
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNRESET])
+    def test_what_every_other_file_would_meet_as_well_is_told_apart(self, store, monkeypatch, number):
+        def refuse(*args):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(StoreError) as caught:
+            store.create("a", b"")
+        assert isinstance(caught.value, UnusableError) == (number != errno.ECONNRESET)
 
     def test_a_full_disk_and_then_a_read_only_one_and_nothing_half_is_visible(self, tmp_path):
         disk = tmp_path / "disk"

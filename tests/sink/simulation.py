@@ -6,10 +6,10 @@ dies there or falls asleep to come back late. So a history follows from its seed
 memory and is honest: what one call wrote, the next one reads.
 """
 
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -23,7 +23,7 @@ from raysp.errors import PlanError, RayspError, StoreError
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Entry
 from raysp.planning import Retry, Todo
-from raysp.sink import layout, lease, opening, plan_record, run_record, stage
+from raysp.sink import footer, layout, lease, opening, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit, committed
 from raysp.sink.processes import Process
 from raysp.sink.retrying import find_error_rows, recommit
@@ -34,15 +34,39 @@ STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
 SHARD_NAMES = ("a.parquet", "b.parquet")
 ROWS = 4
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
-ENTRY = RunEntry.now(command=["raysp"])
+ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 LONG_AGO = 1e9
 STEP_SECONDS = 0.1
 BEAT_SECONDS = 5.0
 MOST_STEPS = 20_000
 ATTEMPTS = 3
 
-# As many threads as a history ever has at once; they are kept from one history to the next.
-_THREADS = ThreadPoolExecutor(256, thread_name_prefix="actor")
+_IDLE: list["_Thread"] = []
+"""Threads are kept from one history to the next."""
+
+
+class _Thread:
+    """Lives one actor after the other."""
+
+    def __init__(self) -> None:
+        self.given: tuple[Callable[..., None], tuple[object, ...]] | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        threading.Thread(target=self._go, name="actor", daemon=True).start()
+
+    @staticmethod
+    def do(work: Callable[..., None], *arguments: object) -> None:
+        thread = _IDLE.pop() if _IDLE else _Thread()
+        thread.given = (work, arguments)
+        thread.wake.release()
+
+    def _go(self) -> None:
+        while True:
+            self.wake.acquire()
+            work, arguments = self.given
+            work(*arguments)
+            self.given = work = arguments = None
+            _IDLE.append(self)
 
 
 class Death(BaseException):
@@ -108,7 +132,7 @@ class World:
         actor = Actor(name, kind)
         actor.turn.acquire()
         self.actors.append(actor)
-        _THREADS.submit(self._live, actor, work)
+        _Thread.do(self._live, actor, work)
         return actor
 
     def _live(self, actor: Actor, work: Callable[[Actor], None]) -> None:
@@ -164,13 +188,16 @@ class World:
     def _choose(self) -> Actor | None:
         if self._until is not None and self._until():
             return None
-        ready = [one for one in self.actors if one.doomed or one.waits_for is None or one.waits_for()]
-        if not ready:
-            return None
-        awake = [one for one in ready if one.wakes <= self.now]
+        now = self.now
+        asleep, awake = [], []
+        for one in self.actors:
+            if one.waits_for is None or one.doomed or one.waits_for():
+                (awake if one.wakes <= now else asleep).append(one)
         if awake:
-            return self.random.choice(awake)
-        first = min(ready, key=lambda one: one.wakes)
+            return awake[int(self.random.random() * len(awake))]
+        if not asleep:
+            return None
+        first = min(asleep, key=lambda one: one.wakes)
         self.now = first.wakes
         return first
 
@@ -187,11 +214,13 @@ class World:
 
     def call(self, actor: Actor, what: str, effect: Callable[[], object], changes: bool) -> object:
         """Do one call to the store, or not."""
-        if self.happens(self.chances.sleep):
+        chances, random = self.chances, self.random.random
+        if chances.sleep and random() < chances.sleep:
             actor.wakes = self.now + self.random.uniform(1, 60)
         self.pause(actor)
-        dies, fails = self.happens(self.chances.death), self.happens(self.chances.failure)
-        before = self.random.random() < 0.5 if dies or fails else False
+        dies = chances.death > 0 and random() < chances.death
+        fails = chances.failure > 0 and random() < chances.failure
+        before = (dies or fails) and random() < 0.5
         if not before:
             result = effect()
             if changes:
@@ -219,24 +248,24 @@ class World:
     def _check_visible(self, actor: Actor, path: str, data: bytes) -> None:
         """Whatever a reader can ever see is whole, and what is committed is written again only to replace it."""
         try:
-            table, metadata = read_parquet(data)
+            rows, metadata = read_parquet(data)
         except pa.ArrowException as error:
             self.violations.append(f"{actor.name} showed a {path} that cannot be read: {error}")
             return
         made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
         if path in self.files and actor.kind == "plain":
             self.violations.append(f"{actor.name} wrote {path} again, which was committed")
-        if wrong := wrong_rows(path, self.with_rest(path, table, metadata), *made_of):
+        if wrong := wrong_rows(path, self.with_rest(path, rows, metadata), *made_of):
             self.violations.append(f"{actor.name} showed {path} with {wrong}")
         self.made_of[path] = made_of
 
-    def with_rest(self, name: str, labels: pa.Table, metadata: dict[bytes, bytes]) -> list[dict]:
+    def with_rest(self, name: str, labels: list[dict], metadata: dict[bytes, bytes]) -> list[dict]:
         """Put to a label shard's rows those beside it."""
         input_id, fingerprint, rest_id = (
             metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id")
         )
         rest = self.files.get(layout.errors_path(name, input_id, fingerprint, rest_id))
-        return labels.to_pylist() + (pa.ipc.open_stream(rest[0]).read_all().to_pylist() if rest else [])
+        return labels + (pa.ipc.open_stream(rest[0]).read_all().to_pylist() if rest else [])
 
     # -- drivers ----------------------------------------------------------------------------------------------------
 
@@ -258,13 +287,40 @@ class World:
         return Shard(name, f"/in/{name}", 10, str(version), ROWS, f"{version:x}", pieces)
 
 
-def read_parquet(data: bytes) -> tuple[pa.Table, dict[bytes, bytes]]:
+@functools.lru_cache(2000)  # of one history to the next most label shards are the same bytes
+def read_parquet(data: bytes) -> tuple[list[dict], dict[bytes, bytes]]:
+    """Read a label shard's rows, which are not to be changed, and what it says of itself."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    return file.read(use_threads=False), file.metadata.metadata
+    return file.read(use_threads=False).to_pylist(), file.metadata.metadata
 
 
 def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
     return f"{name} {input_id} {fingerprint} {row}"
+
+
+@functools.lru_cache(2000)
+def key_values(data: bytes) -> dict[bytes, bytes]:
+    """Do as `footer._key_values`, once for the same bytes."""
+    return pq.read_metadata(pa.BufferReader(data)).metadata or {}
+
+
+@functools.lru_cache(10_000)
+def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], failed: tuple[int, ...]) -> pa.Table:
+    """Make the staged result of some rows."""
+    error = {"status": "error", "error_type": "step_failed", "error_message": "by chance"}
+    records = [
+        {"row": row, **error}
+        if row in failed
+        else {"row": row, "status": "ok", "seconds": 1.0, "text": label(name, input_id, fingerprint, row)}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(records, schema=STAGED)
+
+
+@functools.lru_cache(1000)
+def source_ids(input_id: str, first: int, end: int) -> pa.Table:
+    """Make what a label shard carries over."""
+    return pa.table({"id": [f"{input_id}:{row}" for row in range(first, end)]})
 
 
 def wrong_rows(name: str, rows: list[dict], input_id: str, fingerprint: str, *, errors: bool = True) -> str:
@@ -294,11 +350,9 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         def entries() -> list[Entry]:
-            return [
-                Entry(path, len(data), str(version))
-                for path, (data, version) in sorted(self.world.files.items())
-                if path.startswith(prefix)
-            ]
+            files = self.world.files
+            paths = sorted([path for path in files if path.startswith(prefix)])
+            return [Entry(path, len(files[path][0]), str(files[path][1])) for path in paths]
 
         return iter(self._call(f"list {prefix}", entries))
 
@@ -425,7 +479,7 @@ class Driver:
             if not one.pieces:
                 self._start(one, None)
         while self.tasks:
-            self.world.wait(actor, lambda: any(task.ended or task.wakes > self.world.now for task in self.tasks))
+            self.world.wait(actor, self._has_news)
             if own:
                 with suppress(StoreError):
                     own.beat()
@@ -448,6 +502,14 @@ class Driver:
                 else:
                     self.world.pause(actor)
 
+    def _has_news(self) -> bool:
+        """Tell whether a task ended or is held up."""
+        now = self.world.now
+        for task in self.tasks:  # noqa: SIM110 - asked at every turn, so written to be quick
+            if task.ended or task.wakes > now:
+                return True
+        return False
+
     def _start(self, todo: Todo, piece: Piece | None, attempt: int = 1) -> None:
         what = "commit" if piece is None else f"label {piece.first}-{piece.end}"
         name = f"{self.name} {what} {todo.shard.name}"
@@ -463,21 +525,15 @@ class Driver:
         store = Store(self.world, actor)
         rows = list(retry.of(piece)) if retry else list(range(piece.first, piece.end))
         for k in range(of):
-            records = [self._record(shard, row) for row in rows[k::of]]
+            failed = tuple(row for row in rows[k::of] if self.world.happens(self.world.chances.error_row))
             name = stage.BlockName(
                 shard.name, piece, shard.input_id, retry.stage_id if retry else self.fingerprint, k, of
             )
-            stage.stage(store, name, pa.Table.from_pylist(records, schema=STAGED))
-
-    def _record(self, shard: Shard, row: int) -> dict[str, object]:
-        if self.world.happens(self.world.chances.error_row):
-            return {"row": row, "status": "error", "error_type": "step_failed", "error_message": "by chance"}
-        text = label(shard.name, shard.input_id, self.fingerprint, row)
-        return {"row": row, "status": "ok", "seconds": 1.0, "text": text}
+            stage.stage(store, name, labelled(shard.name, shard.input_id, self.fingerprint, tuple(rows[k::of]), failed))
 
     def _commit(self, actor: Actor, todo: Todo) -> None:
         def ids(piece: Piece) -> pa.Table:
-            return pa.table({"id": [f"{todo.shard.input_id}:{row}" for row in range(piece.first, piece.end)]})
+            return source_ids(todo.shard.input_id, piece.first, piece.end)
 
         store = Store(self.world, actor)
         asked = {
@@ -501,11 +557,11 @@ def simulate(seed: int, folder: Path) -> World:
     """
     world = World(seed, folder)
     draw = world.random
+    read_footer, footer._key_values = footer._key_values, lambda file: key_values(file.read())
     try:
         _happen(world, draw)
-    except ViolationError:
-        raise
     finally:
+        footer._key_values = read_footer
         for actor in list(world.actors):
             actor.doomed = True
         world.violations.clear()

@@ -1,5 +1,6 @@
 """What the tests of a sink share: shards whose labels follow from row numbers, and a store that dies on request."""
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from raysp.io.shards import Piece, Shard
-from raysp.io.store import Entry, LocalStore
+from raysp.io.store import Entry, LocalStore, Store
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ShardReceipt
+from tests import s3_servers
 
 FINGERPRINT = "f00dfeed00000001"
 INPUT_ID = "abcdef0123456789"
@@ -102,8 +105,30 @@ def commit_sample(
     )
 
 
-def labels(folder: Path, shard: Shard) -> list[dict]:
-    return pq.ParquetFile(folder / shard.name).read().to_pylist()
+def labels(store: Store, shard: Shard) -> list[dict]:
+    return parquet(store, shard.name).read().to_pylist()
+
+
+def parquet(store: Store, name: str) -> pq.ParquetFile:
+    return pq.ParquetFile(store.open(name))
+
+
+def last_write(store: Store, name: str) -> object:
+    """Tell what changes with every write of a file, also with one of the same bytes."""
+    if isinstance(store, LocalStore):
+        return Path(store.url, name).stat()
+    bucket, _, folder = store.url.removeprefix("s3://").partition("/")
+    head = store._call(lambda s3: s3.head_object(Bucket=bucket, Key=f"{folder}/{name}"), "look at", name)
+    return head["Metadata"]["raysp-write"]
+
+
+def visible(store: Store) -> set[str]:
+    """What any recursive glob for Parquet files could see, hidden folders and folders themselves included."""
+    paths = [entry.path.split("/") for entry in store.list()]
+    places = {"/".join(parts[: end + 1]) for parts in paths for end in range(len(parts))}
+    if isinstance(store, LocalStore):
+        places |= {*glob.glob("**/*.parquet", root_dir=store.url, recursive=True, include_hidden=True)}
+    return {place for place in places if place.endswith(".parquet")}
 
 
 def expected(shard: Shard) -> list[dict]:
@@ -119,7 +144,7 @@ class Killed(BaseException):
 class DyingStore:
     """A store whose process dies before or after its n-th change; files on the way stay behind, as after a kill."""
 
-    def __init__(self, store: LocalStore, n: int, when: str) -> None:
+    def __init__(self, store: Store, n: int, when: str) -> None:
         self._store, self._left, self._when = store, n, when
         self.url = store.url
 
@@ -164,3 +189,9 @@ class DyingStore:
         if self._left == 0:
             raise Killed
         return result
+
+
+S3_IN_SOAK = pytest.mark.parametrize(
+    "stores", ["local", pytest.param(f"s3-{s3_servers.kind()}", marks=pytest.mark.soak)], indirect=True
+)
+"""For tests that make hundreds of requests: the object store's turn comes in the long runs."""

@@ -1,4 +1,3 @@
-import glob
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 import sinks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard
+from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard, visible
 
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.io.shards import Piece
@@ -26,19 +25,9 @@ from raysp.sink.receipts import ShardReceipt
 SHARD = make_shard()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "labels")
-
-
-def visible(folder: Path) -> set[str]:
-    """What any recursive glob for Parquet files could see, hidden folders and folders themselves included."""
-    return set(glob.glob("**/*.parquet", root_dir=folder, recursive=True, include_hidden=True))
-
-
 def test_a_label_shard_answers_its_shard_row_for_row(store):
     [receipt] = sinks.run(store, SHARD)
-    assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+    assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
     assert receipt == ShardReceipt(
         shard=SHARD.name,
         rows=23,
@@ -52,7 +41,7 @@ def test_a_label_shard_answers_its_shard_row_for_row(store):
 
 def test_columns_stand_in_order_and_keep_their_types(store):
     sinks.run(store, SHARD)
-    schema = pq.ParquetFile(Path(store.url, SHARD.name)).schema_arrow
+    schema = sinks.parquet(store, SHARD.name).schema_arrow
     assert schema.names == [
         *("id", "speaker", "row", "seconds", "status", "error_type", "error_message"),
         *("pred_text", "pred_score", "pred_words", "embedding"),
@@ -65,7 +54,7 @@ def test_columns_stand_in_order_and_keep_their_types(store):
 
 def test_metadata_says_what_made_the_file(store):
     sinks.run(store, SHARD)
-    metadata = pq.read_metadata(Path(store.url, SHARD.name)).metadata
+    metadata = sinks.parquet(store, SHARD.name).metadata.metadata
     assert metadata[b"raysp.fingerprint"] == FINGERPRINT.encode()
     assert metadata[b"raysp.input_id"] == INPUT_ID.encode()
     assert metadata[b"raysp.checkpoint_digest"] == b"c0ffee"
@@ -79,20 +68,20 @@ def test_after_a_commit_only_the_marker_is_left(store):
         layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT),
         SHARD.name,
     ]
-    assert not Path(store.url, ".raysp/stage").exists()
+    assert not isinstance(store, LocalStore) or not Path(store.url, ".raysp/stage").exists()
 
 
 def test_a_second_commit_is_success_and_says_so(store):
     [first] = sinks.run(store, SHARD)
-    before = Path(store.url, SHARD.name).stat()
+    before = sinks.last_write(store, SHARD.name)
     assert sinks.commit_sample(store, SHARD) == replace(first, existing=True)
-    assert Path(store.url, SHARD.name).stat() == before
+    assert sinks.last_write(store, SHARD.name) == before
 
 
 def test_only_ok_rows_are_written_when_asked_and_the_others_kept_beside(store):
     [receipt] = sinks.run(store, SHARD, rows="ok")
     expected = sinks.expected(SHARD)
-    assert sinks.labels(Path(store.url), SHARD) == [row for row in expected if row["status"] == "ok"]
+    assert sinks.labels(store, SHARD) == [row for row in expected if row["status"] == "ok"]
     [path] = [entry.path for entry in store.list(layout.ERRORS)]
     rest_id = footer.read(store, SHARD.name).rest_id
     assert path == layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, rest_id)
@@ -113,19 +102,19 @@ def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store
     empty = replace(make_shard("empty.parquet"), num_rows=0, pieces=())
     sinks.run(store, SHARD)
     [receipt] = sinks.run(store, empty, rows=rows)
-    files = [pq.ParquetFile(Path(store.url, shard.name)) for shard in (SHARD, empty)]
+    files = [sinks.parquet(store, shard.name) for shard in (SHARD, empty)]
     assert files[0].schema_arrow == files[1].schema_arrow
     assert files[1].metadata.num_rows == receipt.rows == 0
 
 
 def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypatch):
     sinks.run(store, SHARD)
-    assert pq.read_metadata(Path(store.url, SHARD.name)).num_row_groups == 1
+    assert sinks.parquet(store, SHARD.name).num_row_groups == 1
     monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1000)
     split = make_shard("split.parquet", (0, 1, 2, 40))
     sinks.run(store, split)
-    assert pq.read_metadata(Path(store.url, split.name)).num_row_groups > 3
-    assert sinks.labels(Path(store.url), split) == sinks.expected(split)
+    assert sinks.parquet(store, split.name).num_row_groups > 3
+    assert sinks.labels(store, split) == sinks.expected(split)
 
 
 def test_all_outputs_null_or_zero_rows_ok_still_commit(store):
@@ -133,8 +122,8 @@ def test_all_outputs_null_or_zero_rows_ok_still_commit(store):
     shard = replace(shard, num_rows=1)
     sinks.run(store, shard)
     sinks.run(store, replace(shard, name="bad2.parquet"), rows="ok")
-    assert pq.ParquetFile(Path(store.url, "bad.parquet")).read().column("embedding").null_count == 1
-    assert pq.read_metadata(Path(store.url, "bad2.parquet")).num_rows == 0
+    assert sinks.parquet(store, "bad.parquet").read().column("embedding").null_count == 1
+    assert sinks.parquet(store, "bad2.parquet").metadata.num_rows == 0
 
 
 class TestRefusals:
@@ -143,7 +132,7 @@ class TestRefusals:
         with pytest.raises(ChangedError, match=r"fingerprint: 'f00dfeed00000001' -> 'beef'") as error:
             sinks.run(store, SHARD, fingerprint="beef")
         assert error.value.differences == ("fingerprint: 'f00dfeed00000001' -> 'beef'",)
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_label_shard_of_other_input_is_refused(self, store):
         sinks.run(store, SHARD)
@@ -158,8 +147,8 @@ class TestRefusals:
         assert store.read(SHARD.name) == content
 
     def test_a_parquet_file_without_our_metadata_is_refused(self, store):
-        Path(store.url, "a").mkdir(parents=True)
-        pq.write_table(pa.table({"x": [1]}), Path(store.url, SHARD.name))
+        pq.write_table(pa.table({"x": [1]}), foreign := pa.BufferOutputStream())
+        store.create(SHARD.name, foreign.getvalue().to_pybytes())
         with pytest.raises(ChangedError, match="it has no raysp metadata"):
             sinks.run(store, SHARD)
 
@@ -170,7 +159,7 @@ class TestRefusals:
             RunError, match=r"staged rows 9 to 23 of 'a/part 1.parquet': blocks are missing \(found none\)"
         ):
             sinks.commit_sample(store, SHARD)
-        assert visible(Path(store.url)) == set()
+        assert visible(store) == set()
 
     def test_rows_that_do_not_match_the_piece_are_removed_so_that_the_next_run_makes_them_anew(self, store):
         piece = SHARD.pieces[0]
@@ -184,7 +173,7 @@ class TestRefusals:
             sinks.commit_sample(store, SHARD)
         assert piece not in stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]
         sinks.run(store, SHARD)
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_staged_file_that_is_cut_short_is_made_anew(self, store):
         piece = SHARD.pieces[0]
@@ -194,7 +183,7 @@ class TestRefusals:
         with pytest.raises(RunError, match="a block cannot be read"):
             sinks.run(store, SHARD)
         sinks.run(store, SHARD)
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_source_that_lost_rows_is_named(self, store):
         for piece in SHARD.pieces:
@@ -240,34 +229,35 @@ class TestInterruption:
         rows=st.sampled_from(["all", "ok"]),
     )
     def test_runs_that_die_anywhere_lose_and_double_nothing(self, tmp_path_factory, deaths, rows):
-        folder = tmp_path_factory.mktemp("labels")
+        store = LocalStore(tmp_path_factory.mktemp("labels"))
         shards = [make_shard(), make_shard("b.parquet", (0, 2))]
         names = {shard.name for shard in shards}
         for n, when in deaths:
             with suppress(Killed):
-                sinks.run(DyingStore(LocalStore(folder), n, when), *shards, rows=rows)
-            assert visible(folder) <= names
-        sinks.run(LocalStore(folder), *shards, rows=rows)
-        assert visible(folder) == names
+                sinks.run(DyingStore(store, n, when), *shards, rows=rows)
+            assert visible(store) <= names
+        sinks.run(store, *shards, rows=rows)
+        assert visible(store) == names
         for shard in shards:
-            assert sinks.labels(folder, shard) == [
+            assert sinks.labels(store, shard) == [
                 row for row in sinks.expected(shard) if rows == "all" or row["status"] == "ok"
             ]
-        assert committed(LocalStore(folder), shards, FINGERPRINT).done == names
+        assert committed(store, shards, FINGERPRINT).done == names
 
+    @sinks.S3_IN_SOAK
     @pytest.mark.parametrize("when", ["before", "after"])
-    def test_every_single_step_can_be_the_last_one(self, tmp_path, when):
+    def test_every_single_step_can_be_the_last_one(self, stores, when):
         n = 0
         while True:
             n += 1
-            folder = tmp_path / str(n)
+            store = stores.open(str(n))
             try:
-                sinks.run(DyingStore(LocalStore(folder), n, when), SHARD)
+                sinks.run(DyingStore(store, n, when), SHARD)
             except Killed:
-                [receipt] = sinks.run(LocalStore(folder), SHARD)
+                [receipt] = sinks.run(store, SHARD)
                 assert receipt.rows == 23
-                assert sinks.labels(folder, SHARD) == sinks.expected(SHARD)
-                assert stage.staged(LocalStore(folder), [SHARD], FINGERPRINT) == {}
+                assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
+                assert stage.staged(store, [SHARD], FINGERPRINT) == {}
             else:
                 break
         assert n > 12  # six blocks, the label shard, its marker, six removals
@@ -279,7 +269,7 @@ class TestInterruption:
 
 
 class TestRaces:
-    def test_threads_that_commit_the_same_shard_all_succeed_and_one_publishes(self, store):
+    def test_threads_that_commit_the_same_shard_all_succeed_and_one_publishes(self, stores, store):
         for attempt in range(5):
             shard = make_shard(f"{attempt}.parquet")
             for piece in shard.pieces:
@@ -288,7 +278,7 @@ class TestRaces:
 
             def work(shard=shard, start=start, receipts=receipts):
                 start.wait()
-                receipts.append(sinks.commit_sample(LocalStore(store.url), shard))
+                receipts.append(sinks.commit_sample(stores.open(), shard))
 
             threads = [threading.Thread(target=work) for _ in range(4)]
             for thread in threads:
@@ -296,21 +286,21 @@ class TestRaces:
             for thread in threads:
                 thread.join()
             assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
-            assert sinks.labels(Path(store.url), shard) == sinks.expected(shard)
+            assert sinks.labels(store, shard) == sinks.expected(shard)
 
-    def test_processes_that_commit_the_same_shard_all_succeed(self, store):
+    def test_processes_that_commit_the_same_shard_all_succeed(self, stores, store):
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
         program = (
-            "import sinks; from raysp.io.store import LocalStore; "
-            f"print(sinks.commit_sample(LocalStore({store.url!r}), sinks.make_shard()).existing)"
+            "import raysp, raysp.io.store, sinks; "
+            f"print(sinks.commit_sample({stores.code()}, sinks.make_shard()).existing)"
         )
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
         command = [sys.executable, "-c", program]
         processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         said = [process.communicate(timeout=60)[0].strip() for process in processes]
         assert sorted(said) == ["False", "True"]
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_late_block_after_the_commit_changes_nothing(self, store):
         sinks.run(store, SHARD)
@@ -341,7 +331,7 @@ class TestCommitted:
         store.delete(SHARD.name)
         assert committed(store, [SHARD], FINGERPRINT).done == set()
         sinks.run(store, SHARD)
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_what_is_foreign_is_told_with_its_reason(self, store):
         sinks.run(store, SHARD)

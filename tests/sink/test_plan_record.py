@@ -7,13 +7,7 @@ from sinks import make_shard
 
 from raysp.errors import PlanError, StoreError
 from raysp.io.shards import Piece, Shard
-from raysp.io.store import LocalStore
 from raysp.sink import layout, plan_record
-
-
-@pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
 
 
 def test_what_is_recorded_is_loaded_in_order(store):

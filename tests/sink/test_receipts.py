@@ -1,8 +1,5 @@
 import logging
 
-import pytest
-
-from raysp.io.store import LocalStore
 from raysp.sink import layout, receipts
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 
@@ -23,11 +20,6 @@ BLOCK = BlockReceipt(
 )
 SHARD = ShardReceipt("a.parquet", rows=10, ok=9, skipped=0, error=1, errors_by_type={"no_audio": 1}, seconds=31.5)
 FAILURE = ShardFailure("\u202eb\n.parquet", "cut short")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
 
 
 def test_receipts_come_back_in_the_order_of_runs_and_batches(store):

@@ -1,17 +1,15 @@
 """Label shards that are replaced whole: by a relabelling, row by row by a retry; and what is left of others."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import sinks
 from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
-from raysp.io.store import LocalStore
-from raysp.sink import footer, layout, lease, plan_record, run_record, stage
+from raysp.io.store import Store, open_store
+from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.opening import compare
 from raysp.sink.orphans import gc
@@ -20,11 +18,6 @@ from raysp.sink.run_record import RunEntry
 
 SHARD = make_shard()
 OTHER = "beef"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "labels")
 
 
 def begin(store, fingerprint=FINGERPRINT, *, relabel=False, shards=(SHARD,)) -> None:
@@ -52,7 +45,7 @@ class TestRelabelling:
         begin(store, OTHER, relabel=True)
         relabel(store)
         assert footer.read(store, SHARD.name).fingerprint == OTHER
-        assert sinks.labels(Path(store.url), SHARD) == sinks.expected(SHARD)
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
         assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, INPUT_ID, OTHER)]
 
     def test_back_and_forth_no_old_marker_is_trusted(self, store):
@@ -101,7 +94,7 @@ class TestRelabelling:
         begin(store, relabel=True, shards=[changed])
         assert plan_record.load(store) == [changed]
         relabel(store, changed, FINGERPRINT)
-        assert sinks.labels(Path(store.url), changed) == sinks.expected(changed)
+        assert sinks.labels(store, changed) == sinks.expected(changed)
         assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, "0f", FINGERPRINT)]
 
     def test_what_raysp_did_not_make_is_never_replaced(self, store):
@@ -173,10 +166,8 @@ class TestRetry:
         assert list(todo.retry.rows) == ERRORS == [3, 10, 17]
         receipt = self.retry(store, rows)
         assert (receipt.ok, receipt.skipped, receipt.error) == (21, 2, 0)
-        assert sinks.labels(Path(store.url), SHARD) == [
-            row for row in self.expected() if rows == "all" or row["status"] == "ok"
-        ]
-        assert pq.read_schema(Path(store.url, SHARD.name)).remove_metadata() == schema_of(SHARD)
+        assert sinks.labels(store, SHARD) == [row for row in self.expected() if rows == "all" or row["status"] == "ok"]
+        assert sinks.parquet(store, SHARD.name).schema_arrow.remove_metadata() == schema_of(SHARD)
         assert list(find_error_rows(store, [SHARD], FINGERPRINT)) == []
         assert paths(store, layout.STAGE) == []
 
@@ -188,7 +179,7 @@ class TestRetry:
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert todo.retry.rows == (10,)
         if rows == "all":
-            assert sinks.labels(Path(store.url), SHARD) == self.expected(again=[10])
+            assert sinks.labels(store, SHARD) == self.expected(again=[10])
 
     def test_only_pieces_with_error_rows_are_read_again_and_only_once(self, store):
         shard = make_shard(cuts=(0, 3, 5, 9, 23))
@@ -277,9 +268,44 @@ class TestGc:
     def test_uploads_that_were_never_completed_go_where_a_store_knows_of_them(self, store, monkeypatch):
         begin(store)
         aborted = []
-        monkeypatch.setattr(LocalStore, "incomplete_uploads", lambda _: ["a.parquet#1"], raising=False)
-        monkeypatch.setattr(LocalStore, "abort_upload", lambda _, upload: aborted.append(upload), raising=False)
+        monkeypatch.setattr(type(store), "incomplete_uploads", lambda _, older: ["a.parquet#1"], raising=False)
+        monkeypatch.setattr(type(store), "abort_upload", lambda _, upload: aborted.append(upload), raising=False)
         assert [orphan.path for orphan in gc(store).orphans] == ["a.parquet#1"] == aborted
+
+
+class TestUploads:
+    """On an object store: what a run that was killed in the middle of a large label shard leaves there."""
+
+    @pytest.fixture
+    def begun(self, s3) -> tuple[Store, str]:
+        store = open_store(f"s3://{s3.bucket()}/labels", s3.options)
+        begin(store)
+        sinks.run(store, SHARD)
+        bucket = store.url.split("/")[2]
+        for key in (f"labels/{SHARD.name}", "beside the sink"):
+            s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+        return store, bucket
+
+    def test_those_of_long_ago_are_listed_and_aborted(self, s3, begun, monkeypatch):
+        store, bucket = begun
+        monkeypatch.setattr(orphans, "UPLOAD_SECONDS", 0.0)
+        for dry_run in (True, False):
+            [orphan] = gc(store, dry_run=dry_run).orphans
+            assert orphan.path.startswith(f"{SHARD.name}?uploadId=")
+            assert orphan.reason == "an upload that was never completed"
+        assert uploads(s3, bucket) == ["beside the sink"]
+        assert gc(store).orphans == ()
+
+    def test_one_that_may_still_be_going_on_is_left(self, s3, begun, monkeypatch):
+        store, bucket = begun
+        if s3.kind == "moto":  # which dates every upload to 2010
+            monkeypatch.setattr(orphans, "UPLOAD_SECONDS", 100 * 366 * 86_400.0)
+        assert gc(store).orphans == ()
+        assert uploads(s3, bucket) == ["beside the sink", f"labels/{SHARD.name}"]
+
+
+def uploads(s3, bucket) -> list[str]:
+    return sorted(one["Key"] for one in s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or ())
 
 
 def mended(rows, again=()) -> pa.Table:

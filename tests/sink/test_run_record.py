@@ -3,17 +3,11 @@ import json
 import pytest
 
 from raysp.errors import ChangedError, PlanError
-from raysp.io.store import LocalStore
 from raysp.sink import layout, run_record
 from raysp.sink.run_record import RunEntry, differences
 
 PARTS = {"label_version": 1, "steps.1.checkpoint_digest": "ab12", "steps.1.window_seconds": 30}
 FILE_PARTS = {"sink.keep": ["speaker_id"], "sink.rows": "all"}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
 
 
 def begin(store, **changes):

@@ -17,11 +17,6 @@ SHARD = make_shard()
 PIECE = SHARD.pieces[1]
 
 
-@pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
-
-
 @settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))))
 def test_a_piece_is_complete_when_a_last_block_and_all_before_it_are_there(blocks):

@@ -1,0 +1,58 @@
+"""The stores that the tests of the protocol run on: a folder and an object store."""
+
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raysp.io.store import Store, open_store
+from tests import s3_servers
+from tests.places import options_code
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Stores of one kind, by name; each is empty at first and may be opened as often as need be."""
+
+    root: str
+    options: dict[str, object]
+
+    def open(self, name: str = "labels") -> Store:
+        return open_store(f"{self.root}/{name}", self.options)
+
+    def code(self, name: str = "labels") -> str:
+        """Write down, for another process that has imported raysp, how to open one."""
+        return f"raysp.io.store.open_store({f'{self.root}/{name}'!r}, {options_code(self.options)})"
+
+
+@pytest.fixture(scope="session")
+def _buckets() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture(params=["local", f"s3-{s3_servers.kind()}"])
+def stores(request, tmp_path: Path, monkeypatch, _buckets) -> Stores:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what stores that die leave there goes with the test
+    if request.param == "local":
+        return Stores(str(tmp_path), {})
+    s3 = request.getfixturevalue("s3")
+    bucket = _buckets.setdefault(s3.endpoint, "") or s3.bucket()
+    _buckets[s3.endpoint] = bucket
+    return Stores(f"s3://{bucket}/{uuid.uuid4().hex}", s3.options)
+
+
+@pytest.fixture
+def store(stores) -> Store:
+    return stores.open()
+
+
+IN_SHORT_ON_S3 = ("test_commit", "test_lease")
+"""The others use an object store only as these do: their turn on it comes in the long runs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "[s3-" in item.name and item.path.parent == Path(__file__).parent and item.path.stem not in IN_SHORT_ON_S3:
+            item.add_marker(pytest.mark.soak)

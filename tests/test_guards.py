@@ -1,0 +1,262 @@
+"""Guards, switched off one by one: what they keep away happens then. So the tests that hold them are not hollow.
+
+Each test switches off one function or constant, and what it stands for is done by the same call that other tests see
+refused. Guards of paths and of schemas have theirs beside them: `io/test_audio_root.py`, `io/test_arrow.py`,
+`io/test_shards.py`.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+import tracemalloc
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+
+import raysp
+from raysp.audio import TooLong, child, decode, decoding, isolation, source
+from raysp.audio.isolation import Decoder
+from raysp.errors import AudioError, CheckpointError, SpecError, StoreError
+from raysp.io import fsspec_store, s3_client
+from raysp.io.s3 import S3Store
+from raysp.io.store import open_store
+from raysp.models import load_model
+from tests.corpora import CHECKPOINT, a_pipeline, label_here, wav, write_shard
+
+MARK = b"raysp mark"
+SECRET = "sEcReT/neverInAMessage"
+
+
+def marked() -> bytes:
+    """Make a recording that the child does something at."""
+    plain = wav(1000)
+    place = plain.index(b"data") + 8
+    return plain[:place] + MARK + plain[place + len(MARK) :]
+
+
+class TestTheDecoder:
+    """Faults 22 and 24: a recording that hangs, takes all memory, or ends its decoder."""
+
+    @pytest.fixture
+    def decoder(self, monkeypatch):
+        def make(fault: str) -> Decoder:
+            monkeypatch.setenv(child.FAULTS, f"{MARK.decode()}={fault}")
+            made.append(Decoder())
+            return made[-1]
+
+        made: list[Decoder] = []
+        yield make
+        for one in made:
+            one.close()
+
+    def test_without_the_time_out_a_hang_is_waited_for(self, decoder, monkeypatch):
+        monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1.0)
+        with pytest.raises(AudioError) as caught:
+            decoder("sleep").decode(marked(), sample_rate=16_000)
+        assert caught.value.error_type == "decoder_timeout"
+        monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1e6)
+        hung = decoder("sleep")
+        hung.read_header(wav(10))  # so that its start is not in the time that is waited
+        found: list[np.ndarray] = []
+        thread = threading.Thread(target=lambda: found.append(hung.decode(marked(), sample_rate=16_000)))
+        thread.start()
+        thread.join(3)
+        assert thread.is_alive()
+        monkeypatch.setenv(child.FAULTS, "")
+        os.kill(hung._child._process.pid, 9)  # it is tried once more, by a child that does not hang
+        thread.join(60)
+        assert len(found[0]) == 1000
+
+    def test_without_the_limit_of_memory_a_recording_takes_what_it_wants(self, decoder, monkeypatch):
+        with pytest.raises(AudioError) as caught:
+            decoder("gigabyte").decode(marked(), sample_rate=16_000)
+        assert caught.value.error_type == "out_of_memory"
+        monkeypatch.setattr(isolation, "MEMORY_BYTES", 8 * 1024**3)
+        assert len(decoder("gigabyte").decode(marked(), sample_rate=16_000)) == 1000
+
+    def test_without_a_process_of_its_own_a_crash_ends_the_one_that_asked(self, decoder):
+        with pytest.raises(AudioError) as caught:
+            decoder("SIGSEGV").decode(marked(), sample_rate=16_000)
+        assert caught.value.error_type == "decoder_crashed"
+        program = f"from raysp.audio import child; child._commit_fault({{{MARK!r}: 'SIGSEGV'}}, {marked()!r})"
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -11
+
+    def test_without_the_choice_of_variables_the_child_knows_the_secrets(self, decoder, monkeypatch):
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+        def environment() -> bytes:
+            one = decoder("")
+            one.read_header(wav(10))
+            return Path(f"/proc/{one._child._process.pid}/environ").read_bytes()
+
+        assert SECRET.encode() not in environment()
+        kept = isolation._KEPT_ENVIRONMENT
+        monkeypatch.setattr(isolation, "_KEPT_ENVIRONMENT", (*kept, "AWS_SECRET_ACCESS_KEY"))
+        assert SECRET.encode() in environment()
+
+
+class TestSamples:
+    """Faults 20 and 22: samples and headers that lie."""
+
+    def test_without_the_look_at_the_samples_nan_reaches_the_model(self, monkeypatch):
+        file = io.BytesIO()
+        soundfile.write(file, np.array([0.1, np.nan, 0.2], np.float32), 16_000, format="WAV", subtype="FLOAT")
+        with pytest.raises(AudioError, match="NaN or infinite samples"):
+            decode(file.getvalue(), sample_rate=16_000)
+        monkeypatch.setattr(decoding, "_check_finite", lambda samples, header: None)
+        assert np.isnan(decode(file.getvalue(), sample_rate=16_000)).any()
+
+    @pytest.mark.parametrize(
+        ("bound", "value", "recording"),
+        [
+            ("MIN_SAMPLE_RATE", 1, lambda: wav(300, rate=50)),
+            ("MAX_SAMPLE_RATE", 10**10, lambda: wav(300, rate=500_000_000)),
+        ],
+    )
+    def test_without_its_bounds_any_rate_is_resampled(self, monkeypatch, bound, value, recording):
+        with pytest.raises(AudioError) as caught:
+            decode(recording(), sample_rate=16_000)
+        assert caught.value.error_type == "invalid_audio"
+        monkeypatch.setattr(source, bound, value)
+        rate = soundfile.info(io.BytesIO(recording())).samplerate
+        assert len(decode(recording(), sample_rate=16_000)) == round(300 * 16_000 / rate)
+
+    def test_without_the_bound_of_a_chunk_the_header_says_how_much_memory_is_taken(self, monkeypatch):
+        file = io.BytesIO()
+        soundfile.write(file, np.ones(5000, np.int16), 16_000, format="FLAC")
+        lying = bytearray(file.getvalue())
+        fields = int.from_bytes(lying[18:26], "big")  # the last 36 bits are the number of frames
+        lying[18:26] = (fields >> 36 << 36 | 2**36 - 1).to_bytes(8, "big")
+        assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) < 40_000_000
+        monkeypatch.setattr(decoding, "CHUNK_SAMPLES", 1 << 40)
+        assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) > 1_000_000_000
+
+    def test_without_most_seconds_a_small_file_becomes_as_long_as_it_likes(self):
+        file = io.BytesIO()
+        soundfile.write(file, np.zeros(16_000 * 300, np.int16), 16_000, format="FLAC")
+        assert len(file.getvalue()) < 50_000
+        with pytest.raises(TooLong):
+            decode(file.getvalue(), sample_rate=16_000, max_seconds=10)
+        assert len(decode(file.getvalue(), sample_rate=16_000, max_seconds=1e9)) == 16_000 * 300
+
+
+def _peak(work) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+class Payload:
+    """What unpickling does when nobody forbids it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+class TestCheckpoints:
+    """Fault 27: pickles and code that come with a checkpoint."""
+
+    @pytest.fixture
+    def copied(self, tmp_path) -> Path:
+        folder = tmp_path / "checkpoint"
+        folder.mkdir()
+        for file in CHECKPOINT.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    def test_a_pickle_that_is_refused_would_have_run_its_code(self, copied, tmp_path):
+        (copied / "model.safetensors").unlink()
+        torch.save({"lm_head.weight": Payload(tmp_path / "ran")}, copied / "pytorch_model.bin")
+        with pytest.raises(CheckpointError, match="weights are a pickle"):
+            load_model(copied)
+        assert not (tmp_path / "ran").exists()
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(copied / "pytorch_model.bin", weights_only=True)
+        assert not (tmp_path / "ran").exists()
+        torch.load(copied / "pytorch_model.bin", weights_only=False)
+        assert (tmp_path / "ran").exists()
+
+    def test_code_that_has_no_effect_would_have_had_one(self, copied, tmp_path):
+        (copied / "evil.py").write_text(f"from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch()")
+        config = json.loads((copied / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCTC": "evil.Model"}
+        (copied / "config.json").write_text(json.dumps(config))
+        load_model(copied)
+        assert not (tmp_path / "ran").exists()
+        spec = importlib.util.spec_from_file_location("evil", copied / "evil.py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        assert (tmp_path / "ran").exists()
+
+
+class TestSecrets:
+    """No secret stands in run.json, label shards, messages."""
+
+    def pipeline(self, folder: Path, options: dict[str, object]) -> raysp.Pipeline:
+        write_shard(folder / "in" / "a.parquet", 2)
+        sink = raysp.Parquet(str(folder / "out"), storage_options=options)
+        return a_pipeline(raysp.Shards(f"{folder}/in/*.parquet", storage_options=options), sink)
+
+    def written(self, folder: Path) -> bytes:
+        files = [file for file in (folder / "out").rglob("*") if file.is_file()]
+        assert {"run.json", "a.parquet"} <= {file.name for file in files}
+        return b"".join(file.read_bytes() for file in files)
+
+    def test_without_the_refusal_of_literals_a_secret_would_be_recorded(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        label_here(self.pipeline(tmp_path / "by name", {"secret": raysp.Env("THE_SECRET")}))
+        assert SECRET.encode() not in self.written(tmp_path / "by name")
+        with pytest.raises(SpecError, match="holds a literal secret"):
+            self.pipeline(tmp_path / "literal", {"secret": SECRET})
+        monkeypatch.setattr("raysp.pipeline.refuse_literal_secrets", lambda options, where: None)
+        label_here(self.pipeline(tmp_path / "literal", {"secret": SECRET}))
+        assert SECRET.encode() in self.written(tmp_path / "literal")
+
+    def test_without_the_look_at_what_a_store_says_its_secrets_are_repeated(self, proxy, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        proxy.judge = lambda method, path: "403 AccessDenied"  # and it repeats how the request was signed
+
+        def said() -> str:
+            s3_client._clients.clear()
+            with pytest.raises(StoreError) as caught:
+                S3Store("s3://bucket/x", {**proxy.options, "secret": raysp.Env("THE_SECRET")}).read("a")
+            return str(caught.value)
+
+        assert "Signature=" not in said()
+        monkeypatch.setattr(s3_client, "_OF_SIGNING", re.compile("(?!)"))
+        monkeypatch.setattr(s3_client, "SHOWN_CHARACTERS", 1000)
+        assert "Signature=" in said()
+
+    def test_without_the_look_at_what_a_client_says_its_secrets_are_repeated(self, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+
+        class Loud(MemoryFileSystem):
+            def cat_file(self, path, **kwargs):
+                raise RuntimeError(f"no entry for {SECRET}")
+
+        monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Loud())
+
+        def said() -> str:
+            with pytest.raises(StoreError) as caught:
+                open_store("memory://x", {"token": raysp.Env("THE_SECRET")}).read("a")
+            return str(caught.value)
+
+        assert SECRET not in said()
+        monkeypatch.setattr(fsspec_store, "_texts", lambda value: iter(()))
+        assert SECRET in said()
