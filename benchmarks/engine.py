@@ -114,7 +114,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     first, last = int(FROM_SHARE * blocks), int(TO_SHARE * blocks) - 1
     with _stand_ins(), local_ray(plan.resources):
         job = running._job(plan, {}, Attempts())
-        tasks = len(stream.group([(shard, piece, None) for piece in pieces], plan.resources))
+        tasks = len(stream.group([("", num_bytes / blocks)] * blocks, plan.resources))
         started = time.perf_counter()
         found = []
         for receipt in stream.receipts(plan, job):

@@ -5,9 +5,13 @@ from collections.abc import Mapping
 import ray
 
 from raysp.engine.tasks import Job, commit_shard
+from raysp.errors import RunError
 from raysp.io.shards import Shard
+from raysp.io.store import UnusableError
 from raysp.planning import Retry
 from raysp.sink.receipts import ShardFailure, ShardReceipt
+
+Outcome = ShardReceipt | ShardFailure
 
 MAX_IN_FLIGHT = 8
 MAX_RETRIES = 3
@@ -20,7 +24,7 @@ class Commits:
         self.retries = retries
         self.job = ray.put(job)
         self.task = ray.remote(commit_shard).options(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
-        self.in_flight: dict[ray.ObjectRef[ShardReceipt | ShardFailure], str] = {}
+        self.in_flight: dict[ray.ObjectRef[Outcome | UnusableError], str] = {}
         self.waiting: list[Shard] = []
 
     def start(self, shard: Shard) -> None:
@@ -33,26 +37,29 @@ class Commits:
             shard = self.waiting.pop(0)
             self.in_flight[self.task.remote(self.job, shard, self.retries.get(shard.name))] = shard.name
 
-    def finished(self) -> list[ShardReceipt | ShardFailure]:
+    def finished(self) -> list[Outcome]:
         """Collect what is done by now, without waiting."""
         return self._collect(len(self.in_flight), timeout=0) if self.in_flight else []
 
-    def rest(self) -> list[ShardReceipt | ShardFailure]:
+    def rest(self) -> list[Outcome]:
         """Wait for all."""
-        outcomes: list[ShardReceipt | ShardFailure] = []
+        outcomes: list[Outcome] = []
         while self.in_flight:
             outcomes += self._collect(1, timeout=None)
         return outcomes
 
-    def _collect(self, num_returns: int, timeout: float | None) -> list[ShardReceipt | ShardFailure]:
+    def _collect(self, num_returns: int, timeout: float | None) -> list[Outcome]:
         ready, _ = ray.wait(list(self.in_flight), num_returns=num_returns, timeout=timeout)
         outcomes = [self._outcome(one, self.in_flight.pop(one)) for one in ready]
         self._fill()
         return outcomes
 
-    def _outcome(self, one: "ray.ObjectRef[ShardReceipt | ShardFailure]", shard: str) -> ShardReceipt | ShardFailure:
+    def _outcome(self, one: "ray.ObjectRef[Outcome | UnusableError]", shard: str) -> ShardReceipt | ShardFailure:
         try:
-            return ray.get(one)
+            outcome = ray.get(one)
         except ray.exceptions.RayError as error:
             reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
             return ShardFailure(shard, reason)
+        if isinstance(outcome, UnusableError):
+            raise RunError(f"{outcome}. What was committed stays; run again")
+        return outcome

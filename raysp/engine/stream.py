@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from raysp.engine.packing import Told
+from raysp.engine.packing import Told, failure
 from raysp.engine.tasks import Job, LabelActor, Reader, piece_item
-from raysp.errors import RayspError, RunError
-from raysp.io.shards import PIECE_BYTES, Piece, Shard
-from raysp.planning import Plan, Resources, Retry
+from raysp.errors import RayspError, RunError, ShardError
+from raysp.io.shards import PIECE_BYTES
+from raysp.planning import Plan, Resources
 
 if TYPE_CHECKING:
     import ray.data
@@ -34,8 +34,14 @@ def receipts(plan: Plan, job: Job) -> Iterator[Told]:
     """
     pieces = ((todo.shard, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
     while wave := list(itertools.islice(pieces, PIECES_A_WAVE)):
+        items: list[tuple[str, float]] = []
+        for shard, piece, retry in wave:
+            try:
+                items.append((piece_item(shard, piece, retry), shard.num_bytes * piece.num_rows / shard.num_rows))
+            except ShardError as error:
+                yield failure(shard.name, str(error))
         try:
-            yield from _of_wave(plan, job, group(wave, plan.resources))
+            yield from _of_wave(plan, job, group(items, plan.resources))
         except (RayspError, GeneratorExit):
             raise
         except Exception as error:
@@ -44,6 +50,8 @@ def receipts(plan: Plan, job: Job) -> Iterator[Told]:
 
 
 def _of_wave(plan: Plan, job: Job, tasks: list[list[str]]) -> Iterator[Told]:
+    if not tasks:
+        return
     dataset = _dataset(plan, job, tasks)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in cast("pa.Table", batch).column("receipt").to_pylist():
@@ -57,17 +65,21 @@ def cause(error: BaseException) -> str:
     return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def group(pieces: Sequence[tuple[Shard, Piece, Retry | None]], resources: Resources) -> list[list[str]]:
-    """Put small neighbouring pieces into one task each, but leave enough tasks to spread."""
-    most = max(1, min(PIECES_A_TASK, len(pieces) // max(1, int(4 * resources.cpus))))
+def group(items: Sequence[tuple[str, float]], resources: Resources) -> list[list[str]]:
+    """Put small neighbouring pieces into one task each, but leave enough tasks to spread.
+
+    Args:
+        items: pieces as written down, with their encoded bytes.
+        resources: what there is to spread over.
+    """
+    most = max(1, min(PIECES_A_TASK, len(items) // max(1, int(4 * resources.cpus))))
     tasks: list[list[str]] = []
     held = 0.0
-    for shard, piece, retry in pieces:
-        num_bytes = shard.num_bytes * piece.num_rows / max(shard.num_rows, 1)
+    for item, num_bytes in items:
         if not tasks or len(tasks[-1]) >= most or held + num_bytes > PIECE_BYTES:
             tasks.append([])
             held = 0.0
-        tasks[-1].append(piece_item(shard, piece, retry))
+        tasks[-1].append(item)
         held += num_bytes
     return tasks
 

@@ -23,7 +23,7 @@ from raysp.io import sources
 from raysp.io.audio_root import AudioRoot
 from raysp.io.shards import Piece, Shard
 from raysp.io.sources import read_table
-from raysp.io.store import open_store
+from raysp.io.store import UnusableError, open_store
 from raysp.ops.rows import ERROR
 from raysp.pipeline import Pipeline, load_function
 from raysp.planning import Retry, check_digest, checkpoint_folder
@@ -89,7 +89,8 @@ def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
 def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
     """Write down a piece for `Reader`, or those of its rows that are retried."""
     part = {"retry": {"stage_id": retry.stage_id, "rows": retry.of(piece)}} if retry else {}
-    return json.dumps({**asdict(replace(shard, pieces=(piece,))), "pieces": [[piece.first, piece.end]], **part})
+    narrowed = replace(sources.narrow(shard, piece), pieces=(piece,))
+    return json.dumps({**asdict(narrowed), "pieces": [[piece.first, piece.end]], **part})
 
 
 def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
@@ -298,8 +299,10 @@ class LabelActor:
         labels, figures, waited = labelled
         try:
             stage.stage(self.store, name, labels)
-        except StoreError as error:
+        except UnusableError as error:  # there is no room, or no right to write: no other shard could be written
             return receipt_row({"kind": "fatal", "reason": str(error)})
+        except StoreError as error:
+            return receipt_row(failure(name.shard, str(error)))
         return receipt_row(block_receipt(name, labels, figures, waited, self.job.windowing.sample_rate, self.name))
 
     def _label(self, name: BlockName, block: pa.Table) -> "tuple[pa.Table, Figures, float] | Told":
@@ -364,8 +367,11 @@ def block_receipt(
     }
 
 
-def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure:
-    """Make a label shard of a shard whose pieces are all staged, or put retried rows into the one that is there."""
+def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure | UnusableError:
+    """Make a label shard of a shard whose pieces are all staged, or put retried rows into the one that is there.
+
+    Gives back the error where no shard at all could be committed.
+    """
     failing.adopt(job.deaths)
     store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
     sink = job.pipeline.sink
@@ -383,6 +389,8 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             join=lambda windows: _join(job, windows),
             file_id=job.file_id,
         )
+    except UnusableError as error:
+        return error
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
 

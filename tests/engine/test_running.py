@@ -247,9 +247,8 @@ def _model_actors() -> list[int]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_ends_the_run_with_its_reason_and_room_lets_it_go_on(
-    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+    local_ray, make_pipeline, small_shards, tmp_path
 ):
-    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.2")  # a lease that a full disk kept from being given back is soon free
     run(make_pipeline(small_shards, sink="undisturbed"))
     (tmp_path / "labels").mkdir()
     if subprocess.run(
