@@ -42,7 +42,7 @@ ALLOWED_LAZILY: dict[str, set[str]] = {
     "engine": {"raysp"},
 }
 
-NO_ARCHITECTURE = {"__init__", "loading", "processors", "tokenization", "weights"}
+NO_ARCHITECTURE = {"__init__", "hub", "loading", "processors", "text_tokenization", "tokenization", "weights"}
 MODELS_MAY_USE = {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers"}
 
 

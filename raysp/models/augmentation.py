@@ -1,7 +1,10 @@
 """SpecAugment spans (Park et al. 2019, section 2), drawn exactly as checkpoints were trained with."""
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 
@@ -40,3 +43,42 @@ def compute_mask_indices(
         if len(starts) == 0:  # the original points a row without spans at its last place, which is padding
             row[-1] = True
     return masked
+
+
+class Augmentation(Protocol):
+    """The fields of a configuration that say how training masks its input."""
+
+    apply_spec_augment: bool
+    mask_time_prob: float
+    mask_time_length: int
+    mask_time_min_masks: int
+    mask_feature_prob: float
+    mask_feature_length: int
+    mask_feature_min_masks: int
+
+
+def augmented(
+    hidden_BTH: Tensor,
+    config: Augmentation,
+    masked_spec_embed: Tensor | None,
+    mask_time_indices: Tensor | None,
+    valid_BT: Tensor | None,
+    training: bool,
+) -> Tensor:
+    """Apply SpecAugment: in training by drawn spans, else where `mask_time_indices` (B, T) says."""
+    if not config.apply_spec_augment:
+        return hidden_BTH
+    batch, num_frames, hidden_size = hidden_BTH.shape
+    if mask_time_indices is None and config.mask_time_prob > 0 and training:
+        shape, span, least = (batch, num_frames), config.mask_time_length, config.mask_time_min_masks
+        mask_time_indices = torch.from_numpy(compute_mask_indices(shape, config.mask_time_prob, span, valid_BT, least))
+    if mask_time_indices is not None:
+        if masked_spec_embed is None:
+            raise ValueError("mask_time_indices given to a model without masked_spec_embed: set mask_time_prob > 0")
+        masked_BT1 = mask_time_indices.to(hidden_BTH.device, torch.bool)[:, :, None]
+        hidden_BTH = torch.where(masked_BT1, masked_spec_embed.to(hidden_BTH.dtype), hidden_BTH)
+    if config.mask_feature_prob > 0 and training:
+        shape, span, least = (batch, hidden_size), config.mask_feature_length, config.mask_feature_min_masks
+        drawn_BH = torch.from_numpy(compute_mask_indices(shape, config.mask_feature_prob, span, min_masks=least))
+        hidden_BTH = hidden_BTH.masked_fill(drawn_BH.to(hidden_BTH.device)[:, None], 0.0)
+    return hidden_BTH

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from raysp.errors import CheckpointError
+from raysp.models.hub import CONFIG_FILES, local_folder
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -92,9 +93,9 @@ class Config:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
-        """Read `config.json` of a checkpoint folder; keyword arguments replace its values."""
-        path = Path(folder) / "config.json"
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+        """Read `config.json` of a checkpoint folder or hub id; keyword arguments replace its values."""
+        path = local_folder(folder, CONFIG_FILES, revision=revision) / "config.json"
         values = read_json(path)
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:

@@ -6,7 +6,7 @@ on whatever device the waveforms are. Calling the extractor behaves as in transf
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,24 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.batches import BatchFeature, padded_length, tensors_of
 from raysp.models.configuration import read_json, write_json
+from raysp.models.hub import PROCESSOR_FILES, local_folder
 from raysp.models.tokenization import Wav2Vec2CTCTokenizer
 
-__all__ = ["BatchFeature", "Wav2Vec2CTCTokenizer", "Wav2Vec2FeatureExtractor", "Wav2Vec2Processor"]
+if TYPE_CHECKING:
+    from raysp.models.text_tokenization import TextTokenizer
+
+TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
+
+__all__ = [
+    "BatchFeature",
+    "FeatureExtractor",
+    "Wav2Vec2CTCTokenizer",
+    "Wav2Vec2FeatureExtractor",
+    "Wav2Vec2Processor",
+]
+
+AUDIO_ONLY = ("do_normalize_per_mel_bins", "sampling_rate")  # options of the feature extractor
+TEXT_ONLY = ("is_split_into_words",)  # of the tokenizer
 
 VARIANCE_FLOOR = 1e-7  # added to the variance, so that silence stays silence
 
@@ -48,6 +63,37 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
         if differing:
             raise CheckpointError(f"{folder}: {old.name} and {new.name} disagree: {differing!r}: remove the wrong one")
     return values
+
+
+class FeatureExtractor(Protocol):
+    """What stands before a model: waveforms to its inputs."""
+
+    sampling_rate: int
+
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return a model's arguments for a batch, each row as it is alone, on the device of the waveforms."""
+        ...
+
+    def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Return a model's arguments for one waveform or several, as transformers does."""
+        ...
+
+    def pad(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Bring features to one length, as a collate function does."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they are saved."""
+        ...
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
+        """Read the settings of a checkpoint folder."""
+        ...
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write preprocessor_config.json."""
+        ...
 
 
 class Wav2Vec2FeatureExtractor:
@@ -172,9 +218,15 @@ class Wav2Vec2FeatureExtractor:
         return {**vars(self), "feature_extractor_type": type(self).__name__}
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401 - arguments of __init__
-        """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder."""
-        folder = Path(folder)
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - arguments of __init__
+    ) -> Self:
+        """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
         values = read_feature_extractor_config(folder)
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, "Wav2Vec2Processor"):
@@ -197,23 +249,40 @@ def _waves(raw_speech: Any) -> list[Any]:  # noqa: ANN401 - as for the extractor
     return list(raw_speech) if many else [raw_speech]
 
 
-class Wav2Vec2Processor:
-    """A feature extractor and the tokenizer of the same checkpoint."""
+def read_tokenizer(folder: str | Path, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
+    """Read the tokenizer that a checkpoint names: of a CTC head, or of a text decoder.
 
-    def __init__(self, feature_extractor: Wav2Vec2FeatureExtractor, tokenizer: Wav2Vec2CTCTokenizer) -> None:
+    Where none is named it is that of the text decoder, if there is one.
+    """
+    from raysp.models.text_tokenization import TextTokenizer, names_text_tokenizer
+
+    if names_text_tokenizer(Path(folder)):
+        return TextTokenizer.from_pretrained(folder, **overrides)
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
+
+
+class Wav2Vec2Processor:
+    """A feature extractor and the tokenizer of the same checkpoint: of a CTC head, or of a text decoder."""
+
+    extractor_class: ClassVar[type[FeatureExtractor]] = Wav2Vec2FeatureExtractor
+
+    def __init__(self, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer") -> None:
         self.feature_extractor = feature_extractor
         self.tokenizer = tokenizer
 
     def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`)."""
+        """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`).
+
+        Options go to both parts, but for those that one of them alone knows.
+        """
         if audio is None and text is None:
             raise ValueError("neither audio nor text given, expected at least one")
-        rate = options.pop("sampling_rate", None)
+        for_text = {name: value for name, value in options.items() if name not in AUDIO_ONLY}
         if audio is None:
-            return self.tokenizer(text, **options)
-        batch = self.feature_extractor(audio, sampling_rate=rate, **options)
+            return self.tokenizer(text, **for_text)
+        batch = self.feature_extractor(audio, **{k: value for k, value in options.items() if k not in TEXT_ONLY})
         if text is not None:
-            batch["labels"] = self.tokenizer(text, **options)["input_ids"]
+            batch["labels"] = self.tokenizer(text, **for_text)["input_ids"]
         return batch
 
     def pad(self, input_features: Any = None, *, labels: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
@@ -236,9 +305,10 @@ class Wav2Vec2Processor:
         return self.tokenizer.batch_decode(*args, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read both parts from a checkpoint folder."""
-        return cls(Wav2Vec2FeatureExtractor.from_pretrained(folder), Wav2Vec2CTCTokenizer.from_pretrained(folder))
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
+        """Read both parts from a checkpoint folder or hub id."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write both parts, so that transformers before and after release 5 read them."""

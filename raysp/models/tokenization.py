@@ -12,6 +12,7 @@ import numpy as np
 from raysp.errors import CheckpointError
 from raysp.models.batches import BatchFeature, padded_length, tensors_of
 from raysp.models.configuration import read_json, write_json
+from raysp.models.hub import PROCESSOR_FILES, local_folder
 
 Offsets = list[dict[str, str | int]]
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
@@ -347,9 +348,15 @@ class Wav2Vec2CTCTokenizer:
     # Files
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401 - arguments of __init__
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - arguments of __init__
+    ) -> Self:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
-        folder = Path(folder)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
         config = _optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
         if kind != cls.__name__:

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.activations import activation
@@ -77,6 +78,7 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         if norm not in ("group", "layer"):
             raise CheckpointError(f"feat_extract_norm is {norm!r}, expected 'group' or 'layer': correct config.json")
+        self.gradient_checkpointing = False
         self.norm, self.kernels, self.strides = norm, tuple(kernels), tuple(strides)
         self.act = activation(act)
         self.receptive = receptive_samples(kernels, strides)
@@ -97,7 +99,11 @@ class FeatureEncoder(nn.Module):
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            return self._frames(waves_BS, self._first_layer(waves_BS, num_samples_B), None)
+            first = self._first_layer(waves_BS, num_samples_B)
+            if self.gradient_checkpointing and self.training:
+                again: Tensor = checkpoint(self._frames, waves_BS, first, None, use_reentrant=False)
+                return again
+            return self._frames(waves_BS, first, None)
         parts = [
             kernel_parts(layer.conv.weight, stride) for layer, stride in zip(self.layers, self.strides, strict=True)
         ]

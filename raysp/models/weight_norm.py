@@ -26,9 +26,9 @@ class WeightNorm(nn.Module):
 class WeightNormConv1d(nn.Module):
     """A grouped convolution whose weight is normalised over all but its taps, and folded once while it stays."""
 
-    def __init__(self, channels: int, kernel: int, groups: int) -> None:
+    def __init__(self, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
         super().__init__()
-        self.kernel, self.groups = kernel, groups
+        self.kernel, self.groups, self.stride = kernel, groups, stride
         self.bias = nn.Parameter(torch.zeros(channels))
         self.parametrizations = nn.Module()  # this and `weight` are there for the names of the weights
         self.parametrizations.weight = WeightNorm(torch.randn(channels, channels // groups, kernel))
@@ -36,7 +36,11 @@ class WeightNormConv1d(nn.Module):
 
     def forward(self, x_BHT: Tensor) -> Tensor:
         """Convolve with `kernel // 2` zeros on each side."""
-        return F.conv1d(x_BHT, self.weight, self.bias, padding=self.kernel // 2, groups=self.groups)
+        padding = self.kernel // 2
+        if x_BHT.device.type == "cpu":  # there the kernels for images are faster, by a third with 128 taps
+            x_BH1T, weight_OC1K, stride = x_BHT[:, :, None], self.weight[:, :, None], (1, self.stride)
+            return F.conv2d(x_BH1T, weight_OC1K, self.bias, stride, (0, padding), groups=self.groups)[:, :, 0]
+        return F.conv1d(x_BHT, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
     @property
     def norm(self) -> WeightNorm:

@@ -1,6 +1,7 @@
 """Weights of a checkpoint folder: safetensors files, one or sharded by an index, checked before they are loaded.
 
-Nothing else is opened: `pytorch_model.bin` is a pickle, and a pickle is a program.
+`pytorch_model.bin` is a pickle, and a pickle is a program: it is opened only where that is asked for, and then by
+PyTorch's reader of plain weights, which refuses whatever is none.
 """
 
 import json
@@ -19,6 +20,8 @@ from raysp.models.configuration import read_json, write_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
 
 HEADER_BYTES = 64 << 20  # the format allows 100 MB; a header of a real model is below 1 MB
 DTYPES = {
@@ -70,35 +73,42 @@ def canonical_name(name: str) -> str:
     return name
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint: one, or those that its index names."""
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """Return the files of a checkpoint's weights: one, or those that its index names; pickles where nothing else is."""
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():
-        return _indexed_files(folder)
+        return _indexed_files(folder / INDEX_FILE)
+    if allow_pickle and (folder / PICKLE_FILE).is_file():
+        return [folder / PICKLE_FILE]
+    if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
+        return _indexed_files(folder / PICKLE_INDEX_FILE)
     pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-    if pickles:
+    if pickles and not allow_pickle:
         raise CheckpointError(
-            f"{folder}: weights are a pickle ({_short(pickles)}), which can run any program; expected {SINGLE_FILE}: "
-            "convert them where you trust them, with transformers' save_pretrained"
+            f"{folder}: weights are a pickle ({short(pickles)}), which can run any program; expected {SINGLE_FILE}: "
+            "convert them where you trust them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
         )
     raise CheckpointError(
         f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
     )
 
 
-def _indexed_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_FILE
+def _indexed_files(index: Path) -> list[Path]:
+    suffix, kind = (".bin", "pickle") if index.name == PICKLE_INDEX_FILE else (".safetensors", "safetensors")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: weight_map is {weight_map!r}, expected names of weights with their files")
     files = []
     for name in sorted({str(value) for value in weight_map.values()}):
-        if name != Path(name).name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: names {name!r}, expected a safetensors file of the same folder")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name!r} not found though {INDEX_FILE} lists it: complete the checkpoint")
-        files.append(folder / name)
+        path = index.parent / name
+        if name != Path(name).name or not name.endswith(suffix):
+            raise CheckpointError(f"{index}: names {name!r}, expected a {kind} file of the same folder")
+        if not path.is_file():
+            raise CheckpointError(
+                f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"
+            )
+        files.append(path)
     return files
 
 
@@ -146,6 +156,10 @@ def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> 
         raise _corrupt(path, f"{data_bytes} bytes of data where the header describes {at}")
 
 
+def _twice(path: Path, name: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {name!r} is there twice, expected once: remove one of the two")
+
+
 def _corrupt(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: not a whole safetensors file: {what}; copy the file again")
 
@@ -157,44 +171,76 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
         for header in read_header(path):
             name = canonical_name(header.name)
             if name in headers:
-                raise CheckpointError(f"{path}: {name!r} is there twice, expected once: remove one of the two")
+                raise _twice(path, name)
             headers[name] = header
     return headers
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     """Load all tensors of a checkpoint by canonical name, on the CPU, as they are stored."""
-    read_headers(folder)
     tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                tensors.update({canonical_name(name): file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (safetensors.SafetensorError, OSError) as error:
-            raise _corrupt(path, str(error)) from error
+    for path in weight_files(folder, allow_pickle=allow_pickle):
+        found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
+        for name, tensor in found.items():
+            if canonical_name(name) in tensors:
+                raise _twice(path, canonical_name(name))
+            tensors[canonical_name(name)] = tensor
     return tensors
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Load the tensors of one safetensors file, on the CPU, after its header has been checked."""
+    read_header(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Load the tensors of one file of `torch.save`, on the CPU; anything but tensors by name is refused."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the format is that of a program: it can fail in any way
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{path}: not weights alone ({type(error).__name__}: {reason}); copy the file again, or convert it "
+            "where you trust it"
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name: use another file")
+    return dict(tensors)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file that transformers reads too."""
+    import safetensors.torch
+
+    values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(values, path, metadata={"format": "pt"})
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
     """Write `model.safetensors`, or shards of at most `shard_bytes` with their index."""
-    import safetensors.torch
-
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
         filled = sum(other.nbytes for other in shards[-1].values())
         if shards[-1] and filled + tensor.nbytes > shard_bytes:
             shards.append({})
-        shards[-1][name] = tensor.detach().cpu().contiguous()
+        shards[-1][name] = tensor
     for old in [*folder.glob("model*.safetensors"), folder / INDEX_FILE]:
         old.unlink(missing_ok=True)
     if len(shards) == 1:
-        safetensors.torch.save_file(shards[0], folder / SINGLE_FILE, metadata={"format": "pt"})
+        write_safetensors(folder / SINGLE_FILE, shards[0])
         return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        safetensors.torch.save_file(shard, folder / file_name, metadata={"format": "pt"})
+        write_safetensors(folder / file_name, shard)
         weight_map.update(dict.fromkeys(shard, file_name))
     total = sum(tensor.nbytes for tensor in tensors.values())
     write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
@@ -212,7 +258,7 @@ def check_names_and_shapes(
     unexpected = [name for name in found if name not in expected and name not in skipped]
     if missing or unexpected:
         raise CheckpointError(
-            f"{where}: weights do not fit config.json: missing {_short(missing)}; unexpected {_short(unexpected)}: "
+            f"{where}: weights do not fit config.json: missing {short(missing)}; unexpected {short(unexpected)}: "
             "use the config.json that was saved with these weights"
         )
     shapes = [
@@ -222,12 +268,12 @@ def check_names_and_shapes(
     ]
     if shapes:
         raise CheckpointError(
-            f"{where}: shapes of weights do not fit config.json: {_short(shapes)}: "
+            f"{where}: shapes of weights do not fit config.json: {short(shapes)}: "
             "use the config.json that was saved with these weights"
         )
 
 
-def _short(names: list[str]) -> str:
+def short(names: list[str]) -> str:
     """Join names; of a long list, the first few and the count."""
     if not names:
         return "none"

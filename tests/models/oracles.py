@@ -1,4 +1,4 @@
-"""transformers as oracle: small random UniSpeech models of every kind, theirs and ours with the same weights."""
+"""transformers as oracle: small random models of every kind, theirs and ours with the same weights."""
 
 import json
 import warnings
@@ -51,14 +51,25 @@ VARIANTS = {
 }
 
 
-def make_oracle(**flags):
+def make_oracle(name: str = "UniSpeechForCTC", **flags):
     """Make a random model of theirs, weights large enough that mistakes show."""
     torch.manual_seed(0)
-    model = transformers.UniSpeechForCTC(transformers.UniSpeechConfig(**{**TINY, **flags})).eval()
+    cls = getattr(transformers, name)
+    model = cls(cls.config_class(**{**TINY, **flags})).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():  # running variances, too, stay positive
+                tensor += 0.1 * (torch.rand_like(tensor) if bool((tensor == 1).all()) else torch.randn_like(tensor))
     return model
+
+
+def make_pair(name: str, folder: Path, **flags):
+    """Make a model of theirs, and ours as it loads what theirs saved."""
+    import raysp.models
+
+    oracle = make_oracle(name, **flags)
+    oracle.save_pretrained(folder)
+    return oracle, getattr(raysp.models, name).from_pretrained(folder, strict=True)
 
 
 def save_checkpoint(folder: Path) -> Path:

@@ -1,22 +1,30 @@
 import json
 import struct
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
+import raysp.models
 from raysp.errors import CheckpointError
 from raysp.models import (
+    UniSpeechConfig,
     UniSpeechForCTC,
+    UniSpeechForSequenceClassification,
     UniSpeechModel,
+    Wav2Vec2Processor,
     check_checkpoint,
     checkpoint_files,
     load_checkpoint,
     load_model,
 )
+from raysp.models.modeling import one_device
 from raysp.models.weights import read_header
-from tests.models.oracles import save_checkpoint
+from tests.models.oracles import TINY, save_checkpoint
+
+BOTH = ("weight", "bias")
 
 
 def edit_json(path: Path, **changes):
@@ -34,7 +42,7 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert summary.weight_bytes == 4 * summary.num_parameters
     assert (summary.sample_rate, summary.vocab_size, summary.hidden_size) == (16000, 20, 32)
     assert (summary.min_samples, summary.frame_stride) == (40, 30)
-    assert summary.outputs == ("Transcript",)
+    assert summary.outputs == ("Transcript", "Embedding")
     assert summary.dtype == "float32"
 
 
@@ -276,16 +284,45 @@ def test_the_base_model_loads_from_a_checkpoint_with_a_head(whole):
     assert torch.equal(base(waves).last_hidden_state, full.unispeech(waves).last_hidden_state)
 
 
-def test_a_head_is_made_new_only_where_that_is_asked_for(whole, tmp_path):
+def test_a_head_is_made_new_with_a_warning_and_never_for_labels(whole, tmp_path, caplog):
     UniSpeechModel.from_pretrained(whole).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"missing lm_head.weight, lm_head.bias; unexpected none"):
-        UniSpeechForCTC.from_pretrained(tmp_path)
-    model = UniSpeechForCTC.from_pretrained(tmp_path, strict=False, vocab_size=7)
+        UniSpeechForCTC.from_pretrained(tmp_path, strict=True)
+    model = UniSpeechForCTC.from_pretrained(tmp_path, vocab_size=7)
+    assert "drawn anew, train them before use: lm_head.bias, lm_head.weight" in caplog.text
     assert model(torch.randn(1, 2000)).logits.shape[-1] == 7
-    again = UniSpeechForCTC.from_pretrained(whole, strict=False, vocab_size=7)
-    assert again.lm_head.out_features == 7
+    edit_json(tmp_path / "config.json", architectures=["UniSpeechForCTC"])
+    with pytest.raises(CheckpointError, match=r"missing lm_head.weight, lm_head.bias; unexpected none"):
+        load_model(tmp_path)
+
+
+def test_a_head_of_another_size_is_made_new_only_where_that_is_asked_for(whole):
     with pytest.raises(CheckpointError, match=r"lm_head.weight is \(20, 32\), expected \(7, 32\)"):
         UniSpeechForCTC.from_pretrained(whole, vocab_size=7)
+    model, info = UniSpeechForCTC.from_pretrained(
+        whole, vocab_size=7, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert model.lm_head.out_features == 7
+    assert info == {
+        "missing_keys": set(),
+        "unexpected_keys": set(),
+        "mismatched_keys": {("lm_head.weight", (20, 32), (7, 32)), ("lm_head.bias", (20,), (7,))},
+        "error_msgs": [],
+    }
+
+
+def test_another_head_is_left_out_but_never_a_part_of_the_base(whole, tmp_path):
+    model, info = UniSpeechForSequenceClassification.from_pretrained(whole, num_labels=3, output_loading_info=True)
+    assert model.config.num_labels == model.classifier.out_features == 3
+    assert info["unexpected_keys"] == {"lm_head.weight", "lm_head.bias"}
+    assert info["missing_keys"] == {f"{part}.{kind}" for part in ("projector", "classifier") for kind in BOTH}
+    _, info = UniSpeechModel.from_pretrained(whole, output_loading_info=True)
+    assert info["unexpected_keys"] == {"lm_head.weight", "lm_head.bias"}
+    model = UniSpeechForCTC.from_pretrained(whole)
+    del model.unispeech.encoder.layers[1]
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"missing unispeech.encoder.layers.1"):
+        UniSpeechForCTC.from_pretrained(tmp_path)
 
 
 def test_a_mask_embedding_may_be_missing_or_left_over(checkpoint):
@@ -301,3 +338,250 @@ def test_a_mask_embedding_may_be_missing_or_left_over(checkpoint):
 def test_a_configuration_that_asks_for_tuples_does_not_reach_the_steps(checkpoint):
     edit_json(checkpoint / "config.json", return_dict=False, output_hidden_states=True)
     assert load_model(checkpoint)(torch.randn(1, 2000)).keys() == ["logits"]
+
+
+def as_pickle(folder, *, sharded=False):
+    """Turn a checkpoint's weights into what torch.save wrote before safetensors."""
+    state = load_model(folder).state_dict()
+    prefix = "unispeech.encoder.pos_conv_embed.conv."
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        state[prefix + old] = state.pop(f"{prefix}parametrizations.weight.{new}")
+    (folder / "model.safetensors").unlink()
+    if not sharded:
+        torch.save(state, folder / "pytorch_model.bin")
+        return state
+    weight_map = {}
+    for number, name in enumerate(sorted(state)):
+        weight_map[name] = f"pytorch_model-{number % 2 + 1:05d}-of-00002.bin"
+    for file in set(weight_map.values()):
+        torch.save({name: state[name] for name in state if weight_map[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return state
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_pickles_of_weights_open_where_that_is_asked_for(checkpoint, sharded):
+    expected = load_model(checkpoint).state_dict()
+    as_pickle(checkpoint, sharded=sharded)
+    with pytest.raises(CheckpointError, match=r"weights are a pickle \(.*\), which can run any.*allow_pickle=True"):
+        UniSpeechForCTC.from_pretrained(checkpoint)
+    model = UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    model.save_pretrained(checkpoint)
+    check_checkpoint(checkpoint)  # which opens no pickle
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch evil-was-here",)
+
+
+@pytest.mark.parametrize("content", [{"lm_head.weight": Evil()}, [1, 2], {"lm_head.weight": 3}, b"text", b""])
+def test_pickles_of_anything_else_are_refused_unread(checkpoint, content, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (checkpoint / "model.safetensors").unlink()
+    path = checkpoint / "pytorch_model.bin"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin: (not weights alone|holds)"):
+        UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+@pytest.mark.parametrize("name", ["../pytorch_model.bin", "model.safetensors", "/etc/passwd"])
+def test_an_index_of_pickles_cannot_name_files_elsewhere(checkpoint, name):
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    with pytest.raises(CheckpointError, match="expected a pickle file of the same folder"):
+        UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
+
+
+def test_safetensors_go_before_pickles(checkpoint):
+    (checkpoint / "pytorch_model.bin").write_bytes(b"never opened")
+    UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
+
+
+def test_a_configuration_is_changed_on_the_way(whole):
+    model = UniSpeechForSequenceClassification.from_pretrained(
+        whole, num_labels=3, problem_type="multi_label_classification", mask_time_prob=0.2, torch_dtype="bfloat16"
+    )
+    assert (model.config.num_labels, model.config.mask_time_prob, model.dtype) == (3, 0.2, torch.bfloat16)
+    loss = model(torch.randn(2, 2000, dtype=torch.bfloat16), labels=torch.tensor([[1, 0, 1], [0, 0, 1]])).loss
+    assert loss.isfinite()
+    config = UniSpeechConfig.from_pretrained(whole)
+    given = UniSpeechForCTC.from_pretrained(whole, config=config, layerdrop=0.0)
+    assert given.config.layerdrop == 0.0
+    with pytest.raises(TypeError, match="'mask_tme_prob': no field of UniSpeechConfig"):
+        UniSpeechForCTC.from_pretrained(whole, mask_tme_prob=0.2)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, torch.device("cpu")])
+def test_a_model_goes_to_one_device(whole, device_map, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert UniSpeechForCTC.from_pretrained(whole, device_map=device_map).device.type == "cpu"
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert one_device(None, "auto").type == "cuda"
+    assert one_device(None, 0) == torch.device("cuda", 0)
+    assert one_device("cpu", None).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device_map": {"unispeech": "cpu", "lm_head": 0}}, "expected one device for the whole model"),
+        ({"device_map": "balanced"}, "device is 'balanced', expected 'auto', 'cpu' or"),
+        ({"device": "gpu"}, "device is 'gpu', expected 'auto', 'cpu' or"),
+        ({"device": "cpu", "device_map": "auto"}, "both device 'cpu' and device_map 'auto' given"),
+        ({"attn_implementation": "flex"}, "attn_implementation is 'flex', expected one of eager, sdpa, flash_attent"),
+    ],
+)
+def test_devices_and_attentions_that_are_not_there_are_refused(whole, options, message):
+    with pytest.raises(ValueError, match=message):
+        UniSpeechForCTC.from_pretrained(whole, **options)
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa", "flash_attention_2"])
+def test_every_way_of_attention_gives_the_same(whole, name):
+    waves = torch.randn(1, 2000)
+    model = UniSpeechForCTC.from_pretrained(whole, attn_implementation=name)
+    assert torch.equal(model(waves).logits, UniSpeechForCTC.from_pretrained(whole)(waves).logits)
+    assert len(model(waves, output_attentions=True).attentions) == 2
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache of the hub as huggingface_hub lays it out, and no network."""
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = cache / "models--owner--name"
+    save_checkpoint(repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    for ref in ("main", "v1.0"):
+        (repo / "refs" / ref).write_text(commit)
+    return repo / "snapshots" / commit
+
+
+def test_a_hub_id_is_read_from_the_cache_without_a_network(hub):
+    for options in ({}, {"revision": "v1.0"}, {"revision": hub.name}):
+        model = UniSpeechForCTC.from_pretrained("owner/name", **options)
+        expected = UniSpeechForCTC.from_pretrained(hub)
+        assert torch.equal(model.lm_head.weight, expected.lm_head.weight)
+    assert UniSpeechConfig.from_pretrained("owner/name").hidden_size == 32
+    assert Wav2Vec2Processor.from_pretrained("owner/name").tokenizer.decode([5, 4, 6]) == "A B"
+    UniSpeechForCTC.from_pretrained("owner/name").save_pretrained(hub.parent / "mine")
+    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, and the Hugging Face hub does not give"):
+        UniSpeechForCTC.from_pretrained("owner/name", revision="v2.0")
+    with pytest.raises(CheckpointError, match=r"'owner/other': no such folder, and the Hugging Face hub does not give"):
+        UniSpeechForCTC.from_pretrained("owner/other")
+
+
+def test_a_folder_goes_before_a_hub_id_of_its_name(hub, tmp_path):
+    folder = tmp_path / "owner" / "name"
+    UniSpeechForCTC.from_pretrained(hub, vocab_size=7, ignore_mismatched_sizes=True).save_pretrained(folder)
+    assert UniSpeechForCTC.from_pretrained("owner/name").config.vocab_size == 7
+
+
+@pytest.mark.parametrize("name", ["/no/such", "./no", "a/b/c", "../x", Path("owner/name")])
+def test_a_path_never_goes_to_the_hub(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match=r"config.json: not found"):
+        UniSpeechForCTC.from_pretrained(name)
+
+
+def test_only_what_is_read_is_fetched(hub, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")
+    ((name, revision, patterns),) = asked
+    assert (name, revision) == ("owner/name", "v1.0")
+    wanted = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    other = ["pytorch_model.bin", "training_args.bin", "tf_model.h5", "adapter.fra.safetensors", "optimizer.pt"]
+    assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in wanted)
+    assert not any(fnmatch(file, pattern) for file in other for pattern in patterns)
+    asked.clear()
+    as_pickle(hub)
+    UniSpeechForCTC.from_pretrained("owner/name", allow_pickle=True)
+    assert any(fnmatch("pytorch_model.bin", pattern) for pattern in asked[-1][2])
+
+
+def test_a_language_is_fetched_when_it_is_asked_for(hub, monkeypatch):
+    config = UniSpeechConfig(**TINY, do_stable_layer_norm=True, adapter_attn_dim=4)
+    UniSpeechForCTC(config).init_weights().save_pretrained(hub)
+    model = UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        model.save_adapter(hub, "spa")
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model.load_adapter("spa")
+    assert asked == [("owner/name", "v1.0", ["adapter.spa.safetensors"])]
+
+
+def test_a_whole_folder_goes_to_theirs_and_back(checkpoint, tmp_path):
+    """Model, configuration and processor."""
+    load_model(checkpoint).save_pretrained(tmp_path / "ours")
+    Wav2Vec2Processor.from_pretrained(checkpoint).save_pretrained(tmp_path / "ours")
+    theirs, info = transformers.UniSpeechForCTC.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    processor = transformers.Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    processor.save_pretrained(tmp_path / "theirs")
+    loaded = load_checkpoint(tmp_path / "theirs")
+    assert loaded.text_tokenizer.decode_collapsed([5, 4, 6]) == "A B"
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+HEADS = {
+    "UniSpeechModel": ("Embedding",),
+    "UniSpeechForCTC": ("Transcript",),
+    "UniSpeechForSequenceClassification": ("Classes",),
+    "UniSpeechForPreTraining": (),
+    "Wav2Vec2Model": ("Embedding",),
+    "Wav2Vec2ForCTC": ("Transcript",),
+    "Wav2Vec2ForSequenceClassification": ("Classes",),
+    "Wav2Vec2ForAudioFrameClassification": ("Segments",),
+    "Wav2Vec2ForXVector": ("Embedding",),
+    "HubertModel": ("Embedding",),
+    "HubertForCTC": ("Transcript",),
+    "HubertForSequenceClassification": ("Classes",),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_architecture_is_found_described_and_loaded(checkpoint, name):
+    """Whatever its head; the summary knows a vocabulary only of a head with one."""
+    cls = getattr(raysp.models, name)
+    model = cls(cls.config_class(**TINY, num_labels=3)).init_weights()
+    model.save_pretrained(checkpoint)
+    summary = check_checkpoint(checkpoint)
+    assert (summary.architecture, summary.outputs) == (name, tuple(dict.fromkeys([*HEADS[name], "Embedding"])))
+    assert summary.vocab_size == (20 if name.endswith("ForCTC") else None)
+    assert (summary.min_samples, summary.frame_stride) == (model.min_samples, 30)
+    loaded = load_checkpoint(checkpoint)
+    assert type(loaded.model) is cls
+    assert (loaded.tokenizer is None) == (summary.vocab_size is None)
+    waves = torch.randn(1, 3000)
+    assert torch.equal(loaded.model(waves)[0], model.eval()(waves)[0])
+    edit_json(checkpoint / "config.json", architectures=[cls.__mro__[1].__name__])
+    with pytest.raises(CheckpointError, match="architectures is"):
+        check_checkpoint(checkpoint)

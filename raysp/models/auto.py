@@ -1,0 +1,178 @@
+"""Configurations, models and processors by what a checkpoint says it is.
+
+The tables of architectures are `MODULES` and `DECODERS` in loading.py; a class is found by its name in its module: of
+`BertConfig` it is `BertLMHeadModel`, of `UniSpeechConfig` `UniSpeechForCTC`.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import raysp.models
+from raysp.errors import CheckpointError
+from raysp.models.configuration import Config, read_json
+from raysp.models.loading import DECODERS, MODULES, config_class, module_of, read_config
+from raysp.models.modeling import Model
+from raysp.models.processors import Wav2Vec2Processor, read_feature_extractor_config, read_tokenizer
+
+COMPOSITE = "speech-encoder-decoder"
+
+
+class _Auto:
+    """A class that is only asked for another's objects."""
+
+    def __init__(self) -> None:
+        raise TypeError(f"{type(self).__name__} has no objects of its own: use {type(self).__name__}.from_pretrained")
+
+
+class AutoConfig(_Auto):
+    """Configurations of any model of this package."""
+
+    @staticmethod
+    def for_model(model_type: str, **values: Any) -> Config:  # noqa: ANN401 - fields of the configuration
+        """Make a configuration of a kind of model."""
+        return config_class(model_type).from_dict(values)
+
+    @staticmethod
+    def from_pretrained(folder: str | Path, **overrides: Any) -> Config:  # noqa: ANN401 - fields of the configuration
+        """Read config.json of a checkpoint; keyword arguments replace its values."""
+        return config_class(_model_type(folder)).from_pretrained(folder, **overrides)
+
+
+def _model_type(folder: str | Path) -> str:
+    found = read_config(folder).get("model_type")
+    if not isinstance(found, str):
+        raise CheckpointError(f"{Path(folder) / 'config.json'}: model_type is {found!r}, expected a name")
+    return found
+
+
+class _AutoModel(_Auto):
+    """Models of one task."""
+
+    endings: ClassVar[tuple[str, ...]]
+    """Of the classes that do it."""
+    model_types: ClassVar[tuple[str, ...]] = tuple(MODULES)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Model:
+        """Make a model with random weights."""
+        model = cls._class_of(type(config).model_type)(config)
+        return model if model.device.type == "meta" else model.init_weights()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - a model
+        """Load a checkpoint, in eval mode; a head that it lacks is drawn anew. Options as for the model's class."""
+        config = options.get("config")
+        model_type = _model_type(folder) if config is None else type(config).model_type
+        return cls._class_of(model_type).from_pretrained(folder, *args, **{"strict": False, **options})
+
+    @classmethod
+    def _class_of(cls, model_type: str) -> type[Model]:
+        if model_type not in cls.model_types:
+            raise CheckpointError(
+                f"model_type is {model_type!r}, {cls.__name__} expects one of {', '.join(sorted(cls.model_types))}"
+            )
+        prefix = config_class(model_type).__name__.removesuffix("Config")
+        module = module_of(model_type)
+        for ending in cls.endings:
+            found = getattr(module, prefix + ending, None)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        raise CheckpointError(
+            f"{prefix} has none of the classes {', '.join(prefix + ending for ending in cls.endings)}"
+        )
+
+
+class AutoModel(_AutoModel):
+    """Speech models without a head, and encoders with their decoders."""
+
+    endings = ("Model",)
+
+
+class AutoModelForCTC(_AutoModel):
+    """Speech models with a CTC head."""
+
+    endings = ("ForCTC",)
+
+
+class AutoModelForAudioClassification(_AutoModel):
+    """Speech models that give a class for each recording."""
+
+    endings = ("ForSequenceClassification",)
+
+
+class AutoModelForAudioFrameClassification(_AutoModel):
+    """Speech models that give classes for each frame."""
+
+    endings = ("ForAudioFrameClassification",)
+
+
+class AutoModelForAudioXVector(_AutoModel):
+    """Speech models that give a vector of the speaker."""
+
+    endings = ("ForXVector",)
+
+
+class AutoModelForSpeechSeq2Seq(_AutoModel):
+    """Encoders of speech with their text decoders."""
+
+    endings = ("Model",)
+    model_types = (COMPOSITE,)
+
+
+class AutoModelForCausalLM(_AutoModel):
+    """Text decoders."""
+
+    endings = ("ForCausalLM", "LMHeadModel")
+    model_types = tuple(DECODERS)
+
+
+class AutoTokenizer(_Auto):
+    """Tokenizers of CTC models and of text decoders."""
+
+    @staticmethod
+    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a tokenizer
+        """Read the tokenizer of a checkpoint."""
+        return read_tokenizer(folder, **options)
+
+
+class AutoFeatureExtractor(_Auto):
+    """Feature extractors."""
+
+    @staticmethod
+    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a feature extractor
+        """Read the feature extractor of a checkpoint."""
+        kind = read_feature_extractor_config(Path(folder)).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
+        return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
+
+
+class AutoProcessor(_Auto):
+    """Feature extractors with tokenizers, or whichever of them a checkpoint has."""
+
+    @staticmethod
+    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a processor
+        """Read what stands before and behind a checkpoint's model."""
+        folder = Path(folder)
+        kind = _processor_class(folder)
+        if kind is not None:
+            return _public(folder, kind, "Processor").from_pretrained(folder, **options)
+        if not (folder / "tokenizer_config.json").is_file():
+            return AutoFeatureExtractor.from_pretrained(folder, **options)
+        if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+            return AutoTokenizer.from_pretrained(folder, **options)
+        return Wav2Vec2Processor.from_pretrained(folder, **options)
+
+
+def _processor_class(folder: Path) -> str | None:
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        found = read_json(folder / name).get("processor_class") if (folder / name).is_file() else None
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _public(folder: str | Path, name: object, ending: str) -> Any:  # noqa: ANN401 - a class
+    """Return a public class of this package by the name that a file has for it."""
+    known = sorted(public for public in raysp.models.__all__ if public.endswith(ending) and "Auto" not in public)
+    if name not in known:
+        raise CheckpointError(f"{folder}: names {name!r}, expected one of {', '.join(known)}")
+    return getattr(raysp.models, str(name))

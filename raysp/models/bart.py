@@ -1,0 +1,270 @@
+"""The decoder of BART (Lewis et al. 2019, arXiv:1910.13461).
+
+Read from top to bottom: configuration, embeddings, attention, layers, model. Names of modules and weights are those of
+published checkpoints; of a whole encoder-decoder the decoder is taken.
+
+Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.models.activations import activation
+from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.configuration import Config
+from raysp.models.modeling import Value
+from raysp.models.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads, vocabulary_logits
+
+POSITION_OFFSET = 2  # the first two rows of the position embeddings are not used
+
+
+class BartConfig(TextDecoderConfig):
+    """Fields and defaults of `BartConfig` in transformers; the encoder's fields are kept and not used."""
+
+    model_type: ClassVar[str] = "bart"
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    }
+
+    vocab_size: int = 50265
+    max_position_embeddings: int = 1024
+    encoder_layers: int = 12
+    encoder_ffn_dim: int = 4096
+    encoder_attention_heads: int = 16
+    decoder_layers: int = 12
+    decoder_ffn_dim: int = 4096
+    decoder_attention_heads: int = 16
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
+    activation_function: str = "gelu"
+    d_model: int = 1024
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    init_std: float = 0.02
+    classifier_dropout: float = 0.0
+    scale_embedding: bool = False
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+    is_encoder_decoder: bool = True
+    decoder_start_token_id: int | None = 2
+    forced_eos_token_id: int | list[int] | None = 2
+
+    def validate(self) -> None:
+        """Check what must agree before a model can be built."""
+        check_heads(self.d_model, self.decoder_attention_heads)
+
+
+class BartPositions(nn.Embedding):
+    """Learned position embeddings, stored behind two that are not used."""
+
+    def __init__(self, num_positions: int, width: int) -> None:
+        super().__init__(num_positions + POSITION_OFFSET, width)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Return the embeddings of positions from 0."""
+        return super().forward(positions + POSITION_OFFSET)
+
+
+class BartAttention(nn.Module):
+    """Attention to tokens, or to the frames of an encoder."""
+
+    def __init__(self, config: BartConfig, source_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.k_proj = nn.Linear(source_width, config.d_model)
+        self.v_proj = nn.Linear(source_width, config.d_model)
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+
+    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return what the tokens so far add to each token."""
+        keys, values = self._keys_and_values(hidden_RLH)
+        mixed_RLH = attend_to_tokens(self._queries(hidden_RLH), keys, values, run, index, self._dropout)
+        return self._projected(mixed_RLH)
+
+    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return what the frames add to each token."""
+        queries = self._queries(hidden_RLH)
+        mixed_RLH = attend_to_encoder(queries, self._keys_and_values, run, index, self._dropout)
+        return self._projected(mixed_RLH)
+
+    def _queries(self, hidden_RLH: Tensor) -> Tensor:
+        return split_heads(self.q_proj(hidden_RLH), self.config.decoder_attention_heads)
+
+    def _keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
+        heads = self.config.decoder_attention_heads
+        return split_heads(self.k_proj(source_BSH), heads), split_heads(self.v_proj(source_BSH), heads)
+
+    def _projected(self, mixed_RLH: Tensor) -> Tensor:
+        return F.dropout(self.out_proj(mixed_RLH), self.config.dropout, self.training)
+
+    @property
+    def _dropout(self) -> float:
+        return self.config.attention_dropout if self.training else 0.0
+
+
+class BartDecoderLayer(nn.Module):
+    """Attention to tokens, to frames, and the feed-forward network, each before a norm."""
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.self_attn = BartAttention(config, config.d_model)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn = BartAttention(config, config.encoder_width)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, config.decoder_ffn_dim)
+        self.fc2 = nn.Linear(config.decoder_ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.act = activation(config.activation_function)
+
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return the layer's output."""
+        hidden_RLH = self.self_attn_layer_norm(hidden_RLH + self.self_attn.to_tokens(hidden_RLH, run, index))
+        if run.has_encoder:
+            hidden_RLH = self.encoder_attn_layer_norm(hidden_RLH + self.encoder_attn.to_encoder(hidden_RLH, run, index))
+        output_RLH: Tensor = self.final_layer_norm(hidden_RLH + self.feed_forward(hidden_RLH))
+        return output_RLH
+
+    def feed_forward(self, hidden_RLH: Tensor) -> Tensor:
+        """Return what the feed-forward network adds to each token."""
+        inner = F.dropout(self.act(self.fc1(hidden_RLH)), self.config.activation_dropout, self.training)
+        return F.dropout(self.fc2(inner), self.config.dropout, self.training)
+
+
+class BartDecoder(nn.Module):
+    """Hold embeddings and layers."""
+
+    layer_class: ClassVar[type[BartDecoderLayer]] = BartDecoderLayer
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        self.embed_positions = BartPositions(config.max_position_embeddings, config.d_model)
+        self.layers = nn.ModuleList(self.layer_class(config) for _ in range(config.decoder_layers))
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+
+
+class BartDecoderWrapper(nn.Module):
+    """Hold the decoder, under the name that checkpoints have for it."""
+
+    def __init__(self, decoder: BartDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+
+class BartForCausalLM(TextDecoder):
+    """BART's decoder as a causal language model."""
+
+    config_class: ClassVar[type[Config]] = BartConfig
+    decoder_class: ClassVar[type[BartDecoder]] = BartDecoder
+    base_model_prefix: ClassVar[str] = "model"
+    tied_pairs: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
+    config: BartConfig
+
+    def __init__(self, config: BartConfig) -> None:
+        config.is_decoder, config.is_encoder_decoder = True, False
+        config.add_cross_attention = True  # its layers have no other form
+        super().__init__(config)
+        self.model = BartDecoderWrapper(self.decoder_class(config))
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.tie_weights()
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return list(self.model.decoder.layers)
+
+    @property
+    def layerdrop(self) -> float:
+        """Share of layers that training leaves out."""
+        return self.config.decoder_layerdrop
+
+    def embed(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
+    ) -> Tensor:
+        """Return the first hidden_RLH."""
+        if token_type_ids is not None:
+            raise ValueError(f"token_type_ids given to {type(self).__name__}, which knows no types of tokens")
+        decoder = self.model.decoder
+        if inputs_embeds is None:
+            scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
+            inputs_embeds = decoder.embed_tokens(input_ids) * scale
+        hidden_RLH: Tensor = decoder.layernorm_embedding(inputs_embeds + decoder.embed_positions(positions))
+        return F.dropout(hidden_RLH, self.config.dropout, self.training)
+
+    def head(self, hidden_RLH: Tensor) -> Tensor:
+        """Return logits_RLV."""
+        return vocabulary_logits(hidden_RLH, self.lm_head)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of tokens."""
+        return self.model.decoder.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the layer that gives logits."""
+        return self.lm_head
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Return logits_RLV, and the loss where labels (R, L) are given; these are not shifted, as in transformers.
+
+        For the rest see `TextDecoder.run`.
+        """
+        return self.run(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            labels=labels,
+            shift_labels=False,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+
+    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Take the decoder out of a whole model; its tokens' embeddings may be those that both halves share."""
+        named: dict[str, Value] = {}
+        for name, value in values.items():
+            bare = name.removeprefix("model.")
+            if bare == "shared.weight":
+                named.setdefault("model.decoder.embed_tokens.weight", value)
+            elif bare.startswith("decoder.") and not bare.endswith(".version"):
+                named["model." + bare] = value
+            elif bare.startswith("lm_head."):
+                named[bare] = value
+        return named
+
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, BartPositions):
+            nn.init.normal_(module.weight, std=self.config.init_std)
+        else:
+            super()._init_module(module)
+
+
+__all__ = ["BartConfig", "BartForCausalLM"]

@@ -1,0 +1,324 @@
+"""BERT (Devlin et al. 2018, arXiv:1810.04805) as a text decoder: causal, with cross attention (Rothe et al. 2020).
+
+Read from top to bottom: configuration, embeddings, attention, layers, head, model. Names of modules and weights are
+those of published checkpoints.
+
+Legend: R rows, L tokens, H hidden, A heads, D head, I feed-forward, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+from raysp.models.activations import activation
+from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.configuration import Config
+from raysp.models.modeling import Value
+from raysp.models.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads, vocabulary_logits
+
+
+class BertConfig(TextDecoderConfig):
+    """Fields and defaults of `BertConfig` in transformers."""
+
+    model_type: ClassVar[str] = "bert"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    classifier_dropout: float | None = None
+
+    def validate(self) -> None:
+        """Check what must agree before a model can be built."""
+        check_heads(self.hidden_size, self.num_attention_heads)
+        kind = vars(self).get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise CheckpointError(f"position_embedding_type is {kind!r}, expected 'absolute': use such a checkpoint")
+
+
+class BertEmbeddings(nn.Module):
+    """Add up the embeddings of words, of positions and of token types."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, ids_RL: Tensor | None, embeds_RLH: Tensor | None, positions: Tensor, types_RL: Tensor | None
+    ) -> Tensor:
+        """Return hidden_RLH; without types all tokens are of type 0."""
+        words_RLH = self.word_embeddings(ids_RL) if embeds_RLH is None else embeds_RLH
+        types = self.token_type_embeddings.weight[0] if types_RL is None else self.token_type_embeddings(types_RL)
+        hidden_RLH = self.LayerNorm(words_RLH + types + self.position_embeddings(positions))
+        return F.dropout(hidden_RLH, self.config.hidden_dropout_prob, self.training)
+
+
+class BertSelfAttention(nn.Module):
+    """Project to queries, keys and values."""
+
+    def __init__(self, config: BertConfig, source_width: int) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(source_width, config.hidden_size)
+        self.value = nn.Linear(source_width, config.hidden_size)
+
+    def queries(self, hidden_RLH: Tensor) -> Tensor:
+        """Return q_RALD."""
+        return split_heads(self.query(hidden_RLH), self.num_heads)
+
+    def keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values, (B, A, S, D)."""
+        return split_heads(self.key(source_BSH), self.num_heads), split_heads(self.value(source_BSH), self.num_heads)
+
+
+class BertResidual(nn.Module):
+    """Project, add what was there before, normalise."""
+
+    def __init__(self, config: BertConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, before_RLH: Tensor) -> Tensor:
+        """Return hidden_RLH."""
+        added: Tensor = F.dropout(self.dense(x), self.config.hidden_dropout_prob, self.training)
+        normalised: Tensor = self.LayerNorm(added + before_RLH)
+        return normalised
+
+
+class BertAttention(nn.Module):
+    """Attention to tokens, or to the frames of an encoder, with its residual."""
+
+    def __init__(self, config: BertConfig, source_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.self = BertSelfAttention(config, source_width)
+        self.output = BertResidual(config, config.hidden_size)
+
+    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Attend to the tokens so far."""
+        keys, values = self.self.keys_and_values(hidden_RLH)
+        mixed_RLH = attend_to_tokens(self.self.queries(hidden_RLH), keys, values, run, index, self._dropout)
+        attended: Tensor = self.output(mixed_RLH, hidden_RLH)
+        return attended
+
+    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Attend to the frames."""
+        queries = self.self.queries(hidden_RLH)
+        mixed_RLH = attend_to_encoder(queries, self.self.keys_and_values, run, index, self._dropout)
+        attended: Tensor = self.output(mixed_RLH, hidden_RLH)
+        return attended
+
+    @property
+    def _dropout(self) -> float:
+        return self.config.attention_probs_dropout_prob if self.training else 0.0
+
+
+class BertIntermediate(nn.Module):
+    """The first half of the feed-forward network."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act = activation(config.hidden_act)
+
+    def forward(self, hidden_RLH: Tensor) -> Tensor:
+        """Return inner_RLI."""
+        return self.act(self.dense(hidden_RLH))
+
+
+class BertLayer(nn.Module):
+    """Attention to tokens, to frames, and the feed-forward network."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = BertAttention(config, config.hidden_size)
+        self.crossattention = BertAttention(config, config.encoder_width) if config.add_cross_attention else None
+        self.intermediate = BertIntermediate(config)
+        self.output = BertResidual(config, config.intermediate_size)
+
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return the layer's output."""
+        hidden_RLH = self.attention.to_tokens(hidden_RLH, run, index)
+        if self.crossattention is not None and run.has_encoder:
+            hidden_RLH = self.crossattention.to_encoder(hidden_RLH, run, index)
+        output_RLH: Tensor = self.output(self.intermediate(hidden_RLH), hidden_RLH)
+        return output_RLH
+
+
+class BertEncoder(nn.Module):
+    """Hold the layers, under the name that checkpoints have for them."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+
+
+class BertBody(nn.Module):
+    """Hold embeddings and layers."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = BertEncoder(config)
+
+
+class BertPredictionHeadTransform(nn.Module):
+    """A dense layer before the vocabulary."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act = activation(config.hidden_act)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_RLH: Tensor) -> Tensor:
+        """Return hidden_RLH."""
+        transformed: Tensor = self.LayerNorm(self.act(self.dense(hidden_RLH)))
+        return transformed
+
+
+class BertLMPredictionHead(nn.Module):
+    """Logits over the vocabulary."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.transform = BertPredictionHeadTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+
+class BertHead(nn.Module):
+    """Hold the head, under the name that checkpoints have for it."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.predictions = BertLMPredictionHead(config)
+
+
+class BertLMHeadModel(TextDecoder):
+    """BERT as a causal language model."""
+
+    config_class: ClassVar[type[Config]] = BertConfig
+    base_model_prefix: ClassVar[str] = "bert"
+    new_parts: ClassVar[tuple[str, ...]] = (".crossattention.", "cls.predictions.")
+    positions_follow_mask: ClassVar[bool] = True
+    tied_pairs: ClassVar[dict[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    config: BertConfig
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertBody(config)
+        self.cls = BertHead(config)
+        self.tie_weights()
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return list(self.bert.encoder.layer)
+
+    def embed(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
+    ) -> Tensor:
+        """Return the first hidden_RLH."""
+        hidden_RLH: Tensor = self.bert.embeddings(input_ids, inputs_embeds, positions, token_type_ids)
+        return hidden_RLH
+
+    def head(self, hidden_RLH: Tensor) -> Tensor:
+        """Return logits_RLV."""
+        predictions = self.cls.predictions
+        return vocabulary_logits(predictions.transform(hidden_RLH), predictions.decoder)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of tokens."""
+        return self.bert.embeddings.word_embeddings
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the layer that gives logits."""
+        return self.cls.predictions.decoder
+
+    def resize_token_embeddings(
+        self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Module:
+        """Change the number of tokens; new ones start as the mean of the old. Returns the input embeddings."""
+        embeddings = super().resize_token_embeddings(num_tokens, pad_to_multiple_of)
+        bias = self.cls.predictions.bias.detach()
+        added = max(0, self.config.vocab_size - len(bias))
+        self.cls.predictions.bias = nn.Parameter(F.pad(bias, (0, added))[: self.config.vocab_size].clone())
+        self.tie_weights()
+        return embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Return logits_RLV, and the loss of predicting each next label where labels (R, L) are given.
+
+        For the rest see `TextDecoder.run`.
+        """
+        return self.run(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            labels=labels,
+            shift_labels=True,
+            past_key_values=past_key_values,
+            use_cache=False if labels is not None else use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+
+    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Take the decoder out of BERT with or without heads; older releases called a norm's weights gamma and beta."""
+        endings = {".gamma": ".weight", ".beta": ".bias"}
+        named: dict[str, Value] = {}
+        bare = not any(name.startswith("bert.") for name in values)
+        for name, value in values.items():
+            for old, new in endings.items():
+                if name.endswith("LayerNorm" + old):
+                    name = name.removesuffix(old) + new
+            if bare and not name.startswith("cls."):
+                name = "bert." + name
+            if not name.startswith(("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids")):
+                named[name] = value
+        return named

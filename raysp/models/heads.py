@@ -1,0 +1,237 @@
+"""What heads of several architectures share: sums over layers, pooling, x-vectors, and losses.
+
+Legend: B batch, T frames, H hidden, C channels of a TDNN layer, K layers, V vocabulary, L labels of a row, N classes,
+E speaker embedding.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Count = TypeVar("Count", int, Tensor)
+
+IGNORED_LABEL = -100  # of a position that has no part in a loss
+AM_SCALE, AM_MARGIN = 30.0, 0.4  # Wang et al. 2018, "Additive margin softmax", with the margin of speaker verification
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+class States(Protocol):
+    """Takes the hidden states of an encoder as they come: a list keeps them, `LayerSum` does not."""
+
+    def append(self, hidden_BTH: Tensor, /) -> None:
+        """Take the input of the first layer, or the output of the next."""
+
+
+class KeptStates(list[Tensor]):
+    """Keep hidden states, and hand them on to whoever else takes them."""
+
+    def __init__(self, also: States | None) -> None:
+        super().__init__()
+        self._also = also
+
+    def append(self, hidden_BTH: Tensor, /) -> None:
+        """Keep and hand on the next state."""
+        super().append(hidden_BTH)
+        if self._also is not None:
+            self._also.append(hidden_BTH)
+
+
+class LayerSum:
+    """Sum hidden states by the softmax of learned weights while they come, so that one at a time is held."""
+
+    def __init__(self, layer_weights_K: Tensor) -> None:
+        self._shares_K = layer_weights_K.softmax(-1)
+        self._count = 0
+        self._total_BTH: Tensor | None = None
+
+    def append(self, hidden_BTH: Tensor, /) -> None:
+        """Add the next state by its share."""
+        if self._count == len(self._shares_K):
+            raise RuntimeError(f"state {self._count + 1} given, expected {len(self._shares_K)}: one a layer weight")
+        share = self._shares_K[self._count].to(hidden_BTH.dtype)
+        self._count += 1
+        if self._total_BTH is None:
+            self._total_BTH = hidden_BTH * share
+        elif torch.is_grad_enabled():
+            self._total_BTH = self._total_BTH + hidden_BTH * share
+        else:
+            self._total_BTH.addcmul_(hidden_BTH, share)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum (B, T, H) over all layers."""
+        if self._total_BTH is None or self._count != len(self._shares_K):
+            raise RuntimeError(f"{self._count} states given, expected {len(self._shares_K)}: one a layer weight")
+        return self._total_BTH
+
+
+def initial_layer_weights(num_hidden_layers: int) -> nn.Parameter:
+    """Return equal weights for the first layer's input and each layer's output."""
+    return nn.Parameter(torch.full((num_hidden_layers + 1,), 1 / (num_hidden_layers + 1)))
+
+
+def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
+    """Return the mean (B, H) over valid frames, zero for a row without any; None: all of them are."""
+    if valid_BT is None:
+        return frames_BTH.mean(1)
+    sum_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
+    return sum_BH / valid_BT.sum(1).clamp(min=1)[:, None]
+
+
+class TDNNLayer(nn.Module):
+    """A dilated convolution over frames with ReLU (Snyder et al. 2018), its weight held as that of a dense layer."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.taps, self.dilation = kernel, dilation
+        self.kernel = nn.Linear(in_channels * kernel, channels)
+
+    def forward(self, frames_BTC: Tensor) -> Tensor:
+        """Return the frames whose whole context is there: `(kernel - 1) * dilation` fewer."""
+        if self.taps == 1:
+            return F.relu(self.kernel(frames_BTC))
+        weight = self.kernel.weight.view(self.kernel.out_features, self.taps, -1).transpose(1, 2)
+        frames_BCT = F.conv1d(frames_BTC.transpose(1, 2), weight, self.kernel.bias, dilation=self.dilation)
+        return F.relu(frames_BCT).transpose(1, 2)
+
+
+def tdnn_layers(dims: Sequence[int], kernels: Sequence[int], dilations: Sequence[int]) -> nn.ModuleList:
+    """Return the TDNN layers of an x-vector head; the first is as wide at its input as at its output."""
+    widths = zip([dims[0], *dims], dims, kernels, dilations, strict=False)
+    return nn.ModuleList(TDNNLayer(*width) for width in widths)
+
+
+def tdnn_output_frames(num_frames: Count, kernels: Sequence[int], dilations: Sequence[int] | None = None) -> Count:
+    """Return the frames that TDNN layers leave; below 1 for too few.
+
+    Without `dilations` as if there were none: the count of transformers, which takes too many frames for valid.
+    """
+    for kernel, dilation in zip(kernels, [1] * len(kernels) if dilations is None else dilations, strict=True):
+        num_frames = num_frames - (kernel - 1) * dilation
+    return num_frames
+
+
+def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
+    """Return mean and standard deviation (divided by n - 1) over each row's first frames, side by side (B, 2C).
+
+    A negative number leaves out as many frames at the end, as a slice does. A row of fewer than two frames has no
+    deviation: NaN, as in torch.
+    """
+    num_frames = frames_BTC.shape[1]
+    if num_frames_B is None:
+        num_frames_B = torch.full((len(frames_BTC),), num_frames, device=frames_BTC.device)
+    count_B = torch.where(num_frames_B < 0, num_frames_B + num_frames, num_frames_B).clamp(0, num_frames)
+    out_BT1 = (torch.arange(num_frames, device=frames_BTC.device) >= count_B[:, None])[:, :, None]
+    mean_BC = frames_BTC.masked_fill(out_BT1, 0.0).sum(1) / count_B[:, None]
+    squares_BTC = (frames_BTC - mean_BC[:, None]).square().masked_fill(out_BT1, 0.0)
+    variance_BC = squares_BTC.sum(1) / (count_B[:, None] - 1)
+    return torch.cat([mean_BC, variance_BC.sqrt()], dim=-1)
+
+
+class AMSoftmaxLoss(nn.Module):
+    """Cross entropy over cosines, the right class's lowered by a margin (Wang et al. 2018, section 3)."""
+
+    def __init__(self, embedding_dim: int, num_labels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(embedding_dim, num_labels))
+
+    def forward(self, embeddings_BE: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the mean loss of a batch; `labels_B` are class numbers."""
+        labels_B = labels_B.flatten().to(embeddings_BE.device)
+        check_classes(labels_B, self.weight.shape[1])
+        cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(self.weight, dim=0)
+        margin_BN = F.one_hot(labels_B, self.weight.shape[1]) * AM_MARGIN
+        return F.cross_entropy(AM_SCALE * (cosines_BN - margin_BN), labels_B)
+
+
+def check_labels(labels_BL: Tensor, vocab_size: int) -> None:
+    """Raise ValueError for a label that is neither a token nor -100; call it before the costly forward."""
+    highest = int(labels_BL.max()) if labels_BL.numel() else 0
+    if highest >= vocab_size:
+        raise ValueError(f"label {highest} found, expected below vocab_size {vocab_size}")
+    if bool(((labels_BL < 0) & (labels_BL != IGNORED_LABEL)).any()):
+        raise ValueError(f"label {int(labels_BL.min())} found, expected tokens or {IGNORED_LABEL}")
+
+
+def ctc_loss(
+    logits_BTV: Tensor,
+    num_frames_B: Tensor,
+    labels_BL: Tensor,
+    *,
+    blank: int | None,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """Return the CTC loss (Graves et al. 2006), computed in float32.
+
+    Args:
+        logits_BTV: Before softmax.
+        num_frames_B: How many frames of each row count.
+        labels_BL: Tokens; -100 and the blank are left out wherever they stand.
+        blank: Its token, which is the padding token; None is 0.
+        reduction: "mean" divides each row by its number of labels first, "sum" does not; "none" gives (B,).
+        zero_infinity: Count rows with more labels than frames can hold as 0, in place of infinity.
+    """
+    blank = blank or 0
+    kept_BL = (labels_BL != IGNORED_LABEL) & (labels_BL != blank)
+    with torch.backends.cudnn.flags(enabled=False):
+        return F.ctc_loss(
+            logits_BTV.log_softmax(-1, dtype=torch.float32).transpose(0, 1),
+            labels_BL[kept_BL].to(logits_BTV.device),
+            num_frames_B,
+            kept_BL.sum(-1),
+            blank=blank,
+            reduction=reduction,
+            zero_infinity=zero_infinity,
+        )
+
+
+def classification_loss(logits_BN: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """Return the loss of classes over whole rows.
+
+    Args:
+        logits_BN: Before softmax.
+        labels: Numbers (B,) for "regression", class numbers (B,) for "single_label_classification", zeros and ones
+            (B, N) for "multi_label_classification".
+        problem_type: None tells it from the facts: one output is a regression, labels of floating point are many.
+    """
+    labels = labels.to(logits_BN.device)
+    num_labels = logits_BN.shape[-1]
+    match problem_type or _problem_type(num_labels, labels):
+        case "regression":
+            return F.mse_loss(logits_BN.flatten(), labels.to(logits_BN.dtype).flatten())
+        case "multi_label_classification":
+            if labels.shape != logits_BN.shape:
+                raise ValueError(f"labels have shape {tuple(labels.shape)!r}, expected {tuple(logits_BN.shape)!r}")
+            return F.binary_cross_entropy_with_logits(logits_BN, labels.to(logits_BN.dtype))
+        case "single_label_classification":
+            check_classes(labels, num_labels)
+            return F.cross_entropy(logits_BN.view(-1, num_labels), labels.flatten())
+        case unknown:
+            raise ValueError(f"problem_type is {unknown!r}, expected one of {', '.join(PROBLEM_TYPES)}")
+
+
+def _problem_type(num_labels: int, labels: Tensor) -> str:
+    if num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
+def frame_classification_loss(logits_BTN: Tensor, labels_BTN: Tensor, valid_BT: Tensor | None = None) -> Tensor:
+    """Return the cross entropy over frames, whose labels are one-hot; frames that are not valid are left out."""
+    if labels_BTN.shape != logits_BTN.shape:
+        raise ValueError(f"labels have shape {tuple(labels_BTN.shape)!r}, expected one-hot {tuple(logits_BTN.shape)!r}")
+    classes_BT = labels_BTN.to(logits_BTN.device).argmax(-1)
+    if valid_BT is not None:
+        classes_BT = classes_BT.masked_fill(~valid_BT, IGNORED_LABEL)
+    return F.cross_entropy(logits_BTN.flatten(0, 1), classes_BT.flatten(), ignore_index=IGNORED_LABEL)
+
+
+def check_classes(labels: Tensor, num_labels: int) -> None:
+    """Raise ValueError for a class number that the head does not have."""
+    wrong = labels[((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= num_labels)]
+    if wrong.numel():
+        raise ValueError(f"label {wrong.flatten()[0].item()} found, expected below num_labels {num_labels}")

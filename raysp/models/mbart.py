@@ -1,0 +1,57 @@
+"""The decoder of mBART (Liu et al. 2020, arXiv:2001.08210): BART's, with the norms before and one behind the layers.
+
+Names of modules and weights are those of published checkpoints; of a whole encoder-decoder the decoder is taken.
+
+Legend: R rows, L tokens, H hidden.
+"""
+
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from raysp.models.attention import Pass
+from raysp.models.bart import BartConfig, BartDecoder, BartDecoderLayer, BartForCausalLM
+from raysp.models.configuration import Config
+
+
+class MBartConfig(BartConfig):
+    """Fields and defaults of `MBartConfig` in transformers; the encoder's fields are kept and not used."""
+
+    model_type: ClassVar[str] = "mbart"
+
+    decoder_start_token_id: int | None = None
+
+
+class MBartDecoderLayer(BartDecoderLayer):
+    """Attention to tokens, to frames, and the feed-forward network, each behind a norm."""
+
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return the layer's output."""
+        hidden_RLH = hidden_RLH + self.self_attn.to_tokens(self.self_attn_layer_norm(hidden_RLH), run, index)
+        if run.has_encoder:
+            hidden_RLH = hidden_RLH + self.encoder_attn.to_encoder(self.encoder_attn_layer_norm(hidden_RLH), run, index)
+        return hidden_RLH + self.feed_forward(self.final_layer_norm(hidden_RLH))
+
+
+class MBartDecoder(BartDecoder):
+    """Hold embeddings, layers and the last norm."""
+
+    layer_class: ClassVar[type[BartDecoderLayer]] = MBartDecoderLayer
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__(config)
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+
+class MBartForCausalLM(BartForCausalLM):
+    """mBART's decoder as a causal language model."""
+
+    config_class: ClassVar[type[Config]] = MBartConfig
+    decoder_class: ClassVar[type[BartDecoder]] = MBartDecoder
+    config: MBartConfig
+
+    def finish(self, hidden_RLH: Tensor) -> Tensor:
+        """Normalise behind the last layer."""
+        decoder = cast(MBartDecoder, self.model.decoder)
+        normalised: Tensor = decoder.layer_norm(hidden_RLH)
+        return normalised

@@ -1,0 +1,108 @@
+"""Pre-training by contrast: product quantisation of features, negatives and the two losses (Baevski et al. 2020, 3).
+
+Legend: B batch, T frames, C channels of the front end, G groups of codes, V codes of a group, D of a code, F frames of
+the whole batch, M masked frames of one row, K negatives, H hidden.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+
+
+class GumbelVectorQuantizer(nn.Module):
+    """Replace each frame by one code of each group: the likeliest, or in training one drawn by Gumbel noise."""
+
+    def __init__(self, in_channels: int, *, num_groups: int, num_codes: int, dim: int) -> None:
+        super().__init__()
+        if num_groups < 1 or dim % num_groups:
+            raise CheckpointError(f"codevector_dim is {dim}, expected a multiple of num_codevector_groups {num_groups}")
+        self.num_groups, self.num_codes = num_groups, num_codes
+        self.codevectors = nn.Parameter(torch.rand(1, num_groups * num_codes, dim // num_groups))
+        self.weight_proj = nn.Linear(in_channels, num_groups * num_codes)
+        self.temperature: float = 2.0
+
+    def forward(self, features_BTC: Tensor, counted_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return quantised frames (B, T, D of all groups), the perplexity of the codes, and code numbers (B, T, G).
+
+        `counted_BT` says which frames the perplexity is of; None: all of them. It is the sum over groups, at most
+        `num_groups * num_codes`; in training that of the soft distribution.
+        """
+        scores_BTGV = self.weight_proj(features_BTC).unflatten(-1, (self.num_groups, self.num_codes))
+        codes_GVD = self.codevectors.view(self.num_groups, self.num_codes, -1)
+        counted_FGV = scores_BTGV.flatten(0, 1) if counted_BT is None else scores_BTGV[counted_BT]
+        if not self.training:
+            ids_BTG = scores_BTGV.argmax(-1)
+            chosen_BTGD = codes_GVD[torch.arange(self.num_groups, device=ids_BTG.device), ids_BTG]
+            used_FGV = F.one_hot(counted_FGV.argmax(-1), self.num_codes).to(scores_BTGV.dtype)
+            return chosen_BTGD.flatten(2), perplexity(used_FGV), ids_BTG
+        drawn = F.gumbel_softmax(scores_BTGV.float().flatten(0, 2), tau=self.temperature, hard=True)
+        drawn_BTGV = drawn.view_as(scores_BTGV).type_as(scores_BTGV)
+        chosen_BTGD = torch.einsum("btgv,gvd->btgd", drawn_BTGV, codes_GVD)
+        return chosen_BTGD.flatten(2), perplexity(counted_FGV.float().softmax(-1)), drawn_BTGV.argmax(-1)
+
+
+def perplexity(shares_FGV: Tensor) -> Tensor:
+    """Return the effective number of codes in use, summed over groups."""
+    mean_GV = shares_FGV.mean(0)
+    return torch.exp(-torch.xlogy(mean_GV, mean_GV).sum(-1)).sum()
+
+
+def sample_negative_indices(
+    features_shape: tuple[int, int], num_negatives: int, mask_time_indices: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int32]:
+    """Draw for each masked frame other masked frames of its row, uniformly; (B, T, K) numbers into the B * T frames.
+
+    Draws from numpy's global generator in the order of the original. Rows with fewer than two masked frames have
+    nothing to draw from: their numbers point at the row's first frame, and `contrastive_loss` leaves them out.
+    """
+    batch, num_frames = features_shape
+    masked_BT = np.ones(features_shape, np.bool_) if mask_time_indices is None else mask_time_indices.astype(np.bool_)
+    negatives_BTK = np.zeros((batch, num_frames, num_negatives), np.int32)
+    for row in range(batch):
+        (masked_M,) = np.nonzero(masked_BT[row])
+        if len(masked_M) > 1:
+            drawn_MK = np.random.randint(0, len(masked_M) - 1, size=(len(masked_M), num_negatives))
+            drawn_MK += drawn_MK >= np.arange(len(masked_M))[:, None]  # past the frame itself, all others alike
+            negatives_BTK[row, masked_M] = masked_M[drawn_MK]
+        negatives_BTK[row] += row * num_frames
+    return negatives_BTK
+
+
+def contrastive_loss(
+    predicted_BTH: Tensor,
+    quantized_BTH: Tensor,
+    codes_BTG: Tensor,
+    masked_BT: Tensor,
+    negatives_BTK: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Return the sum over masked frames of the cross entropy of the right quantised frame among negatives.
+
+    Only products of masked frames of one row are formed, never (K, B, T, H). A negative of the same codes as the right
+    one is no negative and is left out.
+    """
+    num_frames = masked_BT.shape[1]
+    losses = [quantized_BTH.sum() * 0.0]  # without masked frames still a part of the graph
+    for row, masked_T in enumerate(masked_BT):
+        at_M = masked_T.nonzero()[:, 0]
+        if len(at_M) < 2:
+            continue
+        predicted_MH = F.normalize(predicted_BTH[row, at_M].float(), dim=-1)
+        quantized_TH = F.normalize(quantized_BTH[row].float(), dim=-1)
+        cosines_MT = predicted_MH @ quantized_TH.T
+        negatives_MK = negatives_BTK[row, at_M].long() - row * num_frames
+        candidates_MK = torch.cat([at_M[:, None], negatives_MK], 1)
+        logits_MK = cosines_MT.gather(1, candidates_MK) / temperature
+        same_MK = (codes_BTG[row][negatives_MK] == codes_BTG[row, at_M][:, None]).all(-1)
+        logits_MK = torch.cat([logits_MK[:, :1], logits_MK[:, 1:].masked_fill(same_MK, -torch.inf)], 1)
+        losses.append(F.cross_entropy(logits_MK, torch.zeros_like(at_M), reduction="sum"))
+    return torch.stack(losses).sum()
+
+
+def diversity_loss(code_perplexity: Tensor, num_codes: int, num_masked: Tensor) -> Tensor:
+    """Return the share of codes out of use, for each masked frame."""
+    return (num_codes - code_perplexity) / num_codes * num_masked

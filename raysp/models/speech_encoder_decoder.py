@@ -1,0 +1,534 @@
+"""A speech encoder and a text decoder that attends to its frames (Wang et al. 2021, arXiv:2104.06678).
+
+Any encoder and any decoder of this package go together; nothing here knows one by name.
+
+Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
+from raysp.models.configuration import Config
+from raysp.models.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.generation_config import GenerationConfig
+from raysp.models.loading import decoder_types, encoder_types
+from raysp.models.modeling import Count, Model, Value
+from raysp.models.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.text_decoder import TextDecoder, initial_deviation
+
+FLAX = (
+    "FlaxSpeechEncoderDecoderModel is the JAX class, which raysp does not have: load the checkpoint with "
+    "SpeechEncoderDecoderModel, which is the same model in PyTorch"
+)
+
+
+def __getattr__(name: str) -> object:
+    if name == "FlaxSpeechEncoderDecoderModel":
+        raise AttributeError(FLAX)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class SpeechEncoderDecoderConfig(Config):
+    """The configurations of an encoder and of a decoder, and the tokens that texts begin and are padded with.
+
+    `encoder` and `decoder` are configurations or what config.json holds of them. Neither given is a wav2vec 2.0 encoder
+    with a BERT decoder, as in transformers.
+    """
+
+    model_type: ClassVar[str] = "speech-encoder-decoder"
+
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | None = None
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+        encoder, decoder = values.pop("encoder", None), values.pop("decoder", None)
+        self.encoder: Any = _part("encoder", encoder, {"model_type": "wav2vec2"}, encoder_types())
+        default = {"model_type": "bert", "is_decoder": True, "add_cross_attention": True}
+        self.decoder: Any = _part("decoder", decoder, default, decoder_types())
+        super().__init__(**values)
+
+    @classmethod
+    def from_encoder_decoder_configs(cls, encoder_config: Config, decoder_config: Config, **values: Any) -> Self:  # noqa: ANN401
+        """Make a configuration of two; the decoder's is made one of a decoder with cross attention."""
+        decoder: Any = decoder_config
+        decoder.is_decoder = decoder.add_cross_attention = True
+        return cls(encoder=encoder_config.to_dict(), decoder=decoder_config.to_dict(), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every value as plain JSON types, those of the two parts nested."""
+        return {**super().to_dict(), "encoder": self.encoder.to_dict(), "decoder": self.decoder.to_dict()}
+
+    @property
+    def encoder_width(self) -> int:
+        """Width of the encoder's frames: its adapter's where it has one."""
+        encoder = self.encoder
+        has_adapter = getattr(encoder, "add_adapter", False)
+        return int((has_adapter and getattr(encoder, "output_hidden_size", None)) or encoder.hidden_size)
+
+    @property
+    def has_projection(self) -> bool:
+        """Whether frames are brought to the decoder's width by `enc_to_dec_proj`, by the rule of transformers.
+
+        It goes by `output_hidden_size` of the encoder even where no adapter brings its frames to that width.
+        """
+        if getattr(self.decoder, "cross_attention_hidden_size", None) is not None:
+            return False
+        declared = getattr(self.encoder, "output_hidden_size", None) or self.encoder.hidden_size
+        return (declared, self.encoder_width) != (self.decoder.hidden_size, self.decoder.hidden_size)
+
+    def validate(self) -> None:
+        """Check that decoder and encoder fit."""
+        width = getattr(self.decoder, "cross_attention_hidden_size", None)
+        if width is not None and width != self.encoder_width:
+            raise CheckpointError(
+                f"decoder's cross_attention_hidden_size is {width}, expected the width of the encoder's frames "
+                f"{self.encoder_width}, or None for a projection"
+            )
+
+
+def _part(name: str, value: Any, default: dict[str, Any], known: Sequence[str]) -> Config:  # noqa: ANN401
+    """Return the configuration of one of the two models."""
+    if isinstance(value, Config) and type(value).model_type in known:
+        return value
+    value = value.to_dict() if isinstance(value, Config) else value
+    values = default if value is None else value
+    model_type = values.get("model_type") if isinstance(values, Mapping) else values
+    if model_type not in known:
+        raise CheckpointError(
+            f"{name} has model_type {model_type!r}, expected one of {', '.join(known)}: use a supported {name}"
+        )
+    return AutoConfig.for_model(**values)
+
+
+class SpeechEncoderDecoderModel(GeneratingModel):
+    """An encoder of speech and a decoder of text.
+
+    Args:
+        config: Makes both parts with random weights, or describes those given.
+        encoder: A base model of an encoder, without a head.
+        decoder: A text decoder with cross attention.
+    """
+
+    config_class: ClassVar[type[Config]] = SpeechEncoderDecoderConfig
+    base_model_prefix: ClassVar[str] = "speech_encoder_decoder"
+    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
+    training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
+    config: SpeechEncoderDecoderConfig
+
+    def __init__(
+        self,
+        config: SpeechEncoderDecoderConfig | None = None,
+        encoder: Model | None = None,
+        decoder: Model | None = None,
+    ) -> None:
+        if config is None:
+            if encoder is None or decoder is None:
+                raise ValueError("neither a config nor both encoder and decoder given, expected one or the other")
+            config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+        if not isinstance(config, SpeechEncoderDecoderConfig):
+            raise ValueError(f"config is of {type(config).__name__}, expected SpeechEncoderDecoderConfig")
+        config.validate()
+        config.tie_word_embeddings = False  # of the decoder alone, which has a field of its own
+        super().__init__(config)
+        self.encoder: Any = AutoModel.from_config(config.encoder) if encoder is None else encoder
+        self.decoder: Any = AutoModelForCausalLM.from_config(config.decoder) if decoder is None else decoder
+        _check_parts(self.encoder, self.decoder)
+        for part, part_config in ((self.encoder, config.encoder), (self.decoder, config.decoder)):
+            for module in part.modules():  # so that both configurations stay one when a value is assigned
+                if getattr(module, "config", None) is part.config and module is not part:
+                    module.config = part_config
+            part.config = part_config
+        self.enc_to_dec_proj: nn.Linear | None = None
+        if config.has_projection:
+            self.enc_to_dec_proj = nn.Linear(config.encoder_width, config.decoder.hidden_size)
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls,
+        encoder_pretrained_model_name_or_path: str | Path | None = None,
+        decoder_pretrained_model_name_or_path: str | Path | None = None,
+        *model_args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """Put two pretrained checkpoints together; what they lack, such as cross attention, is drawn anew.
+
+        Args:
+            encoder_pretrained_model_name_or_path: Checkpoint of a speech model, with or without a head.
+            decoder_pretrained_model_name_or_path: Checkpoint of a text model that has a decoder.
+            model_args: Further arguments of the encoder's class.
+            kwargs: With the prefix `encoder_` or `decoder_` values of that part's configuration, arguments of its
+                `from_pretrained`, or `..._config` and `..._model`, the part itself; without a prefix values of this
+                model's configuration.
+
+        Returns:
+            The model in eval mode.
+        """
+        if kwargs.pop("from_tf", False) or kwargs.pop("from_flax", False):
+            raise ValueError(
+                "from_tf=True or from_flax=True given, but raysp reads PyTorch weights alone: convert them"
+            )
+        of_encoder, of_decoder, own = _routed(kwargs)
+        encoder = of_encoder.pop("model", None)
+        if encoder is None:
+            name = _named("encoder", encoder_pretrained_model_name_or_path)
+            encoder = AutoModel.from_pretrained(name, *model_args, strict=False, **of_encoder)
+        decoder = of_decoder.pop("model", None)
+        if decoder is None:
+            name = _named("decoder", decoder_pretrained_model_name_or_path)
+            of_decoder = {**({} if "config" in of_decoder else AS_DECODER), **of_decoder}
+            decoder = AutoModelForCausalLM.from_pretrained(name, strict=False, **of_decoder)
+        config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config, **own)
+        model = cls(config, encoder, decoder)
+        if model.enc_to_dec_proj is not None:
+            model._init_module(model.enc_to_dec_proj)
+            model.enc_to_dec_proj.to(decoder.device, decoder.dtype)
+        return model.eval()
+
+    # What the engine asks of a model
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest input, which gives one frame."""
+        return int(self.encoder.min_samples)
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self.encoder.frame_stride)
+
+    @property
+    def hidden_stride(self) -> int:
+        """Samples from one frame of the encoder's `hidden_states` to the next."""
+        return int(self.encoder.hidden_stride)
+
+    def num_hidden_frames(self, num_samples: Count) -> Count:
+        """Return the frames of the encoder's `hidden_states`."""
+        return cast(Count, self.encoder.num_hidden_frames(num_samples))
+
+    @property
+    def output_size(self) -> int:
+        """Width of the encoder's `last_hidden_state`, before it is brought to the decoder's."""
+        return int(self.encoder.output_size)
+
+    @property
+    def speech_encoder(self) -> Model:
+        """The encoder."""
+        encoder: Model = self.encoder
+        return encoder
+
+    def num_frames(self, num_samples: Count) -> Count:
+        """Return the frames that inputs of these numbers of samples give, at least 0."""
+        return cast(Count, self.encoder.num_frames(num_samples))
+
+    # Weights
+
+    def tied_weights(self) -> dict[str, str]:
+        """Return the decoder's tied weights."""
+        return {f"decoder.{name}": f"decoder.{source}" for name, source in self.decoder.tied_weights().items()}
+
+    def untie(self, name: str) -> None:
+        """Give a tied weight of the decoder its own values."""
+        self.decoder.untie(name.removeprefix("decoder."))
+
+    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Give the decoder's weights their current names, without those that are tied."""
+        of_decoder = {n.removeprefix("decoder."): value for n, value in values.items() if n.startswith("decoder.")}
+        named = {f"decoder.{name}": value for name, value in self.decoder.current_names(of_decoder).items()}
+        return {name: value for name, value in values.items() if not name.startswith("decoder.")} | named
+
+    def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        return self.current_names(tensors), []
+
+    def _may_differ(self, name: str, strict: bool) -> bool:
+        """Tell whether inference can do without a weight: all parts of a checkpoint must be there."""
+        if name.startswith("encoder."):
+            return bool(self.encoder.is_training_only(name.removeprefix("encoder.")))
+        return False
+
+    def init_weights(self) -> Self:
+        """Draw all weights anew from torch's generator; returns the model."""
+        self.encoder.init_weights()
+        self.decoder.init_weights()
+        if self.enc_to_dec_proj is not None:
+            self._init_module(self.enc_to_dec_proj)
+        return self
+
+    @torch.no_grad()
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=initial_deviation(self.config.decoder))
+            nn.init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the decoder's embeddings of tokens."""
+        return cast(nn.Module, self.decoder.get_input_embeddings())
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the decoder's layer that gives logits."""
+        return cast(nn.Module, self.decoder.get_output_embeddings())
+
+    def resize_token_embeddings(
+        self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Module:
+        """Change the number of the decoder's tokens; new ones start as the mean of the old."""
+        return cast(nn.Module, self.decoder.resize_token_embeddings(num_tokens, pad_to_multiple_of))
+
+    def freeze_feature_encoder(self) -> None:
+        """Take the encoder's convolutional front end out of training."""
+        self.encoder.freeze_feature_encoder()
+
+    # Forward
+
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,  # noqa: ANN401 - an output, or a tuple
+        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        input_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Seq2SeqLMOutput | tuple[Any, ...]:
+        """Encode speech and give logits of the tokens behind those given.
+
+        Args:
+            inputs: (B, S) normalised samples, or (B, S, F) features.
+            attention_mask: (B, S), nonzero where a sample or feature frame is part of its row.
+            decoder_input_ids: (B, L) tokens; with `past_key_values` the new ones; None: made from `labels`.
+            decoder_attention_mask: (B, L, with a cache all tokens so far), nonzero where a token is attended to.
+            encoder_outputs: What the encoder gave, in place of `inputs`: (last_hidden_state, ...).
+            past_key_values: What an earlier call returned, or N tuples of 4 tensors; it is not changed.
+            decoder_inputs_embeds: (B, L, H) in place of `decoder_input_ids`.
+            labels: (B, L) ids of the text; -100 is left out of the loss.
+            use_cache: Return `past_key_values`; None: as the decoder's configuration says.
+            output_attentions: Ask for attention weights of both parts.
+            output_hidden_states: Ask for hidden states of both parts.
+            input_values: The same as `inputs`.
+            input_features: The same as `inputs`.
+            return_dict: False gives a plain tuple.
+            kwargs: With the prefix `decoder_` for the decoder, others for the encoder.
+        """
+        own = self.config
+        with_weights = own.output_attentions if output_attentions is None else output_attentions
+        with_states = own.output_hidden_states if output_hidden_states is None else output_hidden_states
+        of_decoder = {n.removeprefix("decoder_"): value for n, value in kwargs.items() if n.startswith("decoder_")}
+        of_encoder = {name: value for name, value in kwargs.items() if not name.startswith("decoder_")}
+        if encoder_outputs is None:
+            encoded = self._encode(
+                _one_input(inputs, input_values, input_features),
+                attention_mask,
+                with_weights,
+                with_states,
+                **of_encoder,
+            )
+        else:
+            encoded = encoder_outputs if isinstance(encoder_outputs, ModelOutput) else _as_output(encoder_outputs)
+        frames_BTH = self._projected(encoded[0])
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=frames_BTH,
+            encoder_attention_mask=self._frame_mask(frames_BTH, attention_mask),
+            inputs_embeds=decoder_inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=with_weights,
+            output_hidden_states=with_states,
+            return_dict=True,
+            **of_decoder,
+        )
+        output = Seq2SeqLMOutput(
+            loss=None if labels is None else _loss(decoded.logits, labels),
+            logits=decoded.logits,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
+            encoder_last_hidden_state=frames_BTH,
+            encoder_hidden_states=getattr(encoded, "hidden_states", None),
+            encoder_attentions=getattr(encoded, "attentions", None),
+        )
+        return output.to_tuple() if (own.return_dict if return_dict is None else return_dict) is False else output
+
+    def _encode(
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None,
+        with_weights: bool = False,
+        with_states: bool = False,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> ModelOutput:
+        encoded: ModelOutput = self.encoder(
+            inputs,
+            attention_mask=attention_mask,
+            output_attentions=with_weights,
+            output_hidden_states=with_states,
+            return_dict=True,
+            **kwargs,
+        )
+        return encoded
+
+    def _projected(self, frames_BTH: Tensor) -> Tensor:
+        return frames_BTH if self.enc_to_dec_proj is None else self.enc_to_dec_proj(frames_BTH)
+
+    def _frame_mask(self, frames_BTH: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+        """Return which frames belong to their rows, for a mask over samples or feature frames."""
+        if attention_mask is None:
+            return None
+        mask_BT: Tensor = self.encoder._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
+        return mask_BT
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """Shift labels (B, L) to the right, `decoder_start_token_id` in front and padding in place of -100."""
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        input_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        encoder_outputs: Any = None,  # noqa: ANN401 - an output, or a tuple
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
+    ) -> Tensor | GenerateOutput:
+        """Write a text for each row of speech, in the mode that the model is in (see `eval`).
+
+        Args:
+            inputs: (B, S) normalised samples, or (B, S, F) features; or by the two names below.
+            attention_mask: (B, S), nonzero where a sample or feature frame is part of its row.
+            input_values: The same as `inputs`.
+            input_features: The same as `inputs`.
+            encoder_outputs: What the encoder gave, in place of `inputs`.
+            decoder_input_ids: (B, T) tokens to start from, the start token before them where it is not there.
+            decoder_attention_mask: (B, T), nonzero where such a token counts.
+            generation_config: Options, in place of the model's.
+            generator: Where sampling draws from.
+            generators: One for each row, so that what is drawn does not depend on the batch.
+            options: Options by name, in place of either; see `GenerationConfig`.
+
+        Returns:
+            Tokens (B * num_return_sequences, T) with the start token; rows are filled with padding behind their end.
+            `GenerateOutput` with `return_dict_in_generate=True`.
+        """
+        asked = self._options(generation_config, options)
+        with torch.no_grad():
+            if encoder_outputs is None:
+                encoder_outputs = self._encode(_one_input(inputs, input_values, input_features), attention_mask)
+            frames_BTH = self._projected(encoder_outputs[0])
+        prompt_BL, mask_BL = self._prompt(asked, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
+        return generate(
+            self.decoder,
+            asked,
+            prompt_BL,
+            encoder_BSH=frames_BTH,
+            encoder_mask_BS=self._frame_mask(frames_BTH, attention_mask),
+            prompt_mask_BT=mask_BL,
+            generators=generators_of(generator, generators),
+        )
+
+    def _prompt(
+        self, asked: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens to start from, the start token in front, and their mask."""
+        start = asked.decoder_start_token_id
+        start = self.config.decoder_start_token_id if start is None else start
+        start = asked.bos_token_id if start is None else start
+        if start is None:
+            raise ValueError(
+                "decoder_start_token_id and bos_token_id are None, expected the token that texts begin with"
+            )
+        first_B1 = torch.as_tensor(start, device=self.device).reshape(-1, 1).expand(batch, 1)
+        if ids_BL is None:
+            return first_B1, None
+        if bool((ids_BL[:, :1] != first_B1).all()):
+            ids_BL = torch.cat([first_B1, ids_BL], 1)
+            mask_BL = None if mask_BL is None else F.pad(mask_BL, (1, 0), value=1)
+        return ids_BL, mask_BL
+
+
+AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
+
+
+def shift_tokens_right(labels_BL: Tensor, pad_token_id: int | None, decoder_start_token_id: int | None) -> Tensor:
+    """Return labels (B, L) one place to the right, the start token in front and padding in place of -100."""
+    if decoder_start_token_id is None:
+        raise ValueError("config.decoder_start_token_id is None, expected the token that texts begin with: set it")
+    if pad_token_id is None:
+        raise ValueError("config.pad_token_id is None, expected the token that texts are padded with: set it")
+    shifted_BL = F.pad(labels_BL[:, :-1], (1, 0), value=decoder_start_token_id)
+    return shifted_BL.masked_fill(shifted_BL == -100, pad_token_id)
+
+
+def _loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    return F.cross_entropy(logits_BLV.flatten(0, 1), labels_BL.reshape(-1).to(logits_BLV.device))
+
+
+def _one_input(inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None) -> Tensor:
+    """Return what the encoder reads, under whichever of its names it was given."""
+    given = [value for value in (inputs, input_values, input_features) if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"{len(given)} of inputs, input_values and input_features given, expected one")
+    return given[0]
+
+
+def _as_output(values: Sequence[Any]) -> BaseModelOutput:
+    """Return (last_hidden_state, hidden_states, attentions) by name; the last two may be missing."""
+    names = ("last_hidden_state", "hidden_states", "attentions")
+    return BaseModelOutput(**dict(zip(names, values, strict=False)))
+
+
+def _check_parts(encoder: Model, decoder: Model) -> None:
+    if not isinstance(decoder, TextDecoder):
+        raise CheckpointError(
+            f"decoder is {type(decoder).__name__}, expected a text decoder, of {', '.join(decoder_types())}"
+        )
+    if isinstance(encoder, TextDecoder) or encoder.base_model is not encoder:
+        raise CheckpointError(f"encoder is {type(encoder).__name__}, expected a speech model without a head")
+
+
+def _named(part: str, name: str | Path | None) -> str | Path:
+    if name is None:
+        raise ValueError(f"{part}_pretrained_model_name_or_path and {part}_model are None, expected one of them")
+    return name
+
+
+def _routed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what is meant for the encoder, for the decoder, and for both together."""
+    parts: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
+    for name, value in kwargs.items():
+        for part, prefix in zip(parts, ("encoder_", "decoder_", ""), strict=True):
+            # A few of the model's own fields begin like the decoder's.
+            if name.startswith(prefix) and (name not in OWN_FIELDS or not prefix):
+                part[name.removeprefix(prefix)] = value
+                break
+    return parts
+
+
+OWN_FIELDS = ("decoder_start_token_id",)

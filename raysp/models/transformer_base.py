@@ -1,0 +1,238 @@
+"""The base of models on the encoder of transformer.py: lengths, first weights, SpecAugment, the model without a head.
+
+Legend: B batch, S samples, T frames, C channels of the front end, H hidden.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raysp.models.augmentation import compute_mask_indices
+from raysp.models.heads import States
+from raysp.models.modeling import Count, Model, asked
+from raysp.models.outputs import ModelOutput, Wav2Vec2BaseModelOutput
+from raysp.models.transformer import Encoder, FeatureProjection, TransformerConfig
+from raysp.models.waveform import FeatureEncoder, conv_output_frames, receptive_samples
+from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
+
+
+class TransformerPreTrainedModel(Model):
+    """What all models with this encoder share: lengths, and how weights are first drawn."""
+
+    training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
+    config: TransformerConfig
+
+    def build_base(self) -> "TransformerModel":
+        """Make the model that a head stands on."""
+        raise NotImplementedError
+
+    @property
+    def base_model(self) -> "TransformerModel":
+        """The model below the head, or the model itself."""
+        base = super().base_model
+        assert isinstance(base, TransformerModel)
+        return base
+
+    @property
+    def output_size(self) -> int:
+        """Width of `last_hidden_state`."""
+        return self.config.hidden_size
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest input, which gives one frame."""
+        return receptive_samples(self.config.conv_kernel, self.config.conv_stride)
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one frame to the next."""
+        return self.config.inputs_to_logits_ratio
+
+    def num_frames(self, num_samples: Count) -> Count:
+        """Return the frames that inputs of these numbers of samples give, at least 0."""
+        frames = self._get_feat_extract_output_lengths(num_samples)
+        return frames * (frames > 0)
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+        return conv_output_frames(input_lengths, self.config.conv_kernel, self.config.conv_stride)
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
+        """Return valid_BT for a mask over samples; "reference" makes a row without frames all valid."""
+        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
+        return self._valid_frames(num_frames_B, feature_vector_length)
+
+    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
+        if self.padding == "reference":
+            num_frames_B = torch.where(num_frames_B < 1, num_frames_B + length, num_frames_B)
+        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
+
+    def freeze_feature_encoder(self) -> None:
+        """Take the convolutional front end out of training."""
+        for module in self.modules():
+            if isinstance(module, FeatureEncoder):
+                module.requires_grad_(False)
+
+    def freeze_feature_extractor(self) -> None:
+        """Do the same under its older name."""
+        self.freeze_feature_encoder()
+
+    def freeze_base_model(self) -> None:
+        """Train the head alone."""
+        self.base_model.requires_grad_(False)
+
+    def _init_module(self, module: nn.Module) -> None:
+        match module:
+            case TransformerModel() if module.masked_spec_embed is not None:
+                nn.init.uniform_(module.masked_spec_embed)
+            case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
+                weight = torch.empty_like(module.norm.original1)
+                nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
+                module.parametrizations.weight = WeightNorm(weight)
+                nn.init.zeros_(bias)
+            case FeatureProjection(projection=projection):
+                bound = math.sqrt(1 / projection.in_features)
+                nn.init.uniform_(projection.weight, -bound, bound)
+                nn.init.uniform_(projection.bias, -bound, bound)
+            case nn.Linear():
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+                nn.init.zeros_(module.bias)
+            case nn.Conv1d():
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    bound = math.sqrt(module.groups / (module.in_channels * module.kernel_size[0]))
+                    nn.init.uniform_(module.bias, -bound, bound)
+            case nn.LayerNorm() | nn.GroupNorm():
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class TransformerModel(TransformerPreTrainedModel):
+    """The encoder without a head."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
+    masks_padded_spans: ClassVar[bool] = False
+    """Whether spans of SpecAugment may fall into padding, as for "reference" padding in some architectures."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.masked_spec_embed: nn.Parameter | None = None
+        if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+            self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+        self.feature_extractor = FeatureEncoder(
+            config.conv_dim,
+            config.conv_kernel,
+            config.conv_stride,
+            bias=config.conv_bias,
+            norm=config.feat_extract_norm,
+            act=config.feat_extract_activation,
+        )
+        self.feature_projection = FeatureProjection(config)
+        self.encoder = Encoder(config)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Encode waveforms.
+
+        Args:
+            input_values: (B, S) normalised samples.
+            attention_mask: (B, S), nonzero where a sample is part of its row, on the left; None: all of them.
+            mask_time_indices: (B, T), true where a frame is replaced by the learned mask.
+            output_attentions: Ask for `attentions`, (B, A, T, T) for each layer; None: as the configuration says.
+            output_hidden_states: Ask for `hidden_states`, (B, T, H) before the first layer and after each. With
+                `do_stable_layer_norm` the last of them is not yet normalised.
+            return_dict: False gives a plain tuple.
+        """
+        output: ModelOutput = self.encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        return self.returned(output, return_dict)
+
+    def encode(
+        self,
+        waves_BS: Tensor,
+        mask_BS: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> Wav2Vec2BaseModelOutput:
+        """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        with_weights = asked(output_attentions, self.config.output_attentions)
+        kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
+        num_samples_B = mask_BS.sum(-1) if mask_BS is not None and self.padding == "exact" else None
+        features_BTC = self.feature_extractor(waves_BS, num_samples_B)
+        valid_BT: Tensor | None = None
+        if mask_BS is not None:
+            num_frames_B = conv_output_frames(mask_BS.sum(-1), self.config.conv_kernel, self.config.conv_stride)
+            valid_BT = self._valid_frames(num_frames_B, features_BTC.shape[1])
+        hidden_BTH, features_BTC = self.feature_projection(features_BTC)
+        hidden_BTH = self._mask_hidden_states(hidden_BTH, mask_time_indices, valid_BT)
+        hidden_BTH, weights = self.encoder(
+            hidden_BTH, valid_BT, states if kept is None else kept, with_weights, self.padding == "exact"
+        )
+        return Wav2Vec2BaseModelOutput(
+            last_hidden_state=hidden_BTH,
+            extract_features=features_BTC,
+            hidden_states=None if kept is None else tuple(kept),
+            attentions=weights if with_weights else None,
+        )
+
+    def draw_time_mask(self, batch: int, num_frames: int, valid_BT: Tensor | None) -> Tensor | None:
+        """Draw which frames training masks, (B, T) on the CPU; None where the configuration masks none."""
+        config = self.config
+        if not config.apply_spec_augment or config.mask_time_prob <= 0:
+            return None
+        if self.masks_padded_spans and self.padding == "reference":
+            valid_BT = None
+        drawn = compute_mask_indices(
+            (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
+        )
+        return torch.from_numpy(drawn)
+
+    def _mask_hidden_states(
+        self, hidden_BTH: Tensor, mask_time_indices: Tensor | None, valid_BT: Tensor | None
+    ) -> Tensor:
+        """Apply SpecAugment: in training by drawn spans, else where `mask_time_indices` says."""
+        config = self.config
+        if not config.apply_spec_augment:
+            return hidden_BTH
+        batch, num_frames, hidden_size = hidden_BTH.shape
+        if mask_time_indices is None and self.training:
+            mask_time_indices = self.draw_time_mask(batch, num_frames, valid_BT)
+        if mask_time_indices is not None:
+            if self.masked_spec_embed is None:
+                raise ValueError("mask_time_indices given to a model without masked_spec_embed: set mask_time_prob > 0")
+            masked_BT1 = mask_time_indices.to(hidden_BTH.device, torch.bool)[:, :, None]
+            hidden_BTH = torch.where(masked_BT1, self.masked_spec_embed.to(hidden_BTH.dtype), hidden_BTH)
+        if config.mask_feature_prob > 0 and self.training:
+            drawn = compute_mask_indices(
+                (batch, hidden_size),
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                min_masks=config.mask_feature_min_masks,
+            )
+            hidden_BTH = hidden_BTH.masked_fill(torch.from_numpy(drawn).to(hidden_BTH.device)[:, None], 0.0)
+        return hidden_BTH
+
+
+class KeptStates(list[Tensor]):
+    """Keep hidden states, and hand them on to whoever else takes them."""
+
+    def __init__(self, also: States | None) -> None:
+        super().__init__()
+        self._also = also
+
+    def append(self, hidden_BTH: Tensor, /) -> None:
+        """Keep and hand on the next state."""
+        super().append(hidden_BTH)
+        if self._also is not None:
+            self._also.append(hidden_BTH)

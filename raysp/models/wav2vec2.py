@@ -1,0 +1,345 @@
+"""wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477): for CTC, classes of rows and of frames, and speakers.
+
+What differs from transformer.py: `add_adapter` puts strided convolutions behind the encoder, which bring its frames
+down to the rate of text for a decoder (Li et al. 2021), and there are heads over frames and for x-vectors.
+
+Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a TDNN layer, N classes, E embedding.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+from raysp.models.augmentation import compute_mask_indices
+from raysp.models.configuration import Config
+from raysp.models.heads import (
+    AMSoftmaxLoss,
+    States,
+    frame_classification_loss,
+    pooled_statistics,
+    tdnn_layers,
+    tdnn_output_frames,
+)
+from raysp.models.modeling import Count
+from raysp.models.outputs import TokenClassifierOutput, Wav2Vec2BaseModelOutput, XVectorOutput
+from raysp.models.quantization import sample_negative_indices
+from raysp.models.transformer import TransformerConfig
+from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.transformer_heads import ForClassification, ForCTC, ForSequenceClassification
+from raysp.models.waveform import conv_output_frames, receptive_samples
+
+_compute_mask_indices = compute_mask_indices  # the names that training scripts import
+_sample_negative_indices = sample_negative_indices
+
+ADAPTER_PADDING = 1  # whatever the kernel
+
+
+class Wav2Vec2Config(TransformerConfig):
+    """Fields and defaults of `Wav2Vec2Config` in transformers."""
+
+    model_type: ClassVar[str] = "wav2vec2"
+
+    feat_quantizer_dropout: float = 0.0
+    num_codevectors_per_group: int = 320
+    num_codevector_groups: int = 2
+    contrastive_logits_temperature: float = 0.1
+    num_negatives: int = 100
+    codevector_dim: int = 256
+    proj_codevector_dim: int = 256
+    diversity_loss_weight: float = 0.1
+    tdnn_dim: tuple[int, ...] = (512, 512, 512, 512, 1500)
+    tdnn_kernel: tuple[int, ...] = (5, 3, 3, 1, 1)
+    tdnn_dilation: tuple[int, ...] = (1, 2, 3, 1, 1)
+    xvector_output_dim: int = 512
+    add_adapter: bool = False
+    adapter_kernel_size: int = 3
+    adapter_stride: int = 2
+    num_adapter_layers: int = 3
+    output_hidden_size: int | None = None
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - as for Config
+        super().__init__(**values)
+        self.output_hidden_size = self.output_hidden_size or self.hidden_size
+
+    def validate(self) -> None:
+        """Check what must agree before a model can be built."""
+        super().validate()
+        counts = {name: len(getattr(self, name)) for name in ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")}
+        if len(set(counts.values())) != 1 or not self.tdnn_dim:
+            raise CheckpointError(f"lengths are {counts}, expected one length for all three: correct config.json")
+        if min(self.adapter_kernel_size, self.adapter_stride, *self.tdnn_kernel, *self.tdnn_dilation) < 1:
+            raise CheckpointError("a kernel, stride or dilation is below 1, expected positive numbers")
+
+
+class Wav2Vec2AdapterLayer(nn.Module):
+    """A strided convolution with a gate."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        width = _output_hidden_size(config)
+        self.conv = nn.Conv1d(
+            width, 2 * width, config.adapter_kernel_size, stride=config.adapter_stride, padding=ADAPTER_PADDING
+        )
+
+    def forward(self, hidden_BOT: Tensor) -> Tensor:
+        """Return about one frame for `adapter_stride` of them."""
+        return F.glu(self.conv(hidden_BOT), dim=1)
+
+
+class Wav2Vec2Adapter(nn.Module):
+    """Bring frames to the width and, by strides, near the rate that a text decoder expects."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.proj: nn.Linear | None = None
+        self.proj_layer_norm: nn.LayerNorm | None = None
+        if config.output_hidden_size != config.hidden_size:
+            self.proj = nn.Linear(config.hidden_size, _output_hidden_size(config))
+            self.proj_layer_norm = nn.LayerNorm(_output_hidden_size(config))
+        self.layers = nn.ModuleList(Wav2Vec2AdapterLayer(config) for _ in range(config.num_adapter_layers))
+
+    def forward(self, hidden_BTH: Tensor, num_frames_B: Tensor | None) -> Tensor:
+        """Return fewer frames; with `num_frames_B` those after a row's end are as those beyond the ends: zero."""
+        if self.proj is not None and self.proj_layer_norm is not None:
+            hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
+        hidden_BOT = hidden_BTH.transpose(1, 2)
+        for layer in self.layers:
+            if self.training and np.random.random() <= self.config.layerdrop:
+                continue
+            if num_frames_B is not None:
+                after_BT = torch.arange(hidden_BOT.shape[2], device=num_frames_B.device) >= num_frames_B[:, None]
+                hidden_BOT = hidden_BOT.masked_fill(after_BT[:, None], 0.0)
+                num_frames_B = adapter_output_frames(num_frames_B, self.config)
+            hidden_BOT = layer(hidden_BOT)
+        return hidden_BOT.transpose(1, 2)
+
+
+def _output_hidden_size(config: Wav2Vec2Config) -> int:
+    return config.output_hidden_size or config.hidden_size
+
+
+def adapter_output_frames(num_frames: Count, config: Wav2Vec2Config) -> Count:
+    """Return the frames that one adapter layer makes."""
+    return (num_frames + 2 * ADAPTER_PADDING - config.adapter_kernel_size) // config.adapter_stride + 1
+
+
+class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
+    """What all wav2vec 2.0 models share."""
+
+    config_class: ClassVar[type[Config]] = Wav2Vec2Config
+    base_model_prefix: ClassVar[str] = "wav2vec2"
+    config: Wav2Vec2Config
+
+    def build_base(self) -> TransformerModel:
+        """Make the model that a head stands on."""
+        return Wav2Vec2Model(self.config)
+
+    @property
+    def output_size(self) -> int:
+        """Width of `last_hidden_state`."""
+        return _output_hidden_size(self.config) if self.config.add_adapter else self.config.hidden_size
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest input, which gives one frame."""
+        return self._samples_of(1, self.config.add_adapter)
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one frame to the next."""
+        steps = self.config.num_adapter_layers if self.config.add_adapter else 0
+        return self.config.inputs_to_logits_ratio * math.prod([self.config.adapter_stride] * steps)
+
+    @property
+    def hidden_stride(self) -> int:
+        """Samples from one frame of `hidden_states`, which come before the adapter, to the next."""
+        return self.config.inputs_to_logits_ratio
+
+    def num_hidden_frames(self, num_samples: Count) -> Count:
+        """Return the frames of `hidden_states` that inputs of these numbers of samples give."""
+        frames = self._get_feat_extract_output_lengths(num_samples, add_adapter=False)
+        return frames * (frames > 0)
+
+    def _samples_of(self, num_frames: int, add_adapter: bool) -> int:
+        """Return the samples of the shortest input that gives these frames."""
+        config = self.config
+        for _ in range(config.num_adapter_layers if add_adapter else 0):
+            inner = (num_frames - 1) * config.adapter_stride + config.adapter_kernel_size
+            num_frames = max(1, inner - 2 * ADAPTER_PADDING)
+        receptive = receptive_samples(config.conv_kernel, config.conv_stride)
+        return (num_frames - 1) * config.inputs_to_logits_ratio + receptive
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
+        frames = super()._get_feat_extract_output_lengths(input_lengths)
+        for _ in range(self.config.num_adapter_layers if self._asks_adapter(add_adapter) else 0):
+            if self.padding == "reference":  # as if the kernel were 1, which is right for the usual one of 3
+                frames = (frames - 1) // self.config.adapter_stride + 1
+            else:
+                frames = adapter_output_frames(frames, self.config)
+        return frames
+
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1), add_adapter)
+        return self._valid_frames(num_frames_B, feature_vector_length)
+
+    def _asks_adapter(self, add_adapter: bool | None) -> bool:
+        return self.config.add_adapter if add_adapter is None else add_adapter
+
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, AMSoftmaxLoss):
+            nn.init.normal_(module.weight)
+        else:
+            super()._init_module(module)
+
+
+class Wav2Vec2Model(Wav2Vec2PreTrainedModel, TransformerModel):
+    """The encoder without a head."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config)
+        self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
+
+    def encode(
+        self,
+        waves_BS: Tensor,
+        mask_BS: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> Wav2Vec2BaseModelOutput:
+        """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        encoded = super().encode(waves_BS, mask_BS, mask_time_indices, output_attentions, output_hidden_states, states)
+        if self.adapter is not None:
+            num_frames_B: Tensor | None = None
+            if mask_BS is not None and self.padding == "exact":
+                num_frames_B = conv_output_frames(mask_BS.sum(-1), self.config.conv_kernel, self.config.conv_stride)
+            encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
+        return encoded
+
+
+class Wav2Vec2ForCTC(Wav2Vec2PreTrainedModel, ForCTC):
+    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
+
+
+class Wav2Vec2ForSequenceClassification(Wav2Vec2PreTrainedModel, ForSequenceClassification):
+    """The encoder with classes over the mean of its frames."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        _refuse_adapter(config, type(self).__name__)
+        super().__init__(config)
+
+
+class Wav2Vec2ForAudioFrameClassification(Wav2Vec2PreTrainedModel, ForClassification):
+    """The encoder with classes for each frame, such as who speaks."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("Segments",)
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        _refuse_adapter(config, type(self).__name__)
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TokenClassifierOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Return logits_BTN, and the cross entropy where one-hot labels (B, T, N) are given.
+
+        With a mask, "exact" padding leaves frames of padding out of the loss. For the rest see `Wav2Vec2Model`.
+        """
+        frames_BTH, encoded = self.encode(input_values, attention_mask, output_attentions, output_hidden_states)
+        logits_BTN = self.classifier(frames_BTH)
+        loss: Tensor | None = None
+        if labels is not None:
+            valid_BT: Tensor | None = None
+            if attention_mask is not None and self.padding == "exact":
+                valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
+            loss = frame_classification_loss(logits_BTN, labels, valid_BT)
+        output = TokenClassifierOutput(
+            loss=loss, logits=logits_BTN, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.returned(output, return_dict)
+
+
+class Wav2Vec2ForXVector(Wav2Vec2PreTrainedModel, ForClassification):
+    """The encoder with a TDNN that gives one vector for a speaker (Snyder et al. 2018)."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config)
+        self.projector = nn.Linear(config.hidden_size, config.tdnn_dim[0])
+        self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)
+        self.feature_extractor = nn.Linear(2 * config.tdnn_dim[-1], config.xvector_output_dim)
+        self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
+        self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest input, whose two frames behind the TDNN have a deviation."""
+        context = -tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
+        return self._samples_of(context + 2, self._adapter_is_seen)
+
+    @property
+    def _adapter_is_seen(self) -> bool:
+        return self.config.add_adapter and self.layer_weights is None
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> XVectorOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Return embeddings and logits, both (B, E), and the margin loss where speakers' numbers (B,) are given.
+
+        For the rest see `Wav2Vec2Model`.
+        """
+        frames_BTH, encoded = self.encode(input_values, attention_mask, output_attentions, output_hidden_states)
+        frames_BTC = self.projector(frames_BTH)
+        for layer in self.tdnn:
+            frames_BTC = layer(frames_BTC)
+        num_frames_B = None if attention_mask is None else self._tdnn_frames(attention_mask)
+        embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
+        logits_BE = self.classifier(embeddings_BE)
+        output = XVectorOutput(
+            loss=None if labels is None else self.objective(logits_BE, labels),
+            logits=logits_BE,
+            embeddings=embeddings_BE,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.returned(output, return_dict)
+
+    def _tdnn_frames(self, mask_BS: Tensor) -> Tensor:
+        """Return how many frames of each row count behind the TDNN."""
+        config, num_samples_B = self.config, mask_BS.sum(-1)
+        if self.padding == "reference":
+            return self._get_tdnn_output_lengths(self._get_feat_extract_output_lengths(num_samples_B))
+        frames_B = self._get_feat_extract_output_lengths(num_samples_B, self._adapter_is_seen)
+        return tdnn_output_frames(frames_B, config.tdnn_kernel, config.tdnn_dilation).clamp(min=0)
+
+    def _get_tdnn_output_lengths(self, input_lengths: Count) -> Count:
+        """Return the original's number of frames, which leaves dilation out."""
+        return tdnn_output_frames(input_lengths, self.config.tdnn_kernel)
+
+
+def _refuse_adapter(config: Wav2Vec2Config, name: str) -> None:
+    if config.add_adapter:
+        raise CheckpointError(f"{name} has no use for add_adapter: set it to False in config.json")

@@ -1,0 +1,102 @@
+"""transformers as oracle of text decoders and of models that write text: small and random, the same weights on both."""
+
+import warnings
+
+import torch
+
+from raysp.models import SpeechEncoderDecoderModel
+from tests.models.oracles import TINY, transformers
+
+VOCAB = 50
+BERT = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1}
+GPT2 |= {"eos_token_id": 2}
+BART = {
+    "vocab_size": VOCAB,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "encoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+}
+CONFIGS = {
+    "bert": (transformers.BertConfig, BERT),
+    "gpt2": (transformers.GPT2Config, GPT2),
+    "bart": (transformers.BartConfig, BART),
+    "mbart": (transformers.MBartConfig, BART),
+}
+LENGTHS = (1000, 700, 400)
+
+
+def perturbed(model):
+    """Make weights large enough that mistakes show, and let nothing stay at its constant initial value."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def make_decoder(kind, model_class, **flags):
+    """Make a random text decoder of theirs, with cross attention."""
+    config_class, tiny = CONFIGS[kind]
+    torch.manual_seed(0)
+    config = config_class(**{**tiny, "is_decoder": True, "add_cross_attention": True, **flags})
+    config._attn_implementation = "eager"
+    return perturbed(model_class(config))
+
+
+def make_speech_model(kind="bart", *, encoder_flags=None, config_flags=None, **flags):
+    """Make a random UniSpeech encoder with a text decoder of theirs."""
+    config_class, tiny = CONFIGS[kind]
+    torch.manual_seed(0)
+    encoder = transformers.UniSpeechConfig(**{**TINY, "feat_extract_norm": "layer", **(encoder_flags or {})})
+    config = transformers.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder,
+        config_class(**{**tiny, **flags}),
+        **{"pad_token_id": 1, "decoder_start_token_id": 3, "eos_token_id": 2, **(config_flags or {})},
+    )
+    config._attn_implementation = "eager"
+    return perturbed(transformers.SpeechEncoderDecoderModel(config))
+
+
+def save_pair(oracle, folder):
+    """Return theirs and ours, loaded from what theirs saved."""
+    oracle.save_pretrained(folder)
+    return oracle, SpeechEncoderDecoderModel.from_pretrained(folder)
+
+
+def waves_and_mask(lengths=LENGTHS, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.randn(mask.shape, generator=generator) * mask, mask.long()
+
+
+def frames_and_mask(width=32, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    return torch.randn(2, 9, width, generator=generator), mask.long()
+
+
+def token_ids(rows=2, length=7, seed=2):
+    return torch.randint(4, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def theirs_generated(oracle, *args, **options):
+    """Let theirs write, without what it says about defaults."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return oracle.generate(*args, **options)

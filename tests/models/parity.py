@@ -1,0 +1,122 @@
+"""What every waveform model is held to: transformers' numbers, and a row alone equal to the row in a batch."""
+
+import copy
+
+import torch
+import transformers
+
+LENGTHS = (3001, 1700, 2502, 800)
+
+
+def waves_and_mask(lengths=LENGTHS, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.randn(mask.shape, generator=generator) * mask, mask.long()
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def as_reference(model):
+    model = copy.deepcopy(model)
+    model.padding = "reference"
+    return model
+
+
+@torch.inference_mode()
+def check_outputs(oracle, model, lengths=LENGTHS):
+    """Hold every output to theirs: without a mask, with one, of one row; hidden states and attentions included."""
+    model = as_reference(model)
+    waves, mask = waves_and_mask(lengths)
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    oracle.set_attn_implementation("eager")
+    for inputs in ((waves,), (waves, mask), (waves[1:2, : lengths[1]],)):
+        ours, theirs = model(*inputs, **asked), oracle(*inputs, **asked)
+        assert ours.keys() == list(theirs.keys())
+        valid = valid_frames(oracle, inputs)
+        for name in ours.keys():  # noqa: SIM118 - not a mapping
+            mine, others = ours[name], theirs[name]
+            if not isinstance(mine, tuple):
+                mine, others = (mine,), (others,)
+            assert len(mine) == len(others) > 0, name
+            for left, right in zip(mine, others, strict=True):
+                assert left.shape == right.shape, name
+                compare(left, right, valid, name)
+        compare(model(*inputs)[0], theirs[0], valid, "first output")
+
+
+def valid_frames(oracle, inputs):
+    """Return how many frames of each row count; those of padding are nobody's."""
+    if len(inputs) == 1:
+        return None
+    return oracle._get_feat_extract_output_lengths(inputs[1].sum(-1))
+
+
+def compare(left, right, valid, name):
+    if valid is None or left.dim() < 2 or left.shape[1] < 10 or left.dim() == 2:
+        pairs = [(left, right)]
+    elif left.dim() == 4:
+        pairs = [(x[:, :n, :n], y[:, :n, :n]) for x, y, n in zip(left, right, valid, strict=True)]
+    else:
+        pairs = [(x[:n], y[:n]) for x, y, n in zip(left, right, valid, strict=True)]
+    for mine, others in pairs:
+        torch.testing.assert_close(mine, others, atol=1e-4, rtol=1e-4, msg=lambda text: f"{name}: {text}")
+
+
+def check_names(oracle, model, folder):
+    """Weights have their names, and what ours saves loads in transformers with nothing missing or left over."""
+    assert model.state_dict().keys() == oracle.state_dict().keys()
+    model.save_pretrained(folder)
+    again, info = type(oracle).from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    for name, value in oracle.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert isinstance(again, transformers.PreTrainedModel)
+
+
+def check_gradients(oracle, model, labels, tolerance=1e-3, **inputs):
+    """Loss and the gradients of every weight equal theirs."""
+    model = as_reference(model)
+    waves, mask = waves_and_mask()
+    theirs, ours = oracle(waves, mask, labels=labels, **inputs), model(waves, mask, labels=labels, **inputs)
+    assert_close(ours.loss, theirs.loss)
+    oracle.zero_grad()
+    theirs.loss.backward()
+    ours.loss.backward()
+    expected = {name: parameter.grad for name, parameter in oracle.named_parameters() if parameter.grad is not None}
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+@torch.inference_mode()
+def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, **options):
+    """In one padded batch every row gives what it gives alone, whatever stands behind its end."""
+    waves, mask = waves_and_mask(lengths)
+    waves = waves + (1 - mask) * 7.0
+    together = model(waves, mask, **options)
+    for row, length in enumerate(lengths):
+        alone = model(waves[row : row + 1, :length], **options)
+        for name in [name for name in alone.keys() if name not in ("loss", "attentions")]:  # noqa: SIM118
+            mine, others = together[name], alone[name]
+            if not isinstance(mine, tuple):
+                mine, others = (mine,), (others,)
+            for batched, single in zip(mine, others, strict=True):
+                found = batched[row] if single.dim() == 2 else batched[row, : single.shape[1]]
+                assert found.isfinite().all()
+                assert_close(found, single[0], tolerance)
+                if name == "logits":
+                    assert torch.equal(found.argmax(-1), single[0].argmax(-1))
+
+
+@torch.inference_mode()
+def check_rows_alone_are_theirs(oracle, model, lengths=LENGTHS):
+    """The exact batch equals what transformers gives for each row by itself."""
+    waves, mask = waves_and_mask(lengths)
+    found = model(waves, mask)[0]
+    for row, length in enumerate(lengths):
+        alone = oracle(waves[row : row + 1, :length])[0][0]
+        assert_close(found[row] if alone.dim() == 1 else found[row, : len(alone)], alone)

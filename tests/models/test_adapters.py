@@ -1,0 +1,223 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    HubertConfig,
+    HubertForCTC,
+    UniSpeechConfig,
+    UniSpeechForCTC,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2Model,
+)
+from tests.models.oracles import TINY, make_oracle
+
+FLAGS = {**TINY, "do_stable_layer_norm": True, "adapter_attn_dim": 8}
+CONFIGS = {Wav2Vec2ForCTC: Wav2Vec2Config, HubertForCTC: HubertConfig, UniSpeechForCTC: UniSpeechConfig}
+WAVES = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
+
+
+def random_model(cls=Wav2Vec2ForCTC, seed=0, **flags):
+    torch.manual_seed(seed)
+    return cls(CONFIGS[cls](**{**FLAGS, **flags})).init_weights().eval()
+
+
+def write_language(folder, cls, lang, *, vocab_size=20, seed=1):
+    """Put a language's adapter beside a checkpoint; gives the model that it is a part of."""
+    model = random_model(cls, seed, vocab_size=vocab_size)
+    model.save_adapter(folder, lang)
+    return model
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda cls: cls.__name__)
+def multilingual(request, tmp_path):
+    """A checkpoint with languages of two sizes, and its class."""
+    random_model(request.param).save_pretrained(tmp_path)
+    write_language(tmp_path, request.param, "spa")
+    write_language(tmp_path, request.param, "uzb-script_cyrillic", vocab_size=27)
+    return request.param, tmp_path
+
+
+def logits_of(model):
+    with torch.inference_mode():
+        return model(WAVES).logits
+
+
+def test_a_language_replaces_adapters_and_head(multilingual):
+    cls, folder = multilingual
+    model = cls.from_pretrained(folder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_adapter("spa")
+    assert model.target_lang == "spa"
+    adapter = safetensors.torch.load_file(folder / "adapter.spa.safetensors")
+    assert adapter.keys() == {name for name in before if ".adapter_layer." in name or name.startswith("lm_head.")}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, adapter.get(name, before[name])), name
+
+
+def test_a_language_of_another_size_brings_its_own_head(multilingual):
+    cls, folder = multilingual
+    model = cls.from_pretrained(folder, target_lang="uzb-script_cyrillic")
+    assert model.lm_head.out_features == model.config.vocab_size == logits_of(model).shape[-1] == 27
+    later = cls.from_pretrained(folder)
+    later.load_adapter("uzb-script_cyrillic")
+    assert torch.equal(logits_of(later), logits_of(model))
+    later.load_adapter("spa")
+    assert torch.equal(logits_of(later), logits_of(cls.from_pretrained(folder, target_lang="spa")))
+    labels = torch.tensor([[19, 1]] * 2)
+    later(WAVES, labels=labels).loss.backward()
+    assert later.lm_head.weight.grad is not None
+
+
+def test_a_language_is_the_one_that_theirs_loads(tmp_path):
+    oracle = make_oracle("Wav2Vec2ForCTC", **FLAGS)
+    oracle.save_pretrained(tmp_path)
+    write_language(tmp_path, Wav2Vec2ForCTC, "deu", vocab_size=9)
+    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="deu", ignore_mismatched_sizes=True)
+    ours = Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="deu")
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(WAVES).logits, theirs(WAVES).logits, atol=1e-4, rtol=1e-4)
+    assert ours._get_adapters().keys() == theirs._get_adapters().keys()
+
+
+def test_a_checkpoint_may_leave_to_the_language_what_the_language_has(tmp_path):
+    model = random_model()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    kept = {name: value for name, value in tensors.items() if name not in model._get_adapters()}
+    safetensors.torch.save_file(kept, path)
+    model.save_adapter(tmp_path, "eng")
+    found, info = Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="eng", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert torch.equal(logits_of(found), logits_of(model))
+    with pytest.raises(CheckpointError, match=r"missing wav2vec2.encoder.layers.0.adapter_layer"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path)
+
+
+def test_english_is_the_default(tmp_path):
+    random_model().save_pretrained(tmp_path)
+    english = write_language(tmp_path, Wav2Vec2ForCTC, "eng")
+    model = Wav2Vec2ForCTC.from_pretrained(tmp_path)
+    model.load_adapter()
+    assert model.target_lang == "eng"
+    assert torch.equal(model.lm_head.weight, english.lm_head.weight)
+
+
+def test_a_pickled_adapter_is_opened_only_where_that_is_asked_for(tmp_path):
+    random_model().save_pretrained(tmp_path)
+    other = random_model(seed=1)
+    torch.save({name: value.detach() for name, value in other._get_adapters().items()}, tmp_path / "adapter.fra.bin")
+    model = Wav2Vec2ForCTC.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"adapter.fra.safetensors not found; its .bin is a pickle, which"):
+        model.load_adapter("fra")
+    model.load_adapter("fra", allow_pickle=True)
+    assert torch.equal(model.lm_head.weight, other.lm_head.weight)
+    assert Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="fra", allow_pickle=True).target_lang == "fra"
+
+
+def test_a_language_that_is_not_there_is_named_with_those_that_are(multilingual):
+    cls, folder = multilingual
+    with pytest.raises(CheckpointError, match=r"adapter.xyz.safetensors not found, expected one of the languages spa"):
+        cls.from_pretrained(folder, target_lang="xyz")
+
+
+@pytest.mark.parametrize("lang", ["../spa", "", "a/b", ".", "spa.safetensors"])
+def test_a_language_is_no_path(tmp_path, lang):
+    random_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="expected a language such as 'eng'"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path).load_adapter(lang)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.pop("lm_head.bias"), "missing lm_head.bias; unexpected none"),
+        (lambda found: found.update(extra=torch.zeros(1)), "missing none; unexpected extra"),
+        (
+            lambda found: found.update({"lm_head.weight": torch.zeros(20, 5)}),
+            r"lm_head.weight is \(20, 5\), expected \(20, 32\)",
+        ),
+        (lambda found: found.update({"lm_head.bias": torch.zeros(5)}), "lm_head.bias of the adapter has 5 values, exp"),
+        (
+            lambda found: found.update({next(iter(found)): torch.zeros(3)}),
+            r"adapter_layer.norm.weight is \(3,\), expected \(32,\)",
+        ),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(tmp_path, change, message):
+    model = random_model()
+    model.save_pretrained(tmp_path)
+    weights = {name: value.detach() for name, value in model._get_adapters().items()}
+    change(weights)
+    safetensors.torch.save_file(weights, tmp_path / "adapter.spa.safetensors")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded = Wav2Vec2ForCTC.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        loaded.load_adapter("spa")
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_models_without_adapters_take_no_language(tmp_path):
+    config = Wav2Vec2Config(**TINY)
+    with pytest.raises(ValueError, match=r"target_lang 'spa' asked for, but Wav2Vec2ForCTC has no adapter layers"):
+        Wav2Vec2ForCTC(config, target_lang="spa")
+    model = Wav2Vec2ForCTC(config)
+    model.init_weights().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no adapter layers: set config.adapter_attn_dim"):
+        model._get_adapters()
+    with pytest.raises(ValueError, match="has no adapter layers"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="spa")
+    for cls in (Wav2Vec2Model, Wav2Vec2ForSequenceClassification):
+        with pytest.raises(ValueError, match=f"{cls.__name__} takes no target_lang"):
+            cls.from_pretrained(tmp_path, target_lang="spa")
+
+
+def test_a_model_from_no_checkpoint_has_no_languages():
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(**FLAGS), target_lang="spa")
+    assert model.target_lang == "spa"
+    with pytest.raises(CheckpointError, match=r"came from no checkpoint, expected one beside which adapter.spa.safet"):
+        model.load_adapter("spa")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_language_takes_the_models_dtype(tmp_path, dtype):
+    random_model().save_pretrained(tmp_path)
+    write_language(tmp_path, Wav2Vec2ForCTC, "spa", vocab_size=9)
+    model = Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="spa", dtype=dtype)
+    assert {value.dtype for value in model.state_dict().values()} == {dtype}
+
+
+def test_adapters_are_drawn_anew_to_train_them_alone():
+    model = random_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for name, value in model._get_adapters().items():
+            if "norm" in name or name.endswith("bias"):
+                value.fill_(3.0)
+    model.init_adapter_layers()
+    model.freeze_base_model()
+    for parameter in model._get_adapters().values():
+        parameter.requires_grad_()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in model._get_adapters() if name.endswith("weight") and "norm" not in name}
+    model(WAVES, labels=torch.tensor([[3, 4]] * 2)).loss.backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained == set(model._get_adapters())
+
+
+def test_a_saved_language_loads_in_theirs(tmp_path):
+    model = random_model(vocab_size=11)
+    random_model().save_pretrained(tmp_path)
+    model.save_adapter(tmp_path, "ita")
+    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="ita", ignore_mismatched_sizes=True)
+    assert torch.equal(theirs.lm_head.weight, model.lm_head.weight)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vocab_size"] == 20

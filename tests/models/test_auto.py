@@ -1,0 +1,134 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+
+import raysp.models
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
+    AutoModelForCausalLM,
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+    BertConfig,
+    SpeechEncoderDecoderModel,
+    TextTokenizer,
+    UniSpeechConfig,
+    UniSpeechForCTC,
+    UniSpeechModel,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
+)
+from raysp.models.loading import DECODERS, MODULES, config_class, module_of
+from tests.models.decoder_oracles import BERT, make_speech_model
+from tests.models.oracles import TINY
+from tests.models.text_tokenizers import write_bert_tokenizer
+
+AUTO = [name for name in raysp.models.__all__ if name.startswith("Auto")]
+# Those of the table whose module is there.
+PRESENT = [
+    name for name, module in {**MODULES, **DECODERS}.items() if importlib.util.find_spec(f"raysp.models.{module}")
+]
+
+
+def test_classes_are_found_by_what_a_checkpoint_says(checkpoint):
+    assert type(AutoConfig.from_pretrained(checkpoint)) is UniSpeechConfig
+    assert AutoConfig.from_pretrained(checkpoint, layerdrop=0.5).layerdrop == 0.5
+    model = AutoModelForCTC.from_pretrained(checkpoint, dtype="bfloat16")
+    assert type(model) is UniSpeechForCTC
+    assert model.dtype == torch.bfloat16
+    assert type(AutoModel.from_pretrained(checkpoint)) is UniSpeechModel
+    assert type(AutoTokenizer.from_pretrained(checkpoint)) is Wav2Vec2CTCTokenizer
+    assert type(AutoFeatureExtractor.from_pretrained(checkpoint)) is Wav2Vec2FeatureExtractor
+    assert AutoFeatureExtractor.from_pretrained(checkpoint, do_normalize=False).do_normalize is False
+    assert type(AutoProcessor.from_pretrained(checkpoint)) is Wav2Vec2Processor
+
+
+def test_speech_models_that_write_are_found(tmp_path):
+    make_speech_model("bert").save_pretrained(tmp_path)
+    for auto in (AutoModel, AutoModelForSpeechSeq2Seq):
+        assert type(auto.from_pretrained(tmp_path)) is SpeechEncoderDecoderModel
+    write_bert_tokenizer(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert type(processor.tokenizer) is TextTokenizer
+
+
+def test_a_folder_with_half_of_a_processor_gives_that_half(tmp_path):
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
+    assert type(AutoProcessor.from_pretrained(tmp_path / "audio")) is Wav2Vec2FeatureExtractor
+    write_bert_tokenizer(tmp_path / "text")
+    assert type(AutoProcessor.from_pretrained(tmp_path / "text")) is TextTokenizer
+
+
+@pytest.mark.parametrize("model_type", PRESENT)
+def test_every_architecture_of_the_tables_is_found_by_its_names(model_type):
+    config = config_class(model_type)
+    assert config.model_type == model_type
+    parts = {"encoder": {"model_type": "unispeech"}} if model_type == "speech-encoder-decoder" else {}
+    assert type(AutoConfig.for_model(model_type, **parts)) is config
+    auto = AutoModelForCausalLM if model_type in DECODERS else AutoModel
+    found = auto._class_of(model_type)
+    assert found.config_class is config
+    assert found.__module__ == module_of(model_type).__name__
+    prefix = config.__name__.removesuffix("Config")
+    for task, ending in (
+        (AutoModelForCTC, "ForCTC"),
+        (AutoModelForAudioClassification, "ForSequenceClassification"),
+        (AutoModelForAudioFrameClassification, "ForAudioFrameClassification"),
+        (AutoModelForAudioXVector, "ForXVector"),
+    ):
+        if hasattr(module_of(model_type), prefix + ending):
+            assert task._class_of(model_type).__name__ == prefix + ending
+        else:
+            with pytest.raises(
+                CheckpointError, match=rf"{prefix} has none of the classes {prefix + ending}|expects one"
+            ):
+                task._class_of(model_type)
+
+
+def test_a_configuration_gives_a_random_model():
+    torch.manual_seed(0)
+    first, second = (AutoModelForCTC.from_config(UniSpeechConfig(**TINY)) for _ in range(2))
+    assert not torch.equal(first.lm_head.weight, second.lm_head.weight)
+    assert torch.equal(first.lm_head.bias, torch.zeros(20))
+    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT))
+    assert torch.equal(decoder.get_input_embeddings().weight[0], torch.zeros(32))
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_the_classes_have_no_objects_of_their_own(name):
+    with pytest.raises(TypeError, match=rf"{name} has no objects of its own: use {name}\.from_pretrained"):
+        getattr(raysp.models, name)()
+
+
+def test_what_is_not_known_is_named_with_what_is(checkpoint):
+    path = checkpoint / "config.json"
+    values = json.loads(path.read_text())
+    with pytest.raises(CheckpointError, match="model_type is 'unispeech', AutoModelForSpeechSeq2Seq expects"):
+        AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint)
+    path.write_text(json.dumps({**values, "model_type": "whisper"}))
+    for auto in (AutoConfig, AutoModel, AutoModelForCTC):
+        with pytest.raises(CheckpointError, match=r"model_type is 'whisper'.* expect.* one of .*unispeech"):
+            auto.from_pretrained(checkpoint)
+    path.write_text(json.dumps({**values, "model_type": 3}))
+    with pytest.raises(CheckpointError, match="model_type is 3, expected a name"):
+        AutoConfig.from_pretrained(checkpoint)
+    processor = json.loads((checkpoint / "processor_config.json").read_text())
+    processor["processor_class"] = "OtherProcessor"
+    (checkpoint / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(CheckpointError, match=r"names 'OtherProcessor', expected one of .*Wav2Vec2Processor"):
+        AutoProcessor.from_pretrained(checkpoint)
+    processor["feature_extractor"]["feature_extractor_type"] = "OtherFeatureExtractor"
+    (checkpoint / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(CheckpointError, match=r"names 'OtherFeatureExtractor', expected one of .*Wav2Vec2F"):
+        AutoFeatureExtractor.from_pretrained(checkpoint)

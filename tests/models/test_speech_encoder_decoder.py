@@ -1,0 +1,656 @@
+import copy
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import raysp.models
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    BartConfig,
+    BertConfig,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    UniSpeechConfig,
+    Wav2Vec2Processor,
+    check_checkpoint,
+    checkpoint_files,
+    load_checkpoint,
+)
+from raysp.models.loading import MODULES, decoder_types, encoder_types
+from tests.models.decoder_oracles import (
+    BART,
+    BERT,
+    CONFIGS,
+    VOCAB,
+    assert_close,
+    make_decoder,
+    make_speech_model,
+    save_pair,
+    token_ids,
+    waves_and_mask,
+)
+from tests.models.oracles import TINY, make_oracle, transformers
+from tests.models.text_tokenizers import write_bert_tokenizer
+
+# Those of the table whose module is there.
+ENCODERS = [name for name in encoder_types() if importlib.util.find_spec(f"raysp.models.{MODULES[name]}")]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request, tmp_path_factory):
+    return save_pair(make_speech_model(request.param), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory):
+    return save_pair(make_speech_model("bart"), tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Folders of a pretrained encoder with a head and of a pretrained BERT with its tokenizer."""
+    encoder, decoder = tmp_path / "encoder", tmp_path / "decoder"
+    make_oracle(feat_extract_norm="layer").save_pretrained(encoder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(encoder)
+    torch.manual_seed(0)
+    write_bert_tokenizer(decoder)
+    size = len(AutoTokenizer.from_pretrained(decoder, tokenizer_class="BertTokenizer"))
+    config = transformers.BertConfig(**{**BERT, "vocab_size": size})
+    transformers.BertForPreTraining(config).save_pretrained(decoder)
+    return encoder, decoder
+
+
+# Against transformers
+
+
+def labels_of():
+    labels = token_ids(3, 6)
+    labels[1, 4:] = -100
+    return labels
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_outputs_equal_theirs(pair, masked):
+    oracle, model = pair
+    waves, mask = waves_and_mask()
+    kwargs = {"attention_mask": mask} if masked else {}
+    kwargs |= {"labels": labels_of(), "output_hidden_states": True, "output_attentions": True}
+    with torch.inference_mode():
+        ours, theirs = model(waves, **kwargs), oracle(waves, **kwargs)
+    assert ours.keys() == list(theirs.keys())
+    assert_close(ours.loss, theirs.loss)
+    assert_close(ours.logits, theirs.logits)
+    for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions"):
+        for mine, other in zip(ours[name], theirs[name], strict=True):
+            assert_close(mine, other)
+    for mine, other in zip(ours.to_tuple()[6][:], theirs.encoder_last_hidden_state, strict=True):
+        assert_close(mine, other)
+    assert len(ours.encoder_attentions) == len(theirs.encoder_attentions) == 2
+    if not masked:
+        for mine, other in zip(ours.encoder_hidden_states, theirs.encoder_hidden_states, strict=True):
+            assert_close(mine, other)
+
+
+def test_checkpoints_go_both_ways(pair, tmp_path):
+    oracle, model = pair
+    assert model.state_dict().keys() == oracle.state_dict().keys()
+    model.save_pretrained(tmp_path)
+    again, info = transformers.SpeechEncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    ours = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    for name, value in oracle.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+        assert torch.equal(ours.state_dict()[name], value), name
+    assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
+    assert not any(name in safetensors.torch.load_file(tmp_path / "model.safetensors") for name in ours.tied_weights())
+    found, expected = again.config.decoder.to_dict(), oracle.config.decoder.to_dict()
+    assert {name for name, value in expected.items() if found[name] != value} <= {"dtype"}
+
+
+def test_gradients_equal_theirs(tmp_path):
+    flags = {"dropout": 0.0, "attention_dropout": 0.0}
+    quiet = dict.fromkeys(("hidden_dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0)
+    encoder_flags = {**quiet, "apply_spec_augment": False}
+    oracle, model = save_pair(make_speech_model("bart", encoder_flags=encoder_flags, **flags), tmp_path)
+    waves, mask = waves_and_mask()
+    model.freeze_feature_encoder()
+    oracle.encoder.feature_extractor._freeze_parameters()  # their UniSpeech lacks the method that is to call this
+    for side in (oracle.train(), model.train()):
+        side(waves, attention_mask=mask, labels=labels_of()).loss.backward()
+    expected = {name: p.grad for name, p in oracle.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    assert not any("feature_extractor" in name for name in found)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+# What the pages promise of forward
+
+
+@torch.inference_mode()
+def test_the_cache_goes_in_and_out_also_as_tuples(pair):
+    _, model = pair
+    waves, mask = waves_and_mask()
+    ids = token_ids(3, 6)
+    whole = model(waves, mask, ids)
+    first = model(waves, mask, ids[:, :5], use_cache=True)
+    encoded = (first.encoder_last_hidden_state,)
+    for past in (first.past_key_values, tuple(tuple(layer) for layer in first.past_key_values)):
+        assert all(len(layer) == 4 for layer in past)
+        again = model(waves, mask, ids[:, 5:], past_key_values=past)
+        assert_close(again.logits, whole.logits[:, 5:])
+    assert model(waves, decoder_input_ids=ids, use_cache=False).past_key_values is None
+    if model.enc_to_dec_proj is None:
+        assert_close(model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids).logits, whole.logits)
+
+
+@torch.inference_mode()
+def test_inputs_have_three_names_and_encoder_outputs_stand_for_them(bart):
+    _, model = bart
+    waves, mask = waves_and_mask()
+    ids = token_ids(3, 6)
+    expected = model(waves, mask, ids).logits
+    for name in ("inputs", "input_values", "input_features"):
+        found = model(**{name: waves}, attention_mask=mask, decoder_input_ids=ids)
+        assert torch.equal(found.logits, expected)
+    encoded = model.encoder(waves, attention_mask=mask, output_hidden_states=True)
+    for outputs in (encoded, (encoded.last_hidden_state, encoded.hidden_states)):
+        found = model(encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=ids)
+        assert torch.equal(found.logits, expected)
+        assert len(found.encoder_hidden_states or ()) == 3
+    assert torch.equal(
+        model.generate(encoder_outputs=(encoded.last_hidden_state,), attention_mask=mask),
+        model.generate(waves, mask),
+    )
+    for wrong in ({}, {"inputs": waves, "input_values": waves}):
+        with pytest.raises(ValueError, match="of inputs, input_values and input_features given, expected one"):
+            model(**wrong, decoder_input_ids=ids)
+
+
+@torch.inference_mode()
+def test_embeddings_masks_and_keywords_reach_their_part(bart, tmp_path):
+    oracle, model = bart
+    waves, mask = waves_and_mask()
+    ids = token_ids(3, 6)
+    embeds = model.get_input_embeddings()(ids)
+    assert_close(model(waves, mask, decoder_inputs_embeds=embeds).logits, model(waves, mask, ids).logits)
+    id_mask = torch.ones_like(ids)
+    id_mask[0, :3] = 0
+    ours = model(waves, mask, ids, decoder_attention_mask=id_mask)
+    theirs = oracle(waves, mask, ids, decoder_attention_mask=id_mask)
+    assert_close(ours.logits[1:], theirs.logits[1:])
+    assert_close(ours.logits[0, 3:], theirs.logits[0, 3:])  # before that a token has nothing to attend to
+    frames = model.encoder.num_frames(1000)
+    hidden = torch.zeros(3, frames, dtype=torch.bool)
+    hidden[:, 1] = True
+    seen = model(waves, mask, ids, mask_time_indices=hidden)
+    assert_close(seen.logits, oracle(waves, mask, ids, mask_time_indices=hidden).logits)
+    assert not torch.allclose(seen.logits, model(waves, mask, ids).logits)
+    bert = SpeechEncoderDecoderModel.from_pretrained(save_folder("bert", tmp_path))
+    types = torch.ones_like(ids)
+    typed = bert(waves, mask, ids, decoder_token_type_ids=types)
+    assert not torch.allclose(typed.logits, bert(waves, mask, ids).logits)
+
+
+def save_folder(kind, folder, **flags):
+    make_speech_model(kind, **flags).save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def test_return_dict_false_gives_a_tuple_and_the_configuration_can_ask(bart):
+    model = copy.deepcopy(bart[1])
+    waves, mask = waves_and_mask()
+    named = model(waves, mask, labels=labels_of())
+    plain = model(waves, mask, labels=labels_of(), return_dict=False)
+    assert isinstance(plain, tuple)
+    assert torch.equal(plain[0], named.loss)
+    assert torch.equal(plain[1], named.logits)
+    model.config.return_dict = False
+    assert isinstance(model(waves, mask, labels=labels_of()), tuple)
+    model.config.return_dict = True
+    model.config.output_attentions = model.config.output_hidden_states = True
+    asked = model(waves, mask, labels=labels_of())
+    assert len(asked.cross_attentions) == len(asked.decoder_attentions) == len(asked.encoder_attentions) == 2
+    frames = asked.encoder_last_hidden_state.shape[1]
+    assert asked.cross_attentions[0].shape == (3, 4, 6, frames)
+    assert len(asked.decoder_hidden_states) == len(asked.encoder_hidden_states) == 3
+
+
+def test_labels_are_shifted_and_need_their_tokens(bart):
+    model = copy.deepcopy(bart[1])
+    labels = torch.tensor([[7, 8, -100]])
+    assert model.prepare_decoder_input_ids_from_labels(labels).tolist() == [[3, 7, 8]]
+    assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[7, -100, -100]])).tolist() == [[3, 7, 1]]
+    waves, _ = waves_and_mask((500,))
+    model.config.pad_token_id = None
+    with pytest.raises(
+        ValueError, match=r"config\.pad_token_id is None, expected the token that texts are padded with"
+    ):
+        model(waves, labels=labels)
+    model.config.decoder_start_token_id = None
+    with pytest.raises(
+        ValueError, match=r"config\.decoder_start_token_id is None, expected the token that texts begin"
+    ):
+        model(waves, labels=labels)
+
+
+@torch.inference_mode()
+def test_a_row_in_a_batch_gives_what_it_gives_alone(pair):
+    """Frames of padding are not attended to; also where the first convolution is normalised over time."""
+    _, model = pair
+    lengths = (1000, 300, 700)
+    waves, mask = waves_and_mask(lengths)
+    ids = token_ids(3, 6)
+    together = model(waves, mask, ids).logits
+    for row, length in enumerate(lengths):
+        assert_close(together[row], model(waves[row : row + 1, :length], None, ids[row : row + 1]).logits[0], 1e-5)
+
+
+@torch.inference_mode()
+def test_a_row_in_a_batch_of_a_model_normalised_over_time_too(tmp_path):
+    model = SpeechEncoderDecoderModel.from_pretrained(
+        save_folder("gpt2", tmp_path, encoder_flags={"feat_extract_norm": "group"})
+    )
+    waves, mask = waves_and_mask((1000, 300, 700))
+    ids = token_ids(3, 6)
+    together = model(waves, mask, ids).logits
+    for row, length in enumerate((1000, 300, 700)):
+        assert_close(together[row], model(waves[row : row + 1, :length], None, ids[row : row + 1]).logits[0], 1e-5)
+    assert model.padding == "exact"
+    model.padding = "reference"
+    assert model.encoder.padding == "reference"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [1, 2])
+def test_half_precision_writes(pair, beams, tmp_path):
+    pair[1].save_pretrained(tmp_path)
+    model = SpeechEncoderDecoderModel.from_pretrained(tmp_path, dtype="bfloat16")
+    waves, mask = waves_and_mask()
+    found = model.generate(waves.bfloat16(), mask, num_beams=beams, max_new_tokens=4)
+    assert model.dtype == torch.bfloat16
+    assert found.shape[0] == 3
+    logits = model(waves.bfloat16(), mask, token_ids(3, 4)).logits
+    assert_close(logits.float(), pair[1](waves, mask, token_ids(3, 4)).logits, 0.3)
+
+
+# Widths
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("width", [32, 24])
+def test_frames_are_projected_where_widths_differ(width, tmp_path):
+    oracle, model = save_pair(make_speech_model("bart", d_model=width), tmp_path)
+    assert (model.enc_to_dec_proj is None) == (width == 32) == (not hasattr(oracle, "enc_to_dec_proj"))
+    waves, mask = waves_and_mask()
+    ids = token_ids(3, 6)
+    ours, theirs = model(waves, mask, ids), oracle(waves, mask, ids)
+    assert_close(ours.logits, theirs.logits)
+    assert ours.encoder_last_hidden_state.shape[-1] == width
+
+
+def test_cross_attention_can_read_the_encoders_width(tmp_path):
+    encoder, decoder = UniSpeechConfig(**TINY), BertConfig(**{**BERT, "hidden_size": 24})
+    decoder.cross_attention_hidden_size = 32
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, decoder_start_token_id=3)
+    model = SpeechEncoderDecoderModel(config).eval()
+    assert model.enc_to_dec_proj is None
+    waves, mask = waves_and_mask()
+    expected = model.generate(waves, mask)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(SpeechEncoderDecoderModel.from_pretrained(tmp_path).generate(waves, mask), expected)
+    decoder.cross_attention_hidden_size = 20
+    with pytest.raises(CheckpointError, match=r"cross_attention_hidden_size is 20, expected the width .* 32, or None"):
+        SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+
+
+def test_the_projection_reads_the_width_that_an_adapter_gives():
+    """transformers makes it as wide as the encoder is inside, and fails at the first input."""
+
+    def config(**encoder_values):
+        encoder = UniSpeechConfig(**TINY, **encoder_values)
+        return SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+            encoder, BertConfig(**{**BERT, "hidden_size": 24})
+        )
+
+    with_adapter = config(add_adapter=True, output_hidden_size=20)
+    assert (with_adapter.encoder_width, with_adapter.has_projection) == (20, True)
+    assert config(add_adapter=True, output_hidden_size=24).has_projection is False
+    # Without an adapter the frames are as wide as the encoder, whatever is declared.
+    assert (config(output_hidden_size=20).encoder_width, config(output_hidden_size=20).has_projection) == (32, True)
+    assert config(output_hidden_size=24).has_projection is True
+
+
+@torch.inference_mode()
+def test_decoders_of_another_depth_than_their_own_encoder_write(tmp_path):
+    encoder, decoder = UniSpeechConfig(**TINY), BartConfig(**{**BART, "encoder_layers": 1, "decoder_layers": 4})
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, pad_token_id=1)
+    model = SpeechEncoderDecoderModel(config).eval()
+    waves, mask = waves_and_mask()
+    output = model(waves, mask, token_ids(3, 4))
+    assert len(output.past_key_values) == 4
+    assert model.generate(waves, mask, num_beams=2, max_new_tokens=4).shape[0] == 3
+    model.save_pretrained(tmp_path)
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    assert_close(again(waves, mask, token_ids(3, 4)).logits, output.logits)
+
+
+# Making one
+
+
+def test_a_configuration_is_made_of_two_and_read_back(tmp_path):
+    encoder, decoder = UniSpeechConfig(**TINY), BertConfig(**BERT)
+    config = SpeechEncoderDecoderConfig(encoder=encoder, decoder=decoder)
+    assert (config.encoder, config.decoder) == (encoder, decoder)
+    assert not config.decoder.is_decoder
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, decoder_start_token_id=4)
+    assert config.decoder.is_decoder
+    assert config.decoder.add_cross_attention
+    assert config.is_encoder_decoder
+    config.save_pretrained(tmp_path)
+    assert SpeechEncoderDecoderConfig.from_pretrained(tmp_path) == config == AutoConfig.from_pretrained(tmp_path)
+    theirs = transformers.SpeechEncoderDecoderConfig.from_pretrained(tmp_path)
+    assert (theirs.decoder_start_token_id, theirs.decoder.hidden_size, theirs.encoder.hidden_size) == (4, 32, 32)
+    assert type(theirs.encoder).__name__ == "UniSpeechConfig"
+
+
+def test_parts_that_are_not_supported_are_refused(bart):
+    with pytest.raises(CheckpointError, match=r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart"):
+        SpeechEncoderDecoderConfig(encoder=UniSpeechConfig(**TINY), decoder={"model_type": "t5"})
+    with pytest.raises(
+        CheckpointError, match="encoder has model_type 'whisper', expected one of hubert, sew-d, unispeech"
+    ):
+        SpeechEncoderDecoderConfig(encoder={"model_type": "whisper"}, decoder=BertConfig(**BERT))
+    model = bart[1]
+    with pytest.raises(CheckpointError, match="encoder is BartForCausalLM, expected a speech model without a head"):
+        SpeechEncoderDecoderModel(model.config, model.decoder, model.decoder)
+    with pytest.raises(CheckpointError, match="decoder is UniSpeechModel, expected a text decoder, of bart, bert"):
+        SpeechEncoderDecoderModel(model.config, model.encoder, model.encoder)
+    with pytest.raises(ValueError, match="neither a config nor both encoder and decoder given"):
+        SpeechEncoderDecoderModel(encoder=model.encoder)
+    with pytest.raises(ValueError, match="config is of BertConfig, expected SpeechEncoderDecoderConfig"):
+        SpeechEncoderDecoderModel(BertConfig(**BERT))
+    assert decoder_types() == ["bart", "bert", "gpt2", "mbart"]
+
+
+def test_ready_parts_are_put_together_and_share_their_configuration():
+    encoder = AutoModel.from_config(UniSpeechConfig(**TINY))
+    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT, is_decoder=True, add_cross_attention=True))
+    model = SpeechEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    assert model.encoder is encoder
+    assert model.encoder.config is model.config.encoder
+    assert model.decoder.config is model.config.decoder
+    model.config.decoder.use_cache = False
+    assert model(waves_and_mask()[0], decoder_input_ids=token_ids(3)).past_key_values is None
+    model.config.encoder.layer_norm_eps = 0.5
+    assert all(m.config is model.config.encoder for m in model.encoder.modules() if hasattr(m, "config"))
+
+
+def test_checkpoints_are_put_together(parts):
+    encoder, decoder = parts
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        encoder, decoder, encoder_layerdrop=0.5, decoder_hidden_dropout_prob=0.3, output_attentions=True
+    )
+    assert not model.training
+    assert (model.config.encoder.layerdrop, model.config.decoder.hidden_dropout_prob) == (0.5, 0.3)
+    assert model.config.output_attentions
+    assert model.config.decoder.is_decoder
+    assert model.config.decoder.add_cross_attention
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(str(encoder), str(decoder))
+    assert model.state_dict().keys() == theirs.state_dict().keys()
+    for name, value in theirs.state_dict().items():
+        if "crossattention" not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    given = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        None, None, encoder_model=model.encoder, decoder_model=model.decoder
+    )
+    assert given.decoder is model.decoder
+    config = BertConfig.from_pretrained(decoder, is_decoder=True, add_cross_attention=True, layer_norm_eps=0.5)
+    given = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder, decoder_config=config)
+    assert given.config.decoder.layer_norm_eps == 0.5
+
+
+def test_decoders_of_whole_text_models_are_put_behind_an_encoder(parts, tmp_path):
+    encoder, _ = parts
+    torch.manual_seed(0)
+    whole = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART))
+    whole.save_pretrained(tmp_path / "bart")
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, tmp_path / "bart")
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        str(encoder), str(tmp_path / "bart")
+    )
+    shared = whole.get_input_embeddings().weight  # transformers draws these anew where they are stored once
+    assert torch.equal(model.get_input_embeddings().weight, shared)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for name, value in theirs.state_dict().items():
+        if "embed_tokens" not in name and "lm_head" not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_what_cannot_be_put_together_is_refused(parts):
+    encoder, decoder = parts
+    put = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
+    with pytest.raises(ValueError, match="encoder_pretrained_model_name_or_path and encoder_model are None"):
+        put(None, decoder)
+    with pytest.raises(ValueError, match="from_tf=True or from_flax=True given, but raysp reads PyTorch weights alone"):
+        put(encoder, decoder, from_tf=True)
+    with pytest.raises(
+        CheckpointError, match="model_type is 'unispeech', AutoModelForCausalLM expects one of bart, bert"
+    ):
+        put(encoder, encoder)
+    with pytest.raises(CheckpointError, match="model_type is 'bert', AutoModel expects one of hubert"):
+        put(decoder, decoder)
+
+
+def test_the_jax_class_is_refused_by_name():
+    with pytest.raises(
+        AttributeError, match=r"'FlaxSpeechEncoderDecoderModel' is a JAX class, which raysp does not have"
+    ):
+        _ = raysp.models.FlaxSpeechEncoderDecoderModel
+    module = sys.modules["raysp.models.speech_encoder_decoder"]
+    with pytest.raises(AttributeError, match="load the checkpoint with SpeechEncoderDecoderModel"):
+        _ = module.FlaxSpeechEncoderDecoderModel
+
+
+def test_tokens_can_be_added(bart, tmp_path):
+    model = copy.deepcopy(bart[1])
+    model.resize_token_embeddings(VOCAB + 5)
+    assert model.config.decoder.vocab_size == VOCAB + 5
+    model.save_pretrained(tmp_path)
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    waves, mask = waves_and_mask()
+    ids = torch.full((3, 2), VOCAB + 4)
+    assert torch.equal(again(waves, mask, ids).logits, model(waves, mask, ids).logits)
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_every_encoder_of_the_table_goes_with_a_decoder(model_type, tmp_path):
+    small = {name: value for name, value in TINY.items() if name != "vocab_size"}
+    if model_type == "wav2vec2-bert":
+        small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+        small |= {"feature_projection_input_dim": 20, "conv_depthwise_kernel_size": 5}
+    encoder = AutoConfig.for_model(model_type, **small)
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, BertConfig(**BERT), decoder_start_token_id=3, pad_token_id=0
+    )
+    model = SpeechEncoderDecoderModel(config).eval()
+    if model_type == "wav2vec2-bert":
+        mask = (torch.arange(40) < torch.tensor([40, 25, 31])[:, None]).long()
+        inputs = torch.randn(3, 40, 20)
+    else:
+        inputs, mask = waves_and_mask()
+    expected = model.generate(inputs, mask, max_new_tokens=5)
+    assert model(inputs, mask, labels=labels_of()).loss.isfinite()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path).generate(inputs, mask, max_new_tokens=5), expected)
+    row, length = 1, int(mask[1].sum())
+    alone = model.generate(inputs[row : row + 1, :length], mask[row : row + 1, :length], max_new_tokens=5)
+    assert alone[0].tolist() == expected[row][: alone.shape[1]].tolist()
+
+
+# Damaged checkpoints
+
+
+def test_a_checkpoint_must_be_whole(bart, tmp_path):
+    bart[1].save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    lacking = dict(tensors)
+    del lacking["decoder.model.decoder.layers.0.encoder_attn.k_proj.weight"]
+    safetensors.torch.save_file(lacking, path, metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"missing decoder\.model\.decoder\.layers\.0\.encoder_attn\.k_proj\.weight"
+    ):
+        SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    safetensors.torch.save_file({**tensors, "encoder.more": torch.zeros(1)}, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"unexpected encoder\.more"):
+        SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    del tensors["encoder.masked_spec_embed"]  # training alone needs it
+    tied = "decoder.lm_head.weight"
+    tensors[tied] = tensors["decoder.model.decoder.embed_tokens.weight"].clone()
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    tensors[tied] += 1.0
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    model = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    assert torch.equal(model.state_dict()[tied], tensors[tied])
+
+
+# As checkpoints to label with
+
+
+@pytest.fixture
+def checkpoint(tmp_path, parts):
+    """A whole small checkpoint: model, feature extractor and tokenizer of the decoder."""
+    encoder, decoder = parts
+    folder = tmp_path / "checkpoint"
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder)
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    model.config.decoder_start_token_id, model.config.pad_token_id = tokenizer.cls_token_id, tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.sep_token_id
+    model.save_pretrained(folder)
+    Wav2Vec2Processor(AutoFeatureExtractor.from_pretrained(encoder), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
+    summary = check_checkpoint(checkpoint)
+    model = SpeechEncoderDecoderModel.from_pretrained(checkpoint)
+    assert (summary.model_type, summary.architecture) == ("speech-encoder-decoder", "SpeechEncoderDecoderModel")
+    assert summary.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert summary.vocab_size == model.config.decoder.vocab_size
+    assert (summary.hidden_size, summary.num_layers, summary.outputs) == (32, 4, ("Transcript", "Embedding"))
+    assert (summary.min_samples, summary.frame_stride) == (40, 30) == (model.min_samples, model.frame_stride)
+    assert (summary.sample_rate, model.num_frames(100)) == (16000, 3)
+    names = {path.name for path in checkpoint_files(checkpoint)}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
+
+
+def test_a_loaded_checkpoint_labels(checkpoint):
+    loaded = load_checkpoint(checkpoint)
+    waves, mask = waves_and_mask()
+    features = loaded.feature_extractor.extract(waves, mask.sum(-1))
+    generators = [torch.Generator().manual_seed(row) for row in range(3)]
+    ids = loaded.model.generate(**features, generators=generators, do_sample=True, max_new_tokens=6)
+    texts = loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert len(texts) == 3
+    assert all(isinstance(text, str) and text for text in texts)
+    with pytest.raises(CheckpointError, match="SpeechEncoderDecoderModel has no CTC head"):
+        _ = loaded.text_tokenizer
+
+
+def test_a_tokenizer_of_another_vocabulary_is_found_before_the_first_batch(checkpoint):
+    path = checkpoint / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"]["more"] = len(values["model"]["vocab"])
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"tokenizer has a token of id \d+, the decoder has \d+ "):
+        check_checkpoint(checkpoint)
+
+
+def test_a_text_decoder_alone_is_no_checkpoint_to_label_with(tmp_path):
+    make_decoder("bert", transformers.BertLMHeadModel).save_pretrained(tmp_path)
+    with pytest.raises(
+        CheckpointError, match="model_type is 'bert', expected one of hubert, sew-d, speech-encoder-dec"
+    ):
+        check_checkpoint(tmp_path)
+
+
+# The code of the two pages, with folders in place of hub ids
+
+
+@pytest.fixture(scope="module")
+def recording():
+    rate = np.arange(16000, dtype=np.float32) / 16000
+    return {"audio": {"array": np.sin(440 * 2 * np.pi * rate), "sampling_rate": 16000}, "text": "a cat sat"}
+
+
+def test_page_random_from_two_configurations():
+    encoder, decoder = UniSpeechConfig(**TINY), BertConfig(**BERT)
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = SpeechEncoderDecoderModel(config=config)
+    assert model.encoder.config.hidden_size == 32
+
+
+def test_page_transcribe_and_train_by_a_processor(checkpoint, recording):
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = SpeechEncoderDecoderModel.from_pretrained(checkpoint)
+    inputs = processor(recording["audio"]["array"], return_tensors="pt").to(model.device).input_values
+    generated = model.generate(inputs)
+    assert isinstance(processor.batch_decode(generated, skip_special_tokens=True)[0], str)
+    labels = processor(text=recording["text"], return_tensors="pt").input_ids
+    loss = model(inputs, labels=labels).loss
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_page_training_step_of_two_checkpoints(parts, recording):
+    encoder_id, decoder_id = parts
+    feature_extractor = AutoFeatureExtractor.from_pretrained(encoder_id)
+    tokenizer = AutoTokenizer.from_pretrained(decoder_id)
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder_id, decoder_id)
+    model.config.decoder_start_token_id = tokenizer.cls_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    inputs = feature_extractor(recording["audio"]["array"], return_tensors="pt").to(model.device).input_values
+    labels = tokenizer(recording["text"], return_tensors="pt").to(model.device).input_ids
+    loss = model(input_values=inputs, labels=labels).loss
+    loss.backward()
+    assert model.enc_to_dec_proj is None
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_page_configuration_saved_and_loaded(tmp_path):
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(UniSpeechConfig(**TINY), BertConfig(**BERT))
+    model = SpeechEncoderDecoderModel(config=config)
+    config_encoder, config_decoder = model.config.encoder, model.config.decoder
+    assert config_encoder.model_type == "unispeech"
+    config_decoder.is_decoder = True
+    config_decoder.add_cross_attention = True
+    model.save_pretrained(tmp_path)
+    config = SpeechEncoderDecoderConfig.from_pretrained(tmp_path)
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path, config=config)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_importing_the_model_imports_no_encoder():
+    code = (
+        "import sys, raysp.models.speech_encoder_decoder as m; "
+        "sys.exit(any(name in sys.modules for name in ('raysp.models.unispeech', 'raysp.models.bert')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
