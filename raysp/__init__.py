@@ -26,17 +26,20 @@ if TYPE_CHECKING:
     from raysp.sink.opening import plan as plan
     from raysp.sink.orphans import gc as gc
     from raysp.specs import Env as Env
+    from raysp.steps import Classes as Classes
     from raysp.steps import Decode as Decode
+    from raysp.steps import Embedding as Embedding
     from raysp.steps import Keep as Keep
     from raysp.steps import Label as Label
     from raysp.steps import Pool as Pool
+    from raysp.steps import Segments as Segments
     from raysp.steps import Transcript as Transcript
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Env": "specs",
-    **dict.fromkeys(("Decode", "Keep", "Label", "Pool", "Transcript"), "steps"),
+    **dict.fromkeys(("Classes", "Decode", "Embedding", "Keep", "Label", "Pool", "Segments", "Transcript"), "steps"),
     **dict.fromkeys(("Parquet", "Pipeline", "Shards"), "pipeline"),
     **dict.fromkeys(
         (

@@ -220,6 +220,26 @@ def inspect(
     _print_facts(checkpoint, {**summary, "memory": _memory(int(summary["num_parameters"]))})
 
 
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the architectures that checkpoints may have, and what each can be asked for."""
+    from raysp.models.loading import DECODERS, MODULES, architectures_of, possible_outputs
+
+    found = {
+        model_type: {name: possible_outputs(cls) for name, cls in sorted(architectures_of(model_type).items())}
+        for model_type in sorted(MODULES)
+    }
+    if as_json:
+        _print_json({"models": found, "decoders": sorted(DECODERS)})
+        return
+    width = max(len(name) for architectures in found.values() for name in architectures)
+    for model_type, architectures in found.items():
+        out.print(f"[bold]{model_type}[/bold]")
+        for name, outputs in architectures.items():
+            out.print(f"  {name:{width}}  {', '.join(outputs)}")
+    out.print(f"Text decoders of speech-encoder-decoder: {', '.join(sorted(DECODERS))}.")
+
+
 def _memory(parameters: int) -> str:
     return f"{parameters * 4 / 1e6:,.1f} MB of weights in float32, {parameters * 2 / 1e6:,.1f} MB in bfloat16"
 

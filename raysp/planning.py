@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -54,6 +55,10 @@ class Resources:
 
     cpus: float
     gpus: float = 0
+    memory: float | None = None
+    """Bytes of main memory; None: unknown."""
+    gpu_memory: float | None = None
+    """Bytes of one GPU; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,23 @@ class Plan:
 def local_resources(pipeline: Pipeline) -> Resources:
     """Say what a local Ray is started with: every core, and at least one CPU to decode with beside the actors."""
     pool = pipeline.label.pool
-    return Resources(cpus=max(os.cpu_count() or 1, pool.low * pool.cpus + 1), gpus=count_gpus())
+    gpus = count_gpus()
+    return Resources(
+        cpus=max(os.cpu_count() or 1, pool.low * pool.cpus + 1),
+        gpus=gpus,
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        gpu_memory=gpu_memory() if gpus else None,
+    )
+
+
+def gpu_memory() -> float | None:
+    """Ask the driver for the bytes of this machine's smallest GPU; None where it does not say."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return min(float(line) for line in said.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def count_gpus() -> int:
@@ -479,6 +500,7 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
                 f"{label.checkpoint}: {summary.architecture} cannot give {name}; it can give "
                 f"{', '.join(summary.outputs) or 'nothing that raysp knows'}"
             )
+        output.check(summary)
     try:
         windowing(summary, label)
     except ValueError as error:
@@ -487,7 +509,8 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
     on_gpu = label.device == "cuda" or (label.device == "auto" and gpus > 0)
     dtype = label.dtype if label.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     _check_pool(pipeline, resources, gpus)
-    budget = label.batch_seconds or batch_seconds(summary, on_gpu=on_gpu)
+    memory = _memory_of_actor(label, resources, gpus) if gpus or not on_gpu else None
+    budget = label.batch_seconds or batch_seconds(summary, on_gpu=on_gpu, memory=memory)
     return Settings(
         checkpoint=summary,
         dtype=dtype,
@@ -496,6 +519,15 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
         block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=label.pool.cpus),
         gpus_per_actor=gpus,
     )
+
+
+def _memory_of_actor(label: Label, resources: Resources, gpus: float) -> float | None:
+    """Tell the bytes that each actor has: of its GPU, reserved, or its share of the machines beside one reader each."""
+    if gpus:
+        return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
+    if label.pool.memory or resources.memory is None:
+        return label.pool.memory
+    return resources.memory / (label.pool.high + 1)
 
 
 def _kind(output: Output) -> str | None:
@@ -531,15 +563,9 @@ def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
     Raises:
         ValueError: a window would not hold a frame of the model.
     """
-    from raysp.audio.windows import Windowing
+    from raysp.ops.windowing import windowing_of
 
-    return Windowing.of(
-        sample_rate=summary.sample_rate,
-        frame_stride=summary.frame_stride,
-        min_samples=summary.min_samples,
-        window_seconds=label.window_seconds,
-        overlap_seconds=label.overlap_seconds,
-    )
+    return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
 
 
 def _gpus_per_actor(pipeline: Pipeline, resources: Resources) -> float:

@@ -1,6 +1,7 @@
 """The vocabulary of a pipeline: what each step is told. How a step is done lives in `ops`, imported on the worker."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,14 +12,17 @@ from raysp.specs import Listed, Url, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.loading import CheckpointSummary, LoadedCheckpoint
     from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+    from raysp.ops.classifying import Classifying, Segmenting
+    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.transcribing import Transcribing
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scalar = bool | int | float | str
+GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
 
 ROW_COLUMNS = ("id", "row", "seconds", "status", "error_type", "error_message")
@@ -46,7 +50,7 @@ class Step:
 class Output:
     """What a `Label` step asks of its model. Implementations live in `ops` and are imported where they run."""
 
-    def schema(self) -> "pa.Schema":
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Give the columns with their types."""
         raise NotImplementedError
 
@@ -54,9 +58,16 @@ class Output:
         """Make the op that fills the columns."""
         raise NotImplementedError
 
-    def join_op(self, checkpoint: str, frame_seconds: float) -> "JoinOp":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Make the op that fills them from what `op` left of the windows of a longer row; loads no weights."""
         raise NotImplementedError
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check what can be known of the checkpoint without its weights.
+
+        Raises:
+            CheckpointError: it cannot give what is asked.
+        """
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -155,6 +166,8 @@ class Transcript(Output):
 
     Attributes:
         name: what the columns' names begin with.
+        generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
+            `do_sample` what is drawn depends on `seed` and on the row's place alone.
         words: also `<name>_words`: each word with its start and end in seconds and its probability.
         chars: also `<name>_chars`: the same for each character.
     """
@@ -163,6 +176,7 @@ class Transcript(Output):
     _: KW_ONLY
     words: bool = False
     chars: bool = False
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -170,7 +184,7 @@ class Transcript(Output):
         asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
-    def schema(self) -> "pa.Schema":
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Give the columns with their types."""
         import pyarrow as pa
 
@@ -186,25 +200,244 @@ class Transcript(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that words are asked of frames, and `generate` of a decoder."""
+        from raysp.errors import CheckpointError
+
+        if checkpoint.writes_text and (self.words or self.chars):
+            raise CheckpointError(
+                f"{checkpoint.path}: words and chars have times in CTC checkpoints alone; {checkpoint.architecture} "
+                "writes text without them"
+            )
+        if self.generate and not checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
+                f"{checkpoint.architecture} has none"
+            )
+        if checkpoint.writes_text:
+            from raysp.models.generation_config import GenerationConfig
+
+            try:
+                GenerationConfig.from_dict({key: value for key, value in self.generate.items() if key != "seed"})
+            except (TypeError, ValueError) as error:
+                raise CheckpointError(f"Transcript.generate: {error}") from None
+
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Make the op that fills the columns."""
-        return self._transcribing(loaded.text_tokenizer, loaded.model.frame_stride / loaded.sample_rate)
+        if loaded.summary.writes_text:
+            from raysp.ops.writing import Writing
 
-    def join_op(self, checkpoint: str, frame_seconds: float) -> "JoinOp":
-        """Make the op that fills them from the frames of a longer row."""
+            return Writing(
+                self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
+            )
+        return self._transcribing(loaded.summary, loaded.text_tokenizer)
+
+    def _parts(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills them from the windows of a longer row."""
+        if checkpoint.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(self.schema(checkpoint), self._parts())
         from raysp.models.tokenization import Wav2Vec2CTCTokenizer
 
-        return self._transcribing(Wav2Vec2CTCTokenizer.from_pretrained(checkpoint), frame_seconds)
+        return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
 
-    def _transcribing(self, tokenizer: "Wav2Vec2CTCTokenizer", frame_seconds: float) -> "Transcribing":
+    def _transcribing(self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer") -> "Transcribing":
         import pyarrow as pa
 
         from raysp.ops.transcribing import Transcribing
 
         frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
-        staged = pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()])
         return Transcribing(
-            self.schema(), staged, tokenizer, frame_seconds=frame_seconds, words=self.words, chars=self.chars
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
+            tokenizer,
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            chars=self.chars,
+        )
+
+
+@spec
+class Embedding(Output):
+    """Vectors that stand for a recording: column `<name>`.
+
+    Attributes:
+        name: of the column.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: what goes into the first layer).
+        pooling: "mean" over all frames; "none": a vector a frame; "xvector": what a speaker checkpoint's head gives.
+        dtype: of the stored numbers.
+        normalize: to length 1.
+    """
+
+    name: OutputName = "embedding"
+    _: KW_ONLY
+    layer: Annotated[int, Field(ge=-1)] = -1
+    pooling: Literal["mean", "none", "xvector"] = "mean"
+    dtype: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the column that the output adds."""
+        return (self.name,)
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the layer or the speaker head is there."""
+        from raysp.errors import CheckpointError
+
+        if self.pooling == "xvector" and checkpoint.xvector_size is None:
+            raise CheckpointError(
+                f"{checkpoint.path}: {checkpoint.architecture} gives no x-vectors; use pooling='mean' or a checkpoint "
+                "of a ...ForXVector model"
+            )
+        if self.layer > checkpoint.num_layers:
+            raise CheckpointError(
+                f"{checkpoint.path}: layer={self.layer}, found {checkpoint.num_layers} layers; give -1 to "
+                f"{checkpoint.num_layers}"
+            )
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the column: a list of the checkpoint's width, or a list of such."""
+        import pyarrow as pa
+
+        kind = pa.list_(pa.float32() if self.dtype == "float32" else pa.float16(), self._size(checkpoint))
+        return pa.schema([(self.name, pa.list_(kind) if self.pooling == "none" else kind)])
+
+    def _size(self, checkpoint: "CheckpointSummary") -> int:
+        if self.pooling == "xvector":
+            return checkpoint.xvector_size or 0
+        return checkpoint.output_size if self.layer == -1 else checkpoint.hidden_size
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the column."""
+        return self._embedding(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills it from the windows of a longer row."""
+        return self._embedding(checkpoint)
+
+    def _embedding(self, checkpoint: "CheckpointSummary") -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding":
+        import pyarrow as pa
+
+        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+
+        schema, vector = self.schema(checkpoint), pa.list_(pa.float32(), self._size(checkpoint))
+        if self.pooling == "none":
+            staged = pa.schema([(f"{self.name}_frames", pa.list_(vector))])
+            return FrameEmbeddings(schema, staged, layer=self.layer, normalize=self.normalize)
+        staged = pa.schema([(f"{self.name}_sum", vector), (f"{self.name}_weight", pa.int32())])
+        if self.pooling == "xvector":
+            return SpeakerEmbedding(schema, staged, normalize=self.normalize)
+        return MeanEmbedding(schema, staged, layer=self.layer, normalize=self.normalize)
+
+
+@spec
+class Classes(Output):
+    """The class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+
+    Attributes:
+        name: of the columns.
+        top_k: how many classes; more than 1 makes lists, and so does a checkpoint whose classes do not exclude each
+            other, which gives all that are more likely than not.
+    """
+
+    name: OutputName = "pred_label"
+    _: KW_ONLY
+    top_k: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the output adds."""
+        return (self.name, f"{self.name}_scores")
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the columns with their types."""
+        import pyarrow as pa
+
+        from raysp.ops.classifying import MULTI_LABEL
+
+        kinds: list[pa.DataType] = [pa.string(), pa.float32()]
+        if self.top_k > 1 or checkpoint.problem_type == MULTI_LABEL:
+            kinds = [pa.list_(kind) for kind in kinds]
+        return pa.schema(list(zip(self.columns, kinds, strict=True)))
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the columns."""
+        return self._classifying(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills them from the windows of a longer row."""
+        return self._classifying(checkpoint)
+
+    def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Classifying
+
+        staged = pa.schema([(f"{self.name}_logits", pa.list_(pa.float32())), (f"{self.name}_weight", pa.int32())])
+        return Classifying(
+            self.schema(checkpoint),
+            staged,
+            checkpoint.labels,
+            top_k=self.top_k,
+            problem_type=checkpoint.problem_type,
+        )
+
+
+@spec
+class Segments(Output):
+    """The stretches in which a frame classifier hears each of its classes, such as a speaker: column `<name>`.
+
+    Attributes:
+        name: of the column.
+        threshold: a class is heard where its probability is above it.
+        min_seconds: shorter stretches are left out.
+    """
+
+    name: OutputName = "pred_segments"
+    _: KW_ONLY
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the column that the output adds."""
+        return (self.name,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the column with its type."""
+        import pyarrow as pa
+
+        times = [(part, pa.float64()) for part in ("start", "end")]
+        return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the column."""
+        return self._segmenting(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills it from the windows of a longer row."""
+        return self._segmenting(checkpoint)
+
+    def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Segmenting
+
+        return Segmenting(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_probabilities", pa.list_(pa.float32()))]),
+            checkpoint.labels,
+            frame_seconds=checkpoint.frame_seconds,
+            threshold=self.threshold,
+            min_seconds=self.min_seconds,
         )
 
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from benchmarks import corpus, throughput
+from benchmarks import corpus, models, throughput
 from benchmarks.bare import CUTS
 
 
@@ -89,3 +89,21 @@ def test_labels_that_differ_in_a_letter_stop_the_measurement() -> None:
     throughput.check_agreement({"a": "ONE"}, {"a": "ONE"})
     with pytest.raises(SystemExit, match="1 of 2 labels differ"):
         throughput.check_agreement({"a": "ONE", "b": "TWO"}, {"a": "ONE", "b": "TWQ"})
+
+
+def test_every_model_to_measure_is_one_of_both_libraries() -> None:
+    import transformers
+
+    import raysp.models
+
+    assert len({case.name for case in models.CASES}) == len(models.CASES)
+    for case in models.CASES:
+        assert case.model in raysp.models.__all__
+        getattr(transformers, case.model).config_class(**case.flags)
+        assert case.inputs(2, 0.5)["input_values"].shape == (2, 8000)
+
+
+def test_a_ratio_is_that_of_medians_and_a_low_one_is_marked() -> None:
+    one = models.Measured("x", 1, 1.5, theirs=[2, 9, 4], ours=[2, 1, 8], their_cpu=[4, 4, 4], our_cpu=[3, 3, 9])
+    assert (one.ratio, one.cpu_ratio) == (2.0, 4 / 3)
+    assert models.row(one)[""] == "below its floor"

@@ -21,7 +21,7 @@ def test_a_pool_of_one_number_has_equal_bounds_and_a_pair_is_low_and_high(low, m
 def test_a_transcript_adds_a_text_and_a_score_under_its_name(name):
     transcript = raysp.Transcript(name)
     assert transcript.columns == (f"{name}_text", f"{name}_score")
-    assert transcript.schema() == pa.schema({f"{name}_text": pa.string(), f"{name}_score": pa.float32()})
+    assert transcript.schema(None) == pa.schema({f"{name}_text": pa.string(), f"{name}_score": pa.float32()})
 
 
 def test_a_label_step_adds_the_columns_of_its_outputs_in_order():

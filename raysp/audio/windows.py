@@ -5,6 +5,9 @@ are frames of the recording. Neighbours share frames; each is taken from the win
 so the joint lies in the middle of what they share. All windows but the last are equally long. The last holds at least
 one frame that its neighbour lacks, and the samples behind the last whole frame: so it is longer than the overlap, and
 less than a stride longer than the others.
+
+Texts that a decoder writes cannot be joined by frames. For those, windows share nothing: each ends at the quietest
+point of its last `overlap_seconds`.
 """
 
 from collections.abc import Iterator
@@ -14,6 +17,9 @@ from typing import Self
 import numpy as np
 
 from raysp.audio.decoding import Samples
+
+QUIET_SECONDS = 0.2
+"""That are compared with each other: longer than the closure of a stop, shorter than a pause."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,25 @@ class Windowing:
     """Samples that one frame needs."""
     window_samples: int
     step_frames: int
-    """From one window's start to the next one's."""
+    """From one window's start to the next one's; with `at_quiet_points` the earliest end of a window."""
+    at_quiet_points: bool = False
+    """Whether windows share nothing, and end where it is quiet."""
 
     @classmethod
     def of(
-        cls, *, sample_rate: int, frame_stride: int, min_samples: int, window_seconds: float, overlap_seconds: float
+        cls,
+        *,
+        sample_rate: int,
+        frame_stride: int,
+        min_samples: int,
+        window_seconds: float,
+        overlap_seconds: float,
+        at_quiet_points: bool = False,
+        group_frames: int = 1,
     ) -> Self:
         """Turn seconds into whole samples and strides; windows overlap by at least `overlap_seconds`.
+
+        They start at multiples of `group_frames`, which some models put together inside.
 
         They always overlap by as much as a frame is longer than a stride, so that no frame falls between two.
 
@@ -48,7 +66,9 @@ class Windowing:
                 f"the model needs {min_samples}"
             )
         step_frames = int((window_seconds - overlap_seconds) * sample_rate) // frame_stride
-        return cls(sample_rate, frame_stride, min_samples, window_samples, max(1, min(step_frames, num_frames)))
+        step_frames = max(1, min(step_frames, num_frames))
+        step_frames = max(step_frames - step_frames % group_frames, min(group_frames, num_frames))
+        return cls(sample_rate, frame_stride, min_samples, window_samples, step_frames, at_quiet_points)
 
     @property
     def window_seconds(self) -> float:
@@ -70,6 +90,10 @@ class Windowing:
         """Frames that a window shares with the next one."""
         return self.num_frames(self.window_samples) - self.step_frames
 
+    def added_samples(self, num_samples: int) -> int:
+        """Count the samples that a window which is not the last adds to those before it."""
+        return num_samples if self.at_quiet_points else self.step_samples
+
     def num_frames(self, num_samples: int) -> int:
         """Count the frames of a window."""
         return max(0, (num_samples - self.min_samples) // self.frame_stride + 1)
@@ -90,6 +114,8 @@ class Windowing:
         Returns:
             The first of them, and the one behind the last.
         """
+        if self.at_quiet_points:
+            return 0, self.num_frames(num_samples)
         joint = (self.shared_frames + 1) // 2
         first = joint if window else 0
         return first, self.num_frames(num_samples) if is_last else self.step_frames + joint
@@ -100,6 +126,9 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
 
     Holds one window and one chunk; a window holds no samples but its own.
     """
+    if windowing.at_quiet_points:
+        yield from _cut_at_quiet_points(chunks, windowing)
+        return
     # One frame more than a window has, or it could be the last.
     enough = windowing.num_frames(windowing.window_samples) * windowing.frame_stride + windowing.min_samples
     held = next(chunks)
@@ -114,3 +143,37 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
             yield held, True
             return
         held = np.concatenate([held, following])
+
+
+def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
+    held = next(chunks)
+    while True:
+        start = 0
+        while len(held) - start > windowing.window_samples:
+            end = start + _quiet_point(held[start : start + windowing.window_samples], windowing)
+            yield held[start:end].copy(), False
+            start = end
+        held = held[start:].copy() if start else held
+        following = next(chunks, None)
+        if following is None:
+            yield held, True
+            return
+        held = np.concatenate([held, following])
+
+
+def _quiet_point(window: Samples, windowing: Windowing) -> int:
+    """Find a whole number of strides at which a window can end: in the middle of its quietest `QUIET_SECONDS`.
+
+    What is left of the recording then holds a frame at least.
+    """
+    stride = windowing.frame_stride
+    first = min(windowing.step_frames, max(1, (len(window) - windowing.min_samples) // stride))
+    latest = max(first, (len(window) - windowing.min_samples) // stride)
+    half = max(1, round(QUIET_SECONDS / 2 * windowing.sample_rate / stride))
+    before = max(0, first - half)
+    strides = window[before * stride : (len(window) // stride) * stride].astype(np.float64).reshape(-1, stride)
+    energy = np.concatenate([[0.0], np.cumsum((strides**2).sum(1))])
+    points = np.arange(first, latest + 1)
+    begins, ends = np.maximum(points - half - before, 0), np.minimum(points + half - before, len(strides))
+    loudness = (energy[ends] - energy[begins]) / np.maximum(ends - begins, 1)
+    return int(points[loudness.argmin()]) * stride

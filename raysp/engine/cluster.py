@@ -168,7 +168,24 @@ def _cluster_resources() -> Resources:
     import ray
 
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Resources(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
+    gpus = total.get("GPU", 0)
+    return Resources(
+        cpus=total.get("CPU", 0), gpus=gpus, memory=total.get("memory"), gpu_memory=_gpu_memory() if gpus else None
+    )
+
+
+def _gpu_memory() -> float | None:
+    """Ask one node with a GPU how much memory that has; None where none answers soon, for instance before it starts."""
+    import ray
+
+    from raysp.planning import gpu_memory
+
+    try:
+        found: float | None = ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote(), timeout=60)
+    except ray.exceptions.RayError as error:
+        logger.warning("no node said how much memory its GPU has: %s", error)
+        return None
+    return found
 
 
 def _check_same_version(address: str) -> None:

@@ -190,7 +190,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
 
 def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
     label, settings = plan.pipeline.label, plan.settings
-    schema = pa.schema([f for output in label.outputs for f in output.schema()])
+    schema = pa.schema([f for output in label.outputs for f in output.schema(settings.checkpoint)])
     return Job(
         pipeline=plan.pipeline,
         fingerprint=plan.fingerprint,

@@ -143,7 +143,7 @@ def label_rows(
     failing.adopt(job.deaths)
     labelling = _labelling(job)
     with watched(job.hang_seconds):
-        results = [labelling(block) for block in _blocks(job, one, rows, crashed)]
+        results = [labelling(block, one.shard.name) for block in _blocks(job, one, rows, crashed)]
     labels = pa.concat_tables([table for table, _ in results])
     figures = Figures(
         windows=sum(figures.windows for _, figures in results),

@@ -313,7 +313,7 @@ class LabelActor:
             attempts.end(work)
             return poison(name.shard, name.piece, deaths)
         with watched(self.job.hang_seconds):
-            labels, figures = self.op(block)
+            labels, figures = self.op(block, name.shard)
         attempts.end(work)
         self.idle_since = time.monotonic()
         return labels, figures, waited
@@ -396,8 +396,9 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
 
 
 def _join(job: Job, windows: pa.Table) -> pa.Table:
+    from raysp.models.loading import check_checkpoint
     from raysp.ops.joining import Joining
 
-    windowing, folder = job.windowing, str(checkpoint_folder(job.pipeline))
-    outputs = [output.join_op(folder, windowing.frame_seconds) for output in job.pipeline.label.outputs]
-    return Joining(outputs, windowing.sample_rate)(windows)
+    checkpoint = check_checkpoint(checkpoint_folder(job.pipeline))
+    outputs = [output.join_op(checkpoint) for output in job.pipeline.label.outputs]
+    return Joining(outputs, job.windowing.sample_rate)(windows)

@@ -11,9 +11,25 @@ CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14
 
 
-def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool) -> float:
-    """Choose the padded seconds of audio of a forward pass."""
-    return GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
+MEMORY_SHARE = 0.5
+"""Of an actor's memory that weights and activations are planned to take; what is asked for is an estimate."""
+LEAST_BATCH_SECONDS = 1.0
+
+
+def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None) -> float:
+    """Choose the padded seconds of audio of a forward pass: as many as are of use, and no more than fit.
+
+    Args:
+        checkpoint: the model.
+        on_gpu: where it runs, in half precision there.
+        memory: bytes that an actor has; None: unknown, and taken for enough.
+    """
+    most = GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
+    if memory is None:
+        return most
+    itemsize = 2 if on_gpu else 4
+    room = MEMORY_SHARE * memory - itemsize * checkpoint.num_parameters
+    return max(LEAST_BATCH_SECONDS, min(most, room / (itemsize * checkpoint.activations_per_second)))
 
 
 def block_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int) -> float:

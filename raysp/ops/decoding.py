@@ -170,7 +170,6 @@ class Decoding:
         if fate.status != OK:
             yield Window(fate, None)
             return
-        step_seconds = self.windowing.step_samples / self.sample_rate
         number = 0
         last: Samples = np.empty(0, np.float32)
         for wave, is_last in self._decode(piece, index, fate):
@@ -178,7 +177,7 @@ class Decoding:
                 last = wave
                 continue
             part = Fate(fate.row, number, None)
-            part.seconds = step_seconds
+            part.seconds = self.windowing.added_samples(len(wave)) / self.sample_rate
             yield Window(part, wave)
             number += 1
         self._judge(piece, index, fate)

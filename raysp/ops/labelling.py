@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -12,12 +13,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysp.audio.windows import Windowing
 from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.modeling import encoded_by
+from raysp.models.outputs import ModelOutput
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.rows import OK, Fate, fates_of, fates_table
+from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +29,56 @@ REGROWTH = 1.1
 
 
 @dataclass(frozen=True)
+class LayerFrames:
+    """The frames of one layer."""
+
+    hidden_BTH: Tensor
+    owned: Sequence[tuple[int, int]]
+    """For each window the frames it answers for, first and end: all of a row that is one window, without padding."""
+
+
+@dataclass(frozen=True)
 class Forward:
     """What one pass of the model gave for a batch; padded frames hold anything."""
 
-    logits_BTV: Tensor
+    output: ModelOutput
+    """Of the head, or of the base model where there is none."""
+    encoded: ModelOutput
+    """Of the base model: `last_hidden_state`, and `hidden_states` where an op asked for one."""
     num_frames_B: Tensor
+    """Of logits and of `last_hidden_state`."""
     parts: Sequence[tuple[int, int] | None]
     """For each window of a longer row the frames it answers for, first and end; None for a row that is one window."""
+    features: Mapping[str, Tensor]
+    """What went into the model."""
+    places: Sequence[str]
+    """For each window its shard, row and number, for what is drawn by chance."""
+    hidden_frames_B: Tensor
+    """Of `hidden_states`: some encoders make these at another rate."""
+    frames_a_hidden_frame: Fraction
+
+    @property
+    def logits_BTV(self) -> Tensor:
+        """Give the head's logits."""
+        logits: Tensor = self.output["logits"]
+        return logits
+
+    def layer(self, index: int) -> LayerFrames:
+        """Give the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
+        if index == -1:
+            return LayerFrames(self.encoded["last_hidden_state"], self._owned(self.num_frames_B, Fraction(1)))
+        hidden_BTH = self.encoded["hidden_states"][index]
+        return LayerFrames(hidden_BTH, self._owned(self.hidden_frames_B, self.frames_a_hidden_frame))
+
+    def _owned(self, num_frames_B: Tensor, rate: Fraction) -> list[tuple[int, int]]:
+        owned = []
+        for part, all_frames, frames in zip(self.parts, self.num_frames_B.tolist(), num_frames_B.tolist(), strict=True):
+            if part is None:
+                owned.append((0, frames))
+                continue
+            first, end = part  # the last window's are all to its end
+            owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
+        return owned
 
 
 class DeviceLostError(RunError):
@@ -46,6 +92,8 @@ class OutputOp(Protocol):
     """Of the label shard; null in windows of longer rows."""
     staged: pa.Schema
     """What windows of longer rows leave for `joining`; null in rows that are one window."""
+    layers: tuple[int, ...]
+    """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Give the columns of `schema`, then those of `staged`, a value a window."""
@@ -96,27 +144,28 @@ class Labelling:
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
         self.outputs = tuple(outputs(self.loaded))
+        self.shard = ""
+        self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
+        self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = self.loaded.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
-        self.windowing = Windowing.of(
-            sample_rate=self.sample_rate,
-            frame_stride=self.loaded.model.frame_stride,
-            min_samples=self.loaded.model.min_samples,
-            window_seconds=window_seconds,
-            overlap_seconds=overlap_seconds,
+        self.windowing = windowing_of(
+            self.loaded.summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds
         )
 
-    def __call__(self, block: pa.Table) -> tuple[pa.Table, Figures]:
+    def __call__(self, block: pa.Table, shard: str = "") -> tuple[pa.Table, Figures]:
         """Label the windows of a block.
 
         Args:
             block: `ROW_SCHEMA` and `wave`, in any order of rows.
+            shard: its name, for what is drawn by chance.
 
         Returns:
             The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`, and what it
             took.
         """
         started = time.perf_counter()
+        self.shard = shard
         fates = fates_of(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(fates)
@@ -154,7 +203,9 @@ class Labelling:
             return
         try:
             finite, columns = self._forward(
-                [waves[i] for i in chosen], [self._part(fates[i], len(waves[i])) for i in chosen]
+                [waves[i] for i in chosen],
+                [self._part(fates[i], len(waves[i])) for i in chosen],
+                [f"{self.shard}|{fates[i].row}|{fates[i].window}" for i in chosen],
             )
         except Exception as error:  # whatever a model, an output or a user's own output raises for one row
             if _is_lost(error):
@@ -197,19 +248,28 @@ class Labelling:
 
     @torch.inference_mode()
     def _forward(
-        self, waves: Sequence[np.ndarray], parts: Sequence[tuple[int, int] | None]
+        self, waves: Sequence[np.ndarray], parts: Sequence[tuple[int, int] | None], places: Sequence[str]
     ) -> tuple[list[bool], list[Sequence[object]]]:
         model = self.loaded.model
         waves_BS, num_samples_B = pad(waves)
         features = self.loaded.feature_extractor.extract(
             as_float(waves_BS.to(model.device)), num_samples_B.to(model.device)
         )
-        logits_BTV = model(**features).logits
+        with encoded_by(model) as encoded:
+            run = model.speech_encoder if self.loaded.summary.writes_text else model
+            output = run(**features, output_hidden_states=self.with_states)
         num_frames_B = model.num_frames(num_samples_B.to(model.device))
-        frames_T = torch.arange(logits_BTV.shape[1], device=logits_BTV.device)
-        padding_BT = frames_T[None] >= num_frames_B[:, None]
-        finite_B = (torch.isfinite(logits_BTV).all(-1) | padding_BT).all(-1)
-        forward = Forward(logits_BTV, num_frames_B, parts)
+        forward = Forward(
+            output=output,
+            encoded=encoded[0],
+            num_frames_B=num_frames_B,
+            parts=parts,
+            features=features,
+            places=places,
+            hidden_frames_B=model.num_hidden_frames(num_samples_B.to(model.device)),
+            frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
+        )
+        finite_B = _finite(forward, with_hidden=bool(self.layers))
         columns = [column for output in self.outputs for column in output(forward)]
         return finite_B.tolist(), columns
 
@@ -220,6 +280,20 @@ class Labelling:
             values = [None if label is None else label[place] for label in labels]
             table = table.append_column(field, pa.array(values, field.type))
         return table
+
+
+def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
+    """Tell which windows have no NaN or infinity where their frames are."""
+    values = [forward.encoded["last_hidden_state"]] if with_hidden else []
+    values += [forward.output[name] for name in ("logits", "embeddings") if name in forward.output.keys()]  # noqa: SIM118
+    finite_B = torch.ones_like(forward.num_frames_B, dtype=torch.bool)
+    for value in values:
+        is_finite = torch.isfinite(value).all(-1)
+        if is_finite.ndim == 2:
+            frames_T = torch.arange(is_finite.shape[1], device=is_finite.device)
+            is_finite = (is_finite | (frames_T[None] >= forward.num_frames_B[:, None])).all(-1)
+        finite_B &= is_finite
+    return finite_B
 
 
 def _is_lost(error: Exception) -> bool:

@@ -31,6 +31,8 @@ class Transcribing:
         chars: whether characters are asked for.
     """
 
+    layers: tuple[int, ...] = ()
+
     def __init__(
         self,
         schema: pa.Schema,

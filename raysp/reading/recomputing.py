@@ -44,7 +44,8 @@ class Recomputing:
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
-        self.windowing = windowing(settings.checkpoint, label)
+        self.checkpoint = settings.checkpoint
+        self.windowing = windowing(self.checkpoint, label)
         self.columns = [*RESULT_SCHEMA.names, *label.columns]
         self.op = Labelling(
             str(checkpoint_folder(self.pipeline)),
@@ -53,6 +54,8 @@ class Recomputing:
             dtype=dtype,
             device=settings.device,
             exact=label.exact,
+            window_seconds=label.window_seconds,
+            overlap_seconds=label.overlap_seconds,
         )
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
@@ -74,7 +77,7 @@ class Recomputing:
         )
         columns = [source.audio, *((OFFSET, DURATION) if is_manifest else ())]
         table = sources.read_table(shard, Piece(row, row + 1), columns, source.storage_options)
-        windows = pa.concat_tables([self.op(block)[0] for block, _ in decoding(table, row)])
+        windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
         rows = join_windows(f"{shard.url} row {row}", windows, self._join).to_pylist()
         if len(rows) != 1:
             raise RunError(f"{shard.url} row {row}: labelled alone it gave {len(rows)} rows; this is a bug of raysp")
@@ -83,8 +86,7 @@ class Recomputing:
     def _join(self, windows: pa.Table) -> pa.Table:
         from raysp.ops.joining import Joining
 
-        folder = str(checkpoint_folder(self.pipeline))
-        outputs = [output.join_op(folder, self.windowing.frame_seconds) for output in self.pipeline.label.outputs]
+        outputs = [output.join_op(self.checkpoint) for output in self.pipeline.label.outputs]
         return Joining(outputs, self.windowing.sample_rate)(windows)
 
 

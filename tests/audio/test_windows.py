@@ -1,5 +1,7 @@
 """Windows: every frame of a recording is one window's, and is taken from where it is farther from an edge."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -142,3 +144,43 @@ def test_a_stream_holds_no_more_than_a_window_and_a_chunk():
     for number, (wave, _) in enumerate(cut_windows(chunks(), windowing)):
         assert drawn - number * windowing.step_samples <= 16_000 + 320 + 10_000
         assert wave.base is None
+
+
+QUIET = Windowing.of(
+    sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=3, overlap_seconds=1, at_quiet_points=True
+)
+
+
+class TestQuietPoints:
+    @settings(deadline=None, max_examples=50)
+    @given(st.integers(0, 200_000), st.lists(st.integers(1, 50_000), min_size=1, max_size=5), st.integers(0, 100))
+    def test_windows_follow_each_other_without_a_gap_whatever_the_chunks(self, num_samples, sizes, seed):
+        wave = np.random.default_rng(seed).integers(-900, 900, num_samples).astype(np.int16)
+        windows = list(cut_windows(iter([wave]), QUIET))
+        assert np.concatenate([window for window, _ in windows]).tolist() == wave.tolist()
+        assert [is_last for _, is_last in windows] == [False] * (len(windows) - 1) + [True]
+        for window, _ in windows[:-1]:
+            assert 2 * 16_000 <= len(window) <= 3 * 16_000
+            assert len(window) % 320 == 0
+        assert len(windows) == 1 or len(windows[-1][0]) >= 400
+        again = [window for window, _ in cut_windows(_chunks(wave, sizes), QUIET)]
+        assert [len(window) for window in again] == [len(window) for window, _ in windows]
+
+    def test_a_window_ends_in_the_pause(self):
+        wave = np.random.default_rng(0).integers(-9000, 9000, 6 * 16_000).astype(np.int16)
+        wave[int(2.3 * 16_000) : int(2.6 * 16_000)] //= 1000
+        first, _ = next(cut_windows(iter([wave]), QUIET))
+        assert len(first) / 16_000 == pytest.approx(2.45, abs=0.06)
+
+    def test_a_window_answers_for_all_of_its_frames(self):
+        assert QUIET.owned_frames(3, 40_000, is_last=False) == (0, QUIET.num_frames(40_000))
+        assert QUIET.added_samples(40_000) == 40_000
+
+
+def _chunks(wave, sizes):
+    start = 0
+    for size in itertools.cycle(sizes):
+        yield wave[start : start + size]
+        start += size
+        if start >= len(wave):
+            return

@@ -24,7 +24,7 @@ class DeadlyTranscript(Transcript):
 
 class _Deadly:
     def __init__(self, op) -> None:
-        self.op, self.schema, self.staged = op, op.schema, op.staged
+        self.op, self.schema, self.staged, self.layers = op, op.schema, op.staged, op.layers
 
     def __call__(self, forward: Forward):
         frames = forward.num_frames_B.tolist()

@@ -3,7 +3,7 @@
 import pytest
 
 from raysp.models.loading import check_checkpoint
-from raysp.ops.budget import batch_seconds, block_seconds
+from raysp.ops.budget import LEAST_BATCH_SECONDS, batch_seconds, block_seconds
 from tests.corpora import CHECKPOINT
 
 SUMMARY = check_checkpoint(CHECKPOINT)
@@ -23,3 +23,13 @@ def test_a_block_grows_with_the_speed_of_what_labels_it():
 
 def test_a_gpu_is_given_larger_batches():
     assert batch_seconds(SUMMARY, on_gpu=True) > batch_seconds(SUMMARY, on_gpu=False) > 0
+
+
+def test_a_budget_is_what_fits_the_memory_and_never_more_than_is_of_use():
+    usual = batch_seconds(SUMMARY, on_gpu=False)
+    assert batch_seconds(SUMMARY, on_gpu=False, memory=1e12) == usual
+    weights = 4 * SUMMARY.num_parameters
+    half = 2 * (weights + usual / 2 * 4 * SUMMARY.activations_per_second)
+    assert batch_seconds(SUMMARY, on_gpu=False, memory=half) == pytest.approx(usual / 2)
+    assert batch_seconds(SUMMARY, on_gpu=False, memory=1e6) == LEAST_BATCH_SECONDS
+    assert batch_seconds(SUMMARY, on_gpu=True, memory=1e12) == batch_seconds(SUMMARY, on_gpu=True)

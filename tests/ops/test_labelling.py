@@ -185,6 +185,8 @@ class TestRows:
 
 
 class Fussy:
+    layers: tuple[int, ...] = ()
+
     """An output that cannot stand recordings of one length."""
 
     def __init__(self, error: Exception) -> None:

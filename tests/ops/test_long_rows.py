@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 import raysp
 from raysp.audio import read_header
 from raysp.audio.windows import Windowing
-from raysp.models.loading import load_checkpoint
+from raysp.models.loading import check_checkpoint, load_checkpoint
+from raysp.models.outputs import CausalLMOutput
 from raysp.ops.decoding import Decoding, waves_of
 from raysp.ops.joining import Joining
 from raysp.ops.keeping import Keeping
@@ -48,14 +50,24 @@ class Nearsighted(torch.nn.Module):
     def num_frames(self, num_samples):
         return ((num_samples - NEEDED) // STRIDE + 1).clamp(min=0)
 
-    def forward(self, input_values, attention_mask):
+    num_hidden_frames = num_frames
+    hidden_stride = STRIDE
+
+    @property
+    def speech_encoder(self):
+        return self
+
+    def encode(self, logits):
+        return CausalLMOutput(logits=logits)  # nothing asks for its layers
+
+    def forward(self, input_values, attention_mask, output_hidden_states):
         self.calls.append(len(input_values))
         frames = input_values.unfold(1, NEEDED, STRIDE)  # (B, T, NEEDED)
         is_padding = torch.arange(frames.shape[1]) >= self.num_frames(attention_mask.sum(1))[:, None]
         frames = frames.masked_fill(is_padding[:, :, None], 0.0)
         around = torch.nn.functional.pad(frames, (0, 0, 1, 1))
         logits = self.mix(torch.cat([around[:, :-2], frames, around[:, 2:]], -1))
-        return SimpleNamespace(logits=torch.round(logits * 2**12) / 2**12)  # sums in any order
+        return self.encode(torch.round(logits * 2**12) / 2**12)  # sums in any order
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +79,9 @@ def nearsighted() -> SimpleNamespace:
         return {"input_values": waves, "attention_mask": torch.arange(waves.shape[1]) < num_samples[:, None]}
 
     return SimpleNamespace(
+        summary=replace(
+            check_checkpoint(CHECKPOINT), frame_stride=STRIDE, receptive_samples=NEEDED, min_samples=NEEDED
+        ),
         model=Nearsighted(),
         feature_extractor=SimpleNamespace(extract=extract),
         tokenizer=real.text_tokenizer,
@@ -113,7 +128,7 @@ def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = O
     table = pa.concat_tables(tables)
     is_whole = table.column("windows").to_numpy() == 1
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
-    joined = Joining([output.join_op(str(CHECKPOINT), op.windowing.frame_seconds)], RATE)(windows)
+    joined = Joining([output.join_op(op.loaded.summary)], RATE)(windows)
     whole = table.filter(is_whole).select(joined.column_names)
     return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
 

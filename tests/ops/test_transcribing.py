@@ -1,6 +1,7 @@
 """Texts and scores from logits."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.models.loading import load_checkpoint
+from raysp.models.outputs import CausalLMOutput
 from raysp.ops.labelling import Forward
 from tests.corpora import CHECKPOINT
 
@@ -19,6 +21,12 @@ from tests.corpora import CHECKPOINT
 def op():
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
     return raysp.Transcript("mine").op(loaded)
+
+
+def ctc_forward(logits, num_frames, parts) -> Forward:
+    """Make what a CTC model gives."""
+    output = CausalLMOutput(logits=logits)
+    return Forward(output, output, num_frames, parts, {}, [""] * len(parts), num_frames, Fraction(1))
 
 
 def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
@@ -30,7 +38,7 @@ def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
         for frame, token in enumerate(one):
             logits[row, frame] = -100.0
             logits[row, frame, token] = 0.0
-    return Forward(logits, torch.tensor([len(one) for one in ids]), [None] * len(ids))
+    return ctc_forward(logits, torch.tensor([len(one) for one in ids]), [None] * len(ids))
 
 
 def test_each_window_has_its_text_and_a_sure_score(op):
@@ -49,7 +57,7 @@ def test_padded_frames_say_nothing_whatever_they_hold(op, pad_with):
 def test_a_window_of_blanks_has_an_empty_text_and_no_score(op):
     blanks = torch.zeros(1, 5, len(op.tokenizer.vocab))
     blanks[..., op.blank] = 10
-    assert op(Forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
+    assert op(ctc_forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
 
 
 def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them(op):
@@ -75,15 +83,15 @@ def test_the_frames_of_a_row_give_the_same_to_the_last_bit_in_one_window_and_joi
     timed, seed, frames, cuts, left, right
 ):
     sure = 4 * torch.randn(frames, 20, generator=torch.Generator().manual_seed(seed))
-    whole = timed(Forward(sure[None], torch.tensor([frames]), [None]))
+    whole = timed(ctc_forward(sure[None], torch.tensor([frames]), [None]))
     edges = [0, *sorted(cut for cut in cuts if 0 < cut < frames), frames]
     windows = [torch.full((frames + left + right, 20), torch.nan) for _ in edges[1:]]
     for window, (first, end) in zip(windows, pairwise(edges), strict=True):
         window[left : left + end - first] = sure[first:end]
     parts = [(left, left + end - first) for first, end in pairwise(edges)]
-    forward = Forward(torch.stack(windows), torch.full((len(windows),), frames + left + right), parts)
-    assert timed(forward)[0] == [None] * len(windows)
-    joined = timed.join(staged(timed, forward))
+    parts_of_it = ctc_forward(torch.stack(windows), torch.full((len(windows),), frames + left + right), parts)
+    assert timed(parts_of_it)[0] == [None] * len(windows)
+    joined = timed.join(staged(timed, parts_of_it))
     assert list(joined) == [column[0] for column in whole[: len(timed.schema)]]
 
 
@@ -106,7 +114,7 @@ def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word
     logits[0, 1] = logits[0, 0]  # the first character again in place of the blank, less surely
     logits[0, 0, timed.blank] = 0.0  # now as sure as the blank
     logits[0, 0] += torch.nn.functional.one_hot(logits[0, 1].argmax(), logits.shape[-1]) * 0.1
-    _, _, (words,), (chars,), *_ = timed(Forward(logits, forward.num_frames_B, forward.parts))
+    _, _, (words,), (chars,), *_ = timed(ctc_forward(logits, forward.num_frames_B, forward.parts))
     assert [c["end"] - c["start"] for c in chars] == pytest.approx([0.04, 0.02])
     assert [c["score"] for c in chars] == pytest.approx([1.0, 1.0])
     (word,) = words
@@ -122,7 +130,7 @@ def test_only_what_is_asked_for_is_given(asked):
     assert list(output.columns) == op.schema.names == names
     assert len(op(forward_of(op, "ONE"))) == len(names) + 2
     assert op.empty() == ("", None, *([] for _ in asked))
-    spans = [output.schema().field(f"pred_{name}").type.value_type for name in asked]
+    spans = [output.schema(None).field(f"pred_{name}").type.value_type for name in asked]
     for span, name in zip(spans, asked, strict=True):
         assert [(f.name, f.type) for f in span] == [
             (name[:-1], pa.string()),

@@ -1,0 +1,19 @@
+"""The three most likely classes of every recording, by an audio classification checkpoint.
+
+    raysp run pipelines/classify.py --set source.url=CORPUS --set steps.2.checkpoint=CHECKPOINT --set sink.url=OUT
+
+Recordings below a tenth of a second are left out. For classes of frames, such as who speaks when, put
+`raysp.Segments()` in place of `raysp.Classes()`.
+"""
+
+import raysp
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("corpus"),
+    steps=[
+        raysp.Decode(),
+        raysp.Keep(min_seconds=0.1),
+        raysp.Label("checkpoint", outputs=[raysp.Classes(top_k=3)]),
+    ],
+    sink=raysp.Parquet("labels-classes"),
+)

@@ -1,0 +1,21 @@
+"""Have an encoder with a text decoder (`SpeechEncoderDecoderModel`) write what is said, in its language.
+
+    raysp run pipelines/translate.py --set source.url=CORPUS --set steps.1.checkpoint=CHECKPOINT --set sink.url=OUT
+
+Longer recordings are cut at quiet points. What `generate` holds stands in place of the checkpoint's own options.
+"""
+
+import raysp
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("corpus"),
+    steps=[
+        raysp.Decode(),
+        raysp.Label(
+            "checkpoint",
+            outputs=[raysp.Transcript(generate={"num_beams": 4, "max_new_tokens": 200})],
+            overlap_seconds=8,
+        ),
+    ],
+    sink=raysp.Parquet("labels-translated"),
+)

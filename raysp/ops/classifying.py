@@ -1,0 +1,156 @@
+"""Name the class of each recording, and the stretches in which a class of frames is heard."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from raysp.ops.labelling import Forward
+
+Floats = npt.NDArray[np.float32]
+
+MULTI_LABEL = "multi_label_classification"
+
+
+class Classifying:
+    """Give the most likely classes of each recording with their probabilities.
+
+    A window of a longer row leaves its logits, weighed by the frames that it answers for: logits are linear in the mean
+    over frames that they come from.
+
+    Args:
+        schema: of the columns: labels and scores.
+        staged: of the columns of a window of a longer row: weighed logits and the weight.
+        labels: names of the classes.
+        top_k: how many classes.
+        problem_type: with "multi_label_classification" classes are independent, and all above 0.5 are given; with
+            "regression" the score is the number itself.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self, schema: pa.Schema, staged: pa.Schema, labels: Sequence[str], *, top_k: int, problem_type: str | None
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.labels = labels
+        self.top_k = top_k
+        self.problem_type = "regression" if len(labels) == 1 and problem_type is None else problem_type
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Give labels and scores of each window, then weighed logits and weights of those of longer rows."""
+        logits_BN = cast("Tensor", forward.output["logits"]).float().cpu().numpy()
+        weights = [None if part is None else part[1] - part[0] for part in forward.parts]
+        rows = list(zip(weights, logits_BN, strict=True))
+        given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
+        return [
+            [labels for labels, _ in given],
+            [scores for _, scores in given],
+            [None if weight is None else logits * np.float32(weight) for weight, logits in rows],
+            weights,
+        ]
+
+    def empty(self) -> tuple[object, ...]:
+        """Give the values of a recording that is too short to hold a frame: none."""
+        return (None, None)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Give labels and scores of one row, from the logits of its windows."""
+        logits, weights = (windows.column(name).combine_chunks() for name in self.staged.names)
+        matrix_WN = np.asarray(cast("pa.ListArray[Any]", logits).flatten(), np.float32).reshape(len(weights), -1)
+        return self._classes(matrix_WN.sum(0) / np.float32(max(1, weights.to_numpy().sum())))
+
+    def _classes(self, logits_N: Floats) -> tuple[object, object]:
+        if self.problem_type == "regression":
+            return self._shaped([(self.labels[0], float(logits_N[0]))])
+        if self.problem_type == MULTI_LABEL:
+            scores_N = sigmoid(logits_N)
+            chosen = [index for index in np.argsort(-scores_N, kind="stable") if scores_N[index] > 0.5]
+            return [self.labels[i] for i in chosen], [float(scores_N[i]) for i in chosen]
+        shifted_N = np.exp(logits_N - logits_N.max())
+        scores_N = shifted_N / shifted_N.sum()
+        best = np.argsort(-scores_N, kind="stable")[: self.top_k]
+        return self._shaped([(self.labels[index], float(scores_N[index])) for index in best])
+
+    def _shaped(self, classes: list[tuple[str, float]]) -> tuple[object, object]:
+        if self.top_k == 1:
+            return classes[0]
+        return [label for label, _ in classes], [score for _, score in classes]
+
+
+class Segmenting:
+    """Give the stretches in which each class of a frame classifier is more likely than a threshold.
+
+    Args:
+        schema: of the column: a list of structs.
+        staged: of the column of a window of a longer row: probabilities of the frames that it answers for.
+        labels: names of the classes.
+        frame_seconds: from one frame to the next.
+        threshold: of a class's probability, which is independent of those of the others.
+        min_seconds: shorter stretches are left out.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        labels: Sequence[str],
+        *,
+        frame_seconds: float,
+        threshold: float = 0.5,
+        min_seconds: float = 0.0,
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.labels = labels
+        self.frame_seconds = frame_seconds
+        self.threshold = threshold
+        self.min_seconds = min_seconds
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Give the stretches of each window, or the probabilities of one of a longer row."""
+        scores_BTN = cast("Tensor", forward.output["logits"]).float().sigmoid().cpu().numpy()
+        rows = list(zip(forward.parts, scores_BTN, forward.num_frames_B.tolist(), strict=True))
+        return [
+            [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],
+            [None if part is None else row[slice(*part)].ravel() for part, row, _ in rows],
+        ]
+
+    def empty(self) -> tuple[object, ...]:
+        """Give the value of a recording that is too short to hold a frame."""
+        return ([],)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Give the stretches of one row, from the frames of its windows in their order."""
+        [name] = self.staged.names
+        lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
+        return (self._segments(np.asarray(lists.flatten(), np.float32).reshape(-1, len(self.labels))),)
+
+    def _segments(self, scores_TN: Floats) -> list[dict[str, object]]:
+        """Order stretches by their start, then by class."""
+        found: list[tuple[float, int, dict[str, object]]] = []
+        for number, label in enumerate(self.labels):
+            for first, end in _runs(scores_TN[:, number] > self.threshold):
+                start, stop = first * self.frame_seconds, end * self.frame_seconds
+                score = float(scores_TN[first:end, number].mean())
+                if stop - start >= self.min_seconds:
+                    found.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))
+        return [segment for _, _, segment in sorted(found, key=lambda one: one[:2])]
+
+
+def _runs(is_on_T: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Find where a row of booleans is true: first and end of each stretch."""
+    edges = np.flatnonzero(np.diff(is_on_T.astype(np.int8), prepend=0, append=0)).tolist()
+    return list(pairwise(edges))[::2]
+
+
+def sigmoid(values: Floats) -> Floats:
+    """Turn logits of independent classes into probabilities."""
+    return np.asarray(1 / (1 + np.exp(-values)), np.float32)

@@ -1,0 +1,236 @@
+"""Every architecture and head through a whole run: each row has the label that the model gives it alone."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+import raysp
+from raysp.audio import decode
+from raysp.models import (
+    BertConfig,
+    HubertConfig,
+    SEWDConfig,
+    SpeechEncoderDecoderConfig,
+    UniSpeechConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    load_checkpoint,
+)
+from raysp.models.loading import module_of
+from tests.corpora import AUDIO, label_here, write_shard
+from tests.models.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
+
+SMALL = {
+    "vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "id2label": {0: "cat", 1: "dog", 2: "owl"},
+}  # fmt: skip
+WAVES = {
+    "conv_dim": (16, 24, 24), "conv_stride": (10, 8, 4), "conv_kernel": (16, 8, 4), "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+TDNN = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 14}
+CONFIGS = {
+    "UniSpeech": UniSpeechConfig(**SMALL, **WAVES),
+    "Wav2Vec2": Wav2Vec2Config(**SMALL, **WAVES, **TDNN, feat_extract_norm="layer", do_stable_layer_norm=True),
+    "Hubert": HubertConfig(**SMALL, **WAVES),
+    "SEWD": SEWDConfig(**SMALL, **WAVES, position_buckets=16, max_position_embeddings=40),
+    "Wav2Vec2Bert": Wav2Vec2BertConfig(**SMALL, **TDNN, conv_depthwise_kernel_size=7, output_hidden_size=32),
+    "adapted Wav2Vec2Bert": Wav2Vec2BertConfig(**SMALL, **TDNN, add_adapter=True, output_hidden_size=24),
+}
+CASES = {
+    "UniSpeechForCTC": [raysp.Transcript(), raysp.Embedding(layer=1)],
+    "UniSpeechForSequenceClassification": [raysp.Classes(), raysp.Embedding(normalize=True)],
+    "Wav2Vec2ForCTC": [raysp.Transcript(words=True), raysp.Embedding(pooling="none")],
+    "Wav2Vec2ForSequenceClassification": [raysp.Classes(top_k=2)],
+    "Wav2Vec2ForAudioFrameClassification": [raysp.Segments(), raysp.Embedding()],
+    "Wav2Vec2ForXVector": [raysp.Embedding(pooling="xvector")],
+    "HubertModel": [raysp.Embedding(layer=0), raysp.Embedding("last")],
+    "HubertForCTC": [raysp.Transcript()],
+    "SEWDForCTC": [raysp.Transcript(), raysp.Embedding(layer=2), raysp.Embedding("last")],
+    "SEWDForSequenceClassification": [raysp.Classes()],
+    "Wav2Vec2BertForCTC": [raysp.Transcript(), raysp.Embedding()],
+    "Wav2Vec2BertForSequenceClassification": [raysp.Classes()],
+    "Wav2Vec2BertForAudioFrameClassification": [raysp.Segments(threshold=0.6)],
+    "Wav2Vec2BertForXVector": [raysp.Embedding(pooling="xvector")],
+    "adapted Wav2Vec2BertModel": [raysp.Embedding(), raysp.Embedding("inner", layer=1)],
+    "SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8, "num_beams": 2}), raysp.Embedding()],
+}
+LENGTHS = (16_000, 9_001, 24_007, 12_345, 31_999, 8_888)
+WINDOW_SECONDS, LONG_SECONDS = 2.5, 6.3
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Noise of growing loudness, of lengths that leave a rest in any stride, and one recording of several windows."""
+    rng = np.random.default_rng(0)
+    lengths = [*LENGTHS, int(LONG_SECONDS * 16_000)]
+    rows = []
+    for number, length in enumerate(lengths):
+        wave = rng.normal(size=length) * np.linspace(0.02, 0.3, length) * np.sin(np.arange(length) / 900)
+        file = io.BytesIO()
+        soundfile.write(file, wave.astype(np.float32), 16_000, format="FLAC", subtype="PCM_16")
+        rows.append({"id": f"u{number}", "audio": {"bytes": file.getvalue(), "path": None}})
+    audio = pa.array([row["audio"] for row in rows], AUDIO)
+    table = pa.table({"id": [row["id"] for row in rows], "audio": audio})
+    return write_shard(tmp_path_factory.mktemp("every") / "in" / "all.parquet", table=table)
+
+
+def make_checkpoint(name: str, folder) -> None:
+    torch.manual_seed(1)
+    if name == "SpeechEncoderDecoderModel":
+        encoder = Wav2Vec2Config(**SMALL, **WAVES)
+        decoder = BertConfig(
+            vocab_size=len(dict.fromkeys(BERT_VOCAB)), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=48, is_decoder=True, add_cross_attention=True,
+        )  # fmt: skip
+        config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+            encoder, decoder, decoder_start_token_id=2, pad_token_id=0, eos_token_id=3
+        )
+        write_bert_tokenizer(folder)
+    else:
+        kind = max((one for one in CONFIGS if name.startswith(one)), key=len)
+        config = CONFIGS[kind]
+        if name.endswith("ForCTC"):
+            tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
+            (folder.parent / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+            Wav2Vec2CTCTokenizer(folder.parent / "vocab.json").save_pretrained(folder)
+    model = getattr(module_of(config.model_type), name.split()[-1])(config).init_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():  # so that labels differ from row to row
+            parameter += 0.15 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    if "Bert" in name:
+        from raysp.models import SeamlessM4TFeatureExtractor
+
+        SeamlessM4TFeatureExtractor().save_pretrained(folder)
+    else:
+        Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_row_has_the_label_that_the_model_gives_it_alone(name, corpus, tmp_path):
+    folder = tmp_path / "checkpoint"
+    make_checkpoint(name, folder)
+    pipeline = raysp.Pipeline(
+        source=raysp.Shards(str(corpus)),
+        steps=[
+            raysp.Decode(),
+            raysp.Label(
+                str(folder), outputs=CASES[name], batch_seconds=20, window_seconds=WINDOW_SECONDS, overlap_seconds=0.5
+            ),
+        ],
+        sink=raysp.Parquet(str(tmp_path / "labels")),
+    )
+    label_here(pipeline)
+    labels = pq.read_table(tmp_path / "labels" / "all.parquet").to_pylist()
+    assert [row["status"] for row in labels] == ["ok"] * 7, labels
+    audio = pq.read_table(corpus).column("audio").to_pylist()
+    loaded = load_checkpoint(folder)
+    given = {tuple(sorted(row.items(), key=str)).__repr__() for row in labels}
+    assert len(given) == 7
+    for row, recording in zip(labels[:-1], audio, strict=False):
+        alone = Alone(loaded, decode(recording["bytes"], sample_rate=16_000))
+        for output in CASES[name]:
+            alone.check(output, row)
+    check_long(labels[-1], CASES[name])
+    assert raysp.verify(str(tmp_path / "labels"), sample=4).differences == ()
+
+
+class Alone:
+    """The model run on one recording, by nothing but itself."""
+
+    @torch.inference_mode()
+    def __init__(self, loaded, wave) -> None:
+        self.loaded = loaded
+        waves = torch.from_numpy(np.asarray(wave, np.float32) / (32768 if wave.dtype == np.int16 else 1))[None]
+        self.features = loaded.feature_extractor.extract(waves, torch.tensor([waves.shape[1]]))
+        encoder = loaded.model.speech_encoder
+        self.encoded = encoder(**self.features, output_hidden_states=True)
+        self.frames = int(loaded.model.num_frames(waves.shape[1]))
+
+    @torch.inference_mode()
+    def check(self, output, row) -> None:
+        getattr(self, f"_{type(output).__name__.lower()}")(output, row)
+
+    def _embedding(self, output, row) -> None:
+        if output.pooling == "xvector":
+            expected = self.loaded.model(**self.features).embeddings[0]
+        else:
+            layer = output.layer
+            frames = self.encoded.last_hidden_state[0] if layer == -1 else self.encoded.hidden_states[layer][0]
+            if layer == -1:
+                assert len(frames) == self.frames
+            expected = frames if output.pooling == "none" else frames.mean(0)
+        if output.normalize:
+            expected = torch.nn.functional.normalize(expected, dim=-1)
+        np.testing.assert_allclose(np.array(row[output.name]), expected.numpy(), atol=1e-4)
+
+    def _classes(self, output, row) -> None:
+        scores = self.loaded.model(**self.features).logits[0].softmax(-1)
+        best = scores.argsort(descending=True)[: output.top_k].tolist()
+        labels, given = row[output.name], row[f"{output.name}_scores"]
+        names = ["cat", "dog", "owl"]
+        assert (labels if output.top_k > 1 else [labels]) == [names[index] for index in best]
+        assert (given if output.top_k > 1 else [given]) == pytest.approx(scores[best].tolist(), abs=1e-4)
+
+    def _segments(self, output, row) -> None:
+        scores = self.loaded.model(**self.features).logits[0].sigmoid()
+        seconds = self.loaded.summary.frame_seconds
+        for index, name in enumerate(["cat", "dog", "owl"]):
+            heard = (scores[:, index] > output.threshold).tolist()
+            spans = [(s["start"], s["end"]) for s in row[output.name] if s["label"] == name]
+            covered = [any(a <= (t + 0.5) * seconds < b for a, b in spans) for t in range(len(heard))]
+            assert covered == heard
+
+    def _transcript(self, output, row) -> None:
+        if not self.loaded.summary.writes_text:
+            ids = self.loaded.model(**self.features).logits[0].argmax(-1)
+            assert row["pred_text"] == self.loaded.text_tokenizer.decode(ids)
+            return
+        ids = self.loaded.model.generate(**self.features, **output.generate)
+        assert row["pred_text"] == self.loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+        logits = self.loaded.model(**self.features, decoder_input_ids=ids[:, :-1]).logits.log_softmax(-1)
+        chosen = logits.gather(-1, ids[:, 1:, None])[0, :, 0]
+        end = (ids[0, 1:] == 3).nonzero()
+        count = int(end[0]) + 1 if len(end) else len(chosen)
+        assert row["pred_score"] == pytest.approx(float(chosen[:count].mean()), abs=1e-4)
+
+
+def check_long(row, outputs) -> None:
+    """A row of several windows has all columns, and times that do not go beyond its end."""
+    assert row["seconds"] == pytest.approx(LONG_SECONDS)
+    for output in outputs:
+        for column in output.columns:
+            assert row[column] is not None, column
+    for segment in row.get("pred_segments") or []:
+        assert 0 <= segment["start"] < segment["end"] <= LONG_SECONDS
+
+
+def test_what_a_checkpoint_cannot_give_is_refused_before_any_work(corpus, tmp_path):
+    make_checkpoint("UniSpeechForSequenceClassification", tmp_path / "classes")
+    make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")
+    make_checkpoint("Wav2Vec2ForXVector", tmp_path / "speaker")
+
+    def refused(folder, output, words):
+        pipeline = raysp.Pipeline(
+            source=raysp.Shards(str(corpus)),
+            steps=[raysp.Decode(), raysp.Label(str(tmp_path / folder), outputs=[output])],
+            sink=raysp.Parquet(str(tmp_path / "out")),
+        )
+        with pytest.raises(raysp.CheckpointError, match=words):
+            raysp.plan(pipeline)
+
+    refused("classes", raysp.Transcript(), "cannot give Transcript; it can give Classes, Embedding")
+    refused("classes", raysp.Embedding(layer=3), "layer=3, found 2 layers; give -1 to 2")
+    refused("classes", raysp.Embedding(pooling="xvector"), "gives no x-vectors; use pooling='mean'")
+    refused("writes", raysp.Transcript(words=True), "words and chars have times in CTC checkpoints alone")
+    refused("writes", raysp.Transcript(generate={"num_bims": 2}), "Transcript.generate: .*num_bims")
+    refused("speaker", raysp.Classes(), "cannot give Classes")

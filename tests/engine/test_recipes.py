@@ -1,0 +1,42 @@
+"""The pipelines that ship: each runs as its docstring says, and is short."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.pipeline import load_pipeline, with_overrides
+from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
+from tests.engine.test_every_model import make_checkpoint
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+CASES = {
+    "label_ctc": (None, {"pred_text", "pred_score", "pred_words", "embedding"}),
+    "label_digits": (None, {"pred_text"}),
+    "embed": (None, {"embedding"}),
+    "classify": ("Wav2Vec2BertForSequenceClassification", {"pred_label", "pred_label_scores"}),
+    "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
+}
+
+
+def test_every_recipe_is_tested_and_short():
+    files = sorted(PIPELINES.glob("*.py"))
+    assert [file.stem for file in files] == sorted(CASES)
+    assert all(len(file.read_text().splitlines()) <= 40 for file in files)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_recipe_labels_a_corpus(name, tmp_path):
+    checkpoint, columns = CASES[name]
+    folder = CHECKPOINT
+    if checkpoint:
+        folder = tmp_path / "checkpoint"
+        make_checkpoint(checkpoint, folder)
+    write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5))
+    loaded = load_pipeline(str(PIPELINES / f"{name}.py"))
+    step = loaded.steps.index(loaded.label)
+    settings = [f"source.url={tmp_path}/in", f"steps.{step}.checkpoint={folder}", f"sink.url={tmp_path}/out"]
+    label_here(with_overrides(loaded, settings))
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert columns <= rows[0].keys()

@@ -1,0 +1,189 @@
+"""Embeddings, classes and segments: of a window by itself, and joined over the windows of a longer row."""
+
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raysp.models.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
+from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
+from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+from raysp.ops.labelling import Forward
+
+WIDTH = 6
+VECTOR = pa.list_(pa.float32(), WIDTH)
+MEAN = pa.schema([("e_sum", VECTOR), ("e_weight", pa.int32())])
+LOGITS = pa.schema([("c_logits", pa.list_(pa.float32())), ("c_weight", pa.int32())])
+LABELS = ["cat", "dog", "owl"]
+
+
+def forward(output, hidden, frames, parts=None, states=(), rate=1, hidden_frames=None) -> Forward:
+    return Forward(
+        output=output,
+        encoded=BaseModelOutput(last_hidden_state=hidden, hidden_states=tuple(states)),
+        num_frames_B=torch.tensor(frames),
+        parts=parts or [None] * len(frames),
+        features={},
+        places=[""] * len(frames),
+        hidden_frames_B=torch.tensor(hidden_frames or frames),
+        frames_a_hidden_frame=Fraction(rate),
+    )
+
+
+def staged(op, columns, parts) -> pa.Table:
+    """Put the staged columns of windows into a table, as a label actor does."""
+    given = columns[len(op.schema) :]
+    assert all(value is None for column in given for value, part in zip(column, parts, strict=True) if part is None)
+    return pa.table([pa.array(c, f.type) for c, f in zip(given, op.staged, strict=True)], schema=op.staged)
+
+
+@pytest.fixture
+def hidden() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(3, 20, WIDTH)).astype(np.float32))
+
+
+class TestMeanEmbedding:
+    schema = pa.schema([("e", VECTOR)])
+
+    def test_padding_has_no_part_in_a_mean(self, hidden):
+        op = MeanEmbedding(self.schema, MEAN)
+        vectors, *_ = op(forward(BaseModelOutput(last_hidden_state=hidden), hidden, [20, 5, 1]))
+        for row, frames in enumerate([20, 5, 1]):
+            np.testing.assert_allclose(vectors[row], hidden[row, :frames].mean(0), atol=1e-6)
+
+    def test_windows_join_to_the_mean_in_which_each_frame_counts_once(self, hidden):
+        op = MeanEmbedding(self.schema, MEAN)
+        parts = [(0, 12), (3, 20), (2, 7)]
+        columns = op(forward(None, hidden, [20, 20, 7], parts))
+        assert columns[0] == [None] * 3
+        [joined] = op.join(staged(op, columns, parts))
+        owned = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
+        np.testing.assert_allclose(joined, owned.mean(0), atol=1e-6)
+
+    def test_a_normalised_mean_has_length_one_joined_or_not(self, hidden):
+        op = MeanEmbedding(self.schema, MEAN, normalize=True)
+        vectors, *_ = op(forward(None, hidden, [20, 20, 20]))
+        assert [round(float(np.linalg.norm(v)), 5) for v in vectors] == [1.0] * 3
+        parts = [(0, 12), (3, 20), (2, 7)]
+        [joined] = op.join(staged(op, op(forward(None, hidden, [20, 20, 7], parts)), parts))
+        assert np.linalg.norm(joined) == pytest.approx(1)
+
+    def test_a_hidden_state_at_half_the_rate_is_cut_where_its_frames_are(self, hidden):
+        states = [hidden[:, :10], hidden[:, 10:]]
+        op = MeanEmbedding(self.schema, MEAN, layer=1)
+        parts = [(0, 12), (4, 20), None]
+        columns = op(forward(None, hidden, [20, 20, 8], parts, states, rate=2, hidden_frames=[10, 10, 4]))
+        table = staged(op, columns, parts)
+        assert table.column("e_weight").to_pylist() == [6, 8, None]
+        np.testing.assert_allclose(columns[0][2], states[1][2, :4].mean(0), atol=1e-6)
+        np.testing.assert_allclose(columns[1][0], states[1][0, :6].sum(0), atol=1e-5)
+
+
+class TestFrameEmbeddings:
+    schema = pa.schema([("e", pa.list_(VECTOR))])
+    staged = pa.schema([("e_frames", pa.list_(VECTOR))])
+
+    def test_a_row_has_a_vector_for_each_of_its_frames(self, hidden):
+        vectors, rest = FrameEmbeddings(self.schema, self.staged)(forward(None, hidden, [20, 5, 0]))
+        assert [len(row) for row in vectors] == [20, 5, 0]
+        np.testing.assert_allclose(np.stack(vectors[1]), hidden[1, :5])
+        assert rest == [None] * 3
+
+    def test_windows_join_to_the_vectors_of_the_frames_they_answer_for(self, hidden):
+        op = FrameEmbeddings(self.schema, self.staged)
+        parts = [(0, 12), (3, 20), (2, 7)]
+        [joined] = op.join(staged(op, op(forward(None, hidden, [20, 20, 7], parts)), parts))
+        expected = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
+        np.testing.assert_allclose(np.stack(joined), expected)
+
+
+def test_a_longer_rows_speaker_is_the_mean_of_its_windows_by_their_frames(hidden):
+    op = SpeakerEmbedding(pa.schema([("e", VECTOR)]), MEAN)
+    embeddings = hidden[:, 0]
+    output = XVectorOutput(logits=embeddings, embeddings=embeddings)
+    vectors, *_ = op(forward(output, hidden, [20, 20, 20]))
+    np.testing.assert_allclose(np.stack(vectors), embeddings)
+    parts = [(0, 12), (3, 20), (2, 7)]
+    [joined] = op.join(staged(op, op(forward(output, hidden, [20, 20, 7], parts)), parts))
+    expected = (12 * embeddings[0] + 17 * embeddings[1] + 5 * embeddings[2]) / 34
+    np.testing.assert_allclose(joined, expected, atol=1e-6)
+
+
+class TestClassifying:
+    schema = pa.schema([("c", pa.string()), ("c_scores", pa.float32())])
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 3.0], [-2.0, -3.0, -1.0]])
+
+    def make(self, **options) -> Classifying:
+        return Classifying(self.schema, LOGITS, LABELS, **{"top_k": 1, "problem_type": None, **options})
+
+    def test_the_most_likely_class_has_its_softmax_as_score_and_the_first_wins_a_tie(self, hidden):
+        output = SequenceClassifierOutput(logits=self.logits)
+        labels, scores, *_ = self.make()(forward(output, hidden, [20, 20, 20]))
+        assert labels == ["dog", "cat", "owl"]
+        assert scores == pytest.approx(self.logits.softmax(-1).max(-1).values.tolist())
+
+    def test_several_classes_are_lists_from_the_most_likely_one(self, hidden):
+        labels, scores, *_ = self.make(top_k=2)(
+            forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20])
+        )
+        assert labels == [["dog", "owl"], ["cat", "owl"], ["owl", "cat"]]
+        assert [len(row) for row in scores] == [2, 2, 2]
+
+    def test_independent_classes_are_all_that_are_more_likely_than_not(self, hidden):
+        op = self.make(problem_type=MULTI_LABEL)
+        labels, scores, *_ = op(forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20]))
+        assert labels == [["dog", "owl"], ["cat", "owl"], []]
+        assert scores[0] == pytest.approx(self.logits[0].sigmoid()[[1, 2]].tolist())
+
+    def test_a_regression_gives_its_number(self, hidden):
+        op = Classifying(self.schema, LOGITS, ["valence"], top_k=1, problem_type=None)
+        labels, scores, *_ = op(forward(SequenceClassifierOutput(logits=self.logits[:, :1]), hidden, [20, 20, 20]))
+        assert (labels, scores) == (["valence"] * 3, [0.0, 3.0, -2.0])
+
+    def test_windows_join_by_their_frames(self, hidden):
+        op = self.make()
+        parts = [(0, 12), (3, 20), (2, 7)]
+        columns = op(forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 7], parts))
+        assert columns[0] == columns[1] == [None] * 3
+        label, score = op.join(staged(op, columns, parts))
+        mean = (12 * self.logits[0] + 17 * self.logits[1] + 5 * self.logits[2]) / 34
+        assert label == LABELS[int(mean.argmax())]
+        assert score == pytest.approx(float(mean.softmax(-1).max()))
+
+
+class TestSegmenting:
+    schema = pa.schema(
+        [("s", pa.list_(pa.struct([("label", pa.string()), ("start", pa.float64()), ("end", pa.float64()),
+                                   ("score", pa.float32())])))]
+    )  # fmt: skip
+    staged = pa.schema([("s_probabilities", pa.list_(pa.float32()))])
+
+    def make(self, **options) -> Segmenting:
+        return Segmenting(self.schema, self.staged, LABELS[:2], frame_seconds=0.5, **options)
+
+    @staticmethod
+    def output(rows: list[list[str]]) -> TokenClassifierOutput:
+        """Make logits of rows in which "x" is heard; a string a class."""
+        on = torch.tensor([[[4.0 if c == "x" else -4.0 for c in line] for line in row] for row in rows])
+        return TokenClassifierOutput(logits=on.transpose(1, 2))
+
+    def test_stretches_may_overlap_and_are_ordered_by_their_start(self, hidden):
+        output = self.output([["xx..xx", ".xxx.x"]])
+        [segments], _ = self.make()(forward(output, hidden, [6]))
+        assert [(s["label"], s["start"], s["end"]) for s in segments] == [
+            ("cat", 0.0, 1.0), ("dog", 0.5, 2.0), ("cat", 2.0, 3.0), ("dog", 2.5, 3.0),
+        ]  # fmt: skip
+        assert segments[0]["score"] == pytest.approx(1 / (1 + np.exp(-4)))
+
+    def test_padding_is_no_frame_and_short_stretches_are_left_out(self, hidden):
+        output = self.output([["xx.x.x", "xxxxxx"]])
+        [segments], _ = self.make(min_seconds=1)(forward(output, hidden, [4]))
+        assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 0.0, 1.0), ("dog", 0.0, 2.0)]
+
+    def test_a_stretch_goes_on_over_a_joint(self, hidden):
+        op, parts = self.make(), [(0, 4), (2, 6)]
+        columns = op(forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts))
+        [segments] = op.join(staged(op, columns, parts))
+        assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 1.0, 2.5), ("dog", 3.5, 4.0)]
