@@ -4,15 +4,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import bare, checkpoints, corpus, engine, isolation, long_row, planning, storage, throughput, words
+from benchmarks import (
+    bare,
+    checkpoints,
+    conformer,
+    corpus,
+    engine,
+    generation,
+    isolation,
+    long_row,
+    models,
+    planning,
+    storage,
+    throughput,
+    words,
+)
 from benchmarks.tables import write_json
 
 PARTS = {
     "corpus": corpus.main,
     "checkpoint": checkpoints.main,
     "bare": bare.main,
+    "models": models.main,
+    "conformer": conformer.main,
     "throughput": throughput.main,
     "engine": engine.main,
+    "generation": generation.main,
     "storage": storage.main,
     "isolation": isolation.main,
     "long-row": long_row.main,

@@ -74,7 +74,7 @@ class Labeller:
         windowing = Windowing.of(
             sample_rate=summary.sample_rate,
             frame_stride=summary.frame_stride,
-            min_samples=summary.min_samples,
+            min_samples=summary.receptive_samples,
             window_seconds=window_seconds,
             overlap_seconds=5,
         )
@@ -82,7 +82,7 @@ class Labeller:
         self.op = Labelling(
             checkpoint, lambda loaded: [transcript.op(loaded)], batch_seconds=60, window_seconds=window_seconds
         )
-        self.joining = Joining([transcript.join_op(checkpoint, windowing.frame_seconds)], summary.sample_rate)
+        self.joining = Joining([transcript.join_op(summary)], summary.sample_rate)
 
     def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
         """Give the label rows of recordings, in their order."""
