@@ -460,10 +460,11 @@ def printable(text: str) -> str:
 
 def _print_facts(title: str, facts: Mapping[str, object]) -> None:
     out.print(f"[bold]{escape(title)}[/bold]")
+    facts = {name: value for name, value in facts.items() if value not in (None, (), [])}
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
-        shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
+        shown = f"{shown:,.0f}" if isinstance(shown, int | float) and not isinstance(shown, bool) else shown
         out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
 
 

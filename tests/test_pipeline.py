@@ -114,6 +114,11 @@ class TestFingerprint:
             "steps.1.exact=false",
             "steps.1.outputs.0.name=other",
             "steps.1.outputs.0.words=true",
+            'steps.1.outputs.0.generate={"num_beams": 4}',
+            'steps.1.outputs=[{"type": "Embedding"}]',
+            'steps.1.outputs=[{"type": "Embedding", "layer": 3}]',
+            'steps.1.outputs=[{"type": "Classes", "top_k": 2}]',
+            'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
             "steps.1.outputs.0.chars=true",
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
@@ -157,7 +162,10 @@ class TestFingerprint:
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"device", "exact", "pool"},
-            raysp.Transcript: {"name", "words", "chars"},
+            raysp.Transcript: {"name", "words", "chars", "generate"},
+            raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
+            raysp.Classes: {"name", "top_k"},
+            raysp.Segments: {"name", "threshold", "min_seconds"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged

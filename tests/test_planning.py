@@ -400,10 +400,14 @@ class TestSettle:
             settle(pipeline, Resources(4))
 
     def test_an_output_that_the_model_cannot_give_is_refused(self):
+        with pytest.raises(CheckpointError, match=r"cannot give Classes; it can give Transcript, Embedding"):
+            self.settled(outputs=[raysp.Classes()])
+
+    def test_a_users_own_output_is_judged_by_the_one_that_it_is_made_from(self):
+        from tests.engine.deadly import DeadlyTranscript
         from tests.user_specs import Pitch
 
-        with pytest.raises(CheckpointError, match=r"cannot give Pitch; it can give .*Transcript"):
-            self.settled(outputs=[Pitch()])
+        self.settled(outputs=[Pitch(), DeadlyTranscript("other")])
 
     def test_a_step_that_cannot_be_run_is_refused_and_not_passed_over(self):
         from tests.user_specs import Louder

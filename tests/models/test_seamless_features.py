@@ -216,7 +216,11 @@ def test_a_saved_processor_loads_in_both(checkpoint, tmp_path):
 
 def test_a_checkpoint_names_its_feature_extractor(checkpoint):
     summary = check_checkpoint(checkpoint)
-    assert (summary.model_type, summary.sample_rate, summary.outputs) == ("wav2vec2-bert", 16000, ("Transcript",))
+    assert (summary.model_type, summary.sample_rate, summary.outputs) == (
+        "wav2vec2-bert",
+        16000,
+        ("Transcript", "Embedding"),
+    )
     assert (summary.min_samples, summary.frame_stride, summary.vocab_size) == (560, 320, 20)
     loaded = load_checkpoint(checkpoint)
     assert isinstance(loaded.feature_extractor, SeamlessM4TFeatureExtractor)
