@@ -100,7 +100,10 @@ class TestJson:
         ("spec", "expected"),
         [
             (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": 1, "memory": None}),
-            (raysp.Transcript("x"), {"type": "Transcript", "name": "x", "words": False, "chars": False}),
+            (
+                raysp.Transcript("x"),
+                {"type": "Transcript", "name": "x", "words": False, "chars": False, "generate": {}},
+            ),
             (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
             (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),
         ],
