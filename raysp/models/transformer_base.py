@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.augmentation import compute_mask_indices
-from raysp.models.heads import States
+from raysp.models.augmentation import augmented, compute_mask_indices
+from raysp.models.heads import KeptStates, States
 from raysp.models.modeling import Count, Model, asked
 from raysp.models.outputs import ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.transformer import Encoder, FeatureProjection, TransformerConfig
@@ -175,7 +175,11 @@ class TransformerModel(TransformerPreTrainedModel):
             num_frames_B = conv_output_frames(mask_BS.sum(-1), self.config.conv_kernel, self.config.conv_stride)
             valid_BT = self._valid_frames(num_frames_B, features_BTC.shape[1])
         hidden_BTH, features_BTC = self.feature_projection(features_BTC)
-        hidden_BTH = self._mask_hidden_states(hidden_BTH, mask_time_indices, valid_BT)
+        if mask_time_indices is None and self.training:
+            mask_time_indices = self.draw_time_mask(hidden_BTH.shape[0], hidden_BTH.shape[1], valid_BT)
+        hidden_BTH = augmented(
+            hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, valid_BT, self.training
+        )
         hidden_BTH, weights = self.encoder(
             hidden_BTH, valid_BT, states if kept is None else kept, with_weights, self.padding == "exact"
         )
@@ -197,42 +201,3 @@ class TransformerModel(TransformerPreTrainedModel):
             (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
         )
         return torch.from_numpy(drawn)
-
-    def _mask_hidden_states(
-        self, hidden_BTH: Tensor, mask_time_indices: Tensor | None, valid_BT: Tensor | None
-    ) -> Tensor:
-        """Apply SpecAugment: in training by drawn spans, else where `mask_time_indices` says."""
-        config = self.config
-        if not config.apply_spec_augment:
-            return hidden_BTH
-        batch, num_frames, hidden_size = hidden_BTH.shape
-        if mask_time_indices is None and self.training:
-            mask_time_indices = self.draw_time_mask(batch, num_frames, valid_BT)
-        if mask_time_indices is not None:
-            if self.masked_spec_embed is None:
-                raise ValueError("mask_time_indices given to a model without masked_spec_embed: set mask_time_prob > 0")
-            masked_BT1 = mask_time_indices.to(hidden_BTH.device, torch.bool)[:, :, None]
-            hidden_BTH = torch.where(masked_BT1, self.masked_spec_embed.to(hidden_BTH.dtype), hidden_BTH)
-        if config.mask_feature_prob > 0 and self.training:
-            drawn = compute_mask_indices(
-                (batch, hidden_size),
-                config.mask_feature_prob,
-                config.mask_feature_length,
-                min_masks=config.mask_feature_min_masks,
-            )
-            hidden_BTH = hidden_BTH.masked_fill(torch.from_numpy(drawn).to(hidden_BTH.device)[:, None], 0.0)
-        return hidden_BTH
-
-
-class KeptStates(list[Tensor]):
-    """Keep hidden states, and hand them on to whoever else takes them."""
-
-    def __init__(self, also: States | None) -> None:
-        super().__init__()
-        self._also = also
-
-    def append(self, hidden_BTH: Tensor, /) -> None:
-        """Keep and hand on the next state."""
-        super().append(hidden_BTH)
-        if self._also is not None:
-            self._also.append(hidden_BTH)
