@@ -193,6 +193,7 @@ def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
     schema = pa.schema([f for output in label.outputs for f in output.schema(settings.checkpoint)])
     return Job(
         pipeline=plan.pipeline,
+        checkpoint=settings.checkpoint,
         fingerprint=plan.fingerprint,
         windowing=windowing(settings.checkpoint, label),
         block_seconds=settings.block_seconds,

@@ -36,6 +36,7 @@ from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
     from raysp.audio.isolation import Decoder
+    from raysp.models.loading import CheckpointSummary
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling
@@ -52,6 +53,8 @@ class Job:
     """All that a worker must know; the same for every task of a run."""
 
     pipeline: Pipeline
+    checkpoint: "CheckpointSummary"
+    """As planned; its path is the driver's."""
     fingerprint: str
     windowing: Windowing
     block_seconds: float
@@ -69,6 +72,7 @@ class Job:
     attempts: Attempts
     """Where workers say what they begin and end."""
     hang_seconds: float
+    """After which what a worker does at once has hung."""
 
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
@@ -89,8 +93,7 @@ def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
 def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
     """Write down a piece for `Reader`, or those of its rows that are retried."""
     part = {"retry": {"stage_id": retry.stage_id, "rows": retry.of(piece)}} if retry else {}
-    narrowed = replace(sources.narrow(shard, piece), pieces=(piece,))
-    return json.dumps({**asdict(narrowed), "pieces": [[piece.first, piece.end]], **part})
+    return json.dumps({**asdict(sources.narrow(shard, piece)), "pieces": [[piece.first, piece.end]], **part})
 
 
 def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
@@ -396,9 +399,8 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
 
 
 def _join(job: Job, windows: pa.Table) -> pa.Table:
-    from raysp.models.loading import check_checkpoint
     from raysp.ops.joining import Joining
 
-    checkpoint = check_checkpoint(checkpoint_folder(job.pipeline))
+    checkpoint = replace(job.checkpoint, path=checkpoint_folder(job.pipeline))  # where it is on this machine
     outputs = [output.join_op(checkpoint) for output in job.pipeline.label.outputs]
     return Joining(outputs, job.windowing.sample_rate)(windows)
