@@ -464,7 +464,7 @@ def _print_facts(title: str, facts: Mapping[str, object]) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
-        shown = f"{shown:,.0f}" if isinstance(shown, int | float) and not isinstance(shown, bool) else shown
+        shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
         out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
 
 
