@@ -2,8 +2,10 @@
 
     python -m benchmarks conformer --only attention --repeats 3
 
-Batches hold rows of like length, as both libraries are given them here; `seconds` says which. One thread, both in turn;
-the least CPU time of each counts, and what a forward pass adds to the memory of a fresh process.
+Batches hold rows of like length, as both libraries are given them here; `seconds` says which. Both run in turn, and the
+least time of each counts: CPU time on one thread, else wall time. With one thread there is also what a forward pass
+adds to the memory of a fresh process. SEW-D comes in three sizes: the configuration's defaults, and those of the
+published sew-d-tiny-100k and sew-d-mid-400k.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +31,10 @@ Batch = Sequence[float]
 SHORT, MIDDLE, LONG, WINDOW = (3.0, 2.8, 2.9, 2.6), (10.0, 9.6), (20.0, 19.2), (30.0,)
 MIXED = (SHORT, MIDDLE, LONG, WINDOW)
 
+Flags = Mapping[str, object]
+TINY: Flags = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+MID: Flags = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048, "num_hidden_layers": 24}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -38,8 +44,11 @@ class Case:
     floor: float
     """Least ratio of their time to ours over all batches."""
     batches: Sequence[Batch]
-    build: Callable[[int], Callable[[Batch], tuple[Run, Run]]]
-    """Takes a number of layers and gives what makes theirs and ours for a batch."""
+    build: Callable[[Flags], Callable[[Batch], tuple[Run, Run]]]
+    """Takes flags of the configuration and gives what makes theirs and ours for a batch."""
+    flags: Flags = field(default_factory=dict)
+    layers: str = ""
+    """What is run whatever `--layers` says."""
 
 
 def waves_of(seconds: Batch) -> tuple[Tensor, Tensor]:
@@ -49,7 +58,7 @@ def waves_of(seconds: Batch) -> tuple[Tensor, Tensor]:
     return torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * mask, mask.long()
 
 
-def pair_of(name: str, flags: Mapping[str, object]) -> tuple[torch.nn.Module, torch.nn.Module]:
+def pair_of(name: str, flags: Flags) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Make their model with random weights, and ours with the same."""
     import transformers
 
@@ -64,9 +73,9 @@ def pair_of(name: str, flags: Mapping[str, object]) -> tuple[torch.nn.Module, to
     return theirs, ours
 
 
-def sew_d(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
+def sew_d(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run whole models over waveforms."""
-    theirs, ours = pair_of("SEWDModel", {"num_hidden_layers": layers})
+    theirs, ours = pair_of("SEWDModel", flags)
 
     def batch(seconds: Batch) -> tuple[Run, Run]:
         waves, mask = waves_of(seconds)
@@ -75,31 +84,34 @@ def sew_d(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
     return batch
 
 
-def sew_d_attention(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
+def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run the attention of one layer, projections included."""
+    from raysp.models.packing import Packing
     from raysp.models.sew_d import Distances
 
-    theirs, ours = pair_of("SEWDModel", {"num_hidden_layers": 1})
+    theirs, ours = pair_of("SEWDModel", {**flags, "num_hidden_layers": 1})
     their_encoder, our_encoder = theirs.encoder.encoder, ours.encoder.encoder
 
     def batch(seconds: Batch) -> tuple[Run, Run]:
         frames = ours.num_frames(round(max(seconds) * SAMPLE_RATE)) // 2
-        hidden = torch.randn(len(seconds), frames, 768)
+        hidden = torch.randn(len(seconds), frames, ours.config.hidden_size)
         options = {
             "attention_mask": torch.ones(len(seconds), 1, 1, frames, dtype=torch.long),
             "relative_pos": their_encoder.get_rel_pos(hidden),
             "rel_embeddings": their_encoder.get_rel_embedding(),
         }
         distances = Distances.of(ours.config, our_encoder._normalised_table(), frames)
+        packing = Packing.of(hidden, None)
+        packed = packing.pack(hidden)
         their_part, our_part = (encoder.layer[0].attention.self for encoder in (their_encoder, our_encoder))
-        return lambda: their_part(hidden, **options), lambda: our_part(hidden, None, distances, False)
+        return lambda: their_part(hidden, **options), lambda: our_part(packed, None, distances, False, packing)
 
     return batch
 
 
-def wav2vec2_bert(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
+def wav2vec2_bert(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run whole models over log-mel features; theirs by `scaled_dot_product_attention`."""
-    theirs, ours = pair_of("Wav2Vec2BertModel", {"num_hidden_layers": layers})
+    theirs, ours = pair_of("Wav2Vec2BertModel", flags)
     theirs.set_attn_implementation("sdpa")
 
     def batch(seconds: Batch) -> tuple[Run, Run]:
@@ -111,9 +123,9 @@ def wav2vec2_bert(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
     return batch
 
 
-def wav2vec2_bert_attention(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
+def wav2vec2_bert_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run the attention of one layer, projections included."""
-    theirs, ours = pair_of("Wav2Vec2BertModel", {"num_hidden_layers": 1})
+    theirs, ours = pair_of("Wav2Vec2BertModel", {**flags, "num_hidden_layers": 1})
     theirs.set_attn_implementation("sdpa")
     their_part, our_part = (model.encoder.layers[0].self_attn for model in (theirs, ours))
 
@@ -125,7 +137,7 @@ def wav2vec2_bert_attention(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
     return batch
 
 
-def log_mels(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
+def log_mels(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Extract features of waveforms."""
     import transformers
 
@@ -142,24 +154,30 @@ def log_mels(layers: int) -> Callable[[Batch], tuple[Run, Run]]:
     return batch
 
 
+ONE = "1"
 CASES = (
     Case("sew-d", 1.5, MIXED, sew_d),
-    Case("sew-d attention", 2.0, MIXED, sew_d_attention),
+    Case("sew-d attention", 2.0, MIXED, sew_d_attention, layers=ONE),
+    Case("sew-d tiny", 1.5, MIXED, sew_d, TINY),
+    Case("sew-d tiny attention", 2.0, MIXED, sew_d_attention, TINY, ONE),
+    Case("sew-d mid", 1.5, MIXED, sew_d, MID),
+    Case("sew-d mid attention", 2.0, MIXED, sew_d_attention, MID, ONE),
     Case("wav2vec2-bert", 1.4, MIXED, wav2vec2_bert),
-    Case("wav2vec2-bert attention", 2.5, (LONG, WINDOW), wav2vec2_bert_attention),
-    Case("log-mels", 6.0, MIXED, log_mels),
+    Case("wav2vec2-bert attention", 2.5, (LONG, WINDOW), wav2vec2_bert_attention, layers=ONE),
+    Case("log-mels", 6.0, MIXED, log_mels, layers="none"),
 )
 
 
 def time_pair(theirs: Run, ours: Run, repeats: int) -> tuple[float, float]:
-    """Return the least CPU seconds of each, in turn."""
+    """Return the least seconds of each, in turn: of CPU time where one thread runs."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
         for run, taken in ((theirs, found[0]), (ours, found[1])):
-            started = time.process_time()
+            started = clock()
             run()
             if repeat > 0:
-                taken.append(time.process_time() - started)
+                taken.append(clock() - started)
     return min(found[0]), min(found[1])
 
 
@@ -180,31 +198,36 @@ def peak_megabytes(run: Run) -> float:
 
 
 def measure(case: Case, *, layers: int, repeats: int) -> list[dict[str, object]]:
-    """Time one case on each of its batches and over all of them."""
-    make = case.build(layers)
+    """Time one case on each of its batches and over all of them; 0 layers: as many as the configuration has."""
+    make = case.build({**case.flags, "num_hidden_layers": layers} if layers else case.flags)
+    ran = case.layers or str(layers or "all")
     rows, totals = [], [0.0, 0.0]
     with torch.inference_mode():
         for seconds in case.batches:
             theirs, ours = make(seconds)
-            memory = peak_megabytes(theirs), peak_megabytes(ours)
+            # A forked process has no more threads than one.
+            memory = (peak_megabytes(theirs), peak_megabytes(ours)) if torch.get_num_threads() == 1 else None
             taken = time_pair(theirs, ours, repeats)
             totals = [total + one for total, one in zip(totals, taken, strict=True)]
-            rows.append(row(case, f"{len(seconds)} x {max(seconds):g}", taken, memory))
-    return [*rows, row(case, "all", totals, None)]
+            rows.append(row(case, ran, f"{len(seconds)} x {max(seconds):g}", taken, memory))
+    return [*rows, row(case, ran, "all", totals, None)]
 
 
-def row(case: Case, seconds: str, taken: Sequence[float], memory: tuple[float, float] | None) -> dict[str, object]:
+def row(
+    case: Case, layers: str, seconds: str, taken: Sequence[float], memory: tuple[float, float] | None
+) -> dict[str, object]:
     """Make a table row; the floor is for all batches together."""
     ratio = taken[0] / taken[1]
     return {
         "case": case.name,
+        "layers": layers,
         "seconds": seconds,
         "transformers ms": f"{1000 * taken[0]:.0f}",
         "raysp ms": f"{1000 * taken[1]:.0f}",
         "ratio": f"{ratio:.2f}",
         "transformers MB": "" if memory is None else f"{memory[0]:.0f}",
         "raysp MB": "" if memory is None else f"{memory[1]:.0f}",
-        "": "" if memory is not None else (f"floor {case.floor:g}" + (", below" if ratio < case.floor else "")),
+        "": "" if seconds != "all" else (f"floor {case.floor:g}" + (", below" if ratio < case.floor else "")),
     }
 
 
@@ -214,11 +237,12 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m benchmarks conformer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="part of the names of cases, such as 'attention'")
-    parser.add_argument("--layers", type=int, default=6, help="of whole models")
+    parser.add_argument("--layers", type=int, default=0, help="of whole models; 0: as many as they have")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     chosen = [case for case in CASES if args.only in case.name]
     if not chosen:
         raise SystemExit(f"--only {args.only!r}: no such case among {', '.join(case.name for case in CASES)}")

@@ -34,7 +34,7 @@ def measure(repeats: int = 5) -> list[dict[str, object]]:
             recordings = [make(container, seconds)] * count
 
             def all_of(decode: Callable[..., Iterator[object]], recordings: list[bytes] = recordings) -> None:
-                for found in decode((audio.Excerpt(one) for one in recordings), sample_rate=16_000):
+                for found in decode((audio.Excerpt(one) for one in recordings), audio.Wanted(16_000)):
                     assert isinstance(found, np.ndarray)
 
             ways: dict[str, Callable[[], None]] = {

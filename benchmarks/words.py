@@ -64,7 +64,7 @@ class Labeller:
     def __init__(self, checkpoint: str, window_seconds: float, *, words: bool) -> None:
         import raysp
         from raysp.audio.windows import Windowing
-        from raysp.models.loading import check_checkpoint
+        from raysp.models.checking import check_checkpoint
         from raysp.ops.decoding import Decoding
         from raysp.ops.joining import Joining
         from raysp.ops.labelling import Labelling
@@ -109,11 +109,19 @@ def compare(recordings: Sequence[Spoken], labels: Sequence[Mapping[str, object]]
         "minutes": round(sum(one.seconds for one in recordings) / 60, 1),
         "words": sum(len(one.words) for one in recordings),
         "WER %": round(100 * found.wer, 2),
-        "overlap %": round(100 * float(np.mean(overlaps)), 2),
-        "start ms, median": round(statistics.median(starts)),
-        "start ms, 95 %": round(float(np.percentile(starts, 95))),
-        "end ms, median": round(statistics.median(ends)),
-        "end ms, 95 %": round(float(np.percentile(ends, 95))),
+        **({"overlap %": round(100 * float(np.mean(overlaps)), 2)} if overlaps else {}),
+        **_spread("start", starts),
+        **_spread("end", ends),
+    }
+
+
+def _spread(name: str, distances: Sequence[float]) -> dict[str, object]:
+    """Describe distances in milliseconds; nothing where no word was read right."""
+    if not distances:
+        return {}
+    return {
+        f"{name} ms, median": round(statistics.median(distances)),
+        f"{name} ms, 95 %": round(float(np.percentile(distances, 95))),
     }
 
 
@@ -156,12 +164,13 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             (short if one.seconds <= WINDOW_SECONDS else long).append(one)
     windowed = Labeller(args.checkpoint, WINDOW_SECONDS, words=True)
     whole = [one for one in long if one.seconds <= args.whole_below]
-    rows = [
-        {"": "one window each", **compare(short, windowed(short))},
-        {"": "in windows", **compare(long, windowed(long))},
-        {"": f"in windows, to {args.whole_below:g} s", **compare(whole, windowed(whole))},
-        {"": "the same as one window", **compare(whole, Labeller(args.checkpoint, ONE_WINDOW, words=True)(whole))},
+    groups = [
+        ("one window each", short, windowed),
+        ("in windows", long, windowed),
+        (f"in windows, to {args.whole_below:g} s", whole, windowed),
+        ("the same as one window", whole, Labeller(args.checkpoint, ONE_WINDOW, words=True)),
     ]
+    rows = [{"": name, **compare(group, labeller(group))} for name, group, labeller in groups if group]
     show("Texts and word times of joined digits", rows)
     cost = cost_of_words(args.checkpoint, [*short, *long][: args.timed_rows], args.repeats)
     show("What asking for words costs", [{"CPU time": f"{100 * cost:+.1f} %", "turns": args.repeats}])

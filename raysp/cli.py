@@ -7,9 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
@@ -18,19 +17,21 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
 
-from raysp.errors import RayspError, RunError, SpecError
+from raysp.errors import CheckpointError, RayspError, RunError, SpecError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.engine.progress import Progress
     from raysp.engine.running import RunResult
+    from raysp.models.checking import CheckpointSummary
     from raysp.pipeline import Pipeline
     from raysp.planning import Plan
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 SAMPLE_ROWS = 5
 PLAIN_LINE_SECONDS = 10.0
+NAMES_SHOWN = 40
 
 app = typer.Typer(
     help="Label very large speech corpora offline on Ray. Errors are one line; --debug adds the traceback.",
@@ -204,26 +205,24 @@ def status(sink: Sink, as_json: AsJson = False) -> None:
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, or its s3:// url.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     as_json: AsJson = False,
 ) -> None:
     """Check a checkpoint and tell what it can give. Loads no weights."""
-    from raysp.io.checkpoints import fetch
-    from raysp.io.store import scheme_of
-    from raysp.models.loading import check_checkpoint
+    from raysp.models.checking import check_checkpoint
+    from raysp.planning import locate
 
-    folder = fetch(checkpoint) if scheme_of(checkpoint) else Path(checkpoint)
-    summary = dataclasses.asdict(check_checkpoint(folder))
+    summary = check_checkpoint(locate(checkpoint))
     if as_json:
-        _print_json(summary)
+        _print_json(dataclasses.asdict(summary))
         return
-    _print_facts(checkpoint, {**summary, "memory": _memory(int(summary["num_parameters"]))})
+    _print_facts(checkpoint, _facts_of_checkpoint(summary))
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the architectures that checkpoints may have, and what each can be asked for."""
-    from raysp.models.loading import DECODERS, MODULES, architectures_of, possible_outputs
+    from raysp.models.registry import DECODERS, MODULES, architectures_of, possible_outputs
 
     found = {
         model_type: {name: possible_outputs(cls) for name, cls in sorted(architectures_of(model_type).items())}
@@ -240,8 +239,55 @@ def models(as_json: AsJson = False) -> None:
     out.print(f"Text decoders of speech-encoder-decoder: {', '.join(sorted(DECODERS))}.")
 
 
-def _memory(parameters: int) -> str:
-    return f"{parameters * 4 / 1e6:,.1f} MB of weights in float32, {parameters * 2 / 1e6:,.1f} MB in bfloat16"
+def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
+    rate, parameters = summary.sample_rate, summary.num_parameters
+    activations = 4 * summary.activations_per_second / 1e6
+    sizes = {"float32": (4 * parameters / 1e6, activations), "bfloat16, float16": (parameters / 5e5, activations / 2)}
+    memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB a second of audio" for dtype, (own, more) in sizes.items()]
+    return {
+        "architecture": f"{summary.architecture} ({summary.model_type})",
+        "parameters": f"{parameters:,} in {summary.num_layers} layers, {summary.hidden_size:,} wide",
+        "stored": f"{summary.weight_bytes / 1e6:,.1f} MB in {summary.dtype}",
+        "memory": "; ".join(memory),
+        "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
+        f"at least {1000 * summary.min_samples / rate:g} ms",
+        "outputs": summary.outputs,
+        "embedding": f"{summary.output_size:,} wide",
+        "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
+        "vocabulary": _vocabulary(summary),
+        "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
+        "problem": summary.problem_type,
+        "does not fit": _what_does_not_fit(summary),
+    }
+
+
+def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
+    """Return why text cannot be asked for though there is a decoder for it."""
+    from raysp.models.checking import check_generation
+
+    try:
+        if summary.writes_text:
+            check_generation(summary.path, {})
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _vocabulary(summary: "CheckpointSummary") -> str | None:
+    """Return the number of tokens, and those themselves where they are letters."""
+    from raysp.models.processors import Wav2Vec2CTCTokenizer, read_tokenizer
+
+    if summary.vocab_size is None:
+        return None
+    tokenizer = read_tokenizer(summary.path)
+    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
+        return f"{summary.vocab_size:,} tokens of a {tokenizer.tokenizer_class}"
+    return f"{summary.vocab_size:,} tokens: {_some_of([token for _, token in sorted(tokenizer.decoder.items())], ' ')}"
+
+
+def _some_of(names: Sequence[str], separator: str) -> str:
+    rest = " ..." if len(names) > NAMES_SHOWN else ""
+    return separator.join(names[:NAMES_SHOWN]) + rest
 
 
 @app.command()
@@ -428,6 +474,8 @@ def _print_result(pipeline: "Pipeline", result: "RunResult") -> None:
 
 
 def _print_rows(table: "pa.Table", title: str) -> None:
+    from raysp.reading.cells import cell
+
     shown = [name for name in table.column_names if name not in ("row", "error_message")]
     if all(value is None for value in table.column("error_type").to_pylist()):
         shown = [name for name in shown if name not in ("status", "error_type")]
@@ -435,17 +483,8 @@ def _print_rows(table: "pa.Table", title: str) -> None:
     for name in shown:
         drawn.add_column(escape(name), overflow="fold")
     for row in table.select(shown).to_pylist():
-        drawn.add_row(*(escape(_cell(row[name])) for name in shown))
+        drawn.add_row(*(escape(cell(row[name])) for name in shown))
     out.print(drawn, soft_wrap=False)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = str(value)
-    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def escape(text: str) -> str:

@@ -25,13 +25,14 @@ from raysp.io.checkpoints import digest_files, fetch
 from raysp.io.globs import has_wildcard, is_listed, split_glob
 from raysp.io.shards import Piece, Shard, check_columns, input_id
 from raysp.io.store import Entry, Listing, NothingListedError, Store, expand, join_url, normalise, open_store, scheme_of
+from raysp.models import hub
 from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label, Output
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
-    from raysp.models.loading import CheckpointSummary
+    from raysp.models.checking import CheckpointSummary
 
 logger = logging.getLogger(__name__)
 
@@ -485,7 +486,7 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
         CheckpointError: no such folder, or one that cannot be run.
         PlanError: the pool does not fit, or leaves nothing to decode with.
     """
-    from raysp.models.loading import check_checkpoint
+    from raysp.models.checking import check_checkpoint
     from raysp.ops.budget import batch_seconds, block_seconds
 
     for index, step in enumerate(pipeline.steps):
@@ -537,24 +538,54 @@ def _kind(output: Output) -> str | None:
 
 
 def checkpoint_folder(pipeline: Pipeline) -> Path:
-    """Give the folder of the pipeline's checkpoint on this machine, fetched once if it lies on object storage.
+    """Give the folder of the pipeline's checkpoint on this machine.
 
     A step has no storage options of its own: the source's serve where both are of one scheme, else the environment
     and the profile.
 
     Raises:
+        CheckpointError, StoreError: as `locate`.
+    """
+    url, source = pipeline.label.checkpoint, pipeline.source
+    scheme = scheme_of(url)
+    return locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
+
+
+def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
+    """Give the folder of a checkpoint on this machine, fetched once from object storage or from the hub.
+
+    Raises:
         CheckpointError: no such folder, or no checkpoint in it.
         StoreError: it cannot be read.
     """
-    url, source = pipeline.label.checkpoint, pipeline.source
-    if scheme := scheme_of(url):
-        return fetch(url, source.storage_options if scheme_of(source.urls[0]) == scheme else {})
-    if not (folder := Path(normalise(url))).is_dir():
-        raise CheckpointError(
-            f"checkpoint {url!r}: no such folder; expected a Hugging Face model folder (config.json, "
-            "model.safetensors), on a local disk or on object storage"
-        )
-    return folder
+    if scheme_of(checkpoint):
+        return fetch(checkpoint, storage_options)
+    if (folder := Path(normalise(checkpoint))).is_dir():
+        return folder
+    if _names_hub(checkpoint):
+        return hub.local_checkpoint(checkpoint)
+    raise CheckpointError(
+        f"checkpoint {checkpoint!r}: no such folder; expected a Hugging Face model folder (config.json, "
+        "model.safetensors), on a local disk or on object storage, or a hub id ('owner/name')"
+    )
+
+
+def pinned(pipeline: Pipeline) -> Pipeline:
+    """Give the pipeline with the commit that a hub id of its checkpoint means now, so that all machines read that one.
+
+    Raises:
+        CheckpointError: the hub does not know the id, or cannot be reached.
+    """
+    label = pipeline.label
+    if not _names_hub(label.checkpoint):
+        return pipeline
+    of_commit = replace(label, checkpoint=hub.pinned(label.checkpoint))
+    return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
+
+
+def _names_hub(checkpoint: str) -> bool:
+    """Tell whether a checkpoint is a hub id with its owner; a bare name is taken for a folder that is not there."""
+    return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)
 
 
 def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
@@ -612,6 +643,6 @@ def check_digest(url: str, folder: Path, planned: str) -> None:
 
 
 def _digest(folder: Path) -> str:
-    from raysp.models.loading import checkpoint_files
+    from raysp.models.checking import checkpoint_files
 
     return digest_files(folder, checkpoint_files(folder))

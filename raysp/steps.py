@@ -12,7 +12,8 @@ from raysp.specs import Listed, Url, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.loading import CheckpointSummary, LoadedCheckpoint
+    from raysp.models.checking import CheckpointSummary
+    from raysp.models.loading import LoadedCheckpoint
     from raysp.models.tokenization import Wav2Vec2CTCTokenizer
     from raysp.ops.classifying import Classifying, Segmenting
     from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
@@ -215,12 +216,15 @@ class Transcript(Output):
                 f"{checkpoint.architecture} has none"
             )
         if checkpoint.writes_text:
-            from raysp.models.generation_config import GenerationConfig
+            from raysp.models.checking import check_generation
+            from raysp.ops.writing import ONE_TEXT, SEED
 
-            try:
-                GenerationConfig.from_dict({key: value for key, value in self.generate.items() if key != "seed"})
-            except (TypeError, ValueError) as error:
-                raise CheckpointError(f"Transcript.generate: {error}") from None
+            for option, value in ONE_TEXT.items():
+                if self.generate.get(option, value) != value:
+                    raise CheckpointError(
+                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds one text alone"
+                    )
+            check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Make the op that fills the columns."""
@@ -446,8 +450,9 @@ class Label(Step):
     """Run a checkpoint over every row and keep what `outputs` ask of it.
 
     Attributes:
-        checkpoint: a Hugging Face model folder: a path, or a url of object storage, fetched once a machine; it is
-            reached by the source's storage options if both are of one scheme, else by environment and profile.
+        checkpoint: a Hugging Face model folder: a path; a url of object storage, fetched once a machine and reached by
+            the source's storage options if both are of one scheme, else by environment and profile; or a hub id,
+            "owner/name" or "owner/name@revision", whose commit is looked up once a run.
         outputs: what is asked; all come from one pass of the model.
         batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
             Changes the speed, never a label.

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from benchmarks import corpus, models, throughput
+from benchmarks import checkpoints, corpus, models, outputs, parts, throughput, words
 from benchmarks.bare import CUTS
 
 
@@ -107,3 +107,37 @@ def test_a_ratio_is_that_of_medians_and_a_low_one_is_marked() -> None:
     one = models.Measured("x", 1, 1.5, theirs=[2, 9, 4], ours=[2, 1, 8], their_cpu=[4, 4, 4], our_cpu=[3, 3, 9])
     assert (one.ratio, one.cpu_ratio) == (2.0, 4 / 3)
     assert models.row(one)[""] == "below its floor"
+
+
+def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_path: Path) -> None:
+    folder = outputs.with_classes(checkpoints.make(tmp_path / "model", layers=1, hidden_size=64))
+    [table] = outputs.blocks(0.2, tmp_path)
+    found = outputs.measure(folder, [table], repeats=1, batch_seconds=10)
+    assert found.keys() == outputs.WAYS.keys()
+    assert min(found.values()) > 0
+
+
+def test_lengths_that_no_recording_has_are_left_out_of_the_table_of_words(capsys: pytest.CaptureFixture[str]) -> None:
+    words.main(["--lengths", "3x1", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if "window" in line] == ["one window each"]
+    lost = [words.Spoken(b"", 1.0, [{"word": "one", "start": 0.0, "end": 1.0}])]
+    found = words.compare(lost, [{"pred_text": "", "pred_words": []}])
+    assert found["WER %"] == 100
+    assert not [name for name in found if "ms" in name]
+
+
+def test_parts_are_compared_before_they_are_measured() -> None:
+    case = parts.Case("ctc", {"time": 1e9}, parts.ctc)
+    rows = parts.measure(case, repeats=1)
+    assert [row["input"] for row in rows] == ["texts", "and offsets"]
+    assert all(str(row["floor"]).endswith("below") for row in rows)
+    other = parts.Case("other", {}, lambda: [parts.Pair("one", list, list, lambda: 0.5)])
+    with pytest.raises(SystemExit, match=r"other, one: results differ \(0.5\)"):
+        parts.measure(other, repeats=1)
+
+
+def test_names_of_parts_are_each_of_one_case() -> None:
+    names = [case.name for case in parts.cases(1)]
+    assert len(set(names)) == len(names)
+    assert all(case.floors for case in parts.cases(1))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,9 +112,11 @@ class TestInspect:
         ran = raysp_command("inspect", CHECKPOINT)
         assert (ran.code, ran.err) == (0, "")
         facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])
-        assert facts["architecture"].strip() == "UniSpeechForCTC"
+        assert facts["architecture"].strip() == "UniSpeechForCTC (unispeech)"
         assert "Transcript" in facts["outputs"]
-        assert "MB of weights in float32" in facts["memory"]
+        assert re.search(r"float32: 4\.3 MB, .* bfloat16, float16: 2\.2 MB, ", facts["memory"])
+        assert "16,000 samples a second, a frame every 20 ms, at least 25 ms" in facts["rate"]
+        assert re.search(r"20 tokens: <pad> .* E F G ", facts["vocabulary"])
 
     def test_as_json_it_prints_one_object(self, raysp_command):
         ran = raysp_command("inspect", CHECKPOINT, "--json")

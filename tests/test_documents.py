@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-RELIABILITY = TESTS.parent / "docs" / "reliability.md"
+DOCS = TESTS.parent / "docs"
+DOCUMENTS = {"reliability.md": 80, "models.md": 150}  # and how many tests each names at least
 NAMED = re.compile(r"`([\w/]+\.py)::([\w:]+)`")
+BLOCKS = {"000": 9, "001": 4, "002": 4, "003": 6, "004": 5}  # of code on each page
+PROMISES = "## What the models' documents promise, and where it is shown"
 
 
-def named() -> list[tuple[str, str]]:
-    return NAMED.findall(RELIABILITY.read_text())
+def named(document: str) -> list[tuple[str, str]]:
+    return NAMED.findall((DOCS / document).read_text())
 
 
 def names_in(file: Path) -> set[str]:
@@ -26,17 +29,33 @@ def names_in(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", sorted({file for file, _ in named()}))
-def test_each_test_that_reliability_is_held_by_exists(file):
+@pytest.mark.parametrize(
+    ("document", "file"),
+    [(document, file) for document in DOCUMENTS for file in sorted({f for f, _ in named(document)})],
+)
+def test_each_test_that_a_document_names_exists(document, file):
     there = names_in(TESTS / file)
-    wanted = {name for one, name in named() if one == file}
+    wanted = {name for one, name in named(document) if one == file}
     assert wanted - there == set()
     assert all(name.rpartition("::")[2].startswith("test_") for name in wanted)
 
 
-def test_the_tests_that_are_named_are_found_at_all():
-    assert len(named()) > 80
-    text = RELIABILITY.read_text()
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_tests_that_are_named_are_found_at_all(document):
+    assert len(named(document)) > DOCUMENTS[document]
+    text = (DOCS / document).read_text()
     for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
         assert (TESTS.parent / path).is_file(), path
-    assert len(re.findall(r"\.py::", text)) == len(named())  # none is written so that it would be passed over
+    assert len(re.findall(r"\.py::", text)) == len(named(document))  # none is written so that it would be passed over
+
+
+def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
+    section = (DOCS / "models.md").read_text().partition(PROMISES)[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) > 80
+    for row in rows:
+        promise, shown = row.removeprefix("| ").removesuffix(" |").split(" | ")
+        assert promise
+        assert NAMED.search(shown) or re.search(r"[Nn]ot so: \w+ \S+", shown), row
+    blocks = {f"{page}-{block}" for page, count in BLOCKS.items() for block in range(1, count + 1)}
+    assert {*re.findall(r"\d{3}-\d", "".join(rows))} == blocks

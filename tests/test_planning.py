@@ -18,8 +18,10 @@ from raysp.io.store import expand, open_store
 from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
 from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
+from raysp.sink.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
+from tests.hub_server import COMMIT, lay_out
 from tests.sink.sinks import results
 
 
@@ -600,3 +602,52 @@ class TestPlan:
         raw[-1] ^= 1
         (copy / "model.safetensors").write_bytes(raw)
         assert raysp.plan(copied).fingerprint != raysp.plan(pipeline).fingerprint
+
+
+class TestHubIds:
+    @pytest.fixture
+    def cache(self, tmp_path, monkeypatch) -> Path:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "hub"
+
+    def pipeline(self, tmp_path, checkpoint: str) -> raysp.Pipeline:
+        write_shard(tmp_path / "in" / "a.parquet")
+        label = raysp.Label(checkpoint, outputs=[raysp.Transcript()])
+        return a_pipeline(
+            raysp.Shards(str(tmp_path / "in")), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(tmp_path / "out"))
+        )
+
+    def plan(self, tmp_path, checkpoint: str) -> planning.Plan:
+        return make_plan(self.pipeline(tmp_path, checkpoint), Resources(4))
+
+    def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
+        lay_out(cache, CHECKPOINT)
+        plan = self.plan(tmp_path, "owner/name")
+        assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
+        (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)  # pushed meanwhile
+        folder = planning.checkpoint_folder(plan.pipeline)
+        assert folder == cache / "models--owner--name" / "snapshots" / COMMIT
+        planning.check_digest("owner/name", folder, str(plan.parts["steps.1.checkpoint_digest"]))
+        begin_run(plan, RunEntry.now())
+        assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
+
+    def test_the_fingerprint_is_that_of_the_same_files_in_a_folder(self, cache, tmp_path, monkeypatch):
+        lay_out(cache, CHECKPOINT)
+        of_folder = self.plan(tmp_path, str(CHECKPOINT)).fingerprint
+        assert self.plan(tmp_path, "owner/name@v1.0").fingerprint == of_folder
+        elsewhere = tmp_path / "elsewhere"
+        lay_out(elsewhere, CHECKPOINT, name="other/name", commit="e" * 40)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(elsewhere))
+        assert self.plan(tmp_path, "other/name").fingerprint == of_folder
+
+    def test_an_id_that_is_not_there_is_refused_before_any_work(self, cache, tmp_path):
+        with pytest.raises(CheckpointError, match=r"'owner/none': no such folder, and the Hugging Face hub does not"):
+            self.plan(tmp_path, "owner/none")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_goes_before_an_id_of_its_name(self, cache, tmp_path):
+        (tmp_path / "owner").mkdir()
+        (tmp_path / "owner" / "name").symlink_to(CHECKPOINT)
+        assert self.plan(tmp_path, "owner/name").pipeline.label.checkpoint == "owner/name"

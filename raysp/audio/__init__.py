@@ -1,6 +1,6 @@
 """Recordings to samples: soundfile, soxr and numpy."""
 
-from raysp.audio.decoding import Channel, Samples, TooLong, decode, decode_all, decode_chunks
+from raysp.audio.decoding import Channel, Samples, TooLong, Wanted, decode, decode_all, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Samples",
     "SupportsRead",
     "TooLong",
+    "Wanted",
     "decode",
     "decode_all",
     "decode_chunks",

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.decoding import TooLong, decode_chunks
-from raysp.audio.source import AudioHeader, Recording, read_header
+from raysp.audio.decoding import TooLong, Wanted, decode_chunks
+from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 
 REQUEST = struct.Struct("<c q q q q d d ? d")
@@ -121,14 +121,8 @@ def serve(pipes: Pipes) -> None:
             if kind == HEADER:
                 pipes.answer(HEADER_IS, _header(read_header(audio)))
                 continue
-            chunks = decode_chunks(
-                audio,
-                sample_rate=sample_rate,
-                channel="mean" if channel == MEAN else channel,
-                max_seconds=max_seconds,
-                offset=offset,
-                duration=duration if has_duration else None,
-            )
+            excerpt = Excerpt(audio, offset, duration if has_duration else None)
+            chunks = decode_chunks(excerpt, Wanted(sample_rate, "mean" if channel == MEAN else channel, max_seconds))
             last = next(chunks)
             for chunk in chunks:
                 pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -43,6 +44,18 @@ INT16_SUBTYPES = frozenset(
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 # A seek in them lands on the frame that reading up to it would reach, bit for bit; not so in what is predicted.
 SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What samples decoding is to give."""
+
+    sample_rate: int
+    """In Hz."""
+    channel: Channel = "mean"
+    """`"mean"` of all, or the index of one."""
+    max_seconds: float = 43200
+    """The most that is decoded."""
 
 
 class TooLong(Exception):  # noqa: N818 - no error: the row is `skipped: too_long`
@@ -88,53 +101,34 @@ def decode(
             `invalid_audio`.
         TooLong: There is more than `max_seconds`.
     """
-    chunks = decode_chunks(
-        audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds, offset=offset, duration=duration
-    )
-    return join(chunks)
+    return join(decode_chunks(Excerpt(audio, offset, duration), Wanted(sample_rate, channel, max_seconds)))
 
 
-def decode_all(
-    excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
-) -> Iterator[Samples | AudioError | TooLong]:
+def decode_all(excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
     """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
     for one in excerpts:
         try:
-            yield decode(
-                one.audio,
-                sample_rate=sample_rate,
-                channel=channel,
-                max_seconds=max_seconds,
-                offset=one.offset,
-                duration=one.duration,
-            )
+            yield join(decode_chunks(one, wanted))
         except (AudioError, TooLong) as error:
             yield error.with_traceback(None)
 
 
-def decode_chunks(
-    audio: Recording | None,
-    *,
-    sample_rate: int,
-    channel: Channel = "mean",
-    max_seconds: float = 43200,
-    offset: float = 0.0,
-    duration: float | None = None,
-) -> Iterator[Samples]:
+def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
     """Decode a recording a chunk at a time: what `decode` gives, in pieces of one dtype, at least one.
 
-    Memory does not depend on the recording. Takes and raises what `decode` does, as the chunks are drawn.
+    Memory does not depend on the recording. Raises what `decode` does, as the chunks are drawn.
     """
+    channel, sample_rate = wanted.channel, wanted.sample_rate
     for may_seek in (True, False):
-        with open_source(audio) as (source, header):
+        with open_source(excerpt.audio) as (source, header):
             if channel != "mean" and not 0 <= channel < header.channels:
                 raise AudioError("invalid_audio", f"{header.channels} channels; expected one with index {channel!r}")
-            first, num_frames = _part(header, offset, duration)
+            first, num_frames = _part(header, excerpt.offset, excerpt.duration)
             if not _go_to(source, header, first, may_seek=may_seek):
                 continue  # a failed seek leaves a decoder that is good for nothing
             dtype = _choose_dtype(header, channel, sample_rate)
             frames_left = min(source.frames - first, num_frames)
-            chunks = _read_mono(source, header, channel, max_seconds, dtype, frames_left, sample_rate)
+            chunks = _read_mono(source, header, channel, wanted.max_seconds, dtype, frames_left, sample_rate)
             if header.sample_rate != sample_rate:
                 chunks = _resample(chunks, header.sample_rate, sample_rate)
             for samples, _ in chunks:

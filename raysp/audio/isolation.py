@@ -1,6 +1,6 @@
 """Decoding in a process of its own, so that a recording that crashes or hangs the decoder costs one row.
 
-`Decoder` has the functions of `raysp.audio`, with the same arguments and errors, and three error types more:
+`Decoder` has the functions of `raysp.audio` that take a `Wanted`, with the same errors, and three error types more:
 `decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls; the recording at fault is
 known because answers come in the order of the requests. A crash is tried once more in a fresh child: a recording is
 blamed neither for what an earlier one left in memory nor for a child that something else killed.
@@ -26,7 +26,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from raysp.audio import child
-from raysp.audio.decoding import Channel, Samples, TooLong, join
+from raysp.audio.decoding import Samples, TooLong, Wanted, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, refuse_nothing
 from raysp.errors import AudioError, RunError
 
@@ -118,41 +118,18 @@ class Decoder:
             assert not isinstance(found, TooLong)  # only decoding finds out
             yield found
 
-    def decode(
-        self,
-        audio: Recording | None,
-        *,
-        sample_rate: int,
-        channel: Channel = "mean",
-        max_seconds: float = 43200,
-        offset: float = 0.0,
-        duration: float | None = None,
-    ) -> Samples:
-        """Decode a recording, as `raysp.audio.decode`."""
-        chunks = self.decode_chunks(
-            audio, sample_rate=sample_rate, channel=channel, max_seconds=max_seconds, offset=offset, duration=duration
-        )
-        return join(chunks)
+    def decode(self, excerpt: Excerpt, wanted: Wanted) -> Samples:
+        """Decode a recording."""
+        return join(self.decode_chunks(excerpt, wanted))
 
-    def decode_all(
-        self, excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
-    ) -> Iterator[Samples | AudioError | TooLong]:
+    def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
         """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
-        requests = (_decode_request(one, sample_rate, channel, max_seconds) for one in excerpts)
+        requests = (_decode_request(one, wanted) for one in excerpts)
         return self._in_order(requests, lambda answers: join(_chunks(answers)))
 
-    def decode_chunks(
-        self,
-        audio: Recording | None,
-        *,
-        sample_rate: int,
-        channel: Channel = "mean",
-        max_seconds: float = 43200,
-        offset: float = 0.0,
-        duration: float | None = None,
-    ) -> Iterator[Samples]:
+    def decode_chunks(self, excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
         """Decode a recording a chunk at a time, as `raysp.audio.decode_chunks`."""
-        request = _given(_decode_request(Excerpt(audio, offset, duration), sample_rate, channel, max_seconds))
+        request = _given(_decode_request(excerpt, wanted))
         turn = self._begin()
         num_given = 0
         for is_last_try in (False, True):
@@ -442,14 +419,14 @@ def _header_request(audio: Recording | None) -> _Request | AudioError:
     return _request(child.HEADER, audio, HEAD_BYTES, 0, child.MEAN, 0.0, 0.0, None)
 
 
-def _decode_request(excerpt: Excerpt, sample_rate: int, channel: Channel, max_seconds: float) -> _Request | AudioError:
+def _decode_request(excerpt: Excerpt, wanted: Wanted) -> _Request | AudioError:
     return _request(
         child.DECODE,
         excerpt.audio,
         WHOLE_BYTES,
-        sample_rate,
-        child.MEAN if channel == "mean" else channel,
-        max_seconds,
+        wanted.sample_rate,
+        child.MEAN if wanted.channel == "mean" else wanted.channel,
+        wanted.max_seconds,
         excerpt.offset,
         excerpt.duration,
     )

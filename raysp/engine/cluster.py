@@ -19,11 +19,13 @@ logger = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     # Ray retries a task whose worker was killed for memory without end unless this says otherwise.
     "RAY_task_oom_retries": str(OOM_RETRIES),
+    # Ray would have its workers stand behind every other program of the machine; they are what this one is for.
+    "RAY_worker_niceness": "0",
     # What looks like a switch for other systems is the one that keeps every server of a local Ray on 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -71,7 +73,7 @@ def local_ray(resources: Resources) -> Iterator[None]:
     Raises:
         RunError: it does not start.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
 

@@ -56,6 +56,8 @@ class Execution:
             for told in receipts(self.plan, self.job):
                 self._take(told)
             pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
+            for one in pieces:  # a reader that Ray started anew may have told of their blocks again
+                self.books.forget(one.shard.name, one.piece)
             for told in salvage(self.plan, self.job, pieces):
                 self._take(told)
             self._settle(self.commits.rest())

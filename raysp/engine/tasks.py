@@ -36,7 +36,7 @@ from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
     from raysp.audio.isolation import Decoder
-    from raysp.models.loading import CheckpointSummary
+    from raysp.models.checking import CheckpointSummary
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling

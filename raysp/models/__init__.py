@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from raysp.models.bert import BertConfig as BertConfig
     from raysp.models.bert import BertLMHeadModel as BertLMHeadModel
     from raysp.models.cache import KeyValueCache as KeyValueCache
+    from raysp.models.checking import CheckpointSummary as CheckpointSummary
+    from raysp.models.checking import check_checkpoint as check_checkpoint
+    from raysp.models.checking import checkpoint_files as checkpoint_files
     from raysp.models.generation_config import GenerationConfig as GenerationConfig
     from raysp.models.gpt2 import GPT2Config as GPT2Config
     from raysp.models.gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
@@ -27,10 +30,7 @@ if TYPE_CHECKING:
     from raysp.models.hubert import HubertForCTC as HubertForCTC
     from raysp.models.hubert import HubertForSequenceClassification as HubertForSequenceClassification
     from raysp.models.hubert import HubertModel as HubertModel
-    from raysp.models.loading import CheckpointSummary as CheckpointSummary
     from raysp.models.loading import LoadedCheckpoint as LoadedCheckpoint
-    from raysp.models.loading import check_checkpoint as check_checkpoint
-    from raysp.models.loading import checkpoint_files as checkpoint_files
     from raysp.models.loading import load_checkpoint as load_checkpoint
     from raysp.models.loading import load_model as load_model
     from raysp.models.mbart import MBartConfig as MBartConfig
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from raysp.models.processors import Wav2Vec2Processor as Wav2Vec2Processor
     from raysp.models.seamless_features import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
     from raysp.models.seamless_features import Wav2Vec2BertProcessor as Wav2Vec2BertProcessor
+    from raysp.models.several_heads import save_heads as save_heads
     from raysp.models.sew_d import SEWDConfig as SEWDConfig
     from raysp.models.sew_d import SEWDForCTC as SEWDForCTC
     from raysp.models.sew_d import SEWDForSequenceClassification as SEWDForSequenceClassification
@@ -86,7 +87,7 @@ _MODULE_OF = {
     "BartForCausalLM": "bart",
     "BertConfig": "bert",
     "BertLMHeadModel": "bert",
-    "CheckpointSummary": "loading",
+    "CheckpointSummary": "checking",
     "GPT2Config": "gpt2",
     "GPT2LMHeadModel": "gpt2",
     "GenerationConfig": "generation_config",
@@ -128,10 +129,19 @@ _MODULE_OF = {
     "Wav2Vec2ForXVector": "wav2vec2",
     "Wav2Vec2Model": "wav2vec2",
     "Wav2Vec2Processor": "processors",
-    "check_checkpoint": "loading",
-    "checkpoint_files": "loading",
+    "check_checkpoint": "checking",
+    "checkpoint_files": "checking",
     "load_checkpoint": "loading",
     "load_model": "loading",
+    "save_heads": "several_heads",
+}
+
+_ELSEWHERE = {  # names that the models' documents use, and what stands for them
+    "BatchEncoding": "tokenizers and processors return a BatchFeature, a dict with attributes and .to(device)",
+    "BertForCausalLM": "the decoder that the page means is BertLMHeadModel",
+    "PreTrainedTokenizer": "tokenizers are Wav2Vec2CTCTokenizer and TextTokenizer, which AutoTokenizer finds",
+    "Speech2TextFeatureExtractor": "log-mels of the encoders here are made by SeamlessM4TFeatureExtractor",
+    "Speech2TextProcessor": "the processors here are Wav2Vec2Processor and Wav2Vec2BertProcessor",
 }
 
 __all__ = sorted(_MODULE_OF)
@@ -139,8 +149,11 @@ __all__ = sorted(_MODULE_OF)
 
 def __getattr__(name: str) -> object:
     """Import the module that defines a public name."""
+    # ImportError: of an AttributeError `from raysp.models import ...` would show no more than that it has no such name.
     if name.startswith("Flax"):
-        raise AttributeError(f"{name!r} is a JAX class, which raysp does not have: use {name.removeprefix('Flax')!r}")
+        raise ImportError(f"{name!r} is a JAX class, which raysp does not have: use {name.removeprefix('Flax')!r}")
+    if name in _ELSEWHERE:
+        raise ImportError(f"{name!r} is not in raysp: {_ELSEWHERE[name]}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,6 +1,6 @@
 """Configurations, models and processors by what a checkpoint says it is.
 
-The tables of architectures are `MODULES` and `DECODERS` in loading.py; a class is found by its name in its module: of
+The tables of architectures are `MODULES` and `DECODERS` in registry.py; a class is found by its name in its module: of
 `BertConfig` it is `BertLMHeadModel`, of `UniSpeechConfig` `UniSpeechForCTC`.
 """
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import raysp.models
 from raysp.errors import CheckpointError
 from raysp.models.configuration import Config, read_json
-from raysp.models.loading import DECODERS, MODULES, config_class, module_of, read_config
+from raysp.models.extracting import read_feature_extractor_config
+from raysp.models.hub import CONFIG_FILES, PROCESSOR_FILES, local_folder, pinned
 from raysp.models.modeling import Model
-from raysp.models.processors import Wav2Vec2Processor, read_feature_extractor_config, read_tokenizer
-
-COMPOSITE = "speech-encoder-decoder"
+from raysp.models.processors import Wav2Vec2Processor, read_tokenizer
+from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 
 
 class _Auto:
@@ -33,12 +33,13 @@ class AutoConfig(_Auto):
         return config_class(model_type).from_dict(values)
 
     @staticmethod
-    def from_pretrained(folder: str | Path, **overrides: Any) -> Config:  # noqa: ANN401 - fields of the configuration
-        """Read config.json of a checkpoint; keyword arguments replace its values."""
+    def from_pretrained(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Config:  # noqa: ANN401
+        """Read config.json of a checkpoint folder or hub id; keyword arguments replace its values."""
+        folder = local_folder(folder, CONFIG_FILES, revision=revision)
         return config_class(_model_type(folder)).from_pretrained(folder, **overrides)
 
 
-def _model_type(folder: str | Path) -> str:
+def _model_type(folder: Path) -> str:
     found = read_config(folder).get("model_type")
     if not isinstance(found, str):
         raise CheckpointError(f"{Path(folder) / 'config.json'}: model_type is {found!r}, expected a name")
@@ -55,14 +56,22 @@ class _AutoModel(_Auto):
     @classmethod
     def from_config(cls, config: Config) -> Model:
         """Make a model with random weights."""
-        model = cls._class_of(type(config).model_type)(config)
-        return model if model.device.type == "meta" else model.init_weights()
+        return cls._class_of(type(config).model_type)(config)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - a model
-        """Load a checkpoint, in eval mode; a head that it lacks is drawn anew. Options as for the model's class."""
-        config = options.get("config")
-        model_type = _model_type(folder) if config is None else type(config).model_type
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *args: Any,  # noqa: ANN401
+        revision: str | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - a model
+        """Load a checkpoint folder or hub id, in eval mode; a head that it lacks is drawn anew.
+
+        Arguments as for the model's class. What is read is of one commit of the hub, whatever is pushed meanwhile.
+        """
+        folder, config = pinned(folder, revision=revision), options.get("config")
+        model_type = _model_type(local_folder(folder, CONFIG_FILES)) if config is None else type(config).model_type
         return cls._class_of(model_type).from_pretrained(folder, *args, **{"strict": False, **options})
 
     @classmethod
@@ -130,18 +139,19 @@ class AutoTokenizer(_Auto):
     """Tokenizers of CTC models and of text decoders."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a tokenizer
-        """Read the tokenizer of a checkpoint."""
-        return read_tokenizer(folder, **options)
+    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+        """Read the tokenizer of a checkpoint folder or hub id."""
+        return read_tokenizer(folder, revision=revision, **options)
 
 
 class AutoFeatureExtractor(_Auto):
     """Feature extractors."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a feature extractor
-        """Read the feature extractor of a checkpoint."""
-        kind = read_feature_extractor_config(Path(folder)).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
+    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+        """Read the feature extractor of a checkpoint folder or hub id."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        kind = read_feature_extractor_config(folder).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
         return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
 
 
@@ -149,9 +159,9 @@ class AutoProcessor(_Auto):
     """Feature extractors with tokenizers, or whichever of them a checkpoint has."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, **options: Any) -> Any:  # noqa: ANN401 - a processor
-        """Read what stands before and behind a checkpoint's model."""
-        folder = Path(folder)
+    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+        """Read what stands before and behind the model of a checkpoint folder or hub id."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
         kind = _processor_class(folder)
         if kind is not None:
             return _public(folder, kind, "Processor").from_pretrained(folder, **options)

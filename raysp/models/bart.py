@@ -18,7 +18,8 @@ from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, sp
 from raysp.models.configuration import Config
 from raysp.models.modeling import Value
 from raysp.models.outputs import CausalLMOutputWithCrossAttentions
-from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads, vocabulary_logits
+from raysp.models.packed import StepLinear
+from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are not used
 
@@ -27,6 +28,7 @@ class BartConfig(TextDecoderConfig):
     """Fields and defaults of `BartConfig` in transformers; the encoder's fields are kept and not used."""
 
     model_type: ClassVar[str] = "bart"
+    default_labels: ClassVar[int] = 3
     aliases: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",
@@ -80,10 +82,10 @@ class BartAttention(nn.Module):
     def __init__(self, config: BartConfig, source_width: int) -> None:
         super().__init__()
         self.config = config
-        self.k_proj = nn.Linear(source_width, config.d_model)
-        self.v_proj = nn.Linear(source_width, config.d_model)
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = StepLinear(source_width, config.d_model)
+        self.v_proj = StepLinear(source_width, config.d_model)
+        self.q_proj = StepLinear(config.d_model, config.d_model)
+        self.out_proj = StepLinear(config.d_model, config.d_model)
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return what the tokens so far add to each token."""
@@ -122,8 +124,8 @@ class BartDecoderLayer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.encoder_attn = BartAttention(config, config.encoder_width)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = nn.Linear(config.d_model, config.decoder_ffn_dim)
-        self.fc2 = nn.Linear(config.decoder_ffn_dim, config.d_model)
+        self.fc1 = StepLinear(config.d_model, config.decoder_ffn_dim)
+        self.fc2 = StepLinear(config.decoder_ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.act = activation(config.activation_function)
 
@@ -176,7 +178,7 @@ class BartForCausalLM(TextDecoder):
         config.add_cross_attention = True  # its layers have no other form
         super().__init__(config)
         self.model = BartDecoderWrapper(self.decoder_class(config))
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = StepLinear(config.d_model, config.vocab_size, bias=False)
         self.tie_weights()
 
     @property
@@ -204,7 +206,8 @@ class BartForCausalLM(TextDecoder):
 
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
-        return vocabulary_logits(hidden_RLH, self.lm_head)
+        logits_RLV: Tensor = self.lm_head(hidden_RLH)
+        return logits_RLV
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the embeddings of tokens."""

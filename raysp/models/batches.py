@@ -42,6 +42,11 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
     return batch
 
 
+def truncates(truncation: bool | None, padding: bool | str) -> bool:
+    """Tell whether texts are cut at a length that was given: as in transformers also unasked, without padding."""
+    return padding is False if truncation is None else truncation
+
+
 def padded_length(
     lengths: list[int], padding: bool | str, max_length: int | None, pad_to_multiple_of: int | None
 ) -> int | None:

@@ -19,7 +19,8 @@ from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, sp
 from raysp.models.configuration import Config
 from raysp.models.modeling import Value
 from raysp.models.outputs import CausalLMOutputWithCrossAttentions
-from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads, vocabulary_logits
+from raysp.models.packed import StepLinear
+from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 
 
 class BertConfig(TextDecoderConfig):
@@ -77,9 +78,9 @@ class BertSelfAttention(nn.Module):
     def __init__(self, config: BertConfig, source_width: int) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(source_width, config.hidden_size)
-        self.value = nn.Linear(source_width, config.hidden_size)
+        self.query = StepLinear(config.hidden_size, config.hidden_size)
+        self.key = StepLinear(source_width, config.hidden_size)
+        self.value = StepLinear(source_width, config.hidden_size)
 
     def queries(self, hidden_RLH: Tensor) -> Tensor:
         """Return q_RALD."""
@@ -96,7 +97,7 @@ class BertResidual(nn.Module):
     def __init__(self, config: BertConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(width, config.hidden_size)
+        self.dense = StepLinear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor, before_RLH: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ class BertIntermediate(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = StepLinear(config.hidden_size, config.intermediate_size)
         self.act = activation(config.hidden_act)
 
     def forward(self, hidden_RLH: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ class BertPredictionHeadTransform(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = StepLinear(config.hidden_size, config.hidden_size)
         self.act = activation(config.hidden_act)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -204,7 +205,7 @@ class BertLMPredictionHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.transform = BertPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = StepLinear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
 
@@ -250,7 +251,8 @@ class BertLMHeadModel(TextDecoder):
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
         predictions = self.cls.predictions
-        return vocabulary_logits(predictions.transform(hidden_RLH), predictions.decoder)
+        logits_RLV: Tensor = predictions.decoder(predictions.transform(hidden_RLH))
+        return logits_RLV
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the embeddings of tokens."""

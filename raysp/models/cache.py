@@ -10,12 +10,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+MANY_TEXTS = 4  # from so many on
+
 
 class LayerCache:
     """Keys and values of one layer: of the tokens so far, and of the encoder's frames."""
 
-    def __init__(self, room: int = 0) -> None:
+    def __init__(self, room: int = 0, texts: int = 1) -> None:
         self.room = room
+        self.texts = texts
         self.num_tokens = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -58,11 +61,20 @@ class LayerCache:
         torch.index_select(x_RALD[:, :, :count], 0, rows, out=chosen[:, :, :count])
         return chosen
 
+    def keep_frames(self, keys_BASD: Tensor, values_BASD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep those of frames, laid out as they are read fastest once a token; returns them so.
+
+        One piece a head; for several queries of a head the frames run fastest in the keys (1.1 to 1.2x of four).
+        """
+        turns = self.texts >= MANY_TEXTS
+        self.cross_keys = keys_BASD.mT.contiguous().mT if turns else keys_BASD.contiguous()
+        self.cross_values = values_BASD.contiguous()
+        return self.cross_keys, self.cross_values
+
     def select_encoder(self, rows: Tensor) -> None:
         """Keep these rows of the encoder."""
         if self.cross_keys is not None and self.cross_values is not None:
-            self.cross_keys = self.cross_keys.index_select(0, rows)
-            self.cross_values = self.cross_values.index_select(0, rows)
+            self.keep_frames(self.cross_keys.index_select(0, rows), self.cross_values.index_select(0, rows))
 
     def to_tuple(self) -> tuple[Tensor, ...]:
         """Return keys and values of the tokens, then of the frames where there are any."""
@@ -80,10 +92,11 @@ class KeyValueCache:
         num_layers: of the decoder.
         room: tokens to make room for at once, so that none is copied when another one comes; 0: none, every call
             then leaves the tensors of earlier ones as they are.
+        texts: of each row of the encoder that will be decoded together.
     """
 
-    def __init__(self, num_layers: int, room: int = 0) -> None:
-        self.layers = [LayerCache(room) for _ in range(num_layers)]
+    def __init__(self, num_layers: int, room: int = 0, texts: int = 1) -> None:
+        self.layers = [LayerCache(room, texts) for _ in range(num_layers)]
 
     @classmethod
     def of(cls, past: Any, num_layers: int) -> Self:  # noqa: ANN401 - a cache, or the tuples that it stands for

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Self
 
 from raysp.errors import CheckpointError
 from raysp.models.hub import CONFIG_FILES, local_folder
+from raysp.models.sharing import Shareable
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
+MAX_FLOAT = 1e38  # what float32 holds
 CONFIG_BYTES = 16 << 20  # a config.json of a model is some kilobytes; more is not read
 
 
@@ -38,13 +40,15 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-class Config:
+class Config(Shareable):
     """A configuration: annotated class attributes are its fields and defaults, other keys are kept as given.
 
     Values are read when a model uses them, so that assigning to `model.config` works.
     """
 
     model_type: ClassVar[str] = ""
+    default_labels: ClassVar[int] = 2
+    """Number of classes of a head where nothing names them."""
 
     architectures: list[str] | None = None
     dtype: str | None = None
@@ -58,6 +62,8 @@ class Config:
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds, checked against the annotations
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
+        if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
+            raise CheckpointError(f"num_labels is {num_labels!r}, expected a number of classes from 1")
         if "torch_dtype" in values:  # its name before transformers 5
             values.setdefault("dtype", values.pop("torch_dtype"))
         values["dtype"] = _dtype_name(values.get("dtype"))
@@ -68,9 +74,12 @@ class Config:
             if not hasattr(type(self), name):  # a derived value, such as a property, is not stored
                 setattr(self, name, value)
         for name, hint in hints.items():
-            setattr(self, name, _checked(f"{type(self).__name__}.{name}", getattr(self, name), hint))
-        if num_labels is not None:
-            self.num_labels = num_labels
+            setattr(self, name, checked(f"{type(self).__name__}.{name}", getattr(self, name), hint))
+            if "drop" in name and not 0 <= (getattr(self, name) or 0) <= 1:
+                raise CheckpointError(f"{name} is {getattr(self, name)!r}, expected a probability from 0 to 1")
+        self.num_labels = self.num_labels if num_labels is None else num_labels
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
         self.validate()
 
     def validate(self) -> None:
@@ -79,7 +88,7 @@ class Config:
     @property
     def num_labels(self) -> int:
         """Number of classes of a classification head."""
-        return 2 if self.id2label is None else len(self.id2label)
+        return self.default_labels if self.id2label is None else len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, value: int) -> None:
@@ -89,7 +98,9 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:  # noqa: ANN401
-        """Make a configuration from what config.json holds."""
+        """Make a configuration from what config.json holds; other names of classes replace them both ways."""
+        if "id2label" in overrides:
+            overrides = {"label2id": None, **overrides}
         return cls(**{**values, **overrides})
 
     @classmethod
@@ -112,9 +123,9 @@ class Config:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`; fields that any model has are left out where they say nothing."""
-        values = self.to_dict()
+        values, nothing_said = self.to_dict(), Config(num_labels=self.default_labels)
         for name in _field_types(Config):
-            if values[name] == getattr(Config, name):
+            if values[name] == getattr(nothing_said, name):
                 del values[name]
         write_json(Path(folder) / "config.json", values)
 
@@ -137,7 +148,7 @@ def _field_types(cls: type[Config]) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not ClassVar}
 
 
-def _checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     """Return a value of the annotated type: JSON's whole numbers serve as floats, its lists as tuples."""
     if hint is Any:
         return value
@@ -146,14 +157,17 @@ def _checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)[0]
-        return tuple(_checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value))
+        return tuple(checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value))
     if origin is list and isinstance(value, list | tuple):
-        return list(value)
+        inner = typing.get_args(hint)[0]
+        return [checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         key = typing.get_args(hint)[0]
         return {int(name) if key is int and str(name).isdigit() else name: item for name, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT:
         return value
+    if hint is float and isinstance(value, float):  # infinite, or none
+        raise CheckpointError(f"{where} is {value!r}, expected a finite number: correct config.json")
     if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise CheckpointError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}: correct config.json")
@@ -166,7 +180,7 @@ def _checked_union(where: str, value: Any, hint: types.UnionType) -> Any:  # noq
                 return None
             continue
         try:
-            return _checked(where, value, option)
+            return checked(where, value, option)
         except CheckpointError:
             continue
     raise CheckpointError(f"{where} is {value!r}, expected {hint}: correct config.json")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from raysp.models.attention import frame_mask
 from raysp.models.beams import BeamSearch
-from raysp.models.configuration import Config, read_json
-from raysp.models.generation_config import FILE, GenerationConfig, Settings
+from raysp.models.configuration import Config
+from raysp.models.generation_config import GenerationConfig, Settings
 from raysp.models.logits import changes_of
 from raysp.models.modeling import SHARD_BYTES, Model
 from raysp.models.outputs import ModelOutput
@@ -64,8 +64,7 @@ class GeneratingModel(Model):
     def _load(self, folder: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base's
         """Load the weights, and generation_config.json where there is one that says more than config.json."""
         loaded = super()._load(folder, *args, **kwargs)
-        if (folder / FILE).is_file() and not read_json(folder / FILE).get("_from_model_config"):
-            self.generation_config = GenerationConfig.from_pretrained(folder)
+        self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
     def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -110,11 +109,14 @@ def generate(
         Tokens (B * num_return_sequences, T), the prompt among them, or `GenerateOutput` where it is asked for.
     """
     settings = Settings.of(options, prompt_BT.shape[1], num_positions)
+    settings.check_tokens(decoder.config.vocab_size)
     if isinstance(generators, list) and len(generators) != len(prompt_BT):
         raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one a row")
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
     changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B)
-    decoding = Decoding(decoder, settings.max_length - 1, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT)
+    texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
+    room = settings.max_length - 1
+    decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, texts)
     if settings.num_beams > 1:
         found = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
         if not settings.return_dict:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 from raysp.errors import CheckpointError
-from raysp.models.configuration import Config, read_json, write_json
+from raysp.models.configuration import Config, checked, read_json, write_json
+from raysp.models.hub import GENERATION_FILES, local_folder
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where nothing says how long a text may become
@@ -78,12 +79,25 @@ class GenerationConfig:
         if unknown:
             named = ", ".join(f"{name}={values[name]!r}" for name in unknown)
             raise ValueError(f"generation cannot do {named}, expected options among {', '.join(sorted(known))}")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        hints = get_type_hints(cls)
+        return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read generation_config.json of a checkpoint folder."""
-        path = Path(folder) / FILE
+    def of_checkpoint(cls, folder: Path, config: Config) -> Self:
+        """Return the options that generation_config.json holds, or else those of the configuration."""
+        return cls.from_file(folder) or cls.from_model_config(config)
+
+    @classmethod
+    def from_file(cls, folder: Path) -> Self | None:
+        """Return the options of generation_config.json where there is one that says more than config.json."""
+        if (folder / FILE).is_file() and not read_json(folder / FILE).get("_from_model_config"):
+            return cls.from_pretrained(folder)
+        return None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
+        """Read generation_config.json of a checkpoint folder or hub id."""
+        path = local_folder(folder, GENERATION_FILES, revision=revision) / FILE
         try:
             return cls.from_dict(read_json(path))
         except ValueError as error:
@@ -104,9 +118,23 @@ class GenerationConfig:
         """Write generation_config.json."""
         write_json(Path(folder) / FILE, self.to_dict())
 
+    def first_token(self, config: Any) -> int | list[int] | None:  # noqa: ANN401 - of a speech-encoder-decoder
+        """Return the token that texts begin with, by these options or else the configuration; None: nothing says."""
+        named = (self.decoder_start_token_id, config.decoder_start_token_id, self.bos_token_id)
+        return next((token for token in named if token is not None), None)
+
     def merged(self, other: "GenerationConfig") -> Self:
         """Return these options, with those that are set in another in their place."""
         return replace(self, **other.to_dict())
+
+
+def _of_its_type(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - an option and its annotation
+    if value is None or name == "early_stopping":  # is checked with the settings
+        return value
+    try:
+        return checked(name, value, hint)
+    except CheckpointError:
+        raise ValueError(f"{name} is {value!r}, expected {hint}") from None
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -144,6 +172,22 @@ class Settings:
     pad_token_id: int | None
     output_scores: bool
     return_dict: bool
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Raise ValueError where an option names a token that a vocabulary of this size does not have."""
+        named = {
+            "bad_words_ids": [token for word in self.bad_words_ids for token in word],
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
+            "forced_bos_token_id": _ids(self.forced_bos_token_id),
+            "forced_eos_token_id": self.forced_eos_token_ids,
+            "eos_token_id": self.eos_token_ids,
+            "pad_token_id": _ids(self.pad_token_id),
+        }
+        for name, tokens in named.items():
+            for token in tokens:
+                if not 0 <= token < vocab_size:
+                    raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's {vocab_size}")
 
     @classmethod
     def of(cls, config: GenerationConfig, prompt_length: int, num_positions: int | None) -> "Settings":
@@ -201,6 +245,13 @@ class Settings:
         for name, (value, is_fine, wanted) in expected.items():
             if not is_fine:
                 raise ValueError(f"{name} is {value!r}, expected {wanted}")
+        forced = {
+            "forced_bos_token_id": _ids(self.forced_bos_token_id),
+            "forced_eos_token_id": self.forced_eos_token_ids,
+        }
+        for name, tokens in forced.items():
+            if tokens and {*tokens} <= {*self.suppress_tokens}:
+                raise ValueError(f"{name} {list(tokens)} is in suppress_tokens, expected in one of them alone")
         if any(not word for word in self.bad_words_ids):
             raise ValueError("bad_words_ids has an empty list, expected the token ids of a word in each")
 

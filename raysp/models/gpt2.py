@@ -19,7 +19,8 @@ from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, sp
 from raysp.models.configuration import Config
 from raysp.models.modeling import Value
 from raysp.models.outputs import CausalLMOutputWithCrossAttentions
-from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads, vocabulary_logits
+from raysp.models.packed import PackedProduct, StepLinear
+from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 
 
 class GPT2Config(TextDecoderConfig):
@@ -63,10 +64,11 @@ class Conv1D(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width_in, width_out).normal_(std=0.02))
         self.bias = nn.Parameter(torch.zeros(width_out))
+        self._product = PackedProduct()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with its last axis `width_out` wide."""
-        return F.linear(x, self.weight.t(), self.bias)
+        return self._product(x, self.weight.t(), self.bias)
 
 
 class GPT2Attention(nn.Module):
@@ -179,7 +181,7 @@ class GPT2LMHeadModel(TextDecoder):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.transformer = GPT2Body(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = StepLinear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
 
     @property
@@ -205,7 +207,8 @@ class GPT2LMHeadModel(TextDecoder):
 
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
-        return vocabulary_logits(hidden_RLH, self.lm_head)
+        logits_RLV: Tensor = self.lm_head(hidden_RLH)
+        return logits_RLV
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the embeddings of tokens."""

@@ -1,31 +1,42 @@
 """Where a checkpoint's files are: a folder, or the cached snapshot of a Hugging Face hub id.
 
-Only files that raysp reads are fetched. HF_HUB_OFFLINE, HF_HOME and HF_TOKEN act as everywhere with huggingface_hub.
+A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit. Only files that raysp reads are
+fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as everywhere with huggingface_hub.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from raysp.errors import CheckpointError
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # "owner/name", or a bare old name
+Name = TypeVar("Name", str, Path, "str | Path")
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-][\w./-]*)?")  # or a bare old name
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG_FILES = ("config.json",)
 PROCESSOR_FILES = (
+    *CONFIG_FILES,  # it tells the kind of tokenizer where nothing else does
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer_config.json",
     "vocab.json",
     "vocab.txt",
     "merges.txt",
+    "sentencepiece.bpe.model",
     "added_tokens.json",
     "special_tokens_map.json",
     "tokenizer.json",
 )
+GENERATION_FILES = ("generation_config.json",)
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
-MODEL_FILES = (*CONFIG_FILES, "generation_config.json", *WEIGHT_FILES)
+MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
+CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES)
 
 
 def is_hub_id(name: str | Path) -> bool:
@@ -37,9 +48,9 @@ def local_folder(name: str | Path, files: Sequence[str], *, revision: str | None
     """Return the folder of a checkpoint, fetched first where its name is a hub id.
 
     Args:
-        name: A folder, or a hub id such as "facebook/wav2vec2-base-960h".
+        name: A folder, or a hub id such as "facebook/wav2vec2-base-960h" or "facebook/wav2vec2-base-960h@main".
         files: Names or patterns of what is needed.
-        revision: Branch, tag or commit of a hub id; None is its main branch.
+        revision: Branch, tag or commit of a hub id; None is what the name says, or else its main branch.
 
     Raises:
         CheckpointError: No such folder, or the hub does not give the files.
@@ -47,16 +58,75 @@ def local_folder(name: str | Path, files: Sequence[str], *, revision: str | None
     if not is_hub_id(name):
         return Path(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
+    hub_id, revision = _parts(str(name), revision)
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(files)))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        with _no_bars_without_terminal():
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files)))
+    except Exception as error:  # errors of whatever HTTP client the library uses are among them
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"{name!r}: no such folder, and the Hugging Face hub does not give it ({type(error).__name__}: {reason}): "
-            "correct the name, or download the checkpoint and give its folder"
+            f"{_advice(error, revision)}. Wanted are {', '.join(files)}, as far as it has them"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_bars_without_terminal() -> Iterator[None]:
+    """Keep the library's progress bars, which it draws for what is cached too, out of logs."""
+    from huggingface_hub import utils
+
+    library: Any = utils  # whose types do not tell that these functions are public
+    if sys.stderr.isatty() or library.are_progress_bars_disabled():
+        yield
+        return
+    library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        library.enable_progress_bars()
+
+
+def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Return the id and the revision, which one of both may name."""
+    hub_id, _, named = name.partition("@")
+    if named and revision is not None and revision != named:
+        raise ValueError(f"{name!r} given with revision {revision!r}, expected one revision: leave one of them out")
+    return hub_id, named or revision
+
+
+def _advice(error: Exception, revision: str | None) -> str:
+    """Say how to go on without the files."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"its files are not all in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps raysp from the "
+            "network: fetch it once without HF_HUB_OFFLINE, or give a folder with these files"
+        )
+    return "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
+
+
+def pinned(name: Name, *, revision: str | None = None) -> Name | str:
+    """Return a hub id with the commit that it means now, so that all who read it later read the same.
+
+    A folder is returned as it is.
+
+    Raises:
+        CheckpointError: The hub does not give its config.json.
+    """
+    if not is_hub_id(name):
+        return name
+    hub_id, revision = _parts(str(name), revision)
+    if revision is None or not COMMIT.fullmatch(revision):
+        revision = local_folder(hub_id, CONFIG_FILES, revision=revision).name  # snapshots are named by their commit
+    return f"{hub_id}@{revision}"
 
 
 def model_folder(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
@@ -65,3 +135,8 @@ def model_folder(name: str | Path, *, revision: str | None = None, allow_pickle:
     if allow_pickle and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
         return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision)
     return folder
+
+
+def local_checkpoint(name: str | Path) -> Path:
+    """Return the folder with all that a labelling run needs of a checkpoint."""
+    return local_folder(name, CHECKPOINT_FILES)

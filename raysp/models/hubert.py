@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from raysp.models.activations import activation
 from raysp.models.augmentation import compute_mask_indices
 from raysp.models.configuration import Config
+from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.outputs import BaseModelOutput, ModelOutput
 from raysp.models.transformer import FeatureProjection, TransformerConfig
 from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.transformer_heads import ForCTC, ForSequenceClassification
 from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
 
 _compute_mask_indices = compute_mask_indices  # the name that training scripts import
@@ -118,9 +118,9 @@ class HubertModel(HubertPreTrainedModel, TransformerModel):
         return self.returned(output, return_dict)
 
 
-class HubertForCTC(HubertPreTrainedModel, ForCTC):
+class HubertForCTC(ForCTC, HubertPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
 
-class HubertForSequenceClassification(HubertPreTrainedModel, ForSequenceClassification):
+class HubertForSequenceClassification(ForSequenceClassification, HubertPreTrainedModel):
     """The encoder with classes over the mean of its frames."""

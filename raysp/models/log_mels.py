@@ -4,18 +4,18 @@ A frame loses its mean, is pre-emphasised, windowed and transformed. All of that
 window is zero at a frame's first sample: so the waveform is pre-emphasised once, and of each frame's mean only what
 pre-emphasis leaves of a constant is taken away.
 
-Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
+Legend: B batch, S samples, M log-mel frames, N mel bins, K real and imaginary parts of frequencies.
 """
 
-import itertools
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Count = TypeVar("Count", int, Tensor)
+Band = tuple[slice, slice, Tensor]
+"""Some bins, the part of a spectrum that reaches them, and how: filters_KN."""
 
 WINDOW_SAMPLES = 400  # 25 ms at 16 kHz; these are samples whatever the rate
 HOP_SAMPLES = 160  # 10 ms
@@ -28,6 +28,7 @@ VARIANCE_FLOOR = 1e-7  # added to the variance
 MELS_PER_FRAME = 2  # log-mel frames that a model of pairs takes for one of its own
 
 CHUNK_MELS = 256  # frames at a time on a CPU: 1 MB for the transform
+BAND_BINS = 16  # filters in one product: neighbours are zero but for a few frequencies
 LEAST_ROWS = 4  # a product of fewer rows sums in another order: a row's last bit would depend on what follows it
 _MEAN_SAMPLES = 80  # divides window and hop, so that means are sums of a few shared sums
 
@@ -44,48 +45,114 @@ def samples_of_mels(count: int) -> int:
 
 def log_mels(waves_BS: Tensor, num_bins: int, sample_rate: int) -> Tensor:
     """Return mels_BMN, natural logarithms of energies, for every whole frame of waveforms in [-1, 1], float32."""
-    num_rows, num_frames = len(waves_BS), max(0, num_mels(waves_BS.shape[1]))
-    window, filters_KN = _constants(num_bins, sample_rate, waves_BS.device)
-    mels_BMN = waves_BS.new_empty(num_rows, num_frames, num_bins, dtype=torch.float32)
-    on_cpu = waves_BS.device.type == "cpu"
-    rows_at_once, mels_at_once = (1, min(CHUNK_MELS, num_frames)) if on_cpu else (num_rows, num_frames)
-    frames_BMS = waves_BS.new_zeros(rows_at_once, max(mels_at_once, LEAST_ROWS), TRANSFORM_SAMPLES, dtype=torch.float64)
-    for row, start in itertools.product(range(0, num_rows, rows_at_once or 1), range(0, num_frames, mels_at_once or 1)):
-        rows, end = slice(row, row + rows_at_once), min(start + mels_at_once, num_frames)
-        samples_BS = waves_BS[rows, start * HOP_SAMPLES : (end - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
-        mels_BMN[rows, start:end] = _energies(samples_BS, frames_BMS, window, filters_KN).log_()
+    num_frames = max(0, num_mels(waves_BS.shape[1]))
+    mels_BMN = waves_BS.new_empty(len(waves_BS), num_frames, num_bins, dtype=torch.float32)
+    if waves_BS.device.type == "cpu":
+        for wave_S, mels_MN in zip(waves_BS, mels_BMN, strict=True):
+            _write_row(wave_S, mels_MN, sample_rate)
+    else:
+        _write_rows(waves_BS, mels_BMN, sample_rate)
     return mels_BMN
 
 
-def _energies(waves_BS: Tensor, frames_BMS: Tensor, window: Tensor, filters_KN: Tensor) -> Tensor:
-    """Return energies_BMN, not below the floor, of waveforms that end with a whole frame.
+def normalised_log_mels(
+    waves_BS: Tensor, num_mels_B: Tensor, num_bins: int, sample_rate: int, *, multiple: int = 1, padding: float = 0.0
+) -> Tensor:
+    """Return mels_BMN with zero mean and unit variance of each bin over a row's own frames.
 
-    `frames_BMS` is where the frames are put; zero behind the window, and with rows to spare.
+    Args:
+        waves_BS: In [-1, 1]; at least a frame is returned for them.
+        num_mels_B: The frames of each row, on the device of the waveforms.
+        num_bins: Mel bins.
+        sample_rate: In hertz.
+        multiple: What the number of returned frames is rounded up to.
+        padding: What stands behind a row's frames.
+    """
+    num_frames = max(0, num_mels(waves_BS.shape[1]))
+    num_padded = -(-max(1, num_frames) // multiple) * multiple
+    mels_BMN = waves_BS.new_empty(len(waves_BS), num_padded, num_bins, dtype=torch.float32)
+    if waves_BS.device.type != "cpu":
+        _write_rows(waves_BS, mels_BMN[:, :num_frames], sample_rate)
+        _normalise_rows(mels_BMN, num_mels_B, padding)
+        return mels_BMN
+    for wave_S, mels_MN, count in zip(waves_BS, mels_BMN, num_mels_B.tolist(), strict=True):
+        _write_row(wave_S, mels_MN[:count], sample_rate)
+        normalise(mels_MN[:count])
+        mels_MN[count:] = padding
+    return mels_BMN
 
-    In float64 up to the energies: recordings of telephones hold nothing above 4 kHz, where what float32 rounds off in
+
+def _write_row(wave_S: Tensor, mels_MN: Tensor, sample_rate: int) -> None:
+    """Write the first log-mels of one waveform, some at a time as fit a core's cache."""
+    num_frames = len(mels_MN)
+    frames_MS = _buffer(min(num_frames, CHUNK_MELS), wave_S.device)
+    for start in range(0, num_frames, CHUNK_MELS):
+        end = min(start + CHUNK_MELS, num_frames)
+        _write(
+            wave_S[None, start * HOP_SAMPLES : samples_of_mels(end)], frames_MS, mels_MN[None, start:end], sample_rate
+        )
+
+
+def _write_rows(waves_BS: Tensor, mels_BMN: Tensor, sample_rate: int) -> None:
+    """Write log-mels of whole waveforms at once."""
+    batch, num_frames, _ = mels_BMN.shape
+    if mels_BMN.numel() > 0:
+        frames_MS = _buffer(batch * num_frames, waves_BS.device)
+        _write(waves_BS[:, : samples_of_mels(num_frames)], frames_MS, mels_BMN, sample_rate)
+
+
+def _buffer(num_frames: int, device: torch.device) -> Tensor:
+    """Make frames_MS, which stay zero outside of the window."""
+    return torch.zeros(max(num_frames, LEAST_ROWS), TRANSFORM_SAMPLES, dtype=torch.float64, device=device)
+
+
+def _write(waves_BS: Tensor, frames_MS: Tensor, mels_BMN: Tensor, sample_rate: int) -> None:
+    """Write log-mels of waveforms that end with a whole frame, by way of a buffer for all of their frames."""
+    num_frames, num_bins = mels_BMN.shape[:2].numel(), mels_BMN.shape[2]
+    window_S, bands = _constants(num_bins, sample_rate, waves_BS.device)
+    _put_frames(waves_BS, frames_MS[:num_frames], window_S)
+    spectrum_MK = torch.fft.rfft(frames_MS[: max(num_frames, LEAST_ROWS)])
+    squares_MK = torch.view_as_real(spectrum_MK).float().square_().flatten(1)
+    energies_MN = squares_MK.new_empty(len(squares_MK), num_bins)
+    for bins, used, filters_KN in bands:
+        torch.mm(squares_MK[:, used], filters_KN, out=energies_MN[:, bins])
+    torch.log(energies_MN[:num_frames].clamp_(min=ENERGY_FLOOR).view_as(mels_BMN), out=mels_BMN)
+
+
+def _put_frames(waves_BS: Tensor, frames_MS: Tensor, window_S: Tensor) -> None:
+    """Put the windowed frames of waveforms into a buffer.
+
+    In float64, as is the transform: recordings of telephones hold nothing above 4 kHz, where what float32 rounds off in
     the bands below would be all that is heard.
     """
     waves_BS = waves_BS.double()
-    previous_BS = F.pad(waves_BS[:, :-1], (1, 0))
-    emphasised_BMS = (waves_BS - PREEMPHASIS * previous_BS).unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)
+    emphasised_BS = torch.sub(waves_BS[:, 1:], waves_BS[:, :-1], alpha=PREEMPHASIS)
     sums_BS = waves_BS.unfold(1, _MEAN_SAMPLES, _MEAN_SAMPLES).sum(-1)
     sums_BM = sums_BS.unfold(1, WINDOW_SAMPLES // _MEAN_SAMPLES, HOP_SAMPLES // _MEAN_SAMPLES).sum(-1)
-    num_frames = emphasised_BMS.shape[1]
-    frames_BMS = frames_BMS[:, : max(num_frames, LEAST_ROWS)]
-    windowed_BMS = frames_BMS[:, :num_frames, :WINDOW_SAMPLES]
-    torch.sub(emphasised_BMS, sums_BM[:, :, None], alpha=(1 - PREEMPHASIS) / WINDOW_SAMPLES, out=windowed_BMS)
-    windowed_BMS.mul_(window)
-    squares_BMK2 = torch.view_as_real(torch.fft.rfft(frames_BMS)).square_()
-    power_BMK = (squares_BMK2[..., 0] + squares_BMK2[..., 1]).float()
-    return (power_BMK @ filters_KN)[:, :num_frames].clamp_(min=ENERGY_FLOOR)
+    framed_BMS = emphasised_BS.unfold(1, WINDOW_SAMPLES - 1, HOP_SAMPLES)
+    windowed_BMS = frames_MS.view(*sums_BM.shape, -1)[..., 1:WINDOW_SAMPLES]  # the window is zero at its first sample
+    torch.sub(framed_BMS, sums_BM[:, :, None], alpha=(1 - PREEMPHASIS) / WINDOW_SAMPLES, out=windowed_BMS)
+    windowed_BMS.mul_(window_S[1:])
 
 
 @lru_cache(maxsize=8)
-def _constants(num_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the window, which brings samples to full scale too, and filters_KN."""
+def _constants(num_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, list[Band]]:
+    """Return the window, which brings samples to full scale too, and the filters."""
     with torch.inference_mode(False):
-        window = FULL_SCALE * torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85  # "povey"
-        return window.to(device), mel_filters(num_bins, sample_rate).float().to(device)
+        window_S = (
+            FULL_SCALE * torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85
+        )  # "povey"
+        filters_KN = mel_filters(num_bins, sample_rate).float().repeat_interleave(2, dim=0).to(device)
+        bands = [
+            _band(filters_KN, slice(start, min(start + BAND_BINS, num_bins))) for start in range(0, num_bins, BAND_BINS)
+        ]
+        return window_S.to(device), bands
+
+
+def _band(filters_KN: Tensor, bins: slice) -> Band:
+    used_K = filters_KN[:, bins].any(dim=1).nonzero()
+    used = slice(int(used_K.min()), int(used_K.max()) + 1)
+    return bins, used, filters_KN[used, bins].contiguous()
 
 
 def mel_filters(num_bins: int, sample_rate: int) -> Tensor:
@@ -102,13 +169,19 @@ def _mels(hertz: Tensor) -> Tensor:
     return 1127.0 * torch.log(1.0 + hertz / 700.0)
 
 
-def normalised(mels_BMN: Tensor, num_mels_B: Tensor, padding: float = 0.0) -> Tensor:
-    """Bring each bin of each row to zero mean and unit variance over the row's own frames; `padding` behind them."""
+def normalise(mels_MN: Tensor) -> None:
+    """Bring each bin of one row to zero mean and unit variance, in place; sums in float64."""
+    count = max(1, len(mels_MN))
+    mels_MN.sub_((mels_MN.sum(0, dtype=torch.float64) / count).float())
+    variance_N = mels_MN.square().sum(0, dtype=torch.float64) / max(1, count - 1)
+    mels_MN.div_((variance_N + VARIANCE_FLOOR).sqrt().float())
+
+
+def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, padding: float) -> None:
+    """Do as `normalise` with each row's own frames, without waiting for their numbers; `padding` behind them."""
     out_BM1 = (torch.arange(mels_BMN.shape[1], device=mels_BMN.device) >= num_mels_B[:, None])[:, :, None]
-    # Sums in float64: the same to the last bit of float32 however long the padding is.
     count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
-    mean_B1N = mels_BMN.masked_fill(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11
-    centred_BMN = (mels_BMN - mean_B1N.float()).masked_fill_(out_BM1, 0.0)
-    variance_B1N = centred_BMN.square().sum(1, keepdim=True, dtype=torch.float64) / (count_B11 - 1).clamp(min=1)
-    scaled_BMN = centred_BMN.div_((variance_B1N + VARIANCE_FLOOR).sqrt().float())
-    return scaled_BMN.masked_fill_(out_BM1, padding) if padding else scaled_BMN
+    mean_B1N = mels_BMN.masked_fill_(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11
+    mels_BMN.sub_(mean_B1N.float()).masked_fill_(out_BM1, 0.0)
+    variance_B1N = mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64) / (count_B11 - 1).clamp(min=1)
+    mels_BMN.div_((variance_B1N + VARIANCE_FLOOR).sqrt().float()).masked_fill_(out_BM1, padding)

@@ -98,8 +98,6 @@ class NoBadWords(_Ban):
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Ban the last token of each word whose others are there."""
         for *before, last in self.words:
-            if last >= scores_RV.shape[1]:
-                raise ValueError(f"bad_words_ids has {last}, expected ids below the vocabulary's {scores_RV.shape[1]}")
             if not before:
                 scores_RV[:, last] = NEVER
             elif len(before) <= tokens_RT.shape[1]:

@@ -18,6 +18,7 @@ class MBartConfig(BartConfig):
     """Fields and defaults of `MBartConfig` in transformers; the encoder's fields are kept and not used."""
 
     model_type: ClassVar[str] = "mbart"
+    default_labels: ClassVar[int] = 2
 
     decoder_start_token_id: int | None = None
 

@@ -1,8 +1,9 @@
 """The base of models: a `torch.nn.Module` with a configuration that loads from and saves to checkpoint folders."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 
@@ -13,6 +14,7 @@ from raysp.errors import CheckpointError
 from raysp.models.configuration import Config
 from raysp.models.hub import local_folder, model_folder
 from raysp.models.outputs import ModelOutput
+from raysp.models.sharing import Shareable
 from raysp.models.weights import check_names_and_shapes, read_tensors, short, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -37,8 +39,8 @@ class LoadingInfo(TypedDict):
     """Always empty: what cannot be loaded is an exception."""
 
 
-class Model(nn.Module):
-    """A model of one architecture.
+class Model(Shareable, nn.Module):
+    """A model of one architecture; made of a configuration, it has weights drawn as that says.
 
     `padding` says what padding may do. "exact": a row of a padded batch gives what it gives alone, provided that
     `attention_mask` says where it ends. "reference": the arithmetic of transformers, whose padding leaks.
@@ -50,6 +52,12 @@ class Model(nn.Module):
     training_only: ClassVar[tuple[str, ...]] = ()
     """Last parts of names of weights that inference does not use: published checkpoints lack them or have them in
     excess."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - as the base's
+        """Let a model draw its weights once it is whole, which no constructor knows: a subclass's may go on."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _drawing(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -138,6 +146,11 @@ class Model(nn.Module):
             for module in reversed(list(self.modules())):  # a module after its parts, which it may draw anew
                 self._init_module(module)
         return self
+
+    def _draw_first_weights(self) -> None:
+        """Draw the weights of a model that is just made; one on the device "meta" has none."""
+        if self.device.type != "meta":
+            self.init_weights()
 
     def _init_module(self, module: nn.Module) -> None:
         """Draw the weights that one module holds itself."""
@@ -337,7 +350,7 @@ class Model(nn.Module):
         self._report(folder, info)
         fresh = [name for name in expected if name not in tensors]
         if fresh:
-            initial = type(self)(self.config).init_weights().state_dict()
+            initial = type(self)(self.config).state_dict()
             tensors.update({name: initial[name] for name in fresh})
         self.load_state_dict({name: tensors[name] for name in expected}, assign=True, strict=not self.tied_weights())
         self.tie_weights()
@@ -386,6 +399,17 @@ class Model(nn.Module):
         for part in parts:
             part.gradient_checkpointing = value
 
+    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
+        """Refuse, as transformers 5 has no such method any more.
+
+        Raises:
+            NotImplementedError: Always, with what to do instead.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}: attention heads cannot be pruned, which transformers 5 has given up, too: to "
+            "silence a head, set its columns of the weight behind the attention (out_proj, output.dense, ...) to 0"
+        )
+
     def returned(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
         """Return an output as it is, or as a plain tuple where the caller or the configuration says so."""
         return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
@@ -396,6 +420,21 @@ class Model(nn.Module):
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
         write_tensors(Path(folder), self.stored_weights(), shard_bytes)
+
+
+def _drawing(construct: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor after which the weights are drawn, if it is the outermost of its object."""
+
+    @functools.wraps(construct)
+    def constructed(self: Model, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the constructor's
+        is_outermost = "_is_unfinished" not in vars(self)
+        vars(self)["_is_unfinished"] = True
+        construct(self, *args, **kwargs)
+        if is_outermost:
+            del vars(self)["_is_unfinished"]
+            self._draw_first_weights()
+
+    return constructed
 
 
 @contextlib.contextmanager
@@ -456,7 +495,7 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     unknown = [name for name in overrides if not hasattr(config, name)]
     if unknown:
         raise TypeError(f"{', '.join(map(repr, unknown))}: no field of {type(config).__name__}")
-    return type(config).from_dict({**config.to_dict(), **overrides}) if overrides else config
+    return type(config).from_dict(config.to_dict(), **overrides) if overrides else config
 
 
 def asked(argument: bool | None, configured: bool) -> bool:

@@ -4,7 +4,6 @@
 on whatever device the waveforms are. Calling the extractor behaves as in transformers, batch effects included.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -13,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.errors import CheckpointError
-from raysp.models.batches import BatchFeature, padded_length, tensors_of
-from raysp.models.configuration import read_json, write_json
+from raysp.models.batches import BatchFeature, tensors_of
+from raysp.models.configuration import write_json
+from raysp.models.extracting import PaddingExtractor, waveforms_of
 from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.sharing import Shareable, upload
 from raysp.models.tokenization import Wav2Vec2CTCTokenizer
 
 if TYPE_CHECKING:
@@ -38,31 +38,6 @@ TEXT_ONLY = ("is_split_into_words",)  # of the tokenizer
 VARIANCE_FLOOR = 1e-7  # added to the variance, so that silence stays silence
 
 Array = npt.NDArray[np.float32]
-
-
-def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
-    """Return what preprocessor_config.json holds, or else the part of processor_config.json that replaced it.
-
-    Raises:
-        CheckpointError: Neither is there, or both are and disagree.
-    """
-    old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
-    nested = read_json(new).get("feature_extractor") if new.is_file() else None
-    if nested is not None and not isinstance(nested, dict):
-        raise CheckpointError(f"{new}: feature_extractor is {nested!r}, expected an object: save the processor again")
-    if not old.is_file():
-        if nested is None:
-            raise CheckpointError(
-                f"{folder}: neither {old.name} nor a feature_extractor in {new.name} found, which say the sampling "
-                "rate and whether waveforms are normalised: copy the file from the checkpoint's source"
-            )
-        return nested
-    values = read_json(old)
-    if nested is not None:
-        differing = {key: (values[key], nested[key]) for key in values if key in nested and values[key] != nested[key]}
-        if differing:
-            raise CheckpointError(f"{folder}: {old.name} and {new.name} disagree: {differing!r}: remove the wrong one")
-    return values
 
 
 class FeatureExtractor(Protocol):
@@ -96,10 +71,11 @@ class FeatureExtractor(Protocol):
         ...
 
 
-class Wav2Vec2FeatureExtractor:
+class Wav2Vec2FeatureExtractor(PaddingExtractor):
     """Bring waveforms to zero mean and unit variance, each by itself, and pad them."""
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
+    older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Processor",)
 
     def __init__(
         self,
@@ -155,7 +131,7 @@ class Wav2Vec2FeatureExtractor:
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
-        waves = _waves(raw_speech)
+        waves = waveforms_of(raw_speech, ("(T,)", "(B, T)"))
         wants_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
         batch = self.pad(
             {"input_values": waves},
@@ -181,87 +157,21 @@ class Wav2Vec2FeatureExtractor:
         normalised[len(spoken) :] = self.padding_value
         return normalised
 
-    def pad(
-        self,
-        processed_features: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        truncation: bool = False,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool | None = None,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Bring `input_values` to one length, as a collate function does."""
-        if not isinstance(processed_features, Mapping):
-            keys = processed_features[0].keys()
-            processed_features = {key: [item[key] for item in processed_features] for key in keys}
-        if truncation and max_length is None:
-            raise ValueError("truncation=True without max_length: pass the length to cut at")
-        waves = [np.asarray(wave, dtype=np.float32) for wave in processed_features["input_values"]]
-        if truncation and max_length is not None:
-            multiple = pad_to_multiple_of or 1
-            waves = [wave[: -(-max_length // multiple) * multiple] for wave in waves]
-        target = padded_length([len(wave) for wave in waves], padding, max_length, pad_to_multiple_of)
-        batch = BatchFeature({"input_values": [self._padded(wave, target, self.padding_value) for wave in waves]})
-        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
-            ones = [np.ones(len(wave), np.int32) for wave in waves]
-            batch["attention_mask"] = [self._padded(mask, target, 0) for mask in ones]
-        return tensors_of(batch, return_tensors)
 
-    def _padded(self, row: npt.NDArray[Any], target: int | None, value: float) -> npt.NDArray[Any]:
-        missing = max(0, (target or 0) - len(row))
-        width = (0, missing) if self.padding_side == "right" else (missing, 0)
-        return np.pad(row, width, constant_values=value) if missing else row
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as they are saved."""
-        return {**vars(self), "feature_extractor_type": type(self).__name__}
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - arguments of __init__
-    ) -> Self:
-        """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
-        values = read_feature_extractor_config(folder)
-        kind = values.get("feature_extractor_type", cls.__name__)
-        if kind not in (cls.__name__, "Wav2Vec2Processor"):
-            raise CheckpointError(f"{folder}: feature_extractor_type is {kind!r}, expected {cls.__name__!r}")
-        names = vars(cls())
-        return cls(**{**{name: value for name, value in values.items() if name in names}, **overrides})
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write preprocessor_config.json."""
-        write_json(Path(folder) / "preprocessor_config.json", self.to_dict())
-
-
-def _waves(raw_speech: Any) -> list[Any]:  # noqa: ANN401 - as for the extractor
-    """Return a list of waveforms, one or many given."""
-    if isinstance(raw_speech, np.ndarray | Tensor):
-        if raw_speech.ndim > 2:
-            raise ValueError(f"waveforms have shape {tuple(raw_speech.shape)!r}, expected one channel: (B, T) or (T,)")
-        return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
-    many = len(raw_speech) > 0 and isinstance(raw_speech[0], np.ndarray | Tensor | list | tuple)
-    return list(raw_speech) if many else [raw_speech]
-
-
-def read_tokenizer(folder: str | Path, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
-    """Read the tokenizer that a checkpoint names: of a CTC head, or of a text decoder.
+def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
+    """Read the tokenizer that a checkpoint folder or hub id names: of a CTC head, or of a text decoder.
 
     Where none is named it is that of the text decoder, if there is one.
     """
     from raysp.models.text_tokenization import TextTokenizer, names_text_tokenizer
 
-    if names_text_tokenizer(Path(folder)):
+    folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+    if names_text_tokenizer(folder):
         return TextTokenizer.from_pretrained(folder, **overrides)
     return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
 
 
-class Wav2Vec2Processor:
+class Wav2Vec2Processor(Shareable):
     """A feature extractor and the tokenizer of the same checkpoint: of a CTC head, or of a text decoder."""
 
     extractor_class: ClassVar[type[FeatureExtractor]] = Wav2Vec2FeatureExtractor
@@ -310,9 +220,28 @@ class Wav2Vec2Processor:
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
         return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write both parts, so that transformers before and after release 5 read them."""
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        **options: Any,  # noqa: ANN401 - those of `upload`
+    ) -> None:
+        """Write both parts, so that transformers before and after release 5 read them.
+
+        Args:
+            save_directory: Is made where it is not there.
+            push_to_hub: Send the whole folder to the hub, too.
+            repo_id: Where to; None is a repository of the folder's name.
+            options: As for `push_to_hub`.
+        """
+        folder = Path(save_directory)
         self.feature_extractor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         nested = {"feature_extractor": self.feature_extractor.to_dict(), "processor_class": type(self).__name__}
-        write_json(Path(folder) / "processor_config.json", nested)
+        write_json(folder / "processor_config.json", nested)
+        if push_to_hub:
+            upload(folder, repo_id or folder.resolve().name, **options)
+        elif repo_id is not None or options:
+            raise TypeError(f"{', '.join(['repo_id', *options])} given without push_to_hub=True")

@@ -1,10 +1,12 @@
 """Attention whose scores have a bias by the distance of frames (Shaw et al. 2018; He et al. 2021, DeBERTa, section 3).
 
 A bias (B, A, T, T) is larger than all else in a layer. It is made for a few rows or heads at a time, so that on a CPU
-it never leaves the cache, and handed to `scaled_dot_product_attention`. It is read from the product of frames with a
-table of distances, or is a skewed view of it (Dai et al. 2019, appendix B): nothing is ever (T, T, D).
+it never leaves the cache, and becomes their scores and weights there; a GPU has it handed to
+`scaled_dot_product_attention` whole. It is read from the product of frames with a table of distances, or is a skewed
+view of it (Dai et al. 2019, appendix B): nothing is ever (T, T, D).
 
-Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1).
+Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1),
+I some of the frames that ask, N distances that they have to all others (I + T - 1).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ Bias = Callable[[slice, slice], Tensor]
 """Gives the bias (B', A', T, T) of some rows and heads, in memory that may be written to."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
+TILE_FRAMES = 96  # fewer make products too thin to be fast, more make them too wide
 
 
 def attend(
@@ -38,12 +41,32 @@ def attend(
         # Contiguous, as kernels of a GPU want the rows of a bias aligned, which those of a skewed view are not.
         masked_BATT = _masked(bias(slice(None), slice(None)).contiguous(), keys_B11T)
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
-    mixed_BATD = torch.empty_like(v_BATD.transpose(1, 2)).transpose(1, 2)
+    mixed_BATD = torch.empty_like(q_BATD.transpose(1, 2)).transpose(1, 2)
     for rows, some in _blocks(batch, heads, num_frames):
         q, k, v = (x[rows, some] for x in (q_BATD, k_BATD, v_BATD))
-        masked = _masked(bias(rows, some), None if keys_B11T is None else keys_B11T[rows])
-        mixed_BATD[rows, some] = F.scaled_dot_product_attention(q, k, v, masked, dropout, scale=scale)
+        keys = None if keys_B11T is None else keys_B11T[rows]
+        mixed_BATD[rows, some] = _mixed(q, k, v, bias(rows, some), keys, scale, dropout)
     return mixed_BATD
+
+
+def _mixed(
+    q_BATD: Tensor,
+    k_BATD: Tensor,
+    v_BATD: Tensor,
+    bias_BATT: Tensor,
+    keys_B11T: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attend within a block that stays in the cache, where plain products are the fastest; writes over the bias."""
+    if q_BATD.dtype != torch.float32:  # sums of scores want more digits than those types have
+        masked_BATT = _masked(bias_BATT, keys_B11T)
+        return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
+    q_NTD, k_NTD, v_NTD = (x.flatten(0, 1) for x in (q_BATD, k_BATD, v_BATD))
+    scores_BATT = bias_BATT.contiguous()
+    scores_BATT.flatten(0, 1).baddbmm_(q_NTD, k_NTD.transpose(1, 2), alpha=scale)
+    weights_BATT = F.dropout(_masked(scores_BATT, keys_B11T).softmax(-1), dropout)
+    return torch.bmm(weights_BATT.flatten(0, 1), v_NTD).view_as(q_BATD)
 
 
 def attention_weights(
@@ -82,13 +105,28 @@ def gathered(product_BATR: Tensor, index_TT: Tensor) -> Tensor:
     return product_BATR.gather(-1, index_TT.expand(*product_BATR.shape[:2], -1, -1))
 
 
-def skewed(product_BATW: Tensor) -> Tensor:
-    """View a product with the W distances from `1 - T` to `T - 1` as (B, A, T, T): at i, j that with `j - i`."""
-    batch, heads, num_frames, width = product_BATW.shape
-    product_BATW = product_BATW.contiguous()
-    strides = (heads * num_frames * width, num_frames * width, width - 1, 1)
-    offset = product_BATW.storage_offset() + num_frames - 1
-    return product_BATW.as_strided((batch, heads, num_frames, num_frames), strides, offset)
+def skewed(product_BAIN: Tensor) -> Tensor:
+    """View a product with N distances as (B, A, I, T): at i, j that with `j - i`, where 0, 0 has the I-th of them."""
+    batch, heads, num_asking, width = product_BAIN.shape
+    product_BAIN = product_BAIN.contiguous()
+    strides = (heads * num_asking * width, num_asking * width, width - 1, 1)
+    offset = product_BAIN.storage_offset() + num_asking - 1
+    return product_BAIN.as_strided((batch, heads, num_asking, width - num_asking + 1), strides, offset)
+
+
+def tiled(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
+    """Return what `skewed` shows of the product with a table of W rows; in memory of its own, and without gradients.
+
+    A tile of frames is so far from all others that it has a product with little more than T of the rows.
+    """
+    batch, heads, num_frames, _ = frames_BATD.shape
+    size = -(-num_frames // -(-num_frames // TILE_FRAMES))
+    found_BATT = frames_BATD.new_empty(batch, heads, num_frames, num_frames)
+    for start in range(0, num_frames, size):
+        stop = min(start + size, num_frames)
+        near_AND = table_AWD[:, num_frames - stop : 2 * num_frames - 1 - start]
+        found_BATT[:, :, start:stop] = skewed(frames_BATD[:, :, start:stop] @ near_AND.transpose(1, 2))
+    return found_BATT
 
 
 def by_distance(values_W: Tensor) -> Tensor:

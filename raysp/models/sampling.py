@@ -31,6 +31,7 @@ class Decoding:
         encoder_BSH: frames to attend to.
         frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
         prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
+        texts: of each row, once there are as many as `expand` will be asked for.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class Decoding:
         encoder_BSH: Tensor | None = None,
         frames: Tensor | None = None,
         prompt_mask: Tensor | None = None,
+        texts: int = 1,
     ) -> None:
         self.decoder = decoder
         self.encoder_BSH = encoder_BSH
         self.frames = frames
         self.mask_RT = None if prompt_mask is None or bool(prompt_mask.all()) else prompt_mask.bool()
-        self.cache = KeyValueCache(len(decoder.layers), room)
+        self.cache = KeyValueCache(len(decoder.layers), room, texts)
         self.beams = 1
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:

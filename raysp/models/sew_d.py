@@ -1,17 +1,17 @@
 """SEW-D (Wu et al. 2021, arXiv:2109.06870): a squeezed wav2vec 2.0 encoder with the attention of DeBERTa.
 
 Read from top to bottom: configuration, positional convolution, disentangled attention (He et al. 2021,
-arXiv:2006.03654, section 3.1), layers, squeezing encoder, models. The convolutional front end is in waveform.py, biases
-by distance are in relative_attention.py. Names of modules and weights are those of published checkpoints.
+arXiv:2006.03654, section 3.1), layers, squeezing encoder, models. The convolutional front end is in waveform.py,
+biases by distance are in relative_attention.py, heads in encoder_heads.py. Names of modules and weights are those of
+published checkpoints.
 
 Legend: B batch, S samples, T frames, Q squeezed frames, C channels of the front end, H hidden, A attention heads,
 D head, R rows of the table of distances, W distances of Q frames (2Q - 1), F frames of a group, V vocabulary,
-N classes.
+N classes; in attention, frames of all rows or rows of a table as it is read.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +20,15 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.activations import activation
-from raysp.models.adapters import ModelOfLanguages
 from raysp.models.augmentation import augmented
 from raysp.models.configuration import Config
+from raysp.models.dense import dense
+from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.folded import Folded
-from raysp.models.heads import (
-    KeptStates,
-    LayerSum,
-    States,
-    check_labels,
-    classification_loss,
-    ctc_loss,
-    initial_layer_weights,
-    masked_mean,
-)
-from raysp.models.modeling import Count, Model, asked
-from raysp.models.outputs import BaseModelOutput, CausalLMOutput, ModelOutput, SequenceClassifierOutput
+from raysp.models.heads import KeptStates, States
+from raysp.models.modeling import Count, asked
+from raysp.models.outputs import BaseModelOutput, ModelOutput
+from raysp.models.packing import Packing
 from raysp.models.relative_attention import (
     Bias,
     attend,
@@ -45,12 +38,14 @@ from raysp.models.relative_attention import (
     gathered,
     log_buckets,
     skewed,
+    tiled,
 )
-from raysp.models.waveform import FeatureEncoder, conv_output_frames, receptive_samples
-from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
+from raysp.models.waveform import FeatureEncoder, receptive_samples
+from raysp.models.waveform_model import WaveformConfig, WaveformModel
+from raysp.models.weight_norm import WeightNormConv1d
 
 
-class SEWDConfig(Config):
+class SEWDConfig(WaveformConfig):
     """Fields and defaults of `SEWDConfig` in transformers, and those that its model reads without declaring them."""
 
     model_type: ClassVar[str] = "sew-d"
@@ -100,16 +95,6 @@ class SEWDConfig(Config):
     eos_token_id: int | list[int] | None = 2
 
     @property
-    def num_feat_extract_layers(self) -> int:
-        """Number of convolutions of the front end."""
-        return len(self.conv_dim)
-
-    @property
-    def inputs_to_logits_ratio(self) -> int:
-        """Samples from one frame to the next."""
-        return math.prod(self.conv_stride)
-
-    @property
     def furthest_distance(self) -> int:
         """Frames beyond which the last bucket holds."""
         distance: int = getattr(self, "max_relative_positions", -1)
@@ -122,17 +107,7 @@ class SEWDConfig(Config):
 
     def validate(self) -> None:
         """Check what must agree before a model can be built."""
-        counts = {name: len(getattr(self, name)) for name in ("conv_dim", "conv_stride", "conv_kernel")}
-        if len(set(counts.values())) != 1 or not self.conv_dim:
-            raise CheckpointError(f"lengths are {counts}, expected one length for all three: correct config.json")
-        for name, divisor in (
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_conv_pos_embedding_groups", self.num_conv_pos_embedding_groups),
-        ):
-            if divisor < 1 or self.hidden_size % divisor:
-                raise CheckpointError(f"{name} is {divisor}, expected a divisor of hidden_size {self.hidden_size}")
-        if min(*self.conv_dim, *self.conv_stride, *self.conv_kernel, self.num_conv_pos_embeddings) < 1:
-            raise CheckpointError("a convolution's width, stride or kernel is below 1, expected positive numbers")
+        super().validate()
         if getattr(self, "attention_head_size", None) not in (None, self.hidden_size // self.num_attention_heads):
             raise CheckpointError("attention_head_size is not hidden_size / num_attention_heads, expected that or none")
         if self.squeeze_factor < 1 or self.furthest_distance < 1 or self.position_buckets == 1:
@@ -161,6 +136,11 @@ class SEWDPositionalConvEmbedding(nn.Module):
         return self.act(x_BHQ).transpose(1, 2)
 
 
+Reading = Literal["gathered", "tiled", "skewed"]
+"""How biases are read: by an index into a product with the rows that occur, or as views of a product with a row for
+each distance; in tiles, or at once where gradients or a GPU want few operations."""
+
+
 @dataclass(frozen=True)
 class Distances:
     """Which row of the table of distances each pair of frames reads, and the table."""
@@ -170,12 +150,12 @@ class Distances:
     """Of the table, those that so many frames read."""
     row_W: Tensor
     """Of `rows`, for `j - i` from `1 - Q` to `Q - 1`, where i asks and j answers."""
-    is_dense: bool
-    """Whether a product with `rows` is smaller than one with a row for each distance."""
+    reading: Reading
+    """Whichever has the smaller products."""
     index_QQ: Tensor
-    """At i, j the row; used where `is_dense`."""
+    """At i, j the row, where it is gathered."""
     turned_QQ: Tensor
-    """At j, i the row; used where `is_dense`."""
+    """At j, i the row, where it is gathered."""
 
     @classmethod
     def of(cls, config: SEWDConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
@@ -185,9 +165,32 @@ class Distances:
         row_W = (buckets_W + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
         first, last = int(row_W[-1]), int(row_W[0])
         row_W = (row_W - first).to(table_RH.device)
-        is_dense = last - first + 1 < len(row_W)
-        index, turned = (by_distance(row_W), by_distance(row_W.flip(0))) if is_dense else (row_W, row_W)
-        return cls(table_RH, slice(first, last + 1), row_W, is_dense, index, turned)
+        has_tiles = table_RH.device.type == "cpu" and not torch.is_grad_enabled()
+        if last - first + 1 < (num_squeezed if has_tiles else len(row_W)):  # an index costs some of what it saves
+            index_QQ, turned_QQ = by_distance(row_W), by_distance(row_W.flip(0))
+            return cls(table_RH, slice(first, last + 1), row_W, "gathered", index_QQ, turned_QQ)
+        return cls(table_RH, slice(first, last + 1), row_W, "tiled" if has_tiles else "skewed", row_W, row_W)
+
+    def among(self, num_squeezed: int) -> "Distances":
+        """Return those of the first frames alone."""
+        if self.reading != "gathered":
+            return self
+        first = slice(num_squeezed), slice(num_squeezed)
+        return replace(self, index_QQ=self.index_QQ[first], turned_QQ=self.turned_QQ[first])
+
+    def laid_out(self, table_ARD: Tensor, *, turned: bool) -> Tensor:
+        """Return table_AND, the rows as they are read: each once, or for each distance `j - i`; `turned`: `i - j`."""
+        if self.reading == "gathered":
+            return table_ARD[:, self.rows]
+        return table_ARD[:, self.rows].index_select(1, self.row_W.flip(0) if turned else self.row_W)
+
+    def read(self, x_BAQD: Tensor, table_AND: Tensor, *, turned: bool) -> Tensor:
+        """Return at i, j the product of frame i with the row for `j - i`; `turned`: with that for `i - j`."""
+        if self.reading == "gathered":
+            return gathered(x_BAQD @ table_AND.transpose(1, 2), self.turned_QQ if turned else self.index_QQ)
+        beyond = (table_AND.shape[1] + 1) // 2 - x_BAQD.shape[2]  # distances to either side that no frame has
+        table_AWD = table_AND[:, beyond : table_AND.shape[1] - beyond]
+        return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -211,15 +214,26 @@ class DisentangledSelfAttention(nn.Module):
         self._tables: Folded[tuple[Tensor, Tensor]] = Folded()
 
     def forward(
-        self, hidden_BQH: Tensor, keys_B11Q: Tensor | None, distances: Distances | None, with_weights: bool
+        self,
+        hidden_BQH: Tensor,
+        keys_B11Q: Tensor | None,
+        distances: Distances | None,
+        with_weights: bool,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and the weights_BAQQ where they are asked for."""
+        """Return the attended frames, and the weights_BAQQ where they are asked for.
+
+        With a packing, which goes without gradients, masks and weights, `hidden_BQH` is (1, N, H).
+        """
+        if packing is not None:
+            return self._packed(hidden_BQH, distances, packing), None
         q_BAQD, k_BAQD, v_BAQD = (
-            self._heads(projection(hidden_BQH)) for projection in (self.query_proj, self.key_proj, self.value_proj)
+            self._heads(dense(projection, hidden_BQH))
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
         bias = None
         if distances is not None and (self.has_c2p or self.has_p2c):
-            bias = self._bias(q_BAQD, k_BAQD, distances)
+            bias = self._bias(q_BAQD, k_BAQD, distances, self._tables_of(distances))
         dropout = self.config.attention_dropout if self.training else 0.0
         if not with_weights:
             mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
@@ -229,32 +243,48 @@ class DisentangledSelfAttention(nn.Module):
         return (weights_BAQQ @ v_BAQD).transpose(1, 2).flatten(2), weights_BAQQ
 
     def _heads(self, x_BQE: Tensor) -> Tensor:
-        return x_BQE.reshape(*x_BQE.shape[:-1], self.config.num_attention_heads, -1).transpose(-3, -2)
+        heads = self.config.num_attention_heads
+        return x_BQE.reshape(*x_BQE.shape[:-1], heads, x_BQE.shape[-1] // heads).transpose(-3, -2)
 
-    def _bias(self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances) -> Bias:
+    def _packed(self, hidden_1NH: Tensor, distances: Distances | None, packing: Packing) -> Tensor:
+        """Return the attended frames; each row, by itself, needs no mask."""
+        q_1AND, k_1AND, v_1AND = (
+            self._heads(dense(projection, hidden_1NH))
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        tables = None
+        if distances is not None and (self.has_c2p or self.has_p2c):
+            tables = self._tables_of(distances)
+        mixed = []
+        for place in packing.places:
+            q_1AQD, k_1AQD, v_1AQD = (x[:, :, place].contiguous() for x in (q_1AND, k_1AND, v_1AND))
+            bias = None
+            if distances is not None and tables is not None and place.start < place.stop:
+                bias = self._bias(q_1AQD, k_1AQD, distances.among(place.stop - place.start), tables)
+            mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
+        return packing.joined(mixed)
+
+    def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
+        keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
+        return distances.laid_out(keys_ARD, turned=False), distances.laid_out(queries_ARD, turned=True)
+
+    def _bias(self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances, tables: tuple[Tensor, Tensor]) -> Bias:
         """Return `q_i . key(i - j) + k_j . query(i - j)`, scaled, for rows and heads.
 
         Both terms read the same row of the table, as `bucket(i - j) = -bucket(j - i)`.
         """
-        keys_ARD, queries_ARD = (table[:, distances.rows] for table in self._position_tables(distances.table_RH))
+        keys_AND, queries_AND = tables
         q_BAQD, k_BAQD = q_BAQD.contiguous(), k_BAQD.contiguous()
-        if not distances.is_dense:  # few frames: only the rows that occur
-            keys_ARD, queries_ARD = keys_ARD[:, distances.row_W], queries_ARD[:, distances.row_W.flip(0)]
-
-        def read(product_BAQR: Tensor, index_QQ: Tensor) -> Tensor:
-            return gathered(product_BAQR, index_QQ) if distances.is_dense else skewed(product_BAQR)
 
         def bias(rows: slice, heads: slice) -> Tensor:
             c2p = p2c = None
             if self.has_c2p:
-                c2p = read(q_BAQD[rows, heads] @ keys_ARD[heads].transpose(1, 2), distances.index_QQ)
+                c2p = distances.read(q_BAQD[rows, heads], keys_AND[heads], turned=False)
             if self.has_p2c:
-                p2c = read(k_BAQD[rows, heads] @ queries_ARD[heads].transpose(1, 2), distances.turned_QQ).transpose(
-                    2, 3
-                )
+                p2c = distances.read(k_BAQD[rows, heads], queries_AND[heads], turned=True).transpose(2, 3)
             if c2p is None or p2c is None:
                 return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
-            return c2p.add_(p2c) if distances.is_dense else c2p + p2c  # what is gathered is a tensor of its own
+            return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view is not to be written to
 
         return bias
 
@@ -286,7 +316,7 @@ class SEWDOutput(nn.Module):
 
     def forward(self, inner_BQI: Tensor, residual_BQH: Tensor) -> Tensor:
         """Return the normalised sum."""
-        projected_BQH = F.dropout(self.dense(inner_BQI), self.config.activation_dropout, self.training)
+        projected_BQH = F.dropout(dense(self.dense, inner_BQI), self.config.activation_dropout, self.training)
         normalised_BQH: Tensor = self.LayerNorm(projected_BQH + residual_BQH)
         return normalised_BQH
 
@@ -310,7 +340,7 @@ class SEWDIntermediate(nn.Module):
 
     def forward(self, hidden_BQH: Tensor) -> Tensor:
         """Apply to each frame by itself."""
-        return self.act(self.dense(hidden_BQH))
+        return self.act(dense(self.dense, hidden_BQH))
 
 
 class SEWDLayer(nn.Module):
@@ -323,10 +353,15 @@ class SEWDLayer(nn.Module):
         self.output = SEWDOutput(config, config.intermediate_size)
 
     def forward(
-        self, hidden_BQH: Tensor, keys_B11Q: Tensor | None, distances: Distances | None, with_weights: bool
+        self,
+        hidden_BQH: Tensor,
+        keys_B11Q: Tensor | None,
+        distances: Distances | None,
+        with_weights: bool,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights where they are asked for."""
-        attended_BQH, weights_BAQQ = self.attention.self(hidden_BQH, keys_B11Q, distances, with_weights)
+        attended_BQH, weights_BAQQ = self.attention.self(hidden_BQH, keys_B11Q, distances, with_weights, packing)
         hidden_BQH = self.attention.output(attended_BQH, hidden_BQH)
         return self.output(self.intermediate(hidden_BQH), hidden_BQH), weights_BAQQ
 
@@ -370,9 +405,16 @@ class SEWDTransformerEncoder(nn.Module):
         self._table: Folded[Tensor] = Folded()
 
     def forward(
-        self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool
+        self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool, exact: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the last hidden state and attention weights; `states` takes the first input and all outputs."""
+        """Return the last hidden state and attention weights; `states` takes the first input and all outputs.
+
+        Where nothing but frames is asked for, a CPU does no work on padding, whose frames are then zero; the original
+        has values there, and so has "reference" padding.
+        """
+        is_plain = not (with_weights or self.training or torch.is_grad_enabled() or self.conv is not None)
+        if is_plain and hidden_BQH.device.type == "cpu" and len(hidden_BQH) > 0 and (exact or valid_BQ is None):
+            return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None
         if self.config.relative_attention:
@@ -390,6 +432,19 @@ class SEWDTransformerEncoder(nn.Module):
             if index == 0 and self.conv is not None:
                 hidden_BQH = self.conv(input_BQH, hidden_BQH, valid_BQ)
         return hidden_BQH, tuple(weights)
+
+    def _packed(self, hidden_BQH: Tensor, packing: Packing, states: States | None) -> Tensor:
+        distances = None
+        if self.config.relative_attention:
+            distances = Distances.of(self.config, self._normalised_table(), max(1, *packing.counts))
+        hidden_1NH = packing.pack(hidden_BQH)
+        if states is not None:
+            states.append(hidden_BQH)
+        for layer in self.layer:
+            hidden_1NH, _ = layer(hidden_1NH, None, distances, False, packing)
+            if states is not None:
+                states.append(packing.unpack(hidden_1NH))
+        return packing.unpack(hidden_1NH)
 
     def _normalised_table(self) -> Tensor:
         if not self.norms_table:
@@ -424,7 +479,7 @@ class SEWDUpsampling(nn.Module):
 
     def forward(self, hidden_BQH: Tensor) -> Tensor:
         """Return (B, Q * squeeze_factor, H)."""
-        wide_BQI = self.act(self.projection(hidden_BQH))
+        wide_BQI = self.act(dense(self.projection, hidden_BQH))
         return wide_BQI.reshape(len(wide_BQI), -1, hidden_BQH.shape[-1])
 
 
@@ -463,14 +518,14 @@ class SEWDEncoder(nn.Module):
         hidden_BQH = groups_BQFH.mean(2) + positions_BQH
         if valid_BQ is not None and exact:
             hidden_BQH = hidden_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
-        hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights)
+        hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights, exact)
         stretched_BTH = self.upsample(hidden_BQH)
         if valid_BQ is not None and exact:
             stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
 
 
-class SEWDPreTrainedModel(Model):
+class SEWDPreTrainedModel(WaveformModel):
     """What all SEW-D models share: lengths, and how weights are first drawn."""
 
     config_class: ClassVar[type[Config]] = SEWDConfig
@@ -478,16 +533,15 @@ class SEWDPreTrainedModel(Model):
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     config: SEWDConfig
 
+    def build_base(self) -> "SEWDModel":
+        """Make the model that a head stands on."""
+        return SEWDModel(self.config)
+
     @property
     def min_samples(self) -> int:
         """Samples of the shortest input, which gives one squeezed frame."""
         first = receptive_samples(self.config.conv_kernel, self.config.conv_stride)
         return first + (self.config.squeeze_factor - 1) * self.frame_stride
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one frame to the next."""
-        return self.config.inputs_to_logits_ratio
 
     @property
     def hidden_stride(self) -> int:
@@ -498,52 +552,18 @@ class SEWDPreTrainedModel(Model):
         """Return the squeezed frames that inputs of these numbers of samples give."""
         return self.num_frames(num_samples) // self.config.squeeze_factor
 
-    def num_frames(self, num_samples: Count) -> Count:
-        """Return the frames that inputs of these numbers of samples give, at least 0."""
-        frames = conv_output_frames(num_samples, self.config.conv_kernel, self.config.conv_stride)
-        return frames * (frames > 0)
-
-    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
-        return conv_output_frames(input_lengths, self.config.conv_kernel, self.config.conv_stride)
-
-    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
-        """Return valid_BT for a mask over samples."""
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
-        return torch.arange(feature_vector_length, device=attention_mask.device) < num_frames_B[:, None]
-
-    def freeze_feature_encoder(self) -> None:
-        """Take the convolutional front end out of training."""
-        for module in self.modules():
-            if isinstance(module, FeatureEncoder):
-                module.requires_grad_(False)
-
-    def freeze_base_model(self) -> None:
-        """Train the head alone."""
-        self.base_model.requires_grad_(False)
-
     def _init_module(self, module: nn.Module) -> None:
         match module:
             case SEWDModel() if module.masked_spec_embed is not None:
                 nn.init.uniform_(module.masked_spec_embed)
-            case SEWDForSequenceClassification() if module.layer_weights is not None:
-                nn.init.constant_(module.layer_weights, 1 / len(module.layer_weights))
-            case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
-                weight = torch.empty_like(module.norm.original1)
-                nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
-                module.parametrizations.weight = WeightNorm(weight)
-                nn.init.zeros_(bias)
-            case nn.Linear():
-                nn.init.normal_(module.weight, std=self.config.initializer_range)
-                nn.init.zeros_(module.bias)
             case nn.Embedding():
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
             case nn.Conv1d():
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            case nn.LayerNorm() | nn.GroupNorm():
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+            case _:
+                super()._init_module(module)
 
 
 class SEWDModel(SEWDPreTrainedModel):
@@ -629,112 +649,15 @@ class SEWDModel(SEWDPreTrainedModel):
         )
 
 
-class SEWDForCTC(ModelOfLanguages, SEWDPreTrainedModel):
+class SEWDForCTC(ForCTC, SEWDPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
 
-    def __init__(self, config: SEWDConfig, target_lang: str | None = None) -> None:
-        super().__init__(config)
-        if config.vocab_size is None:
-            raise CheckpointError("vocab_size is None, expected the number of tokens: pass vocab_size=...")
-        self.sew_d = SEWDModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
-        self.use_language(target_lang)
-
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return logits_BTV, and the CTC loss where labels are given.
-
-        `labels` are (B, L) ids; -100 and the blank are left out. For the rest see `SEWDModel.forward`.
-        """
-        if labels is not None:
-            check_labels(labels, self.lm_head.out_features)
-        encoded = self.sew_d.encode(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        logits_BTV = self.lm_head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
-        output = CausalLMOutput(
-            loss=None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels),
-            logits=logits_BTV,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
-
-    def _loss(self, logits_BTV: Tensor, waves_BS: Tensor, mask_BS: Tensor | None, labels_BL: Tensor) -> Tensor:
-        num_samples_B = torch.full_like(waves_BS[:, 0], waves_BS.shape[1], dtype=torch.long)
-        return ctc_loss(
-            logits_BTV,
-            self.num_frames(num_samples_B if mask_BS is None else mask_BS.sum(-1)),
-            labels_BL,
-            blank=self.config.pad_token_id,
-            reduction=self.config.ctc_loss_reduction,
-            zero_infinity=self.config.ctc_zero_infinity,
-        )
-
-
-class SEWDForSequenceClassification(SEWDPreTrainedModel):
+class SEWDForSequenceClassification(ForSequenceClassification, SEWDPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Classes",)
-
-    def __init__(self, config: SEWDConfig) -> None:
-        super().__init__(config)
-        self.sew_d = SEWDModel(config)
-        self.layer_weights: nn.Parameter | None = None
-        if config.use_weighted_layer_sum:
-            self.layer_weights = initial_layer_weights(config.num_hidden_layers)
-        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
-
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` where labels are given.
-
-        `labels`: see `heads.classification_loss`. For the rest see `SEWDModel.forward`.
-        """
-        layer_sum = None if self.layer_weights is None else LayerSum(self.layer_weights)
-        encoded = self.sew_d.encode(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            states=layer_sum,
-        )
-        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
-        valid_BT: Tensor | None = None
-        if attention_mask is not None:
-            valid_BT = self._pooled_frames(frames_BTH.shape[1], attention_mask, is_squeezed=layer_sum is not None)
-        logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
-        output = SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(logits_BN, labels, self.config.problem_type),
-            logits=logits_BN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
-
-    def _pooled_frames(self, num_frames: int, mask_BS: Tensor, *, is_squeezed: bool) -> Tensor:
-        """Return which frames have a part in the mean; the original counts squeezed frames as if they were not."""
-        if not is_squeezed or self.padding == "reference":
+    def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
+        """Return valid_BT; a sum over layers has squeezed frames, which the original counts as if they were not."""
+        if self.layer_weights is None or self.padding == "reference":
             return self._get_feature_vector_attention_mask(num_frames, mask_BS)
-        num_frames_B = self.num_frames(mask_BS.sum(-1)) // self.config.squeeze_factor
-        return torch.arange(num_frames, device=mask_BS.device) < num_frames_B[:, None]
+        return self._valid_frames(self.num_hidden_frames(mask_BS.sum(-1)), num_frames)

@@ -18,9 +18,10 @@ from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.configuration import Config
 from raysp.models.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.generation_config import GenerationConfig
-from raysp.models.loading import decoder_types, encoder_types
+from raysp.models.heads import check_labels
 from raysp.models.modeling import Count, Model, Value
 from raysp.models.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.registry import decoder_types, encoder_types
 from raysp.models.text_decoder import TextDecoder, initial_deviation
 
 FLAX = (
@@ -31,7 +32,7 @@ FLAX = (
 
 def __getattr__(name: str) -> object:
     if name == "FlaxSpeechEncoderDecoderModel":
-        raise AttributeError(FLAX)
+        raise ImportError(FLAX)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -191,7 +192,6 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config, **own)
         model = cls(config, encoder, decoder)
         if model.enc_to_dec_proj is not None:
-            model._init_module(model.enc_to_dec_proj)
             model.enc_to_dec_proj.to(decoder.device, decoder.dtype)
         return model.eval()
 
@@ -264,6 +264,11 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             self._init_module(self.enc_to_dec_proj)
         return self
 
+    def _draw_first_weights(self) -> None:
+        """Draw those of the projection alone: both parts have theirs."""
+        if self.enc_to_dec_proj is not None:
+            self._init_module(self.enc_to_dec_proj)
+
     @torch.no_grad()
     def _init_module(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
@@ -318,7 +323,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             encoder_outputs: What the encoder gave, in place of `inputs`: (last_hidden_state, ...).
             past_key_values: What an earlier call returned, or N tuples of 4 tensors; it is not changed.
             decoder_inputs_embeds: (B, L, H) in place of `decoder_input_ids`.
-            labels: (B, L) ids of the text; -100 is left out of the loss.
+            labels: (B, L) ids of the text; -100 is left out of the loss. Others must be in the vocabulary.
             use_cache: Return `past_key_values`; None: as the decoder's configuration says.
             output_attentions: Ask for attention weights of both parts.
             output_hidden_states: Ask for hidden states of both parts.
@@ -328,6 +333,8 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             kwargs: With the prefix `decoder_` for the decoder, others for the encoder.
         """
         own = self.config
+        if labels is not None:
+            check_labels(labels, own.decoder.vocab_size)
         with_weights = own.output_attentions if output_attentions is None else output_attentions
         with_states = own.output_hidden_states if output_hidden_states is None else output_hidden_states
         of_decoder = {n.removeprefix("decoder_"): value for n, value in kwargs.items() if n.startswith("decoder_")}
@@ -457,9 +464,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         self, asked: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the tokens to start from, the start token in front, and their mask."""
-        start = asked.decoder_start_token_id
-        start = self.config.decoder_start_token_id if start is None else start
-        start = asked.bos_token_id if start is None else start
+        start = asked.first_token(self.config)
         if start is None:
             raise ValueError(
                 "decoder_start_token_id and bos_token_id are None, expected the token that texts begin with"

@@ -5,14 +5,17 @@ Each architecture is its own file: bert.py, gpt2.py, bart.py, mbart.py. `generat
 Legend: R rows, L new tokens, P tokens so far, S frames of the encoder, H hidden, A heads, D head, V vocabulary.
 """
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.attention import Pass, frame_mask, token_mask
@@ -22,7 +25,7 @@ from raysp.models.generation import GenerateOutput, GeneratingModel, generate, g
 from raysp.models.generation_config import GenerationConfig
 from raysp.models.outputs import CausalLMOutputWithCrossAttentions
 
-MOST_ROWS_TURNED = 8  # measured: 2.0x at 4 rows, 1.7x at 8, 0.7x at 12 (50,265 x 512, one thread)
+logger = logging.getLogger(__name__)
 
 
 class TextDecoderConfig(Config):
@@ -73,6 +76,7 @@ class TextDecoder(GeneratingModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._untied: set[str] = set()
+        self.gradient_checkpointing = False
 
     @property
     @abstractmethod
@@ -136,11 +140,30 @@ class TextDecoder(GeneratingModel):
                 run.states.append(hidden_RLH)
             if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
                 continue
-            hidden_RLH = layer(hidden_RLH, run, index)
+            hidden_RLH = self._through(layer, hidden_RLH, run, index)
         hidden_RLH = self.finish(hidden_RLH)
         if run.with_states:
             run.states.append(hidden_RLH)
         return hidden_RLH
+
+    def _through(self, layer: nn.Module, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return a layer's output; what is computed again for gradients must not be noted again in `run`."""
+        if not self._computes_again:
+            output_RLH: Tensor = layer(hidden_RLH, run, index)
+            return output_RLH
+
+        def noted_apart(hidden_RLH: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+            apart = replace(run, attentions=[], cross_attentions=[])
+            return layer(hidden_RLH, apart, index), apart.attentions, apart.cross_attentions
+
+        hidden_RLH, attentions, cross_attentions = checkpoint(noted_apart, hidden_RLH, use_reentrant=False)
+        run.attentions += attentions
+        run.cross_attentions += cross_attentions
+        return hidden_RLH
+
+    @property
+    def _computes_again(self) -> bool:
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     @property
     def layerdrop(self) -> float:
@@ -175,7 +198,8 @@ class TextDecoder(GeneratingModel):
             encoder_attention_mask: (B, S), nonzero where a frame is attended to; None: everywhere.
             labels: (R, L) ids; -100 is left out of the loss.
             past_key_values: What an earlier call returned, or N tuples of 2 or 4 tensors; it is not changed.
-            use_cache: Return `past_key_values`; None: as the configuration says.
+            use_cache: Return `past_key_values`; None: as the configuration says. Never in training with gradient
+                checkpointing, where a cache would take in again what is computed again.
             output_attentions: Ask for weights, (R, A, L, P + L) and (R, A, L, S) for each layer.
             output_hidden_states: Ask for (R, L, H) before the first layer and after each; the last is normalised.
             return_dict: False gives a plain tuple.
@@ -185,6 +209,8 @@ class TextDecoder(GeneratingModel):
         """
         config, given = self.config, input_ids if input_ids is not None else inputs_embeds
         keeps = config.use_cache if use_cache is None else use_cache
+        if self._computes_again:
+            keeps = self._without_cache(use_cache, past_key_values)
         cache: KeyValueCache | None = None
         if past_key_values is not None:
             cache = KeyValueCache.of(past_key_values, len(self.layers))
@@ -209,6 +235,17 @@ class TextDecoder(GeneratingModel):
             cross_attentions=tuple(run.cross_attentions) if run.with_weights and run.has_encoder else None,
         )
         return output.to_tuple() if (config.return_dict if return_dict is None else return_dict) is False else output
+
+    def _without_cache(self, use_cache: bool | None, past_key_values: object) -> bool:
+        """Return False; raise where there is a cache already."""
+        if past_key_values is not None:
+            raise ValueError(
+                "past_key_values given in training with gradient checkpointing, which takes no cache: give all tokens "
+                "at once, or call gradient_checkpointing_disable() or eval()"
+            )
+        if use_cache:
+            logger.warning("use_cache=True has no effect in training with gradient checkpointing: no cache is returned")
+        return False
 
     def generate(
         self,
@@ -304,21 +341,6 @@ class TextDecoder(GeneratingModel):
             case nn.LayerNorm():
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
-
-
-def vocabulary_logits(hidden: Tensor, output: nn.Linear) -> Tensor:
-    """Apply the last layer, (..., H) to (..., V).
-
-    Of the few rows of a step on a CPU the product is taken the other way round: the weights are then read at twice the
-    speed, and reading them is what takes the time.
-    """
-    if hidden.dim() != 2 or hidden.device.type != "cpu" or not 2 <= len(hidden) <= MOST_ROWS_TURNED:
-        logits: Tensor = output(hidden)
-        return logits
-    logits = (output.weight @ hidden.t()).t().contiguous()
-    if output.bias is not None:
-        logits = logits + output.bias
-    return logits
 
 
 def causal_lm_loss(logits_RLV: Tensor, labels_RL: Tensor, *, shift: bool) -> Tensor:

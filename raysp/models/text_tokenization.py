@@ -1,7 +1,7 @@
 """Tokenizers of text decoders: WordPiece, byte-level BPE, and whatever a tokenizer.json describes.
 
 The work is done by the `tokenizers` library. Where a checkpoint has no tokenizer.json, one is made of its vocabulary:
-vocab.txt (BERT), or vocab.json and merges.txt (GPT-2, BART). A sentencepiece file alone is not enough.
+vocab.txt (BERT), vocab.json and merges.txt (GPT-2, BART), or sentencepiece.bpe.model (mBART).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,10 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from raysp.errors import CheckpointError
-from raysp.models.batches import BatchFeature, padded_length, tensors_of
+from raysp.models import sentencepiece
+from raysp.models.batches import BatchFeature, padded_length, tensors_of, truncates
 from raysp.models.configuration import read_json, write_json
+from raysp.models.hub import PROCESSOR_FILES, local_folder
 from raysp.models.tokenization import _cleaned as cleaned
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -72,8 +74,8 @@ def _byte_pairs_between_ends(folder: Path, options: Options) -> Tokenizer:
 
 def _not_without_json(folder: Path, options: Options) -> Tokenizer:
     raise CheckpointError(
-        f"{folder}: {TOKENIZER_FILE} not found, which this tokenizer needs (a sentencepiece file is not read): make it "
-        "with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        f"{folder}: {TOKENIZER_FILE} not found, which this tokenizer needs: make it with transformers' "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
 
 
@@ -109,8 +111,8 @@ KINDS = {  # tokenizer_class, without "Fast" -> what it is
     "GPT2Tokenizer": Kind(GPT2_TOKENS, _byte_pairs),
     "BartTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
     "RobertaTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
-    "MBartTokenizer": Kind(BART_TOKENS, mask_takes_space=True),
-    "MBart50Tokenizer": Kind(BART_TOKENS, mask_takes_space=True),
+    "MBartTokenizer": Kind(BART_TOKENS, sentencepiece.mbart, mask_takes_space=True),
+    "MBart50Tokenizer": Kind(BART_TOKENS, sentencepiece.mbart50, mask_takes_space=True),
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
 }
@@ -236,7 +238,7 @@ class TextTokenizer:
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
-        truncation: bool | str = False,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         is_split_into_words: bool = False,
@@ -244,11 +246,17 @@ class TextTokenizer:
         return_token_type_ids: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list."""
+        """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
+
+        Cut at `max_length`, or the tokenizer's own, where `truncation` says so; at the former also where `truncation`
+        says nothing and there is no padding.
+        """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         texts = [text] if one else list(text)
         pairs = None if text_pair is None else [text_pair] if one else list(text_pair)
-        self._truncate(truncation, max_length)
+        if max_length is not None and truncation is None:
+            truncation = truncates(truncation, padding)
+        self._truncate(truncation or False, max_length)
         try:
             inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
             encodings = self.backend.encode_batch(
@@ -332,13 +340,19 @@ class TextTokenizer:
     # Files
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401 - arguments of __init__
-        """Read tokenizer.json, or the vocabulary, and tokenizer_config.json of a checkpoint.
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - arguments of __init__
+    ) -> Self:
+        """Read tokenizer.json, or the vocabulary, and tokenizer_config.json of a checkpoint folder or hub id.
 
         Raises:
             CheckpointError: Files are missing or damaged, or the tokenizer is not one of `KINDS`.
         """
-        folder = Path(folder)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
         config = _optional_json(folder / "tokenizer_config.json")
         name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)
         kind = KINDS.get(str(name).removesuffix("Fast"))

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from raysp.errors import CheckpointError
-from raysp.models.batches import BatchFeature, padded_length, tensors_of
+from raysp.models.batches import BatchFeature, padded_length, tensors_of, truncates
 from raysp.models.configuration import read_json, write_json
 from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.written import Letters, Written
 
 Offsets = list[dict[str, str | int]]
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
@@ -113,8 +115,19 @@ class Wav2Vec2CTCTokenizer:
             if len(token) > 1:  # several characters are one token and must not be split
                 self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
         self._pieces = self._text_pieces()
-        self._written = _Written(self)
-        self._characters_of = _WrittenCharacters(self)
+        self._written = Written(self._writes)
+        self._characters_of = Written(self._writes_in_a_word)
+        self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
+
+    def _distinct_ids(self) -> range:
+        """Return the ids from 0 on that are different tokens."""
+        tokens: set[str] = set()
+        while len(tokens) in self.decoder or len(tokens) in self._added:
+            token, before = self._token(len(tokens)), len(tokens)
+            tokens.add(token)
+            if len(tokens) == before:
+                break
+        return range(len(tokens))
 
     def _add(self, token: AddedToken, replace: bool) -> None:
         if not token.content or (token.content in self._added_ids and not replace):
@@ -129,7 +142,7 @@ class Wav2Vec2CTCTokenizer:
     def all_special_tokens(self) -> list[str]:
         """Special tokens, the word delimiter among them."""
         named = (getattr(self, name) for name in NAMED_TOKENS)
-        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token is not None))
+        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -174,18 +187,24 @@ class Wav2Vec2CTCTokenizer:
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
+        add_special_tokens: bool = True,  # there are none; calls are those of a text tokenizer
         padding: bool | str = False,
-        truncation: bool = False,
+        truncation: bool | None = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         is_split_into_words: bool = False,
         return_attention_mask: bool = True,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Return `input_ids` and `attention_mask` of a text, or of each in a list."""
+        """Return `input_ids` and `attention_mask` of a text, or of each in a list.
+
+        Cut at `max_length` where `truncation` says so, or says nothing and there is no padding.
+        With `is_split_into_words` a text is a list of words, whose ids follow each other without a delimiter, as in
+        transformers 5.
+        """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
-        if truncation and max_length is not None:
+        if max_length is not None and truncates(truncation, padding):
             ids = [row[:max_length] for row in ids]
         encoded = self.pad(
             {"input_ids": ids},
@@ -199,7 +218,7 @@ class Wav2Vec2CTCTokenizer:
         return tensors_of(encoded, return_tensors)
 
     def _ids(self, text: Any, is_split_into_words: bool) -> list[int]:  # noqa: ANN401 - a text, or its words
-        words = [" " + word for word in text] if is_split_into_words else [text]
+        words = text if is_split_into_words and not isinstance(text, str) else [text]
         return [self._id(token) for word in words for token in self.tokenize(word)]
 
     def tokenize(self, text: str) -> list[str]:
@@ -278,6 +297,28 @@ class Wav2Vec2CTCTokenizer:
         text = "".join(map(self._written.__getitem__, ids)).strip()
         return text.lower() if self.do_lower_case else text
 
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of such ids (N,), row after row; `counts` (B,) says how many belong to each."""
+        ends = np.cumsum(counts).tolist()
+        texts = self._letters.texts(ids, ends)
+        if texts is None:
+            return [self.decode_collapsed(ids[start:end].tolist()) for start, end in pairwise([0, *ends])]
+        return [text.strip().lower() if self.do_lower_case else text.strip() for text in texts]
+
+    def _writes(self, index: int) -> str:
+        """Return what an id writes into a text."""
+        token = self._token(index)
+        if token == self.pad_token:
+            return ""
+        return self.replace_word_delimiter_char if token == self.word_delimiter_token else token
+
+    def _writes_in_a_word(self, index: int) -> str:
+        """Return what an id writes inside a word; "" for what stands between words."""
+        text = self._writes(index)
+        if self._token(index) == self.word_delimiter_token or text.isspace():
+            return ""
+        return text.lower() if self.do_lower_case else text
+
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return what each of such ids writes into the text; "" for what stands between words."""
         return list(map(self._characters_of.__getitem__, ids))
@@ -297,7 +338,16 @@ class Wav2Vec2CTCTokenizer:
         `skip_special_tokens` takes special tokens out before repeats are joined, blanks too: letters that only a blank
         kept apart become one.
         """
-        tokens = cast(list[str], self.convert_ids_to_tokens(np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()))
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1)
+        with_offsets = output_char_offsets or output_word_offsets
+        if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
+            plain = self._plain_text(ids)
+            if plain is not None:
+                return _cleaned(plain) if clean else plain
+        tokens = cast(list[str], self.convert_ids_to_tokens(ids.tolist()))
         if skip_special_tokens:
             dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
             tokens = [token for token in tokens if token not in dropped]
@@ -306,14 +356,18 @@ class Wav2Vec2CTCTokenizer:
         joint = " " if spaces_between_special_tokens else ""
         text = joint.join(str(offset["char"]) for offset in offsets).strip()
         text = text.lower() if self.do_lower_case else text
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
         text = _cleaned(text) if clean else text
-        if not (output_char_offsets or output_word_offsets):
+        if not with_offsets:
             return text
         words = self._word_offsets(offsets) if output_word_offsets else None
         return CTCDecoded(text, offsets if output_char_offsets else None, words)
+
+    def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
+        """Return the text of frame-wise ids; None where two ids may be the same token."""
+        if not self._letters.knows(ids):
+            return None
+        kept = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
+        return self.decode_collapsed(kept.tolist())  # blanks write nothing
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
@@ -399,38 +453,6 @@ class Wav2Vec2CTCTokenizer:
         beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
         if beyond:
             write_json(folder / "added_tokens.json", beyond)
-
-
-class _Written(dict[int, str]):
-    """What each id writes into a text, found when first asked for."""
-
-    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def __missing__(self, index: int) -> str:
-        token = self.tokenizer._token(index)
-        if token == self.tokenizer.pad_token:
-            token = ""
-        elif token == self.tokenizer.word_delimiter_token:
-            token = self.tokenizer.replace_word_delimiter_char
-        self[index] = token
-        return token
-
-
-class _WrittenCharacters(dict[int, str]):
-    """What each id writes inside a word, found when first asked for; "" for what stands between words."""
-
-    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def __missing__(self, index: int) -> str:
-        token = self.tokenizer._written[index]
-        if self.tokenizer._token(index) == self.tokenizer.word_delimiter_token or token.isspace():
-            token = ""
-        self[index] = token.lower() if self.tokenizer.do_lower_case else token
-        return self[index]
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -2,27 +2,24 @@
 
 Read from top to bottom: configuration, feature projection, positional convolution, attention, layers, encoder. The
 convolutional front end is in waveform.py, the positional convolution's weight in weight_norm.py, models are in
-transformer_base.py and transformer_heads.py. Names of modules and weights are those of published checkpoints.
+transformer_base.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
 
 Legend: B batch, T frames, C channels of the front end, H hidden, A attention heads, D head, I inner.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from raysp.errors import CheckpointError
 from raysp.models.activations import activation
 from raysp.models.adapters import AttnAdapterLayer
-from raysp.models.configuration import Config
 from raysp.models.heads import States
+from raysp.models.waveform_model import WaveformConfig
 from raysp.models.weight_norm import WeightNormConv1d
 
 
-class TransformerConfig(Config):
+class TransformerConfig(WaveformConfig):
     """Fields that the three architectures share, with their defaults."""
 
     vocab_size: int | None = 32
@@ -63,30 +60,6 @@ class TransformerConfig(Config):
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-
-    @property
-    def num_feat_extract_layers(self) -> int:
-        """Number of convolutions of the front end."""
-        return len(self.conv_dim)
-
-    @property
-    def inputs_to_logits_ratio(self) -> int:
-        """Samples from one frame to the next."""
-        return math.prod(self.conv_stride)
-
-    def validate(self) -> None:
-        """Check what must agree before a model can be built."""
-        counts = {name: len(getattr(self, name)) for name in ("conv_dim", "conv_stride", "conv_kernel")}
-        if len(set(counts.values())) != 1 or not self.conv_dim:
-            raise CheckpointError(f"lengths are {counts}, expected one length for all three: correct config.json")
-        for name, divisor in (
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_conv_pos_embedding_groups", self.num_conv_pos_embedding_groups),
-        ):
-            if divisor < 1 or self.hidden_size % divisor:
-                raise CheckpointError(f"{name} is {divisor}, expected a divisor of hidden_size {self.hidden_size}")
-        if min(*self.conv_dim, *self.conv_stride, *self.conv_kernel, self.num_conv_pos_embeddings) < 1:
-            raise CheckpointError("a convolution's width, stride or kernel is below 1, expected positive numbers")
 
 
 class FeatureProjection(nn.Module):

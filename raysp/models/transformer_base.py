@@ -11,29 +11,18 @@ from torch import Tensor, nn
 
 from raysp.models.augmentation import augmented, compute_mask_indices
 from raysp.models.heads import KeptStates, States
-from raysp.models.modeling import Count, Model, asked
+from raysp.models.modeling import asked
 from raysp.models.outputs import ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.waveform import FeatureEncoder, conv_output_frames, receptive_samples
-from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
+from raysp.models.waveform_model import WaveformModel
 
 
-class TransformerPreTrainedModel(Model):
+class TransformerPreTrainedModel(WaveformModel):
     """What all models with this encoder share: lengths, and how weights are first drawn."""
 
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     config: TransformerConfig
-
-    def build_base(self) -> "TransformerModel":
-        """Make the model that a head stands on."""
-        raise NotImplementedError
-
-    @property
-    def base_model(self) -> "TransformerModel":
-        """The model below the head, or the model itself."""
-        base = super().base_model
-        assert isinstance(base, TransformerModel)
-        return base
 
     @property
     def output_size(self) -> int:
@@ -45,67 +34,31 @@ class TransformerPreTrainedModel(Model):
         """Samples of the shortest input, which gives one frame."""
         return receptive_samples(self.config.conv_kernel, self.config.conv_stride)
 
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one frame to the next."""
-        return self.config.inputs_to_logits_ratio
-
-    def num_frames(self, num_samples: Count) -> Count:
-        """Return the frames that inputs of these numbers of samples give, at least 0."""
-        frames = self._get_feat_extract_output_lengths(num_samples)
-        return frames * (frames > 0)
-
-    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
-        return conv_output_frames(input_lengths, self.config.conv_kernel, self.config.conv_stride)
-
-    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
-        """Return valid_BT for a mask over samples; "reference" makes a row without frames all valid."""
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
-        return self._valid_frames(num_frames_B, feature_vector_length)
-
     def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
+        """Return valid_BT; "reference" makes a row without frames all valid."""
         if self.padding == "reference":
             num_frames_B = torch.where(num_frames_B < 1, num_frames_B + length, num_frames_B)
-        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
-
-    def freeze_feature_encoder(self) -> None:
-        """Take the convolutional front end out of training."""
-        for module in self.modules():
-            if isinstance(module, FeatureEncoder):
-                module.requires_grad_(False)
+        return super()._valid_frames(num_frames_B, length)
 
     def freeze_feature_extractor(self) -> None:
         """Do the same under its older name."""
         self.freeze_feature_encoder()
 
-    def freeze_base_model(self) -> None:
-        """Train the head alone."""
-        self.base_model.requires_grad_(False)
-
     def _init_module(self, module: nn.Module) -> None:
         match module:
             case TransformerModel() if module.masked_spec_embed is not None:
                 nn.init.uniform_(module.masked_spec_embed)
-            case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
-                weight = torch.empty_like(module.norm.original1)
-                nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
-                module.parametrizations.weight = WeightNorm(weight)
-                nn.init.zeros_(bias)
             case FeatureProjection(projection=projection):
                 bound = math.sqrt(1 / projection.in_features)
                 nn.init.uniform_(projection.weight, -bound, bound)
                 nn.init.uniform_(projection.bias, -bound, bound)
-            case nn.Linear():
-                nn.init.normal_(module.weight, std=self.config.initializer_range)
-                nn.init.zeros_(module.bias)
             case nn.Conv1d():
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     bound = math.sqrt(module.groups / (module.in_channels * module.kernel_size[0]))
                     nn.init.uniform_(module.bias, -bound, bound)
-            case nn.LayerNorm() | nn.GroupNorm():
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+            case _:
+                super()._init_module(module)
 
 
 class TransformerModel(TransformerPreTrainedModel):

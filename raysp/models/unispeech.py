@@ -1,6 +1,6 @@
 """UniSpeech (Wang et al. 2021, arXiv:2101.07597): a wav2vec 2.0 encoder for CTC, classes and pre-training.
 
-The encoder is that of transformer.py and transformer_base.py as it stands; heads are in transformer_heads.py,
+The encoder is that of transformer.py and transformer_base.py as it stands; heads are in encoder_heads.py,
 pre-training's quantiser and losses in quantization.py.
 
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden, G groups of codes, K negatives.
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raysp.models.augmentation import compute_mask_indices
 from raysp.models.configuration import Config
+from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.outputs import ModelOutput
 from raysp.models.quantization import (
     GumbelVectorQuantizer,
@@ -24,7 +25,6 @@ from raysp.models.quantization import (
 )
 from raysp.models.transformer import TransformerConfig
 from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.transformer_heads import ForCTC, ForSequenceClassification
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -48,7 +48,7 @@ class UniSpeechConfig(TransformerConfig):
     replace_prob: float = 0.5
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class UniSpeechForPreTrainingOutput(ModelOutput):
     """What pre-training gives.
 
@@ -87,11 +87,11 @@ class UniSpeechModel(UniSpeechPreTrainedModel, TransformerModel):
     """The encoder without a head."""
 
 
-class UniSpeechForCTC(UniSpeechPreTrainedModel, ForCTC):
+class UniSpeechForCTC(ForCTC, UniSpeechPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
 
-class UniSpeechForSequenceClassification(UniSpeechPreTrainedModel, ForSequenceClassification):
+class UniSpeechForSequenceClassification(ForSequenceClassification, UniSpeechPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
 

@@ -17,20 +17,19 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.augmentation import compute_mask_indices
 from raysp.models.configuration import Config
-from raysp.models.heads import (
-    AMSoftmaxLoss,
-    States,
-    frame_classification_loss,
-    pooled_statistics,
-    tdnn_layers,
-    tdnn_output_frames,
+from raysp.models.encoder_heads import (
+    ForAudioFrameClassification,
+    ForCTC,
+    ForSequenceClassification,
+    ForXVector,
+    XVectorConfig,
 )
+from raysp.models.heads import States
 from raysp.models.modeling import Count
-from raysp.models.outputs import TokenClassifierOutput, Wav2Vec2BaseModelOutput, XVectorOutput
+from raysp.models.outputs import Wav2Vec2BaseModelOutput
 from raysp.models.quantization import sample_negative_indices
 from raysp.models.transformer import TransformerConfig
 from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.transformer_heads import ForClassification, ForCTC, ForSequenceClassification
 from raysp.models.waveform import conv_output_frames, receptive_samples
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
@@ -39,7 +38,7 @@ _sample_negative_indices = sample_negative_indices
 ADAPTER_PADDING = 1  # whatever the kernel
 
 
-class Wav2Vec2Config(TransformerConfig):
+class Wav2Vec2Config(TransformerConfig, XVectorConfig):
     """Fields and defaults of `Wav2Vec2Config` in transformers."""
 
     model_type: ClassVar[str] = "wav2vec2"
@@ -193,12 +192,6 @@ class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
     def _asks_adapter(self, add_adapter: bool | None) -> bool:
         return self.config.add_adapter if add_adapter is None else add_adapter
 
-    def _init_module(self, module: nn.Module) -> None:
-        if isinstance(module, AMSoftmaxLoss):
-            nn.init.normal_(module.weight)
-        else:
-            super()._init_module(module)
-
 
 class Wav2Vec2Model(Wav2Vec2PreTrainedModel, TransformerModel):
     """The encoder without a head."""
@@ -226,120 +219,27 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, TransformerModel):
         return encoded
 
 
-class Wav2Vec2ForCTC(Wav2Vec2PreTrainedModel, ForCTC):
+class Wav2Vec2ForCTC(ForCTC, Wav2Vec2PreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
 
-class Wav2Vec2ForSequenceClassification(Wav2Vec2PreTrainedModel, ForSequenceClassification):
+class Wav2Vec2ForSequenceClassification(ForSequenceClassification, Wav2Vec2PreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
-    def __init__(self, config: Wav2Vec2Config) -> None:
-        _refuse_adapter(config, type(self).__name__)
-        super().__init__(config)
 
-
-class Wav2Vec2ForAudioFrameClassification(Wav2Vec2PreTrainedModel, ForClassification):
+class Wav2Vec2ForAudioFrameClassification(ForAudioFrameClassification, Wav2Vec2PreTrainedModel):
     """The encoder with classes for each frame, such as who speaks."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Segments",)
 
-    def __init__(self, config: Wav2Vec2Config) -> None:
-        _refuse_adapter(config, type(self).__name__)
-        super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TokenClassifierOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
-        """Return logits_BTN, and the cross entropy where one-hot labels (B, T, N) are given.
-
-        With a mask, "exact" padding leaves frames of padding out of the loss. For the rest see `Wav2Vec2Model`.
-        """
-        frames_BTH, encoded = self.encode(input_values, attention_mask, output_attentions, output_hidden_states)
-        logits_BTN = self.classifier(frames_BTH)
-        loss: Tensor | None = None
-        if labels is not None:
-            valid_BT: Tensor | None = None
-            if attention_mask is not None and self.padding == "exact":
-                valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
-            loss = frame_classification_loss(logits_BTN, labels, valid_BT)
-        output = TokenClassifierOutput(
-            loss=loss, logits=logits_BTN, hidden_states=encoded.hidden_states, attentions=encoded.attentions
-        )
-        return self.returned(output, return_dict)
-
-
-class Wav2Vec2ForXVector(Wav2Vec2PreTrainedModel, ForClassification):
+class Wav2Vec2ForXVector(ForXVector, Wav2Vec2PreTrainedModel):
     """The encoder with a TDNN that gives one vector for a speaker (Snyder et al. 2018)."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
-
-    def __init__(self, config: Wav2Vec2Config) -> None:
-        super().__init__(config)
-        self.projector = nn.Linear(config.hidden_size, config.tdnn_dim[0])
-        self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)
-        self.feature_extractor = nn.Linear(2 * config.tdnn_dim[-1], config.xvector_output_dim)
-        self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
-        self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
+    config: Wav2Vec2Config
 
     @property
     def min_samples(self) -> int:
         """Samples of the shortest input, whose two frames behind the TDNN have a deviation."""
-        context = -tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
-        return self._samples_of(context + 2, self._adapter_is_seen)
+        return self._samples_of(self._least_frames(), self._adapter_is_seen)
 
-    @property
-    def _adapter_is_seen(self) -> bool:
-        return self.config.add_adapter and self.layer_weights is None
-
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> XVectorOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
-        """Return embeddings and logits, both (B, E), and the margin loss where speakers' numbers (B,) are given.
-
-        For the rest see `Wav2Vec2Model`.
-        """
-        frames_BTH, encoded = self.encode(input_values, attention_mask, output_attentions, output_hidden_states)
-        frames_BTC = self.projector(frames_BTH)
-        for layer in self.tdnn:
-            frames_BTC = layer(frames_BTC)
-        num_frames_B = None if attention_mask is None else self._tdnn_frames(attention_mask)
-        embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
-        logits_BE = self.classifier(embeddings_BE)
-        output = XVectorOutput(
-            loss=None if labels is None else self.objective(logits_BE, labels),
-            logits=logits_BE,
-            embeddings=embeddings_BE,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
-
-    def _tdnn_frames(self, mask_BS: Tensor) -> Tensor:
-        """Return how many frames of each row count behind the TDNN."""
-        config, num_samples_B = self.config, mask_BS.sum(-1)
-        if self.padding == "reference":
-            return self._get_tdnn_output_lengths(self._get_feat_extract_output_lengths(num_samples_B))
-        frames_B = self._get_feat_extract_output_lengths(num_samples_B, self._adapter_is_seen)
-        return tdnn_output_frames(frames_B, config.tdnn_kernel, config.tdnn_dilation).clamp(min=0)
-
-    def _get_tdnn_output_lengths(self, input_lengths: Count) -> Count:
-        """Return the original's number of frames, which leaves dilation out."""
-        return tdnn_output_frames(input_lengths, self.config.tdnn_kernel)
-
-
-def _refuse_adapter(config: Wav2Vec2Config, name: str) -> None:
-    if config.add_adapter:
-        raise CheckpointError(f"{name} has no use for add_adapter: set it to False in config.json")
+    def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
+        return self._get_feat_extract_output_lengths(num_inputs_B, self._adapter_is_seen)

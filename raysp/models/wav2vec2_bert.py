@@ -2,7 +2,7 @@
 
 Read from top to bottom: configuration, positions, feed-forward, convolution, attention, Conformer layer (Gulati et al.
 2020, arXiv:2005.08100), encoder, adapter, models. Features come from log_mels.py, biases by distance from
-relative_attention.py. Names of modules and weights are those of published checkpoints.
+relative_attention.py, heads from encoder_heads.py. Names of modules and weights are those of published checkpoints.
 
 Legend: B batch, T frames (pairs of log-mel frames), P frames behind the adapter, C width of features, H hidden,
 A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L labels of a row, N classes.
@@ -10,6 +10,7 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -19,26 +20,19 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.activations import activation
-from raysp.models.adapters import ModelOfLanguages
 from raysp.models.augmentation import augmented
 from raysp.models.configuration import Config
-from raysp.models.heads import (
-    AMSoftmaxLoss,
-    KeptStates,
-    LayerSum,
-    States,
-    check_labels,
-    classification_loss,
-    ctc_loss,
-    frame_classification_loss,
-    initial_layer_weights,
-    masked_mean,
-    pooled_statistics,
-    tdnn_layers,
-    tdnn_output_frames,
+from raysp.models.dense import dense, linear
+from raysp.models.encoder_heads import (
+    ForAudioFrameClassification,
+    ForCTC,
+    ForSequenceClassification,
+    ForXVector,
+    XVectorConfig,
 )
+from raysp.models.heads import KeptStates, States
 from raysp.models.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
-from raysp.models.modeling import Count, Model, asked
+from raysp.models.modeling import Count, asked
 from raysp.models.outputs import (
     CausalLMOutput,
     ModelOutput,
@@ -47,6 +41,7 @@ from raysp.models.outputs import (
     Wav2Vec2BaseModelOutput,
     XVectorOutput,
 )
+from raysp.models.packing import Packing
 from raysp.models.relative_attention import (
     Bias,
     attend,
@@ -56,11 +51,12 @@ from raysp.models.relative_attention import (
     gathered,
     skewed,
 )
+from raysp.models.speech_model import SpeechModel
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 
 
-class Wav2Vec2BertConfig(Config):
+class Wav2Vec2BertConfig(XVectorConfig):
     """Fields and defaults of `Wav2Vec2BertConfig` in transformers."""
 
     model_type: ClassVar[str] = "wav2vec2-bert"
@@ -188,7 +184,7 @@ class Wav2Vec2BertFeatureProjection(nn.Module):
     def forward(self, features_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the projected and the normalised features."""
         features_BTC = self.layer_norm(features_BTC)
-        hidden_BTH = F.dropout(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
+        hidden_BTH = F.dropout(dense(self.projection, features_BTC), self.config.feat_proj_dropout, self.training)
         return hidden_BTH, features_BTC
 
 
@@ -199,14 +195,15 @@ class Wav2Vec2BertFeedForward(nn.Module):
         super().__init__()
         self.config = config
         self.intermediate_dense = nn.Linear(hidden_size, config.intermediate_size)
-        self.act = activation(act)
+        activation(act)  # unknown ones are refused
+        self.act = act
         self.output_dense = nn.Linear(config.intermediate_size, hidden_size)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """Apply to each frame by itself."""
-        inner_BTI = self.act(self.intermediate_dense(hidden_BTH))
+        inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.act)
         inner_BTI = F.dropout(inner_BTI, self.config.activation_dropout, self.training)
-        return F.dropout(self.output_dense(inner_BTI), self.config.hidden_dropout, self.training)
+        return F.dropout(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
 
 
 class Wav2Vec2BertConvolutionModule(nn.Module):
@@ -223,18 +220,25 @@ class Wav2Vec2BertConvolutionModule(nn.Module):
         self.act = activation(config.hidden_act)
         self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=False)
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, packing: Packing | None = None) -> Tensor:
         """Return what is added to each frame."""
         x_BTH = self.layer_norm(hidden_BTH)
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         # Convolutions of one tap are dense layers.
-        x_BTH = F.glu(F.linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
-        past = self.depthwise_conv.kernel_size[0] - 1
-        x_BTH = self.depthwise_conv(F.pad(x_BTH.transpose(1, 2), (past, 0))).transpose(1, 2)
+        x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
+        if packing is None:
+            x_BTH = self._over_time(x_BTH)
+        else:
+            x_BTH = packing.joined(self._over_time(x_BTH[:, place]) for place in packing.places)
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
-        x_BTH = F.linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
+        x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return F.dropout(x_BTH, self.dropout, self.training)
+
+    def _over_time(self, x_BTH: Tensor) -> Tensor:
+        past = self.depthwise_conv.kernel_size[0] - 1
+        mixed_BHT: Tensor = self.depthwise_conv(F.pad(x_BTH.transpose(1, 2), (past, 0)))
+        return mixed_BHT.transpose(1, 2)
 
 
 class Wav2Vec2BertSelfAttention(nn.Module):
@@ -259,42 +263,80 @@ class Wav2Vec2BertSelfAttention(nn.Module):
             self.distance_embedding = nn.Embedding(num_distances, head_size)
 
     def forward(
-        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, positions: Tensor | None, with_weights: bool
+        self,
+        hidden_BTH: Tensor,
+        keys_B11T: Tensor | None,
+        positions: Tensor | None,
+        with_weights: bool,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and the weights_BATT where they are asked for.
 
-        `positions` are those of `Wav2Vec2BertEncoder.positions`.
+        `positions` are those of `Wav2Vec2BertEncoder.positions`, for packed frames of a row; their weights cannot be
+        asked for.
         """
-        turned_BTH = rotated(hidden_BTH, positions) if self.kind == "rotary" and positions is not None else hidden_BTH
-        q_BATD, k_BATD, v_BATD = (
-            linear(x_BTH).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for linear, x_BTH in ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
-        )
+        q_BATD, k_BATD, v_BATD = self._projected(hidden_BTH, positions, packing)
+        if packing is not None:
+            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, positions, packing))
+            return dense(self.linear_out, mixed_BTH), None
+        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, positions, with_weights)
+        return dense(self.linear_out, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+
+    def _projected(self, hidden_BTH: Tensor, positions: Tensor | None, packing: Packing | None) -> list[Tensor]:
+        """Return q_BATD, k_BATD, v_BATD; what rotary positions turn is the layer's input."""
+        turned_BTH = hidden_BTH
+        if self.kind == "rotary" and positions is not None:
+            if packing is not None:
+                positions = packing.joined(positions[:, :size] for size in packing.sizes)
+            turned_BTH = rotated(hidden_BTH, positions)
+        inputs = ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
+        shape = (*hidden_BTH.shape[:2], self.heads, -1)
+        return [dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs]
+
+    def _mixed_rows(
+        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
+    ) -> Iterator[Tensor]:
+        """Give the attended frames (1, T, H) of each row; the first frame of its padding only asks."""
+        for place, count in zip(packing.places, packing.counts, strict=True):
+            keys = slice(place.start, place.start + max(1, count))  # a row without frames attends to something
+            q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
+            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False)
+            yield mixed_1ATD.transpose(1, 2).flatten(2)
+
+    def _mixed(
+        self,
+        q_BATD: Tensor,
+        k_BATD: Tensor,
+        v_BATD: Tensor,
+        keys_B11T: Tensor | None,
+        positions: Tensor | None,
+        with_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return values mixed_BATD, and the weights_BATT; there may be fewer keys than queries."""
         bias: Bias | None = None
         if self.kind == "relative_key" and positions is not None:
-            bias = self._key_bias(q_BATD, positions)
+            bias = self._key_bias(q_BATD, positions[: q_BATD.shape[2], : k_BATD.shape[2]])
         elif self.kind == "relative" and positions is not None:
-            bias = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions)
+            bias = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions, k_BATD.shape[2])
             q_BATD = q_BATD + self.pos_bias_u[:, None]
         dropout = self.dropout if self.training else 0.0
-        weights_BATT: Tensor | None = None
-        if with_weights:
-            weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
-            weights_BATT = F.dropout(weights_BATT, dropout, self.training)
-            mixed_BATD = weights_BATT @ v_BATD
-        else:
-            mixed_BATD = attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout)
-        return self.linear_out(mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+        if not with_weights:
+            return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
+        weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
+        weights_BATT = F.dropout(weights_BATT, dropout, self.training)
+        return weights_BATT @ v_BATD, weights_BATT
 
     def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a look-up."""
         product_BATR = q_BATD @ (self.distance_embedding.weight.T.to(q_BATD.dtype) * self.scale)
         return lambda rows, heads: gathered(product_BATR[rows, heads], index_TT)
 
-    def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor) -> Bias:
-        """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3)."""
+    def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
+        """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
+        beyond = (len(waves_WH) + 1) // 2 - q_BATD.shape[2]
+        waves_WH = waves_WH[beyond : len(waves_WH) - beyond]
         distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
-        return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])
+        return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])[..., :num_keys]
 
 
 class Wav2Vec2BertEncoderLayer(nn.Module):
@@ -320,13 +362,14 @@ class Wav2Vec2BertEncoderLayer(nn.Module):
         keys_B11T: Tensor | None,
         positions: Tensor | None,
         with_weights: bool,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights where they are asked for."""
         hidden_BTH = torch.add(hidden_BTH, self.ffn1(self.ffn1_layer_norm(hidden_BTH)), alpha=0.5)
         normed_BTH = self.self_attn_layer_norm(hidden_BTH)
-        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, positions, with_weights)
+        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, positions, with_weights, packing)
         hidden_BTH = hidden_BTH + F.dropout(attended_BTH, self.dropout, self.training)
-        hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, valid_BT)
+        hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, valid_BT, packing)
         hidden_BTH = torch.add(hidden_BTH, self.ffn2(self.ffn2_layer_norm(hidden_BTH)), alpha=0.5)
         return self.final_layer_norm(hidden_BTH), weights_BATT
 
@@ -341,17 +384,26 @@ class Wav2Vec2BertEncoder(nn.Module):
         self.layers = nn.ModuleList(Wav2Vec2BertEncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool
+        self,
+        hidden_BTH: Tensor,
+        valid_BT: Tensor | None,
+        states: States | None,
+        with_weights: bool,
+        exact: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights; `states` takes the first input and all outputs.
 
-        A layer that is dropped in training gives its input.
+        A layer that is dropped in training gives its input. `exact` leaves all but the first frame of a row's padding
+        open: on a CPU it is zero, and costs nothing.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
             valid_BT = valid_BT if keys_B11T is not None else None
+        needs_masks = with_weights or self.training or torch.is_grad_enabled()
+        if hidden_BTH.device.type == "cpu" and not needs_masks and (exact or valid_BT is None) and len(hidden_BTH) > 0:
+            return self._packed(hidden_BTH, valid_BT, states), ()
         hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
         positions = self.positions(hidden_BTH)
         weights = []
@@ -366,6 +418,19 @@ class Wav2Vec2BertEncoder(nn.Module):
         if states is not None:
             states.append(hidden_BTH)
         return hidden_BTH, tuple(weights)
+
+    def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
+        """Do as `forward` with the frames of rows alone, end to end."""
+        packing = Packing.of(hidden_BTH, valid_BT, keeps_next=True)
+        positions = self.positions(hidden_BTH)
+        hidden_1NH, valid_1N = packing.pack(hidden_BTH), None if valid_BT is None else packing.pack(valid_BT)
+        if states is not None:
+            states.append(hidden_BTH)
+        for layer in self.layers:
+            hidden_1NH, _ = layer(hidden_1NH, valid_1N, None, positions, False, packing)
+            if states is not None:
+                states.append(packing.unpack(hidden_1NH))
+        return packing.unpack(hidden_1NH)
 
     def positions(self, hidden_BTH: Tensor) -> Tensor | None:
         """Return what attention knows of places: index_TT, sinusoids_WH or turns_2T1D, by the kind of positions."""
@@ -482,13 +547,17 @@ def adapted_frames(num_frames: Count, config: Wav2Vec2BertConfig, exact: bool) -
     return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
 
 
-class Wav2Vec2BertPreTrainedModel(Model):
+class Wav2Vec2BertPreTrainedModel(SpeechModel):
     """What all Wav2Vec2-BERT models share: lengths, and how weights are first drawn."""
 
     config_class: ClassVar[type[Config]] = Wav2Vec2BertConfig
     base_model_prefix: ClassVar[str] = "wav2vec2_bert"
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     config: Wav2Vec2BertConfig
+
+    def build_base(self) -> "Wav2Vec2BertModel":
+        """Make the model that a head stands on."""
+        return Wav2Vec2BertModel(self.config)
 
     @property
     def min_samples(self) -> int:
@@ -548,18 +617,12 @@ class Wav2Vec2BertPreTrainedModel(Model):
         num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1), add_adapter)
         if self.padding == "reference":
             num_frames_B = torch.where(num_frames_B < 1, num_frames_B + feature_vector_length, num_frames_B)
-        return torch.arange(feature_vector_length, device=attention_mask.device) < num_frames_B[:, None]
-
-    def freeze_base_model(self) -> None:
-        """Train the head alone."""
-        self.base_model.requires_grad_(False)
+        return self._valid_frames(num_frames_B, feature_vector_length)
 
     def _init_module(self, module: nn.Module) -> None:
         match module:
             case Wav2Vec2BertModel() if module.masked_spec_embed is not None:
                 nn.init.uniform_(module.masked_spec_embed)
-            case Wav2Vec2BertForFrames() if module.layer_weights is not None:
-                nn.init.constant_(module.layer_weights, 1 / len(module.layer_weights))
             case Wav2Vec2BertSelfAttention(kind="relative"):
                 nn.init.xavier_uniform_(module.pos_bias_u)
                 nn.init.xavier_uniform_(module.pos_bias_v)
@@ -567,8 +630,6 @@ class Wav2Vec2BertPreTrainedModel(Model):
                 bound = math.sqrt(1 / projection.in_features)
                 nn.init.uniform_(projection.weight, -bound, bound)
                 nn.init.uniform_(projection.bias, -bound, bound)
-            case AMSoftmaxLoss():
-                nn.init.normal_(module.weight)
             case nn.Linear():
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
                 if module.bias is not None:
@@ -641,7 +702,9 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel):
         hidden_BTH = augmented(
             hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, valid_BT, self.training
         )
-        hidden_BTH, weights = self.encoder(hidden_BTH, valid_BT, states if kept is None else kept, with_weights)
+        hidden_BTH, weights = self.encoder(
+            hidden_BTH, valid_BT, states if kept is None else kept, with_weights, self.padding == "exact"
+        )
         if self.intermediate_ffn is not None:
             hidden_BTH = torch.add(hidden_BTH, self.intermediate_ffn(hidden_BTH), alpha=0.5)
         if self.adapter is not None:
@@ -654,19 +717,9 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel):
         )
 
 
-class Wav2Vec2BertForCTC(ModelOfLanguages, Wav2Vec2BertPreTrainedModel):
+class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
-
-    def __init__(self, config: Wav2Vec2BertConfig, target_lang: str | None = None) -> None:
-        super().__init__(config)
-        if config.vocab_size is None:
-            raise CheckpointError("vocab_size is None, expected the number of tokens: pass vocab_size=...")
-        self.wav2vec2_bert = Wav2Vec2BertModel(config)
-        self.lm_head = nn.Linear(config.last_size, config.vocab_size)
-        self.use_language(target_lang)
-
     def forward(
         self,
         input_features: Tensor,
@@ -675,84 +728,16 @@ class Wav2Vec2BertForCTC(ModelOfLanguages, Wav2Vec2BertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return logits_BPV, and the CTC loss where labels are given.
-
-        `labels` are (B, L) ids; -100 and the blank are left out. For the rest see `Wav2Vec2BertModel.forward`.
-        """
-        if labels is not None:
-            check_labels(labels, self.lm_head.out_features)
-        encoded = self.wav2vec2_bert.encode(
-            input_features,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        logits_BPV = self.lm_head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
-        output = CausalLMOutput(
-            loss=None if labels is None else self._loss(logits_BPV, input_features, attention_mask, labels),
-            logits=logits_BPV,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
-
-    def _loss(self, logits_BPV: Tensor, features_BTC: Tensor, mask_BT: Tensor | None, labels_BL: Tensor) -> Tensor:
-        num_inputs_B = torch.full_like(features_BTC[:, 0, 0], features_BTC.shape[1], dtype=torch.long)
-        return ctc_loss(
-            logits_BPV,
-            self._get_feat_extract_output_lengths(num_inputs_B if mask_BT is None else mask_BT.sum(-1)),
-            labels_BL,
-            blank=self.config.pad_token_id,
-            reduction=self.config.ctc_loss_reduction,
-            zero_infinity=self.config.ctc_zero_infinity,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Return logits_BPV, and the CTC loss where `labels` are given: see `ForCTC.forward`."""
+        return super().forward(
+            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
 
 
-class Wav2Vec2BertForFrames(Wav2Vec2BertPreTrainedModel):
-    """What heads over frames share: which hidden states they look at."""
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__(config)
-        self.wav2vec2_bert = Wav2Vec2BertModel(config)
-        self.layer_weights: nn.Parameter | None = None
-        if config.use_weighted_layer_sum:
-            self.layer_weights = initial_layer_weights(config.num_hidden_layers)
-
-    def encode(
-        self,
-        features_BTC: Tensor,
-        mask_BT: Tensor | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-    ) -> tuple[Tensor, Wav2Vec2BaseModelOutput]:
-        """Return the frames that the head looks at (B, P, H), and what the base model gave."""
-        layer_sum = None if self.layer_weights is None else LayerSum(self.layer_weights)
-        encoded = self.wav2vec2_bert.encode(
-            features_BTC,
-            mask_BT,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            states=layer_sum,
-        )
-        return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
-
-    def _refuse_adapter(self) -> None:
-        if self.config.add_adapter:
-            raise CheckpointError(f"{type(self).__name__} takes no adapter: set add_adapter to false")
-
-
-class Wav2Vec2BertForSequenceClassification(Wav2Vec2BertForFrames):
+class Wav2Vec2BertForSequenceClassification(ForSequenceClassification, Wav2Vec2BertPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Classes",)
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__(config)
-        self._refuse_adapter()
-        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
-
     def forward(
         self,
         input_features: Tensor,
@@ -761,35 +746,16 @@ class Wav2Vec2BertForSequenceClassification(Wav2Vec2BertForFrames):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` where labels are given.
-
-        `labels`: see `heads.classification_loss`. For the rest see `Wav2Vec2BertModel.forward`.
-        """
-        frames_BTH, encoded = self.encode(input_features, attention_mask, output_attentions, output_hidden_states)
-        valid_BT: Tensor | None = None
-        if attention_mask is not None:
-            valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
-        logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
-        output = SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(logits_BN, labels, self.config.problem_type),
-            logits=logits_BN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Return logits_BN, and a loss by `config.problem_type` where labels are given."""
+        return super().forward(
+            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
-        return self.returned(output, return_dict)
 
 
-class Wav2Vec2BertForAudioFrameClassification(Wav2Vec2BertForFrames):
+class Wav2Vec2BertForAudioFrameClassification(ForAudioFrameClassification, Wav2Vec2BertPreTrainedModel):
     """The encoder with classes for each frame, such as who speaks."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Segments",)
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__(config)
-        self._refuse_adapter()
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-
     def forward(
         self,
         input_features: Tensor,
@@ -798,40 +764,17 @@ class Wav2Vec2BertForAudioFrameClassification(Wav2Vec2BertForFrames):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return logits_BTN, and the cross entropy where one-hot labels (B, T, N) are given.
-
-        The original counts padded frames in its loss; "exact" padding does not. For the rest see
-        `Wav2Vec2BertModel.forward`.
-        """
-        frames_BTH, encoded = self.encode(input_features, attention_mask, output_attentions, output_hidden_states)
-        logits_BTN = self.classifier(frames_BTH)
-        valid_BT = attention_mask.bool() if attention_mask is not None and self.padding == "exact" else None
-        output = TokenClassifierOutput(
-            loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
-            logits=logits_BTN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Return logits_BTN, and the cross entropy where one-hot labels (B, T, N) are given."""
+        return super().forward(
+            input_features, attention_mask, labels, output_attentions, output_hidden_states, return_dict
         )
-        return self.returned(output, return_dict)
 
 
-class Wav2Vec2BertForXVector(Wav2Vec2BertForFrames):
+class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
     """The encoder with a speaker embedding over its frames (Snyder et al. 2018)."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__(config)
-        self.projector = nn.Linear(config.hidden_size, config.tdnn_dim[0])
-        self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)
-        self.feature_extractor = nn.Linear(config.tdnn_dim[-1] * 2, config.xvector_output_dim)
-        self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
-        self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
-
-    def _least_frames(self) -> int:
-        context = -tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
-        return context + 2  # a deviation takes two
+    config: Wav2Vec2BertConfig
 
     def forward(
         self,
@@ -841,37 +784,11 @@ class Wav2Vec2BertForXVector(Wav2Vec2BertForFrames):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Return embeddings and logits (B, xvector_output_dim), and a loss where class numbers (B,) are given.
-
-        For the rest see `Wav2Vec2BertModel.forward`.
-        """
-        frames_BPH, encoded = self.encode(input_features, attention_mask, output_attentions, output_hidden_states)
-        frames_BPC = self.projector(frames_BPH)
-        for layer in self.tdnn:
-            frames_BPC = layer(frames_BPC)
-        num_frames_B: Tensor | None = None
-        if attention_mask is not None:
-            num_frames_B = self._pooled_frames(attention_mask)
-        embeddings = self.feature_extractor(pooled_statistics(frames_BPC, num_frames_B))
-        logits = self.classifier(embeddings)
-        output = XVectorOutput(
-            loss=None if labels is None else self.objective(logits, labels),
-            logits=logits,
-            embeddings=embeddings,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+    ) -> XVectorOutput | tuple[Any, ...]:
+        """Return embeddings and logits (B, xvector_output_dim), and a loss where class numbers (B,) are given."""
+        return super().forward(
+            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
-        return self.returned(output, return_dict)
 
-    def _pooled_frames(self, mask_BT: Tensor) -> Tensor:
-        """Return how many frames of the last TDNN layer are whole.
-
-        The original forgets the dilation, and that a sum over layers has the frames before the adapter.
-        """
-        if self.padding == "reference":
-            num_frames_B = self._get_feat_extract_output_lengths(mask_BT.sum(-1))
-            return tdnn_output_frames(num_frames_B, self.config.tdnn_kernel)
-        add_adapter = self.config.add_adapter and self.layer_weights is None
-        num_frames_B = self._get_feat_extract_output_lengths(mask_BT.sum(-1), add_adapter)
-        return tdnn_output_frames(num_frames_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
+    def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
+        return self._get_feat_extract_output_lengths(num_inputs_B, self._adapter_is_seen)

@@ -28,6 +28,8 @@ Count = TypeVar("Count", int, Tensor)
 
 NORM_EPS = 1e-5  # both norms, whatever config.layer_norm_eps says
 CHUNK_FRAMES = 64  # output frames at a time on a CPU: 8 MB of first-layer activations at 512 channels
+WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to
+MAX_CHUNK_FRAMES = 256
 BATCH_SAMPLES = 1 << 22  # samples at a time on a GPU: about 1 GB of bfloat16 activations at 512 channels
 
 
@@ -118,6 +120,8 @@ class FeatureEncoder(nn.Module):
     def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None, parts: list[list[Tensor]]) -> Tensor:
         batch, num_samples = waves_BS.shape
         num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
+        narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
+        chunk_frames = min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
         features_BTC = parts[-1][0].new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
         for row, row_samples in enumerate([num_samples] * batch if num_samples_B is None else num_samples_B.tolist()):
             row_frames = conv_output_frames(int(row_samples), self.kernels, self.strides)
@@ -125,8 +129,8 @@ class FeatureEncoder(nn.Module):
                 continue
             wave_1S = waves_BS[row : row + 1, :row_samples]
             first = self._first_layer(wave_1S, None)
-            for start in range(0, row_frames, CHUNK_FRAMES):
-                end = min(start + CHUNK_FRAMES, row_frames)
+            for start in range(0, row_frames, chunk_frames):
+                end = min(start + chunk_frames, row_frames)
                 samples = slice(start * self.stride, (end - 1) * self.stride + self.receptive)
                 features_BTC[row, start:end] = self._frames(wave_1S[:, samples], first, parts)[0]
         return features_BTC

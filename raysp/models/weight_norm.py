@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.folded import Folded
+
 
 class WeightNorm(nn.Module):
     """Hold the halves of a normalised weight: `original0` its length for each tap, `original1` its direction."""
@@ -32,7 +34,7 @@ class WeightNormConv1d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.parametrizations = nn.Module()  # this and `weight` are there for the names of the weights
         self.parametrizations.weight = WeightNorm(torch.randn(channels, channels // groups, kernel))
-        self._folded: tuple[tuple[object, ...], Tensor] | None = None
+        self._folded: Folded[Tensor] = Folded()
 
     def forward(self, x_BHT: Tensor) -> Tensor:
         """Convolve with `kernel // 2` zeros on each side."""
@@ -52,20 +54,11 @@ class WeightNormConv1d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The folded weight; kept while neither half changes and nothing asks for gradients."""
-        norm = self.norm
-        halves = (norm.original0, norm.original1)
-        needs_gradient = torch.is_grad_enabled() and any(half.requires_grad for half in halves)
-        if self.training or needs_gradient or any(half.is_inference() for half in halves):
-            return norm.folded()
-        state = tuple((half.data_ptr(), half._version, half.dtype, half.device) for half in halves)
-        if self._folded is None or self._folded[0] != state:
-            self._folded = (state, norm.folded().detach())
-        return self._folded[1]
+        if self.training:
+            return self.norm.folded()
+        return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)
 
     def train(self, mode: bool = True) -> "WeightNormConv1d":
         """Forget the folded weight: training writes to the halves."""
-        self._folded = None
+        self._folded.clear()
         return super().train(mode)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_folded": None}

@@ -6,6 +6,7 @@ PyTorch's reader of plain weights, which refuses whatever is none.
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -220,7 +221,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     import safetensors.torch
 
     values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # of any file here; the library lets none but the owner read
     safetensors.torch.save_file(values, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:

@@ -44,7 +44,7 @@ class Classifying:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Give labels and scores of each window, then weighed logits and weights of those of longer rows."""
-        logits_BN = cast("Tensor", forward.output["logits"]).float().cpu().numpy()
+        logits_BN = cast("Tensor", forward.of("Classes")["logits"]).float().cpu().numpy()
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
         given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
@@ -116,7 +116,7 @@ class Segmenting:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Give the stretches of each window, or the probabilities of one of a longer row."""
-        scores_BTN = cast("Tensor", forward.output["logits"]).float().sigmoid().cpu().numpy()
+        scores_BTN = cast("Tensor", forward.of("Segments")["logits"]).float().sigmoid().cpu().numpy()
         rows = list(zip(forward.parts, scores_BTN, forward.num_frames_B.tolist(), strict=True))
         return [
             [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],

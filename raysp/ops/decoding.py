@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
 import raysp.audio as in_process
-from raysp.audio import AudioHeader, Channel, Excerpt, Recording, Samples, TooLong
+from raysp.audio import AudioHeader, Excerpt, Recording, Samples, TooLong, Wanted
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.io.audio_root import AudioRoot
@@ -29,22 +30,11 @@ class Decoder(Protocol):
         """Read what recordings claim, in their order."""
         ...
 
-    def decode_all(
-        self, excerpts: Iterable[Excerpt], *, sample_rate: int, channel: Channel = "mean", max_seconds: float = 43200
-    ) -> Iterator[Samples | AudioError | TooLong]:
+    def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted, /) -> Iterator[Samples | AudioError | TooLong]:
         """Decode recordings in their order."""
         ...
 
-    def decode_chunks(
-        self,
-        audio: Recording | None,
-        *,
-        sample_rate: int,
-        channel: Channel = "mean",
-        max_seconds: float = 43200,
-        offset: float = 0.0,
-        duration: float | None = None,
-    ) -> Iterator[Samples]:
+    def decode_chunks(self, excerpt: Excerpt, wanted: Wanted, /) -> Iterator[Samples]:
         """Decode one recording a chunk at a time."""
         ...
 
@@ -89,7 +79,7 @@ class Decoding:
         self.audio = audio
         self.windowing = windowing
         self.sample_rate = windowing.sample_rate
-        self.channel = channel
+        self.wanted = Wanted(windowing.sample_rate, channel, max_seconds)
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
         self.before = before
@@ -141,9 +131,7 @@ class Decoding:
         longer: list[int] = []
         found = self.decoder.decode_all(
             piece.excerpts(pending, asked),
-            sample_rate=self.sample_rate,
-            channel=self.channel,
-            max_seconds=min(self.max_seconds, self.windowing.window_seconds),
+            replace(self.wanted, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
         )
         for number, decoded in enumerate(found):
             index = asked[number]
@@ -206,15 +194,7 @@ class Decoding:
                 yield chunk
 
         try:
-            excerpt = piece.recordings.excerpt(index)
-            chunks = self.decoder.decode_chunks(
-                excerpt.audio,
-                sample_rate=self.sample_rate,
-                channel=self.channel,
-                max_seconds=self.max_seconds,
-                offset=excerpt.offset,
-                duration=excerpt.duration,
-            )
+            chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.wanted)
             yield from cut_windows(counted(chunks), self.windowing)
         except AudioError as error:
             fate.fail(error.error_type, str(error))

@@ -123,7 +123,7 @@ class SpeakerEmbedding:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Give the vector of each window."""
-        vectors_BE = cast("Tensor", forward.output["embeddings"]).float().cpu().numpy()
+        vectors_BE = cast("Tensor", forward.of("Embedding")["embeddings"]).float().cpu().numpy()
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
             for part, vector in zip(forward.parts, vectors_BE, strict=True)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.modeling import encoded_by
 from raysp.models.outputs import ModelOutput
+from raysp.models.several_heads import encoded_before
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.rows import OK, Fate, fates_of, fates_table
@@ -56,12 +57,12 @@ class Forward:
     hidden_frames_B: Tensor
     """Of `hidden_states`: some encoders make these at another rate."""
     frames_a_hidden_frame: Fraction
+    of_heads: Mapping[str, ModelOutput] = field(default_factory=dict)
+    """By the name of an output what a further head gave for it."""
 
-    @property
-    def logits_BTV(self) -> Tensor:
-        """Give the head's logits."""
-        logits: Tensor = self.output["logits"]
-        return logits
+    def of(self, output: str) -> ModelOutput:
+        """Give what the head for an output gave, such as "Classes"."""
+        return self.of_heads.get(output, self.output)
 
     def layer(self, index: int) -> LayerFrames:
         """Give the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
@@ -146,7 +147,9 @@ class Labelling:
         self.outputs = tuple(outputs(self.loaded))
         self.shard = ""
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
-        self.with_states = any(layer >= 0 for layer in self.layers)
+        self.with_states = any(layer >= 0 for layer in self.layers) or any(
+            getattr(head, "layer_weights", None) is not None for head in self.loaded.more_heads
+        )
         self.sample_rate = self.loaded.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(
@@ -171,8 +174,9 @@ class Labelling:
         labels: list[tuple[object, ...] | None] = [None] * len(fates)
         pending: list[int] = []
         for index, fate in enumerate(fates):
-            if fate.status == OK and len(waves[index]) < self.loaded.model.min_samples:
-                fate.skip("too_short", f"{len(waves[index])} samples; the model needs {self.loaded.model.min_samples}")
+            if fate.status == OK and len(waves[index]) < self.loaded.summary.min_samples:
+                least = self.loaded.summary.min_samples
+                fate.skip("too_short", f"{len(waves[index])} samples; the model needs {least}")
                 labels[index] = self._empty()
             elif fate.status == OK:
                 pending.append(index)
@@ -258,6 +262,10 @@ class Labelling:
         with encoded_by(model) as encoded:
             run = model.speech_encoder if self.loaded.summary.writes_text else model
             output = run(**features, output_hidden_states=self.with_states)
+        of_heads: dict[str, ModelOutput] = {}
+        for head in self.loaded.more_heads:
+            with encoded_before(model, encoded[0]):
+                of_heads |= dict.fromkeys(head.outputs, head(**features))
         num_frames_B = model.num_frames(num_samples_B.to(model.device))
         forward = Forward(
             output=output,
@@ -268,6 +276,7 @@ class Labelling:
             places=places,
             hidden_frames_B=model.num_hidden_frames(num_samples_B.to(model.device)),
             frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
+            of_heads=of_heads,
         )
         finite_B = _finite(forward, with_hidden=bool(self.layers))
         columns = [column for output in self.outputs for column in output(forward)]
@@ -275,17 +284,18 @@ class Labelling:
 
     def _table(self, fates: list[Fate], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
         table = fates_table(fates)
-        fields = [field for output in self.outputs for field in (*output.schema, *output.staged)]
-        for place, field in enumerate(fields):
+        columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
+        for place, column in enumerate(columns):
             values = [None if label is None else label[place] for label in labels]
-            table = table.append_column(field, pa.array(values, field.type))
+            table = table.append_column(column, pa.array(values, column.type))
         return table
 
 
 def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
     """Tell which windows have no NaN or infinity where their frames are."""
     values = [forward.encoded["last_hidden_state"]] if with_hidden else []
-    values += [forward.output[name] for name in ("logits", "embeddings") if name in forward.output.keys()]  # noqa: SIM118
+    for given in (forward.output, *forward.of_heads.values()):
+        values += [given[name] for name in ("logits", "embeddings") if name in given.keys()]  # noqa: SIM118
     finite_B = torch.ones_like(forward.num_frames_B, dtype=torch.bool)
     for value in values:
         is_finite = torch.isfinite(value).all(-1)

@@ -53,7 +53,7 @@ class Transcribing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Give the columns of `schema`, then those of `staged`, a value a window."""
-        frames = best_frames(forward.logits_BTV)
+        frames = best_frames(forward.of("Transcript")["logits"])
         is_part = [part is not None for part in forward.parts]
         if not any(is_part):
             nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]
@@ -88,7 +88,7 @@ class Transcribing:
 
     def _columns(self, tokens: CTCTokens) -> list[Sequence[object]]:
         columns: list[Sequence[object]] = [
-            [self.tokenizer.decode_collapsed(ids) for ids in tokens.ids()],
+            self.tokenizer.decode_collapsed_rows(tokens.flat_ids, tokens.counts),
             tokens.score_list(),
         ]
         if self.words or self.chars:

@@ -14,6 +14,10 @@ SEED = "seed"
 """Among the options: what sampling is drawn from, with the row's place."""
 
 
+ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
+"""Options that a label fixes, whatever a checkpoint says."""
+
+
 class Writing:
     """Give the text of every window and the mean log-probability of its tokens.
 
@@ -41,7 +45,7 @@ class Writing:
         self.staged = staged
         self.model = model
         self.tokenizer = tokenizer
-        self.options = dict(options or {})
+        self.options = {**(options or {}), **ONE_TEXT}
         self.seed = self.options.pop(SEED, 0)
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:

@@ -15,6 +15,7 @@ from raysp.planning import (
     hash_pipeline,
     list_source,
     local_resources,
+    pinned,
     refuse_listed_sink,
     settle,
     survey,
@@ -58,6 +59,7 @@ def make_plan(
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
     found = list_source(pipeline.source, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
+    pipeline = pinned(pipeline)
     settings = settle(pipeline, resources)
     parts, fingerprint = hash_pipeline(pipeline, settings)
     if record is not None and not relabel:

@@ -1,6 +1,7 @@
 """Greedy CTC (Graves et al. 2006): the best token of each frame, repeats joined, blanks dropped.
 
-All rows at once on the device of the logits; what comes back to the CPU is as small as the text. A row's tokens and
+The best token of each frame is found on the device of the logits; its id and its score are all that comes back to the
+CPU, where all rows are read at once. A row's tokens and
 scores do not depend on what shares its batch.
 
 Shapes: B batch, T frames, V vocabulary, N tokens of all rows.
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
+
+SHORT_RUN = 4  # frames
 
 
 @dataclass(frozen=True)
@@ -83,34 +85,46 @@ def best_frames(logits: Tensor) -> BestFrames:
 
 def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens:
     """Join repeats in each row's first `num_frames` (B,) frames, and drop `blank`."""
-    ids, log_probs = frames.ids, frames.log_probs  # (B, T), as all that follows
-    frame = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    is_valid = frame < num_frames.to(ids.device)[:, None]
-    is_start = torch.ones_like(is_valid)
+    ids, log_probs = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()  # (B, T)
+    is_valid = np.arange(ids.shape[1]) < num_frames.cpu().numpy()[:, None]
+    if not is_valid.all():
+        ids = np.where(is_valid, ids, blank)
+
+    is_start = np.ones(ids.shape, np.bool_)
     is_start[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    is_start &= is_valid
-    is_token = is_start & (ids != blank)
+    starts = np.flatnonzero(is_start)  # (runs,), numbers into all B * T frames
+    is_token = ids.ravel()[starts] != blank
+    first = starts[is_token]  # (N,), as the next
+    num_joined = np.diff(starts, append=ids.size)[is_token]
+    row_starts = np.arange(len(ids) + 1) * ids.shape[1]
+    counts = np.diff(np.searchsorted(first, row_starts))
 
-    # There are at most as many runs as frames; that many are kept, since counting them would wait for the GPU.
-    run = (is_start.flatten().cumsum(0) - 1).clamp(min=0)
-    best = torch.full_like(log_probs, -torch.inf).flatten()
-    best = best.scatter_reduce(0, run, log_probs.masked_fill(~is_valid, -torch.inf).flatten(), "amax")
-    last = torch.full_like(run, -1).scatter_reduce(0, run, frame.masked_fill(~is_valid, -1).flatten(), "amax")
-
-    place = is_token.flatten().nonzero()[:, 0]  # (N,)
-    run = run[place]
-    whole = torch.stack([ids.flatten()[place], frame.flatten()[place], last[run]]).int().cpu().numpy()
-    token_scores = best[run].cpu().numpy()
-    counts = is_token.sum(1).cpu().numpy()
+    token_scores = _highest(log_probs.ravel(), first, num_joined)
+    first_frames = first - np.repeat(row_starts[:-1], counts)
     return CTCTokens(
-        flat_ids=whole[0],
+        flat_ids=ids.ravel()[first],
         counts=counts,
         scores=_row_means(token_scores, counts),
         token_scores=token_scores,
-        first_frames=whole[1],
-        last_frames=whole[2],
-        finite=(log_probs.isfinite() | ~is_valid).all(1).cpu().numpy(),
+        first_frames=first_frames.astype(np.int32),
+        last_frames=(first_frames + num_joined - 1).astype(np.int32),
+        finite=np.all(np.isfinite(log_probs) | ~is_valid, axis=1),
     )
+
+
+def _highest(
+    values: npt.NDArray[np.float32], first: npt.NDArray[np.int64], num_joined: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return the highest value of each run of `num_joined` values (N,) from `first` (N,) on."""
+    highest, longer = values[first], np.arange(len(first))
+    for place in range(1, SHORT_RUN):  # nearly all are so short, and this is faster than `reduceat`
+        longer = longer[num_joined[longer] > place]
+        highest[longer] = np.maximum(highest[longer], values[first[longer] + place])
+    longer = longer[num_joined[longer] > SHORT_RUN]
+    if len(longer):
+        bounds = np.stack([first[longer], first[longer] + num_joined[longer]], axis=1).ravel()
+        highest[longer] = np.maximum.reduceat(np.append(values, values[-1:]), bounds)[::2]
+    return highest
 
 
 def _best_log_probs(logits: Tensor, ids: Tensor) -> Tensor:

@@ -17,7 +17,17 @@ CHECKPOINT = DEMO / "unispeech-digits-ctc"
 
 
 @pytest.fixture(scope="session")
-def local_ray():
+def workers_hub_cache(tmp_path_factory):
+    """The cache of the Hugging Face hub that workers have, without a network."""
+    folder = tmp_path_factory.mktemp("hub")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_HUB_CACHE", str(folder))
+        patched.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def local_ray(workers_hub_cache):
     with own_ray(Resources(cpus=3)):
         yield
 

@@ -24,8 +24,9 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     load_checkpoint,
 )
-from raysp.models.loading import module_of
-from tests.corpora import AUDIO, label_here, write_shard
+from raysp.models.registry import module_of
+from raysp.models.several_heads import save_heads, with_encoder_of
+from tests.corpora import AUDIO, DEMO, label_here, write_shard
 from tests.models.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 
 SMALL = {
@@ -61,26 +62,39 @@ CASES = {
     "Wav2Vec2BertForAudioFrameClassification": [raysp.Segments(threshold=0.6)],
     "Wav2Vec2BertForXVector": [raysp.Embedding(pooling="xvector")],
     "adapted Wav2Vec2BertModel": [raysp.Embedding(), raysp.Embedding("inner", layer=1)],
+    "UniSpeechForCTC UniSpeechForSequenceClassification": [
+        raysp.Transcript(),
+        raysp.Embedding(layer=1),
+        raysp.Classes(top_k=2),
+    ],
+    "SEWDForSequenceClassification SEWDForCTC": [raysp.Classes(), raysp.Transcript(words=True)],
+    "Wav2Vec2BertForXVector Wav2Vec2BertForCTC": [raysp.Embedding(pooling="xvector"), raysp.Transcript()],
     "SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8, "num_beams": 2}), raysp.Embedding()],
 }
-LENGTHS = (16_000, 9_001, 24_007, 12_345, 31_999, 8_888)
+NUM_DIGITS = (4, 2, 5, 3, 6, 3)
+RATE = 8_000  # of the recordings; the models want 16,000
 WINDOW_SECONDS, LONG_SECONDS = 2.5, 6.3
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Noise of growing loudness, of lengths that leave a rest in any stride, and one recording of several windows."""
-    rng = np.random.default_rng(0)
-    lengths = [*LENGTHS, int(LONG_SECONDS * 16_000)]
-    rows = []
-    for number, length in enumerate(lengths):
-        wave = rng.normal(size=length) * np.linspace(0.02, 0.3, length) * np.sin(np.arange(length) / 900)
-        file = io.BytesIO()
-        soundfile.write(file, wave.astype(np.float32), 16_000, format="FLAC", subtype="PCM_16")
-        rows.append({"id": f"u{number}", "audio": {"bytes": file.getvalue(), "path": None}})
-    audio = pa.array([row["audio"] for row in rows], AUDIO)
-    table = pa.table({"id": [row["id"] for row in rows], "audio": audio})
+    """Real speech: recordings of two to six spoken digits, and one that is several windows long."""
+    digits = iter(pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("audio").to_pylist())
+    waves = [joined(digits, count)[: int(WINDOW_SECONDS * RATE)] for count in NUM_DIGITS]
+    rows = [*waves, joined(digits, 20)[: int(LONG_SECONDS * RATE)]]
+    audio = pa.array([{"bytes": as_flac(wave), "path": None} for wave in rows], AUDIO)
+    table = pa.table({"id": [f"u{number}" for number in range(len(rows))], "audio": audio})
     return write_shard(tmp_path_factory.mktemp("every") / "in" / "all.parquet", table=table)
+
+
+def joined(digits, count) -> np.ndarray:
+    return np.concatenate([soundfile.read(io.BytesIO(next(digits)["bytes"]), dtype="int16")[0] for _ in range(count)])
+
+
+def as_flac(wave) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def make_checkpoint(name: str, folder) -> None:
@@ -98,15 +112,19 @@ def make_checkpoint(name: str, folder) -> None:
     else:
         kind = max((one for one in CONFIGS if name.startswith(one)), key=len)
         config = CONFIGS[kind]
-        if name.endswith("ForCTC"):
+        if "ForCTC" in name:
             tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
             (folder.parent / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
             Wav2Vec2CTCTokenizer(folder.parent / "vocab.json").save_pretrained(folder)
-    model = getattr(module_of(config.model_type), name.split()[-1])(config).init_weights()
+    classes = [getattr(module_of(config.model_type), one) for one in name.split() if one != "adapted"]
+    models = [cls(config).init_weights() for cls in classes]
     with torch.no_grad():
-        for parameter in model.parameters():  # so that labels differ from row to row
-            parameter += 0.15 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+        for model in models:
+            for parameter in model.parameters():  # so that labels differ from row to row
+                parameter += 0.15 * torch.randn_like(parameter)
+    for head in models[1:]:
+        with_encoder_of(models[0], head)
+    save_heads(models, folder)
     if "Bert" in name:
         from raysp.models import SeamlessM4TFeatureExtractor
 
@@ -156,13 +174,18 @@ class Alone:
         self.encoded = encoder(**self.features, output_hidden_states=True)
         self.frames = int(loaded.model.num_frames(waves.shape[1]))
 
+    def head(self, output):
+        """Run the head that gives an output."""
+        heads = [head for head in (self.loaded.model, *self.loaded.more_heads) if output in head.outputs]
+        return heads[0](**self.features)
+
     @torch.inference_mode()
     def check(self, output, row) -> None:
         getattr(self, f"_{type(output).__name__.lower()}")(output, row)
 
     def _embedding(self, output, row) -> None:
         if output.pooling == "xvector":
-            expected = self.loaded.model(**self.features).embeddings[0]
+            expected = self.head("Embedding").embeddings[0]
         else:
             layer = output.layer
             frames = self.encoded.last_hidden_state[0] if layer == -1 else self.encoded.hidden_states[layer][0]
@@ -174,7 +197,7 @@ class Alone:
         np.testing.assert_allclose(np.array(row[output.name]), expected.numpy(), atol=1e-4)
 
     def _classes(self, output, row) -> None:
-        scores = self.loaded.model(**self.features).logits[0].softmax(-1)
+        scores = self.head("Classes").logits[0].softmax(-1)
         best = scores.argsort(descending=True)[: output.top_k].tolist()
         labels, given = row[output.name], row[f"{output.name}_scores"]
         names = ["cat", "dog", "owl"]
@@ -182,7 +205,7 @@ class Alone:
         assert (given if output.top_k > 1 else [given]) == pytest.approx(scores[best].tolist(), abs=1e-4)
 
     def _segments(self, output, row) -> None:
-        scores = self.loaded.model(**self.features).logits[0].sigmoid()
+        scores = self.head("Segments").logits[0].sigmoid()
         seconds = self.loaded.summary.frame_seconds
         for index, name in enumerate(["cat", "dog", "owl"]):
             heard = (scores[:, index] > output.threshold).tolist()
@@ -192,7 +215,7 @@ class Alone:
 
     def _transcript(self, output, row) -> None:
         if not self.loaded.summary.writes_text:
-            ids = self.loaded.model(**self.features).logits[0].argmax(-1)
+            ids = self.head("Transcript").logits[0].argmax(-1)
             assert row["pred_text"] == self.loaded.text_tokenizer.decode(ids)
             return
         ids = self.loaded.model.generate(**self.features, **output.generate)
@@ -232,5 +255,14 @@ def test_what_a_checkpoint_cannot_give_is_refused_before_any_work(corpus, tmp_pa
     refused("classes", raysp.Embedding(layer=3), "layer=3, found 2 layers; give -1 to 2")
     refused("classes", raysp.Embedding(pooling="xvector"), "gives no x-vectors; use pooling='mean'")
     refused("writes", raysp.Transcript(words=True), "words and chars have times in CTC checkpoints alone")
-    refused("writes", raysp.Transcript(generate={"num_bims": 2}), "Transcript.generate: .*num_bims")
+    for options, words in {
+        ("num_bims", 2): "generate: generation cannot do num_bims=2",
+        ("num_beams", 0): "generate: num_beams is 0, expected at least 1",
+        ("num_beams", "4"): "generate: num_beams is '4', expected int",
+        ("eos_token_id", 9999): "generate: eos_token_id has 9999, expected ids below the vocabulary's",
+        ("decoder_start_token_id", -1): "texts begin with decoder_start_token_id -1, expected an id below",
+        ("max_new_tokens", 5000): "texts may have 5001 tokens, the decoder has positions for .*pass generate=",
+        ("num_return_sequences", 2): "num_return_sequences is 2; a label holds one text alone",
+    }.items():
+        refused("writes", raysp.Transcript(generate=dict([options])), words)
     refused("speaker", raysp.Classes(), "cannot give Classes")

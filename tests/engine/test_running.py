@@ -16,7 +16,8 @@ import soundfile
 
 import raysp
 from raysp.engine.running import run, try_out
-from tests.engine.conftest import DEMO, audio_shard, read_labels, row_hash
+from tests.engine.conftest import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
+from tests.hub_server import COMMIT, lay_out
 
 pytestmark = pytest.mark.cluster
 
@@ -50,6 +51,17 @@ def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
         assert row["pred_score"] == pytest.approx(first, abs=5e-4)
 
 
+@pytest.mark.slow
+def test_texts_of_a_reference_checkpoint_that_reads_log_mels(shared, local_ray, make_pipeline, tmp_path):
+    checkpoint = shared / "checkpoints" / "w2vbert-digits-ctc"
+    shards = shared / "data" / "digits" / "*.parquet"
+    result = run(make_pipeline(shards, checkpoint=checkpoint, batch_seconds=30, pool=raysp.Pool(actors=2)))
+    texts = json.loads((checkpoint / "texts.json").read_text())
+    labels = read_labels(tmp_path / "labels").select(["id", "pred_text"]).to_pylist()
+    assert (result.exit_code, len(labels)) == (0, 2500)
+    assert [(row["id"], row["pred_text"]) for row in labels if row["pred_text"] != texts[row["id"]]] == []
+
+
 @pytest.fixture(scope="module")
 def reference_scores():
     """Scores of the first of the runs that are compared, by id."""
@@ -69,6 +81,29 @@ def test_label_shards_answer_shards_row_for_row(local_ray, make_pipeline, small_
         assert labels.column("row").to_pylist() == list(range(20))
         assert set(labels.column("status").to_pylist()) == {"ok"}
         assert pq.read_metadata(tmp_path / "labels" / source.name).metadata[b"raysp.fingerprint"].decode()
+
+
+def test_a_checkpoint_of_the_hub_labels_as_its_folder_and_a_push_changes_no_run(
+    local_ray, workers_hub_cache, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workers_hub_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shard = next(small_shards.iterdir())
+    lay_out(workers_hub_cache, CHECKPOINT)
+    pipeline = make_pipeline(shard, checkpoint="owner/name")
+    main = workers_hub_cache / "models--owner--name" / "refs" / "main"
+    result = run(pipeline, on_plan=lambda _: main.write_text("f" * 40))  # of which there are no files
+    assert (result.exit_code, result.rows) == (0, 20)
+    assert run(make_pipeline(shard, sink="of a folder")).exit_code == 0
+    assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "of a folder")
+    main.write_text(COMMIT)
+    assert run(pipeline).rows == 0  # goes on from what is there
+
+
+def test_workers_of_a_ray_of_ones_own_do_not_stand_behind_other_programs(local_ray):
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
 def test_a_second_run_labels_nothing_again(local_ray, make_pipeline, small_shards, tmp_path):

@@ -1,4 +1,4 @@
-"""What every waveform model is held to: transformers' numbers, and a row alone equal to the row in a batch."""
+"""What every model on speech is held to: transformers' numbers, and a row alone equal to the row in a batch."""
 
 import copy
 
@@ -9,9 +9,16 @@ LENGTHS = (3001, 1700, 2502, 800)
 
 
 def waves_and_mask(lengths=LENGTHS, seed=1):
+    return inputs_and_mask(lengths, None, seed)
+
+
+def inputs_and_mask(lengths, width, seed=1):
+    """Draw waveforms, or frames of features of a width, that are zero behind the end of each row."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return torch.randn(mask.shape, generator=generator) * mask, mask.long()
+    if width is None:
+        return torch.randn(mask.shape, generator=generator) * mask, mask.long()
+    return torch.randn(*mask.shape, width, generator=generator) * mask[:, :, None], mask.long()
 
 
 def assert_close(ours, theirs, tolerance=1e-4):
@@ -24,11 +31,11 @@ def as_reference(model):
     return model
 
 
-@torch.inference_mode()
-def check_outputs(oracle, model, lengths=LENGTHS):
+@torch.no_grad()  # some originals would keep tensors of inference mode
+def check_outputs(oracle, model, lengths=LENGTHS, width=None):
     """Hold every output to theirs: without a mask, with one, of one row; hidden states and attentions included."""
     model = as_reference(model)
-    waves, mask = waves_and_mask(lengths)
+    waves, mask = inputs_and_mask(lengths, width)
     asked = {"output_hidden_states": True, "output_attentions": True}
     oracle.set_attn_implementation("eager")
     for inputs in ((waves,), (waves, mask), (waves[1:2, : lengths[1]],)):
@@ -92,11 +99,11 @@ def check_gradients(oracle, model, labels, tolerance=1e-3, **inputs):
         torch.testing.assert_close(gradient, expected[name], atol=tolerance, rtol=tolerance, msg=name)
 
 
-@torch.inference_mode()
-def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, **options):
+@torch.no_grad()  # some originals would keep tensors of inference mode
+def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, width=None, **options):
     """In one padded batch every row gives what it gives alone, whatever stands behind its end."""
-    waves, mask = waves_and_mask(lengths)
-    waves = waves + (1 - mask) * 7.0
+    waves, mask = inputs_and_mask(lengths, width)
+    waves = waves + (1 - mask if width is None else 1 - mask[:, :, None]) * 7.0
     together = model(waves, mask, **options)
     for row, length in enumerate(lengths):
         alone = model(waves[row : row + 1, :length], **options)
@@ -112,10 +119,10 @@ def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, **options):
                     assert torch.equal(found.argmax(-1), single[0].argmax(-1))
 
 
-@torch.inference_mode()
-def check_rows_alone_are_theirs(oracle, model, lengths=LENGTHS):
+@torch.no_grad()  # some originals would keep tensors of inference mode
+def check_rows_alone_are_theirs(oracle, model, lengths=LENGTHS, width=None):
     """The exact batch equals what transformers gives for each row by itself."""
-    waves, mask = waves_and_mask(lengths)
+    waves, mask = inputs_and_mask(lengths, width)
     found = model(waves, mask)[0]
     for row, length in enumerate(lengths):
         alone = oracle(waves[row : row + 1, :length])[0][0]

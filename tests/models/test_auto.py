@@ -28,7 +28,7 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
 )
-from raysp.models.loading import DECODERS, MODULES, config_class, module_of
+from raysp.models.registry import DECODERS, MODULES, config_class, module_of
 from tests.models.decoder_oracles import BERT, make_speech_model
 from tests.models.oracles import TINY
 from tests.models.text_tokenizers import write_bert_tokenizer

@@ -76,6 +76,15 @@ def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded
     assert texts == {name: expected[name] for name, _ in clips}
 
 
+@pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
+def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name, share):
+    expected = json.loads((shared / "checkpoints" / name / "texts.json").read_text())
+    clips = digits[:600]
+    texts = texts_in_batches(load_checkpoint(shared / "checkpoints" / name, dtype="bfloat16"), clips, 16000 * 30)
+    equal = sum(texts[clip] == expected[clip] for clip, _ in clips)
+    assert share * len(clips) <= equal < len(clips)  # all of them: it was float32
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [5, 30, 240])
 @pytest.mark.parametrize("is_sorted", [True, False])

@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 import torch
@@ -327,6 +328,11 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes', expected a bool or 'never'"),
         ({"max_length": 1}, "max_length is 1, expected above the 1 given tokens"),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty list"),
+        (
+            {"forced_eos_token_id": [2, 9], "suppress_tokens": [9, 2, 4]},
+            r"forced_eos_token_id \[2, 9\] is in suppress_tokens, expected in one of them alone",
+        ),
+        ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is in suppress_tokens"),
         ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's 50"),
         ({"max_new_tokens": 100}, "65 tokens, but max_position_embeddings is 64"),
     ],
@@ -370,3 +376,52 @@ def test_a_cache_with_room_keeps_what_one_without_keeps():
         assert torch.equal(mine, other)
     with pytest.raises(ValueError, match="past_key_values has 3 tensors a layer, expected 2, or 4 with an encoder"):
         KeyValueCache.of([(torch.zeros(1, 1, 1, 1),) * 3], 1)
+
+
+def drawn_settings(kind, seed):
+    """Draw settings in company with each other; half of the draws search by beams."""
+    draw = random.Random(f"{kind} {seed}")
+    beams = draw.choice([1, 1, 2, 3, 5])
+    chances = {
+        "no_repeat_ngram_size": [1, 2, 3],
+        "repetition_penalty": [0.7, 1.3, 2.5],
+        "min_length": [3, 10],
+        "min_new_tokens": [4, 12],
+        "forced_bos_token_id": [7, 30],
+        "forced_eos_token_id": [2, 9],
+        "suppress_tokens": [[4, 8, 15, 16, 23, 42], list(range(4, 30)), [2]],
+        "begin_suppress_tokens": [list(range(4, 40)), [2]],
+        "bad_words_ids": [[[5], [11, 12], [20, 21, 22]], [[2], [7, 7]], [[30]]],
+        "eos_token_id": [[2, 11], 9],
+        "pad_token_id": [2, 6],
+    }
+    if beams > 1:
+        chances |= {"num_return_sequences": [beams, 2], "length_penalty": [-1.0, 0.0, 0.5, 2.0]}
+        chances |= {"early_stopping": [True, "never"]}
+    options = {name: draw.choice(values) for name, values in chances.items() if draw.random() < 0.3}
+    return {
+        "num_beams": beams,
+        draw.choice(["max_length", "max_new_tokens"]): draw.choice([1, 2, 9, 20, 30]),
+        **options,
+    }
+
+
+def check_settings(pair, options):
+    try:
+        ours, theirs = both(pair, **options)
+    except ValueError:  # such as nothing left to write: refused by both
+        with pytest.raises(ValueError):  # noqa: PT011 - theirs has words of its own
+            pair[1].generate(*waves_and_mask(), **options)
+        return
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_settings_together_equal_theirs(every_pair, seed, request):
+    check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(12, 400))
+def test_many_settings_together_equal_theirs(every_pair, seed, request):
+    check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))

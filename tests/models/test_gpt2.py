@@ -43,6 +43,10 @@ def test_loss_and_gradients_equal_theirs(pair):
     decoder_checks.loss_and_gradients_equal_theirs(*pair)
 
 
+def test_gradient_checkpointing(pair, caplog):
+    decoder_checks.gradient_checkpointing_changes_nothing_but_memory(pair[1], caplog)
+
+
 def test_checkpoints_go_both_ways(pair, tmp_path):
     decoder_checks.checkpoints_go_both_ways(*pair, tmp_path)
 

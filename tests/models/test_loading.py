@@ -1,4 +1,6 @@
 import json
+import random
+import shutil
 import struct
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,6 +24,7 @@ from raysp.models import (
 )
 from raysp.models.modeling import one_device
 from raysp.models.weights import read_header
+from tests.hub_server import lay_out
 from tests.models.oracles import TINY, save_checkpoint
 
 BOTH = ("weight", "bias")
@@ -100,6 +103,12 @@ def test_an_index_cannot_name_files_elsewhere(checkpoint, name):
             read(checkpoint)
 
 
+def test_saved_weights_are_open_to_whom_other_files_are(checkpoint, tmp_path):
+    load_model(checkpoint).save_pretrained(tmp_path / "saved")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "saved").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_a_missing_shard_is_named(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
@@ -148,6 +157,10 @@ def test_code_that_comes_with_a_checkpoint_has_no_effect(checkpoint):
         ("config.json", {"vocab_size": 21}, r"lm_head.weight is \(20, 32\), expected \(21, 32\)"),
         ("config.json", {"pad_token_id": 3}, "'<pad>' is id 0, config.json has pad_token_id 3: both are the CTC blank"),
         ("config.json", {"sampling_rate": 8000}, "config.json says sampling_rate 8000, the feature extractor 16000"),
+        ("config.json", {"architectures": [[]]}, r"architectures is \[\[\]\], expected"),
+        ("config.json", {"final_dropout": 2.0}, r"final_dropout is 2\.0, expected a probability from 0 to 1"),
+        ("config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, expected a finite number"),
+        ("config.json", {"num_labels": [2]}, r"num_labels is \[2\], expected a number of classes from 1"),
         ("vocab.json", {"P": 20}, "tokenizer has 21 tokens, the head has 20 classes.*ids without a class 20"),
         ("vocab.json", {"O": ...}, "tokenizer has 19 tokens, the head has 20.*classes without a token 19"),
         ("vocab.json", {"A": "5"}, "id of 'A' is '5', expected a whole number"),
@@ -162,6 +175,11 @@ def test_code_that_comes_with_a_checkpoint_has_no_effect(checkpoint):
         ("processor_config.json", {"feature_extractor": {"sampling_rate": 0}}, "sampling_rate .* is 0, expected"),
         (
             "processor_config.json",
+            {"feature_extractor": {"padding_value": "0"}},
+            "padding_value of the feature extractor is '0', expected a value such as 0.0",
+        ),
+        (
+            "processor_config.json",
             {"feature_extractor": {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}},
             "feature_extractor_type is 'SeamlessM4TFeatureExtractor', expected 'Wav2Vec2FeatureExtractor'",
         ),
@@ -171,6 +189,64 @@ def test_what_does_not_fit_is_refused_with_both_sides(checkpoint, file, changes,
     edit_json(checkpoint / file, **changes)
     with pytest.raises(CheckpointError, match=message):
         check_checkpoint(checkpoint)
+
+
+JUNK = [None, True, 0, -1, 3, 1e9, -5.5, 2**70, 1e400, float("nan")]
+JUNK += ["", "gelu", [], [1], [[]], ["a", 2], {}, {"0": "x"}]
+JUNK_FIELDS = ["output_hidden_size", "add_adapter", "conv_dim", "vocab_size", "num_labels", "id2label", "dtype"]
+
+
+def changed(draw: random.Random, value):
+    """Change something in a JSON value: replace, remove or add."""
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        name, how = draw.choice(list(value)), draw.random()
+        if how < 0.5:
+            return {**value, name: draw.choice(JUNK)}
+        if how < 0.65:
+            return {other: kept for other, kept in value.items() if other != name}
+        if how < 0.75:
+            return {**value, draw.choice(JUNK_FIELDS): draw.choice(JUNK)}
+        return {**value, name: changed(draw, value[name])}
+    return draw.choice(JUNK)
+
+
+def check_any_change(folder, seeds):
+    """Whatever is changed in a checkpoint's files, it is refused by name or can be used."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
+    refused = 0
+    for seed in seeds:
+        draw = random.Random(seed)
+        path = draw.choice(files)
+        before = path.read_bytes()
+        if path.suffix == ".json" and draw.random() < 0.8:
+            path.write_text(json.dumps(changed(draw, json.loads(before))))
+        else:
+            after = bytearray(before)
+            for _ in range(draw.choice([1, 1, 3, 10])):
+                after[draw.randrange(min(len(after), 4000))] = draw.randrange(256)
+            path.write_bytes(after[: draw.randrange(len(after))] if draw.random() < 0.2 else after)
+        try:
+            check_checkpoint(folder)
+            loaded = load_checkpoint(folder)
+            features = loaded.feature_extractor.extract(torch.zeros(2, 3000), torch.tensor([3000, 2000]))
+            with torch.inference_mode():
+                loaded.model(*features.values())
+        except CheckpointError:
+            refused += 1
+        finally:
+            path.write_bytes(before)
+    assert 0.3 * len(seeds) < refused < 0.9 * len(seeds)
+
+
+def test_whatever_is_changed_a_checkpoint_is_refused_or_works(checkpoint):
+    check_any_change(checkpoint, range(100))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
+def test_whatever_is_changed_in_a_trained_checkpoint(name, shared, tmp_path):
+    shutil.copytree(shared / "checkpoints" / name, tmp_path / name)
+    check_any_change(tmp_path / name, range(4000))
 
 
 def test_processor_files_that_disagree_are_refused(checkpoint):
@@ -461,13 +537,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repo = cache / "models--owner--name"
-    save_checkpoint(repo / "snapshots" / commit)
-    (repo / "refs").mkdir()
-    for ref in ("main", "v1.0"):
-        (repo / "refs" / ref).write_text(commit)
-    return repo / "snapshots" / commit
+    return lay_out(cache, save_checkpoint(tmp_path / "pushed"))
 
 
 def test_a_hub_id_is_read_from_the_cache_without_a_network(hub):

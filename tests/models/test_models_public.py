@@ -4,6 +4,8 @@ import sys
 import pytest
 
 import raysp.models
+import raysp.models.outputs
+from tests.models.promised import FORWARD
 
 
 def test_names_resolve_when_first_used():
@@ -17,3 +19,36 @@ def test_names_resolve_when_first_used():
 def test_importing_the_package_imports_no_torch():
     code = "import sys, raysp.models, raysp.text; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["BatchEncoding", "BertForCausalLM", "PreTrainedTokenizer", "Speech2TextFeatureExtractor", "Speech2TextProcessor"],
+)
+def test_a_name_that_is_not_here_is_answered_by_what_stands_for_it(name):
+    with pytest.raises(ImportError, match=f"'{name}' is not in raysp: ") as caught:
+        exec(f"from raysp.models import {name}")
+    instead = [word.strip(",.") for word in str(caught.value).partition(": ")[2].split() if word[:1].isupper()]
+    assert instead
+    for word in instead:
+        assert word == "BatchFeature" or word in raysp.models.__all__, word
+
+
+def test_names_of_the_pages_are_public():
+    auto = "AutoProcessor AutoFeatureExtractor AutoTokenizer AutoModel AutoModelForCausalLM"
+    models = "Wav2Vec2Config Wav2Vec2Model BertConfig HubertModel GPT2LMHeadModel BartForCausalLM"
+    heads = "Wav2Vec2ForSequenceClassification SpeechEncoderDecoderConfig SpeechEncoderDecoderModel"
+    others = "Wav2Vec2Processor Wav2Vec2FeatureExtractor Wav2Vec2CTCTokenizer SeamlessM4TFeatureExtractor"
+    mine = "Wav2Vec2BertProcessor SEWDConfig Wav2Vec2BertConfig UniSpeechConfig UniSpeechForPreTrainingOutput"
+    wanted = {*FORWARD, *" ".join([auto, models, heads, others, mine]).split()}
+    assert wanted <= {*raysp.models.__all__}
+    for output in [
+        "BaseModelOutput",
+        "Wav2Vec2BaseModelOutput",
+        "CausalLMOutput",
+        "SequenceClassifierOutput",
+        "TokenClassifierOutput",
+        "XVectorOutput",
+        "Seq2SeqLMOutput",
+    ]:
+        assert hasattr(raysp.models.outputs, output)

@@ -67,12 +67,24 @@ def test_wrong_calls_say_what_was_expected():
     extractor = Wav2Vec2FeatureExtractor()
     with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
         extractor(waves(), sampling_rate=8000)
-    with pytest.raises(ValueError, match="expected one channel"):
+    with pytest.raises(ValueError, match=r"expected \(T,\) or \(B, T\)"):
         extractor(np.zeros((1, 2, 100)))
     with pytest.raises(ValueError, match=r"rows of lengths .* make no tensor: pass padding=True"):
         extractor(waves(), return_tensors="pt")
     with pytest.raises(AttributeError, match="'labels' is not here, only input_values"):
         _ = extractor(waves()[0]).labels
+
+
+def test_padding_keeps_a_mask_that_came_with_the_rows():
+    rows = [{"input_values": [0.1, 0.2, 0.3], "attention_mask": [1, 1, 0]}, {"input_values": [0.4]}]
+    rows[1]["attention_mask"] = [1]
+    for options in ({}, {"padding": "max_length", "max_length": 2, "truncation": True}):
+        arguments = {"return_attention_mask": True, "return_tensors": "np", **options}
+        ours, theirs = (
+            kind().pad(rows, **arguments) for kind in (Wav2Vec2FeatureExtractor, transformers.Wav2Vec2FeatureExtractor)
+        )
+        for name in ("input_values", "attention_mask"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_extract_equals_each_row_alone():
@@ -124,6 +136,15 @@ def test_greedy_and_decode_collapsed_equal_their_batch_decode(tmp_path, lower):
     assert texts == theirs.batch_decode(logits.argmax(-1)) == ours.batch_decode(logits.argmax(-1))
 
 
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.lists(st.sampled_from([1, 2, 3, 4, 4, 5, 6, 7, 31, 32, 40]), max_size=6), max_size=4))
+def test_collapsed_rows_are_read_as_each_alone(tokenizers, rows):
+    ours, _ = tokenizers
+    ids = np.array([index for row in rows for index in row], np.int32)
+    texts = ours.decode_collapsed_rows(ids, np.array([len(row) for row in rows], np.int64))
+    assert texts == [ours.decode_collapsed(row) for row in rows]
+
+
 def test_batches_decode_with_offsets(tokenizers):
     ours, theirs = tokenizers
     ids = [[5, 5, 0, 4, 6], [4, 7, 7, 4]]
@@ -153,14 +174,37 @@ def test_labels_pad_as_theirs(tokenizers):
         {"padding": True},
         {"padding": "max_length", "max_length": 12},
         {"padding": True, "return_tensors": "pt"},
+        {"padding": "max_length", "max_length": 4, "truncation": True},
+        {"max_length": 4},
+        {"max_length": 4, "truncation": False, "add_special_tokens": False},
     ):
         mine, other = ours(texts, **options), theirs(texts, **options)
         assert mine.keys() == other.keys()
         for name in mine:
-            assert np.array_equal(np.asarray(mine[name]), np.asarray(other[name]))
-    assert ours(["ONE", "TWO"], is_split_into_words=True).input_ids == ours(" ONE TWO").input_ids
+            assert [list(row) for row in mine[name]] == [list(row) for row in other[name]]
     padded = ours.pad([{"input_ids": [5]}, {"input_ids": [5, 6]}], return_tensors="pt")
     assert padded.input_ids.tolist() == [[5, 0], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ONE TWO",
+        ["ONE"],
+        ["ONE", "TWO"],
+        ["ONE ", " TWO", "A B"],
+        ["ONE", "", "<s>", "<pad>TWO"],
+        [["ONE", "TWO"], ["THREE"]],
+        [["ONE", "TWO", "é"], ["|", "A"], ["B", "B"]],
+        [("ONE", "TWO"), ("THREE",)],
+    ],
+)
+def test_words_are_encoded_as_theirs(tokenizers, text):
+    ours, theirs = tokenizers
+    for options in ({}, {"padding": True}):
+        mine = ours(text, is_split_into_words=True, **options)
+        other = theirs(text, is_split_into_words=True, **options)
+        assert {name: list(rows) for name, rows in mine.items()} == dict(other)
 
 
 def test_vocabularies_and_special_tokens_equal_theirs(tmp_path):

@@ -17,6 +17,7 @@ from raysp.models import (
     load_checkpoint,
     relative_attention,
 )
+from raysp.models.sew_d import Distances
 from tests.models import oracles
 
 TINY = {
@@ -218,6 +219,54 @@ def test_biases_in_blocks_equal_one_bias_for_all(scores, monkeypatch):
     expected = model(waves, mask).logits
     monkeypatch.setattr(relative_attention, "BLOCK_SCORES", scores)
     assert_close(model(waves, mask).logits, expected, 1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("tile", [1, 7, 59, 200])
+@pytest.mark.parametrize("num_frames", [1, 9, 59])
+def test_tiles_of_biases_equal_a_product_with_all_distances(num_frames, tile, monkeypatch):
+    monkeypatch.setattr(relative_attention, "TILE_FRAMES", tile)
+    frames, table = torch.randn(2, 3, num_frames, 8), torch.randn(3, 2 * num_frames - 1, 8)
+    expected = relative_attention.skewed(frames @ table.transpose(1, 2))
+    assert_close(relative_attention.tiled(frames, table), expected, 1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("buckets", [8, 300])
+@pytest.mark.parametrize("tile", [3, 20])
+def test_biases_gathered_and_in_tiles_equal_theirs(buckets, tile, monkeypatch, tmp_path):
+    monkeypatch.setattr(relative_attention, "TILE_FRAMES", tile)
+    theirs = make_oracle(position_buckets=buckets, max_position_embeddings=300)
+    theirs.save_pretrained(tmp_path)
+    model = SEWDForCTC.from_pretrained(tmp_path)
+    table = model.sew_d.encoder.encoder._normalised_table()
+    assert Distances.of(model.config, table, 59).reading == ("gathered" if buckets == 8 else "tiled")
+    waves, mask = waves_and_mask()
+    logits = model(waves, mask).logits
+    for row, length in enumerate(LENGTHS):
+        alone = theirs(waves[row : row + 1, :length]).logits[0]
+        assert_close(logits[row, : len(alone)], alone)
+
+
+@torch.inference_mode()
+def test_hidden_states_without_padding_between_equal_those_of_rows_alone():
+    model = random_model(SEWDModel)
+    waves, mask = waves_and_mask()
+    states = model(waves, mask, output_hidden_states=True).hidden_states
+    assert len(states) == model.config.num_hidden_layers + 1
+    for row, length in enumerate(LENGTHS):
+        alone = model(waves[row : row + 1, :length], output_hidden_states=True).hidden_states
+        for state, expected in zip(states, alone, strict=True):
+            assert_close(state[row, : expected.shape[1]], expected[0], 1e-5)
+            assert not state[row, expected.shape[1] :].any()
+
+
+@torch.inference_mode()
+def test_a_batch_without_a_whole_frame_gives_zeros():
+    model = random_model(SEWDModel)
+    mask = torch.zeros(2, 60, dtype=torch.long)
+    mask[:, :3] = 1
+    assert not model(torch.randn(2, 60), mask).last_hidden_state.any()
 
 
 @pytest.mark.parametrize(

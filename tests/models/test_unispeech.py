@@ -322,6 +322,27 @@ def test_the_folded_positional_weight_follows_its_halves():
         assert_close(conv.weight, first)
 
 
+def test_a_positional_weight_folded_in_inference_mode_serves_gradients_of_others():
+    model = random_model()
+    model.unispeech.requires_grad_(False)
+    waves, mask = waves_and_mask()
+    with torch.inference_mode():
+        expected = model(waves, mask).logits
+    conv = model.unispeech.encoder.pos_conv_embed.conv
+    assert not conv.weight.is_inference()
+    waves.requires_grad_()
+    logits = model(waves, mask).logits
+    logits.square().mean().backward()
+    assert_close(logits.detach(), expected.clone())
+    assert waves.grad.abs().sum() > 0
+
+
+def test_heads_are_not_pruned_and_the_error_says_what_to_do():
+    with pytest.raises(NotImplementedError, match=r"UniSpeechForCTC: attention heads cannot be pruned, which .* to 0"):
+        random_model().prune_heads({0: [1]})
+    assert not hasattr(transformers.UniSpeechForCTC, "prune_heads")
+
+
 def test_old_names_of_the_positional_weight_load(tmp_path):
     import safetensors.torch
 

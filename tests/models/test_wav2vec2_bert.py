@@ -240,6 +240,23 @@ def test_a_row_alone_equals_the_row_in_any_batch(lengths, kind, add_adapter, see
             assert_close(logits[row, : len(alone)], alone, 1e-5)
 
 
+@pytest.mark.parametrize("kind", ["relative_key", "relative", "rotary", None])
+@pytest.mark.parametrize("lengths", [LENGTHS, (33, 32), (40, 40), (1, 0, 25)])
+def test_inference_without_padding_equals_training_with_it(kind, lengths):
+    model = random_model(position_embeddings_type=kind)
+    features, mask = features_and_mask((*lengths, max(lengths) + 1))
+    features, mask = features[:-1], mask[:-1]
+    expected = model(features, mask, output_hidden_states=True)
+    with torch.no_grad():
+        found = model(features, mask, output_hidden_states=True)
+    for row, length in enumerate(lengths):
+        reading = slice(0, length + 1)  # an odd log-mel frame makes a frame that only reads others
+        assert_close(found.logits[row, reading], expected.logits[row, reading], 1e-5)
+        assert (found.hidden_states[-1][row, length + 1 :] == 0.0).all()
+        for mine, other in zip(found.hidden_states, expected.hidden_states, strict=True):
+            assert_close(mine[row, reading], other[row, reading], 1e-5)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["relative_key", "relative"])
 @pytest.mark.parametrize("scores", [1, 3000, 10000])
@@ -386,7 +403,7 @@ def test_heads_refuse_what_they_cannot_do():
     with pytest.raises(CheckpointError, match="vocab_size is None"):
         random_model(vocab_size=None)
     for kind in (Wav2Vec2BertForSequenceClassification, Wav2Vec2BertForAudioFrameClassification):
-        with pytest.raises(CheckpointError, match="takes no adapter"):
+        with pytest.raises(CheckpointError, match="has no use for add_adapter"):
             random_model(kind, add_adapter=True)
     with pytest.raises(ValueError, match="label 20 found, expected below vocab_size 20"):
         random_model()(features_and_mask()[0], labels=torch.full((4, 2), 20))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.models.loading import check_checkpoint
+from raysp.models.checking import check_checkpoint
 from raysp.ops.budget import LEAST_BATCH_SECONDS, batch_seconds, block_seconds
 from tests.corpora import CHECKPOINT
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import raysp
 from raysp.audio import read_header
 from raysp.audio.windows import Windowing
-from raysp.models.loading import check_checkpoint, load_checkpoint
+from raysp.models.checking import check_checkpoint
+from raysp.models.loading import load_checkpoint
 from raysp.models.outputs import CausalLMOutput
 from raysp.ops.decoding import Decoding, waves_of
 from raysp.ops.joining import Joining
@@ -84,6 +85,7 @@ def nearsighted() -> SimpleNamespace:
         ),
         model=Nearsighted(),
         feature_extractor=SimpleNamespace(extract=extract),
+        more_heads=(),
         tokenizer=real.text_tokenizer,
         text_tokenizer=real.text_tokenizer,
         sample_rate=RATE,

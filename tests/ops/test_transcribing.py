@@ -110,7 +110,7 @@ def test_a_word_begins_with_its_first_frame_and_ends_with_the_end_of_its_last(ti
 
 def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word_their_mean(timed):
     forward = forward_of(timed, "AB" if "A" in timed.tokenizer.vocab else "ON")
-    logits = forward.logits_BTV.clone()
+    logits = forward.output["logits"].clone()
     logits[0, 1] = logits[0, 0]  # the first character again in place of the blank, less surely
     logits[0, 0, timed.blank] = 0.0  # now as sure as the blank
     logits[0, 0] += torch.nn.functional.one_hot(logits[0, 1].argmax(), logits.shape[-1]) * 0.1

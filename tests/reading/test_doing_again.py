@@ -94,16 +94,16 @@ class TestRetry:
 
         ids = {DIGITS.column("id")[row].as_py(): row for row in (1, 4, 11)}
         bad = {bytes(DIGITS.column("audio")[row].as_py()["bytes"]) for row in ids.values()}
-        decode = decoding.decode
+        decode_chunks = decoding.decode_chunks
 
-        def crash(data, **options):
-            if bytes(data) in bad:
+        def crash(excerpt, wanted):
+            if bytes(excerpt.audio) in bad:
                 raise AudioError("decoder_crashed", "signal 11")
-            return decode(data, **options)
+            return decode_chunks(excerpt, wanted)
 
         with monkeypatch.context() as once:
             once.setattr("raysp.engine.tasks._decoder", lambda: audio)  # in this process, where it can be made to fail
-            once.setattr(decoding, "decode", crash)
+            once.setattr(decoding, "decode_chunks", crash)
             label_here(pipeline(corpus, rows=request.param))
         return corpus
 

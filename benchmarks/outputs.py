@@ -1,0 +1,110 @@
+"""What further outputs cost beside the text: the label step of an actor with one output and with several.
+
+    python -m benchmarks outputs --repeats 5
+
+Text alone, then text with a mean embedding, classes, both, and both with an inner layer's embedding; one pass of the
+encoder serves them all. In turn, one thread, the least CPU time of each; blocks are those of a run over joined digits.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks import checkpoints, corpus
+from benchmarks.tables import show, write_json
+from raysp import Classes, Embedding, Transcript
+from raysp.audio import decode
+from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
+from raysp.models.several_heads import with_encoder_of
+from raysp.ops.decoding import with_waves
+from raysp.ops.labelling import Labelling
+from raysp.ops.rows import Fate, fates_table
+from raysp.steps import Output
+
+WAYS: Mapping[str, Sequence[Output]] = {
+    "text": [Transcript()],
+    "text, embedding": [Transcript(), Embedding()],
+    "text, classes": [Transcript(), Classes()],
+    "text, embedding, classes": [Transcript(), Embedding(), Classes()],
+    "text, embedding of layer 1, classes": [Transcript(), Embedding(layer=1), Classes()],
+}
+CEILING = 1.15
+"""Of the CPU time of text, embedding and classes over that of text alone."""
+BLOCK_SECONDS = 120
+
+
+def with_classes(folder: Path) -> Path:
+    """Give a CTC checkpoint a second head, with random weights."""
+    torch.manual_seed(0)
+    model = UniSpeechForCTC.from_pretrained(folder)
+    config = type(model.config).from_dict({**model.config.to_dict(), "id2label": {0: "a", 1: "b", 2: "c"}})
+    head = UniSpeechForSequenceClassification(config).init_weights()
+    save_heads([model, with_encoder_of(model, head)], folder)
+    return folder
+
+
+def blocks(minutes: float, folder: Path) -> list[pa.Table]:
+    """Make blocks of windows, longest first, as decoding makes them."""
+    shards = corpus.build(folder, "test-like", minutes=minutes, seed=0, shards=1)
+    audio = [row["bytes"] for shard in shards for row in pq.read_table(shard).column("audio").to_pylist()]
+    waves = sorted((decode(one, sample_rate=16_000) for one in audio), key=len, reverse=True)
+    cuts = np.cumsum([len(wave) for wave in waves]) // (BLOCK_SECONDS * 16_000)
+    found = []
+    for number in np.unique(cuts):
+        chosen = [wave for wave, cut in zip(waves, cuts, strict=True) if cut == number]
+        found.append(with_waves(fates_table([Fate(row) for row in range(len(chosen))]), chosen))
+    return found
+
+
+def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch_seconds: float) -> dict[str, float]:
+    """Return the least CPU seconds of each way over all blocks."""
+    steps = {
+        way: Labelling(
+            str(checkpoint),
+            lambda loaded, outputs=outputs: [output.op(loaded) for output in outputs],  # type: ignore[misc]
+            batch_seconds=batch_seconds,
+        )
+        for way, outputs in WAYS.items()
+    }
+    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    for repeat in range(repeats + 1):
+        for way, step in steps.items():
+            started = time.process_time()
+            for table in tables:
+                step(table)
+            if repeat > 0:
+                taken[way].append(time.process_time() - started)
+    return {way: min(seconds) for way, seconds in taken.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks outputs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden-size", type=int, default=768)
+    parser.add_argument("--batch-seconds", type=float, default=15)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = checkpoints.make(Path(name) / "model", layers=args.layers, hidden_size=args.hidden_size)
+        tables = blocks(args.minutes, Path(name))
+        found = measure(with_classes(folder), tables, repeats=args.repeats, batch_seconds=args.batch_seconds)
+    rows = [
+        {"outputs": way, "CPU s": f"{seconds:.2f}", "of text alone": f"{seconds / found['text']:.3f}"}
+        for way, seconds in found.items()
+    ]
+    show(f"{args.layers} x {args.hidden_size}, {args.minutes:g} minutes, at most {CEILING} wanted", rows)
+    if args.json:
+        write_json(args.json, found)

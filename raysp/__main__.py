@@ -1,0 +1,6 @@
+"""`python -m raysp` is `raysp`."""
+
+from raysp.cli import main
+
+if __name__ == "__main__":
+    main()

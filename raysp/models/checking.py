@@ -1,0 +1,321 @@
+"""Whether a checkpoint folder is whole, safe and of one piece, and what is in it: all without reading its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models.extracting import read_feature_extractor_config
+from raysp.models.generation_config import GenerationConfig, Settings
+from raysp.models.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
+from raysp.models.log_mels import MELS_PER_FRAME
+from raysp.models.modeling import Model
+from raysp.models.processors import FeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, read_tokenizer
+from raysp.models.registry import COMPOSITE, config_class, model_classes, possible_outputs, read_config
+from raysp.models.seamless_features import SeamlessM4TFeatureExtractor
+from raysp.models.several_heads import refuse_shared_names
+from raysp.models.waveform_model import WaveformConfig
+from raysp.models.weights import TensorHeader, check_names_and_shapes, read_headers, weight_files
+
+LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
+PROCESSORS = {
+    "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
+    "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
+}
+MAX_SAMPLE_RATE = 768_000  # the highest that audio formats know
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What a checkpoint is, known without loading its weights."""
+
+    path: Path
+    model_type: str
+    architecture: str
+    """Name of the class, or of each where there are several heads."""
+    num_parameters: int
+    sample_rate: int
+    vocab_size: int | None
+    """Of the CTC head or of the text decoder; None without one."""
+    min_samples: int
+    """Samples of the shortest input."""
+    frame_stride: int
+    """Samples from one frame to the next."""
+    hidden_size: int
+    """Of the encoder."""
+    num_layers: int
+    """Of the encoder, and of the text decoder where there is one."""
+    outputs: tuple[str, ...]
+    """Names of the outputs that a `Label` step can ask for."""
+    dtype: str
+    """Of the stored weights; of most of them, where they differ."""
+    weight_bytes: int
+    receptive_samples: int
+    """n samples give `(n - this) // frame_stride + 1` frames."""
+    hidden_stride: int
+    """Samples from one frame of `hidden_states` to the next."""
+    writes_text: bool
+    """Whether text comes from a decoder (`generate`) and not from frames."""
+    activations_per_second: float
+    """Numbers that a forward pass holds at once for a second of audio, as estimated from the widths of layers."""
+    output_size: int
+    """Width of `last_hidden_state`."""
+    xvector_size: int | None
+    """Width of a speaker's vector; None without a head for it."""
+    labels: tuple[str, ...]
+    """Names of the classes of a classification head; empty without one."""
+    problem_type: str | None
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.frame_stride / self.sample_rate
+
+
+def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
+    """Load the feature extractor that stands before a checkpoint's model.
+
+    Raises:
+        CheckpointError: It is unknown, or does not make what the model takes.
+    """
+    folder = Path(folder)
+    values, config = read_feature_extractor_config(folder), read_config(folder)
+    takes_log_mels = config.get("model_type") == "wav2vec2-bert"
+    expected = SeamlessM4TFeatureExtractor if takes_log_mels else Wav2Vec2FeatureExtractor
+    kind = values.get("feature_extractor_type")
+    if kind is None:  # before it was saved, the processor's name told
+        kind = PROCESSORS.get(values.get("processor_class", ""), expected.__name__)
+    if kind not in (expected.__name__, *(() if takes_log_mels else ("Wav2Vec2Processor",))):
+        raise CheckpointError(
+            f"{folder}: feature_extractor_type is {kind!r}, expected {expected.__name__!r} for model_type "
+            f"{config.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
+        )
+    extractor = expected.from_pretrained(folder)
+    if isinstance(extractor, SeamlessM4TFeatureExtractor):
+        _check_width(folder, extractor, config.get("feature_projection_input_dim", 160))
+    return extractor
+
+
+def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected: object) -> None:
+    width = extractor.num_mel_bins * extractor.stride
+    if extractor.stride != MELS_PER_FRAME or width != expected:
+        raise CheckpointError(
+            f"{folder}: features are {extractor.num_mel_bins} mel bins by stride {extractor.stride}, the model takes "
+            f"feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
+        )
+
+
+def check_checkpoint(folder: str | Path) -> CheckpointSummary:
+    """Check all that can be wrong with a checkpoint folder or hub id without reading its weights, and describe it.
+
+    Raises:
+        CheckpointError: Files are missing, damaged or unsafe, or do not fit each other.
+    """
+    folder = local_checkpoint(folder)
+    classes = model_classes(folder)
+    headers = read_headers(folder)
+    models = [_built_without_weights(cls, folder, len(headers)) for cls in classes]
+    model = models[0]
+    _check_weights(folder, models, headers)
+    config: Any = model.config
+    outputs = tuple(dict.fromkeys(name for cls in classes for name in possible_outputs(cls)))
+    has_text, has_vectors = "Transcript" in outputs, any(_gives_vectors(one) for one in models)
+    vocab_size = _checked_vocab_size(folder, config) if has_text else None
+    encoder, sample_rate = getattr(config, "encoder", config), _sample_rate(folder)
+    return CheckpointSummary(
+        path=folder,
+        model_type=config.model_type,
+        architecture=" and ".join(cls.__name__ for cls in classes),
+        num_parameters=sum(header.num_elements for header in headers.values()),
+        sample_rate=sample_rate,
+        vocab_size=vocab_size,
+        min_samples=max(one.min_samples for one in models),
+        frame_stride=model.frame_stride,
+        hidden_size=encoder.hidden_size,
+        num_layers=_num_layers(config),
+        outputs=outputs,
+        dtype=_main_dtype(headers),
+        weight_bytes=sum(header.num_bytes for header in headers.values()),
+        receptive_samples=model.receptive_samples,
+        hidden_stride=model.hidden_stride,
+        writes_text=config.model_type == COMPOSITE,
+        activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
+        output_size=model.output_size,
+        xvector_size=config.xvector_output_dim if has_vectors else None,
+        labels=_labels(config) if {"Classes", "Segments"} & {*outputs} else (),
+        problem_type=config.problem_type,
+    )
+
+
+def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
+    """Check what a checkpoint with a text decoder, with options of `generate`, would be asked to write.
+
+    Raises:
+        CheckpointError: An option is unknown or has no such value, or names a token that is not there; the first token
+            is not known; texts may become longer than the decoder's positions.
+    """
+    config: Any = config_class(COMPOSITE).from_pretrained(folder)
+    decoder = config.decoder
+    try:
+        asked = GenerationConfig.of_checkpoint(folder, config).merged(GenerationConfig.from_dict(options))
+        settings = Settings.of(asked, 1, None)
+        settings.check_tokens(decoder.vocab_size)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: generate: {error}") from None
+    start = asked.first_token(config)
+    if type(start) is not int or not 0 <= start < decoder.vocab_size:
+        raise CheckpointError(
+            f"{folder}: texts begin with decoder_start_token_id {start!r}, expected an id below the vocabulary's "
+            f"{decoder.vocab_size}: correct config.json, or pass generate={{'decoder_start_token_id': ...}}"
+        )
+    positions = decoder.max_position_embeddings
+    if settings.max_length > positions + 1:  # the last token is not read
+        raise CheckpointError(
+            f"{folder}: texts may have {settings.max_length} tokens, the decoder has positions for {positions} "
+            f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
+        )
+
+
+def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
+    """Add up what is alive at the widest place of front end and layers: some tensors of input, inner and output."""
+    widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
+    rate = float(sample_rate)
+    front_end = zip(config.conv_dim, config.conv_stride, strict=True) if isinstance(config, WaveformConfig) else ()
+    for width, stride in front_end:
+        rate /= stride
+        widest = max(widest, 3 * rate * width)
+    return widest
+
+
+def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> None:
+    """Check that the checkpoint holds the weights of its model, or of each of its heads, and no others."""
+    first, *others = models
+    if others and any(one.base_model is one for one in models):
+        names = " and ".join(type(one).__name__ for one in models)
+        raise CheckpointError(f"{folder / 'config.json'}: architectures are {names}, expected heads over one encoder")
+    expected = {name: tuple(value.shape) for name, value in first.stored_weights().items()}
+    for other in others:
+        own = {name: tuple(v.shape) for name, v in other.stored_weights().items() if name not in expected}
+        heads = [name for name in expected if not name.startswith(first.base_model_prefix + ".")]
+        refuse_shared_names(heads, [*other.stored_weights()])
+        expected.update(own)
+    found = {name: header.shape for name, header in first.current_names(headers).items()}
+    optional = [name for name in {*found, *expected} if all(one._may_differ(name, strict=True) for one in models)]
+    check_names_and_shapes(folder, found, expected, optional)
+
+
+def _gives_vectors(model: Model) -> bool:
+    return "Embedding" in model.outputs and model.base_model is not model
+
+
+def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
+    names = config.id2label or {index: f"LABEL_{index}" for index in range(config.num_labels)}
+    return tuple(names[index] for index in range(config.num_labels))
+
+
+def checkpoint_files(folder: str | Path) -> list[Path]:
+    """Return the files that determine a label: configuration, weights, processor, tokenizer."""
+    folder = Path(folder)
+    return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
+
+
+def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> Model:
+    config: Any = cls.config_class.from_pretrained(folder)
+    where = folder / "config.json"
+    if _num_layers(config) > num_weights:
+        raise CheckpointError(
+            f"{where}: num_hidden_layers is {_num_layers(config)}, but the checkpoint has {num_weights} weights: "
+            "use the config.json that was saved with these weights"
+        )
+    try:
+        with torch.device("meta"):
+            return cls(config)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{where}: no model can be built from it: {reason}: copy the file again") from error
+
+
+def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
+    decoder = getattr(config, "decoder", None)
+    if decoder is None:
+        return int(config.num_hidden_layers)
+    of_decoder = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
+    return int(config.encoder.num_hidden_layers + of_decoder)
+
+
+def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of any model that gives text
+    """Return the number of classes that text is made of, which the tokenizer must know."""
+    decoder = getattr(config, "decoder", None)
+    if decoder is None:
+        _check_tokenizer(folder, config)
+        return int(config.vocab_size)
+    tokenizer = read_tokenizer(folder)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= decoder.vocab_size:
+        raise CheckpointError(
+            f"{folder}: tokenizer has a token of id {highest}, the decoder has {decoder.vocab_size} (config.json, "
+            "decoder.vocab_size): use the tokenizer that was saved with these weights"
+        )
+    return int(decoder.vocab_size)
+
+
+def _sample_rate(folder: Path) -> int:
+    """Return the rate that the feature extractor expects, which nothing else may contradict."""
+    rate = read_feature_extractor_config(folder).get("sampling_rate", 16000)
+    load_feature_extractor(folder)
+    if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
+        raise CheckpointError(
+            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples a second such as 16000"
+        )
+    for name in ("sampling_rate", "sample_rate"):
+        other = read_config(folder).get(name, rate)
+        if other != rate:
+            raise CheckpointError(
+                f"{folder}: config.json says {name} {other!r}, the feature extractor {rate!r}: correct the wrong one"
+            )
+    return rate
+
+
+def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head
+    """Check that each class of the head is a token and that the blank is the padding token."""
+    if not (folder / "vocab.json").is_file():
+        raise CheckpointError(
+            f"{folder}: vocab.json not found, expected the tokens of the head: complete the checkpoint"
+        )
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
+    if not tokenizer.encoder:
+        raise CheckpointError(
+            f"{folder}: vocab.json holds the languages {', '.join(sorted(tokenizer.vocab))} and tokenizer_config.json "
+            "has no target_lang: set it to the language of this head"
+        )
+    size = config.vocab_size
+    named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
+    beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - set(tokenizer.decoder))
+    lacking = set(range(size)) - set(tokenizer.get_vocab().values())
+    if beyond or lacking:
+        raise CheckpointError(
+            f"{folder}: tokenizer has {len(tokenizer)} tokens, the head has {size} classes (config.json, vocab_size): "
+            f"ids without a class {_some(beyond)}, classes without a token {_some(lacking)}: "
+            "use the vocab.json that was saved with these weights"
+        )
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise CheckpointError(
+            f"{folder}: tokenizer's pad_token {tokenizer.pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
+            f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
+        )
+
+
+def _some(ids: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(ids)[:5]))
+    return (shown + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")) or "none"
+
+
+def _main_dtype(headers: Mapping[str, TensorHeader]) -> str:
+    sizes: dict[str, int] = {}
+    for header in headers.values():
+        name = str(header.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + header.num_elements
+    return max(sizes, key=lambda name: sizes[name])

@@ -1,0 +1,108 @@
+"""Which classes there are, and which of them a checkpoint folder names.
+
+`model_type` and `architectures` of config.json name a class of this package; nothing else is ever imported, so code
+that comes with a checkpoint (`auto_map`) has no effect. A new architecture is one module and one line of `MODULES`.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from raysp.errors import CheckpointError
+from raysp.models.configuration import Config, read_json
+from raysp.models.modeling import Model
+
+MODULES = {  # model_type -> module of this package
+    "hubert": "hubert",
+    "sew-d": "sew_d",
+    "speech-encoder-decoder": "speech_encoder_decoder",
+    "unispeech": "unispeech",
+    "wav2vec2": "wav2vec2",
+    "wav2vec2-bert": "wav2vec2_bert",
+}
+DECODERS = {  # the same for text decoders, which are parts of a speech-encoder-decoder
+    "bart": "bart",
+    "bert": "bert",
+    "gpt2": "gpt2",
+    "mbart": "mbart",
+}
+
+COMPOSITE = "speech-encoder-decoder"
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return what config.json holds."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder, expected a checkpoint with config.json and model.safetensors")
+    return read_json(folder / "config.json")
+
+
+def encoder_types() -> list[str]:
+    """Return the model types that can be the encoder of a speech-encoder-decoder."""
+    return sorted(set(MODULES) - {COMPOSITE})
+
+
+def decoder_types() -> list[str]:
+    """Return the model types that can be its decoder."""
+    return sorted(DECODERS)
+
+
+def module_of(model_type: str) -> ModuleType:
+    """Return the module of a kind of model."""
+    known = {**MODULES, **DECODERS}
+    if model_type not in known:
+        raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(sorted(known))}")
+    return importlib.import_module(f"raysp.models.{known[model_type]}")
+
+
+def config_class(model_type: str) -> type[Config]:
+    """Return the class of configurations of a kind of model."""
+    for value in vars(module_of(model_type)).values():
+        if isinstance(value, type) and issubclass(value, Config) and vars(value).get("model_type") == model_type:
+            return value
+    raise CheckpointError(f"raysp.models.{model_type}: no configuration of model_type {model_type!r}")
+
+
+def architectures_of(model_type: str) -> dict[str, type[Model]]:
+    """Return the classes of a kind of model that can be run, by name."""
+    module = module_of(model_type)
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Model) and value.__module__ == module.__name__
+        if value.forward is not nn.Module.forward
+    }
+
+
+def possible_outputs(cls: type[Model]) -> tuple[str, ...]:
+    """Return the names of the outputs that a `Label` step can ask of a class: its head's, and embeddings."""
+    return tuple(dict.fromkeys([*cls.outputs, "Embedding"]))
+
+
+def model_classes(folder: str | Path) -> list[type[Model]]:
+    """Return the class that config.json names, or several whose heads share an encoder.
+
+    Raises:
+        CheckpointError: The model type or an architecture is not one of this package.
+    """
+    config = read_config(folder)
+    where = Path(folder) / "config.json"
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in MODULES:
+        raise CheckpointError(
+            f"{where}: model_type is {model_type!r}, expected one of {', '.join(sorted(MODULES))}: "
+            "use a checkpoint of a supported model"
+        )
+    known = architectures_of(model_type)
+    names = config.get("architectures") or [None]
+    found = [name for name in names if isinstance(name, str) and name in known] if isinstance(names, list) else []
+    if found != names or len({*found}) < len(found):
+        raise CheckpointError(
+            f"{where}: architectures is {names!r}, expected [name] with one of {', '.join(sorted(known))}: "
+            "use a checkpoint of such a model, or fine-tune this one first"
+        )
+    return [known[name] for name in found]

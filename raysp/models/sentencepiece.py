@@ -1,0 +1,160 @@
+"""Tokenizers of a sentencepiece file (Kudo and Richardson 2018), which mBART's checkpoints come with.
+
+The file is a protocol buffer. Of it are read the pieces with their scores, which algorithm they are for, and the table
+by which characters are normalised; the work is done by the `tokenizers` library.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from raysp.errors import CheckpointError
+
+MODEL_FILE = "sentencepiece.bpe.model"  # its name in mBART's checkpoints, though it is a unigram model
+UNIGRAM = 1
+FIRST_PIECES = ("<unk>", "<s>", "</s>")
+SPACE = "▁"
+VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5  # wire types of protocol buffers
+
+LANGUAGES = [
+    "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT",
+    "ja_XX", "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK",
+    "tr_TR", "vi_VN", "zh_CN",
+]  # fmt: skip
+MORE_LANGUAGES = [  # of mBART-50
+    "af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN",
+    "mn_MN", "mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX",
+    "uk_UA", "ur_PK", "xh_ZA", "gl_ES", "sl_SI",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a sentencepiece file says."""
+
+    scores: Sequence[tuple[str, float]]
+    """Pieces with their log-probabilities, by id."""
+    normalisation: bytes
+    """A table of sentencepiece's own; empty: characters stay."""
+
+
+def mbart(folder: Path, options: Mapping[str, Any]) -> Tokenizer:
+    """Make mBART's tokenizer: the language follows the text and its end."""
+    language = options.get("src_lang") or "en_XX"
+    return _multilingual(folder, options, LANGUAGES, ["$A", options["eos_token"], language], language)
+
+
+def mbart50(folder: Path, options: Mapping[str, Any]) -> Tokenizer:
+    """Make mBART-50's tokenizer: the language comes before the text."""
+    language = options.get("src_lang") or "en_XX"
+    return _multilingual(
+        folder, options, [*LANGUAGES, *MORE_LANGUAGES], [language, "$A", options["eos_token"]], language
+    )
+
+
+def _multilingual(
+    folder: Path, options: Mapping[str, Any], languages: Sequence[str], order: list[str], language: str
+) -> Tokenizer:
+    """Put special tokens where fairseq had them: four before the pieces, languages and the mask behind them."""
+    if language not in languages:
+        raise CheckpointError(f"{folder}: src_lang is {language!r}, expected one of {', '.join(languages)}")
+    pieces = read_pieces(folder / MODEL_FILE)
+    first = [options[name] for name in ("cls_token", "pad_token", "eos_token", "unk_token")]
+    last = [*languages, options["mask_token"]]
+    vocab = [*((token, 0.0) for token in first), *pieces.scores[len(FIRST_PIECES) :], *((one, 0.0) for one in last)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
+    charsmap = [normalizers.Precompiled(pieces.normalisation)] if pieces.normalisation else []
+    tokenizer.normalizer = normalizers.Sequence([*charsmap, normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in languages])
+    ids = {token: index for index, (token, _) in enumerate(vocab)}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=order,
+        pair=[part for one in order for part in ((one, "$B") if one == "$A" else (one,))],
+        special_tokens=[(token, ids[token]) for token in order if token != "$A"],
+    )
+    return tokenizer
+
+
+def read_pieces(path: Path) -> Pieces:
+    """Read a sentencepiece file.
+
+    Raises:
+        CheckpointError: It is not there, damaged, or of another algorithm.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found, nor tokenizer.json: complete the checkpoint")
+    data = path.read_bytes()
+    try:
+        pieces = _pieces(data)
+    except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a sentencepiece model ({error}): copy the file again") from error
+    if tuple(piece for piece, _ in pieces.scores[:3]) != FIRST_PIECES:
+        raise CheckpointError(
+            f"{path}: the first pieces are {[piece for piece, _ in pieces.scores[:3]]!r}, expected "
+            f"{list(FIRST_PIECES)!r}: use the file that came with this checkpoint"
+        )
+    return pieces
+
+
+def _pieces(data: bytes) -> Pieces:
+    """Read a ModelProto: field 1 pieces, 2 how it was trained, 3 how text is normalised."""
+    scores, normalisation = [], b""
+    for number, message in _fields(data):
+        if number == 1:
+            piece = dict(_fields(_bytes(message)))
+            [score] = struct.unpack("<f", _bytes(piece.get(2, b"\0\0\0\0")))
+            scores.append((_bytes(piece[1]).decode(), score))
+        elif number == 2:
+            kind = dict(_fields(_bytes(message))).get(3, UNIGRAM)
+            if kind != UNIGRAM:
+                raise ValueError(f"model_type is {kind!r}, expected {UNIGRAM}, unigram")
+        elif number == 3:
+            normalisation = _bytes(dict(_fields(_bytes(message))).get(2, b""))
+    return Pieces(scores, normalisation)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Give the fields of a message: numbers, or bytes where they are longer."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire not in (EIGHT_BYTES, LENGTH, FOUR_BYTES):
+            raise ValueError(f"wire type {wire} at byte {at}")
+        size, at = _varint(data, at) if wire == LENGTH else (8 if wire == EIGHT_BYTES else 4, at)
+        if at + size > len(data):
+            raise ValueError(f"a field of {size} bytes at byte {at} of {len(data)}")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, lowest first; gives it and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"a number of more than ten bytes at byte {at}")
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise TypeError(f"{value} found, expected bytes")
+    return value

@@ -1,0 +1,66 @@
+"""Sending what was saved to the Hugging Face hub; nothing is sent unasked.
+
+HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN act as everywhere with huggingface_hub.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from raysp.errors import StoreError
+
+
+def upload(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    commit_message: str = "Upload by raysp",
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Put the files of a folder into a repository of the hub, which is made where there is none.
+
+    Args:
+        folder: What to send, all of it.
+        repo_id: "owner/name", or a name of the logged-in user's.
+        commit_message: Says what was done.
+        private: Of a new repository; None as the hub's settings say.
+        token: In place of HF_TOKEN or of the one that `hf auth login` keeps.
+        revision: Branch; None is the main one.
+        create_pr: Propose it, in place of doing it.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        StoreError: The hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = HfApi(token=token)
+    try:
+        found = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = hub.upload_folder(
+            repo_id=found, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise StoreError(
+            f"{repo_id!r}: the Hugging Face hub does not take it ({type(error).__name__}: {reason}): "
+            "log in by `hf auth login`, or correct the name"
+        ) from error
+    return str(commit.commit_url)
+
+
+class Shareable:
+    """What saves itself into a folder, and so can be put on the hub."""
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+        """Save into a repository of the Hugging Face hub; options and what is returned as for `upload`."""
+        saved: Any = self
+        with TemporaryDirectory() as folder:
+            saved.save_pretrained(folder)
+            return upload(folder, repo_id, **options)

@@ -1,0 +1,75 @@
+"""The base of models on an encoder of speech: what heads ask of it, whatever the encoder.
+
+Legend: B batch, S samples or frames of features, T frames.
+"""
+
+import torch
+from torch import Tensor
+
+from raysp.models.configuration import Config
+from raysp.models.heads import States
+from raysp.models.modeling import Count, Model
+from raysp.models.outputs import BaseModelOutput, Wav2Vec2BaseModelOutput
+
+
+class EncoderConfig(Config):
+    """The fields that heads read; an architecture's configuration has them with its defaults."""
+
+    vocab_size: int | None
+    hidden_size: int
+    num_hidden_layers: int
+    final_dropout: float
+    ctc_loss_reduction: str
+    ctc_zero_infinity: bool
+    use_weighted_layer_sum: bool
+    classifier_proj_size: int
+    pad_token_id: int | None
+
+
+class SpeechModel(Model):
+    """An encoder of speech, or a model with a head on one.
+
+    Inputs are samples or frames of features, whichever the encoder takes.
+    """
+
+    config: EncoderConfig
+
+    def build_base(self) -> "SpeechModel":
+        """Make the model that a head stands on."""
+        raise NotImplementedError
+
+    @property
+    def base_model(self) -> "SpeechModel":
+        """The model below the head, or the model itself."""
+        base = super().base_model
+        assert isinstance(base, SpeechModel)
+        return base
+
+    def encode(
+        self,
+        inputs: Tensor,
+        mask_BS: Tensor | None = None,
+        /,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> BaseModelOutput | Wav2Vec2BaseModelOutput:
+        """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        raise NotImplementedError
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+        """Return the frames that inputs of these lengths give; below 0 for too short ones."""
+        raise NotImplementedError
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
+        """Return valid_BT for a mask over inputs."""
+        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
+        return self._valid_frames(num_frames_B, feature_vector_length)
+
+    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
+        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
+
+    def freeze_base_model(self) -> None:
+        """Train the head alone."""
+        self.base_model.requires_grad_(False)

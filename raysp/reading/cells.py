@@ -1,0 +1,44 @@
+"""Values of label shards as short text: what a table in a terminal shows of them."""
+
+from collections.abc import Mapping, Sequence
+
+MOST_CHARACTERS = 120
+SHOWN_NUMBERS = 3
+
+
+def cell(value: object) -> str:
+    """Give a value in at most 120 characters: of vectors the first numbers and their count, of spans their times."""
+    text = _text(value)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, Mapping):
+        return _span(value)
+    if not isinstance(value, list):
+        return str(value)
+    return _listed(value)
+
+
+def _listed(values: Sequence[object]) -> str:
+    if values and all(isinstance(one, list) for one in values):
+        return f"{len(values)} x {_numbers(values[0])}"  # type: ignore[arg-type]
+    if len(values) > SHOWN_NUMBERS and all(isinstance(one, float) for one in values):
+        return _numbers(values)
+    return ", ".join(map(_text, values))
+
+
+def _numbers(values: Sequence[object]) -> str:
+    return f"{' '.join(map(_text, values[:SHOWN_NUMBERS]))} … ({len(values)} numbers)"
+
+
+def _span(value: Mapping[str, object]) -> str:
+    """Give a word, a character or a segment with its times: `ONE 0.12-0.48`."""
+    if not {"start", "end"} <= value.keys():
+        return str(value)
+    name = next((str(value[key]) for key in ("word", "char", "label") if key in value), "")
+    return f"{name} {value['start']:.2f}-{value['end']:.2f}".strip()

@@ -1,0 +1,31 @@
+"""What a terminal shows of a label."""
+
+import pytest
+
+from raysp.reading.cells import cell
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.12345, "0.123"),
+        ("THREE", "THREE"),
+        (["a", "b"], "a, b"),
+        ([0.5, 0.25], "0.500, 0.250"),
+        ([0.1, -0.2, 0.3, 0.4], "0.100 -0.200 0.300 … (4 numbers)"),
+        ([[0.1, 0.2, 0.3, 0.4]] * 7, "7 x 0.100 0.200 0.300 … (4 numbers)"),
+        ([{"word": "ONE", "start": 0.1, "end": 0.52, "score": 0.9}], "ONE 0.10-0.52"),
+        ([{"label": "spk1", "start": 1.0, "end": 2.0}] * 2, "spk1 1.00-2.00, spk1 1.00-2.00"),
+        ([], ""),
+        ([None, 1], "-, 1"),
+        ({"any": 1}, "{'any': 1}"),
+    ],
+)
+def test_a_value_is_short_text(value: object, text: str) -> None:
+    assert cell(value) == text
+
+
+def test_long_text_is_cut() -> None:
+    assert len(cell("x" * 500)) == 120
+    assert cell("x" * 500).endswith("…")
