@@ -97,7 +97,7 @@ def run(
         return
     from raysp.engine.running import run as run_pipeline
 
-    with _told_how_to_go_on(as_json), _Shown(as_json) as shown:
+    with _told_how_to_go_on(as_json) as check, _Shown(as_json, check) as shown:
         result = run_pipeline(loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress)
     if as_json:
         _print_json(dataclasses.asdict(result))
@@ -126,7 +126,7 @@ def retry(sink: Sink, address: Address = None, as_json: AsJson = False) -> None:
     """
     from raysp.engine.running import retry as retry_rows
 
-    with _told_how_to_go_on(as_json), _Shown(as_json) as shown:
+    with _told_how_to_go_on(as_json) as check, _Shown(as_json, check) as shown:
         result = retry_rows(sink, address=address, on_plan=shown.retry, on_progress=shown.progress)
     if as_json:
         _print_json(dataclasses.asdict(result))
@@ -242,7 +242,10 @@ def models(as_json: AsJson = False) -> None:
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     rate, parameters = summary.sample_rate, summary.num_parameters
     activations = 4 * summary.activations_per_second / 1e6
-    sizes = {"float32": (4 * parameters / 1e6, activations), "bfloat16, float16": (parameters / 5e5, activations / 2)}
+    sizes = {
+        "float32": (4 * parameters / 1e6, activations),
+        "bfloat16, float16": (2 * parameters / 1e6, activations / 2),
+    }
     memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB a second of audio" for dtype, (own, more) in sizes.items()]
     return {
         "architecture": f"{summary.architecture} ({summary.model_type})",
@@ -371,8 +374,9 @@ def _print_failures(failures: Mapping[str, str]) -> None:
 class _Shown:
     """Shows a run while it goes on: one live line on a terminal, else a plain line now and then."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, check: Callable[[], None]) -> None:
         self.quiet = quiet
+        self.check = check
         self.status = err.status("starting Ray ...") if err.is_terminal and not quiet else None
         self.last_line = time.monotonic()
 
@@ -402,6 +406,7 @@ class _Shown:
                 self.status.start()
 
     def progress(self, progress: "Progress") -> None:
+        self.check()
         if self.quiet:
             return
         if self.status:
@@ -523,23 +528,29 @@ def _print_json(value: object) -> None:
 
 
 @contextmanager
-def _told_how_to_go_on(quiet: bool) -> Iterator[None]:
-    """End a run in order at Ctrl-C or SIGTERM and say how to continue; a second one leaves at once."""
+def _told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
+    """End a run in order at Ctrl-C or SIGTERM and say how to continue; a second one leaves at once.
+
+    Yields a function to call now and then: what a handler raises can be swallowed by foreign code, and is raised again.
+    """
     import shlex
 
     said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
-    stopping = False
+    asked: list[int] = []
 
     def stop_run(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
-            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        asked.append(number)
+        if len(asked) == 1:
+            check()
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt if asked[0] == signal.SIGINT else _Terminated
 
     previous = {number: signal.signal(number, stop_run) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
-            yield
+            yield check
     except (KeyboardInterrupt, _Terminated) as stop:
         if not quiet:
             err.print(escape(said))

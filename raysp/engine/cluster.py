@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from raysp.errors import PlanError, RunError
@@ -24,7 +25,7 @@ _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     # Ray retries a task whose worker was killed for memory without end unless this says otherwise.
     "RAY_task_oom_retries": str(OOM_RETRIES),
-    # Ray would have its workers stand behind every other program of the machine; they are what this one is for.
+    # Ray starts workers at niceness 15, with which they starve beside other programs: they get the command's priority.
     "RAY_worker_niceness": "0",
     # What looks like a switch for other systems is the one that keeps every server of a local Ray on 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -53,17 +54,18 @@ def connected(address: str | None) -> Iterator[Resources]:
         yield _cluster_resources()
         return
     address = address or os.environ["RAY_ADDRESS"]
-    try:
-        with _quiet_start():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        raise PlanError(f"--address {address}: {error}. Is the cluster up, and is the address its head's?") from error
-    _quiet_raylet()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        try:
+            with _signals_held(), _quiet_start():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            raise PlanError(
+                f"--address {address}: {error}. Is the cluster up, and is the address its head's?"
+            ) from error
+        _quiet_raylet()
         _check_same_version(address)
         yield _cluster_resources()
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -81,24 +83,23 @@ def local_ray(resources: Resources) -> Iterator[None]:
         yield
         return
     _reread_settings()
-    try:
-        with _quiet_start():
-            ray.init(
-                address="local",
-                num_cpus=int(resources.cpus),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_object_store_bytes(),
-                namespace="raysp",
-            )
-    except Exception as error:
-        raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
-    _quiet_raylet()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        try:
+            with _signals_held(), _quiet_start():
+                ray.init(
+                    address="local",
+                    num_cpus=int(resources.cpus),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_object_store_bytes(),
+                    namespace="raysp",
+                )
+        except Exception as error:
+            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+        _quiet_raylet()
         yield
-    finally:
-        ray.shutdown()
 
 
 def _quiet_raylet() -> None:
@@ -134,23 +135,13 @@ def _object_store_bytes() -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them.
-
-    A handler of SIGTERM that stood before is put back: Ray sets its own, which leaves without a word. If that has
-    happened while Ray started, the one that stood before is called after all.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    terminated = False
+    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except SystemExit as stop:
-            if stop.code != signal.SIGTERM or not callable(handler):
-                raise
-            terminated = True
         except Exception as error:
             said.seek(0)
             error.add_note(said.read().decode(errors="replace"))
@@ -159,10 +150,42 @@ def _quiet_start() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)
-    if terminated and callable(handler):
-        handler(signal.SIGTERM, None)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until Ray has started; a second one is passed on at once.
+
+    What a handler raises amid Ray's start is swallowed by a callback, leaves a lock held, or aborts the process. Ray
+    would also put its own handler of SIGTERM, which leaves without a word, in the place of the one that stood before.
+    """
+    from ray._private import utils
+
+    own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in own.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    arrived: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) > 1:
+            handlers[signal.Signals(number)](number, frame)
+
+    rays_own = getattr(utils, "set_sigterm_handler", None)
+    try:
+        for number in handlers:
+            signal.signal(number, hold)
+        if rays_own and signal.SIGTERM in handlers:
+            utils.set_sigterm_handler = lambda _: None
+        yield
+    finally:
+        if rays_own:
+            utils.set_sigterm_handler = rays_own
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:
+            handlers[signal.Signals(arrived[0])](arrived[0], None)
 
 
 def _cluster_resources() -> Resources:

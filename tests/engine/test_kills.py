@@ -54,7 +54,11 @@ def test_a_killed_driver_loses_and_doubles_nothing(local_ray, make_pipeline, tmp
     assert row_hash(sink) == row_hash(tmp_path / "undisturbed")
 
 
-def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(
+    "seconds_later",
+    [0.0, *(pytest.param(number / 10, marks=pytest.mark.soak) for number in range(1, 25))],
+)
+def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path, seconds_later):
     corpus = _shards(tmp_path / "corpus", 6)
     sink = tmp_path / "labels"
     file = tmp_path / "stop_me.py"
@@ -64,6 +68,7 @@ def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path):
         [sys.executable, "-m", "raysp.cli", "run", str(file)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     _wait(lambda: (sink / ".raysp" / "run.json").exists(), driver)
+    time.sleep(seconds_later)  # amid the start of Ray, of the model, or while blocks come in
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 143, said

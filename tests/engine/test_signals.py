@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM while Ray starts and while a run goes on."""
+
+import contextlib
+import signal
+
+import pytest
+import typer
+from ray._private import utils
+
+from raysp.cli import INTERRUPTED, TERMINATED, _told_how_to_go_on
+from raysp.engine.cluster import _signals_held
+
+
+class Stopped(BaseException):
+    """What the handlers of these tests raise."""
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def number(request):
+    """A signal whose handler raises `Stopped`."""
+
+    def stop(number, _frame):
+        raise Stopped(number)
+
+    before = signal.signal(request.param, stop)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_a_signal_waits_until_ray_has_started(number):
+    reached = []
+
+    def start():
+        with _signals_held():
+            signal.raise_signal(number)
+            reached.append("end")
+
+    with pytest.raises(Stopped):
+        start()
+    assert reached == ["end"]
+
+
+def test_a_second_signal_does_not_wait(number):
+    reached = []
+
+    def start():
+        with _signals_held():
+            signal.raise_signal(number)
+            reached.append("between")
+            signal.raise_signal(number)
+            reached.append("end")
+
+    with pytest.raises(Stopped):
+        start()
+    assert reached == ["between"]
+
+
+def test_a_signal_is_not_lost_where_ray_fails_to_start(number):
+    def start():
+        with _signals_held():
+            signal.raise_signal(number)
+            raise ValueError("no start")
+
+    with pytest.raises(Stopped):
+        start()
+
+
+def test_a_start_leaves_the_handlers_as_they_were(number):
+    handler = signal.getsignal(number)
+    rays_own = utils.set_sigterm_handler
+    with _signals_held():
+        utils.set_sigterm_handler(lambda *_: None)  # as ray.init does
+    assert signal.getsignal(number) is handler
+    assert utils.set_sigterm_handler is rays_own
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
+def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
+    reached = []
+
+    def run():
+        with _told_how_to_go_on(quiet=True) as check:
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(number)
+            reached.append("after")
+            check()
+            reached.append("end")
+
+    with pytest.raises(typer.Exit) as stop:
+        run()
+    assert (stop.value.exit_code, reached) == (code, ["after"])
