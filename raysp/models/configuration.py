@@ -63,7 +63,9 @@ class Config(Shareable):
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
         if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
-            raise CheckpointError(f"num_labels is {num_labels!r}, expected a number of classes from 1")
+            raise CheckpointError(
+                f"num_labels is {num_labels!r}, expected a number of classes from 1: correct config.json"
+            )
         if "torch_dtype" in values:  # its name before transformers 5
             values.setdefault("dtype", values.pop("torch_dtype"))
         values["dtype"] = _dtype_name(values.get("dtype"))
@@ -76,7 +78,9 @@ class Config(Shareable):
         for name, hint in hints.items():
             setattr(self, name, checked(f"{type(self).__name__}.{name}", getattr(self, name), hint))
             if "drop" in name and not 0 <= (getattr(self, name) or 0) <= 1:
-                raise CheckpointError(f"{name} is {getattr(self, name)!r}, expected a probability from 0 to 1")
+                raise CheckpointError(
+                    f"{name} is {getattr(self, name)!r}, expected a probability from 0 to 1: correct config.json"
+                )
         self.num_labels = self.num_labels if num_labels is None else num_labels
         if self.label2id is None and self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}

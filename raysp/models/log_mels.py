@@ -137,11 +137,10 @@ def _put_frames(waves_BS: Tensor, frames_MS: Tensor, window_S: Tensor) -> None:
 
 @lru_cache(maxsize=8)
 def _constants(num_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, list[Band]]:
-    """Return the window, which brings samples to full scale too, and the filters."""
+    """Return the window (Kaldi's "povey"), which brings samples to full scale too, and the filters."""
     with torch.inference_mode(False):
-        window_S = (
-            FULL_SCALE * torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85
-        )  # "povey"
+        hann_S = torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64)
+        window_S = FULL_SCALE * hann_S**0.85
         filters_KN = mel_filters(num_bins, sample_rate).float().repeat_interleave(2, dim=0).to(device)
         bands = [
             _band(filters_KN, slice(start, min(start + BAND_BINS, num_bins))) for start in range(0, num_bins, BAND_BINS)

@@ -1,8 +1,7 @@
 """Greedy CTC (Graves et al. 2006): the best token of each frame, repeats joined, blanks dropped.
 
 The best token of each frame is found on the device of the logits; its id and its score are all that comes back to the
-CPU, where all rows are read at once. A row's tokens and
-scores do not depend on what shares its batch.
+CPU, where all rows are read at once. A row's tokens and scores do not depend on what shares its batch.
 
 Shapes: B batch, T frames, V vocabulary, N tokens of all rows.
 """
