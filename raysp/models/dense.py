@@ -40,15 +40,22 @@ def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
     return activation(act)(module(x))
 
 
+def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
+    """Tell whether a product is one of float32 on a CPU, outside training and autocast: what oneDNN is called for."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight_OI.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def _suits_onednn(x: Tensor, weight_OI: Tensor) -> bool:
     num_rows = x.shape[:-1].numel()
     return (
         0 < num_rows == filled(num_rows)
-        and x.device.type == "cpu"
-        and x.dtype == weight_OI.dtype == torch.float32
+        and is_inference_on_cpu(x, weight_OI)
         and weight_OI.is_contiguous()  # or it takes a hundred times as long
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN
     )
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.dense import is_inference_on_cpu
 from raysp.models.folded import Folded
 
 
@@ -50,10 +51,7 @@ def _is_step(x_RLI: Tensor, weight_OI: Tensor) -> bool:
     one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
     return (
         one_row_each
-        and x_RLI.device.type == "cpu"
-        and x_RLI.dtype == weight_OI.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
+        and is_inference_on_cpu(x_RLI, weight_OI)
         and not weight_OI.is_inference()  # nothing would tell when it changes
         and _can_pack()
     )

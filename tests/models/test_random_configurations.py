@@ -105,18 +105,25 @@ FEATURES = (61, 37, 50)
 SEEDS = 3
 
 
-def drawn(name, seed):
-    draw = random.Random(f"{name} {seed}")
-    flags = {key: draw.choice(values) for key, values in MODELS[name].items()}
+def drawn(draw, table):
+    """Draw a value of each flag."""
+    flags = {key: draw.choice(values) for key, values in table.items()}
     if not flags.get("add_adapter", True):
         flags.pop("use_intermediate_ffn_before_adapter", None)  # refused by both without an adapter
     return flags
 
 
+def unfolded(flags):
+    """Give flags as a configuration takes them: those of convolutions are drawn together."""
+    return {key: value for key, value in flags.items() if key != "convolutions"} | flags.get("convolutions", {})
+
+
+def drawn_for(name, seed):
+    return drawn(random.Random(f"{name} {seed}"), MODELS[name])
+
+
 def check(name, seed, folder):
-    flags = drawn(name, seed)
-    flags |= flags.pop("convolutions", {})
-    oracle, model = make_pair(name, folder / "theirs", **flags)
+    oracle, model = make_pair(name, folder / "theirs", **unfolded(drawn_for(name, seed)))
     width = model.config.feature_projection_input_dim if name.startswith("Wav2Vec2Bert") else None
     lengths = SAMPLES if width is None else FEATURES
     if name == "Wav2Vec2ForXVector":  # adapter and TDNN want some frames
@@ -157,6 +164,8 @@ def test_speakers_are_known_behind_an_adapter_of_another_width(name, weighted):
 
 
 def test_every_flag_takes_each_of_its_values_somewhere():
-    seen = {(key, repr(draw)) for name in MODELS for seed in range(SEEDS) for key, draw in drawn(name, seed).items()}
+    seen = {
+        (key, repr(draw)) for name in MODELS for seed in range(SEEDS) for key, draw in drawn_for(name, seed).items()
+    }
     wanted = {(key, repr(value)) for table in MODELS.values() for key, values in table.items() for value in values}
     assert wanted <= seen

@@ -15,7 +15,7 @@ from tests.models.decoder_oracles import (
 )
 from tests.models.oracles import transformers
 from tests.models.parity import as_reference, inputs_and_mask
-from tests.models.test_random_configurations import MODELS
+from tests.models.test_random_configurations import MODELS, drawn, unfolded
 
 ENCODERS = {
     "unispeech": ("UniSpeechConfig", MODELS["UniSpeechModel"]),
@@ -56,26 +56,18 @@ DECODERS = {
 WAVES, FEATURES = (6200, 3000, 4444), (61, 37, 50)
 
 
-def chosen(draw, table):
-    flags = {key: draw.choice(values) for key, values in table.items()}
-    flags |= flags.pop("convolutions", {})
-    if not flags.get("add_adapter", True):
-        flags.pop("use_intermediate_ffn_before_adapter", None)
-    flags.pop("output_hidden_size", None)  # the original projects from the wrong width
-    return flags
-
-
 def make(encoder, decoder, seed, folder):
     draw = random.Random(f"{encoder} {decoder} {seed}")
     name, table = ENCODERS[encoder]
     config_class, tiny = CONFIGS[decoder]
-    flags = chosen(draw, table)
+    flags = unfolded(drawn(draw, table))
+    flags.pop("output_hidden_size", None)  # the original projects from the wrong width
     if (encoder, decoder) == ("wav2vec2", "gpt2"):
         flags["add_adapter"] = False  # theirs fails at frames that do not lie in one piece
     torch.manual_seed(seed)
     config = transformers.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
         getattr(transformers, name)(**flags),
-        config_class(**{**tiny, **{key: draw.choice(values) for key, values in DECODERS[decoder].items()}}),
+        config_class(**{**tiny, **drawn(draw, DECODERS[decoder])}),
         pad_token_id=1,
         decoder_start_token_id=3,
         eos_token_id=2,
