@@ -3,10 +3,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import s3_servers
 from tests.faulty_proxy import FaultyProxy
 from tests.s3_servers import S3Server
+
+settings.register_profile("the same every time", derandomize=True)  # `make soak` draws anew
+settings.load_profile("the same every time")
 
 
 @pytest.fixture(scope="session")
