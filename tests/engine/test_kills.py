@@ -1,5 +1,6 @@
 """Drivers that are killed with SIGKILL: what they leave, the next run continues."""
 
+import contextlib
 import json
 import os
 import signal
@@ -101,10 +102,21 @@ def _kill_when(reached, file: Path) -> None:
     if driver.poll() is None:
         os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    # Ray's two agents try for a minute to tell a control store that is gone; all that works must go at once.
-    working = [child for child in children if child.is_running() and "Agent" not in child.name()]
-    _, alive = psutil.wait_procs(working, timeout=30)
+    # All that works must go. Two agents of Ray and workers that had not started yet look for a control store that is no
+    # longer there, for up to a minute: they are helped along.
+    idle = [child for child in children if _is_idle(child)]
+    _, alive = psutil.wait_procs([child for child in children if child not in idle], timeout=60)
     assert alive == []
+    for child in idle:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _is_idle(process: psutil.Process) -> bool:
+    try:
+        return "Agent" in process.name() or any("default_worker.py" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait(reached, driver: subprocess.Popen) -> None:
