@@ -25,9 +25,14 @@ def filled(num_rows: int) -> int:
     return -(-num_rows // step) * step
 
 
-def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, act: str = "linear") -> Tensor:
-    """Return `act(x weight^T + bias)`, `act` being a name of an activation, for x (..., I)."""
-    if not _suits_onednn(x, weight_OI):
+def linear(
+    x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, act: str = "linear", *, any_rows: bool = False
+) -> Tensor:
+    """Return `act(x weight^T + bias)`, `act` being a name of an activation, for x (..., I).
+
+    `any_rows` calls oneDNN whatever the number of rows, for callers who have few different ones.
+    """
+    if not _suits_onednn(x, weight_OI, any_rows):
         return activation(act)(F.linear(x, weight_OI, bias_O))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, FUSED.get(act, "none"), [], "")
     return y if act in FUSED else activation(act)(y)
@@ -50,10 +55,11 @@ def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
     )
 
 
-def _suits_onednn(x: Tensor, weight_OI: Tensor) -> bool:
+def _suits_onednn(x: Tensor, weight_OI: Tensor, any_rows: bool) -> bool:
     num_rows = x.shape[:-1].numel()
     return (
-        0 < num_rows == filled(num_rows)
+        num_rows > 0
+        and (any_rows or num_rows == filled(num_rows))
         and is_inference_on_cpu(x, weight_OI)
         and weight_OI.is_contiguous()  # or it takes a hundred times as long
         and _HAS_ONEDNN

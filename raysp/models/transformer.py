@@ -4,8 +4,10 @@ Read from top to bottom: configuration, feature projection, positional convoluti
 convolutional front end is in waveform.py, the positional convolution's weight in weight_norm.py, models are in
 transformer_base.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
 
-Legend: B batch, T frames, C channels of the front end, H hidden, A attention heads, D head, I inner.
+Legend: B batch, T frames, N frames of all rows, C channels of the front end, H hidden, A heads, D head, I inner.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.models.activations import activation
 from raysp.models.adapters import AttnAdapterLayer
+from raysp.models.dense import dense
 from raysp.models.heads import States
+from raysp.models.packing import Packing
 from raysp.models.waveform_model import WaveformConfig
 from raysp.models.weight_norm import WeightNormConv1d
 
@@ -108,12 +112,18 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and the weights_BATT where they are asked for."""
+    def forward(
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and the weights_BATT where they are asked for: not of packed frames."""
+        heads = self.config.num_attention_heads
+        shape = (*hidden_BTH.shape[:2], heads, hidden_BTH.shape[2] // heads)
         q_BATD, k_BATD, v_BATD = (
-            projection(hidden_BTH).unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
+            dense(projection, hidden_BTH).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if packing is not None:
+            return dense(self.out_proj, packing.joined(mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
         dropout = self.config.attention_dropout if self.training else 0.0
         weights_BATT: Tensor | None = None
         if with_weights:
@@ -124,7 +134,14 @@ class Attention(nn.Module):
             mixed_BATD = weights_BATT @ v_BATD
         else:
             mixed_BATD = F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout)
-        return self.out_proj(mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+        return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+
+
+def mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
+    """Give the attended frames (1, T, H) of each row, which by itself needs no mask."""
+    for place in packing.places:
+        q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
+        yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
 
 
 class FeedForward(nn.Module):
@@ -134,14 +151,14 @@ class FeedForward(nn.Module):
         super().__init__()
         self.config = config
         self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.act = activation(config.hidden_act)
+        activation(config.hidden_act)  # unknown ones are refused
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """Apply to each frame by itself."""
-        inner_BTI = self.act(self.intermediate_dense(hidden_BTH))
+        inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.config.hidden_act)
         inner_BTI = F.dropout(inner_BTI, self.config.activation_dropout, self.training)
-        return F.dropout(self.output_dense(inner_BTI), self.config.hidden_dropout, self.training)
+        return F.dropout(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
 
 
 class EncoderLayer(nn.Module):
@@ -158,18 +175,20 @@ class EncoderLayer(nn.Module):
         if config.do_stable_layer_norm and config.adapter_attn_dim is not None:
             self.adapter_layer = AttnAdapterLayer(config.hidden_size, config.adapter_attn_dim)
 
-    def forward(self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights where they are asked for."""
         if self.config.do_stable_layer_norm:
-            return self._forward_stable(hidden_BTH, keys_B11T, with_weights)
-        attended_BTH, weights_BATT = self.attention(hidden_BTH, keys_B11T, with_weights)
+            return self._forward_stable(hidden_BTH, keys_B11T, with_weights, packing)
+        attended_BTH, weights_BATT = self.attention(hidden_BTH, keys_B11T, with_weights, packing)
         hidden_BTH = self.layer_norm(hidden_BTH + self._dropout(attended_BTH))
         return self.final_layer_norm(hidden_BTH + self.feed_forward(hidden_BTH)), weights_BATT
 
     def _forward_stable(
-        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None
     ) -> tuple[Tensor, Tensor | None]:
-        attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), keys_B11T, with_weights)
+        attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), keys_B11T, with_weights, packing)
         hidden_BTH = hidden_BTH + self._dropout(attended_BTH)
         hidden_BTH = hidden_BTH + self.feed_forward(self.final_layer_norm(hidden_BTH))
         if self.adapter_layer is not None:
@@ -201,7 +220,8 @@ class Encoder(nn.Module):
             valid_BT: True where a frame is part of its row; None: all of them.
             states: Takes hidden states; a layer that is dropped in training gives its input.
             with_weights: Ask for attention weights.
-            exact: Keep padding from frames even where the original does not.
+            exact: Keep padding from frames even where the original does not. Where nothing but frames is asked for, a
+                CPU then does no work on padding, whose frames mean nothing.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
@@ -210,6 +230,9 @@ class Encoder(nn.Module):
         hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
+        needs_masks = with_weights or self.training or torch.is_grad_enabled()
+        if hidden_BTH.device.type == "cpu" and not needs_masks and (exact or valid_BT is None) and len(hidden_BTH) > 0:
+            return self._packed(hidden_BTH, valid_BT, states), ()
         hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
         weights = []
         for layer in self.layers:
@@ -225,6 +248,20 @@ class Encoder(nn.Module):
         if self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
         return hidden_BTH, tuple(weights)
+
+    def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
+        """Run the layers over the frames of rows alone, end to end."""
+        packing = Packing.of(hidden_BTH, valid_BT)
+        hidden_1NH = packing.pack(hidden_BTH)
+        for layer in self.layers:
+            if states is not None:
+                states.append(packing.unpack(hidden_1NH))
+            hidden_1NH, _ = layer(hidden_1NH, None, False, packing)
+        if states is not None:
+            states.append(packing.unpack(hidden_1NH))
+        if self.config.do_stable_layer_norm:
+            hidden_1NH = self.layer_norm(hidden_1NH)
+        return packing.unpack(hidden_1NH)
 
     def _run(
         self, layer: nn.Module, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool

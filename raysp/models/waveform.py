@@ -3,7 +3,7 @@
 Kept apart from the architectures because all of them share it. It differs from the usual writing in three ways, none of
 which changes a value by more than rounding:
 
-- Frames are last but one, channels last: a strided convolution is then a matrix product over a view, and layer norm
+- Frames are last but one, channels last: a strided convolution is then a matrix product over windows, and layer norm
   needs no transposes.
 - The group norm over time of the first layer is folded into that layer's weights. The mean and variance that it needs
   of `W x` are `W mean(x)` and `W cov(x) W^T`, over windows of ten samples in place of hundreds of channels.
@@ -13,7 +13,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -23,13 +23,18 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.activations import activation
+from raysp.models.dense import linear
+from raysp.models.folded import Folded
 
 Count = TypeVar("Count", int, Tensor)
+Product = Callable[[Tensor], Tensor]
+"""What a layer does to frames (B, T, C), norm and activation aside."""
 
 NORM_EPS = 1e-5  # both norms, whatever config.layer_norm_eps says
 CHUNK_FRAMES = 64  # output frames at a time on a CPU: 8 MB of first-layer activations at 512 channels
 WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to
 MAX_CHUNK_FRAMES = 256
+LEAST_FRAMES = 8
 BATCH_SAMPLES = 1 << 22  # samples at a time on a GPU: about 1 GB of bfloat16 activations at 512 channels
 
 
@@ -56,6 +61,13 @@ class ConvLayer(nn.Module):
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool) -> None:
         super().__init__()
         self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
+        self._flat_weight: Folded[Tensor] = Folded()
+
+    @property
+    def flat_weight(self) -> Tensor:
+        """The kernel (O, K * C), as windows of frames lie in memory; kept while it does not change."""
+        weight_OCK = self.conv.weight
+        return self._flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
 
     def add_norm(self, norm: str) -> None:
         """Give the layer a norm over time for each channel ("group"), or over channels ("layer")."""
@@ -101,28 +113,30 @@ class FeatureEncoder(nn.Module):
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            first = self._first_layer(waves_BS, num_samples_B)
+            first, products = self._first_layer(waves_BS, num_samples_B), self._products(convolved)
             if self.gradient_checkpointing and self.training:
-                again: Tensor = checkpoint(self._frames, waves_BS, first, None, use_reentrant=False)
+                again: Tensor = checkpoint(self._frames, waves_BS, first, products, use_reentrant=False)
                 return again
-            return self._frames(waves_BS, first, None)
-        parts = [
-            kernel_parts(layer.conv.weight, stride) for layer, stride in zip(self.layers, self.strides, strict=True)
-        ]
+            return self._frames(waves_BS, first, products)
         by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
-        return by(waves_BS, num_samples_B, parts)
+        return by(waves_BS, num_samples_B)
 
     @property
     def layers(self) -> list[ConvLayer]:
         """The layers, as what they are."""
         return [layer for layer in self.conv_layers if isinstance(layer, ConvLayer)]
 
-    def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None, parts: list[list[Tensor]]) -> Tensor:
+    def _products(self, way: Callable[[ConvLayer, int], Product]) -> list[Product]:
+        """Return what the layers behind the first do to frames."""
+        return [way(layer, stride) for layer, stride in zip(self.layers[1:], self.strides[1:], strict=True)]
+
+    def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         batch, num_samples = waves_BS.shape
         num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
         narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
         chunk_frames = min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
-        features_BTC = parts[-1][0].new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
+        products = self._products(window_product)
+        features_BTC = self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
         for row, row_samples in enumerate([num_samples] * batch if num_samples_B is None else num_samples_B.tolist()):
             row_frames = conv_output_frames(int(row_samples), self.kernels, self.strides)
             if row_frames < 1:
@@ -131,27 +145,29 @@ class FeatureEncoder(nn.Module):
             first = self._first_layer(wave_1S, None)
             for start in range(0, row_frames, chunk_frames):
                 end = min(start + chunk_frames, row_frames)
-                samples = slice(start * self.stride, (end - 1) * self.stride + self.receptive)
-                features_BTC[row, start:end] = self._frames(wave_1S[:, samples], first, parts)[0]
+                chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
+                chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
+                features_BTC[row, start:end] = self._frames(chunk_1S, first, products)[0, : end - start]
         return features_BTC
 
-    def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None, parts: list[list[Tensor]]) -> Tensor:
+    def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])
         counts = [None] * -(-len(waves_BS) // rows) if num_samples_B is None else torch.split(num_samples_B, rows)
         batches = zip(torch.split(waves_BS, rows), counts, strict=True)
-        return torch.cat([self._frames(waves, self._first_layer(waves, count), parts) for waves, count in batches])
+        products = self._products(strided_product)
+        return torch.cat([self._frames(waves, self._first_layer(waves, count), products) for waves, count in batches])
 
-    def _frames(self, waves_BS: Tensor, first: tuple[Tensor, Tensor], parts: list[list[Tensor]] | None) -> Tensor:
-        """Run all layers over waveforms that are whole; without `parts` in a way that has gradients."""
+    def _frames(self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product]) -> Tensor:
+        """Run all layers over waveforms that are whole."""
         weight_BCK, bias_B1C = first
         windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
-        x_BTC = torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
+        if len(windows_BTK) == 1:
+            x_BTC = linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
+        else:
+            x_BTC = torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
         for index, layer in enumerate(self.layers):
-            if index > 0 and parts is None:
-                x_BCT = F.conv1d(x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias, self.strides[index])
-                x_BTC = x_BCT.transpose(1, 2)
-            elif index > 0 and parts is not None:
-                x_BTC = strided_product(x_BTC, parts[index], layer.conv.bias, self.kernels[index], self.strides[index])
+            if index > 0:
+                x_BTC = products[index - 1](x_BTC)
             if self.norm == "layer":
                 x_BTC = layer.layer_norm(x_BTC)
             x_BTC = self.act(x_BTC)
@@ -192,29 +208,55 @@ class FeatureEncoder(nn.Module):
         return mean_B1K[:, 0], product_BKK - mean_B1K.transpose(1, 2) * mean_B1K
 
 
-def kernel_parts(weight_OCK: Tensor, stride: int) -> list[Tensor]:
-    """Cut a kernel into matrices of at most `stride` taps, for `strided_product`."""
-    return [part.permute(2, 1, 0).flatten(0, 1) for part in torch.split(weight_OCK, stride, dim=2)]
+def usual_frames(num_frames: int) -> int:
+    """Return the next number of frames that chunks have: oneDNN keeps a program for each."""
+    step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))
+    return -(-num_frames // step) * step
 
 
-def strided_product(x_BTC: Tensor, parts: list[Tensor], bias_O: Tensor | None, kernel: int, stride: int) -> Tensor:
-    """Convolve along T without padding, as a sum of matrix products.
+def convolved(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T by what has gradients."""
+    return lambda x_BTC: F.conv1d(x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias, stride).transpose(1, 2)
 
-    `stride` neighbouring frames lie side by side in memory, so that a view of them is a matrix which needs no copy.
+
+def window_product(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T as one product with windows, which overlap and are copied: for chunks of one row on a CPU."""
+    weight_ON, bias_O, kernel = layer.flat_weight, layer.conv.bias, layer.conv.kernel_size[0]
+
+    def product(x_1TC: Tensor) -> Tensor:
+        _, num_frames, channels = x_1TC.shape
+        num_outputs = (num_frames - kernel) // stride + 1
+        windows_1TN = x_1TC.as_strided((1, num_outputs, kernel * channels), (0, stride * channels, 1))
+        return linear(windows_1TN, weight_ON, bias_O, any_rows=True)
+
+    return product
+
+
+def strided_product(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T as a sum of matrix products, without copies.
+
+    `stride` neighbouring frames lie side by side in memory, so that a view of them is a matrix which needs no copy; a
+    kernel is cut into matrices of at most as many taps.
     """
-    batch, num_frames, channels = x_BTC.shape
-    num_outputs = (num_frames - kernel) // stride + 1
-    strides = (num_frames * channels, stride * channels, 1)
-    y_BTO: Tensor | None = None
-    for number, part_NO in enumerate(parts):
-        offset = x_BTC.storage_offset() + number * stride * channels
-        frames_BTN = x_BTC.as_strided((batch, num_outputs, part_NO.shape[0]), strides, offset)
-        part_BNO = part_NO.expand(batch, -1, -1)
-        if y_BTO is not None:
-            y_BTO = y_BTO.baddbmm_(frames_BTN, part_BNO)
-        elif bias_O is not None:
-            y_BTO = torch.baddbmm(bias_O.expand(batch, 1, -1), frames_BTN, part_BNO)
-        else:
-            y_BTO = torch.bmm(frames_BTN, part_BNO)
-    assert y_BTO is not None  # a kernel has at least one tap
-    return y_BTO
+    kernel, bias_O = layer.conv.kernel_size[0], layer.conv.bias
+    parts = [part.permute(2, 1, 0).flatten(0, 1) for part in torch.split(layer.conv.weight, stride, dim=2)]
+
+    def product(x_BTC: Tensor) -> Tensor:
+        batch, num_frames, channels = x_BTC.shape
+        num_outputs = (num_frames - kernel) // stride + 1
+        strides = (num_frames * channels, stride * channels, 1)
+        y_BTO: Tensor | None = None
+        for number, part_NO in enumerate(parts):
+            offset = x_BTC.storage_offset() + number * stride * channels
+            frames_BTN = x_BTC.as_strided((batch, num_outputs, part_NO.shape[0]), strides, offset)
+            part_BNO = part_NO.expand(batch, -1, -1)
+            if y_BTO is not None:
+                y_BTO = y_BTO.baddbmm_(frames_BTN, part_BNO)
+            elif bias_O is not None:
+                y_BTO = torch.baddbmm(bias_O.expand(batch, 1, -1), frames_BTN, part_BNO)
+            else:
+                y_BTO = torch.bmm(frames_BTN, part_BNO)
+        assert y_BTO is not None  # a kernel has at least one tap
+        return y_BTO
+
+    return product
