@@ -34,7 +34,7 @@ NORM_EPS = 1e-5  # both norms, whatever config.layer_norm_eps says
 CHUNK_FRAMES = 64  # output frames at a time on a CPU: 8 MB of first-layer activations at 512 channels
 WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to
 MAX_CHUNK_FRAMES = 256
-LEAST_FRAMES = 8
+LEAST_FRAMES = 8  # of a chunk
 BATCH_SAMPLES = 1 << 22  # samples at a time on a GPU: about 1 GB of bfloat16 activations at 512 channels
 
 

@@ -166,6 +166,20 @@ def test_frames_by_batch_on_a_gpu_equal_frames_by_chunk(norm, masked, monkeypatc
         assert_close(found[row, : max(count, 0)], expected[row, : max(count, 0)], 1e-5)
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("kernels", [(10, 3, 2), (9, 4, 1), (5, 1, 5)])
+def test_chunks_filled_up_to_usual_lengths_equal_one_convolution_after_the_other(norm, kernels, monkeypatch):
+    monkeypatch.setattr("raysp.models.waveform.MAX_CHUNK_FRAMES", 40)
+    flags = {"conv_dim": (6, 8, 10), "conv_stride": (5, 2, 1), "conv_kernel": kernels, "conv_bias": norm == "layer"}
+    encoder = random_model(feat_extract_norm=norm, **flags).unispeech.feature_extractor
+    for num_frames in (1, 7, 8, 9, 39, 40, 41, 80, 97):
+        waves = torch.randn(2, (num_frames - 1) * encoder.stride + encoder.receptive + 3)
+        with_gradients = encoder(waves)
+        assert with_gradients.requires_grad
+        with torch.inference_mode():
+            assert_close(encoder(waves), with_gradients.detach(), 1e-5)
+
+
 @torch.inference_mode()
 def test_a_quiet_high_band_survives_a_loud_low_one():
     """Folding the group norm must not lose a filter that sees a millionth of the power."""
