@@ -1,4 +1,4 @@
-"""Rows of unlike length end to end, so that what treats each frame by itself does no work on padding.
+"""Rows of unlike length end to end, so that what treats each frame by itself does no work on padding; or their mask.
 
 What mixes frames takes one row after the other. Behind the rows stand some frames of zeros, to a number that products
 of matrices are fast at (`dense.filled`).
@@ -59,3 +59,17 @@ class Packing:
         for row_TH, place in zip(x_BTH, self.places, strict=True):
             row_TH[: place.stop - place.start] = x_1NH[0, place]
         return x_BTH
+
+
+def can_pack(hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> bool:
+    """Tell whether rows may be packed: on a CPU, without gradients, and where no padding is to have values."""
+    is_plain = hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
+    return is_plain and (exact or valid_BT is None)
+
+
+def attended_keys(valid_BT: Tensor) -> Tensor | None:
+    """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
+    if valid_BT.device.type == "cpu" and bool(valid_BT.all()):
+        return None
+    first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
+    return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN

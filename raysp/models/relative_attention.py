@@ -79,14 +79,6 @@ def attention_weights(
     return _masked(scores_BATT, keys_B11T).softmax(-1)
 
 
-def attended_keys(valid_BT: Tensor) -> Tensor | None:
-    """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
-    if valid_BT.device.type == "cpu" and bool(valid_BT.all()):
-        return None
-    first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
-    return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN
-
-
 def _masked(scores_BATT: Tensor, keys_B11T: Tensor | None) -> Tensor:
     return scores_BATT if keys_B11T is None else scores_BATT.masked_fill_(~keys_B11T, -torch.inf)
 

@@ -28,11 +28,10 @@ from raysp.models.folded import Folded
 from raysp.models.heads import KeptStates, States
 from raysp.models.modeling import Count, asked
 from raysp.models.outputs import BaseModelOutput, ModelOutput
-from raysp.models.packing import Packing
+from raysp.models.packing import Packing, attended_keys, can_pack
 from raysp.models.relative_attention import (
     Bias,
     attend,
-    attended_keys,
     attention_weights,
     by_distance,
     gathered,
@@ -412,8 +411,7 @@ class SEWDTransformerEncoder(nn.Module):
         Where nothing but frames is asked for, a CPU does no work on padding, whose frames are then zero; the original
         has values there, and so has "reference" padding.
         """
-        is_plain = not (with_weights or self.training or torch.is_grad_enabled() or self.conv is not None)
-        if is_plain and hidden_BQH.device.type == "cpu" and len(hidden_BQH) > 0 and (exact or valid_BQ is None):
+        if not (with_weights or self.training) and self.conv is None and can_pack(hidden_BQH, valid_BQ, exact):
             return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None

@@ -18,7 +18,7 @@ from raysp.models.activations import activation
 from raysp.models.adapters import AttnAdapterLayer
 from raysp.models.dense import dense
 from raysp.models.heads import States
-from raysp.models.packing import Packing
+from raysp.models.packing import Packing, attended_keys, can_pack
 from raysp.models.waveform_model import WaveformConfig
 from raysp.models.weight_norm import WeightNormConv1d
 
@@ -226,12 +226,11 @@ class Encoder(nn.Module):
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            keys_B11T = _attended_keys(valid_BT)
+            keys_B11T = attended_keys(valid_BT)
         hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
-        needs_masks = with_weights or self.training or torch.is_grad_enabled()
-        if hidden_BTH.device.type == "cpu" and not needs_masks and (exact or valid_BT is None) and len(hidden_BTH) > 0:
+        if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
             return self._packed(hidden_BTH, valid_BT, states), ()
         hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
         weights = []
@@ -272,11 +271,3 @@ class Encoder(nn.Module):
             found = layer(hidden_BTH, keys_B11T, with_weights)
         hidden_BTH, weights_BATT = found
         return hidden_BTH, weights_BATT
-
-
-def _attended_keys(valid_BT: Tensor) -> Tensor | None:
-    """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
-    if valid_BT.device.type == "cpu" and bool(valid_BT.all()):
-        return None
-    first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
-    return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN

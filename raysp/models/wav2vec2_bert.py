@@ -41,11 +41,10 @@ from raysp.models.outputs import (
     Wav2Vec2BaseModelOutput,
     XVectorOutput,
 )
-from raysp.models.packing import Packing
+from raysp.models.packing import Packing, attended_keys, can_pack
 from raysp.models.relative_attention import (
     Bias,
     attend,
-    attended_keys,
     attention_weights,
     clipped_distances,
     gathered,
@@ -401,8 +400,7 @@ class Wav2Vec2BertEncoder(nn.Module):
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
             valid_BT = valid_BT if keys_B11T is not None else None
-        needs_masks = with_weights or self.training or torch.is_grad_enabled()
-        if hidden_BTH.device.type == "cpu" and not needs_masks and (exact or valid_BT is None) and len(hidden_BTH) > 0:
+        if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
             return self._packed(hidden_BTH, valid_BT, states), ()
         hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
         positions = self.positions(hidden_BTH)
