@@ -18,14 +18,13 @@ def compute_mask_indices(
     """Draw spans of `mask_length` along the second axis of `shape`; True where masked.
 
     About `mask_prob` of an axis is covered (less where spans overlap), by at least `min_masks` spans. `attention_mask`
-    gives each row its own number of places. Draws from numpy's global generator, in the order of the original: one
-    number for the rounding, then the starts of each row; so `numpy.random.seed` repeats a training run.
+    gives each row its own number of places. A row shorter than a span gets no span, also where the whole axis is that
+    short, which the original refuses. Draws from numpy's global generator, in the order of the original: one number
+    for the rounding, then the starts of each row; so `numpy.random.seed` repeats a training run.
     """
     num_rows, num_places = shape
     if mask_length < 1:
         raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
-    if mask_length > num_places:
-        raise ValueError(f"mask_length is {mask_length!r}, longer than the axis of {num_places} places")
     rounding = np.random.rand(1).item()
 
     def num_spans(places: int) -> int:
@@ -78,6 +77,11 @@ def augmented(
         masked_BT1 = mask_time_indices.to(hidden_BTH.device, torch.bool)[:, :, None]
         hidden_BTH = torch.where(masked_BT1, masked_spec_embed.to(hidden_BTH.dtype), hidden_BTH)
     if config.mask_feature_prob > 0 and training:
+        if config.mask_feature_length > hidden_size:
+            raise ValueError(
+                f"mask_feature_length is {config.mask_feature_length}, expected at most hidden_size {hidden_size}: "
+                "correct config.json"
+            )
         shape, span, least = (batch, hidden_size), config.mask_feature_length, config.mask_feature_min_masks
         drawn_BH = torch.from_numpy(compute_mask_indices(shape, config.mask_feature_prob, span, min_masks=least))
         hidden_BTH = hidden_BTH.masked_fill(drawn_BH.to(hidden_BTH.device)[:, None], 0.0)

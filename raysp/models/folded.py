@@ -1,40 +1,120 @@
-"""What is computed from weights alone, kept while they stay."""
+"""Cache of values derived from weights; invalidated when they change.
+
+Writes through `.data` and fused optimizers leave no trace in a tensor. A cache is therefore a module without weights:
+`train()`, `eval()`, `load_state_dict()`, `to()` and `half()` of any module around it reach it.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Value = TypeVar("Value")
 
 
-class Folded(Generic[Value]):
-    """Keep a value while none of the weights that it comes from changes and none of them asks for a gradient.
+class Source(NamedTuple):
+    """A weight as it was when a value was derived from it."""
 
-    A change is a new place in memory, a write in place, another type or device. Copies and pickles start empty.
+    weight: Tensor
+    """An alias, so that no other weight can take its place in memory meanwhile."""
+    version: int
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Self:
+        """Take note of a weight."""
+        return cls(weight.detach(), weight._version)
+
+    def is_still(self, weight: Tensor) -> bool:
+        """Return whether a weight is this one, unchanged as far as a tensor shows it."""
+        kept = self.weight
+        return (kept.data_ptr(), self.version, kept.dtype, kept.device) == (
+            weight.data_ptr(),
+            weight._version,
+            weight.dtype,
+            weight.device,
+        )
+
+
+class Kept(NamedTuple, Generic[Value]):
+    """A value, what it was derived from, and how many optimizer steps there had been."""
+
+    value: Value
+    sources: list[Source]
+    num_steps: int
+
+
+class Folded(nn.Module, Generic[Value]):
+    """Keep a value while the weights that it is derived from stay and none of them requires a gradient.
+
+    It is derived again after a forward pass with gradients, a step of any optimizer, `train()`, `eval()`, loading, a
+    move or conversion, a write in place and an assigned weight. A write through `.data` amid evaluation is seen by
+    none of these: call `eval()` after it. Copies and pickles start empty.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[object, ...], Value] | None = None
+        super().__init__()
+        self._kept: Kept[Value] | None = None
 
     def __call__(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
         """Return what `compute` gives now, or gave for the same weights."""
-        needs_gradient = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-        if needs_gradient or any(weight.is_inference() for weight in weights):
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            self.clear()  # gradients are followed by writes
             return compute()
-        state = tuple((weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights)
-        if self._kept is None or self._kept[0] != state:
-            with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients of other weights
-                self._kept = (state, compute())
-        return self._kept[1]
+        if any(weight.is_inference() for weight in weights):
+            return compute()
+        kept = self._kept
+        if kept is None or not _is_fresh(kept, weights):
+            kept = self._kept = self._derived(weights, compute)
+        return kept.value
 
     def clear(self) -> None:
-        """Forget the value."""
+        """Drop the value."""
         self._kept = None
 
-    def __deepcopy__(self, memo: object) -> "Folded[Value]":
-        return type(self)()
+    def train(self, mode: bool = True) -> Self:
+        """Drop the value: weights change between the two modes."""
+        self.clear()
+        return super().train(mode)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"_kept": None}
+    def _derived(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Kept[Value]:
+        sources, num_steps = [Source.of(weight) for weight in weights], _optimizer_steps().so_far
+        with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients of other weights
+            return Kept(compute(), sources, num_steps)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as the base's
+        self.clear()
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the base's
+        self.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+
+def _is_fresh(kept: Kept[Any], weights: Sequence[Tensor]) -> bool:
+    are_same = all(source.is_still(weight) for source, weight in zip(kept.sources, weights, strict=True))
+    return are_same and kept.num_steps == _optimizer_steps().so_far
+
+
+class OptimizerSteps:
+    """Number of optimizer steps of this process, of any optimizer: fused ones count up no version of a weight."""
+
+    def __init__(self) -> None:
+        self.so_far = 0
+
+    def count(self, *_: object) -> None:
+        """Count one more, as a hook of optimizers."""
+        self.so_far += 1
+
+
+@cache
+def _optimizer_steps() -> OptimizerSteps:
+    steps = OptimizerSteps()
+    register_optimizer_step_post_hook(steps.count)
+    return steps

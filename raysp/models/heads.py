@@ -128,7 +128,13 @@ def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) ->
     mean_BC = frames_BTC.masked_fill(out_BT1, 0.0).sum(1) / count_B[:, None]
     squares_BTC = (frames_BTC - mean_BC[:, None]).square().masked_fill(out_BT1, 0.0)
     variance_BC = squares_BTC.sum(1) / (count_B[:, None] - 1)
-    return torch.cat([mean_BC, variance_BC.sqrt()], dim=-1)
+    return torch.cat([mean_BC, _deviation(variance_BC)], dim=-1)
+
+
+def _deviation(variance_BC: Tensor) -> Tensor:
+    """Return the square root, with a gradient of 0 at 0, as `torch.std` has it: infinity there times 0 would be NaN."""
+    is_constant_BC = variance_BC == 0
+    return variance_BC.masked_fill(is_constant_BC, 1.0).sqrt().masked_fill(is_constant_BC, 0.0)
 
 
 class AMSoftmaxLoss(nn.Module):

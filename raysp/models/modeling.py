@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 
@@ -222,7 +222,8 @@ class Model(Shareable, nn.Module):
             padding: See the class.
             strict: Refuse a checkpoint without this model's head or with another one; else a head that it lacks is
                 drawn anew, and one that the model lacks is left out, both with a warning. Weights of the base model
-                must always be those of the model.
+                must always be those of the model, except for those that `config` or an override adds to or takes from
+                what config.json describes, such as an adapter (`add_adapter=True`): they are treated like a head.
             ignore_mismatched_sizes: Draw weights anew whose shape differs.
             allow_pickle: Open pytorch_model.bin where there are no safetensors (weights alone, no program).
             attn_implementation: "eager", "sdpa" or "flash_attention_2": accepted, and without effect, as torch chooses
@@ -239,17 +240,28 @@ class Model(Shareable, nn.Module):
         dtype = overrides.pop("torch_dtype", dtype)  # its name before transformers 5
         check_attn_implementation(attn_implementation)
         folder = model_folder(name, revision=revision, allow_pickle=allow_pickle)
+        is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
         with torch.device("meta"):
             model = cls(config) if target_lang is None else cls._with_language(config, target_lang)
         model._origin = (name, revision)
         tensors, left_over = model._fit_names(read_tensors(folder, allow_pickle=allow_pickle))
-        info = model._load(folder, tensors, left_over, strict, ignore_mismatched_sizes)
+        changed = set() if is_written or strict else model._changed_names(folder)
+        info = model._load(folder, tensors, left_over, strict, ignore_mismatched_sizes, changed)
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
         model.padding = padding
         config.dtype = str(model.dtype).removeprefix("torch.")
         return (model.eval(), info) if output_loading_info else model.eval()
+
+    def _changed_names(self, folder: Path) -> set[str]:
+        """Return the weights that only one of this model and the model of the folder's config.json has."""
+        try:
+            with torch.device("meta"):
+                written = type(self)(type(self).config_class.from_pretrained(folder))
+        except CheckpointError:  # no config.json, or one that describes no model without what was replaced
+            return set()
+        return set(written.stored_weights()) ^ set(self.stored_weights())
 
     @classmethod
     def _with_language(cls, config: Config, target_lang: str) -> Self:
@@ -324,7 +336,13 @@ class Model(Shareable, nn.Module):
         return tensors
 
     def _load(
-        self, folder: Path, tensors: dict[str, Tensor], left_over: list[str], strict: bool, ignore_sizes: bool
+        self,
+        folder: Path,
+        tensors: dict[str, Tensor],
+        left_over: list[str],
+        strict: bool,
+        ignore_sizes: bool,
+        changed: Set[str],
     ) -> LoadingInfo:
         tensors = self._without_tied(folder, tensors)
         expected = self.stored_weights()
@@ -344,7 +362,8 @@ class Model(Shareable, nn.Module):
             "error_msgs": [],
         }
         tensors = {name: value for name, value in tensors.items() if name not in mismatched}
-        optional = [name for name in {*expected, *tensors} if self._may_differ(name, strict) or name in mismatched]
+        optional = [name for name in {*expected, *tensors} if self._may_differ(name, strict)]
+        optional += [*mismatched, *changed]
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         check_names_and_shapes(folder, found, {name: tuple(v.shape) for name, v in expected.items()}, optional)
         self._report(folder, info)

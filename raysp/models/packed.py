@@ -18,15 +18,18 @@ from raysp.models.dense import is_inference_on_cpu
 from raysp.models.folded import Folded
 
 
-class PackedProduct:
+class PackedProduct(nn.Module):
     """Multiply by a weight; keeps its packed copy."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._packed: Folded[Tensor] = Folded()
 
     def __call__(self, x_RLI: Tensor, weight_OI: Tensor, bias: Tensor | None) -> Tensor:
         """Return what `torch.nn.functional.linear` does, of (R, L, I) or (R, I)."""
         if not _is_step(x_RLI, weight_OI):
+            if torch.is_grad_enabled():
+                self._packed.clear()  # gradients are followed by writes
             return F.linear(x_RLI, weight_OI, bias)
         pack: Callable[[], Tensor] = lambda: torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())  # noqa: E731
         packed = self._packed((weight_OI,), pack)

@@ -290,7 +290,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return cast(nn.Module, self.decoder.resize_token_embeddings(num_tokens, pad_to_multiple_of))
 
     def freeze_feature_encoder(self) -> None:
-        """Take the encoder's convolutional front end out of training."""
+        """Take the encoder's convolutional front end out of training, where it has one (Wav2Vec2-BERT has none)."""
         self.encoder.freeze_feature_encoder()
 
     # Forward

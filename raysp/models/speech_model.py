@@ -70,6 +70,9 @@ class SpeechModel(Model):
     def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
         return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
 
+    def freeze_feature_encoder(self) -> None:
+        """Do nothing: an encoder that reads log-mel features, such as Wav2Vec2-BERT, has no convolutional front end."""
+
     def freeze_base_model(self) -> None:
         """Train the head alone."""
         self.base_model.requires_grad_(False)

@@ -69,6 +69,10 @@ class ConvLayer(nn.Module):
         weight_OCK = self.conv.weight
         return self._flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
 
+    def forget_flat_weight(self) -> None:
+        """Derive the kernel again when it is next asked for."""
+        self._flat_weight.clear()
+
     def add_norm(self, norm: str) -> None:
         """Give the layer a norm over time for each channel ("group"), or over channels ("layer")."""
         channels = self.conv.out_channels
@@ -112,14 +116,15 @@ class FeatureEncoder(nn.Module):
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            first, products = self._first_layer(waves_BS, num_samples_B), self._products(convolved)
-            if self.gradient_checkpointing and self.training:
-                again: Tensor = checkpoint(self._frames, waves_BS, first, products, use_reentrant=False)
-                return again
-            return self._frames(waves_BS, first, products)
+        has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        if has_gradients and torch.is_grad_enabled():
+            first = self._first_layer(waves_BS, num_samples_B)
+            return self._frames(
+                waves_BS, first, self._products(convolved), self.gradient_checkpointing and self.training
+            )
         by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
-        return by(waves_BS, num_samples_B)
+        with torch.no_grad():  # a frozen front end in training
+            return by(waves_BS, num_samples_B)
 
     @property
     def layers(self) -> list[ConvLayer]:
@@ -157,21 +162,31 @@ class FeatureEncoder(nn.Module):
         products = self._products(strided_product)
         return torch.cat([self._frames(waves, self._first_layer(waves, count), products) for waves, count in batches])
 
-    def _frames(self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product]) -> Tensor:
-        """Run all layers over waveforms that are whole."""
+    def _frames(
+        self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product], computes_again: bool = False
+    ) -> Tensor:
+        """Run all layers over waveforms that are whole; `computes_again` keeps the input of each for its gradients."""
+        x, steps = waves_BS, [lambda x_BS: self._first_product(x_BS, first), *products]
+        for layer, product in zip(self.layers, steps, strict=True):
+            if computes_again:
+                x = checkpoint(self._layer, layer, product, x, use_reentrant=False)
+            else:
+                x = self._layer(layer, product, x)
+        return x
+
+    def _layer(self, layer: ConvLayer, product: Product, x: Tensor) -> Tensor:
+        """Return a layer's frames (B, T, C) of those before it, or of waveforms (B, S)."""
+        x_BTC = product(x)
+        if self.norm == "layer":
+            x_BTC = layer.layer_norm(x_BTC)
+        return self.act(x_BTC)
+
+    def _first_product(self, waves_BS: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
         weight_BCK, bias_B1C = first
         windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
         if len(windows_BTK) == 1:
-            x_BTC = linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
-        else:
-            x_BTC = torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
-        for index, layer in enumerate(self.layers):
-            if index > 0:
-                x_BTC = products[index - 1](x_BTC)
-            if self.norm == "layer":
-                x_BTC = layer.layer_norm(x_BTC)
-            x_BTC = self.act(x_BTC)
-        return x_BTC
+            return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
+        return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
 
     def _first_layer(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight_BCK and bias_B1C of the first convolution, with the group norm of each row folded in."""
@@ -215,8 +230,16 @@ def usual_frames(num_frames: int) -> int:
 
 
 def convolved(layer: ConvLayer, stride: int) -> Product:
-    """Convolve along T by what has gradients."""
-    return lambda x_BTC: F.conv1d(x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias, stride).transpose(1, 2)
+    """Convolve along T by what has gradients, which are followed by writes to the weight."""
+    layer.forget_flat_weight()
+
+    def product(x_BTC: Tensor) -> Tensor:
+        x_BCT, weight_OCK, bias_O = x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias
+        if x_BTC.device.type == "cpu":  # there the kernels for images take channels last; others copy x and gradients
+            return F.conv2d(x_BCT[:, :, None], weight_OCK[:, :, None], bias_O, (1, stride))[:, :, 0].transpose(1, 2)
+        return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
+
+    return product
 
 
 def window_product(layer: ConvLayer, stride: int) -> Product:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.folded import Folded
+from raysp.models.grouped import in_safe_precision
 
 
 class WeightNorm(nn.Module):
@@ -38,11 +39,12 @@ class WeightNormConv1d(nn.Module):
 
     def forward(self, x_BHT: Tensor) -> Tensor:
         """Convolve with `kernel // 2` zeros on each side."""
-        padding = self.kernel // 2
+        padding, dtype = self.kernel // 2, x_BHT.dtype
+        x_BHT, weight_OCK, bias = in_safe_precision(x_BHT, self.weight, self.bias)
         if x_BHT.device.type == "cpu":  # there the kernels for images are faster, by a third with 128 taps
-            x_BH1T, weight_OC1K, stride = x_BHT[:, :, None], self.weight[:, :, None], (1, self.stride)
-            return F.conv2d(x_BH1T, weight_OC1K, self.bias, stride, (0, padding), groups=self.groups)[:, :, 0]
-        return F.conv1d(x_BHT, self.weight, self.bias, self.stride, padding, groups=self.groups)
+            x_BH1T, weight_OC1K, stride = x_BHT[:, :, None], weight_OCK[:, :, None], (1, self.stride)
+            return F.conv2d(x_BH1T, weight_OC1K, bias, stride, (0, padding), groups=self.groups)[:, :, 0].to(dtype)
+        return F.conv1d(x_BHT, weight_OCK, bias, self.stride, padding, groups=self.groups)
 
     @property
     def norm(self) -> WeightNorm:
@@ -57,8 +59,3 @@ class WeightNormConv1d(nn.Module):
         if self.training:
             return self.norm.folded()
         return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)
-
-    def train(self, mode: bool = True) -> "WeightNormConv1d":
-        """Forget the folded weight: training writes to the halves."""
-        self._folded.clear()
-        return super().train(mode)

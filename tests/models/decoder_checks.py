@@ -175,8 +175,23 @@ def faults_are_named(model, folder):
     with pytest.raises(ValueError, match="past_key_values has 1 layers, expected 2"):
         model(input_ids=token_ids(), past_key_values=((),))
     model.save_pretrained(folder)
+    deeper = {_depth(model): 3}
     with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
-        type(model).from_pretrained(folder, vocab_size=model.config.vocab_size, **{_depth(model): 3})
+        type(model).from_pretrained(folder, strict=True, vocab_size=model.config.vocab_size, **deeper)
+    type(model.config).from_dict(model.config.to_dict(), **deeper).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
+        type(model).from_pretrained(folder)
+
+
+def layers_that_are_asked_for_are_new(model, folder, caplog):
+    """A layer more than the checkpoint has is randomly initialised, and reported; the others are the checkpoint's."""
+    model.save_pretrained(folder)
+    again, info = type(model).from_pretrained(folder, output_loading_info=True, **{_depth(model): 3})
+    assert len(info["missing_keys"]) == len(again.stored_weights()) - len(model.stored_weights()) > 0
+    assert all(".2." in name for name in info["missing_keys"])
+    assert "drawn anew, train them before use" in caplog.text
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def _depth(model):

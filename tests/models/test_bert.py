@@ -58,6 +58,10 @@ def test_faults_are_named(pair, tmp_path):
     decoder_checks.faults_are_named(pair[1], tmp_path)
 
 
+def test_layers_that_are_asked_for_are_new(pair, tmp_path, caplog):
+    decoder_checks.layers_that_are_asked_for_are_new(pair[1], tmp_path, caplog)
+
+
 def test_a_text_goes_on_as_theirs(pair):
     decoder_checks.a_text_goes_on_as_theirs(*pair)
 

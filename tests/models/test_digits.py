@@ -86,8 +86,14 @@ def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [5, 30, 240])
-@pytest.mark.parametrize("is_sorted", [True, False])
+@pytest.mark.parametrize(
+    ("seconds", "is_sorted"),
+    [
+        (5, False),
+        (240, True),
+        *(pytest.param(*one, marks=pytest.mark.soak) for one in [(5, True), (30, True), (30, False), (240, False)]),
+    ],
+)
 def test_all_digits_in_batches_of_any_size_have_their_texts(shared, digits, loaded, seconds, is_sorted):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
     clips = sorted(digits, key=lambda clip: -len(clip[1])) if is_sorted else digits

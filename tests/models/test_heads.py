@@ -70,6 +70,25 @@ def test_statistics_are_those_of_slices():
     torch.testing.assert_close(heads.pooled_statistics(frames)[0], found[0])
 
 
+def test_channels_that_are_constant_have_the_gradient_of_torch_std():
+    frames = random(3, 7, 5)
+    frames[:, :, 1] = 0.0  # as behind a ReLU
+    frames[1, :, 2] = 0.25
+    frames[0, 4:, 3] = 9.0
+    counts = torch.tensor([4, 7, 6])
+    ours, theirs = (frames.clone().requires_grad_() for _ in range(2))
+    share = random(3, 10, seed=1)
+    found = heads.pooled_statistics(ours, counts)
+    expected = torch.stack(
+        [torch.cat([row[:count].mean(0), row[:count].std(0)]) for row, count in zip(theirs, counts, strict=True)]
+    )
+    torch.testing.assert_close(found, expected)
+    (found * share).sum().backward()
+    (expected * share).sum().backward()
+    assert theirs.grad.isfinite().all()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_the_margin_loss_equals_theirs():
     oracle, loss = theirs.AMSoftmaxLoss(6, 4), heads.AMSoftmaxLoss(6, 4)
     loss.load_state_dict(oracle.state_dict())

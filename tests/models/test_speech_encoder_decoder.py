@@ -21,6 +21,7 @@ from raysp.models import (
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Processor,
     check_checkpoint,
     checkpoint_files,
@@ -133,6 +134,21 @@ def test_gradients_equal_theirs(tmp_path):
     assert not any("feature_extractor" in name for name in found)
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_freezing_the_front_end_of_an_encoder_without_one_changes_nothing():
+    encoder = Wav2Vec2BertConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        feature_projection_input_dim=10,
+    )
+    decoder = AutoConfig.for_model("bert", **BERT)
+    model = SpeechEncoderDecoderModel(SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    for part in (model, model.encoder):
+        part.freeze_feature_encoder()
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 # What the pages promise of forward
@@ -473,6 +489,79 @@ def test_decoders_of_whole_text_models_are_put_behind_an_encoder(parts, tmp_path
     for name, value in theirs.state_dict().items():
         if "embed_tokens" not in name and "lm_head" not in name:
             assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.fixture(scope="module")
+def adaptable(tmp_path_factory):
+    """Folders of encoders by their kind, with hidden_size 32, and of a BERT of that width and of a narrower one."""
+    folder = tmp_path_factory.mktemp("adaptable")
+    make_oracle("Wav2Vec2ForCTC").save_pretrained(folder / "wav2vec2")
+    sizes = {name: TINY[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    config = transformers.Wav2Vec2BertConfig(**sizes, intermediate_size=48, feature_projection_input_dim=10)
+    transformers.Wav2Vec2BertModel(config).save_pretrained(folder / "wav2vec2-bert")
+    for width in (24, 32):
+        decoder = transformers.BertModel(transformers.BertConfig(**{**BERT, "hidden_size": width}))
+        decoder.save_pretrained(folder / f"bert of {width}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("encoder", "overrides", "drawn"),
+    [
+        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 2}, "adapter."),
+        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 24}, "adapter."),
+        ("wav2vec2", {"output_hidden_size": 24}, None),
+        ("wav2vec2", {"num_hidden_layers": 3, "adapter_attn_dim": 4, "do_stable_layer_norm": True}, "encoder.layers."),
+        ("wav2vec2", {"num_hidden_layers": 1}, None),
+        ("wav2vec2-bert", {"add_adapter": True}, "adapter."),
+        ("wav2vec2-bert", {"add_adapter": True, "use_intermediate_ffn_before_adapter": True}, "intermediate_ffn."),
+    ],
+)
+def test_what_an_override_adds_to_an_encoder_is_drawn(adaptable, encoder, overrides, drawn, caplog):
+    # Theirs fails where an adapter's frames, or else the encoder's, are not as wide as it takes them to be.
+    width = overrides.get("output_hidden_size", 32) if "add_adapter" in overrides else 32
+    paths = adaptable / encoder, adaptable / f"bert of {width}"
+    prefixed = {f"encoder_{name}": value for name, value in overrides.items()}
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, **prefixed)
+    assert ("drawn anew, train them before use" in caplog.text) or drawn is None
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*map(str, paths), **prefixed).eval()
+    expected = {name: value.shape for name, value in theirs.state_dict().items()}
+    assert {name: value.shape for name, value in model.state_dict().items()} == expected
+    _, report = AutoModel.from_pretrained(paths[0], **overrides, output_loading_info=True)
+    assert any(drawn in name for name in report["missing_keys"]) if drawn else not report["missing_keys"]
+    drawn_names = {f"encoder.{name}" for name in report["missing_keys"]}
+    for name, value in theirs.encoder.state_dict(prefix="encoder.").items():
+        ours = model.state_dict()[name]
+        assert ours.isfinite().all() if name in drawn_names else torch.equal(ours, value), name
+    model.load_state_dict(theirs.state_dict())
+    inputs = torch.randn(2, 50, 10) if encoder == "wav2vec2-bert" else torch.randn(2, 1500)
+    with torch.inference_mode():
+        found, expected = (one(inputs, decoder_input_ids=token_ids(2)).logits for one in (model, theirs))
+    assert_close(found, expected)
+
+
+def test_what_an_override_adds_to_a_decoder_is_drawn(adaptable, caplog):
+    paths = adaptable / "wav2vec2", adaptable / "bert of 32"
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, decoder_num_hidden_layers=3)
+    assert "drawn anew, train them before use: bert.encoder.layer.0.crossattention" in caplog.text
+    assert len(model.decoder.bert.encoder.layer) == 3
+    first = transformers.BertModel.from_pretrained(paths[1]).encoder.layer[0].output.dense.weight
+    assert torch.equal(model.decoder.bert.encoder.layer[0].output.dense.weight, first)
+
+
+def test_an_adapter_of_another_width_than_the_decoder_has_a_projection(adaptable):
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        adaptable / "wav2vec2", adaptable / "bert of 32", encoder_add_adapter=True, encoder_output_hidden_size=24
+    )
+    assert model.enc_to_dec_proj.weight.shape == (32, 24)
+    assert model(torch.randn(2, 2500), decoder_input_ids=token_ids(2)).logits.isfinite().all()
+
+
+def test_overrides_that_change_shapes_and_strict_loads_are_refused(adaptable):
+    with pytest.raises(CheckpointError, match=r"shapes of weights do not fit config\.json"):
+        AutoModel.from_pretrained(adaptable / "wav2vec2", intermediate_size=64)
+    with pytest.raises(CheckpointError, match=r"missing adapter\.layers"):
+        AutoModel.from_pretrained(adaptable / "wav2vec2", add_adapter=True, strict=True)
 
 
 def test_what_cannot_be_put_together_is_refused(parts):

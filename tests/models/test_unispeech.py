@@ -151,6 +151,26 @@ def test_the_masked_statistics_of_a_batch_equal_those_of_each_row():
         assert_close(biases[row : row + 1], bias, 1e-6)
 
 
+@pytest.mark.parametrize("mask", [None, torch.ones(3, 7, dtype=torch.long)])
+def test_an_axis_shorter_than_a_span_gets_none(mask):
+    assert not compute_mask_indices((3, 7), 0.9, 8, attention_mask=mask, min_masks=2).any()
+    assert compute_mask_indices((3, 7), 0.9, 7, attention_mask=mask, min_masks=2).all()
+
+
+def test_batches_shorter_than_a_span_are_trained_on():
+    flags = {"mask_time_prob": 0.9, "mask_time_min_masks": 2, "hidden_dropout": 0.0, "layerdrop": 0.0}
+    flags |= {"attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0, "final_dropout": 0.0}
+    waves, _ = waves_and_mask()
+    frames = random_model().num_frames(waves.shape[1])
+    torch.manual_seed(0)
+    long = random_model(**flags, mask_time_length=frames + 1)
+    expected = long.eval()(waves).logits
+    torch.testing.assert_close(long.train()(waves).logits, expected, atol=1e-5, rtol=1e-5)
+    wide = random_model(**flags, mask_feature_prob=0.5, mask_feature_length=TINY["hidden_size"] + 1).train()
+    with pytest.raises(ValueError, match="mask_feature_length is 33, expected at most hidden_size 32"):
+        wide(waves)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize("masked", [True, False])

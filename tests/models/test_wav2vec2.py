@@ -122,6 +122,16 @@ def test_losses_and_gradients_equal_theirs(name, tmp_path):
     check_gradients(oracle, model, LABELS[kind](model))
 
 
+def test_gradients_of_x_vectors_whose_channels_are_constant_equal_theirs(tmp_path):
+    oracle, model = make_pair("Wav2Vec2ForXVector", tmp_path, **SPEAKERS)
+    with torch.no_grad():
+        for side in (oracle, model):
+            side.tdnn[-1].kernel.weight[:5] = 0.0
+            side.tdnn[-1].kernel.bias[:5] = 0.5
+    check_gradients(oracle, model, LABELS["Wav2Vec2ForXVector"](model))
+    assert all(p.grad.isfinite().all() for p in oracle.parameters() if p.grad is not None)
+
+
 def test_the_loss_over_frames_leaves_padding_out_unless_it_is_asked_for(tmp_path):
     _, model = make_pair("Wav2Vec2ForAudioFrameClassification", tmp_path, num_labels=3)
     waves, mask = waves_and_mask()

@@ -1,0 +1,19 @@
+"""Grouped convolutions in bfloat16.
+
+oneDNN 3.12 computes wrong numbers for forward convolutions of groups of 4 to 15 channels on processors with AMX, off by
+as much as the largest value. Wider groups, such as those of every published checkpoint, and depthwise convolutions are
+right.
+"""
+
+import torch
+from torch import Tensor
+
+MIN_CHANNELS = 16
+"""Channels of a group from which bfloat16 on a CPU is computed in bfloat16."""
+
+
+def in_safe_precision(x_BCT: Tensor, weight_OCK: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the arguments of a grouped convolution, in float32 where bfloat16 would be computed wrongly."""
+    if x_BCT.device.type == "cpu" and x_BCT.dtype == torch.bfloat16 and 1 < weight_OCK.shape[1] < MIN_CHANNELS:
+        return x_BCT.float(), weight_OCK.float(), None if bias is None else bias.float()
+    return x_BCT, weight_OCK, bias
