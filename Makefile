@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 
-.PHONY: demo test check format bench soak clean
+.PHONY: demo test check format bench soak gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -27,6 +27,9 @@ bench: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)
+
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_SINK)

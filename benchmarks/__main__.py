@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import (
     bare,
     checkpoints,
+    commits,
     conformer,
     corpus,
     engine,
@@ -24,6 +25,7 @@ from benchmarks import (
 from benchmarks.tables import write_json
 
 PARTS = {
+    "commits": commits.main,
     "corpus": corpus.main,
     "checkpoint": checkpoints.main,
     "bare": bare.main,

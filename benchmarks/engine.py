@@ -89,6 +89,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.engine import running, stream
     from raysp.engine.attempts import Attempts
     from raysp.engine.cluster import local_ray
+    from raysp.engine.surroundings import quiet_datasets
     from raysp.io.shards import PIECE_BYTES, Piece, Shard
     from raysp.planning import Todo, local_resources
     from raysp.sink.opening import make_plan
@@ -112,9 +113,9 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     shard = Shard("stand-in.parquet", "stand-in", num_bytes, "", blocks, "0" * 16, pieces)
     plan = replace(plan, todo=(Todo(shard, pieces),))
     first, last = int(FROM_SHARE * blocks), int(TO_SHARE * blocks) - 1
-    with _stand_ins(), local_ray(plan.resources):
+    with _stand_ins(), local_ray(plan.resources), quiet_datasets():
         job = running._job(plan, {}, Attempts())
-        tasks = len(stream.group([("", num_bytes / blocks)] * blocks, plan.resources))
+        tasks = len(list(stream.group([("", num_bytes / blocks)] * blocks, plan.resources, blocks)))
         started = time.perf_counter()
         found = []
         for receipt in stream.receipts(plan, job):
@@ -199,7 +200,7 @@ def measure_all(args: argparse.Namespace) -> dict[str, object]:
     show("Engine time a block, one stand-in actor that does nothing: grouped pieces, and one piece a task", rows(bare))
     scaling = [
         measure(actors, actors * args.blocks_an_actor, args.work_seconds, samples)
-        for actors in (int(one) for one in str(args.actors).split(","))
+        for actors in (int(one) for one in str(args.actors).split(",") if one)
     ]
     show("Scaling over stand-in actors that sleep", rows(scaling))
     return {"engine": [asdict(one) for one in bare], "scaling": [asdict(one) for one in scaling]}

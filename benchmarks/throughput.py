@@ -115,8 +115,9 @@ def label(checkpoint: Path, shards: str, sink: Path, settings: Sequence[str]) ->
 
 def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path) -> Run:
     """Read a run's figures out of its result, its receipts and what was watched."""
-    from raysp.reading.samples import word_error_rate
+    import raysp
 
+    word_errors = raysp.status(str(sink)).word_errors
     blocks = [one for one in receipts(sink) if one["kind"] == "block"]
     start, end = steady_window(blocks)
     audio = sum(one["audio_seconds"] for one in blocks)
@@ -141,7 +142,7 @@ def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path)
         actor_cpu_seconds_per_audio_hour=actors / steady_audio * 3600,
         cpu_seconds=watched.cpu[-1][1],
         audio_seconds=audio,
-        word_error_rate=word_error_rate(str(sink), "text", "pred_text").rate,
+        word_error_rate=word_errors.rate if word_errors else 0.0,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raysp.errors import ShardError as ShardError
     from raysp.errors import SpecError as SpecError
     from raysp.errors import StoreError as StoreError
+    from raysp.errors import TrustError as TrustError
     from raysp.pipeline import Parquet as Parquet
     from raysp.pipeline import Pipeline as Pipeline
     from raysp.pipeline import Shards as Shards
@@ -52,6 +53,7 @@ _HOMES = {
             "ShardError",
             "SpecError",
             "StoreError",
+            "TrustError",
         ),
         "errors",
     ),

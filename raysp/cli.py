@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from raysp.errors import CheckpointError, RayspError, RunError, SpecError
+from raysp.ops.precision import AGREED_RATE, Batching
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +49,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a value: --set sink.url=out --set steps.1.pool.actors=2"),
 ]
-Sink = Annotated[str, typer.Argument(metavar="OUT", help="The folder with the label shards.")]
+Sink = Annotated[
+    str, typer.Argument(metavar="OUT", help="The folder with the label shards, or the pipeline file that made them.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink's record names.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; none: RAY_ADDRESS, else a local Ray.")]
 
@@ -102,7 +109,7 @@ def run(
     if as_json:
         _print_json(dataclasses.asdict(result))
     else:
-        _print_result(loaded, result)
+        _print_result(loaded, result, _next_command(loaded, pipeline, settings))
     raise typer.Exit(result.exit_code)
 
 
@@ -119,15 +126,22 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
 
 
 @app.command()
-def retry(sink: Sink, address: Address = None, as_json: AsJson = False) -> None:
-    """Label the error rows of a sink once more, with the recorded pipeline. The other rows stay as they are.
+def retry(
+    sink: Sink, settings: Settings = None, trust: Trust = False, address: Address = None, as_json: AsJson = False
+) -> None:
+    """Label the error rows of a sink once more. The other rows stay as they are.
 
-    Example: raysp retry out
+    Examples:
+      raysp retry out
+      raysp retry pipelines/label_digits.py --set sink.url=out
     """
+    url, pipeline = _sink(sink, settings)
     from raysp.engine.running import retry as retry_rows
 
     with _told_how_to_go_on(as_json) as check, _Shown(as_json, check) as shown:
-        result = retry_rows(sink, address=address, on_plan=shown.retry, on_progress=shown.progress)
+        result = retry_rows(
+            url, pipeline=pipeline, trust=trust, address=address, on_plan=shown.retry, on_progress=shown.progress
+        )
     if as_json:
         _print_json(dataclasses.asdict(result))
     else:
@@ -146,24 +160,36 @@ def retry(sink: Sink, address: Address = None, as_json: AsJson = False) -> None:
 def verify(
     sink: Sink,
     sample: Annotated[int, typer.Option(min=0, help="Label so many rows again, each alone, and compare.")] = 0,
+    settings: Settings = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every label shard against the plan, the source and itself. Starts no Ray; 1 when a difference is found.
 
-    Example: raysp verify out --sample 20
+    Examples:
+      raysp verify out --sample 20
+      raysp verify pipelines/label_digits.py --set sink.url=out
     """
+    url, pipeline = _sink(sink, settings)
     import raysp
+    from raysp.sink.trust import explain
 
     if not as_json:
-        err.print(f"raysp: reading {escape(sink)} ...")
-    found = raysp.verify(sink, sample=sample)
+        err.print(f"raysp: reading {escape(url)} ...")
+    found = raysp.verify(url, sample=sample, pipeline=pipeline, trust=trust)
     if as_json:
         _print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
     else:
         for difference in found.differences:
             err.print(f"raysp: {escape(difference)}")
+        if found.unused:
+            err.print(
+                f"raysp: {escape(url)}: only the sink was checked, not its source: {escape(explain(found.unused))}"
+            )
         facts = dataclasses.asdict(found)
-        del facts["differences"], facts["sink"]
+        del facts["differences"], facts["sink"], facts["unused"]
+        if found.sampled:
+            facts["sampled_equal"] = f"{found.sampled_equal} ({found.sampled_equal / found.sampled:.1%})"
         _print_facts(found.sink, {**facts, "differences": len(found.differences)})
     raise typer.Exit(found.exit_code)
 
@@ -172,15 +198,18 @@ def verify(
 def gc(
     sink: Sink,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    settings: Settings = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what killed runs left in a sink. Never while a living run is at work there.
 
     Example: raysp gc out --dry-run
     """
+    url, pipeline = _sink(sink, settings)
     import raysp
 
-    found = raysp.gc(sink, dry_run=dry_run)
+    found = raysp.gc(url, dry_run=dry_run, pipeline=pipeline, trust=trust)
     if as_json:
         _print_json(dataclasses.asdict(found))
         return
@@ -191,11 +220,12 @@ def gc(
 
 
 @app.command()
-def status(sink: Sink, as_json: AsJson = False) -> None:
-    """Tell how far a sink is. Starts no Ray."""
+def status(sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False) -> None:
+    """Show the progress of a sink. Starts no Ray."""
+    url, pipeline = _sink(sink, settings)
     import raysp
 
-    found = raysp.status(sink)
+    found = raysp.status(url, pipeline=pipeline, trust=trust)
     fields = dataclasses.asdict(found)
     if as_json:
         _print_json(fields)
@@ -316,6 +346,18 @@ def _load(target: str, settings: list[str] | None) -> "Pipeline":
     return with_overrides(load_pipeline(target), settings or [])
 
 
+def _sink(target: str, settings: list[str] | None) -> tuple[str, "Pipeline | None"]:
+    """Return the url of a sink, and the pipeline that made it where its file is given."""
+    from raysp.pipeline import is_pipeline_file
+
+    if is_pipeline_file(target):
+        pipeline = _load(target, settings)
+        return pipeline.sink.url, pipeline
+    if settings:
+        raise SpecError(f"--set {settings[0]}: goes with a pipeline file, found the sink {target!r}")
+    return target, None
+
+
 def _urls(pipeline: "Pipeline") -> str:
     urls = pipeline.source.urls
     return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
@@ -334,19 +376,19 @@ def _plan_json(found: "Plan") -> dict[str, object]:
         "rows_todo": found.rows_todo,
         "pieces_todo": found.pieces_todo,
         "settings": settings,
+        "actors": dataclasses.asdict(found.pool_size),
         "parts": dict(found.parts),
     }
 
 
 def _print_plan(found: "Plan") -> None:
-    settings, pool = found.settings, found.pipeline.label.pool
-    actors = f"{pool.low}" if pool.low == pool.high else f"{pool.low} to {pool.high}"
+    settings, pool, size = found.settings, found.pipeline.label.pool, found.pool_size
     facts = {
         "source": f"{_urls(found.pipeline)}: {len(found.corpus.shards):,} shards, {found.num_rows:,} rows",
         "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
         f"{settings.checkpoint.num_parameters:,} parameters, {settings.checkpoint.sample_rate} Hz",
-        "model": f"{actors} actor(s) of {pool.cpus} CPU(s) and {settings.gpus_per_actor:g} GPU(s), {settings.dtype} "
-        f"on {settings.device}, {settings.batch_seconds:g} padded seconds a pass",
+        "model": f"{size}, {pool.cpus} CPU(s) and {settings.gpus_per_actor:g} GPU(s) each, "
+        f"{settings.dtype} on {settings.device}, {_batches(found)}",
         "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {len(found.corpus.shards):,} shards committed",
         "to do": f"{found.rows_todo:,} rows in {found.pieces_todo:,} pieces of {len(found.todo):,} shards",
         "fingerprint": found.fingerprint,
@@ -355,8 +397,37 @@ def _print_plan(found: "Plan") -> None:
         out.print(f"{name:12} {escape(fact)}")
     _print_failures(found.corpus.unreadable)
     _print_vanished(found.corpus.vanished)
+    _print_shortage(found)
+    _print_batching(found)
     if not found.todo:
         out.print("All is done: a run would label nothing.")
+
+
+def _batches(found: "Plan") -> str:
+    settings = found.settings
+    if settings.batching is Batching.ALONE:
+        return "one window a pass"
+    return f"{settings.batch_seconds:g} padded seconds a pass"
+
+
+def _print_batching(found: "Plan") -> None:
+    settings = found.settings
+    if settings.fingerprint_seconds is not None:
+        err.print(
+            f"raysp: {settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
+            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
+            f"{AGREED_RATE:.0%} of rows to be equal; dtype='float32' gives labels that depend on nothing else"
+        )
+
+
+def _print_pool_size(found: "Plan") -> None:
+    if found.todo and found.pool_size.reason:
+        err.print(f"raysp: {escape(str(found.pool_size))}")
+
+
+def _print_shortage(found: "Plan") -> None:
+    if found.shortage and found.todo:
+        err.print(f"raysp: the pool asks for {escape(found.shortage)}: the run waits until they are up")
 
 
 def _print_vanished(names: tuple[str, ...]) -> None:
@@ -395,6 +466,8 @@ class _Shown:
             f"{len(found.done):,} of {len(found.corpus.shards):,} shards are committed already"
         )
         _print_vanished(found.corpus.vanished)
+        _print_pool_size(found)
+        _print_shortage(found)
         if self.status and found.todo:
             self.status.start()
 
@@ -402,6 +475,8 @@ class _Shown:
         """Say which rows are done again."""
         if not self.quiet:
             err.print(f"raysp: {found.rows_todo:,} error rows to do again in {len(found.todo):,} label shards")
+            _print_pool_size(found)
+            _print_shortage(found)
             if self.status and found.todo:
                 self.status.start()
 
@@ -441,18 +516,29 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _print_result(pipeline: "Pipeline", result: "RunResult") -> None:
-    from raysp.reading.samples import first_rows, word_error_rate
+def _next_command(pipeline: "Pipeline", target: str, settings: list[str] | None) -> str:
+    """Return the command that shows the progress: with the pipeline file where a sink cannot be reached without."""
+    if not pipeline.sink.storage_options:
+        return shlex.join(["raysp", "status", pipeline.sink.url])
+    return shlex.join(["raysp", "status", target, *(word for one in settings or () for word in ("--set", one))])
+
+
+def _print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -> None:
+    from raysp.reading.samples import first_rows
 
     _print_failures(result.shards_failed)
     if not result.rows and result.shards_before == result.shards:
         out.print(f"All {result.shards:,} shards were committed already: nothing was labelled again.")
     if result.shards_committed:
-        table = first_rows(pipeline.sink.url, SAMPLE_ROWS, pipeline.sink.storage_options)
-        _print_rows(table, f"The first of the labels in {pipeline.sink.url}")
+        table = first_rows(result.sink, SAMPLE_ROWS, pipeline.sink.storage_options)
+        if table.num_rows:
+            _print_rows(table, f"The first of the labels in {result.sink}")
+        else:
+            left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
+            out.print(f"The label shards in {escape(result.sink)} hold no row{left_out}.")
     done = f"{result.shards_committed:,} of {result.shards:,} shards committed"
     before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""
-    out.print(f"{'labels':12} {escape(pipeline.sink.url)}: {done}{before}")
+    out.print(f"{'labels':12} {escape(result.sink)}: {done}{before}")
     if result.rows:
         out.print(
             f"{'this run':12} {result.rows:,} rows, {_duration(result.audio_seconds)} of audio in "
@@ -467,15 +553,26 @@ def _print_result(pipeline: "Pipeline", result: "RunResult") -> None:
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
         for example in result.error_examples:
             out.print(f"             {escape(example)}")
-    name = next((getattr(o, "name", None) for o in pipeline.label.outputs), None)
-    if pipeline.source.text and name and result.shards_committed:
-        errors = word_error_rate(pipeline.sink.url, pipeline.source.text, f"{name}_text", pipeline.sink.storage_options)
-        out.print(
-            f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled "
-            "rows (letter case and punctuation aside)"
-        )
+    _print_word_errors(pipeline, result)
     again = "; run the same command again to try the rest" if result.exit_code else ""
-    out.print(f"{'next':12} raysp status {escape(pipeline.sink.url)}{again}")
+    out.print(f"{'next':12} {escape(next_command)}{again}")
+
+
+def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
+    """Print the word error rate of the whole sink, which its receipts have."""
+    from raysp.reading.status import status
+    from raysp.sink.source_columns import text_columns
+
+    if text_columns(pipeline) is None or not result.shards_committed:
+        return
+    errors = status(result.sink, pipeline=pipeline).word_errors
+    if errors is None:
+        return
+    unlabelled = f"; {errors.unlabelled:,} rows with a reference are not labelled" if errors.unlabelled else ""
+    out.print(
+        f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled "
+        f"rows (letter case and punctuation aside){unlabelled}"
+    )
 
 
 def _print_rows(table: "pa.Table", title: str) -> None:
@@ -533,8 +630,6 @@ def _told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
 
     Yields a function to call now and then: what a handler raises can be swallowed by foreign code, and is raised again.
     """
-    import shlex
-
     said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
     asked: list[int] = []
 

@@ -3,7 +3,8 @@
 RayspError
 ├── SpecError          edit the pipeline: a value that cannot be right, whatever the data
 ├── PlanError          edit the pipeline: it does not fit this corpus, this sink or this cluster
-│   └── ChangedError   the sink holds labels of another pipeline or of other input
+│   ├── ChangedError   the sink holds labels of another pipeline or of other input
+│   └── TrustError     the sink's record names what is not used on its word: give the pipeline
 ├── CheckpointError    fix the checkpoint
 ├── ShardError         mend the shard
 ├── AudioError         mend the recording: becomes an error row, never stops a run
@@ -30,6 +31,14 @@ class ChangedError(PlanError):
     def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.differences = differences
+
+
+class TrustError(PlanError):
+    """The record of a sink names urls, options or modules that are not used on its word; `unused` lists them."""
+
+    def __init__(self, message: str, unused: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.unused = unused
 
 
 class CheckpointError(RayspError, ValueError):

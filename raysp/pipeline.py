@@ -1,11 +1,12 @@
 """Pipelines as values: where audio comes from, what is done, where label shards go; and the hash of what matters."""
 
+import dataclasses
 import hashlib
 import importlib.machinery
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +14,12 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field
 
+from raysp.code import UserCode, read
 from raysp.errors import SpecError
 from raysp.specs import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 from raysp.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_clash
 
-LABEL_VERSION = 2
+LABEL_VERSION = 3
 """Raised by every change of raysp that changes a label."""
 
 
@@ -162,14 +164,48 @@ def _check_order(steps: Sequence[Step]) -> None:
             raise ValueError(f"{found}; Keep by seconds needs decoded audio: move it behind Decode")
 
 
-def label_parts(pipeline: Pipeline, *, checkpoint_digest: str, dtype: str) -> dict[str, JsonValue]:
+def read_code(pipeline: Pipeline) -> UserCode:
+    """Read the files of all functions and spec classes from outside raysp, and of what they import beside them.
+
+    Raises:
+        SpecError: a function cannot be imported, or has no file.
+    """
+    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
+    return read({*_classes(pipeline)}, {name: load_function(name) for name in names})
+
+
+def _classes(value: object) -> Iterator[type]:
+    """Yield the class of each spec that a value holds."""
+    if dataclasses.is_dataclass(value):
+        yield type(value)
+        for one in dataclasses.fields(value):
+            yield from _classes(getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _classes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _classes(item)
+
+
+def label_parts(
+    pipeline: Pipeline,
+    *,
+    checkpoint_digest: str,
+    dtype: str,
+    batch_seconds: float | None = None,
+    code: UserCode | None = None,
+) -> dict[str, JsonValue]:
     """Collect all that can change a label, by dotted names that a difference is reported by.
 
     Args:
         pipeline: the pipeline.
         checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
         dtype: the resolved one, never "auto".
+        batch_seconds: the resolved budget where labels may depend on it; None: they do not.
+        code: of its functions and specs from outside raysp; None: as it is now.
     """
+    code = read_code(pipeline) if code is None else code
     parts: dict[str, JsonValue] = {
         "label_version": LABEL_VERSION,
         "source.id": pipeline.source.id,
@@ -183,10 +219,10 @@ def label_parts(pipeline: Pipeline, *, checkpoint_digest: str, dtype: str) -> di
             for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
                 del fields[unimportant]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
-        if isinstance(step, Keep) and isinstance(step.where, str):
-            fields["where_digest"] = file_digest(load_function(step.where))
+            if batch_seconds is not None:
+                fields["batch_seconds"] = batch_seconds
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
-    return parts
+    return {**parts, **code.parts()}
 
 
 def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:
@@ -219,6 +255,12 @@ def load_pipeline(target: str) -> Pipeline:
         names = ", ".join(sorted(found)) or "none"
         raise SpecError(f"{path}: expected one raysp.Pipeline, found {names}; choose one by {path}:NAME")
     return next(iter(found.values()))
+
+
+def is_pipeline_file(target: str) -> bool:
+    """Return whether a target of the command line is `file.py` or `file.py:name`, rather than a sink."""
+    path = target.partition(":")[0]
+    return path.endswith(".py") and not Path(path).is_dir()
 
 
 def _module(path: Path) -> ModuleType:
@@ -269,20 +311,6 @@ def load_function(name: str) -> object:
     return found
 
 
-def file_digest(function: object) -> str:
-    """Hash the file that a function stands in."""
-    import inspect
-
-    try:
-        source = Path(inspect.getsourcefile(function) or "")  # type: ignore[arg-type]
-        return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    except (TypeError, OSError):
-        raise SpecError(
-            f"{function!r} does not stand in a Python file, so that a change of it could not be noticed; wrap it in a "
-            "function of the pipeline file"
-        ) from None
-
-
 def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
     """Apply `PATH=VALUE` settings of the command line.
 
@@ -304,13 +332,14 @@ __all__ = [
     "Parquet",
     "Pipeline",
     "Shards",
-    "file_digest",
     "file_parts",
     "fingerprint",
     "from_json",
+    "is_pipeline_file",
     "label_parts",
     "load_function",
     "load_pipeline",
+    "read_code",
     "to_json",
     "with_overrides",
 ]

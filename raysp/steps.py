@@ -455,7 +455,8 @@ class Label(Step):
             "owner/name" or "owner/name@revision", whose commit is looked up once a run.
         outputs: what is asked; all come from one pass of the model.
         batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
-            Changes the speed, never a label.
+            Changes the speed, and no label in float32. Half precision takes one window a pass on a CPU; on a GPU its
+            labels may depend on the budget, which is then part of the fingerprint.
         window_seconds: what the model sees at once; a longer row is cut into windows, each normalised by itself.
         overlap_seconds: what neighbouring windows share, at least; each frame is taken from the window in which it is
             farther from an edge.

@@ -34,6 +34,14 @@ def _no_credentials_from_outside() -> Iterator[None]:
     os.environ |= kept
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _state_of_its_own(tmp_path_factory) -> Iterator[None]:
+    """Keep what raysp remembers of pipelines out of the user's home, and tests from what it remembers there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory) -> Iterator[S3Server]:
     """A real object store where there can be one, else moto's; the summary says which."""

@@ -1,7 +1,9 @@
 """What tests of specs, planning and ops share: small shards, recordings made on the spot, pipelines over them."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,11 +74,23 @@ class NobodyDies:
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
     """Do what a run does, by the same parts, one after the other and without Ray."""
+    from raysp.engine.tasks import commit_shard
+    from raysp.sink.receipts import ShardReceipt
+
+    job, plan = stage_here(pipeline, relabel=relabel, retry=retry)
+    for todo in plan.todo:
+        receipt = commit_shard(job, todo.shard, todo.retry)
+        if pieces := getattr(receipt, "pieces", ()):  # recordings were replaced
+            _stage(job, replace(todo, pieces=pieces))
+            receipt = commit_shard(job, todo.shard, todo.retry)
+        assert isinstance(receipt, ShardReceipt), receipt
+
+
+def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:
+    """Do what a run does before its first commit; gives the job and the plan."""
     from raysp.engine.running import _job
-    from raysp.engine.tasks import LabelActor, Reader, commit_shard, piece_item
     from raysp.planning import local_resources
     from raysp.sink.opening import begin_run, make_plan
-    from raysp.sink.receipts import ShardReceipt
     from raysp.sink.retrying import plan_retry
     from raysp.sink.run_record import RunEntry
 
@@ -84,10 +98,15 @@ def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
     plan = plan_retry(pipeline, resources) if retry else make_plan(pipeline, resources, relabel=relabel)
     begin_run(plan, RunEntry.now())
     job = _job(plan, {}, NobodyDies())
-    reader, actor = Reader(job), LabelActor(job)
     for todo in plan.todo:
-        for piece in todo.pieces:
-            for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece, todo.retry)]})):
-                actor(packed)
-        receipt = commit_shard(job, todo.shard, todo.retry)
-        assert isinstance(receipt, ShardReceipt), receipt
+        _stage(job, todo)
+    return job, plan
+
+
+def _stage(job: Any, todo: Any) -> None:
+    from raysp.engine.tasks import LabelActor, Reader, piece_item
+
+    reader, actor = Reader(job), LabelActor(job)
+    for piece in todo.pieces:
+        for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece, todo.retry)]})):
+            actor(packed)

@@ -85,10 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         elif fault and fault[:3].isdigit():
             self._refuse(fault)
-        elif self.server.proxy.ignores_conditions and self.command == "PUT" and self.headers.get("If-None-Match"):
+        elif self.server.proxy.ignores_conditions and self.command == "PUT" and self._has_condition():
             self._put_unconditionally(body)
         else:
             self._hand_on(body, fault)
+
+    def _has_condition(self) -> bool:
+        return any(self.headers.get(name) for name in ("If-None-Match", "If-Match"))
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve  # noqa: N815 - names that http.server looks for
 

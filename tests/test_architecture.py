@@ -15,11 +15,12 @@ _GROUND = {"errors"}
 _LEAVES = {"specs", "audio", "text", "io"}
 _MODELS = _GROUND | {"text", "io", "audio"}
 _OPS = _GROUND | _LEAVES | {"models"}
-_PLANNING = _OPS | {"ops", "steps", "pipeline"}
+_PLANNING = _OPS | {"ops", "steps", "pipeline", "code"}
 _SINK = _PLANNING | {"planning"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "specs": _GROUND,
+    "code": _GROUND,
     "audio": _GROUND,
     "text": _GROUND,
     "io": _GROUND,
@@ -27,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": _GROUND | {"models", "text", "audio"},
     "ops": _OPS,
     "steps": _GROUND | {"specs"},
-    "pipeline": _GROUND | {"specs", "steps"},
+    "pipeline": _GROUND | {"specs", "steps", "code"},
     "planning": _PLANNING,
     "sink": _SINK,
     "reading": _SINK | {"sink"},

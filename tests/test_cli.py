@@ -14,11 +14,13 @@ import raysp
 from raysp import RunError, SpecError
 from raysp.cli import _print_failures, _print_rows, main, progress_line
 from raysp.engine.progress import Progress
+from raysp.engine.running import RunResult
+from raysp.ops.precision import Batching
 from raysp.sink import stage
 from raysp.sink.commit import commit
 from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
-from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
+from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
 
 RECIPE = """
@@ -104,7 +106,23 @@ class TestPlan:
 
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
-        assert "1 to 4 actor(s) of 1 CPU(s) and 0 GPU(s), float32 on cpu, 7 padded seconds a pass" in ran.out
+        assert "1 CPU(s) and 0 GPU(s) each, float32 on cpu, 7 padded seconds a pass" in ran.out
+        assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 asked for; ", ran.out)
+        assert ran.complaints == []
+
+    def test_half_precision_says_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
+        half = ("--set", "steps.1.dtype=bfloat16")
+        ran = raysp_command("plan", recipe, *half)
+        assert "bfloat16 on cpu, one window a pass" in ran.out
+        assert ran.complaints == []
+        assert json.loads(raysp_command("plan", recipe, "--json", *half).out)["settings"]["batching"] == Batching.ALONE
+        ran = raysp_command("plan", recipe, *half, "--set", "steps.1.exact=false", "--set", "steps.1.batch_seconds=7")
+        assert "bfloat16 on cpu, 7 padded seconds a pass" in ran.out
+        assert " ".join(ran.complaints) == (
+            "raysp: bfloat16 on cpu: a label may depend on the rows that share its batch. batch_seconds=7 is part of "
+            "the fingerprint, and verify --sample expects 90% of rows to be equal; dtype='float32' gives labels that "
+            "depend on nothing else"
+        )
 
 
 class TestInspect:
@@ -208,7 +226,6 @@ class TestRefusals:
             ("steps.1.window_seconds=-1", "Label.window_seconds: found -1"),
             ("steps.1.checkpoint={tmp}/nowhere", "checkpoint '{tmp}/nowhere': no such folder; expected a Hugging Face"),
             ("steps.1.checkpoint={tmp}/in", "config.json"),
-            ("steps.1.device=cuda", "pool: 1 actor(s)"),
             (
                 "sink.url={tmp}/in",
                 "sink.url: the label shard {tmp}/in/a.parquet would be one of the shards of source.url",
@@ -226,6 +243,19 @@ class TestRefusals:
         ran = raysp_command(verb, recipe, "--set", setting.format(tmp=tmp_path))
         self.refused(ran, message.format(tmp=tmp_path))
         assert SECRET not in ran.err
+        assert not (tmp_path / "out").exists()
+
+    def test_a_gpu_that_is_not_up_is_planned_for_and_refused_where_none_can_come_up(
+        self, raysp_command, recipe, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr("raysp.engine.running.is_cluster", lambda _: False)
+        planned = raysp_command("plan", recipe, "--set", "steps.1.device=cuda")
+        assert planned.code == 0
+        assert "0 found: the run waits until they are up" in planned.err
+        self.refused(
+            raysp_command("run", recipe, "--set", "steps.1.device=cuda"), "no more can come up on this machine"
+        )
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
@@ -339,6 +369,46 @@ class TestErrors:
             ran = raysp_command(*arguments)
             assert (ran.code, ran.err) == (0, "")
             assert "Usage: raysp" in ran.out
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tmp_path, monkeypatch, rows):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(rows, audio=b"nothing"))
+    recipe = write_recipe(tmp_path, RECIPE.replace("{sink!r}", "{sink!r}, rows='ok'"))
+
+    def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
+        label_here(pipeline)
+        return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, rows, {}, (), 0.0, 1.0, 0.0, None, None)
+
+    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    ran = raysp_command("run", recipe)
+    assert (ran.code, ran.complaints) == (0, [])
+    assert f"The label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
+    assert "1 of 1 shards committed" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("outputs", "shown"),
+    [
+        ("raysp.Embedding(), raysp.Transcript('said')", "of 6 reference words in 3 labelled rows"),
+        ("raysp.Embedding()", None),
+    ],
+)
+def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
+    raysp_command, tmp_path, monkeypatch, outputs, shown
+):
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    text = RECIPE.replace("{source!r}", "{source!r}, text='text'").replace("raysp.Transcript()", outputs)
+
+    def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
+        label_here(pipeline)
+        return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+
+    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    ran = raysp_command("run", write_recipe(tmp_path, text))
+    assert (ran.code, ran.complaints) == (0, [])
+    assert ("word errors" in ran.out) == (shown is not None)
+    assert shown is None or shown in ran.out
 
 
 class TestTerminal:

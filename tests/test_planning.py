@@ -15,7 +15,9 @@ import raysp
 from raysp import ChangedError, CheckpointError, PlanError, StoreError, planning
 from raysp.io.shards import cut_pieces
 from raysp.io.store import expand, open_store
-from raysp.planning import Resources, count_gpus, list_source, refuse_listed_sink, settle
+from raysp.ops.precision import Batching
+from raysp.planning import Resources, count_gpus, hash_pipeline, settle
+from raysp.planning.listing import list_source, refuse_listed_sink
 from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.retrying import recorded_pipeline
@@ -236,7 +238,7 @@ class TestKinds:
                 raise StoreError("503, try again")
             return expand(url, options)
 
-        monkeypatch.setattr(planning, "expand", fail)
+        monkeypatch.setattr("raysp.planning.listing.expand", fail)
         with pytest.raises(PlanError, match="503, try again"):
             names(raysp.Shards(str(tmp_path / "in")))
 
@@ -370,6 +372,24 @@ class TestSettle:
         found = self.settled(gpus=2)
         assert (found.device, found.dtype, found.gpus_per_actor) == ("cuda", "bfloat16", 1)
 
+    @pytest.mark.parametrize(
+        ("gpus", "label", "expected"),
+        [
+            (0, {}, Batching.FREE),
+            (0, {"dtype": "bfloat16"}, Batching.ALONE),
+            (0, {"dtype": "bfloat16", "exact": False}, Batching.RECORDED),
+            (1, {}, Batching.RECORDED),
+            (1, {"dtype": "float32"}, Batching.FREE),
+        ],
+    )
+    def test_the_budget_is_in_the_fingerprint_where_labels_may_depend_on_it(self, gpus, label, expected):
+        pipelines = [a_pipeline(label={**label, "batch_seconds": seconds}) for seconds in (7, 8)]
+        settings = [settle(pipeline, Resources(4, gpus)) for pipeline in pipelines]
+        assert {one.batching for one in settings} == {expected}
+        parts, prints = zip(*map(hash_pipeline, pipelines, settings), strict=True)
+        assert (prints[0] != prints[1]) == (expected is Batching.RECORDED)
+        assert [one.get("steps.1.batch_seconds") for one in parts] == ([7, 8] if prints[0] != prints[1] else [None] * 2)
+
     def test_what_the_pipeline_says_is_kept(self):
         found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
         assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
@@ -383,11 +403,14 @@ class TestSettle:
     @pytest.mark.parametrize(
         ("have", "label", "message"),
         [
-            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor\(s\) of 1 GPU\(s\), device='auto'; found 0 GPU\(s\). Lower"),
-            ({"gpus": 2}, {"pool": raysp.Pool(3)}, r"3 actor\(s\) of 1 GPU\(s\).*found 2 GPU"),
+            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor\(s\) of 1 GPU\(s\), device='auto'; found 0 GPU\(s\), and no"),
+            ({"gpus": 1}, {"pool": raysp.Pool(gpus=2)}, r"1 actor\(s\) of 2 GPU\(s\).*found 1 GPU"),
             ({}, {"device": "cuda"}, r"device='cuda'; found 0 GPU"),
-            ({"cpus": 2}, {"pool": raysp.Pool(2)}, r"2 actor\(s\) of 1 CPU\(s\) leave none of 2 CPUs to decode with"),
-            ({"cpus": 4}, {"pool": raysp.Pool(cpus=4)}, r"1 actor\(s\) of 4 CPU\(s\) leave none of 4 CPUs"),
+            (
+                {"cpus": 4},
+                {"pool": raysp.Pool(cpus=4)},
+                r"one actor of 4 CPU\(s\) leaves none of 4 CPUs to",
+            ),
         ],
     )
     def test_a_pool_that_does_not_fit_is_refused_with_what_there_is(self, have, label, message):
@@ -436,7 +459,7 @@ class TestPlan:
 
     @pytest.fixture
     def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.io.sources.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+        monkeypatch.setattr("raysp.io.shards.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -534,7 +557,7 @@ class TestPlan:
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
         begin_run(first, RunEntry.now())
-        monkeypatch.setattr("raysp.io.sources.cut_pieces", cut_pieces)
+        monkeypatch.setattr("raysp.io.shards.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
@@ -650,4 +673,4 @@ class TestHubIds:
     def test_a_folder_goes_before_an_id_of_its_name(self, cache, tmp_path):
         (tmp_path / "owner").mkdir()
         (tmp_path / "owner" / "name").symlink_to(CHECKPOINT)
-        assert self.plan(tmp_path, "owner/name").pipeline.label.checkpoint == "owner/name"
+        assert self.plan(tmp_path, "owner/name").pipeline.label.checkpoint == str(tmp_path / "owner" / "name")

@@ -32,6 +32,7 @@ NAMES = [
     "SpecError",
     "StoreError",
     "Transcript",
+    "TrustError",
     "gc",
     "plan",
     "retry",

@@ -38,8 +38,8 @@ INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
 AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE = b"A", b"T", b"M", b"U"
 
 FAULTS = "RAYSP_DECODER_FAULTS"
-"""For tests: `marker=SIGSEGV,marker=sleep,marker=gigabyte,marker=memory`: what happens at a recording that has the
-marker early on."""
+"""For tests: `marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory`: what happens at a recording that
+has the marker early on."""
 
 
 class UnreadableError(Exception):
@@ -156,6 +156,9 @@ def _commit_fault(faults: dict[bytes, str], audio: Recording) -> None:
             continue
         if fault == "sleep":
             time.sleep(3600)
+        elif fault == "spin":
+            while True:
+                pass
         elif fault == "gigabyte":
             bytearray(1024 * 1024 * 1024)
         elif fault == "memory":

@@ -2,8 +2,10 @@
 
 `Decoder` has the functions of `raysp.audio` that take a `Wanted`, with the same errors, and three error types more:
 `decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls; the recording at fault is
-known because answers come in the order of the requests. A crash is tried once more in a fresh child: a recording is
-blamed neither for what an earlier one left in memory nor for a child that something else killed.
+known because answers come in the order of the requests. A crash or a hang is tried once more in a fresh child: a
+recording is not blamed for what an earlier one left in memory. A child that is killed or stopped from outside is
+replaced, and no recording is blamed. A hang is measured by the child's own time (`process_clock`), so that neither a
+pause nor a busy machine counts.
 """
 
 import contextlib
@@ -11,10 +13,8 @@ import fcntl
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from raysp.audio import child
+from raysp.audio.blame import Death, Interference, Patience, Tries, end_of, ending
 from raysp.audio.decoding import Samples, TooLong, Wanted, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, refuse_nothing
 from raysp.errors import AudioError, RunError
@@ -49,14 +50,6 @@ MOST_PARTS = 64
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", child.FAULTS)
 _LAST = (child.HEADER_IS, child.LAST_INT16, child.LAST_FLOAT32)
 T = TypeVar("T")
-
-
-class _Death(Exception):  # noqa: N818
-    """The child is of no more use."""
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.error_type = error_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +79,13 @@ class Decoder:
 
     A context manager; not for several threads at once. A call that begins while the results of another are still being
     drawn ends that one.
+
+    Args:
+        on_wait: called about once a second while an answer is awaited, the time for which is bounded here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        self.on_wait = on_wait
         self._child: _Child | None = None
         self._turn = 0
         self._is_idle = True
@@ -131,10 +128,12 @@ class Decoder:
         """Decode a recording a chunk at a time, as `raysp.audio.decode_chunks`."""
         request = _given(_decode_request(excerpt, wanted))
         turn = self._begin()
-        num_given = 0
-        for is_last_try in (False, True):
+        if self._child is not None:
+            self._child.send(request)
+        tries, num_given = Tries(), 0
+        while True:
             try:
-                self._started().send(request)
+                self._start([request])
                 for number, chunk in enumerate(_chunks(self._answers(request, turn))):
                     if number >= num_given:  # the others were given before the crash
                         num_given += 1
@@ -144,11 +143,11 @@ class Decoder:
             except (AudioError, TooLong):
                 self._is_idle = True
                 raise
-            except _Death as death:
+            except Death as death:
                 self.close()
-                if is_last_try or death.error_type == "decoder_timeout":
+                if (blamed := tries.blame(death)) is not None:
                     self._is_idle = True
-                    raise AudioError(death.error_type, str(death)) from None
+                    raise blamed from None
 
     def _in_order(
         self,
@@ -168,7 +167,8 @@ class Decoder:
                 ahead.append(request)
                 if isinstance(request, _Request):
                     num_bytes += len(request.head)
-                    self._started().send(request)
+                    if self._child is not None:
+                        self._child.send(request)
             if not ahead:
                 self._is_idle = True
                 return
@@ -185,20 +185,17 @@ class Decoder:
         request = ahead[0]
         if isinstance(request, AudioError):
             return request
-        for is_last_try in (False, True):
+        tries = Tries()
+        while True:
             try:
+                self._start(ahead)
                 return read(self._answers(request, turn))
             except (AudioError, TooLong) as error:
                 return error.with_traceback(None)
-            except _Death as death:
+            except Death as death:
                 self.close()
-                is_over = is_last_try or death.error_type == "decoder_timeout"
-                for one in list(ahead)[1 if is_over else 0 :]:
-                    if isinstance(one, _Request):
-                        self._started().send(one)
-                if is_over:
-                    return AudioError(death.error_type, str(death))
-        raise AssertionError("unreachable")
+                if (blamed := tries.blame(death)) is not None:
+                    return blamed
 
     def _begin(self) -> int:
         if not self._is_idle:
@@ -207,38 +204,52 @@ class Decoder:
         self._is_idle = False
         return self._turn
 
-    def _started(self) -> "_Child":
-        if self._child is None:
-            self._child = _Child()
-        return self._child
+    def _start(self, requests: "Iterable[_Request | AudioError]") -> None:
+        """Start a child where there is none, and send it the requests that wait for an answer."""
+        if self._child is not None:
+            return
+        self._child = _Child(self.on_wait)
+        for request in requests:
+            if isinstance(request, _Request):
+                self._child.send(request)
 
     def _answers(self, request: _Request, turn: int) -> Iterator[tuple[bytes, bytearray]]:
         """Yield a request's answers up to its last.
 
         Raises:
             AudioError, TooLong: as the child says.
-            _Death: it died or must be ended.
+            Death: it died or must be ended.
         """
         while True:
             if turn != self._turn:
                 raise RuntimeError("another call of this Decoder has begun before this one's results were drawn")
-            kind, payload = self._started().answer(request)
+            assert self._child is not None  # its end is a `Death`, after which it is started anew
+            kind, payload = self._child.answer(request)
             if kind == child.AUDIO_ERROR:
                 raise AudioError(*json.loads(payload))
             if kind == child.TOO_LONG:
                 raise TooLong(*json.loads(payload))
             if kind == child.NO_MEMORY:
                 limit = f"{MEMORY_BYTES // 1024**2} MB"
-                raise _Death("out_of_memory", f"decoding it takes more memory than the decoder may have ({limit})")
+                raise Death("out_of_memory", f"decoding it takes more memory than the decoder may have ({limit})")
             yield kind, payload
             if kind in _LAST:
                 return
 
 
 class _Child:
-    """The process, and this one's ends of its pipes."""
+    """The process, and this one's ends of its pipes.
 
-    def __init__(self) -> None:
+    Args:
+        on_wait: see `Decoder`.
+
+    Raises:
+        RunError: it does not start.
+        Interference: it was killed before it had started.
+    """
+
+    def __init__(self, on_wait: Callable[[], None]) -> None:
+        self.on_wait = on_wait
         requests, self._requests = _pipe()
         self._answers, answers = _pipe()
         ranges, self._ranges = _pipe()
@@ -266,14 +277,19 @@ class _Child:
 
     def _await_start(self) -> None:
         try:
-            self._wait_for(select.POLLIN, START_SECONDS)
-            self._read(child.ANSWER.size, 0)
-        except _Death:
+            self._read(child.ANSWER.size, self._patience(START_SECONDS))
+        except Interference:
+            self.end()
+            raise
+        except Death:
             self._process.kill()
             _, said = self._process.communicate()
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or _ending(self._process.returncode)
+            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or ending(self._process.returncode)
             self.end()
             raise RunError(f"the process that decodes did not start: {reason}. Try `raysp doctor`") from None
+
+    def _patience(self, seconds: float) -> Patience:
+        return Patience(self._process.pid, seconds, self.on_wait)
 
     def end(self) -> None:
         """End the process and let go of the pipes."""
@@ -311,29 +327,30 @@ class _Child:
         """Wait for an answer and meanwhile serve what the child needs for it.
 
         Raises:
-            _Death: the child died, or gave no answer in time.
+            Death: the child died, or gave no answer in time.
             Exception: what reading the recording raised.
         """
         failure: Exception | None = None
-        left = request.seconds
+        patience = self._patience(request.seconds)
         while True:
-            start = time.monotonic()
-            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, left))
-            payload = self._read(num_bytes, left)
-            left -= time.monotonic() - start
+            patience.begin()
+            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, patience))
+            payload = self._read(num_bytes, patience)
+            patience.end()
             if kind == child.RANGES:
                 failure = self._send_range(request, *child.RANGE.unpack(payload)) or failure
             elif kind == child.UNREADABLE and failure is not None:
+                self._num_answered += 1
                 raise failure
             else:
                 self._num_answered += kind not in (child.INT16, child.FLOAT32)
                 return kind, payload
 
-    def _read(self, num_bytes: int, seconds: float) -> bytearray:
+    def _read(self, num_bytes: int, patience: Patience) -> bytearray:
         """Take bytes of the answers, and with them what more is there.
 
         Raises:
-            _Death: the child is gone, or gave nothing for so many seconds.
+            Death: the child is gone or hangs.
         """
         data = bytearray(num_bytes)
         num_held = min(num_bytes, len(self._held))
@@ -344,41 +361,32 @@ class _Child:
             try:
                 num_read = os.readv(self._answers, [view, self._buffer])
             except BlockingIOError:
-                self._await_answer(seconds)
+                self._await_answer(patience)
                 continue
             if num_read == 0:
-                raise _Death("decoder_crashed", f"the decoder {_ending(self._process.wait())}")
+                raise end_of(self._process.wait())
             self._held = self._buffer[: max(0, num_read - len(view))]
             view = view[num_read:]
         return data
 
-    def _await_answer(self, seconds: float) -> None:
+    def _await_answer(self, patience: Patience) -> None:
         """Wait until there is something to read; the request at hand goes out whole first, others when they can."""
-        deadline = time.monotonic() + seconds
         while self._outgoing:
             self._write()
             if not self._outgoing or self._num_written >= 2 * (self._num_answered + 1):
                 break
-            if self._wait_for(select.POLLIN | select.POLLOUT, deadline - time.monotonic()):
+            if self._wait_for(select.POLLIN | select.POLLOUT, patience):
                 return
-        self._wait_for(select.POLLIN, deadline - time.monotonic())
+        while not self._wait_for(select.POLLIN, patience):
+            pass
 
-    def _wait_for(self, events: int, seconds: float) -> bool:
-        """Wait for either pipe; tell whether there is something to read.
-
-        Raises:
-            _Death: nothing happened for so many seconds.
-        """
+    def _wait_for(self, events: int, patience: Patience) -> bool:
+        """Wait a step for either pipe; returns whether there is something to read."""
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
         if events & select.POLLOUT:
             poll.register(self._requests, select.POLLOUT)
-        found = poll.poll(max(0.0, seconds) * 1000)
-        if not found:
-            raise _Death(
-                "decoder_timeout", f"the decoder gave nothing for {max(0.0, seconds):.0f} s; it may hang on it"
-            )
-        return any(end == self._answers for end, _ in found)
+        return any(end == self._answers for end, _ in patience.wait(poll))
 
     def _send_range(self, request: _Request, place: int, num_bytes: int) -> Exception | None:
         """Answer with a range; give the error, if there was one."""
@@ -401,12 +409,6 @@ def _pipe() -> tuple[int, int]:
     with contextlib.suppress(OSError):
         fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return ends
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"died of {signal.Signals(-code).name} on it, twice"
-    return f"ended with exit code {code} on it, twice"
 
 
 def _given(outcome: "T | AudioError | TooLong") -> T:

@@ -77,6 +77,12 @@ class Books:
             self.progress.audio_seconds -= block["audio_seconds"]
             self.progress.errors -= Counter(cast("Mapping[str, int]", told["errors"]))
 
+    def reopen(self, todo: Todo) -> None:
+        """Take pieces of a shard for such as are still to do: what was staged of them no longer counts."""
+        self.todo[todo.shard.name] = todo
+        self.open[todo.shard.name] = set(todo.pieces)
+        self.progress.rows_total += todo.num_rows
+
     def committed(self, shard: str) -> None:
         """Note that a shard's label shard is there."""
         self.progress.shards_committed += 1

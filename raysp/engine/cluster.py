@@ -8,10 +8,12 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from types import FrameType
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType, ModuleType
 from typing import Any
 
+from raysp.engine.surroundings import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.errors import PlanError, RunError
 from raysp.planning import Resources
 
@@ -19,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
+START_SECONDS = 180
+"""For each part of a local Ray to start in: on a machine that is busy with other work it takes minutes."""
+STARTS = 2
+"""Of a local Ray, before it is given up."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,9 +35,12 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",
     # What looks like a switch for other systems is the one that keeps every server of a local Ray on 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Ray gives each part of itself 5 to 30 seconds to start in.
+    "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
+    "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
+    "RAY_raylet_start_wait_time_s": str(START_SECONDS),
 }
 
 
@@ -55,6 +64,7 @@ def connected(address: str | None) -> Iterator[Resources]:
         return
     address = address or os.environ["RAY_ADDRESS"]
     with contextlib.ExitStack() as stack:
+        changes = _undone_at_the_end(stack, {})
         stack.callback(ray.shutdown)
         try:
             with _signals_held(), _quiet_start():
@@ -63,7 +73,7 @@ def connected(address: str | None) -> Iterator[Resources]:
             raise PlanError(
                 f"--address {address}: {error}. Is the cluster up, and is the address its head's?"
             ) from error
-        _quiet_raylet()
+        changes.record()
         _check_same_version(address)
         yield _cluster_resources()
 
@@ -75,16 +85,29 @@ def local_ray(resources: Resources) -> Iterator[None]:
     Raises:
         RunError: it does not start.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         yield
         return
-    _reread_settings()
     with contextlib.ExitStack() as stack:
+        changes = _undone_at_the_end(stack, _SETTINGS)
+        stack.enter_context(_on_loopback())
         stack.callback(ray.shutdown)
+        stack.enter_context(_patient_start())
+        try:
+            _start(resources)
+        except Exception as error:
+            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+        changes.record()
+        yield
+
+
+def _start(resources: Resources) -> None:
+    """Start a local Ray; once more where it was too slow, for what has started by then is in the caches."""
+    import ray
+
+    for attempt in range(1, STARTS + 1):
         try:
             with _signals_held(), _quiet_start():
                 ray.init(
@@ -97,20 +120,81 @@ def local_ray(resources: Resources) -> Iterator[None]:
                     namespace="raysp",
                 )
         except Exception as error:
-            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
-        _quiet_raylet()
-        yield
+            if attempt == STARTS:
+                raise
+            logger.warning("the local Ray did not start (%s); starting it once more", error)
+            ray.shutdown()
+        else:
+            return
 
 
-def _quiet_raylet() -> None:
+def _undone_at_the_end(stack: contextlib.ExitStack, settings: Mapping[str, str]) -> Environment:
+    """Set environment variables, and have the stack undo what a start of Ray changes in this process."""
+    stack.enter_context(loggers_kept())
+    stack.enter_context(fault_handler_kept())
+    stack.enter_context(sigterm_kept())
+    stack.callback(_reread_settings)
+    changes = Environment(settings)
+    stack.callback(changes.restore)
+    _reread_settings()
+    stack.enter_context(_quiet_raylet())
+    return changes
+
+
+@contextlib.contextmanager
+def _quiet_raylet() -> Iterator[None]:
     """Send what the raylet says of each dead worker to the log: Ray prints it on stdout, which no switch prevents.
 
     What matters of it is told by the run itself.
     """
     from ray._private import worker
 
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = _log_lines
+    with _replaced(worker, "print_to_stdstream", _log_lines):
+        yield
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep the servers of a local Ray on 127.0.0.1, also where Ray was imported before its setting was made."""
+    from ray._private import ray_constants
+
+    with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield
+
+
+@contextlib.contextmanager
+def _patient_start() -> Iterator[None]:
+    """Give a node longer to appear than 30 seconds, for which Ray has no setting."""
+    from ray._private import services
+
+    asked: Callable[[str, str], object] = services.get_node
+
+    def get_node(address: str, node_id: str) -> object:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return asked(address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    with _replaced(services, "get_node", get_node):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of one of Ray's own modules, where this version of Ray has it."""
+    if not hasattr(module, name):
+        yield
+        return
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
 
 
 def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
@@ -195,7 +279,11 @@ def _cluster_resources() -> Resources:
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = total.get("GPU", 0)
     return Resources(
-        cpus=total.get("CPU", 0), gpus=gpus, memory=total.get("memory"), gpu_memory=_gpu_memory() if gpus else None
+        cpus=total.get("CPU", 0),
+        gpus=gpus,
+        memory=total.get("memory"),
+        gpu_memory=_gpu_memory() if gpus else None,
+        can_grow=True,
     )
 
 

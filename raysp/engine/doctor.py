@@ -11,6 +11,7 @@ from pathlib import Path
 from raysp.engine.cluster import local_ray
 from raysp.errors import RayspError
 from raysp.planning import Resources, count_gpus
+from raysp.planning.machine import memory_bytes, num_cpus
 
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
@@ -54,16 +55,16 @@ def _processors() -> Finding:
     import torch
 
     seen, usable = count_gpus(), torch.cuda.is_available()
-    found = f"{os.cpu_count()} CPUs, {seen} GPU(s), torch {'can' if usable else 'cannot'} use CUDA"
+    found = f"{num_cpus()} of {os.cpu_count()} CPUs, {seen} GPU(s), torch {'can' if usable else 'cannot'} use CUDA"
     advice = "this torch has no CUDA build that fits the driver: install one, or set device='cpu'"
     return Finding("processors", found, ok=usable or not seen, advice=advice if seen and not usable else "")
 
 
 def _memory() -> Finding:
-    num_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    num_bytes, physical = memory_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     ok = num_bytes >= MIN_MEMORY_BYTES
     advice = "" if ok else "Ray alone takes 1 GB and a worker 0.5 GB: use a larger machine"
-    return Finding("memory", f"{num_bytes / 1e9:.1f} GB", ok, advice)
+    return Finding("memory", f"{num_bytes / 1e9:.1f} of {physical / 1e9:.1f} GB", ok, advice)
 
 
 def _shared_memory() -> Finding:

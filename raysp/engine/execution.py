@@ -2,29 +2,39 @@
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
+from dataclasses import replace
+from typing import NoReturn, TypeVar, cast
 
 from raysp.engine.books import Books
 from raysp.engine.commits import Commits
+from raysp.engine.error_rate import ErrorRate
 from raysp.engine.packing import Told
 from raysp.engine.progress import Progress
 from raysp.engine.salvage import Poisoned, salvage
 from raysp.engine.stream import receipts
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
-from raysp.io.shards import Piece
+from raysp.io.shards import Piece, Shard
 from raysp.pipeline import Pipeline
-from raysp.planning import Plan
-from raysp.sink import lease
+from raysp.planning import Plan, Todo
+from raysp.sink import lease, stopping
+from raysp.sink.opening import open_sink
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.recordings import ChangedRecordingsError
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 
-MIN_ROWS_FOR_ERROR_RATE = 200
 RECEIPTS_A_BATCH = 500
+MOST_TIMES_REPLACED = 2
+"""Times that a run labels pieces of a shard again whose recordings were replaced."""
+LAST_COMMITS_SECONDS = 60
+"""That a run which stops waits for commits in flight."""
+
+T = TypeVar("T")
 
 
 class Execution:
@@ -42,6 +52,12 @@ class Execution:
         self.books = Books(plan.todo, progress)
         self.commits = Commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], Poisoned] = {}
+        self.replaced: list[Todo] = []
+        """Pieces to label again, since recordings of theirs were replaced meanwhile."""
+        self.times_replaced: Counter[str] = Counter()
+        self.rate = ErrorRate(plan.pipeline.max_error_rate)
+        self.flawed: list[str] = []
+        """Shards that were committed with error rows."""
 
     def __call__(self) -> dict[str, str]:
         """Label and commit; gives the shards that failed, with reasons.
@@ -52,20 +68,31 @@ class Execution:
         try:
             for todo in self.plan.todo:
                 if not todo.pieces:
-                    self.commits.start(todo.shard)
-            for told in receipts(self.plan, self.job):
-                self._take(told)
-            pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
-            for one in pieces:  # a reader that Ray started anew may have told of their blocks again
-                self.books.forget(one.shard.name, one.piece)
-            for told in salvage(self.plan, self.job, pieces):
-                self._take(told)
-            self._settle(self.commits.rest())
+                    self._commit(self.rate.release(todo))
+            self._label(self.plan)
+            while self.replaced:
+                plan = replace(self.plan, todo=tuple(self.replaced))
+                self.replaced = []
+                self._label(plan)
             self.on_progress(self.progress)
         finally:
             with contextlib.suppress(RayspError):
                 self.log.flush()
         return self.books.unfinished()
+
+    def _label(self, plan: Plan) -> None:
+        """Label the pieces of a plan, those last over which workers die, and commit the shards that are whole."""
+        with contextlib.closing(receipts(plan, self.job)) as stream:
+            for told in stream:
+                self._take(told)
+        pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
+        self.poisoned = {}
+        for one in pieces:  # a reader that Ray started anew may have told of their blocks again
+            self._forget(one.shard.name, one.piece)
+        for told in salvage(plan, self.job, pieces):
+            self._take(told)
+        self._commit(self.rate.released(at_end=True))
+        self._settle(self.commits.rest())
 
     def _take(self, told: Told) -> None:
         self.own.check()
@@ -82,12 +109,42 @@ class Execution:
         if len(self.log) >= RECEIPTS_A_BATCH:
             self.log.flush()
         self.on_progress(self.progress)
-        _check_error_rate(self.plan.pipeline, self.progress)
+        if self.rate.is_exceeded:
+            self._stop()
+        self._commit(self.rate.released())
+
+    def _stop(self) -> NoReturn:
+        """End the run so that no error row of it stays.
+
+        The record of it comes first: whatever dies from then on, nothing staged is used again, and the next run does
+        the error rows anew that are committed by now.
+        """
+        begun = [*self.flawed, *self.commits.begun()]
+        stopping.record(open_sink(self.plan.pipeline), begun)
+        self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
+        raise RunError(_too_many_errors(self.plan.pipeline, self.progress))
+
+    def _commit(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            self.commits.start(shard)
 
     def _add(self, block: BlockReceipt, told: Told) -> None:
         self.log.add(block)
-        if (shard := self.books.add(block, told)) is not None:
-            self.commits.start(shard)
+        shard = self._judged(block.shard, lambda: self.books.add(block, told))
+        if shard is not None:
+            self._commit(self.rate.release(self.books.todo[shard.name]))
+
+    def _forget(self, shard: str, piece: Piece) -> None:
+        self._judged(shard, lambda: self.books.forget(shard, piece))
+
+    def _judged(self, shard: str, count: Callable[[], T]) -> T:
+        """Count by the books, and for the error rate unless rows are done again: those have failed before."""
+        rows, errors = self.progress.rows, self.progress.num_errors
+        found = count()
+        todo = self.books.todo.get(shard)
+        if todo is not None and todo.retry is None:
+            self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
+        return found
 
     def _fail(self, failure: ShardFailure) -> None:
         self.books.failed[failure.shard] = failure.reason
@@ -100,23 +157,37 @@ class Execution:
         if (todo.shard.name, piece) not in self.poisoned:
             logger.warning("%s: workers died over rows %d to %d", todo.shard.name, piece.first, piece.end)
         self.poisoned[todo.shard.name, piece] = Poisoned(todo.shard, piece, todo.retry)
-        self.books.forget(todo.shard.name, piece)
+        self._forget(todo.shard.name, piece)
 
-    def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure]) -> None:
+    def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure | ChangedRecordingsError]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, ShardFailure):
                 self._fail(outcome)
+            elif isinstance(outcome, ChangedRecordingsError):
+                self._label_again(outcome)
             else:
                 self.log.add(outcome)
                 self.books.committed(outcome.shard)
+                if outcome.error:
+                    self.flawed.append(outcome.shard)
+
+    def _label_again(self, changed: ChangedRecordingsError) -> None:
+        """Take pieces whose recordings were replaced once more; a shard whose recordings keep changing fails."""
+        self.times_replaced[changed.shard] += 1
+        if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
+            reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again once they no longer change"
+            self._fail(ShardFailure(changed.shard, reason))
+            return
+        logger.warning("%s", changed)
+        todo = replace(self.books.todo[changed.shard], pieces=changed.pieces)
+        self.books.reopen(todo)
+        self.replaced.append(todo)
 
 
-def _check_error_rate(pipeline: Pipeline, progress: Progress) -> None:
-    if progress.rows < MIN_ROWS_FOR_ERROR_RATE or progress.num_errors <= pipeline.max_error_rate * progress.rows:
-        return
+def _too_many_errors(pipeline: Pipeline, progress: Progress) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
-    raise RunError(
+    return (
         f"{progress.num_errors} of {progress.rows} rows failed ({kinds}), more than "
-        f"max_error_rate={pipeline.max_error_rate}; for example {'; '.join(progress.examples)}. "
-        "Mend the input or raise max_error_rate, and run again"
+        f"max_error_rate={pipeline.max_error_rate}; for example {'; '.join(progress.examples)}. Mend the input or "
+        "raise max_error_rate, and run the same command again: it labels these rows anew"
     )

@@ -2,32 +2,30 @@
 
 import contextlib
 import logging
-import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 
 from raysp.engine.attempts import Attempts, hang_seconds
 from raysp.engine.cluster import connected, is_cluster, local_ray
 from raysp.engine.progress import Progress
+from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.tasks import Job, load_functions
 from raysp.pipeline import Pipeline
 from raysp.planning import Plan, Resources, local_resources, windowing
-from raysp.sink import failing, lease
+from raysp.sink import failing, lease, stopping
 from raysp.sink.opening import begin_run, file_id, make_plan, open_checked, open_sink
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
+from raysp.sink.trial import trial_sink
 from raysp.specs import JsonValue
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
-
-MIN_ROWS_FOR_ERROR_RATE = 200
-RECEIPTS_A_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -95,29 +93,33 @@ def retry(
     url: str,
     storage_options: Mapping[str, object] | None = None,
     *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> RunResult:
     """Label the error rows of a sink once more; the other rows stay as they are, value for value.
 
-    The pipeline is the recorded one; its relative paths are relative to the working directory.
+    Relative paths of a record from before paths were recorded absolute are relative to the working directory.
 
     Args:
         url: the sink.
-        storage_options: of the sink; None: as recorded.
+        storage_options: of the sink; None: those of `pipeline`, else as recorded.
+        pipeline: that made the labels; None: the recorded one, if this user ran it on this machine.
+        trust: use the recorded pipeline, whoever recorded it.
         address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
         on_plan: told what is going to be done.
         on_progress: called after every block and commit.
 
     Raises:
-        PlanError, ChangedError, CheckpointError, StoreError: before any work.
+        PlanError, ChangedError, TrustError, CheckpointError, StoreError: before any work.
         RunError: Ray failed; what was committed stays.
     """
-    pipeline = recorded_pipeline(url, storage_options)
+    made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust)
     with contextlib.ExitStack() as stack:
-        resources = _resources(pipeline, address, stack)
-        return _begin(lambda: plan_retry(pipeline, resources), pipeline, stack, on_plan, on_progress)
+        resources = _resources(made, address, stack)
+        return _begin(lambda: plan_retry(made, resources), made, stack, on_plan, on_progress, is_own=not trust)
 
 
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
@@ -128,13 +130,17 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
     """
     import pyarrow.parquet as pq
 
-    with tempfile.TemporaryDirectory(prefix="raysp-") as folder, contextlib.ExitStack() as stack:
-        pipeline = replace(pipeline, sink=replace(pipeline.sink, url=folder, storage_options={}))
+    with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
+        sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
+        pipeline = replace(pipeline, sink=sink)
         plans: list[Plan] = []
-        result = _begin(lambda: make_plan(pipeline, resources, limit_rows=num_rows), pipeline, stack, plans.append)
+        result = _begin(
+            lambda: make_plan(pipeline, resources, limit_rows=num_rows), pipeline, stack, plans.append, is_own=False
+        )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
-        tables = [pq.read_table(Path(folder) / name) for name in names]
+        store = open_sink(pipeline)
+        tables = [pq.read_table(store.open(name)) for name in names]
         return result, pa.concat_tables(tables) if tables else pa.table({"error_type": pa.array([], pa.string())})
 
 
@@ -149,29 +155,40 @@ def _begin(
     stack: contextlib.ExitStack,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
+    *,
+    is_own: bool = True,
 ) -> RunResult:
     """Plan, take the lease and work; what is refused is refused before anything is written."""
+    stack.enter_context(warnings.catch_warnings())  # modules that are imported from here on add filters
     epoch = lease.highest_epoch(open_sink(pipeline))
     plan = make()
     if on_plan:
         on_plan(plan)
     deaths = failing.arm()
     store = open_checked(pipeline)
+    if plan.todo and plan.resources.can_grow:
+        from raysp.engine.probing import check_shared
+
+        check_shared(store, plan.pipeline.sink)
     own = stack.enter_context(lease.held(store))
     if own.epoch != epoch + 1:  # somebody else was at work since
         plan = make()
     entry = RunEntry.now(resolved=_resolved(plan))
-    begin_run(plan, entry, store)
+    begin_run(plan, entry, store, is_own=is_own)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
     failed: dict[str, str] = {}
     if plan.todo:
         stack.enter_context(local_ray(plan.resources))
+        stack.enter_context(pickling_kept())
+        stack.enter_context(quiet_datasets())
         from raysp.engine.execution import Execution
 
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, _job(plan, deaths, Attempts()), own, log, progress, on_progress or (lambda _: None))()
+    if plan.stops and not failed:
+        stopping.settle(store, plan.stops)
     with failing.passing("run_finished"):
         own.release()
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})
@@ -195,6 +212,7 @@ def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
         pipeline=plan.pipeline,
         checkpoint=settings.checkpoint,
         fingerprint=plan.fingerprint,
+        stage_id=plan.stage_id,
         windowing=windowing(settings.checkpoint, label),
         block_seconds=settings.block_seconds,
         batch_seconds=settings.batch_seconds,
@@ -205,6 +223,7 @@ def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
         file_id=file_id(plan.pipeline),
         relabel=plan.relabel,
         deaths=deaths,
+        code=plan.code,
         functions=load_functions(plan.pipeline),
         attempts=attempts,
         hang_seconds=hang_seconds(),

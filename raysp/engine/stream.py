@@ -1,61 +1,91 @@
 """The Ray Data plan of a run: pieces in, receipts out."""
 
-import gc
 import itertools
 import json
-import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from raysp.engine.feeding import MAX_TASK_BYTES, Feed
+from raysp.engine.loading import allow_failures
 from raysp.engine.packing import Told, failure
 from raysp.engine.tasks import Job, LabelActor, Reader, piece_item
+from raysp.engine.waiting import Waiting, cluster_nodes
 from raysp.errors import RayspError, RunError, ShardError
 from raysp.io.shards import PIECE_BYTES
 from raysp.planning import Plan, Resources
 
 if TYPE_CHECKING:
     import ray.data
+    from ray.data import DataContext
 
 PIECES_A_TASK = 64
-PIECES_A_WAVE = 20_000
-"""That enter one plan of Ray Data, whose memory grows by some kilobytes a block; then models are loaded anew."""
 READER_CPUS = 0.99
 """One CPU, but never what an actor asks for: Ray Data fuses neighbours of equal requests into one worker."""
+TASKS_AHEAD = 64
+"""At least; more where there are many CPUs: tasks in Ray Data that are not read to their end."""
+TASKS_AHEAD_A_CPU = 4
 
 
-def receipts(plan: Plan, job: Job) -> Iterator[Told]:
+def receipts(plan: Plan, job: Job) -> Generator[Told]:
     """Stream the corpus through decoding and the model; yields a receipt a block.
 
     Raises:
         RunError: Ray failed.
     """
-    pieces = ((todo.shard, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
-    while wave := list(itertools.islice(pieces, PIECES_A_WAVE)):
-        items: list[tuple[str, float]] = []
-        for shard, piece, retry in wave:
+    failures: deque[Told] = deque()
+    tasks = group(_items(plan, failures), plan.resources, sum(len(todo.pieces) for todo in plan.todo))
+    try:
+        for told in _stream(plan, job, tasks):
+            yield told
+            yield from _taken(failures)
+        yield from _taken(failures)
+    except (RayspError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise RunError(f"{cause(error)}. What was committed stays; run again") from error
+
+
+def _taken(failures: deque[Told]) -> Iterator[Told]:
+    while failures:
+        yield failures.popleft()
+
+
+def _items(plan: Plan, failures: deque[Told]) -> Iterator[tuple[str, float]]:
+    """Yield pieces as written down, with their encoded bytes; those that cannot be are failures."""
+    for todo in plan.todo:
+        shard = todo.shard
+        for piece in todo.pieces:
             try:
-                items.append((piece_item(shard, piece, retry), shard.num_bytes * piece.num_rows / shard.num_rows))
+                yield piece_item(shard, piece, todo.retry), shard.num_bytes * piece.num_rows / shard.num_rows
             except ShardError as error:
-                yield failure(shard.name, str(error))
-        try:
-            yield from _of_wave(plan, job, group(items, plan.resources))
-        except (RayspError, GeneratorExit):
-            raise
-        except Exception as error:
-            raise RunError(f"{cause(error)}. What was committed stays; run again") from error
-        gc.collect()  # a plan of Ray Data and what it knows of each block refer to each other
+                failures.append(failure(shard.name, str(error)))
 
 
-def _of_wave(plan: Plan, job: Job, tasks: list[list[str]]) -> Iterator[Told]:
-    if not tasks:
+def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Told]:
+    ahead = max(TASKS_AHEAD, int(TASKS_AHEAD_A_CPU * plan.resources.cpus))
+    if not (first := list(itertools.islice(tasks, ahead))):
         return
-    dataset = _dataset(plan, job, tasks)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for text in cast("pa.Table", batch).column("receipt").to_pylist():
-            yield json.loads(cast("str", text))
+    feed = Feed(tasks, ahead, _waiting(plan, job))
+    try:
+        dataset = _dataset(plan, job, first, feed)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for text in cast("pa.Table", batch).column("receipt").to_pylist():
+                yield json.loads(cast("str", text))
+    finally:
+        feed.detach()
+    if feed.error is not None:
+        raise feed.error
+
+
+def _waiting(plan: Plan, job: Job) -> Waiting:
+    pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
+    asked = {"CPU": pool.cpus, "GPU": gpus or 0, "memory": pool.memory or 0}
+    actor = {name: float(amount) for name, amount in asked.items() if amount}
+    return Waiting(job.attempts.activity, cluster_nodes, actor=actor, reader={"CPU": READER_CPUS})
 
 
 def cause(error: BaseException) -> str:
@@ -65,43 +95,42 @@ def cause(error: BaseException) -> str:
     return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def group(items: Sequence[tuple[str, float]], resources: Resources) -> list[list[str]]:
+def group(items: Iterable[tuple[str, float]], resources: Resources, num_items: int) -> Iterator[list[str]]:
     """Put small neighbouring pieces into one task each, but leave enough tasks to spread.
 
     Args:
-        items: pieces as written down, with their encoded bytes.
+        items: pieces as written down, with their encoded bytes; taken as tasks are.
         resources: what there is to spread over.
+        num_items: how many there are, about.
     """
-    most = max(1, min(PIECES_A_TASK, len(items) // max(1, int(4 * resources.cpus))))
-    tasks: list[list[str]] = []
-    held = 0.0
+    most = max(1, min(PIECES_A_TASK, num_items // max(1, int(4 * resources.cpus))))
+    task: list[str] = []
+    held = written = 0.0
     for item, num_bytes in items:
-        if not tasks or len(tasks[-1]) >= most or held + num_bytes > PIECE_BYTES:
-            tasks.append([])
-            held = 0.0
-        tasks[-1].append(item)
-        held += num_bytes
-    return tasks
+        full = len(task) >= most or held + num_bytes > PIECE_BYTES or written + len(item) > MAX_TASK_BYTES
+        if task and full:
+            yield task
+            task, held, written = [], 0.0, 0.0
+        task.append(item)
+        held, written = held + num_bytes, written + len(item)
+    if task:
+        yield task
 
 
-def _dataset(plan: Plan, job: Job, tasks: list[list[str]]) -> "ray.data.Dataset":
+def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.data.Dataset":
     import ray.data
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = False
-    # Below the size of any block: each is handed on when it is yielded, not when its piece is through.
-    context.target_max_block_size = 1
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it reports is raised as well
-    pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
+    pool, size, gpus = plan.pipeline.label.pool, plan.pool_size, plan.settings.gpus_per_actor
     reader = Reader(job)
 
     def read(items: pa.Table) -> Iterator[pa.Table]:
         yield from reader(items)
 
-    pieces = ray.data.from_items([{"piece": "\n".join(task)} for task in tasks], override_num_blocks=len(tasks))
+    pieces = ray.data.from_items([{"piece": "\n".join(task)} for task in first], override_num_blocks=len(first))
+    _configure(pieces.context)
+    allow_failures(pieces.context, size.low)
+    feed.attach(pieces.context)
     blocks = pieces.map_batches(cast("Any", read), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
     return blocks.map_batches(
         LabelActor,
@@ -112,6 +141,16 @@ def _dataset(plan: Plan, job: Job, tasks: list[list[str]]) -> "ray.data.Dataset"
         num_gpus=gpus or None,
         memory=pool.memory,
         compute=ActorPoolStrategy(
-            min_size=pool.low, max_size=pool.high, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+            min_size=size.low, max_size=size.high, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
         ),
     )
+
+
+def _configure(context: "DataContext") -> None:
+    """Set what a dataset needs in the context that it has copied, so that the caller's own context stays as it is."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    # Below the size of any block: each is handed on when it is yielded, not when its piece is through.
+    context.target_max_block_size = 1
+    context.execution_no_progress_timeout_s = -1  # a busy cluster is waited for by `waiting`, with a word

@@ -6,21 +6,24 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
-from raysp.engine.attempts import MAX_DEATHS, Attempts, watched
+from raysp.code import UserCode
+from raysp.engine import loading, watchdog
+from raysp.engine.attempts import MAX_DEATHS, Attempts
 from raysp.engine.packing import Told, failure, pack, pack_told, poison, receipt_row, unpack
+from raysp.engine.watchdog import watched
 from raysp.errors import RayspError, RunError, ShardError, StoreError
 from raysp.io import sources
-from raysp.io.audio_root import AudioRoot
 from raysp.io.shards import Piece, Shard
 from raysp.io.sources import read_table
 from raysp.io.store import UnusableError, open_store
@@ -30,8 +33,10 @@ from raysp.planning import Retry, check_digest, checkpoint_folder
 from raysp.sink import commit, failing, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
+from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.replaced import find_replaced
 from raysp.sink.retrying import recommit
-from raysp.sink.source_columns import read_source_columns
+from raysp.sink.source_columns import read_source_columns, text_columns
 from raysp.steps import Decode, Keep
 
 if TYPE_CHECKING:
@@ -56,6 +61,8 @@ class Job:
     checkpoint: "CheckpointSummary"
     """As planned; its path is the driver's."""
     fingerprint: str
+    stage_id: str
+    """As in the plan."""
     windowing: Windowing
     block_seconds: float
     batch_seconds: float
@@ -67,27 +74,35 @@ class Job:
     relabel: bool
     deaths: Mapping[str, str]
     """What `sink.failing` must know, in tests."""
+    code: UserCode
+    """What workers import of code from outside raysp."""
     functions: Mapping[str, Callable[..., object]]
-    """Functions that the pipeline names, by that name: shipped, so that workers need not find their module."""
+    """Of the program itself, by the name that the pipeline has for them; they travel by value."""
     attempts: Attempts
     """Where workers say what they begin and end."""
     hang_seconds: float
     """After which what a worker does at once has hung."""
 
+    def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
+        """Travel so that a worker has the code before anything that is made of it."""
+        from ray import cloudpickle
+
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions")}
+        return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)  # type: ignore[no-untyped-call]
+
+
+def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
+    """Make the job again, on a worker."""
+    code.install()
+    return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
+
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
-    """Import the functions that a pipeline names, and have their modules travel by value."""
+    """Return the functions of the program itself that a pipeline names: no worker can import them."""
     names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
-    if not names:
-        return {}
-    import sys
-
-    from ray import cloudpickle
-
-    found = {name: cast("Callable[..., object]", load_function(name)) for name in names}
-    for function in found.values():
-        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
-    return found
+    mine = [name for name in names if name.startswith("__main__:")]
+    return {name: cast("Callable[..., object]", load_function(name)) for name in mine}
 
 
 def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
@@ -98,10 +113,10 @@ def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
 
 def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
     """Read what `piece_item` wrote."""
-    fields = json.loads(text)
-    piece = Piece(*fields.pop("pieces")[0])
-    retry = fields.pop("retry", None)
-    return Shard(**fields, pieces=(piece,)), piece, Retry(**retry) if retry else None
+    found = json.loads(text)
+    piece = Piece(*found.pop("pieces")[0])
+    retry = found.pop("retry", None)
+    return Shard(**found, pieces=(piece,)), piece, Retry(**retry) if retry else None
 
 
 class Reader:
@@ -142,7 +157,7 @@ class Reader:
         self.attempts.end(_piece_name(shard, piece))
 
     def _packed(self, task: str, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
-        stage_id = retry.stage_id if retry else self.job.fingerprint
+        stage_id = retry.stage_id if retry else self.job.stage_id
         blocks = self.blocks(shard, piece, retry.rows if retry else None)
         for k in itertools.count():
             with watched(self.job.hang_seconds):
@@ -157,7 +172,8 @@ class Reader:
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
         """Yield the decoded blocks of a piece, or of some of its rows, and whether each is the last."""
         op, columns = self._decoding(shard)
-        table = read_table(shard, piece, columns, self.job.pipeline.source.storage_options)
+        source = self.job.pipeline.source
+        table = read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
         pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
@@ -190,20 +206,17 @@ class Reader:
             before=before,
             after=after,
             decoder=_decoder(),
-            root=self._audio_root(shard),
+            root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
             is_manifest=is_manifest,
         )
         return op, sorted(columns)
 
-    def _audio_root(self, shard: Shard) -> AudioRoot | None:
-        source = self.job.pipeline.source
-        root = sources.audio_root(shard, source.audio_root)
-        return None if root is None else AudioRoot(root, source.storage_options)
-
     def _keeping(self, step: Keep) -> "Keeping":
         from raysp.ops.keeping import Keeping
 
-        where = self.job.functions[step.where] if isinstance(step.where, str) else step.where
+        where: object = step.where
+        if isinstance(step.where, str):
+            where = self.job.functions.get(step.where) or load_function(step.where)
         return Keeping(where=where, min_seconds=step.min_seconds, max_seconds=step.max_seconds)  # type: ignore[arg-type]
 
     def _reads(self, step: Keep, shard: Shard) -> set[str]:
@@ -221,7 +234,7 @@ def _decoder() -> "Decoder":
     """Keep one decoding process for each worker process, whatever tasks it is given."""
     from raysp.audio.isolation import Decoder
 
-    decoder = Decoder()
+    decoder = Decoder(on_wait=watchdog.touch)  # its own limits are shorter
     atexit.register(decoder.close)
     return decoder
 
@@ -269,7 +282,11 @@ class LabelActor:
         self.name = f"{os.uname().nodename}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
         self.idle_since: float | None = None
-        self.op = self.thread.submit(self._load).result()
+        try:
+            self.op = self.thread.submit(self._load).result()
+        except Exception as error:
+            raise loading.failed(job.attempts, os.uname().nodename, error) from error
+        loading.loaded(job.attempts)
 
     def _load(self) -> "Labelling":
         """Load the model, unless this actor's processes keep dying over it."""
@@ -370,15 +387,28 @@ def block_receipt(
     }
 
 
-def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure | UnusableError:
+def commit_shard(
+    job: Job, shard: Shard, retry: Retry | None
+) -> ShardReceipt | ShardFailure | ChangedRecordingsError | UnusableError:
     """Make a label shard of a shard whose pieces are all staged, or put retried rows into the one that is there.
 
-    Gives back the error where no shard at all could be committed.
+    Returns the error where pieces have to be labelled again, or where no shard at all could be committed.
     """
     failing.adopt(job.deaths)
     store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
     sink = job.pipeline.sink
-    how = functools.partial(recommit, retry=retry) if retry else functools.partial(commit.commit, replace=job.relabel)
+    source = job.pipeline.source
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    how = (
+        functools.partial(recommit, retry=retry)
+        if retry
+        else functools.partial(
+            commit.commit,
+            replace=job.relabel,
+            stage_id=job.stage_id,
+            is_replaced=lambda: bool(find_replaced(store, job.pipeline, shard).rows),
+        )
+    )
     try:
         return how(
             store,
@@ -391,8 +421,12 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             metadata=job.metadata,
             join=lambda windows: _join(job, windows),
             file_id=job.file_id,
+            versions=root.versions if root else None,
+            texts=text_columns(job.pipeline),
         )
     except UnusableError as error:
+        return error
+    except ChangedRecordingsError as error:
         return error
     except RayspError as error:
         return ShardFailure(shard.name, str(error))

@@ -6,7 +6,7 @@ only the rows that are used are read; from elsewhere whole record batches are.
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,9 +54,13 @@ def survey(url: str, storage_options: Mapping[str, object] | None = None) -> Sur
 
 
 def read_rows(
-    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Mapping[str, object] | None = None
+    shard: Shard,
+    piece: Piece,
+    columns: Sequence[str],
+    storage_options: Mapping[str, object] | None = None,
+    as_dictionaries: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, with only the `columns` asked for.
+    """Yield a piece's rows in order, with only the `columns` asked for; dictionaries are decoded but for some columns.
 
     Raises:
         ShardError: the shard is damaged, or is no longer the one that was planned.
@@ -70,14 +74,19 @@ def read_rows(
             for number, first, batch in _batches(reader, layout, piece):
                 if batch.num_rows != layout.batches[number][2]:
                     raise ShardError(f"{shard.url}: record batch {number} has other rows than it claims")
-                yield from _plain_rows(batch, first, piece, columns)
+                yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
 
 
-def _plain_rows(batch: pa.RecordBatch, first: int, piece: Piece, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _plain_rows(
+    batch: pa.RecordBatch, first: int, piece: Piece, columns: Sequence[str], as_dictionaries: Collection[str]
+) -> Iterator[pa.RecordBatch]:
     """Yield what a piece has of a batch, after its offsets were looked at: nothing else bounds what they point to."""
     chosen = batch.select(list(columns))
     plain = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in chosen.columns]
-    plain = [column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in plain]
+    plain = [
+        column.dictionary_decode() if isinstance(column, pa.DictionaryArray) and name not in as_dictionaries else column
+        for name, column in zip(columns, plain, strict=True)
+    ]
     for column in plain:
         # A text that is not UTF-8 is the source's own affair.
         kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)

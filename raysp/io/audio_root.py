@@ -2,13 +2,53 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
-import pyarrow as pa
+from raysp.errors import AudioError
+from raysp.io.opened import Opened
+from raysp.io.store import SCHEME, LocalStore, RefusedError, explain, open_store
+from raysp.io.versions import version_of, versions
 
-from raysp.errors import AudioError, StoreError
-from raysp.io.store import SCHEME, LocalStore, open_store
+HEAD_BYTES = 64 * 1024
+"""Read with the opening of a recording: all of a short one, the header of a longer one."""
+
+
+class OpenRecording:
+    """A recording as it was when it was opened: its path, its version and its bytes."""
+
+    def __init__(self, path: str, opened: Opened) -> None:
+        self.path = path
+        """Relative to the root."""
+        self.version = version_of(opened.entry)
+        self.num_bytes = opened.entry.num_bytes
+        self.head = opened.head
+        self._file = opened.file
+        self._position = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `head` is all of it."""
+        return len(self.head) == self.num_bytes
+
+    def read(self, num_bytes: int = -1, /) -> bytes:
+        """Read at most `num_bytes`, all that is left by default; fewer only at the end."""
+        num_bytes = self.num_bytes - self._position if num_bytes < 0 else num_bytes
+        data = self.head[self._position : self._position + num_bytes]
+        if not data and num_bytes > 0:
+            self._file.seek(self._position, os.SEEK_SET)
+            data = self._file.read(num_bytes)
+        elif len(data) < min(num_bytes, self.num_bytes - self._position):
+            self._file.seek(len(self.head), os.SEEK_SET)
+            data += self._file.read(num_bytes - len(data))
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move; return the place."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
 
 
 class AudioRoot:
@@ -24,27 +64,53 @@ class AudioRoot:
         self.url = self.store.url.rstrip("/")
         self.real = os.path.realpath(self.url) if isinstance(self.store, LocalStore) else ""
 
-    def open(self, path: str) -> pa.NativeFile:
-        """Open a recording for ranged reads.
+    def open(self, path: str, head_bytes: int = HEAD_BYTES) -> OpenRecording:
+        """Open a recording, by one request where the storage can.
 
         Args:
             path: relative to the root; or absolute, inside it.
+            head_bytes: read at once.
 
         Raises:
             AudioError: `path_not_allowed` or `not_found`.
+            RefusedError: for want of permission.
             StoreError: the storage fails.
         """
         if self.url.startswith(("http://", "https://")):
             raise self._not_allowed(path, "a web server may lead anywhere, also to private addresses")
-        relative = self._inside(path)
-        if self.real:
-            return self._open_local(path, relative)
-        if self.store.stat(relative) is None:
+        relative = self.inside(path)
+        opened = (
+            self._open_local(path, relative, head_bytes) if self.real else self.store.open_version(relative, head_bytes)
+        )
+        if opened is None:
             raise self._not_found(path)
-        return self.store.open(relative)
+        return OpenRecording(relative, opened)
 
-    def _inside(self, path: str) -> str:
-        """Give the path relative to the root, from its letters alone."""
+    def versions(self, paths: Collection[str]) -> dict[str, str]:
+        """Return the current versions of recordings by path; those that are gone, or refused, are absent.
+
+        Args:
+            paths: relative to the root.
+
+        Raises:
+            StoreError: the storage fails.
+        """
+        return versions(self.store, paths)
+
+    def is_refused(self) -> bool:
+        """Return whether not even the folder's names may be read."""
+        try:
+            next(self.store.list(), None)
+        except RefusedError:
+            return True
+        return False
+
+    def inside(self, path: str) -> str:
+        """Return the path relative to the root, from its letters alone.
+
+        Raises:
+            AudioError: `path_not_allowed`.
+        """
         inside = path.removeprefix(f"{self.url}/")
         if SCHEME.match(inside):
             raise self._not_allowed(path, "it has a scheme of its own")
@@ -54,25 +120,22 @@ class AudioRoot:
             raise self._not_allowed(path, "it is absolute and elsewhere")
         return inside
 
-    def _open_local(self, path: str, relative: str) -> pa.NativeFile:
+    def _open_local(self, path: str, relative: str, head_bytes: int) -> Opened | None:
         """Open the file itself, so that no link on the way is followed after it was looked at."""
         try:
             real = os.path.realpath(os.path.join(self.real, relative), strict=True)  # noqa: PTH118
             kind = os.stat(real).st_mode  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             raise self._not_found(path) from None
-        except (OSError, ValueError) as error:  # a loop of links, a name too long, a folder that is closed
+        except PermissionError as error:  # a folder on the way is closed
+            raise explain(error, "read", os.path.join(self.real, relative)) from error  # noqa: PTH118
+        except (OSError, ValueError) as error:  # a loop of links, a name too long
             raise self._not_allowed(path, f"it cannot be followed ({error})") from None
         if not real.startswith(f"{self.real.rstrip('/')}/"):
             raise self._not_allowed(path, "a link leads out")
         if not stat.S_ISREG(kind):
             raise self._not_allowed(path, "it is no file")
-        try:
-            return LocalStore(self.real).open(os.path.relpath(real, self.real))
-        except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise self._not_found(path) from None
-            raise
+        return LocalStore(self.real).open_version(os.path.relpath(real, self.real), head_bytes)
 
     def _not_allowed(self, path: str, why: str) -> AudioError:
         return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; expected a file in {self.url}")

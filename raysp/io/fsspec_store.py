@@ -8,7 +8,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from raysp.errors import StoreError
+from raysp.io.opened import Opened
 from raysp.io.options import resolve
-from raysp.io.ranged import open_ranged
-from raysp.io.store import SCHEME, TMP, Entry, local_scratch
+from raysp.io.ranged import Fetch, RangedFile, open_ranged
+from raysp.io.store import SCHEME, TMP, Entry, RefusedError, local_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ ATOMIC = ("abfs", "abfss", "az", "gcs", "gs", "memory")
 """Schemes under which a write is visible whole or not at all."""
 UNLISTED = ("http", "https")
 VERSIONS = ("etag", "ETag", "generation", "mtime", "last_modified", "created", "checksum", "md5")
+MODIFIED = ("mtime", "updated", "last_modified", "LastModified", "created")
 SHOWN_CHARACTERS = 200
 
 _creating = threading.Lock()  # what lies in memory is shared by threads alone: there this makes `create` exact
@@ -100,6 +102,18 @@ class FsspecStore:
         entry = self.stat(path)
         if entry is None:
             raise StoreError(f"{self._place(path)}: cannot read it (no such file); it is not there: check the url")
+        return open_ranged(entry.num_bytes, self._fetch(path, entry))
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file, read its first bytes and describe what was opened; None when there is none."""
+        entry = self.stat(path)
+        if entry is None:
+            return None
+        fetch = self._fetch(path, entry)
+        head = fetch(0, min(entry.num_bytes, num_bytes)) if entry.num_bytes else b""
+        return Opened(entry, head, RangedFile(entry.num_bytes, fetch, head=head))
+
+    def _fetch(self, path: str, entry: Entry) -> Fetch:
         if entry.num_bytes is None:
             raise StoreError(f"{self._place(path)}: its server does not tell its size; download it and give its path")
         place = self._locate(path)
@@ -114,7 +128,7 @@ class FsspecStore:
                 )
             return data
 
-        return open_ranged(entry.num_bytes, fetch)
+        return fetch
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist yet; False when it does."""
@@ -148,12 +162,14 @@ class FsspecStore:
         """Lend a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
-        """Upload a written scratch file."""
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Upload a written scratch file; its clients know no condition for replacing one version."""
         place = self._writable(path)
         condition = {} if replace else self._condition("put_file")
         with self._explained("write", path), _creating:
             if not replace and self._files.exists(place):
+                return False
+            if expected is not None and ((found := self.stat(path)) is None or found.version != expected):
                 return False
             try:
                 self._files.put_file(str(scratch), place, **condition)
@@ -211,17 +227,35 @@ class FsspecStore:
             for secret in _texts(resolve(self._options)):
                 said = said.replace(secret, "***")
             reason = f"{type(error).__name__}: {said[:SHOWN_CHARACTERS]}"
-            raise StoreError(
+            kind = RefusedError if _is_refusal(error) else StoreError
+            raise kind(
                 f"{self._place(path)}: cannot {doing} it ({reason}); check the url, storage_options and permissions, "
                 "and run again: what was committed stays"
             ) from None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether a client was refused for want of permission: by the exception, or by HTTP status 403."""
+    statuses = (getattr(error, name, None) for name in ("code", "status", "status_code"))
+    return isinstance(error, PermissionError) or any(str(status) == "403" for status in statuses)
 
 
 def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
     version = next((facts[name] for name in VERSIONS if facts.get(name)), "")
     if isinstance(version, datetime):  # some clients list seconds, and describe one file by a date
         version = version.timestamp()
-    return Entry(path, facts["size"], str(version).strip('"'))
+    return Entry(path, facts["size"], str(version).strip('"'), _modified(facts))
+
+
+def _modified(facts: Mapping[str, Any]) -> float | None:
+    """Read when a file was written; each client has its own name for it, and its own type."""
+    found = next((facts[name] for name in MODIFIED if facts.get(name)), None)
+    if isinstance(found, str):
+        with suppress(ValueError):
+            found = datetime.fromisoformat(found)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _texts(value: object) -> Iterator[str]:

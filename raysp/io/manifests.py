@@ -1,7 +1,8 @@
 """Shards cut from JSONL manifests with NeMo's keys: a line a row, ten thousand lines a shard.
 
 Rows have `audio` (a path), `offset` and `duration` as seconds, `id` (the manifest's own, else the path), and a column
-for every other key. A shard is a range of the manifest's bytes, so that lines may be added behind it.
+for every other key. A shard is a range of the manifest's bytes, so that lines may be added behind it; only a
+relabelling cuts them anew.
 """
 
 import gzip
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise, repeat
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -41,26 +42,72 @@ class Slice:
         return f"{self.first}-{self.end}"
 
 
-def cut(url: str, recorded: Sequence[str], storage_options: Mapping[str, object] | None = None) -> list[Slice]:
+def cut(
+    url: str,
+    recorded: Sequence[str],
+    storage_options: Mapping[str, object] | None = None,
+    digests: Sequence[str] | None = None,
+) -> list[Slice]:
     """Cut a manifest into slices: first those that are recorded, then what is behind them.
+
+    With `digests` what no longer ends with a line is cut anew, into no fewer slices than were recorded, empty ones if
+    need be: each of their label shards is then replaced, and none is left with rows that others hold as well.
 
     Args:
         url: of the manifest.
         recorded: parts of its recorded shards, in their order.
         storage_options: how to reach it.
+        digests: of the recorded shards, where a changed manifest may be cut anew.
     """
     slices: list[Slice] = []
     with closing(_open(url, storage_options)) as file:
-        for first, end in map(_range, recorded):
+        for number, (first, end) in enumerate(map(_range, recorded)):
             data = file.read(end - first)
-            slices.append(Slice(first, end, _digest(data)))
-        place = slices[-1].end if slices else 0
-        while lines := list(islice(file, LINES_A_SHARD)):
-            data = b"".join(lines)
-            if data.strip():
-                slices.append(Slice(place, place + len(data), _digest(data)))
-            place += len(data)
+            one = Slice(first, end, _digest(data))
+            if digests is not None and one.digest != digests[number] and not _ends_with_a_line(file, data, end - first):
+                file.seek(first)
+                break
+            slices.append(one)
+        slices += _cut_lines(file, slices[-1].end if slices else 0, at_least=len(recorded) - len(slices))
     return slices
+
+
+def _ends_with_a_line(file: BinaryIO, data: bytes, num_bytes: int) -> bool:
+    """Return whether what was read of a slice is whole lines: up to a line's end, or to the file's."""
+    if len(data) < num_bytes or not data.strip():
+        return False
+    if data.endswith(b"\n"):
+        return True
+    place = file.tell()
+    is_end = not file.read(1)
+    file.seek(place)
+    return is_end
+
+
+def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
+    """Cut the lines from here on: even slices where full ones would be fewer than `at_least`, then empty ones."""
+    made = 0
+    for num_lines in _lines_a_slice(file, place, at_least):
+        lines = list(islice(file, num_lines))
+        data = b"".join(lines)
+        if not lines:
+            break
+        if data.strip():
+            made += 1
+            yield Slice(place, place + len(data), _digest(data))
+        place += len(data)
+    yield from repeat(Slice(place, place, _digest(b"")), max(0, at_least - made))
+
+
+def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
+    if at_least:
+        num_lines = sum(1 for _ in file)
+        file.seek(place)
+        if num_lines < at_least * LINES_A_SHARD:
+            edges = [num_lines * k // at_least for k in range(at_least + 1)]
+            yield from (end - first for first, end in pairwise(edges) if end > first)
+            return
+    yield from repeat(LINES_A_SHARD)
 
 
 def survey(url: str, part: str, storage_options: Mapping[str, object] | None = None) -> Survey:
@@ -70,6 +117,8 @@ def survey(url: str, part: str, storage_options: Mapping[str, object] | None = N
         ShardError: a line is no JSON object.
     """
     raw = _read(url, part, storage_options)
+    if not raw:  # empty slices have the columns that the others have
+        return Survey(_schema(url, storage_options), 0, (), _digest(raw))
     rows = _rows(url, raw)
     table = _table(rows)
     claimed = table.column(_DURATION).to_pylist()
@@ -89,8 +138,15 @@ def read_rows(
     raw = _read(shard.url, shard.part, storage_options)
     if _digest(raw) != shard.version:
         raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+    if not raw:
+        return
     table = _table(_rows(shard.url, raw)).select(list(columns))
     yield from table.slice(piece.first, piece.num_rows).to_batches()
+
+
+def _schema(url: str, storage_options: Mapping[str, object] | None) -> pa.Schema:
+    with closing(_open(url, storage_options)) as file:
+        return _table(_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
 
 
 def _open(url: str, storage_options: Mapping[str, object] | None) -> BinaryIO:

@@ -24,13 +24,14 @@ class RangedFile(io.RawIOBase):
         num_bytes: of the whole file.
         fetch: brings a range.
         tail: what is known of its end already.
+        head: what is known of its start already.
     """
 
-    def __init__(self, num_bytes: int, fetch: Fetch, tail: bytes = b"") -> None:
+    def __init__(self, num_bytes: int, fetch: Fetch, tail: bytes = b"", head: bytes = b"") -> None:
         self._num_bytes = num_bytes
         self._fetch = fetch
         self._position = 0
-        self._tail = (num_bytes - len(tail), tail)
+        self._known = ((0, head), (num_bytes - len(tail), tail))
         self._windows: list[tuple[int, bytes]] = []  # the one used last stands last
 
     def readable(self) -> bool:
@@ -63,7 +64,7 @@ class RangedFile(io.RawIOBase):
 
     def _window(self, first: int, end: int) -> tuple[int, bytes]:
         """Give a window that holds byte `first`, fetched if need be."""
-        for window in (self._tail, *self._windows):
+        for window in (*self._known, *self._windows):
             if window[0] <= first < window[0] + len(window[1]):
                 return window
         behind = next((w for w in self._windows if w[0] + len(w[1]) == first), None)

@@ -24,7 +24,8 @@ from typing import IO, Any, TypeVar
 import pyarrow as pa
 
 from raysp.errors import StoreError
-from raysp.io.ranged import open_ranged
+from raysp.io.opened import Opened
+from raysp.io.ranged import RangedFile, open_ranged
 from raysp.io.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
 from raysp.io.store import TMP, Entry, explain, local_scratch
 
@@ -41,7 +42,8 @@ UPLOADS = 3
 TAIL_BYTES = 64 * 1024  # what opening a file brings: the footers of most Parquet and all staged files
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _MARK = "raysp-write"
-_PUT, _COMPLETION = "PUT", "multipart completion"
+_PUT, _MATCH, _COMPLETION = "PUT", "PUT over one version", "multipart completion"
+_NEW = {"IfNoneMatch": "*"}
 _EXISTS = ("PreconditionFailed", "412")
 _MISSING = ("NoSuchKey", "404")
 _CONDITION_UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
@@ -81,7 +83,7 @@ class S3Store:
             page = self._page(begins, **token)
             for found in page.get("Contents", ()):
                 if not found["Key"].endswith("/"):  # what some tools put in a folder's place
-                    yield _entry(found["Key"].removeprefix(self._prefix), found["Size"], found["ETag"])
+                    yield _entry(found["Key"].removeprefix(self._prefix), found["Size"], found)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -96,9 +98,9 @@ class S3Store:
                 return None
             if error.code in ("400", "403"):  # an answer to HEAD has no body that would say why
                 first = self._page(key, MaxKeys=1).get("Contents", ())
-                return next((_entry(path, one["Size"], one["ETag"]) for one in first if one["Key"] == key), None)
+                return next((_entry(path, one["Size"], one) for one in first if one["Key"] == key), None)
             raise
-        return _entry(path, found["ContentLength"], found["ETag"])
+        return _entry(path, found["ContentLength"], found)
 
     def _page(self, prefix: str, **more: object) -> dict[str, Any]:
         return self._call(lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more), "list", "")
@@ -129,10 +131,34 @@ class S3Store:
 
         end, num_bytes, version = self._call(tail, "read", path)
 
+        return open_ranged(num_bytes, self._fetch(path, version), end)
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file by one request, which brings its size, version and first bytes; None when there is none."""
+        key = self._key(path)
+
+        def start(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
+            answer = s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")
+            found = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            return _whole(answer, min(found, num_bytes)), found, answer["ETag"]
+
+        try:
+            head, found, version = self._call(start, "read", path)
+        except S3Error as error:
+            if error.code in _MISSING:
+                return None
+            if error.code != "InvalidRange":
+                raise
+            entry = self.stat(path)  # an empty file has no first bytes
+            return Opened(entry, b"", RangedFile(0, self._fetch(path, ""))) if entry else None
+        file = RangedFile(found, self._fetch(path, version), head=head)
+        return Opened(Entry(path, found, version.strip('"')), head, file)
+
+    def _fetch(self, path: str, version: str) -> Callable[[int, int], bytes]:
         def fetch(first: int, last: int) -> bytes:
             return self._call(lambda s3: self._range(s3, path, version, first, last), "read", path)
 
-        return open_ranged(num_bytes, fetch, end)
+        return fetch
 
     def _range(self, s3: Any, path: str, version: str, first: int, last: int) -> bytes:  # noqa: ANN401
         answer = s3.get_object(Bucket=self._bucket, Key=self._key(path), Range=f"bytes={first}-{last - 1}")
@@ -143,14 +169,14 @@ class S3Store:
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist yet, by one conditional PUT; False when it does."""
         if self._honours(_PUT):
-            return self._put(path, lambda: data, _md5(data), only_new=True)
+            return self._put(path, lambda: data, _md5(data), condition=_NEW)
         if self.stat(path) is not None:
             return False
-        return self._put(path, lambda: data, _md5(data), only_new=False)
+        return self._put(path, lambda: data, _md5(data), condition={})
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file by one PUT, whatever was there."""
-        self._put(path, lambda: data, _md5(data), only_new=False)
+        self._put(path, lambda: data, _md5(data), condition={})
 
     def delete(self, path: str) -> None:
         """Remove a file; an absent one is fine."""
@@ -165,10 +191,13 @@ class S3Store:
         """Lend a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
         """Upload a written scratch file; readers see it whole, or not at all."""
         try:
-            published = self._publish(scratch, path, replace)
+            if expected is None:
+                published = self._publish(scratch, path, replace)
+            else:
+                published = self._exchange(scratch, path, expected)
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
@@ -186,7 +215,15 @@ class S3Store:
             return False
         if num_bytes > MAX_PUT_BYTES:
             return self._upload(scratch, path, only_new=False)
-        return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), only_new=only_new)
+        return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), condition=_NEW if only_new else {})
+
+    def _exchange(self, scratch: Path, path: str, expected: str) -> bool:
+        """Replace a file of the expected version, by one conditional PUT where the store honours that."""
+        if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
+            body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
+            return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
+        found = self.stat(path)
+        return found is not None and found.version == expected and self._publish(scratch, path, replace=True)
 
     def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
         """Name the multipart uploads into this folder that were begun so long ago and neither completed nor aborted.
@@ -225,9 +262,8 @@ class S3Store:
         self.delete(path)
         self._honours(_PUT)
 
-    def _put(self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, only_new: bool) -> bool:
+    def _put(self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]) -> bool:
         key, mark, tries = self._key(path), uuid.uuid4().hex, 0
-        condition = {"IfNoneMatch": "*"} if only_new else {}
 
         def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
             nonlocal tries
@@ -238,7 +274,7 @@ class S3Store:
                     Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, Metadata={_MARK: mark}, **condition
                 )
             except Exception as error:
-                if only_new and code_of(error) in _EXISTS:
+                if condition and code_of(error) in (*_EXISTS, *_MISSING):
                     # A PUT whose answer was lost is tried again, and then meets the file that it wrote itself.
                     return tries > 1 and self._is_marked(s3, path, mark)
                 raise
@@ -281,8 +317,10 @@ class S3Store:
         path = f"{TMP}/probe-{uuid.uuid4().hex}"
         self.replace(path, b"raysp asks whether this can be overwritten\n")
         try:
+            if what == _MATCH:
+                return self._honours_versions(path)
             if what == _PUT:
-                return not self._put(path, lambda: b"it can\n", _md5(b"it can\n"), only_new=True)
+                return not self._put(path, lambda: b"it can\n", _md5(b"it can\n"), condition=_NEW)
             return not _Upload(self, path, True).run_with([b"it can\n"])
         except S3Error as error:
             if error.code in _CONDITION_UNKNOWN:
@@ -290,6 +328,14 @@ class S3Store:
             raise
         finally:
             self.delete(path)
+
+    def _honours_versions(self, path: str) -> bool:
+        """Return whether a PUT over another version is refused, and one over the version that is there is not."""
+        found = self.stat(path)
+        data, right = b"it can\n", found.version if found else ""
+        wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
+        refused = not self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{wrong}"'})
+        return refused and self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{right}"'})
 
     def _call(self, work: Callable[[Any], T], doing: str, path: str) -> T:
         return self._client.call(work, doing, self._place(path))
@@ -388,8 +434,8 @@ def _clock(answer: Mapping[str, Any]) -> datetime:
     return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
 
 
-def _entry(path: str, num_bytes: int, etag: str) -> Entry:
-    return Entry(path, num_bytes, etag.strip('"'))
+def _entry(path: str, num_bytes: int, facts: Mapping[str, Any]) -> Entry:
+    return Entry(path, num_bytes, facts["ETag"].strip('"'), facts["LastModified"].timestamp())
 
 
 def _whole(answer: Mapping[str, Any], num_bytes: int) -> bytes:

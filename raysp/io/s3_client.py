@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from raysp.errors import StoreError
 from raysp.io.options import resolve
-from raysp.io.store import UnusableError
+from raysp.io.store import RefusedError, UnusableError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -89,6 +89,10 @@ class S3UnusableError(S3Error, UnusableError):
     """A refusal that every other request would meet as well."""
 
 
+class S3RefusedError(S3UnusableError, RefusedError):
+    """A refusal of one object; the credentials are good, and other objects may be readable."""
+
+
 class TruncatedError(Exception):
     """Fewer bytes came than were asked for."""
 
@@ -150,8 +154,7 @@ class S3Client:
         facts = [code, f"HTTP {status}" if status and str(status) != code else "", said]
         tries = f", {attempts} attempts" if attempts > 1 else ""
         found = ": ".join(fact for fact in (" ".join(f for f in facts[:2] if f), facts[2]) if fact)
-        kind = S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error
-        made = kind(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
+        made = _kind(code, status)(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
         made.code = code
         return made
 
@@ -268,9 +271,12 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "Re
 _UNUSABLE = {
     *_EXPIRED,
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError", "CredentialRetrievalError"),
-    *("PartialCredentialsError", "UnauthorizedSSOTokenError", "AccessDenied", "AllAccessDisabled", "NoSuchBucket"),
+    *("PartialCredentialsError", "UnauthorizedSSOTokenError", "AllAccessDisabled", "NoSuchBucket"),
     *("QuotaExceeded", "InsufficientStorage", "RequestTimeTooSkewed", "PermanentRedirect", "SSLError"),
 }
+
+_REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
+"""Said of one object: its own permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all."""
 
 _GO_ON = "run again: what was committed stays"
 _NO_PERMISSION = "give these credentials permission, or give others"
@@ -292,6 +298,12 @@ _ADVICE = {
     "SSLError": "check endpoint_url, and AWS_CA_BUNDLE for a certificate of your own",
     "SlowDown": f"the store asks for fewer requests: use fewer actors, or {_GO_ON}",
 }
+
+
+def _kind(code: str, status: int | None) -> type[S3Error]:
+    if code in _REFUSED:
+        return S3RefusedError
+    return S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error
 
 
 def _advice(code: str, status: int | None) -> str:

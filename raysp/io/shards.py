@@ -7,7 +7,7 @@ in small batches, so that memory does not depend on the size of a shard.
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
@@ -16,10 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import ShardError, StoreError
+from raysp.io.decoded import Repeats, decoded_bytes
 from raysp.io.store import Store, open_store, split_url
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Encoded bytes that a piece holds at most, unless one row is larger."""
+PIECE_ROWS = 10_000
+PIECE_DECODED_BYTES = 1024 * 1024 * 1024
+"""Of the columns that a pipeline reads, unless one row is larger."""
 READ_BATCH_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_BYTES = 512 * 1024 * 1024
@@ -180,22 +184,47 @@ def input_id(num_bytes: int, version: str, footer: Footer | Survey) -> str:
     return hashlib.sha256(f"{num_bytes}\0{version}\0{footer.digest}".encode()).hexdigest()[:16]
 
 
-def cut_pieces(metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES) -> tuple[Piece, ...]:
-    """Cut a Parquet shard into pieces by its row groups."""
-    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
-    return cut_groups([(group.total_byte_size, group.num_rows) for group in groups], max_bytes)
+def survey(
+    url: str, columns: Sequence[str] | None = None, storage_options: Mapping[str, object] | None = None
+) -> Survey:
+    """Survey a Parquet shard, of which some columns, all by default, are going to be read.
+
+    Raises:
+        ShardError, StoreError: as `read_footer`.
+    """
+    with _open(url, storage_options) as file:
+        footer = _footer(url, file)
+        decoded = decoded_bytes(file, footer.metadata, columns)
+    return Survey(footer.schema, footer.metadata.num_rows, cut_pieces(footer.metadata, decoded=decoded), footer.digest)
 
 
-def cut_groups(groups: Sequence[tuple[int, int]], max_bytes: int = PIECE_BYTES) -> tuple[Piece, ...]:
-    """Cut groups of (bytes, rows) into pieces: whole groups while they fit, even slices of larger ones."""
-    edges, row, held = [0], 0, 0
-    for num_bytes, num_rows in groups:
-        if held + num_bytes > max_bytes:
-            slices = min(num_rows, -(-num_bytes // max_bytes))
+def cut_pieces(
+    metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES, decoded: Sequence[int] | None = None
+) -> tuple[Piece, ...]:
+    """Cut a Parquet shard into pieces by its row groups; `decoded` are bytes of each once it is read."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    decoded = [0] * len(groups) if decoded is None else decoded
+    sizes = [(group.total_byte_size, group.num_rows, more) for group, more in zip(groups, decoded, strict=True)]
+    return cut_groups(sizes, max_bytes)
+
+
+def cut_groups(
+    groups: Sequence[tuple[int, int] | tuple[int, int, int]], max_bytes: int = PIECE_BYTES
+) -> tuple[Piece, ...]:
+    """Cut groups of (bytes, rows, decoded bytes) into pieces: whole groups while they fit, even slices of larger ones.
+
+    A piece holds at most `max_bytes`, `PIECE_ROWS` rows and `PIECE_DECODED_BYTES`.
+    """
+    limits = (max_bytes, PIECE_ROWS, PIECE_DECODED_BYTES)
+    edges, row, held = [0], 0, [0, 0, 0]
+    for group in groups:
+        num_rows, sizes = group[1], (*group, 0)[:3]
+        if any(one + more > most for one, more, most in zip(held, sizes, limits, strict=True)):
+            slices = min(num_rows, max(-(-more // most) for more, most in zip(sizes, limits, strict=True)))
             edges += [row + num_rows * k // slices for k in range(slices)]
-            held = num_bytes if slices == 1 else max_bytes  # nothing more is put to slices
+            held = list(sizes if slices == 1 else limits)  # nothing more is put to slices
         else:
-            held += num_bytes
+            held = [one + more for one, more in zip(held, sizes, strict=True)]
         row += num_rows
     edges.append(row)
     return tuple(Piece(a, b) for a, b in pairwise(edges) if b > a)
@@ -222,6 +251,7 @@ def _child(kind: pa.DataType, name: str) -> pa.DataType:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
@@ -230,8 +260,11 @@ def read_rows(
     piece: Piece,
     columns: Sequence[str],
     storage_options: Mapping[str, object] | None = None,
+    as_dictionaries: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Yield a piece's rows in order, some megabytes at a time, with only the `columns` asked for.
+
+    Recordings in the columns `as_dictionaries` may come as such, where rows of the file repeat them.
 
     Raises:
         ShardError: the shard is damaged, or is no longer the one that was planned.
@@ -241,7 +274,7 @@ def read_rows(
             footer = _footer(shard.url, file)
             if input_id(file.size(), shard.version, footer) != shard.input_id:
                 raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
-            yield from _batches(file, footer.metadata, piece, columns)
+            yield from _batches(file, footer.metadata, piece, columns, as_dictionaries)
     except ShardError:
         raise
     except StoreError as error:
@@ -266,7 +299,11 @@ def read_table(
 
 
 def _batches(
-    file: pa.NativeFile, metadata: pq.FileMetaData, piece: Piece, columns: Sequence[str]
+    file: pa.NativeFile,
+    metadata: pq.FileMetaData,
+    piece: Piece,
+    columns: Sequence[str],
+    as_dictionaries: Collection[str],
 ) -> Iterator[pa.RecordBatch]:
     starts = [0]
     for index in range(metadata.num_row_groups):
@@ -276,14 +313,16 @@ def _batches(
         return
     held = sum(metadata.row_group(i).total_byte_size for i in groups)
     rows = starts[groups[-1] + 1] - starts[groups[0]]
-    batch_rows = max(1, min(10_000, READ_BATCH_BYTES * rows // max(held, 1)))
+    repeats = Repeats(file, metadata, groups, as_dictionaries)
+    row_bytes = max(held / max(1, rows), repeats.most_a_row)
+    batch_rows = max(1, min(10_000, int(READ_BATCH_BYTES / max(row_bytes, 1e-3))))
     # pre_buffer and threads cost memory: measured 135 MB against 336 MB over half of a 512 MB shard.
     reader = pq.ParquetFile(file, metadata=metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     row = starts[groups[0]]
     for batch in reader.iter_batches(batch_rows, row_groups=groups, columns=list(columns), use_threads=False):
         first, end = max(piece.first - row, 0), min(piece.end - row, batch.num_rows)
         if first < end:
-            yield batch.slice(first, end - first)
+            yield repeats.encoded(batch.slice(first, end - first))
         row += batch.num_rows
         if row >= piece.end:
             return

@@ -1,13 +1,15 @@
 """What a shard can be, and the one way to survey and to read it, whichever that is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.io import arrow, folders, manifests, shards
-from raysp.io.shards import Piece, Shard, Survey, cut_pieces, read_footer
+from raysp.io.audio_root import AudioRoot
+from raysp.io.shards import Piece, Shard, Survey
 
 Options = Mapping[str, object]
 PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
@@ -18,54 +20,88 @@ _MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 class Kind(Protocol):
     """How shards of one kind are surveyed and read."""
 
-    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+    def survey(
+        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
+    ) -> Survey:
         """Say what is in a shard, from as little of it as will do; raises ShardError and StoreError."""
         ...
 
     def read_rows(
-        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options | None,
+        as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         """Yield a piece's rows in order; raises ShardError."""
         ...
 
 
 class _Parquet:
-    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
-        footer = read_footer(url, storage_options)
-        return Survey(footer.schema, footer.metadata.num_rows, cut_pieces(footer.metadata), footer.digest)
+    def survey(
+        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        return shards.survey(url, columns, storage_options)
 
     def read_rows(
-        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options | None,
+        as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
-        return shards.read_rows(shard, piece, columns, storage_options)
+        return shards.read_rows(shard, piece, columns, storage_options, as_dictionaries)
 
 
 class _Arrow:
-    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+    def survey(
+        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
+    ) -> Survey:
         return arrow.survey(url, storage_options)
 
     def read_rows(
-        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options | None,
+        as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
-        return arrow.read_rows(shard, piece, columns, storage_options)
+        return arrow.read_rows(shard, piece, columns, storage_options, as_dictionaries)
 
 
 class _Manifest:
-    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+    def survey(
+        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
+    ) -> Survey:
         return manifests.survey(url, part, storage_options)
 
     def read_rows(
-        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options | None,
+        as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         return manifests.read_rows(shard, piece, columns, storage_options)
 
 
 class _Folder:
-    def survey(self, url: str, part: str, storage_options: Options | None) -> Survey:
+    def survey(
+        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
+    ) -> Survey:
         return folders.survey(part)
 
     def read_rows(
-        self, shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options | None,
+        as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         return folders.read_rows(shard, piece, columns)
 
@@ -101,23 +137,59 @@ def audio_root(shard: Shard, given: str | None) -> str | None:
     return shard.url if shard.kind == FOLDER else shard.url.rpartition("/")[0] or "/"
 
 
-def survey(kind: str, url: str, part: str, storage_options: Options | None = None) -> Survey:
-    """Say what is in a shard, from as little of it as will do.
+def open_audio_root(shard: Shard, given: str | None, storage_options: Options | None = None) -> AudioRoot | None:
+    """Open the folder that the paths of a shard's recordings may lead into; None where they are not read by path."""
+    root = audio_root(shard, given)
+    return None if root is None else AudioRoot(root, storage_options)
+
+
+def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options | None = None) -> list[str | None]:
+    """Read the paths of a piece's recordings; of a Parquet shard nothing else is read.
+
+    Raises:
+        ShardError: the shard is damaged, or is no longer the one that was planned.
+    """
+    column = f"{audio}.path" if shard.kind == PARQUET else audio
+    paths: list[str | None] = []
+    for batch in _KINDS[shard.kind].read_rows(shard, piece, [column], storage_options):
+        paths += pc.struct_field(batch.column(0), "path").to_pylist()
+    return paths
+
+
+def survey(
+    kind: str, url: str, part: str, storage_options: Options | None = None, columns: Sequence[str] | None = None
+) -> Survey:
+    """Return what is in a shard, from as little of it as will do.
+
+    Args:
+        kind: of the shard.
+        url: of the file or folder.
+        part: of what lies there.
+        storage_options: how to reach it.
+        columns: that are going to be read; None: all. Pieces are cut by their size.
 
     Raises:
         ShardError: it cannot be read, or would run foreign code.
         StoreError: not there or not readable.
     """
-    return _KINDS[kind].survey(url, part, storage_options)
+    return _KINDS[kind].survey(url, part, storage_options, columns)
 
 
-def read_table(shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options | None = None) -> pa.Table:
+def read_table(
+    shard: Shard,
+    piece: Piece,
+    columns: Sequence[str],
+    storage_options: Options | None = None,
+    as_dictionaries: Collection[str] = (),
+) -> pa.Table:
     """Read a piece's rows in order, whole.
+
+    Recordings in the columns `as_dictionaries` may come as such, where rows of the shard repeat them.
 
     Raises:
         ShardError: the shard is damaged, or is no longer the one that was planned.
     """
-    batches = list(_KINDS[shard.kind].read_rows(shard, piece, columns, storage_options))
+    batches = list(_KINDS[shard.kind].read_rows(shard, piece, columns, storage_options, as_dictionaries))
     if batches:
         return pa.Table.from_batches(batches)
     schema = survey(shard.kind, shard.url, shard.part, storage_options).schema

@@ -23,21 +23,16 @@ import pyarrow as pa
 
 from raysp.errors import StoreError
 from raysp.io.globs import has_wildcard, is_listed, literal_prefix, split_glob
+from raysp.io.locking import locked
+from raysp.io.opened import Entry as Entry
+from raysp.io.opened import LocalFile, Opened
 
-TMP = ".raysp/tmp"
+HOME = ".raysp/"
+TMP = f"{HOME}tmp"
+REPLACING = f"{HOME}replacing"
+"""Locked while a file of an expected version is replaced."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 LINK_ATTEMPTS = 100  # a racing `delete` can take the empty folder away between mkdir and link
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file as a listing shows it."""
-
-    path: str
-    """Relative to the store's root, with `/`."""
-    num_bytes: int
-    version: str
-    """Changes when the content does: modification time in nanoseconds locally, the etag on object stores."""
 
 
 class UnusableError(StoreError):
@@ -45,6 +40,10 @@ class UnusableError(StoreError):
 
     Another file would fare no better, so a run stops instead of failing shard by shard.
     """
+
+
+class RefusedError(UnusableError):
+    """One file is refused for want of permission; other files of the same place may be readable."""
 
 
 class NothingListedError(StoreError):
@@ -75,6 +74,10 @@ class Store(Protocol):
         """Open a file for random access; only what is read is transferred."""
         ...
 
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file, read its first bytes and describe what was opened, at once; None when there is none."""
+        ...
+
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist yet, in one atomic step; False, and nothing changes, when it does."""
         ...
@@ -91,8 +94,12 @@ class Store(Protocol):
         """Lend a local path to write a large file into; what is left there on exit is removed."""
         ...
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
-        """Make a written scratch file visible in one atomic step; False when `path` exists and `replace` is not set."""
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Make a written scratch file visible in one atomic step.
+
+        Returns False, and nothing changes, when `path` exists and `replace` is not set; with `replace` and `expected`,
+        when what is there has another version. A store that cannot make that a condition of the write looks before it.
+        """
         ...
 
     def probe(self) -> None:
@@ -112,11 +119,17 @@ class LocalStore:
         return str(self._root)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield the files whose path begins with `prefix`, at any depth, sorted by path; links to folders are not."""
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path.
+
+        Links to folders are followed, as readers follow them, unless they lead back, or lie under `.raysp`: nothing
+        that is found there and removed may lie elsewhere.
+        """
         folder = prefix.rpartition("/")[0]
         place = self._locate(folder)
         with _explained("list", place):
-            found = sorted(_walk(str(place), f"{folder}/" if folder else "", prefix), key=lambda entry: entry.path)
+            above = (os.path.realpath(self._root), os.path.realpath(place))
+            walked = _walk(str(place), f"{folder}/" if folder else "", prefix, above)
+            found = sorted(walked, key=lambda entry: entry.path)
         yield from found
 
     def stat(self, path: str) -> Entry | None:
@@ -127,7 +140,7 @@ class LocalStore:
                 found = place.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            return None if place.is_dir() else Entry(path, found.st_size, str(found.st_mtime_ns))
+            return None if place.is_dir() else _entry(found, path)
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
@@ -140,6 +153,18 @@ class LocalStore:
         place = self._locate(path)
         with _explained("read", place):
             return pa.OSFile(str(place), "rb")
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file, read its first bytes and describe what was opened; None when there is none."""
+        place = self._locate(path)
+        with _explained("read", place):
+            try:  # a pipe would be waited for
+                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            found = os.fstat(descriptor)
+            file = LocalFile(descriptor, found.st_size)
+            return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist yet, in one atomic step; False when it does."""
@@ -176,13 +201,20 @@ class LocalStore:
             with suppress(OSError):
                 place.unlink(missing_ok=True)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
         """Link (or, to replace, rename) a written scratch file to its place, after its bytes are on disk."""
         place = self._locate(path)
         with _explained("write", place):
             _sync(scratch)
             try:
-                _bring(scratch, place, replace=replace)
+                if expected is None:
+                    _bring(scratch, place, replace=replace)
+                else:
+                    with locked(self._locate(REPLACING)):
+                        found = self.stat(path)
+                        if found is None or found.version != expected:
+                            return False
+                        _bring(scratch, place, replace=True)
             except FileExistsError:
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
@@ -311,7 +343,7 @@ def _expand_local(url: str) -> Listing:
             return _listing(path, "**/*.parquet")
         if path.exists():
             found = path.stat()
-            return Listing(str(path.parent), (Entry(path.name, found.st_size, str(found.st_mtime_ns)),))
+            return Listing(str(path.parent), (_entry(found, path.name),))
         root, pattern = split_glob(str(path))
         if not pattern:
             raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
@@ -351,11 +383,12 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
     """Put an operating system's error into words: where, what was found, what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = _ADVICE.get(error.errno or 0, "check the place and run again")
-    kind = UnusableError if error.errno in _UNUSABLE else StoreError
+    kind = RefusedError if error.errno in _REFUSED else UnusableError if error.errno in _UNUSABLE else StoreError
     return kind(f"{place}: cannot {doing} it ({reason}); {advice}")
 
 
-_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM)
+_UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM = "make room or give another place, and run again: what was committed stays"
 _NO_PERMISSION = "give this user permission or give another place"
 _ADVICE = {
@@ -371,6 +404,8 @@ _ADVICE = {
     errno.ENOENT: "it is not there: check the path, or wait until it is mounted",
     errno.ENAMETOOLONG: "the name is too long for this file system: rename the shard",
     errno.ELOOP: "its links form a loop: mend them",
+    errno.EXDEV: "a link leads to another file system, where none of its files can be moved to in one step: put "
+    "a folder in the link's place, or give another place",
     errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: give another place",
     errno.EMLINK: "files are made visible by hard links, which this file system lacks: give another place",
 }
@@ -439,23 +474,31 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
-def _walk(folder: str, path: str, prefix: str) -> Iterator[Entry]:
-    """Yield the files under `folder` whose path begins with `prefix`, unsorted; what vanishes meanwhile is no error."""
+def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
+    """Yield the files under `folder` whose path begins with `prefix`, unsorted; what vanishes meanwhile is no error.
+
+    `above` are the real folders on the way, which a link may lead back to; the last is that of `folder`.
+    """
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as children:
         for child in children:
             below = f"{path}{child.name}"
-            if child.is_dir(follow_symlinks=False):
-                if f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/"):
-                    yield from _walk(child.path, f"{below}/", prefix)
+            if child.is_dir():
+                if not (f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/")):
+                    continue
+                real = f"{above[-1]}/{child.name}"
+                if child.is_symlink():
+                    real = os.path.realpath(child.path)
+                    if real in above or below.startswith(HOME):
+                        continue
+                yield from _walk(child.path, f"{below}/", prefix, (*above, real))
             elif below.startswith(prefix):
                 with suppress(FileNotFoundError):
                     if child.is_file():
-                        yield _entry(child, below)
+                        yield _entry(child.stat(), below)
 
 
-def _entry(child: os.DirEntry[str], path: str) -> Entry:
-    found = child.stat()
-    return Entry(path, found.st_size, str(found.st_mtime_ns))
+def _entry(found: os.stat_result, path: str) -> Entry:
+    return Entry(path, found.st_size, str(found.st_mtime_ns), found.st_mtime)
 
 
 def _listing(root: Path, pattern: str) -> Listing:
@@ -477,7 +520,7 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
             below = f"{path}{child.name}"
             if not child.is_dir():
                 if not rest and part != "**" and child.is_file():
-                    found[below] = _entry(child, _utf8(below, folder))
+                    found[below] = _entry(child.stat(), _utf8(below, folder))
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that leads back is not followed

@@ -15,7 +15,7 @@ from raysp.errors import AudioError
 from raysp.io.audio_root import AudioRoot
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.keeping import Keeping
-from raysp.ops.recordings import Recordings
+from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
 
 SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
@@ -104,7 +104,7 @@ class Decoding:
             window that says so.
         """
         piece = _Piece(self, rows, first)
-        for windows, is_last in _fill(self._windows(piece), self._most_samples()):
+        for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             yield _table(windows), is_last
 
     def _most_samples(self) -> tuple[int, int]:
@@ -220,6 +220,13 @@ class _Piece:
             keep(self.fates, others)
         self.wanted = [keep.wanted(others) for keep in op.after]
         self.claimed = self._claimed_seconds(op.decoder)
+        self.first = first
+
+    def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
+        """Note on a window which file it was read from."""
+        fate = numbered[1].fate
+        fate.recording, fate.version = self.recordings.identity(fate.row - self.first)
+        return numbered
 
     def meets(self, index: int) -> list[bool]:
         """Tell for each condition on decoded rows whether the row's source columns meet it."""
@@ -227,14 +234,12 @@ class _Piece:
 
     def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
         """Yield the recordings of rows, and put into `asked` which they are; one that is not there fails its row."""
-        for index in indexes:
-            try:
-                excerpt = self.recordings.excerpt(index)
-            except AudioError as error:
-                self.fates[index].fail(error.error_type, str(error))
+        for index, found in self.recordings.ahead(indexes, WHOLE_BYTES):
+            if isinstance(found, AudioError):
+                self.fates[index].fail(found.error_type, str(found))
                 continue
             asked.append(index)
-            yield excerpt
+            yield self.recordings.excerpt(index, found)
 
     def _claimed_seconds(self, decoder: Decoder) -> list[float]:
         """Estimate what rows last from the manifest, else from headers; 0 where nothing is known: decoding says why."""
@@ -243,12 +248,9 @@ class _Piece:
         asked: list[int] = []
 
         def unknown() -> Iterator[Recording]:
-            for index, ok in enumerate(is_ok):
-                if ok and self.recordings.seconds(index) is None:
-                    try:
-                        recording = self.recordings.get(index)
-                    except AudioError:
-                        continue
+            indexes = [i for i, ok in enumerate(is_ok) if ok and self.recordings.seconds(i) is None]
+            for index, recording in self.recordings.ahead(indexes):
+                if not isinstance(recording, AudioError):
                     asked.append(index)
                     yield recording
 

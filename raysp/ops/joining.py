@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raysp.ops.rows import OK, Fate, fates_of, fates_table
+from raysp.ops.rows import CHANGED, OK, Fate, fates_of, fates_table
 
 
 class JoinOp(Protocol):
@@ -59,6 +59,8 @@ class Joining:
         whole = round(sum(given) * self.sample_rate) / self.sample_rate
         fate.seconds = whole if len(given) == len(windows) else None
         fate.window, fate.windows = 0, 1
+        if len({one.version for one in windows}) > 1:
+            fate.version = CHANGED
         return fate
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from raysp.models.outputs import ModelOutput
 from raysp.models.several_heads import encoded_before
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
+from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import OK, Fate, fates_of, fates_table
 from raysp.ops.windowing import windowing_of
 
@@ -121,7 +122,7 @@ class Labelling:
     Args:
         checkpoint: a model folder.
         outputs: makes the output ops of the loaded checkpoint.
-        batch_seconds: padded seconds of audio a forward pass.
+        batch_seconds: padded seconds of audio a forward pass; in half precision on a CPU a pass has one window.
         dtype: of weights and arithmetic.
         device: a torch device's name.
         exact: whether a row's label is the one that it has alone.
@@ -144,6 +145,8 @@ class Labelling:
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
+        self.dtype, self.device = dtype, device
+        self.alone = batching(dtype=dtype, device=device, exact=exact) is Batching.ALONE
         self.outputs = tuple(outputs(self.loaded))
         self.shard = ""
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
@@ -182,7 +185,8 @@ class Labelling:
                 pending.append(index)
         padded = 0
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
-        for batch in cut_batches([len(waves[i]) for i in pending], self.max_samples):
+        most = 0 if self.alone else self.max_samples
+        for batch in cut_batches([len(waves[i]) for i in pending], most):
             chosen = [pending[i] for i in batch]
             padded += len(waves[chosen[0]]) * len(chosen)
             self._label(chosen, waves, fates, labels)
@@ -206,11 +210,12 @@ class Labelling:
             self._halve(chosen, waves, fates, labels)
             return
         try:
-            finite, columns = self._forward(
-                [waves[i] for i in chosen],
-                [self._part(fates[i], len(waves[i])) for i in chosen],
-                [f"{self.shard}|{fates[i].row}|{fates[i].window}" for i in chosen],
-            )
+            with steady_products(dtype=self.dtype, device=self.device):
+                finite, columns = self._forward(
+                    [waves[i] for i in chosen],
+                    [self._part(fates[i], len(waves[i])) for i in chosen],
+                    [f"{self.shard}|{fates[i].row}|{fates[i].window}" for i in chosen],
+                )
         except Exception as error:  # whatever a model, an output or a user's own output raises for one row
             if _is_lost(error):
                 raise DeviceLostError(f"the device is of no more use to this process: {error}") from error

@@ -1,15 +1,34 @@
 """The recordings of a piece, as decoding gets them: bytes that lie in the table, or files that its paths name."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.audio import Excerpt, SupportsRead
 from raysp.errors import AudioError
-from raysp.io.audio_root import AudioRoot
+from raysp.io.audio_root import HEAD_BYTES, AudioRoot
+from raysp.io.store import RefusedError
+from raysp.ops.refusals import RefusableFile, Refusals
+from raysp.ops.rows import CHANGED
 
 OFFSET, DURATION = "offset", "duration"
 """Columns of a manifest: the part of a file that a row means, in seconds; null: from its start, to its end."""
+
+
+WHOLE_BYTES = 1024 * 1024
+"""Shorter files are read whole before they are decoded."""
+AHEAD_BYTES = 32 * 1024 * 1024
+AT_ONCE = 8
+"""Files that are opened at once."""
+MOST_AHEAD = 64
+
+Found = memoryview | SupportsRead | AudioError
 
 
 class Recordings:
@@ -27,39 +46,98 @@ class Recordings:
         self.root = root
         self.with_path = pa.types.is_struct(self.column.type)
         self.offsets: list[float | None] = rows.column(OFFSET).to_pylist() if is_manifest else []
+        self._read: dict[int, tuple[str, str]] = {}
         self.durations: list[float | None] = rows.column(DURATION).to_pylist() if is_manifest else []
 
-    def get(self, index: int) -> memoryview | SupportsRead:
-        """Give the stored bytes without a copy, or an open file.
+    def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Found]]:
+        """Yield rows with their recordings, or with the errors in their place, in the order of `indexes`.
+
+        Files are opened, and their first bytes read, by a few threads, at most `AHEAD_BYTES` in front of the consumer.
 
         Raises:
-            AudioError: `no_audio`, `path_not_allowed` or `not_found`.
-            StoreError: the storage fails.
+            StoreError: the storage fails, or refuses everything.
+        """
+        if self.root is None:
+            yield from ((index, self._found(index, head_bytes)) for index in indexes)
+            return
+        rest = iter(indexes)
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            waiting: deque[tuple[int, Future[Found]]] = deque(
+                (index, pool.submit(self._found, index, head_bytes))
+                for index in islice(rest, min(MOST_AHEAD, AHEAD_BYTES // head_bytes))
+            )
+            while waiting:
+                index, future = waiting.popleft()
+                yield index, future.result()
+                if (following := next(rest, None)) is not None:
+                    waiting.append((following, pool.submit(self._found, following, head_bytes)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _found(self, index: int, head_bytes: int) -> Found:
+        try:
+            return self.get(index, head_bytes)
+        except AudioError as error:
+            return error
+
+    def get(self, index: int, head_bytes: int = HEAD_BYTES) -> memoryview | SupportsRead:
+        """Give the stored bytes without a copy, or an open file; all bytes of a file of at most `head_bytes`.
+
+        Raises:
+            AudioError: `no_audio`, `path_not_allowed`, `not_found` or `not_readable`.
+            StoreError: the storage fails, or refuses everything.
         """
         value: Any = self.column[index]
         if self.with_path and value.is_valid:
             path = value["path"].as_py() if "path" in value else None
-            value = value["bytes"]
+            value = _plain(value["bytes"])
             if path and not (value.is_valid and len(value.as_buffer())):
-                return self._open(path)
+                return self._open(index, path, head_bytes)
+        value = _plain(value)
         if not value.is_valid:
             raise AudioError("no_audio", "null; expected the bytes of an audio file")
         return memoryview(value.as_buffer())
 
-    def excerpt(self, index: int) -> Excerpt:
-        """Give a recording with the part of it that is meant; raises as `get` does."""
+    def excerpt(self, index: int, found: memoryview | SupportsRead | None = None) -> Excerpt:
+        """Give a recording, unless it is `found` already, with the part of it that is meant; raises as `get` does."""
+        audio = self.get(index) if found is None else found
         if not self.offsets:
-            return Excerpt(self.get(index))
-        return Excerpt(self.get(index), self.offsets[index] or 0.0, self.durations[index])
+            return Excerpt(audio)
+        return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index])
 
     def seconds(self, index: int) -> float | None:
         """Give the length that a manifest claims."""
         return self.durations[index] if self.durations else None
 
-    def _open(self, path: str) -> SupportsRead:
+    def _open(self, index: int, path: str, head_bytes: int) -> memoryview | SupportsRead:
         if self.root is None:
             raise AudioError(
                 "path_not_allowed",
                 f"no bytes, only the path {path!r:.200}; embed the audio, or allow a folder by source.audio_root",
             )
-        return self.root.open(path)
+        try:
+            found = self.root.open(path, head_bytes)
+        except RefusedError as error:
+            raise self._refusals.judge(path, error) from None
+        _, before = self._read.get(index, (path, found.version))
+        self._read[index] = (found.path, found.version if before == found.version else CHANGED)
+        if found.is_whole:
+            self._refusals.has_read = True
+            return memoryview(found.head)
+        return RefusableFile(found, path, self._refusals)
+
+    def identity(self, index: int) -> tuple[str, str] | tuple[None, None]:
+        """Return the path and version of the file that was read for a row; twice None where none was."""
+        return self._read.get(index, (None, None))
+
+    @cached_property
+    def _refusals(self) -> Refusals:
+        assert self.root is not None
+        paths = pc.struct_field(self.column, "path").to_pylist()
+        return Refusals(self.root, [path for path in paths if path])
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
+    """Return what a scalar of a dictionary stands for."""
+    return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value

@@ -1,9 +1,10 @@
-"""The tables that ops hand on: one row a window of a recording, whatever became of it.
+"""The tables that ops hand on: one row a window of a recording, whatever its status.
 
 A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is carried along untouched to the label
 shard. `window` numbers the windows of a recording from 0; `windows` is their number, null on all but the last, since it
 is not known before. `seconds` are those that a window adds to the ones before it, so that they sum up to the
-recording's. Decoding adds `wave`, the model replaces it by the columns of its outputs.
+recording's. `recording` and `version` name the file that a row read by path is made of. Decoding adds `wave`, the model
+replaces it by the columns of its outputs.
 """
 
 import re
@@ -18,10 +19,15 @@ _COLUMNS: dict[str, pa.DataType] = {
     "error_message": pa.string(),
     "window": pa.int32(),
     "windows": pa.int32(),
+    "recording": pa.string(),
+    "version": pa.string(),
 }
 ROW_SCHEMA = pa.schema(_COLUMNS)
 WAVE = "wave"
 """Samples of a window as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
+
+CHANGED = "changed while it was read"
+"""Stands in for the version of a recording of which more than one was read: the label may be of neither."""
 
 OK, SKIPPED, ERROR = "ok", "skipped", "error"
 MAX_MESSAGE = 500
@@ -30,7 +36,17 @@ MAX_MESSAGE = 500
 class Fate:
     """What became of one window, or of a whole row, so far."""
 
-    __slots__ = ("error_message", "error_type", "row", "seconds", "status", "window", "windows")
+    __slots__ = (
+        "error_message",
+        "error_type",
+        "recording",
+        "row",
+        "seconds",
+        "status",
+        "version",
+        "window",
+        "windows",
+    )
 
     def __init__(self, row: int, window: int = 0, windows: int | None = 1) -> None:
         self.row = row
@@ -40,6 +56,9 @@ class Fate:
         self.status = OK
         self.error_type: str | None = None
         self.error_message: str | None = None
+        self.recording: str | None = None
+        """Path, below its root, of the file that was read; None: none was."""
+        self.version: str | None = None
 
     @property
     def is_part(self) -> bool:
@@ -70,10 +89,11 @@ def fates_table(fates: list[Fate]) -> pa.Table:
 def fates_of(table: pa.Table) -> list[Fate]:
     """Read the fates of a table's rows."""
     fates: list[Fate] = []
-    for row, seconds, status, error_type, message, window, windows in zip(
+    for row, seconds, status, error_type, message, window, windows, recording, version in zip(
         *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True
     ):
         fate = Fate(row, window, windows)
         fate.seconds, fate.status, fate.error_type, fate.error_message = seconds, status, error_type, message
+        fate.recording, fate.version = recording, version
         fates.append(fate)
     return fates

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import pyarrow as pa
 
 from raysp.errors import RunError
 from raysp.io import sources
-from raysp.io.audio_root import AudioRoot
 from raysp.io.shards import Piece, Shard
 from raysp.pipeline import Pipeline
 from raysp.planning import Resources, checkpoint_folder, count_gpus, hash_pipeline, settle, windowing
@@ -17,8 +17,6 @@ from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord
 from raysp.sink.stage import join_windows
 from raysp.steps import Pool
-
-DIGITS = 3
 
 
 class Recomputing:
@@ -39,11 +37,17 @@ class Recomputing:
         self.pipeline = replace(pipeline, steps=steps)
         label = self.pipeline.label
         dtype = next(str(value) for key, value in record.parts.items() if key.endswith(".dtype"))
-        settings = replace(settle(self.pipeline, Resources(cpus=2, gpus=count_gpus())), dtype=dtype)
+        budget = next((value for key, value in record.parts.items() if key.endswith(".batch_seconds")), None)
+        settings = replace(
+            settle(self.pipeline, Resources(cpus=2, gpus=count_gpus())),
+            dtype=dtype,
+            fingerprint_seconds=cast("float | None", budget),
+        )
         parts, fingerprint = hash_pipeline(self.pipeline, settings)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
+        self.dtype = dtype
         self.checkpoint = settings.checkpoint
         self.windowing = windowing(self.checkpoint, label)
         self.columns = [*RESULT_SCHEMA.names, *label.columns]
@@ -65,14 +69,13 @@ class Recomputing:
 
         source, decode = self.pipeline.source, self.pipeline.decode
         is_manifest = shard.kind == sources.MANIFEST
-        root = sources.audio_root(shard, source.audio_root)
         decoding = Decoding(
             audio=source.audio,
             windowing=self.windowing,
             channel=decode.channel,
             max_seconds=decode.max_seconds,
             block_seconds=decode.max_seconds,
-            root=None if root is None else AudioRoot(root, source.storage_options),
+            root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
             is_manifest=is_manifest,
         )
         columns = [source.audio, *((OFFSET, DURATION) if is_manifest else ())]
@@ -90,25 +93,24 @@ class Recomputing:
         return Joining(outputs, self.windowing.sample_rate)(windows)
 
 
-def differing(labelled: Mapping[str, object], alone: Mapping[str, object]) -> str:
+def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:
     """Name the first column in which a label differs from that of the row alone; empty when none does.
 
-    Texts are compared exactly, numbers to three digits.
+    Texts are compared exactly, numbers to so many digits.
     """
     for name, value in alone.items():
-        if not _alike(labelled.get(name), value):
+        if not _alike(labelled.get(name), value, 10.0**-digits):
             return f"{name} is {_shown(labelled.get(name))}, alone it is {_shown(value)}"
     return ""
 
 
-def _alike(one: object, other: object) -> bool:
+def _alike(one: object, other: object, tolerance: float) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        tolerance = 10.0**-DIGITS
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (one != one and other != other)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(_alike(one[key], other[key], tolerance) for key in one)
     if isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str | bytes):
-        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_alike(a, b, tolerance) for a, b in zip(one, other, strict=True))
     return type(one) is type(other) and one == other
 
 

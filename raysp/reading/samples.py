@@ -1,8 +1,6 @@
-"""Look into finished label shards: the first rows, and how texts compare with their references."""
+"""The first rows of finished label shards."""
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,25 +9,8 @@ from raysp.errors import PlanError
 from raysp.io.store import Store, open_store
 
 
-@dataclass(frozen=True)
-class WordErrors:
-    """Word errors against references."""
-
-    rows: int
-    """Labelled rows that have a reference."""
-    words: int
-    """Of the references."""
-    errors: int
-    """Substitutions, deletions and insertions."""
-
-    @property
-    def rate(self) -> float:
-        """Divide errors by words."""
-        return self.errors / self.words if self.words else 0.0
-
-
 def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | None = None) -> pa.Table:
-    """Read the first rows of a sink.
+    """Read the first rows of a sink; a table without rows where its label shards hold none.
 
     Raises:
         PlanError: there is no label shard.
@@ -41,9 +22,9 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
         if missing <= 0:
             break
         with store.open(name) as file:
-            batch = next(pq.ParquetFile(file).iter_batches(missing), None)
-        if batch is not None:
-            tables.append(pa.Table.from_batches([batch]))
+            reader = pq.ParquetFile(file)
+            batch = next(reader.iter_batches(missing), None)
+            tables.append(reader.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]))
     if not tables:
         raise PlanError(f"{url}: found no label shard; is this the sink of a run?")
     return _readable(pa.concat_tables(tables, promote_options="permissive"))
@@ -57,36 +38,6 @@ def _readable(table: pa.Table) -> pa.Table:
             texts = [None if one is None else one.decode(errors="replace") for one in raw]
             table = table.set_column(index, field, pa.chunked_array([pa.array(texts, field.type)]))
     return table
-
-
-def word_error_rate(
-    url: str, reference: str, hypothesis: str, storage_options: Mapping[str, object] | None = None
-) -> WordErrors:
-    """Compare two text columns of all label shards, letter case and punctuation aside."""
-    import jiwer
-
-    rows = words = errors = 0
-    store = open_store(url, storage_options)
-    for name in _label_shards(store):
-        with store.open(name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(10_000, columns=[reference, hypothesis]):
-                pairs = [
-                    (_plain_words(r), _plain_words(h))
-                    for r, h in zip(*(batch.column(c).to_pylist() for c in (reference, hypothesis)), strict=True)
-                    if r is not None and h is not None
-                ]
-                pairs = [(r, h) for r, h in pairs if r]
-                if not pairs:
-                    continue
-                found = jiwer.process_words([r for r, _ in pairs], [h for _, h in pairs])
-                rows += len(pairs)
-                words += found.hits + found.substitutions + found.deletions
-                errors += found.substitutions + found.deletions + found.insertions
-    return WordErrors(rows, words, errors)
-
-
-def _plain_words(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s']", " ", text.casefold()).split())
 
 
 def _label_shards(store: Store) -> Iterator[str]:

@@ -4,18 +4,21 @@ Nothing is written, so a sink that others own, or that a run is busy with, can b
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raysp.errors import ChangedError, PlanError
+from raysp.errors import ChangedError
 from raysp.io.shards import Shard
-from raysp.io.store import Store, open_store
+from raysp.io.store import Store
+from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
-from raysp.sink import footer, plan_record, receipts, run_record
-from raysp.sink.commit import committed
+from raysp.sink import footer, layout, plan_record, receipts, stopping
+from raysp.sink.commit import committed, for_each
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.run_record import RunEntry
 from raysp.sink.stage import staged
+from raysp.sink.trust import open_recorded
+from raysp.sink.word_errors import WordErrors
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Status:
     """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
     audio_seconds: float
     """Decoded, in committed shards."""
+    word_errors: WordErrors | None
+    """Of the first transcript; None where no row has a reference, or all label shards are older than these counts."""
     failed: Mapping[str, str]
     """Shards that could not be committed, and why."""
     foreign: Mapping[str, str]
@@ -50,26 +55,35 @@ class Status:
         return self.shards_committed == self.shards
 
 
-def status(sink: str | Store, storage_options: Mapping[str, object] | None = None) -> Status:
-    """Tell how far a sink is.
+def status(
+    sink: str | Store,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Status:
+    """Return the progress of a sink; all of it is read in the sink alone.
+
+    Args:
+        sink: where label shards are.
+        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
+        pipeline: that made the labels; only its storage options are used.
+        trust: reach the sink by the recorded options, whoever recorded them.
 
     Raises:
         PlanError: There is no sink at the place.
     """
-    store = open_store(sink, storage_options) if isinstance(sink, str) else sink
-    record = run_record.load(store)
-    if record is None:
-        raise PlanError(
-            f"{store.url}: no sink of raysp (it has no .raysp/run.json); give the folder that a run wrote to"
-        )
+    store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     shards = plan_record.load(store)
     found = committed(store, shards, record.fingerprint, mend=False, file_id=hash_parts(record.file_parts))
-    begun = staged(store, shards, record.fingerprint).keys() - found.done
+    begun = staged(store, shards, stopping.load(store).stage_id(record.fingerprint)).keys() - found.done
     written, failed = _last_receipts(store)
-    counted = [_receipt(store, shard, record.fingerprint, written) for shard in shards if shard.name in found.done]
+    counted = _count(store, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
+    word_errors = WordErrors()
     for receipt in counted:
         by_type.update(receipt.errors_by_type)
+        word_errors.add(receipt.word_errors)
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -83,6 +97,7 @@ def status(sink: str | Store, storage_options: Mapping[str, object] | None = Non
         error=sum(receipt.error for receipt in counted),
         errors_by_type=dict(by_type.most_common()),
         audio_seconds=sum(receipt.seconds for receipt in counted),
+        word_errors=word_errors if word_errors.to_counts() else None,
         failed={name: reason for name, reason in failed.items() if name not in found.done},
         foreign=found.foreign,
         last_run=record.runs[-1] if record.runs else None,
@@ -101,9 +116,24 @@ def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str
     return written, failed
 
 
-def _receipt(store: Store, shard: Shard, fingerprint: str, written: Mapping[str, ShardReceipt]) -> ShardReceipt:
-    if shard.name in written:
-        return written[shard.name]
+def _count(
+    store: Store, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
+) -> list[ShardReceipt]:
+    """Return the counts of committed shards: of their receipts where these must hold still, else of their footers.
+
+    A killed retry or relabelling may have replaced a label shard and left no receipt of it. A retry replaces only label
+    shards with error rows.
+    """
+    is_relabelled = store.stat(layout.RELABELLED) is not None
+
+    def count(shard: Shard) -> ShardReceipt:
+        receipt = None if is_relabelled else written.get(shard.name)
+        return receipt if receipt and not receipt.error else _footer(store, shard, fingerprint)
+
+    return for_each(count, shards)
+
+
+def _footer(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
     try:
         return footer.read_expected(store, shard, fingerprint)
     except ChangedError:  # its marker says otherwise: something was put in its place by hand

@@ -15,20 +15,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.errors import ChangedError, PlanError, ShardError, StoreError
+from raysp.errors import ChangedError, ShardError, StoreError
 from raysp.io.shards import Shard
+from raysp.io.sources import FOLDER
 from raysp.io.store import Store, open_store, split_url
+from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
+from raysp.planning.roots import named_twice
 from raysp.reading.recomputing import Recomputing, differing
-from raysp.sink import footer, layout, plan_record, run_record
+from raysp.sink import footer, layout, plan_record
 from raysp.sink.commit import Tally
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.retrying import recorded_pipeline
-from raysp.sink.run_record import RunRecord
+from raysp.sink.recordings import shown
+from raysp.sink.replaced import find_replaced
 from raysp.sink.source_columns import read_source_columns
+from raysp.sink.trust import Recorded, check_same_source, read_recorded, refusal
 
 SHARDS_AT_ONCE = 4
 
@@ -47,14 +51,18 @@ class Verification:
     """Found in label shards, and beside them where only ok rows are in them."""
     sampled: int
     """Rows that were labelled again, each alone."""
+    sampled_equal: int
+    """Those of them that got the same label again."""
     duplicate_ids: int
     """Rows whose id another row in front of them has as well: allowed, for rows are kept by their place."""
     sources_missing: tuple[str, ...]
-    """Shards that are no longer there, so that ids could not be compared."""
+    """Shards that are no longer there, so that ids could not be compared, and how many recordings of others are not."""
     orphans: tuple[str, ...]
     """Files of killed runs that `raysp gc` removes; those in use, while a run is at work."""
     differences: tuple[str, ...]
     """What is not as it should be, a line each."""
+    unused: tuple[str, ...] = ()
+    """What the sink names and was not used on its word: the source was not compared (`raysp.sink.trust`)."""
 
     @property
     def exit_code(self) -> int:
@@ -69,6 +77,7 @@ class _Checked:
     differences: list[str] = field(default_factory=list)
     rows: int = 0
     source_is_missing: bool = False
+    recordings_gone: int = 0
     ids: list[Ints] = field(default_factory=list)
     """Hashes of the ids."""
     chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = field(default_factory=list)
@@ -76,55 +85,91 @@ class _Checked:
 
 
 def verify(
-    sink: str, storage_options: Mapping[str, object] | None = None, *, sample: int = 0, seed: int = 0
+    sink: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
 ) -> Verification:
     """Check a sink: every label shard is there, whole, in order, and made of what the plan says.
 
     Args:
         sink: where label shards are.
-        storage_options: how to reach it; None: as recorded.
-        sample: label so many ok rows again, each alone and without Ray, and compare: texts exactly, numbers to three
-            digits.
+        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
+        sample: label so many ok rows again, each alone and without Ray, and compare: in float32 texts exactly and
+            numbers to three digits, in half precision by the share of rows that are equal (`ops.precision`).
         seed: of the choice of those rows.
+        pipeline: that made the labels; None: the recorded one, if this user ran it on this machine. Without either the
+            source is not compared with, and `unused` lists why.
+        trust: use the recorded pipeline, whoever recorded it.
 
     Raises:
         PlanError: There is no sink at the place.
-        ChangedError: `sample` is asked for and the checkpoint is no longer the recorded one.
+        ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
+        TrustError: `sample` is asked for, and the sink names what is not used on its word.
     """
-    pipeline = recorded_pipeline(sink, storage_options)
-    store = open_store(sink, pipeline.sink.storage_options)
-    record = run_record.load(store)
-    if record is None:
-        raise PlanError(f"{store.url}: no sink of raysp; give the folder that a run wrote to")
+    recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    store, record = recorded.store, recorded.record
     shards = plan_record.load(store)
+    outside = recorded.outside(shards)
+    unused = (*recorded.unused, *(f"a shard at {url!r}" for url in outside))
+    if sample and unused:
+        raise refusal(store.url, unused)
+    if recorded.pipeline:
+        check_same_source(store.url, record, recorded.pipeline)
     differences: list[str] = []
     missing: list[str] = []
     ids: list[Ints] = []
     chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = []
     rows = 0
-    check = _Check(store, pipeline, record, sample, seed)
+    check = _Check(recorded, frozenset(outside), sample, seed)
     for shard, checked in zip(shards, _at_once(check, shards), strict=True):
         differences += [f"{shard.name}: {difference}" for difference in checked.differences]
         missing += [shard.name] * checked.source_is_missing
+        if checked.recordings_gone:
+            missing.append(f"{shard.name} ({checked.recordings_gone} recordings of its rows)")
         rows += checked.rows
         ids += checked.ids
         chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
     differences += _unplanned(store, {shard.name for shard in shards})
+    differences += [
+        f"{' and '.join(names)}: both are of the shard {url}, so readers see its rows twice; label the corpus into "
+        "another sink"
+        for url, names in named_twice(shards)
+    ]
+    unequal: list[str] = []
     if chosen:
-        alone = Recomputing(pipeline, record)
+        alone = Recomputing(recorded.trusted_pipeline(), record)
         for _, shard, row, label in chosen:
-            if difference := differing(label, alone(shard, row)):
-                differences.append(f"{shard.name}: row {row}: {difference}")
+            if difference := differing(label, alone(shard, row), digits=DIGITS[alone.dtype]):
+                unequal.append(f"{shard.name}: row {row}: {difference}")
+        differences += beyond_agreement(unequal, len(chosen), alone.dtype)
     return Verification(
         sink=store.url,
         shards=len(shards),
         rows=rows,
         sampled=len(chosen),
+        sampled_equal=len(chosen) - len(unequal),
         duplicate_ids=_count_duplicates(ids),
         sources_missing=tuple(missing),
         orphans=tuple(orphan.path for orphan in find_orphans(store)),
         differences=tuple(differences),
+        unused=unused,
     )
+
+
+def beyond_agreement(unequal: Sequence[str], num_rows: int, dtype: str) -> list[str]:
+    """Return rows that differ as a sink's differences: each in float32; in half precision only where they are many."""
+    if len(unequal) <= most_unequal(num_rows, dtype):
+        return []
+    if agreed_rate(dtype) == 1.0:
+        return list(unequal)
+    return [
+        f"{num_rows - len(unequal)} of {num_rows} sampled rows are equal when labelled again alone "
+        f"({1 - len(unequal) / num_rows:.1%}), expected at least {agreed_rate(dtype):.0%} in {dtype}: {unequal[0]}"
+    ]
 
 
 def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
@@ -147,12 +192,13 @@ def _count_duplicates(ids: Sequence[Ints]) -> int:
 class _Check:
     """Checks one label shard after the other."""
 
-    def __init__(self, store: Store, pipeline: Pipeline, record: RunRecord, sample: int, seed: int) -> None:
-        self.store = store
-        self.pipeline = pipeline
-        self.record = record
-        self.file_id = hash_parts(record.file_parts)
-        self.only_ok = pipeline.sink.rows == "ok"
+    def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
+        self.store = recorded.store
+        self.pipeline = recorded.pipeline
+        self.record = recorded.record
+        self.outside = outside
+        self.file_id = hash_parts(self.record.file_parts)
+        self.only_ok = self.record.file_parts.get("sink.rows") == "ok"
         self.sample = sample
         self.seed = seed
 
@@ -165,6 +211,7 @@ class _Check:
             receipt = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
             if self._check_rows(shard, receipt, checked):
                 self._check_source(shard, checked)
+                self._check_recordings(shard, checked)
         except ChangedError as error:
             checked.differences.append("; ".join(error.differences))
         except (pa.ArrowException, OSError) as error:
@@ -233,8 +280,11 @@ class _Check:
 
     def _check_source(self, shard: Shard, checked: _Checked) -> None:
         """Compare what was carried over with the source."""
+        if self.pipeline is None or shard.url in self.outside:
+            checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
+            return
         folder, name = split_url(shard.url)
-        if open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
+        if shard.kind != FOLDER and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
             checked.source_is_missing = True
             return
         names = ["id", *self.pipeline.kept]
@@ -253,6 +303,26 @@ class _Check:
                 if difference := _differing(found, source, column):
                     checked.differences.append(difference)
                     return
+
+    def _check_recordings(self, shard: Shard, checked: _Checked) -> None:
+        """Compare the files that rows were labelled from with those that are there now."""
+        if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
+            return
+        try:
+            found = find_replaced(self.store, self.pipeline, shard)
+        except ShardError as error:
+            checked.differences.append(f"its shard: {error}")
+            return
+        checked.recordings_gone = len(found.gone)
+        if found.rows:
+            checked.differences.append(
+                f"recordings were replaced after they were labelled: {shown(found.rows)}; bring the old files back, or "
+                "redo what differs with raysp run --relabel"
+            )
+
+    def _ids(self, shard: Shard) -> Iterator[pa.Table]:
+        yield from read_labels(self.store, shard, ["id"])
+        yield from (table.select(["id"]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
 
 
 def _numbers(table: pa.Table) -> Ints:

@@ -2,10 +2,11 @@
 
 The label shard itself is the commit. The marker and the removal of the stage that follow only save work, so a process
 may die between any two steps, and two may do the same at once. A label shard that is there stays as it is, unless a
-relabelling or a retry replaces it, whole and in one step as well.
+relabelling or a retry replaces it, whole and in one step as well. A commit removes nothing but what it staged itself:
+files that another label shard may need are removed by `raysp gc` alone.
 """
 
-import hashlib
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,10 @@ from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreErr
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store, explain
 from raysp.pipeline import fingerprint as hash_parts
-from raysp.sink import failing, footer, layout, run_record, stage
+from raysp.sink import failing, footer, layout, recordings, run_record, stage
 from raysp.sink.receipts import ShardReceipt
+from raysp.sink.recordings import ChangedRecordingsError, Hashes
+from raysp.sink.word_errors import TextColumns, WordErrors
 
 _RESULT_COLUMNS: Mapping[str, pa.DataType] = {
     "row": pa.int64(),
@@ -70,6 +73,10 @@ def commit(
     join: stage.Join | None = None,
     file_id: str = "",
     replace: bool = False,
+    versions: recordings.Versions | None = None,
+    is_replaced: Callable[[], bool] | None = None,
+    stage_id: str = "",
+    texts: TextColumns | None = None,
 ) -> ShardReceipt:
     """Make the label shard of a shard whose pieces are all staged; one that is there already is success.
 
@@ -88,19 +95,43 @@ def commit(
         join: makes rows of the windows of longer ones.
         file_id: hash of what changes the file but no label.
         replace: a relabelling: put it in the place of a label shard of other input, of another pipeline or with other
-            columns, and remove what is left of those.
+            columns.
+        versions: of the files that rows name; None where none is read by path.
+        is_replaced: returns whether such files were replaced after the label shard was made; asked with `replace`.
+        stage_id: stands for the fingerprint in the names of staged results; empty: the fingerprint does.
+        texts: columns whose word errors are counted; None: nothing is compared.
 
     Raises:
         ChangedError: Something else lies in the label shard's place.
+        ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
         RunError: Staged blocks are missing or do not make up the shard's rows (they are removed then).
     """
+    blocks = None if replace else stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
     label_shard = LabelShard(
-        shard, fingerprint, source_columns, output_schema, rows, compression, metadata or {}, join, file_id, replace
+        shard,
+        fingerprint,
+        source_columns,
+        output_schema,
+        rows,
+        compression,
+        metadata or {},
+        join,
+        file_id,
+        replace,
+        versions,
+        is_replaced,
+        stage_id or fingerprint,
+        blocks,
+        texts,
     )
-    receipt = _find(store, label_shard) or _make(store, label_shard)
+    # A label shard that is there is met only where commits race, and then when this one is published.
+    receipt = (None if blocks else _find(store, label_shard)) or _make(store, label_shard)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with failing.passing("stage_removed"):
-        stage.remove(store, shard.name, None if replace else (shard.input_id, fingerprint))
+        if blocks is None:
+            stage.remove(store, shard.name, (shard.input_id, label_shard.stage_id))
+        else:
+            stage.remove_listed(store, blocks)
     return receipt
 
 
@@ -176,6 +207,12 @@ class LabelShard:
     join: stage.Join | None = None
     file_id: str = ""
     replace: bool = False
+    versions: recordings.Versions | None = None
+    is_replaced: Callable[[], bool] | None = None
+    stage_id: str = ""
+    blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
+    """As listed; None: each piece's are listed when it is read."""
+    texts: TextColumns | None = None
 
 
 @dataclass
@@ -186,6 +223,8 @@ class Tally:
     seconds: float = 0.0
     by_status: Counter[str | None] = field(default_factory=Counter)
     by_type: Counter[str] = field(default_factory=Counter)
+    texts: TextColumns | None = None
+    word_errors: WordErrors = field(default_factory=WordErrors)
 
     def add(self, table: pa.Table) -> None:
         """Count a table's rows."""
@@ -193,6 +232,8 @@ class Tally:
         self.seconds += pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
         self.by_status.update(table.column("status").to_pylist())
         self.by_type.update(reason for reason in table.column("error_type").to_pylist() if reason is not None)
+        if self.texts is not None:
+            self.word_errors.count(table, self.texts)
 
     def receipt(self, shard: Shard) -> ShardReceipt:
         """Sum up, once all rows of the shard went by."""
@@ -209,6 +250,7 @@ class Tally:
             error=self.by_status["error"],
             errors_by_type=dict(sorted(self.by_type.items())),
             seconds=self.seconds,
+            word_errors=self.word_errors.to_counts(),
         )
 
 
@@ -232,67 +274,78 @@ def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
     if store.stat(shard.name) is None:
         return None
     try:
-        return footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
+        receipt = footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
     except footer.OutdatedError:
         if label_shard.replace:
             return None
         raise
+    is_old = label_shard.replace and label_shard.is_replaced is not None and label_shard.is_replaced()
+    return None if is_old else receipt
 
 
 def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
     """Write and publish; where another process was faster, its label shard is the result."""
     shard = label_shard.shard
+    hashes = Hashes.of_none(shard.num_rows)
     try:
-        receipt = write(store, label_shard, _tables(store, label_shard))
+        receipt = write(store, label_shard, _tables(store, label_shard, hashes), hashes)
     except (RunError, StoreError):  # such as: the faster one has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
     receipt = receipt or _find(store, label_shard)
     if receipt is None:
         raise RunError(
-            f"{store.url}/{shard.name}: the label shard was there and is gone; does something else remove it?"
+            f"{store.url}/{shard.name}: another process replaced or removed the label shard meanwhile; run again"
         )
     return receipt
 
 
-def write(store: Store, label_shard: LabelShard, tables: Iterator[pa.Table]) -> ShardReceipt | None:
-    """Write a label shard from tables in the order of its rows and publish it; None when one is there by then."""
+def write(
+    store: Store,
+    label_shard: LabelShard,
+    tables: Iterator[pa.Table],
+    hashes: Hashes,
+    *,
+    expected: str | None = None,
+) -> ShardReceipt | None:
+    """Write a label shard from tables in the order of its rows and publish it; None when another process did meanwhile.
+
+    Args:
+        store: the sink.
+        label_shard: what to write.
+        tables: its rows.
+        hashes: filled as the tables come.
+        expected: version of the file to replace; None: of the one that is there when the tables are through.
+    """
     name = label_shard.shard.name
     with store.scratch() as scratch, store.scratch() as rest_scratch:
         try:
-            receipt, rest_id = _fill(scratch, rest_scratch, tables, label_shard)
+            receipt, rest_id = _fill(scratch, rest_scratch, tables, label_shard, hashes)
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
             raise explain(error, "write", f"{store.url}/{name}") from error
         if label_shard.replace:
-            _prepare_to_replace(store, label_shard)
-        if rest_id:  # named by its content, so that what another process makes of these rows is never in its place
+            expected = expected or _version(store, name)
+            _check_wanted(store, label_shard)
+        if rest_id:
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
         with failing.passing("shard_committed"):
-            published = store.publish(scratch, name, replace=label_shard.replace)
-    if label_shard.replace:
-        _delete_others(store, layout.errors_prefix(name), layout.parse_errors_path, label_shard)
+            published = store.publish(scratch, name, replace=expected is not None, expected=expected)
     return receipt if published else None
 
 
-def _delete_others(
-    store: Store, prefix: str, parse: Callable[[str], tuple[str, ...] | None], label_shard: LabelShard
-) -> None:
-    """Remove a shard's files of other input or another pipeline, of those that `parse` reads the names of."""
-    own = (label_shard.shard.name, label_shard.shard.input_id, label_shard.fingerprint)
-    for entry in list(store.list(prefix)):
-        found = parse(entry.path)
-        if found and found[0] == own[0] and found[:3] != own:
-            store.delete(entry.path)
+def _version(store: Store, name: str) -> str | None:
+    entry = store.stat(name)
+    return entry.version if entry else None
 
 
-def _prepare_to_replace(store: Store, label_shard: LabelShard) -> None:
-    """Remove the markers that will not be true, unless another run has relabelled with another pipeline meanwhile.
+def _check_wanted(store: Store, label_shard: LabelShard) -> None:
+    """Refuse to replace a label shard after another run has begun to relabel the sink with another pipeline.
 
     Raises:
-        RunError: It has: what this process made is no longer wanted.
+        RunError: One has: what this process made is no longer wanted.
     """
     shard, fingerprint = label_shard.shard, label_shard.fingerprint
     record = run_record.load(store)
@@ -304,18 +357,18 @@ def _prepare_to_replace(store: Store, label_shard: LabelShard) -> None:
             f"{store.url}/{shard.name}: not replaced, for another run has begun to relabel this sink with another "
             f"pipeline (fingerprint {record.fingerprint!r}, this one's is {fingerprint!r})"
         )
-    _delete_others(store, layout.done_prefix(shard.name), layout.parse_done_path, label_shard)
 
 
 def _fill(
-    scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: LabelShard
+    scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: LabelShard, hashes: Hashes
 ) -> tuple[ShardReceipt, str]:
     """Write the label shard into one scratch file, and into the other the rows that it leaves out, if any.
 
-    Gives the receipt, and the hash of the other file: empty when there are no such rows. Those are an Arrow stream:
-    Arrow's file format has no place for dictionaries that change on the way.
+    Returns the receipt and the id of the other file, empty when there are no such rows. The id is new with every
+    write: so a file that no footer names now is named by none later, but for the write that made it. The rows are an
+    Arrow stream: Arrow's file format has no place for dictionaries that change on the way.
     """
-    tally = Tally()
+    tally = Tally(texts=label_shard.texts)
     first = next(tables)
     with ExitStack() as files, ExitStack() as rest_files:
         writer = files.enter_context(
@@ -334,7 +387,7 @@ def _fill(
             if table.num_rows:
                 writer.write_table(table)
         rest_files.close()
-        rest_id = _digest(rest_scratch) if rest_writer else ""
+        rest_id = new_id() if rest_writer else ""
         receipt = tally.receipt(label_shard.shard)
         writer.add_key_value_metadata(
             footer.encode(
@@ -344,14 +397,16 @@ def _fill(
                 metadata=label_shard.metadata,
                 file_id=label_shard.file_id,
                 rest_id=rest_id,
+                write_id=new_id(),
+                recordings=hashes.encode(),
             )
         )
     return receipt, rest_id
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def new_id() -> str:
+    """Return an id that no other write, and no other attempt, ever has."""
+    return uuid.uuid4().hex[:16]
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -368,16 +423,28 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _tables(store: Store, label_shard: LabelShard) -> Iterator[pa.Table]:
-    """Yield the label shard's rows in their order, at most a row group at a time; an empty table if there are none."""
+def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Iterator[pa.Table]:
+    """Yield the label shard's rows in their order, at most a row group at a time; an empty table if there are none.
+
+    Raises:
+        ChangedRecordingsError: files were replaced, once all pieces were looked at.
+    """
     shard, schema = label_shard.shard, None
+    changed: list[ChangedRecordingsError] = []
     for piece in shard.pieces or (Piece(0, 0),):
         source = read_source(label_shard, piece)
         schema = schema or _schema(source, label_shard)
-        if piece.num_rows:
-            yield from _in_order(store, label_shard, piece, source, schema)
-        else:
+        if not piece.num_rows:
             yield schema.empty_table()
+            continue
+        try:
+            yield from _in_order(store, label_shard, piece, source, schema, hashes)
+        except ChangedRecordingsError as error:
+            changed.append(error)
+    if changed:
+        raise ChangedRecordingsError(
+            str(changed[0]), shard.name, tuple(piece for one in changed for piece in one.pieces)
+        )
 
 
 def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
@@ -410,13 +477,14 @@ def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
 
 
 def _in_order(
-    store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema
+    store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema, hashes: Hashes
 ) -> Iterator[pa.Table]:
     """Yield a piece's source columns and staged results side by side."""
     shard = label_shard.shard
+    names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
     try:
         staged, order = stage.open_piece(
-            store, shard.name, piece, shard.input_id, label_shard.fingerprint, label_shard.join
+            store, shard.name, piece, shard.input_id, label_shard.stage_id, label_shard.join, names=names
         )
     except stage.BrokenStageError:
         stage.discard(store, shard.name, piece)
@@ -425,11 +493,32 @@ def _in_order(
         raise RunError(f"{store.url}: staged results of {shard.name!r}: {differing}; this is a bug of raysp: report it")
     if differing := _differing_types(source, schema, 0):
         raise ShardError(f"{shard.url}: {differing}, as in its first rows; write it with one type")
+    take_recordings(store, label_shard, piece, staged, hashes)
     staged = staged.select(schema.names[source.num_columns :])
     num_rows = max(1, piece.num_rows * ROW_GROUP_BYTES // (source.nbytes + staged.nbytes))
     for first in range(0, piece.num_rows, num_rows):
         results = staged.take(order.slice(first, num_rows))
         yield pa.Table.from_arrays([*source.slice(first, num_rows).columns, *results.columns], schema=schema)
+
+
+def take_recordings(store: Store, label_shard: LabelShard, piece: Piece, staged: pa.Table, hashes: Hashes) -> None:
+    """Take over which files staged rows were made of, unless one of them was replaced since.
+
+    Raises:
+        ChangedRecordingsError: one was; the piece is no longer staged.
+        StoreError: that cannot be found out.
+    """
+    shard = label_shard.shard
+    if label_shard.versions is not None and recordings.VERSION in staged.column_names:
+        if changed := recordings.changed_rows(staged, label_shard.versions):
+            stage.discard(store, shard.name, piece)
+            raise ChangedRecordingsError(
+                f"{store.url}/{shard.name}: recordings were replaced after they were labelled: "
+                f"{recordings.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
+                shard.name,
+                (piece,),
+            )
+        hashes.add(staged)
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:

@@ -25,6 +25,10 @@ class LabelFooter:
     file_id: str
     rest_id: str
     """Of the file with the rows that were left out; empty where there are none."""
+    write_id: str
+    """Of the one write that made the file; empty in label shards of before it was there."""
+    recordings: str
+    """`recordings.Hashes` of the files that rows were made of, encoded; empty where none was read by path."""
     receipt: ShardReceipt
 
 
@@ -40,6 +44,8 @@ def encode(
     metadata: Mapping[str, str],
     file_id: str = "",
     rest_id: str = "",
+    write_id: str = "",
+    recordings: str = "",
 ) -> dict[str, str]:
     """Make the key-value metadata of a label shard; `metadata` adds to it, under the same prefix.
 
@@ -49,7 +55,9 @@ def encode(
         input_id: of the shard.
         metadata: further entries.
         file_id: hash of what changes the file but no label: the columns carried over and the rows left out.
-        rest_id: hash of the file with the rows that were left out, if there are any.
+        rest_id: of the file with the rows that were left out, if there are any.
+        write_id: new with every write of a label shard.
+        recordings: hashes of the files that rows were made of, if any were read by path.
     """
     counts = {name: value for name, value in vars(receipt).items() if name not in ("shard", "existing")}
     own = {
@@ -57,6 +65,8 @@ def encode(
         "input_id": input_id,
         "file_id": file_id,
         "rest_id": rest_id,
+        "write_id": write_id,
+        **({"recordings": recordings} if recordings else {}),
         "version": raysp_version(),
         "schema_version": str(SCHEMA_VERSION),
         "counts": json.dumps(counts),
@@ -84,7 +94,10 @@ def read(store: Store, name: str) -> LabelFooter:
             f"{store.url}/{name}: not a label shard of raysp ({reason}); move it away, or take another sink",
             (f"{name}: not a label shard of raysp",),
         ) from error
-    return LabelFooter(fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], receipt)
+    write_id, recordings = (found.get(f"{PREFIX}{key}".encode(), b"").decode() for key in ("write_id", "recordings"))
+    return LabelFooter(
+        fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], write_id, recordings, receipt
+    )
 
 
 def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
@@ -104,7 +117,11 @@ def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "
         OutdatedError: It answers other input, was made by another pipeline, or has other columns.
         ChangedError: It is no label shard of raysp.
     """
-    found = read(store, shard.name)
+    return expect(store, read(store, shard.name), shard, fingerprint, file_id)
+
+
+def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
+    """Return the receipt of a footer that was read, if it is of this very input and pipeline; as `read_expected`."""
     differing = tuple(
         f"{what}: {old!r} -> {new!r}"
         for what, old, new in (

@@ -12,16 +12,34 @@ from raysp.io.store import Store
 from raysp.sink import footer, layout
 
 ROWS_A_BATCH = 10_000
+BYTES_A_BATCH = 16 * 1024 * 1024
+"""Of Arrow memory: a row of frame embeddings holds half a megabyte, one of texts a hundred bytes."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
 
 def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a label shard some rows at a time, an empty table first; its page checksums are checked."""
+    """Yield a label shard some rows at a time, by their bytes, an empty table first; page checksums are checked."""
     with store.open(shard.name) as file:
         reader = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         empty = reader.schema_arrow.remove_metadata().empty_table()
         yield empty if columns is None else empty.select(columns)
-        for batch in reader.iter_batches(ROWS_A_BATCH, columns=columns, use_threads=False):
-            yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+        for group in range(reader.metadata.num_row_groups):
+            num_rows = rows_a_batch(reader.metadata.row_group(group), columns)
+            for batch in reader.iter_batches(num_rows, row_groups=[group], columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+
+
+def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
+    """Return how many rows of a row group are read at once, by the bytes that its footer has for them.
+
+    Values that repeat are stored once, so numbers are counted with their width.
+    """
+    num_bytes = 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if columns is None or column.path_in_schema.split(".")[0] in columns:
+            num_bytes += max(column.total_uncompressed_size, column.num_values * _WIDTHS.get(column.physical_type, 0))
+    return min(max(1, group.num_rows * BYTES_A_BATCH // max(1, num_bytes)), ROWS_A_BATCH)
 
 
 def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
@@ -50,10 +68,30 @@ class Cursor:
                 break
         if not self._held:
             return None
+        return self._take(end)
+
+    def some(self, end: int) -> pa.Table | None:
+        """Give the next rows in front of `end`, of one table; none where there are no more of them."""
+        while not sum(table.num_rows for table in self._held):
+            if (table := next(self._tables, None)) is None:
+                break
+            self._held.append(table)
+        return self._take(end) if self._held else None
+
+    def _take(self, end: int) -> pa.Table:
         held = pa.concat_tables(self._held)
         num_rows = int(np.searchsorted(held.column("row").to_numpy(), end))
         self._held = [held.slice(num_rows)]
         return held.slice(0, num_rows)
+
+
+def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tuple[pa.Table, int]]:
+    """Yield the rows from `first` to `end` some at a time, each time with the row number in front of which they lie."""
+    while first < end:
+        found = labels.some(end)
+        assert found is not None
+        first = found.column("row")[-1].as_py() + 1 if found.num_rows else end
+        yield side_by_side(found, rest.until(first)), first
 
 
 def side_by_side(labels: pa.Table | None, rest: pa.Table | None) -> pa.Table:

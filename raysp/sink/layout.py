@@ -20,6 +20,8 @@ ERRORS = ".raysp/errors/"
 RECEIPTS = ".raysp/receipts/"
 LEASE = ".raysp/lease/"
 TMP = ".raysp/tmp/"
+STOPPED = ".raysp/stopped/"
+TRIAL = ".raysp/trial/"
 RELABELLED = ".raysp/relabelled"
 """Made before a label shard is first replaced and never removed: from then on footers decide, not markers."""
 
@@ -107,19 +109,9 @@ def parse_done_path(path: str) -> tuple[str, str, str] | None:
     return _shard_of_file(match[1]), match[2], match[3]
 
 
-def done_prefix(shard: str) -> str:
-    """Name what the paths of all markers of a shard begin with; those of others may begin so too."""
-    return f"{DONE}{_file(shard)}."
-
-
 def errors_path(shard: str, input_id: str, fingerprint: str, rest_id: str) -> str:
-    """Name the file of the rows that `rows="ok"` leaves out of a label shard; `rest_id` hashes what it holds."""
+    """Name the file of the rows that `rows="ok"` leaves out of a label shard; `rest_id` is of one write."""
     return f"{ERRORS}{_file(shard)}.{input_id}.{fingerprint}.{rest_id}.arrow"
-
-
-def errors_prefix(shard: str) -> str:
-    """Name what the paths of all such files of a shard begin with; those of others may begin so too."""
-    return f"{ERRORS}{_file(shard)}."
 
 
 def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
@@ -155,6 +147,11 @@ def parse_lease_path(path: str) -> int | None:
 def receipts_path(run_id: str, number: int) -> str:
     """Name a batch of a run's receipts."""
     return f"{RECEIPTS}{run_id}-{number:06d}.jsonl"
+
+
+def stopped_path(number: int, *, is_done: bool = False) -> str:
+    """Name the record of a stopped run, or of the end of the stops up to that one."""
+    return f"{STOPPED}{number:05d}.{'done' if is_done else 'json'}"
 
 
 def _folder(shard: str) -> str:

@@ -1,11 +1,12 @@
 """Open a sink for a pipeline: what it remembers, made into a plan; and the beginning of a run."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from raysp.errors import ChangedError
-from raysp.io.shards import Piece, Shard, only_first_rows
+from raysp.io.shards import Shard, only_first_rows
 from raysp.io.store import Store, open_store
-from raysp.pipeline import Pipeline, file_parts
+from raysp.pipeline import Pipeline, file_parts, read_code
 from raysp.pipeline import fingerprint as hash_parts
 from raysp.planning import (
     Corpus,
@@ -13,14 +14,16 @@ from raysp.planning import (
     Resources,
     Todo,
     hash_pipeline,
-    list_source,
     local_resources,
     pinned,
-    refuse_listed_sink,
     settle,
     survey,
 )
-from raysp.sink import commit, failing, plan_record, run_record, stage
+from raysp.planning.listing import list_corpus, refuse_listed_sink
+from raysp.planning.places import with_absolute_paths
+from raysp.planning.roots import check_root
+from raysp.sink import commit, failing, known, layout, plan_record, run_record, stage, stopping
+from raysp.sink.replaced import find_replaced
 from raysp.sink.run_record import RunEntry
 from raysp.specs import to_json
 
@@ -36,7 +39,8 @@ def plan(pipeline: Pipeline) -> Plan:
     Raises:
         PlanError, ChangedError, CheckpointError: as `make_plan`.
     """
-    return make_plan(pipeline, local_resources(pipeline))
+    # The run may have a cluster: what this machine lacks is no reason to refuse.
+    return make_plan(pipeline, replace(local_resources(pipeline), can_grow=True))
 
 
 def make_plan(
@@ -54,27 +58,74 @@ def make_plan(
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
+    pipeline = with_absolute_paths(pipeline)
     store = open_sink(pipeline)
     record = run_record.load(store)
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
-    found = list_source(pipeline.source, recorded)
+    root, found = list_corpus(pipeline.source, recorded, relabel=relabel)
+    if record is not None:
+        check_root(store.url, record.root, root, found, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
     pipeline = pinned(pipeline)
-    settings = settle(pipeline, resources)
-    parts, fingerprint = hash_pipeline(pipeline, settings)
+    code = read_code(pipeline)
+    settings = settle(pipeline, resources, record.resolved if record else None)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code)
+    if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved anew
+        settings = settle(pipeline, resources)
+        parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None and not relabel:
         run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=file_parts(pipeline))
-    corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel)
+    stops = stopping.load(store) if record is not None else stopping.Stops()
+    replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
+    corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
+    corpus = replace(corpus, root=root)
     if limit_rows is not None:
         corpus = Corpus(only_first_rows(corpus.shards, limit_rows), corpus.unreadable)
-    done, todo = compare(store, corpus.shards, fingerprint, file_id=file_id(pipeline), relabel=relabel)
-    return Plan(pipeline, settings, parts, fingerprint, corpus, done, todo, resources, relabel)
+    stage_id = stops.stage_id(fingerprint)
+    done, todo = compare(
+        store,
+        corpus.shards,
+        fingerprint,
+        file_id=file_id(pipeline),
+        relabel=relabel,
+        is_replaced=lambda shard: bool(find_replaced(store, pipeline, shard).rows),
+        stage_id=stage_id,
+    )
+    redo = stopping.redo(store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
+    return Plan(
+        pipeline,
+        settings,
+        parts,
+        fingerprint,
+        corpus,
+        done.difference(one.shard.name for one in redo),
+        (*todo, *redo),
+        resources,
+        relabel,
+        code,
+        stage_id,
+        stops.number if stops.is_open else 0,
+    )
+
+
+def _uncommitted(store: Store, recorded: Collection[str]) -> frozenset[str]:
+    """Return the recorded shards that have no label shard."""
+    return frozenset(recorded).difference(entry.path for entry in store.list())
 
 
 def compare(
-    store: Store, shards: Sequence[Shard], fingerprint: str, *, file_id: str = "", relabel: bool = False
+    store: Store,
+    shards: Sequence[Shard],
+    fingerprint: str,
+    *,
+    file_id: str = "",
+    relabel: bool = False,
+    is_replaced: Callable[[Shard], bool] = lambda shard: False,
+    stage_id: str = "",
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
     """Tell which shards are committed, and what is to do of the others.
+
+    With `relabel` a shard is also to do where `is_replaced` says that files which its rows name were replaced.
 
     Raises:
         ChangedError: in the place of a label shard lies something that is not to be replaced.
@@ -84,15 +135,15 @@ def compare(
     if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise ChangedError(reasons[0] + more, tuple(reasons))
-    open_shards = [shard for shard in shards if shard.name not in committed.done]
-    blocks = stage.staged(store, open_shards, fingerprint)
-    todo = tuple(Todo(shard, unstaged(shard, blocks.get(shard.name, {}))) for shard in open_shards)
-    return committed.done, todo
-
-
-def unstaged(shard: Shard, blocks: Mapping[Piece, Collection[tuple[int, int]]]) -> tuple[Piece, ...]:
-    """Give the pieces of which blocks are missing."""
-    return tuple(piece for piece in shard.pieces if not stage.is_complete(blocks.get(piece, ())))
+    done = committed.done
+    if relabel:
+        looked_at = [shard for shard in shards if shard.name in done]
+        replaced = zip(looked_at, commit.for_each(is_replaced, looked_at), strict=True)
+        done -= {shard.name for shard, is_other in replaced if is_other}
+    open_shards = [shard for shard in shards if shard.name not in done]
+    blocks = stage.staged(store, open_shards, stage_id or fingerprint)
+    todo = tuple(Todo(shard, stage.unstaged(shard, blocks.get(shard.name, {}))) for shard in open_shards)
+    return done, todo
 
 
 def file_id(pipeline: Pipeline) -> str:
@@ -100,13 +151,14 @@ def file_id(pipeline: Pipeline) -> str:
     return hash_parts(file_parts(pipeline))
 
 
-def begin_run(plan: Plan, run: RunEntry, store: Store | None = None) -> Store:
+def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: bool = True) -> Store:
     """Check that the sink can be written, and record the run and the shards that are new.
 
     Args:
         plan: as made.
         run: this one.
         store: the sink, where it is opened and checked already.
+        is_own: the user gave the pipeline, so that its record may be used from now on.
 
     Raises:
         StoreError: it cannot.
@@ -121,11 +173,28 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None) -> Store:
         parts=plan.parts,
         file_parts=file_parts(plan.pipeline),
         relabel=plan.relabel,
+        root=plan.corpus.root,
+        resolved=plan.resolved,
     )
+    if is_own:
+        known.remember(to_json(plan.pipeline))
+        if plan.corpus.root is not None:
+            known.remember(plan.corpus.root)
     with failing.passing("plan_written"):
-        plan_record.record(store, plan.corpus.fresh, supersede=plan.relabel)
-    stage.discard_unfinished(store, [todo.shard for todo in plan.todo], plan.fingerprint)
+        plan_record.record(store, plan.corpus.fresh, supersede=plan.relabel or plan.corpus.supersedes)
+    stage.discard_unfinished(store, [todo.shard for todo in plan.todo], plan.stage_id)
+    if plan.stops:
+        _discard_other(store, plan)
     return store
+
+
+def _discard_other(store: Store, plan: Plan) -> None:
+    """Remove what stopped runs staged, which is never used."""
+    for todo in plan.todo:
+        for entry in list(store.list(layout.stage_folder(todo.shard.name))):
+            block = layout.parse_stage_path(entry.path)
+            if block and (block.input_id, block.fingerprint) != (todo.shard.input_id, plan.stage_id):
+                store.delete(entry.path)
 
 
 def open_checked(pipeline: Pipeline) -> Store:

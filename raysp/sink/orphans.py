@@ -1,13 +1,23 @@
-"""What killed and late processes leave in a sink that nothing will use any more; readers never see any of it."""
+"""Files that killed and late processes leave in a sink and that nothing will use any more; readers never see them.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+Nothing but `gc` removes a file that rows may depend on. It holds the lease, and of the rows that `rows="ok"` left out
+it removes only files that the footer of no label shard names, whichever pipeline or input that label shard is of and
+whether or not its shard is still there. A worker that outlived its run may be about to commit a label shard that names
+such a file: therefore a file is left alone until `REST_SECONDS` after it was written.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from raysp.errors import PlanError
-from raysp.io.store import Store, open_store
+from raysp.errors import ChangedError
+from raysp.io.store import Store
+from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
-from raysp.sink import footer, layout, lease, plan_record, run_record
+from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
 from raysp.sink.commit import committed
+from raysp.sink.trust import open_recorded
 
 
 @dataclass(frozen=True)
@@ -33,33 +43,62 @@ class Cleaning:
         return sum(orphan.num_bytes for orphan in self.orphans)
 
 
-def gc(sink: str | Store, storage_options: Mapping[str, object] | None = None, *, dry_run: bool = False) -> Cleaning:
+def gc(
+    sink: str | Store,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    dry_run: bool = False,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Cleaning:
     """Remove what killed runs left behind.
 
     Args:
         sink: where label shards are.
-        storage_options: how to reach the storage.
+        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
         dry_run: only list it; nothing is written.
+        pipeline: that made the labels; only its storage options are used.
+        trust: reach the sink by the recorded options, whoever recorded them.
 
     Raises:
         PlanError: there is no sink at the place, or a living run is at work on it.
     """
-    store = open_store(sink, storage_options) if isinstance(sink, str) else sink
-    if run_record.load(store) is None:
-        raise PlanError(f"{store.url}: no sink of raysp (it has no {layout.RUN}); give the folder that a run wrote to")
+    store, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     if dry_run:
         lease.refuse_if_held(store)
         return Cleaning(store.url, False, tuple(find_orphans(store)))
     with lease.held(store) as own:
-        orphans = tuple(find_orphans(store))
-        for orphan in orphans:
-            own.check()
-            _remove(store, orphan)
-    return Cleaning(store.url, True, orphans)
+        return Cleaning(store.url, True, remove_orphans(store, own))
 
 
-def find_orphans(store: Store) -> Iterator[Orphan]:
-    """List what no run will use any more, as long as none is at work."""
+def remove_orphans(store: Store, own: lease.Lease, *, rest_seconds: float | None = None) -> tuple[Orphan, ...]:
+    """Remove what no run will use any more.
+
+    Args:
+        store: the sink.
+        own: the lease, which was taken just now: its file tells the time by the store's clock.
+        rest_seconds: instead of `REST_SECONDS`.
+
+    Raises:
+        RunError: Another process took over the lease.
+    """
+    taken = store.stat(layout.lease_path(own.epoch))
+    now = taken.modified if taken else None
+    orphans = tuple(find_orphans(store, now=now, rest_seconds=rest_seconds))
+    for orphan in orphans:
+        own.check()
+        _remove(store, orphan)
+    return orphans
+
+
+def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float | None = None) -> Iterator[Orphan]:
+    """List what no run will use any more, as long as none is at work.
+
+    Args:
+        store: the sink.
+        now: by the store's clock; None: by this machine's.
+        rest_seconds: instead of `REST_SECONDS`.
+    """
     record = run_record.load(store)
     if record is None:
         return
@@ -67,16 +106,39 @@ def find_orphans(store: Store) -> Iterator[Orphan]:
     file_id = hash_parts(record.file_parts)
     found = committed(store, shards.values(), record.fingerprint, mend=False, file_id=file_id)
     wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
+    stage_id = stopping.load(store).stage_id(record.fingerprint)
     old_epochs = set(lease.old_epochs(store))
-    rested = {rest[0] for entry in store.list(layout.ERRORS) if (rest := layout.parse_errors_path(entry.path))}
-    rest_ids = {name: footer.read(store, name).rest_id for name in rested & found.done}
-    for entry in store.list(layout.HOME):
-        if reason := _reason(entry.path, wanted, found.done, found.foreign.keys(), old_epochs, rest_ids):
+    latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
+    entries = list(store.list(layout.HOME))  # before the footers: what a footer names by then is never removed
+    named = _named(store, (entry.path for entry in entries))
+    for entry in entries:
+        if rest := layout.parse_errors_path(entry.path):
+            is_old = entry.modified is not None and entry.modified <= latest
+            reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
+        else:
+            reason = _reason(entry.path, wanted, stage_id, found.done, found.foreign.keys(), old_epochs)
+        if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     for upload in _uploads(store):
         yield Orphan(upload, 0, UPLOAD)
 
 
+def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
+    """Read which of these files of left-out rows the label shards name; a shard is missing where that is unknown."""
+    named: dict[str, Collection[str]] = {}
+    for shard in sorted({rest[0] for path in paths if (rest := layout.parse_errors_path(path))}):
+        if store.stat(shard) is None:
+            named[shard] = ()
+            continue
+        with suppress(ChangedError):  # a damaged label shard may have named any
+            found = footer.read(store, shard)
+            named[shard] = (layout.errors_path(shard, found.input_id, found.fingerprint, found.rest_id),)
+    return named
+
+
+REST = "rows beside a label shard that does not name them"
+REST_SECONDS = 3600.0
+"""How long a commit may take after it wrote the rows that it leaves out, pauses included, until it names them."""
 UPLOAD = "an upload that was never completed"
 UPLOAD_SECONDS = 3600.0
 """After so long nobody is still at an upload whose sink no run is at work on: a worker outlives its run by minutes."""
@@ -85,24 +147,24 @@ UPLOAD_SECONDS = 3600.0
 def _reason(
     path: str,
     wanted: Mapping[str, tuple[str, str]],
+    stage_id: str,
     done: Iterable[str],
     foreign: Iterable[str],
     old_epochs: Iterable[str],
-    rest_ids: Mapping[str, str],
 ) -> str:
     """Say why nothing will use a file any more; empty when something may."""
     if path.startswith(layout.TMP):
         return "a temporary file of a process that is gone"
+    if trial.is_left(path):
+        return "of a try-out that was killed"
     if path in old_epochs:
         return "an old epoch of the lease"
     if block := layout.parse_stage_path(path):
-        if wanted.get(block.shard) != (block.input_id, block.fingerprint):
-            return "staged for another pipeline, other input or a retry that was left"
+        if block.fingerprint != stage_id or wanted.get(block.shard, ("",))[0] != block.input_id:
+            return "staged for another pipeline, other input, or a run that stopped or retried"
         return "staged for a shard that is committed" if block.shard in done else ""
     if marker := layout.parse_done_path(path):
         return _of_another(marker, wanted) or ("a marker without its label shard" if marker[0] in foreign else "")
-    if rest := layout.parse_errors_path(path):
-        return "" if rest_ids.get(rest[0]) == rest[3] else "rows beside a label shard that has been replaced since"
     return ""
 
 

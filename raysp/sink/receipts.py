@@ -55,6 +55,8 @@ class ShardReceipt:
     """Rows by `error_type`, the reasons of skipped rows included."""
     seconds: float = 0.0
     """Of decoded audio."""
+    word_errors: Mapping[str, int] = field(default_factory=dict)
+    """Counts of `WordErrors`; empty where no row has a reference text, or nothing was compared with it."""
     existing: bool = False
     """It had been committed before, by another run or a racing task."""
 

@@ -8,13 +8,14 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import cast
 
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.io.store import Store
+from raysp.planning import Resolved
 from raysp.sink import layout
 from raysp.specs import JsonValue
 
@@ -65,7 +66,20 @@ class RunRecord:
     file_parts: Mapping[str, JsonValue]
     """What changes a label shard but no label."""
     runs: tuple[RunEntry, ...]
+    root: str | None = None
+    """What label shards are named relative to; None in sinks of before it was recorded."""
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Values of "auto" settings as the first plan resolved them (`planning.Resolved`); empty in older sinks."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def resolved(self) -> Resolved:
+        """Values of "auto" settings that hold for this sink; an older one tells them by its last run."""
+        if self.settings:
+            return Resolved(**self.settings)  # type: ignore[arg-type]
+        dtype = next((str(value) for key, value in self.parts.items() if key.endswith(".dtype")), "float32")
+        said = next((run.resolved for run in reversed(self.runs) if "device" in run.resolved), {})
+        return Resolved(**{"dtype": dtype, **{key: said[key] for key in ("device",) if key in said}})  # type: ignore[arg-type]
 
 
 def load(store: Store) -> RunRecord | None:
@@ -99,25 +113,32 @@ def begin(
     parts: Mapping[str, JsonValue],
     file_parts: Mapping[str, JsonValue],
     relabel: bool = False,
+    root: str | None = None,
+    resolved: Resolved | None = None,
 ) -> RunRecord:
     """Make the record with a sink's first run, or add a later run to it.
 
-    With `relabel` the sink belongs to this pipeline from now on.
+    With `relabel` the sink belongs to this pipeline from now on. `root` is that of the listing, which the plan has
+    checked; None where nothing was listed. `resolved` is kept from the first plan, or from the first one that relabels
+    with another pipeline.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that gives other labels or other files.
     """
-    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,))
+    settings = asdict(resolved) if resolved else {}
+    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings)
     if store.create(layout.RUN, _encode(made)):
         return made
     recorded = load(store)
     if recorded is None:
         raise StoreError(f"{store.url}/{layout.RUN}: it was there and is gone; does something else clear this folder?")
+    if not recorded.settings or (relabel and recorded.fingerprint != fingerprint):
+        recorded = replace(recorded, settings=settings)
     if relabel:
         store.create(layout.RELABELLED, b"")  # before anything is replaced, so that no marker is trusted from then on
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
-    extended = replace(recorded, runs=(*recorded.runs, run))
+    extended = replace(recorded, runs=(*recorded.runs, run), root=root or recorded.root)
     store.replace(layout.RUN, _encode(extended))
     return extended
 
@@ -188,6 +209,8 @@ def _encode(record: RunRecord) -> bytes:
         "fingerprint": json.dumps(record.fingerprint),
         "parts": json.dumps(record.parts),
         "file_parts": json.dumps(record.file_parts),
+        "root": json.dumps(record.root),
+        "settings": json.dumps(record.settings),
         "runs": f"[\n  {runs}\n ]",
     }
     lines = (f' "{name}": {value}' for name, value in values.items())

@@ -5,6 +5,8 @@ import pyarrow as pa
 from raysp.io.shards import Piece, Shard
 from raysp.io.sources import read_table
 from raysp.pipeline import Pipeline
+from raysp.sink.word_errors import TextColumns
+from raysp.steps import Transcript
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
@@ -19,3 +21,10 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
         ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
     kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
     return pa.table({"id": ids, **kept})
+
+
+def text_columns(pipeline: Pipeline) -> TextColumns | None:
+    """Return the columns of the reference and of the first transcript; None where there is none of either."""
+    name = next((output.name for output in pipeline.label.outputs if isinstance(output, Transcript)), None)
+    reference = pipeline.source.text
+    return TextColumns(reference, f"{name}_text") if reference and name is not None else None

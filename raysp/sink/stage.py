@@ -5,7 +5,7 @@ many the row has, which stands on its last one alone (1 on a row that is one win
 """
 
 import io
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,11 @@ def is_complete(blocks: Collection[tuple[int, int]]) -> bool:
     return _complete_cut(blocks) is not None
 
 
+def unstaged(shard: Shard, blocks: Mapping[Piece, Collection[tuple[int, int]]]) -> tuple[Piece, ...]:
+    """Return the pieces of which blocks are missing."""
+    return tuple(piece for piece in shard.pieces if not is_complete(blocks.get(piece, ())))
+
+
 def read_piece(
     store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str, join: Join | None = None
 ) -> pa.Table:
@@ -80,13 +85,22 @@ def open_piece(
     join: Join | None = None,
     *,
     rows: Collection[int] | None = None,
+    names: Sequence[BlockName] | None = None,
 ) -> tuple[pa.Table, pa.Array]:  # type: ignore[type-arg]
     """Do as `read_piece`, but leave the rows as staged and return the indices that put them in order beside them.
 
-    With `rows`, only those of the piece's rows are there.
+    Args:
+        store: the sink.
+        shard: its name.
+        piece: to read.
+        input_id: of the shard.
+        fingerprint: of the pipeline.
+        join: makes rows of the windows of longer ones.
+        rows: those of the piece's rows that are there; None: all.
+        names: the piece's blocks as `listed`; None: listed here.
     """
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
-    names = _names(store, shard, piece, input_id, fingerprint)
+    names = _names(store, shard, piece, input_id, fingerprint) if names is None else names
     of = _complete_cut([(name.k, name.of) for name in names])
     if of is None:
         found = ", ".join(f"{name.k} of {name.of or 'more'}" for name in names) or "none"
@@ -99,6 +113,23 @@ def open_piece(
         raise BrokenStageError(f"{where}: a block cannot be read ({error}); run again: they are made anew") from error
     _check_rows(where, range(piece.first, piece.end) if rows is None else rows, table.column("row").to_pylist())
     return table, order
+
+
+def listed(store: Store, shard: str, input_id: str, fingerprint: str) -> dict[Piece, list[BlockName]]:
+    """List a shard's staged blocks of one input and pipeline, by piece, in one request."""
+    found: dict[Piece, list[BlockName]] = {}
+    for entry in store.list(layout.stage_folder(shard)):
+        block = layout.parse_stage_path(entry.path)
+        if block and (block.input_id, block.fingerprint) == (input_id, fingerprint):
+            found.setdefault(block.piece, []).append(block)
+    return {piece: sorted(names, key=_place) for piece, names in found.items()}
+
+
+def remove_listed(store: Store, blocks: Mapping[Piece, Iterable[BlockName]]) -> None:
+    """Remove what was `listed`; a block that came later is left to `gc`."""
+    for names in blocks.values():
+        for name in names:
+            store.delete(layout.stage_path(name))
 
 
 def discard(store: Store, shard: str, piece: Piece) -> None:
@@ -132,7 +163,11 @@ def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
 def _names(store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str) -> list[BlockName]:
     prefix = f"{layout.stage_piece_prefix(shard, piece)}{input_id}.{fingerprint}."
     names = [layout.parse_stage_path(entry.path) for entry in store.list(prefix)]
-    return sorted((name for name in names if name), key=lambda name: (name.of, name.k))
+    return sorted((name for name in names if name), key=_place)
+
+
+def _place(name: BlockName) -> tuple[int, int]:
+    return name.of, name.k
 
 
 def _read_block(store: Store, name: BlockName) -> pa.Table:

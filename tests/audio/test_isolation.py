@@ -139,7 +139,7 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     assert len(decoder.decode(Excerpt(wav(78)), Wanted(16_000))) == 78
 
 
-@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS"])
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS"])
 def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
     decoder = faulty(fault)
     excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
@@ -178,17 +178,18 @@ def test_a_child_that_something_else_kills_costs_nothing(decoder):
         np.testing.assert_array_equal(one, expected)
 
 
-def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch):
+@pytest.mark.parametrize("fault", ["sleep", "spin"])
+def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch, fault):
     monkeypatch.setattr(isolation, "ANSWER_BYTES_PER_SECOND", 10_000)
-    decoder = faulty("sleep", answer_seconds=0.5)
+    decoder = faulty(fault, answer_seconds=0.5)
     excerpts = [Excerpt(wav(100)), Excerpt(marked(num_samples=5000)), Excerpt(wav(200))]
     decoder.read_header(wav(1))  # so that its start is not in the time that is taken
     start = time.monotonic()
     one, hung, other = decoder.decode_all(excerpts, Wanted(16_000))
-    assert 1.5 <= time.monotonic() - start < 20  # half a second, and one for ten thousand bytes
+    assert 3 <= time.monotonic() - start < 60  # twice half a second, and one for ten thousand bytes
     assert (len(one), len(other)) == (100, 200)
     assert hung.error_type == "decoder_timeout"
-    assert "gave nothing for" in str(hung)
+    assert str(hung) == "the decoder gave nothing for 2 s of its own time, twice; it may hang on it"
 
 
 def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):

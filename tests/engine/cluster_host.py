@@ -4,6 +4,7 @@ It says its address, then for each line `kill` that it reads kills the raylet of
 node in its place, and says so. It ends with its standard input.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ def main(num_nodes: int) -> None:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=CPUS) for _ in range(num_nodes)]
+    nodes = [add_node(cluster) for _ in range(num_nodes)]
     say(f"address {cluster.address}")
     try:
         for line in sys.stdin:
@@ -24,10 +25,18 @@ def main(num_nodes: int) -> None:
                 raylet = oldest.all_processes["raylet"][0].process
                 os.kill(raylet.pid, signal.SIGKILL)
                 cluster.remove_node(oldest, allow_graceful=False)
-                nodes.append(cluster.add_node(num_cpus=CPUS))
+                nodes.append(add_node(cluster))
                 say(f"killed {raylet.pid}")
     finally:
         cluster.shutdown()
+
+
+def add_node(cluster):
+    """Start a node; on a busy machine Ray may give up on it once or twice."""
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            return cluster.add_node(num_cpus=CPUS)
+    return cluster.add_node(num_cpus=CPUS)
 
 
 def say(line: str) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]
 NO_TOKENS = {
@@ -19,8 +21,9 @@ NO_TOKENS = {
 class SmallCluster:
     """A cluster whose worker nodes can be killed."""
 
-    def __init__(self, host: subprocess.Popen) -> None:
+    def __init__(self, host: subprocess.Popen, said: IO[str]) -> None:
         self.host = host
+        self.said = said
         self.address = self._expect("address")
 
     def kill_a_node(self) -> None:
@@ -33,23 +36,25 @@ class SmallCluster:
         for line in self.host.stdout:
             if line.startswith(f"{word} "):
                 return line.split()[1]
-        raise AssertionError(f"the cluster ended before it said {word!r}")
+        self.said.seek(0)
+        raise AssertionError(f"the cluster ended before it said {word!r}: {self.said.read()[-3000:]}")
 
 
 @contextlib.contextmanager
 def small_cluster(num_nodes: int) -> Iterator[SmallCluster]:
     """Start a head without CPUs and some worker nodes of two; all end with the block."""
-    host = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.cluster_host", str(num_nodes)],
-        cwd=ROOT,
-        env=NO_TOKENS,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield SmallCluster(host)
-    finally:
-        host.stdin.close()
-        host.wait(timeout=120)
+    with tempfile.TemporaryFile("w+") as said:
+        host = subprocess.Popen(
+            [sys.executable, "-m", "tests.engine.cluster_host", str(num_nodes)],
+            cwd=ROOT,
+            env=NO_TOKENS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+        try:
+            yield SmallCluster(host, said)
+        finally:
+            host.stdin.close()
+            host.wait(timeout=120)

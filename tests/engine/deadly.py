@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -44,3 +45,20 @@ def spares_nobody(table: pa.Table) -> list[bool]:
     if "deadly" in table.column("id").to_pylist():
         os.kill(os.getpid(), signal.SIGKILL)
     return [True] * table.num_rows
+
+
+@spec
+class UnloadableTranscript(Transcript):
+    """A transcript whose op cannot be made in the first `failures` processes that try."""
+
+    folder: str = ""
+    failures: int = 1
+
+    def op(self, loaded):
+        for number in range(self.failures):
+            try:
+                (Path(self.folder) / f"load-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            raise OSError(28, "No space left on device")
+        return super().op(loaded)

@@ -1,10 +1,17 @@
 """Rows that kill or stop the worker that touches them: found one by one, and nothing else is lost."""
 
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
-from raysp.engine import salvage
+from raysp.engine import nodes, salvage
 from raysp.engine.attempts import Ledger
 from raysp.engine.running import run
 from raysp.io.shards import Piece, Shard
@@ -99,17 +106,180 @@ class TestNarrowing:
         assert "rows 0 to 10: 200 workers died, for example over row 2, and 2 rows are still to do" in words
 
 
+class TestSalvagedRows:
+    """What a worker does to them."""
+
+    def test_each_block_of_a_long_row_has_the_time_of_one_block(self, monkeypatch):
+        inside: list[str] = []
+        watches: list[list[str]] = []
+
+        @contextlib.contextmanager
+        def watched(seconds):
+            assert seconds == 7
+            inside.clear()
+            yield
+            watches.append([*inside])
+
+        def blocks():
+            for number in range(4):
+                inside.append(f"read {number}")
+                yield number
+
+        def labelling(block, shard):
+            inside.append(f"label {block} of {shard}")
+            return block, None
+
+        monkeypatch.setattr(salvage, "watched", watched)
+        labelled = salvage._label_blocks(SimpleNamespace(hang_seconds=7), labelling, "a", blocks())
+        assert [block for block, _ in labelled] == [0, 1, 2, 3]
+        assert all(len(one) <= 1 for one in watches)
+        assert len([one for one in watches if one]) == 8
+
+
+class Workers:
+    """Stand-ins for tasks that salvage rows, and for the ledger of the run."""
+
+    def __init__(self, ends: Callable[[tuple[int, ...], int], Exception | None]) -> None:
+        self.ends = ends
+        self.tried: Counter[tuple[int, ...]] = Counter()
+        self.labelled: list[int] = []
+        self.crashed: list[int] = []
+        self.living = {"a", "b"}
+        self.ledger = Ledger(lambda nodes: self.living & set(nodes))
+        self.deaths, self.end = self.ledger.deaths, self.ledger.end
+
+    def __call__(self, rows, crashed, k, *, is_last):
+        self.tried[rows] += 1
+        node = "a" if self.tried[rows] % 2 else "b"
+        work = salvage._work_name(POISONED, rows)
+        error = self.ends(rows, self.tried[rows])
+        if not isinstance(error, NotBegunError):
+            self.ledger.begin(work, node)
+        if error:
+            self.living = {"a", "b"} - ({node} if isinstance(error, NodeTakenError) else set())
+            raise error
+        self.ledger.end(work)
+        self.labelled += rows
+        self.crashed += crashed
+        return {"kind": "block", "k": k, "is_last": is_last}
+
+    def salvage(self) -> list:
+        return list(salvage._salvage_one(POISONED, self, self, salvage._Room()))
+
+
+class NodeTakenError(WorkerCrashedError):
+    """Of a worker whose node went: Ray often reports no more than that the worker is gone."""
+
+
+class NotBegunError(WorkerCrashedError):
+    """Of a worker that died while it loaded the model."""
+
+
+POISONED = salvage.Poisoned(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
+
+
+class TestBlame:
+    """Whose fault the end of a worker is."""
+
+    @pytest.fixture(autouse=True)
+    def _hurried(self, monkeypatch):
+        monkeypatch.setattr(salvage, "SETTLE_SECONDS", 0)
+
+    @pytest.mark.parametrize("error", [NodeDiedError("gone"), NodeTakenError(), NotBegunError()])
+    def test_the_loss_of_a_node_is_no_rows_fault_however_often(self, error):
+        workers = Workers(lambda rows, tried: error if 5 in rows and tried <= 20 else None)
+        told = workers.salvage()
+        assert [one["kind"] for one in told] == ["block"] * 2
+        assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
+        assert set(workers.tried) == {tuple(range(10)), ()}  # nothing was halved
+
+    def test_a_node_that_goes_while_the_last_block_is_staged(self):
+        workers = Workers(lambda rows, tried: NodeDiedError("gone") if not rows and tried <= 3 else None)
+        assert [one["kind"] for one in workers.salvage()] == ["block"] * 2
+
+    def test_nodes_that_go_without_end_leave_the_shard_to_another_run(self):
+        (told,) = Workers(lambda rows, tried: NodeDiedError("gone")).salvage()
+        assert told["kind"] == "failure"
+        assert "100 workers died, and 10 rows are still to do" in told["reason"]
+
+    def test_a_row_that_kills_its_worker_on_nodes_that_live_is_at_fault(self):
+        workers = Workers(lambda rows, tried: WorkerCrashedError() if 5 in rows else None)
+        workers.salvage()
+        assert (sorted(workers.labelled), workers.crashed) == ([0, 1, 2, 3, 4, 6, 7, 8, 9], [5])
+        assert workers.tried[5,] == salvage.ALONE
+
+    def test_want_of_memory_is_a_rows_fault_only_with_nothing_beside_it(self):
+        room, beside = salvage._Room(), []
+
+        def ends(rows, tried):
+            beside.append((rows, room.num_taken))
+            return OutOfMemoryError("killed") if 5 in rows else None
+
+        workers = Workers(ends)
+        list(salvage._salvage_one(POISONED, workers, workers, room))
+        assert workers.crashed == [5]
+        assert [taken for rows, taken in beside if rows == (5,)] == [1, salvage.AT_ONCE, salvage.AT_ONCE]
+        assert {taken for rows, taken in beside if rows != (5,)} == {1}
+
+    def test_a_row_that_had_no_memory_only_beside_others_is_labelled(self):
+        workers = Workers(lambda rows, tried: OutOfMemoryError("killed") if rows == (5,) and tried == 1 else None)
+        workers.ends = lambda rows, tried, once=workers.ends: (
+            OutOfMemoryError("killed") if len(rows) > 1 and 5 in rows else once(rows, tried)
+        )
+        workers.salvage()
+        assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
+
+
 class TestLedger:
     def test_what_was_begun_and_never_ended_is_counted(self):
-        ledger = Ledger()
-        assert [ledger.begin("a") for _ in range(3)] == [0, 1, 2]
+        ledger = Ledger(set)
+        assert [ledger.begin("a", "node") for _ in range(3)] == [0, 1, 2]
+        assert ledger.deaths("a") == 3
         ledger.end("a")
-        assert ledger.begin("a") == 0
+        assert (ledger.begin("a", "node"), ledger.deaths("b")) == (0, 0)
+
+    def test_what_began_on_a_node_that_is_gone_is_forgotten(self):
+        living = {"n0", "n1"}
+        ledger = Ledger(lambda nodes: living & set(nodes))
+        for number in range(50):  # each node goes while the work is done on it
+            living.add(f"n{number}")
+            assert ledger.begin("load", f"n{number}") == 0
+            living.discard(f"n{number}")
+        living |= {"stays"}
+        assert [ledger.begin("load", "stays") for _ in range(3)] == [0, 1, 2]
+        living.discard("stays")
+        assert ledger.deaths("load") == 0
+
+    def test_ray_is_asked_for_nodes_only_where_something_did_not_end(self):
+        asked = []
+        ledger = Ledger(lambda nodes: asked.append(nodes) or set(nodes))
+        for work in ("a", "b"):
+            ledger.begin(work, "node")
+            ledger.end(work)
+        assert asked == []
 
     def test_the_most_that_was_ever_out_is_remembered_until_the_task_ends(self):
-        ledger = Ledger()
+        ledger = Ledger(set)
         for places in (1, 2, 3, 1):
             ledger.reach("task", "piece", places)
         assert (ledger.reached("task", "piece"), ledger.reached("task", "other")) == (3, 0)
         ledger.end("task")
         assert ledger.reached("task", "piece") == 0
+
+
+class TestNodes:
+    def test_a_node_lives_if_ray_knows_it_and_it_takes_connections(self, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # a port at which nobody listens
+            known = {"lives": server, "gone": closed, "dead": server}
+            table = [
+                {"NodeID": name, "Alive": name != "dead", "NodeManagerAddress": "127.0.0.1"}
+                | {"NodeManagerPort": one.getsockname()[1]}
+                for name, one in known.items()
+            ]
+            monkeypatch.setattr("ray.nodes", lambda: table)
+            assert nodes.living([*known, "unknown"]) == {"lives"}
+
+    def test_while_ray_does_not_say_all_are_held_to_live(self, monkeypatch):
+        monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
+        assert nodes.living(["a", "b"]) == {"a", "b"}

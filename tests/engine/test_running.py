@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -164,10 +166,16 @@ def test_rows_ok_keeps_the_other_rows_aside(local_ray, make_pipeline, tmp_path):
         assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
 
 
-def test_too_many_error_rows_stop_the_run_with_examples(local_ray, make_pipeline, tmp_path):
+def test_too_many_error_rows_stop_the_run_and_once_mended_the_same_command_labels_them(
+    local_ray, make_pipeline, small_shards, tmp_path
+):
     audio_shard(tmp_path / "bad.parquet", [(f"r{i}", b"no audio at all") for i in range(300)])
     with pytest.raises(raysp.RunError, match=r"300 of 300 rows failed \(300 unsupported_format\).*max_error_rate=0.5"):
         run(make_pipeline(tmp_path / "bad.parquet"))
+    assert not list((tmp_path / "labels").glob("*.parquet"))
+    (tmp_path / "bad.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
+    assert run(make_pipeline(tmp_path / "bad.parquet")).exit_code == 0
+    assert pq.read_table(tmp_path / "labels" / "bad.parquet").column("status").to_pylist() == ["ok"] * 20
 
 
 def test_a_try_out_leaves_nothing_behind(local_ray, make_pipeline, small_shards, tmp_path):
@@ -186,16 +194,29 @@ def test_rows_left_out_by_keep_stay_in_their_place(local_ray, make_pipeline, sma
         assert (row["pred_text"] is not None) == kept
 
 
-def test_a_function_of_the_pipelines_module_judges_rows_on_workers(
-    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
-):
-    (tmp_path / "my_rules.py").write_text(
-        "def short_id(table):\n    return [len(i) < 14 for i in table.column('id').to_pylist()]\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    run(make_pipeline(small_shards, steps=[raysp.Keep(where="my_rules:short_id")]))
-    for row in read_labels(tmp_path / "labels").to_pylist():
-        assert (row["status"] == "ok") == (len(row["id"]) < 14)
+def test_a_users_code_runs_on_workers_as_it_was_planned(local_ray, make_pipeline, small_shards, tmp_path, monkeypatch):
+    """Also after its files are gone, and on workers that ran another version of it before."""
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    (tmp_path / "code").mkdir()
+    files = {
+        "my_rules": "import near\n\ndef short_id(table):\n    import pack.late\n"
+        "    return [len(i) < near.LIMIT + pack.late.MORE for i in table.column('id').to_pylist()]\n",
+        "near": "LIMIT = {}\n",
+        "pack/late": "MORE = 4\n",
+    }
+    for limit in (10, 11):
+        for name, text in files.items():
+            file = tmp_path / "code" / f"{name}.py"
+            file.parent.mkdir(exist_ok=True, parents=True)
+            file.write_text(text.format(limit))
+        pipeline = make_pipeline(small_shards, sink=f"labels-{limit}", steps=[raysp.Keep(where="my_rules:short_id")])
+        run(pipeline, on_plan=lambda _: shutil.rmtree(tmp_path / "code"))
+        labels = read_labels(tmp_path / f"labels-{limit}").to_pylist()
+        assert {row["status"] for row in labels} == {"ok", "skipped"}
+        for row in labels:
+            assert (row["status"] == "ok") == (len(row["id"]) < limit + 4)
+    for name in ("my_rules", "near", "pack"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.slow

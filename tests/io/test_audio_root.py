@@ -139,7 +139,7 @@ class TestTheGuards:
     """What each guard alone holds back: without it the same path is read."""
 
     def test_dots_are_held_by_the_letters_and_by_the_real_path(self, folder, monkeypatch):
-        monkeypatch.setattr(AudioRoot, "_inside", lambda self, path: path)
+        monkeypatch.setattr(AudioRoot, "inside", lambda self, path: path)
         assert error_type(AudioRoot(str(folder)), "../secret.wav") == "path_not_allowed"
         monkeypatch.setattr(audio_root.os.path, "realpath", lambda path, strict=False: os.path.abspath(path))
         root = AudioRoot(str(folder))
@@ -150,5 +150,5 @@ class TestTheGuards:
         assert AudioRoot(str(folder)).open("others/secret.wav").read() == b"outside"
 
     def test_without_the_look_at_the_letters_a_scheme_is_a_folder_that_is_not_there(self, folder, monkeypatch):
-        monkeypatch.setattr(AudioRoot, "_inside", lambda self, path: path)
+        monkeypatch.setattr(AudioRoot, "inside", lambda self, path: path)
         assert error_type(AudioRoot(str(folder)), "http://127.0.0.1/a.wav") == "not_found"

@@ -19,11 +19,7 @@ def write(path, rows):
 
 
 def shards_of(path, recorded=()) -> list[Shard]:
-    made = []
-    for one in manifests.cut(str(path), recorded):
-        found = sources.survey("manifest", str(path), one.part)
-        made.append(Shard("x", str(path), 1, one.digest, found.num_rows, "i", found.pieces, "manifest", one.part))
-    return made
+    return shards_of_slices(path, manifests.cut(str(path), recorded))
 
 
 def rows_of(shard: Shard, *columns: str) -> list[dict]:
@@ -44,6 +40,43 @@ def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_p
         second = shards_of(path, [shard.part for shard in first])
     assert second[: len(first)] == first
     assert [row["n"] for shard in second for row in rows_of(shard, "n")] == list(range(count + added))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    before=st.lists(st.integers(0, 9999), min_size=1, max_size=30),
+    packed=st.booleans(),
+    data=st.data(),
+)
+def test_a_changed_manifest_is_cut_anew_behind_the_slices_that_did_not_change(tmp_path_factory, before, packed, data):
+    path = tmp_path_factory.getbasetemp() / f"changed.jsonl{'.gz' if packed else ''}"
+    rows = [{"audio_filepath": "x.wav", "n": number, "text": "-" * number} for number in before]
+    after = list(rows)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(after)))
+        new = [{"audio_filepath": "x.wav", "n": data.draw(st.integers(0, 9999))}] * data.draw(st.integers(0, 3))
+        after[place : place + data.draw(st.integers(0, 12))] = new
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "LINES_A_SHARD", 4)
+        first = shards_of(write(path, rows))
+        write(path, after)
+        parts, digests = [shard.part for shard in first], [shard.version for shard in first]
+        second = shards_of_slices(path, manifests.cut(str(path), parts, None, digests))
+    filled = [shard for shard in second if shard.num_rows]
+    assert [row["n"] for shard in filled for row in rows_of(shard, "n")] == [row["n"] for row in after]
+    same = next(
+        (k for k in range(len(rows) // 4) if rows[4 * k : 4 * k + 4] != after[4 * k : 4 * k + 4]), len(rows) // 4
+    )
+    assert second[:same] == first[:same]
+    assert len(second) >= len(first)
+
+
+def shards_of_slices(path, slices) -> list[Shard]:
+    made = []
+    for one in slices:
+        found = sources.survey("manifest", str(path), one.part)
+        made.append(Shard("x", str(path), 1, one.digest, found.num_rows, "i", found.pieces, "manifest", one.part))
+    return made
 
 
 def test_rows_have_nemos_keys_and_all_others_as_columns(tmp_path):

@@ -226,6 +226,18 @@ class TestWriting:
     def test_this_object_store_honours_the_condition_of_a_put(self, store):
         assert store._honours("PUT")
 
+    def test_whether_versions_are_honoured_is_asked_and_looked_at_otherwise(self, proxy, bucket):
+        proxy.ignores_conditions = True
+        store = S3Store(f"s3://{bucket}/x", proxy.options)
+        assert not store._honours("PUT over one version")
+        store.create("a", b"one")
+        version = store.stat("a").version
+        for data, is_published in ((b"two", True), (b"late", False)):
+            with store.scratch() as scratch:
+                scratch.write_bytes(data)
+                assert store.publish(scratch, "a", replace=True, expected=version) is is_published
+        assert store.read("a") == b"two"
+
     def test_a_store_that_ignores_the_condition_is_warned_of_and_looked_at_first(self, proxy, bucket, caplog):
         proxy.ignores_conditions = True
         store = S3Store(f"s3://{bucket}/x", proxy.options)

@@ -79,6 +79,27 @@ class TestLocalStore:
             store.create(name, b"")
         assert paths(store, prefix) == sorted(name for name in names if name.startswith(prefix))
 
+    def test_linked_folders_are_listed_as_readers_list_them_and_loops_are_not(self, store, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        root = Path(store.url)
+        root.mkdir(parents=True)
+        (root / "linked").symlink_to(elsewhere)
+        (root / "loop").symlink_to(root)
+        (elsewhere / "back").symlink_to(root)
+        (elsewhere / "itself").symlink_to(elsewhere)
+        store.create("linked/b/1.parquet", b"")
+        store.create("2.parquet", b"")
+        assert paths(store) == ["2.parquet", "linked/b/1.parquet"]
+        assert paths(store) == [entry.path for entry in expand(store.url).entries]
+        assert paths(store, "linked/b/") == ["linked/b/1.parquet"]
+
+    def test_links_in_its_own_folder_are_not_followed_for_gc_removes_what_is_listed_there(self, store, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "precious").write_text("")
+        store.create(".raysp/tmp/left", b"")
+        (Path(store.url) / ".raysp" / "tmp" / "link").symlink_to(tmp_path / "mine")
+        assert paths(store, ".raysp/") == [".raysp/tmp/left"]
+
     def test_open_reads_where_it_is_told(self, store):
         store.create("a", bytes(range(100)))
         with store.open("a") as file:

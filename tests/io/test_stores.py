@@ -129,6 +129,21 @@ def test_publish_makes_a_scratch_file_visible_once(store):
     assert paths(store) == ["x/l.parquet"]
 
 
+def test_publish_replaces_only_the_expected_version(store):
+    def exchange(data: bytes, expected: str) -> bool:
+        with store.scratch() as scratch:
+            scratch.write_bytes(data)
+            return store.publish(scratch, "x/l.parquet", replace=True, expected=expected)
+
+    assert not exchange(b"nothing is there", "0")
+    store.create("x/l.parquet", b"first")
+    first = store.stat("x/l.parquet").version
+    assert exchange(b"second", first)
+    assert not exchange(b"late", first)
+    assert exchange(b"third", store.stat("x/l.parquet").version)
+    assert store.read("x/l.parquet") == b"third"
+
+
 def test_a_scratch_file_goes_when_it_is_not_published(store):
     with store.scratch() as scratch:
         scratch.write_bytes(b"half")

@@ -123,6 +123,8 @@ class TestRows:
             "error_message",
             "window",
             "windows",
+            "recording",
+            "version",
             "pred_text",
             "pred_score",
             "pred_frame_ids",

@@ -1,6 +1,6 @@
 """Fates: what became of a row, through a table and back, in words that a terminal and a file can hold."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.ops.rows import MAX_MESSAGE, OK, ROW_SCHEMA, Fate, fates_of, fates_table, plain
@@ -17,6 +17,7 @@ fates = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(fates)
 def test_fates_are_the_same_after_a_trip_through_a_table(drawn):
     made = []

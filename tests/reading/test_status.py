@@ -12,6 +12,7 @@ from raysp.reading.status import status
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.retrying import find_error_rows, recommit
 
 FINGERPRINT = "f00d"
 OUTPUTS = pa.schema([("pred_text", pa.string())])
@@ -95,13 +96,34 @@ def test_asking_writes_nothing(store):
     assert list(store.list()) == before
 
 
-def test_receipts_are_enough_where_they_are(store, monkeypatch):
+def test_receipts_are_enough_where_no_row_failed(store, monkeypatch):
+    log = ReceiptLog(store, "later")
+    log.add(ShardReceipt("b.parquet", rows=3, ok=3, skipped=0, error=0))
+    log.flush()
     looked_at = []
     monkeypatch.setattr(
         LocalStore, "open", lambda self, path, open=LocalStore.open: looked_at.append(path) or open(self, path)
     )
     status(store)
-    assert looked_at == ["b.parquet"]
+    assert looked_at == ["a.parquet"]  # which a retry may have replaced
+
+
+def test_after_a_killed_retry_the_label_shard_is_believed_and_not_its_receipt(store):
+    [todo] = find_error_rows(store, SHARDS[:1], FINGERPRINT)
+    rows = [{"row": 1, "seconds": 1.5, "status": "ok", "error_type": None}]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *OUTPUTS]))
+    [piece] = todo.pieces
+    stage.stage(store, stage.BlockName("a.parquet", piece, SHARDS[0].input_id, todo.retry.stage_id, 0, 1), table)
+    recommit(
+        store,
+        SHARDS[0],
+        todo.retry,
+        fingerprint=FINGERPRINT,
+        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        output_schema=OUTPUTS,
+    )  # and the process is killed before it writes its receipt
+    found = status(store)
+    assert (found.ok, found.error) == (3, 1)
 
 
 def test_a_file_put_in_a_label_shards_place_is_told(store):

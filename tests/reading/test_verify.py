@@ -1,14 +1,17 @@
 """Faults put into a finished sink by hand, each found and named; and whole sinks in which nothing is found."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import raysp
+from raysp.cli import app
 from raysp.errors import ChangedError, PlanError
 from raysp.reading.recomputing import differing
 from raysp.sink import layout
@@ -107,6 +110,41 @@ def test_a_label_that_the_row_alone_does_not_give(sink):
     assert all("pred_text is 'FOUR HUNDRED', alone it is '" in line for line in differences)
     assert len({tuple(found(sink, sample=3, seed=seed)) for seed in range(4)}) > 1
     assert found(sink, sample=3, seed=1) == found(sink, sample=3, seed=1)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["alone", "in batches"])
+def half(request, finished, tmp_path_factory) -> Path:
+    """A sink in bfloat16; its original padding (exact=False) makes labels depend on the batch on a CPU, too."""
+    folder = tmp_path_factory.mktemp("half") / "labels"
+    label = {"dtype": "bfloat16", "exact": request.param}
+    label_here(a_pipeline(f"{finished['in']}/*.parquet", raysp.Parquet(str(folder)), label=label))
+    return folder
+
+
+class TestHalfPrecision:
+    @pytest.mark.parametrize(("wrong", "equal"), [([], 11), ([2], 10), ([1, 2, 3], 8)])
+    def test_rows_are_compared_by_the_share_of_equal_ones(self, half, tmp_path, wrong, equal):
+        sink = Path(shutil.copytree(half, tmp_path / "labels"))
+
+        def other(table):
+            texts = [f"{text} TEN" if row in wrong else text for row, text in enumerate(table["pred_text"].to_pylist())]
+            return table.set_column(table.schema.get_field_index("pred_text"), "pred_text", pa.array(texts))
+
+        rewrite(sink / "a.parquet", other)
+        verified = raysp.verify(str(sink), sample=100)
+        assert (verified.sampled, verified.sampled_equal) == (11, equal)
+        assert len(verified.differences) == (len(wrong) > 1)
+        if verified.differences:
+            assert re.match(
+                r"8 of 11 sampled rows are equal when labelled again alone \(72\.7%\), expected at least 90% in "
+                r"bfloat16: a\.parquet: row \d: pred_text is '.* TEN', alone it is '",
+                verified.differences[0],
+            )
+
+    def test_the_command_prints_the_rate(self, half):
+        result = CliRunner().invoke(app, ["verify", str(half), "--sample", "4"])
+        assert result.exit_code == 0
+        assert re.search(r"sampled_equal +4 \(100\.0%\)", result.output)
 
 
 def test_counts_that_the_rows_do_not_bear_out(sink):

@@ -7,6 +7,7 @@ memory and is honest: what one call wrote, the next one reads.
 """
 
 import functools
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from raysp.errors import PlanError, RayspError, StoreError
 from raysp.io.shards import Piece, Shard
 from raysp.io.store import Entry
 from raysp.planning import Retry, Todo
-from raysp.sink import footer, layout, lease, opening, plan_record, run_record, stage
+from raysp.sink import commit as commit_module
+from raysp.sink import footer, layout, lease, opening, orphans, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit, committed
 from raysp.sink.processes import Process
 from raysp.sink.retrying import find_error_rows, recommit
@@ -37,6 +39,10 @@ CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 LONG_AGO = 1e9
 STEP_SECONDS = 0.1
+SLEEP_SECONDS = 60.0
+"""Longest time that an actor is held up at one call."""
+REST_SECONDS = 2 * SLEEP_SECONDS
+"""After so long `gc` takes a file for one that no commit will name: those here are held up at one call in between."""
 BEAT_SECONDS = 5.0
 MOST_STEPS = 20_000
 ATTEMPTS = 3
@@ -83,7 +89,7 @@ class Actor:
 
     name: str
     kind: str
-    """"plain", "relabel" or "retry": what its label shards may replace."""
+    """"plain", "relabel" or "retry", which says what its label shards may replace; or "gc"."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     wakes: float = 0.0
     waits_for: Callable[[], bool] | None = None
@@ -103,6 +109,49 @@ class Chances:
     error_row: float = 0.0
 
 
+@dataclass(frozen=True)
+class Theme:
+    """What a history is mostly about: each of these is the chance of one event, or the choice of one value."""
+
+    rows: tuple[str, ...] = ("all", "all", "ok")
+    death: tuple[float, ...] = (0, 0.01, 0.04)
+    failure: tuple[float, ...] = (0, 0.01, 0.03)
+    sleep: tuple[float, ...] = (0, 0.02, 0.1)
+    error_row: tuple[float, ...] = (0, 0, 0.2)
+    runs: tuple[int, int] = (1, 4)
+    changes: float = 0.5
+    relabel: float = 0.6
+    retry: float = 0.2
+    gc: float = 0.2
+    cleanings: int = 1
+    """Runs of `gc` one after the other while a run is at work."""
+    overlap: float = 0.5
+    steps: int = 60
+    """Most of them that a run is ahead of one that overlaps it."""
+    lease: float = 0.5
+
+    def draw(self, random: Random) -> Chances:
+        return Chances(*(random.choice(getattr(self, name)) for name in ("death", "failure", "sleep", "error_row")))
+
+
+LEFT_OUT = Theme(
+    rows=("ok",), death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
+    changes=1.0, relabel=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
+)  # fmt: skip
+"""Relabellings that overlap, with rows that are left out of label shards, and `gc`."""
+RETRIES = Theme(
+    death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
+    gc=0.2, overlap=0.8, steps=150, lease=0.3,
+)  # fmt: skip
+"""Retries that overlap, are interrupted and come late."""
+LATE = Theme(
+    rows=("ok",), death=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
+    retry=0.1, gc=1.0, cleanings=5, overlap=0.9, steps=60, lease=0.1,
+)  # fmt: skip
+"""Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""
+THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE)
+
+
 class World:
     """Files, actors, and who goes on."""
 
@@ -110,12 +159,15 @@ class World:
         self.random = Random(seed)
         self.seed = seed
         self.folder = folder
-        self.files: dict[str, tuple[bytes, int]] = {}
+        self.files: dict[str, tuple[bytes, int, float]] = {}
+        """What each holds, a number that every write changes, and when it was written."""
         self.made_of: dict[str, tuple[str, str]] = {}
         """Of each label shard that can be seen, the (input id, fingerprint)."""
         self.versions = dict.fromkeys(SHARD_NAMES, 1)
+        self.vanished: set[str] = set()
         self.chances = Chances()
-        self.rows = self.random.choice(["all", "all", "ok"])
+        self.theme = self.random.choice(THEMES)
+        self.rows = self.random.choice(self.theme.rows)
         self.now = 0.0
         self.steps = 0
         self.changes = 0
@@ -216,7 +268,7 @@ class World:
         """Do one call to the store, or not."""
         chances, random = self.chances, self.random.random
         if chances.sleep and random() < chances.sleep:
-            actor.wakes = self.now + self.random.uniform(1, 60)
+            actor.wakes = self.now + self.random.uniform(1, SLEEP_SECONDS)
         self.pause(actor)
         dies = chances.death > 0 and random() < chances.death
         fails = chances.failure > 0 and random() < chances.failure
@@ -236,9 +288,12 @@ class World:
         self.changes += 1
         if not path.startswith(layout.HOME):
             self._check_visible(actor, path, data)
-        self.files[path] = (data, self.changes)
+        self.files[path] = (data, self.changes, self.now)
 
     def remove(self, actor: Actor, path: str) -> None:
+        rest = layout.parse_errors_path(path)
+        if rest and rest[0] in self.files and path == rest_path(rest[0], read_parquet(self.files[rest[0]][0])[1]):
+            self.violations.append(f"{actor.name} removed {path}, the left-out rows of a label shard")
         block = layout.parse_stage_path(path)
         if block and actor.kind == "plain" and path in self.files and self.made_of.get(block.shard) is None:
             self.violations.append(f"{actor.name} removed {path} before its shard was committed")
@@ -255,22 +310,26 @@ class World:
         made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
         if path in self.files and actor.kind == "plain":
             self.violations.append(f"{actor.name} wrote {path} again, which was committed")
-        if wrong := wrong_rows(path, self.with_rest(path, rows, metadata), *made_of):
+        every_row = self.with_rest(path, rows, metadata)
+        if wrong := wrong_rows(path, every_row, *made_of):
             self.violations.append(f"{actor.name} showed {path} with {wrong}")
+        if actor.kind == "retry" and path in self.files and self.made_of.get(path) == made_of:
+            before = self.with_rest(path, *read_parquet(self.files[path][0]))
+            if lost := {row["row"] for row in before if row["status"] == "ok"} - {
+                row["row"] for row in every_row if row["status"] == "ok"
+            }:
+                self.violations.append(f"{actor.name} took the labels of rows {sorted(lost)} of {path} away")
         self.made_of[path] = made_of
 
     def with_rest(self, name: str, labels: list[dict], metadata: dict[bytes, bytes]) -> list[dict]:
         """Put to a label shard's rows those beside it."""
-        input_id, fingerprint, rest_id = (
-            metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id")
-        )
-        rest = self.files.get(layout.errors_path(name, input_id, fingerprint, rest_id))
+        rest = self.files.get(rest_path(name, metadata))
         return labels + (pa.ipc.open_stream(rest[0]).read_all().to_pylist() if rest else [])
 
     # -- drivers ----------------------------------------------------------------------------------------------------
 
     def drive(self, name: str, fingerprint: str, *, kind: str = "plain", holds_lease: bool = True) -> Actor:
-        """Start a driver: what `raysp run` or `raysp retry` does with a sink, by the same functions."""
+        """Start a driver: what `raysp run`, `retry` or `gc` does with a sink, by the same functions."""
         driver = Driver(self, name, fingerprint, kind, holds_lease)
         return self.spawn(name, kind, driver.work)
 
@@ -278,7 +337,7 @@ class World:
         self.versions[name] += 1
 
     def source(self) -> list[Shard]:
-        return [self.shard(name) for name in SHARD_NAMES]
+        return [self.shard(name) for name in SHARD_NAMES if name not in self.vanished]
 
     def shard(self, name: str) -> Shard:
         cuts = self.random.choice(CUTS)
@@ -292,6 +351,13 @@ def read_parquet(data: bytes) -> tuple[list[dict], dict[bytes, bytes]]:
     """Read a label shard's rows, which are not to be changed, and what it says of itself."""
     file = pq.ParquetFile(pa.BufferReader(data))
     return file.read(use_threads=False).to_pylist(), file.metadata.metadata
+
+
+def rest_path(name: str, metadata: dict[bytes, bytes]) -> str:
+    """Name the file of left-out rows that a label shard's footer names."""
+    return layout.errors_path(
+        name, *(metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id"))
+    )
 
 
 def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
@@ -352,14 +418,14 @@ class Store:
         def entries() -> list[Entry]:
             files = self.world.files
             paths = sorted([path for path in files if path.startswith(prefix)])
-            return [Entry(path, len(files[path][0]), str(files[path][1])) for path in paths]
+            return [_entry(path, files[path]) for path in paths]
 
         return iter(self._call(f"list {prefix}", entries))
 
     def stat(self, path: str) -> Entry | None:
         def entry() -> Entry | None:
             found = self.world.files.get(path)
-            return Entry(path, len(found[0]), str(found[1])) if found else None
+            return _entry(path, found) if found else None
 
         return self._call(f"stat {path}", entry)
 
@@ -397,15 +463,30 @@ class Store:
         finally:
             place.unlink(missing_ok=True)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
         data = scratch.read_bytes()
+        if expected is not None:
+            return self._exchange(path, data, expected)
         if replace:
             self.replace(path, data)
             return True
         return self.create(path, data)
 
+    def _exchange(self, path: str, data: bytes, expected: str) -> bool:
+        def put() -> bool:
+            if path not in self.world.files or _entry(path, self.world.files[path]).version != expected:
+                return False
+            self.world.put(self.actor, path, data)
+            return True
+
+        return self._call(f"replace {path}", put, True)
+
     def probe(self) -> None:
         """Nothing to ask."""
+
+
+def _entry(path: str, found: tuple[bytes, int, float]) -> Entry:
+    return Entry(path, len(found[0]), str(found[1]), found[2])
 
 
 class Driver:
@@ -422,6 +503,9 @@ class Driver:
 
     def work(self, actor: Actor) -> None:
         store = Store(self.world, actor)
+        if self.kind == "gc":
+            self._clean(actor, store)
+            return
         try:
             fresh, todo = self._plan(store)
             own = self._take_lease(actor, store)
@@ -440,6 +524,11 @@ class Driver:
             raise
         if self.failed:
             raise StoreError(f"not committed: {'; '.join(self.failed)}")
+
+    def _clean(self, actor: Actor, store: Store) -> None:
+        own = self._take_lease(actor, store)
+        orphans.remove_orphans(store, own, rest_seconds=REST_SECONDS)
+        own.release()
 
     def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:
         record = run_record.load(store)
@@ -558,10 +647,12 @@ def simulate(seed: int, folder: Path) -> World:
     world = World(seed, folder)
     draw = world.random
     read_footer, footer._key_values = footer._key_values, lambda file: key_values(file.read())
+    ids = itertools.count(1)
+    new_id, commit_module.new_id = commit_module.new_id, lambda: f"{next(ids):016x}"
     try:
         _happen(world, draw)
     finally:
-        footer._key_values = read_footer
+        footer._key_values, commit_module.new_id = read_footer, new_id
         for actor in list(world.actors):
             actor.doomed = True
         world.violations.clear()
@@ -570,35 +661,43 @@ def simulate(seed: int, folder: Path) -> World:
 
 
 def _happen(world: World, draw: Random) -> None:
-    world.chances = Chances(
-        death=draw.choice([0, 0.01, 0.04]),
-        failure=draw.choice([0, 0.01, 0.03]),
-        sleep=draw.choice([0, 0.02, 0.1]),
-        error_row=draw.choice([0, 0, 0.2]),
-    )
-    changes = draw.random() < 0.5
+    theme = world.theme
+    world.chances = theme.draw(draw)
+    changes = draw.random() < theme.changes
     fingerprint, relabelled = "a", False
-    for number in range(draw.randint(1, 4)):
+    for number in range(draw.randint(*theme.runs)):
         kind = "plain"
-        if number and changes and draw.random() < 0.6:
+        if number and changes and draw.random() < theme.relabel:
             kind, relabelled = "relabel", True
             fingerprint = draw.choice("abc")
             if draw.random() < 0.5:
                 world.change_input(draw.choice(SHARD_NAMES))
-        elif number and draw.random() < 0.2:
+        elif number and draw.random() < theme.retry:
             kind = "retry"
-        world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=draw.random() < 0.5)
-        if draw.random() < 0.5:  # the next one comes while this one is at work
-            goal = world.steps + draw.randint(1, 60)
+        if number and draw.random() < 0.15:
+            world.vanished = {draw.choice(SHARD_NAMES)}
+            world.story.append(f"{world.now:.1f} somebody takes away the input of {world.vanished}")
+        world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=draw.random() < theme.lease)
+        if draw.random() < theme.gc:
+            world.drive(f"gc{number}", fingerprint, kind="gc")
+        if draw.random() < theme.overlap:  # the next one comes while this one is at work
+            goal = world.steps + draw.randint(1, theme.steps)
             world.run(until=lambda goal=goal: world.steps >= goal)
         else:
             world.run(until=lambda: not any(one.name.startswith("run") and " " not in one.name for one in world.actors))
+        for again in range(theme.cleanings if draw.random() < theme.gc else 0):
+            world.drive(f"gc{number} later{again}", fingerprint, kind="gc")
+            if theme.cleanings > 1:
+                goal = world.steps + draw.randint(1, 40)
+                world.run(until=lambda goal=goal: world.steps >= goal)
         if draw.random() < 0.1:  # somebody removes a label shard by hand, to have it made again
             name = draw.choice(SHARD_NAMES)
             if not world.actors and name in world.files:
                 world.files.pop(name)
                 world.made_of.pop(name)
                 world.story.append(f"{world.now:.1f} somebody removes {name}")
+        if not world.actors and draw.random() < 0.5:
+            world.now += 2 * REST_SECONDS
     only_plain = not relabelled and all(actor.kind == "plain" for actor in world.actors)
     if not only_plain:  # what replaces may come late and do harm, which the next run mends: it has to be there by then
         world.run()
@@ -620,32 +719,47 @@ def _happen(world: World, draw: Random) -> None:
         if last.outcome is not None:
             raise ViolationError(f"the retry does not end: {last.outcome}")
     _check(world, fingerprint, errors=False)
+    world.now += 2 * REST_SECONDS
+    world.drive("gc", fingerprint, kind="gc")
+    world.run()
+    _check(world, fingerprint, errors=False)
+    _check_left_out(world)
+
+
+def _check_left_out(world: World) -> None:
+    """Of the rows that are left out nothing is there but what label shards name."""
+    found = {path for path in world.files if path.startswith(layout.ERRORS)}
+    named = {
+        rest_path(path, read_parquet(data)[1])
+        for path, (data, *_) in world.files.items()
+        if not path.startswith(layout.HOME)
+    }
+    if found - named:
+        raise ViolationError(f"gc leaves {sorted(found - named)}")
 
 
 def _check(world: World, fingerprint: str, *, errors: bool) -> None:
     """Every shard is committed once with the right rows, and the protocol itself knows it."""
     visible = {path for path in world.files if not path.startswith(layout.HOME)}
-    if visible != set(SHARD_NAMES):
+    present = set(SHARD_NAMES) - world.vanished
+    if not present <= visible <= set(SHARD_NAMES):
         raise ViolationError(f"readers see {sorted(visible)}")
-    for name in SHARD_NAMES:
-        made_of = (f"{world.versions[name]:x}", fingerprint)
+    for name in visible:
+        is_present = name in present
+        made_of = (f"{world.versions[name]:x}", fingerprint) if is_present else world.made_of[name]
         if world.made_of[name] != made_of:
             raise ViolationError(f"{name} is of {world.made_of[name]}, not of {made_of}")
         rows = world.with_rest(name, *read_parquet(world.files[name][0]))
-        if wrong := wrong_rows(name, rows, *made_of, errors=errors):
+        if wrong := wrong_rows(name, rows, *made_of, errors=errors or not is_present):
             raise ViolationError(f"{name} has {wrong}")
     asker = Actor("check", "plain")
     asker.turn.acquire()
     world.actors.append(asker)
     world._until = None
-    found = committed(Store(world, asker), world_shards(world), fingerprint, mend=False)
+    found = committed(Store(world, asker), world.source(), fingerprint, mend=False)
     world.actors.remove(asker)
-    if found.done != set(SHARD_NAMES):
+    if found.done != present:
         raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")
-
-
-def world_shards(world: World) -> list[Shard]:
-    return [replace(world.shard(name)) for name in SHARD_NAMES]
 
 
 def told(world: World) -> str:

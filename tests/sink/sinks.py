@@ -19,6 +19,8 @@ from tests import s3_servers
 
 FINGERPRINT = "f00dfeed00000001"
 INPUT_ID = "abcdef0123456789"
+AT_ONCE = -2.0
+"""Age from which `gc` removes left-out rows, in seconds: below 0, for object stores round the time of a single file."""
 OUTPUTS = pa.schema(
     [
         ("pred_text", pa.string()),
@@ -175,8 +177,8 @@ class DyingStore:
     def delete(self, path: str) -> None:
         self._change(self._store.delete, path)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False) -> bool:
-        return self._change(self._store.publish, scratch, path, replace=replace)
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        return self._change(self._store.publish, scratch, path, replace=replace, expected=expected)
 
     def probe(self) -> None:
         self._store.probe()

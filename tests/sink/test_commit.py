@@ -333,6 +333,15 @@ class TestCommitted:
         sinks.run(store, SHARD)
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
+    def test_a_label_shard_in_a_linked_folder_is_committed(self, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "sink").mkdir()
+        (tmp_path / "sink" / "a").symlink_to(tmp_path / "elsewhere")
+        store = LocalStore(tmp_path / "sink")
+        sinks.run(store, SHARD)
+        assert (tmp_path / "elsewhere" / "part 1.parquet").exists()
+        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
+
     def test_what_is_foreign_is_told_with_its_reason(self, store):
         sinks.run(store, SHARD)
         store.create("b.parquet", b"?")

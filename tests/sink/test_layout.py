@@ -44,7 +44,6 @@ def test_a_shard_is_found_again_in_its_marker(name, input_id, fingerprint):
 def test_a_shard_is_found_again_in_the_file_of_its_rest(name, input_id, fingerprint):
     path = layout.errors_path(name, input_id, fingerprint, "0f")
     assert layout.parse_errors_path(path) == (name, input_id, fingerprint, "0f")
-    assert path.startswith(layout.errors_prefix(name))
 
 
 @given(st.integers(0, 10**10))

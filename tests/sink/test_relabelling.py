@@ -5,11 +5,11 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 import sinks
-from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
+from sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
 from raysp.io.store import Store, open_store
-from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
+from raysp.sink import footer, label_rows, layout, lease, orphans, plan_record, retrying, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.opening import compare
 from raysp.sink.orphans import gc
@@ -39,13 +39,15 @@ def paths(store, prefix) -> list[str]:
 
 
 class TestRelabelling:
-    def test_a_label_shard_of_another_pipeline_is_replaced_whole_and_its_marker_goes(self, store):
+    def test_a_label_shard_of_another_pipeline_is_replaced_whole_and_its_marker_is_for_gc(self, store):
         begin(store)
         sinks.run(store, SHARD)
         begin(store, OTHER, relabel=True)
         relabel(store)
         assert footer.read(store, SHARD.name).fingerprint == OTHER
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
+        assert len(paths(store, layout.DONE)) == 2
+        gc(store)
         assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, INPUT_ID, OTHER)]
 
     def test_back_and_forth_no_old_marker_is_trusted(self, store):
@@ -61,12 +63,15 @@ class TestRelabelling:
         relabel(store, fingerprint=FINGERPRINT)
         assert footer.read(store, SHARD.name).fingerprint == FINGERPRINT
 
-    def test_what_others_staged_is_removed(self, store):
+    def test_what_others_staged_is_for_gc(self, store):
         begin(store)
         sinks.stage_piece(store, SHARD, SHARD.pieces[0])
         sinks.stage_piece(store, replace(SHARD, input_id="00"), SHARD.pieces[0])
+        staged = paths(store, layout.STAGE)
         begin(store, OTHER, relabel=True)
         relabel(store)
+        assert paths(store, layout.STAGE) == staged
+        gc(store)
         assert paths(store, layout.STAGE) == []
 
     def test_a_run_that_replaces_nothing_leaves_what_others_staged(self, store):
@@ -95,6 +100,7 @@ class TestRelabelling:
         assert plan_record.load(store) == [changed]
         relabel(store, changed, FINGERPRINT)
         assert sinks.labels(store, changed) == sinks.expected(changed)
+        gc(store)
         assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, "0f", FINGERPRINT)]
 
     def test_what_raysp_did_not_make_is_never_replaced(self, store):
@@ -122,13 +128,41 @@ class TestRelabelling:
             relabel(store)
         assert store.read(SHARD.name) == before
 
-    def test_the_rows_beside_the_replaced_label_shard_go(self, store):
+    def test_the_rows_beside_the_replaced_label_shard_are_for_gc(self, store, monkeypatch):
         begin(store)
         sinks.run(store, SHARD, rows="ok")
         assert len(paths(store, layout.ERRORS)) == 1
         begin(store, OTHER, relabel=True)
         relabel(store)
+        gc(store)
+        assert len(paths(store, layout.ERRORS)) == 1  # a late commit could be about to name it
+        monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
+        gc(store)
         assert paths(store, layout.ERRORS) == []
+
+    def test_rows_beside_a_label_shard_stay_whatever_is_relabelled(self, store, monkeypatch):
+        """Also those of a label shard that is not relabelled yet, and of one whose shard vanished."""
+        monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
+        second = make_shard("b.parquet")
+        begin(store, shards=[SHARD, second])
+        sinks.run(store, SHARD, second, rows="ok")
+        kept = paths(store, layout.ERRORS)
+        begin(store, OTHER, relabel=True)
+        relabel(store, rows="ok")
+        gc(store)
+        left = paths(store, layout.ERRORS)
+        assert [path for path in kept if "b.parquet" in path] == [path for path in left if "b.parquet" in path]
+        assert len(left) == len(kept) == 2
+
+    def test_a_late_relabelling_removes_nothing_of_a_later_one(self, store):
+        begin(store)
+        sinks.run(store, SHARD, rows="ok")
+        begin(store, OTHER, relabel=True)
+        relabel(store, rows="ok")
+        before = paths(store, layout.ERRORS)
+        begin(store, "c0c0", relabel=True)
+        relabel(store, fingerprint="c0c0", rows="ok")
+        assert set(before) < set(paths(store, layout.ERRORS))
 
 
 ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
@@ -158,8 +192,10 @@ class TestRetry:
             {**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)
         ]
 
+    @pytest.mark.parametrize("num_bytes", [1, 400, 1 << 24])
     @pytest.mark.parametrize("rows", ["all", "ok"])
-    def test_error_rows_are_done_again_and_the_others_stay_value_for_value(self, store, rows):
+    def test_error_rows_are_done_again_and_the_others_stay_value_for_value(self, store, rows, num_bytes, monkeypatch):
+        monkeypatch.setattr(label_rows, "BYTES_A_BATCH", num_bytes)
         begin(store)
         sinks.run(store, SHARD, rows=rows)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
@@ -181,16 +217,80 @@ class TestRetry:
         if rows == "all":
             assert sinks.labels(store, SHARD) == self.expected(again=[10])
 
-    def test_only_pieces_with_error_rows_are_read_again_and_only_once(self, store):
+    def test_only_pieces_with_error_rows_are_read_again(self, store):
         shard = make_shard(cuts=(0, 3, 5, 9, 23))
         sinks.run(store, shard)
         [todo] = find_error_rows(store, [shard], FINGERPRINT)
         assert todo.pieces == (shard.pieces[1], shard.pieces[3])
         assert todo.num_rows == 3
-        name = stage.BlockName(shard.name, shard.pieces[1], INPUT_ID, todo.retry.stage_id, 0, 1)
-        stage.stage(store, name, mended([3]))
-        [todo] = find_error_rows(store, [shard], FINGERPRINT)
-        assert todo.pieces == (shard.pieces[3],)
+
+    def test_what_an_interrupted_attempt_staged_is_not_used(self, store):
+        """It may hold the errors that were mended meanwhile."""
+        begin(store)
+        sinks.run(store, SHARD)
+        [interrupted] = find_error_rows(store, [SHARD], FINGERPRINT)
+        for piece in interrupted.pieces:
+            name = stage.BlockName(SHARD.name, piece, INPUT_ID, interrupted.retry.stage_id, 0, 1)
+            stage.stage(store, name, mended(interrupted.retry.of(piece), again=ERRORS))
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        assert todo.pieces == interrupted.pieces
+        assert self.retry(store).error == 0
+        gc(store)
+        assert paths(store, layout.STAGE) == []
+
+    def test_one_that_is_planned_while_a_relabelling_replaces_the_label_shard_changes_nothing(self, store, monkeypatch):
+        begin(store)
+        sinks.run(store, SHARD)
+        read = retrying.read_labels
+
+        def read_late(*arguments):
+            monkeypatch.undo()
+            begin(store, OTHER, relabel=True)
+            relabel(store)
+            return read(*arguments)
+
+        monkeypatch.setattr(retrying, "read_labels", read_late)
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        before = store.read(SHARD.name)
+        assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
+        with pytest.raises(ChangedError, match="of other input or another pipeline"):
+            recommit(
+                store,
+                SHARD,
+                todo.retry,
+                fingerprint=FINGERPRINT,
+                source_columns=sinks.source_columns,
+                output_schema=OUTPUTS,
+            )
+        assert store.read(SHARD.name) == before
+
+    def test_one_that_was_given_up_and_comes_late_takes_no_label_away(self, store, monkeypatch):
+        """It is held up at the last moment, after it has looked at the label shard, while another one finishes."""
+        begin(store)
+        sinks.run(store, SHARD)
+        [late] = find_error_rows(store, [SHARD], FINGERPRINT)
+        for piece in late.pieces:
+            name = stage.BlockName(SHARD.name, piece, INPUT_ID, late.retry.stage_id, 0, 1)
+            stage.stage(store, name, mended(late.retry.of(piece), again=ERRORS))
+        publish = type(store).publish
+
+        def held_up(self, scratch, path, **options):
+            if path == SHARD.name:
+                monkeypatch.undo()
+                assert TestRetry().retry(store).error == 0
+            return publish(self, scratch, path, **options)
+
+        monkeypatch.setattr(type(store), "publish", held_up)
+        receipt = recommit(
+            store,
+            SHARD,
+            late.retry,
+            fingerprint=FINGERPRINT,
+            source_columns=sinks.source_columns,
+            output_schema=OUTPUTS,
+        )
+        assert receipt.error == 0
+        assert sinks.labels(store, SHARD) == self.expected()
 
     def test_a_leftover_of_the_first_labelling_is_not_taken_for_a_retried_row(self, store):
         sinks.run(store, SHARD)
@@ -223,8 +323,9 @@ class TestRetry:
 
 class TestGc:
     @pytest.fixture
-    def littered(self, store) -> set[str]:
+    def littered(self, store, monkeypatch) -> set[str]:
         """Give a sink everything that killed and late processes leave; returns what nothing will use any more."""
+        monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         open_shard = make_shard("open.parquet")
         begin(store, shards=[SHARD, open_shard])
         sinks.run(store, SHARD, rows="ok")

@@ -33,7 +33,8 @@ def test_a_sink_remembers_its_pipeline_and_every_run(store):
 def test_the_record_is_plain_json_with_its_schema_version_first(store):
     begin(store)
     found = json.loads(store.read(layout.RUN))
-    assert list(found) == ["schema_version", "created", "pipeline", "fingerprint", "parts", "file_parts", "runs"]
+    keys = ["schema_version", "created", "pipeline", "fingerprint", "parts", "file_parts", "root", "settings", "runs"]
+    assert list(found) == keys
 
 
 def test_runs_sort_by_their_id():

@@ -3,6 +3,8 @@
 import gc
 import logging
 import os
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +15,8 @@ from simulation import ROWS, ViolationError, simulate
 
 from raysp.planning import Todo
 from raysp.sink import commit as commit_module
-from raysp.sink import layout, stage
-from raysp.sink.commit import Committed
+from raysp.sink import layout, orphans, plan_record, run_record, stage
+from raysp.sink.commit import Committed, committed
 
 WITHIN = 400
 """Seeds in which a planted bug must be found; each is found within a tenth of them, or a few tenths."""
@@ -42,14 +44,24 @@ def folder(tmp_path, monkeypatch):
     logging.getLogger("raysp.sink.lease").setLevel(logging.NOTSET)
 
 
-@pytest.mark.parametrize(
-    "seeds",
-    [pytest.param(range(500), id="500"), pytest.param(range(500, 5000), id="5000", marks=pytest.mark.soak)],
-)
-def test_no_history_loses_doubles_or_mixes_rows(folder, seeds):
+def new_seeds() -> range:
+    """Choose seeds that no run had: RAYSP_SOAK_SEED and RAYSP_SOAK_HISTORIES choose others."""
+    start = int(os.environ.get("RAYSP_SOAK_SEED") or time.time_ns() // 1000 % 10**12)
+    return range(start, start + int(os.environ.get("RAYSP_SOAK_HISTORIES") or 5000))
+
+
+@pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
+def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
+    seeds = range(500) if how == "the same every time" else new_seeds()
+    if how == "drawn anew":
+        with capsys.disabled():
+            sys.stdout.write(f"\nhistories of RAYSP_SOAK_SEED={seeds.start} to {seeds.stop}\n")
     seen: Counter[str] = Counter()
     for seed in seeds:
-        told = "\n".join(simulate(seed, folder).story)
+        try:
+            told = "\n".join(simulate(seed, folder).story)
+        except ViolationError as error:
+            raise ViolationError(f"seed {seed}: {error}") from error
         seen.update({word: told.count(word) for word in WORTH})
     # The histories must be worth something: deaths and failures, late ones, relabellings, retries.
     assert seen[" dies "] > len(seeds) / 2
@@ -97,7 +109,17 @@ def replacing_what_is_committed(monkeypatch):
     monkeypatch.setattr(
         simulation.Store,
         "publish",
-        lambda self, scratch, path, replace=False: publish(self, scratch, path, replace=True),
+        lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=True),
+    )
+
+
+def replacing_what_a_later_retry_made(monkeypatch):
+    """A retry that comes late does not look whether the label shard is still the one that it was planned for."""
+    publish = simulation.Store.publish
+    monkeypatch.setattr(
+        simulation.Store,
+        "publish",
+        lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=replace),
     )
 
 
@@ -118,10 +140,38 @@ def trusting_markers_after_a_relabelling(monkeypatch):
     monkeypatch.setattr(commit_module, "_list", lambda store: (*listed(store)[:2], False))
 
 
-def leaving_markers_when_replacing(monkeypatch):
-    """A -> B -> A: and the markers of A are there from the first time, and trusted."""
-    trusting_markers_after_a_relabelling(monkeypatch)
-    monkeypatch.setattr(commit_module, "_prepare_to_replace", lambda store, label_shard: None)
+def removing_left_out_rows_of_others(monkeypatch):
+    """A commit that replaced a label shard removes the left-out rows of others' label shards."""
+    write = commit_module.write
+
+    def write_and_remove(store, label_shard, tables):
+        receipt = write(store, label_shard, tables)
+        own = (label_shard.shard.name, label_shard.shard.input_id, label_shard.fingerprint)
+        for entry in store.list(layout.ERRORS) if label_shard.replace else ():
+            found = layout.parse_errors_path(entry.path)
+            if found and found[0] == own[0] and found[:3] != own:
+                store.delete(entry.path)
+        return receipt
+
+    monkeypatch.setattr(commit_module, "write", write_and_remove)
+
+
+def cleaning_up_beside_label_shards_of_another_pipeline(monkeypatch):
+    """`gc` keeps the left-out rows of label shards of the recorded pipeline and input alone."""
+    named = orphans._named
+
+    def named_by_current(store, paths):
+        record, shards = run_record.load(store), plan_record.load(store)
+        done = committed(store, shards, record.fingerprint, mend=False).done
+        return {name: kept if name in done else () for name, kept in named(store, paths).items()}
+
+    monkeypatch.setattr(orphans, "_named", named_by_current)
+
+
+def cleaning_up_what_a_late_commit_will_name(monkeypatch):
+    """`gc` removes left-out rows that no footer names, however young they are."""
+    find = orphans.find_orphans
+    monkeypatch.setattr(orphans, "find_orphans", lambda store, **fields: find(store, **{**fields, "rest_seconds": 0.0}))
 
 
 def removing_the_stage_before_the_commit(monkeypatch):
@@ -162,8 +212,12 @@ def resuming_with_blocks_of_another_cut(monkeypatch):
 BUGS = [
     committing_what_is_there,
     replacing_what_is_committed,
+    replacing_what_a_later_retry_made,
     trusting_any_marker_of_a_shard,
-    leaving_markers_when_replacing,
+    trusting_markers_after_a_relabelling,
+    removing_left_out_rows_of_others,
+    cleaning_up_beside_label_shards_of_another_pipeline,
+    cleaning_up_what_a_late_commit_will_name,
     removing_the_stage_before_the_commit,
     resuming_with_blocks_of_another_pipeline,
     resuming_with_blocks_of_another_cut,

@@ -3,51 +3,38 @@
 Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
 """
 
-import json
 import logging
 import os
-import re
 import subprocess
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysp.code import UserCode
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
-from raysp.io import folders, manifests, sources
+from raysp.io import sources
 from raysp.io.checkpoints import digest_files, fetch
-from raysp.io.globs import has_wildcard, is_listed, split_glob
 from raysp.io.shards import Piece, Shard, check_columns, input_id
-from raysp.io.store import Entry, Listing, NothingListedError, Store, expand, join_url, normalise, open_store, scheme_of
+from raysp.io.store import normalise, scheme_of
 from raysp.models import hub
-from raysp.pipeline import Pipeline, Shards, fingerprint, label_parts
+from raysp.ops.precision import Batching, batching
+from raysp.pipeline import Pipeline, fingerprint, label_parts
+from raysp.planning.listing import Found
+from raysp.planning.machine import memory_bytes, num_cpus
+from raysp.planning.pools import PoolSize, most_actors, most_blocks, pool_size
 from raysp.specs import JsonValue
-from raysp.steps import Decode, Keep, Label, Output
+from raysp.steps import Decode, Keep, Label, Output, Pool
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
     from raysp.models.checking import CheckpointSummary
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A shard as the listing shows it; its footer is not read yet."""
-
-    name: str
-    """Path of its label shard."""
-    url: str
-    num_bytes: int
-    version: str
-    kind: str = sources.PARQUET
-    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,8 @@ class Resources:
     """Bytes of main memory; None: unknown."""
     gpu_memory: float | None = None
     """Bytes of one GPU; None: unknown."""
+    can_grow: bool = False
+    """More may come up than is up now: a cluster, which may start nodes that are asked for."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +56,11 @@ class Retry:
     """That only some rows of a committed shard are done again."""
 
     stage_id: str
-    """Stands in for the fingerprint where their results are staged, so that no others are taken for them."""
+    """Stands in for the fingerprint where their results are staged; of this attempt alone."""
     rows: tuple[int, ...]
     """Sorted."""
+    write_id: str = ""
+    """Of the label shard that is retried."""
 
     def of(self, piece: Piece) -> tuple[int, ...]:
         """Give those of a piece."""
@@ -101,6 +92,20 @@ class Corpus:
     """Those of `shards` that no plan has recorded yet, or not with this content."""
     vanished: tuple[str, ...] = ()
     """Recorded shards that are no longer there; their labels are kept."""
+    supersedes: bool = False
+    """Some of `fresh` are recorded with other content."""
+    root: str | None = None
+    """What the label shards are named relative to; None: not listed."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Values of "auto" settings as a sink's first plan resolved them; every later plan takes them."""
+
+    dtype: str
+    device: str | None = None
+    batch_seconds: float | None = None
+    """None: the pipeline set it, or it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,10 @@ class Settings:
     batch_seconds: float
     block_seconds: float
     gpus_per_actor: float
+    batching: Batching
+    """How windows are brought to the model on this device."""
+    fingerprint_seconds: float | None
+    """The budget, where the sink's labels may depend on it; None: they do not."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,51 @@ class Plan:
     resources: Resources
     relabel: bool = False
     """What is committed already but differs is done again and replaced."""
+    code: UserCode = field(default_factory=UserCode)
+    """The code from outside raysp that was hashed, and that workers are given."""
+    stage_id: str = ""
+    """Stands for the fingerprint in the names of staged results: the fingerprint itself, until a run stops."""
+    stops: int = 0
+    """Number of the last stopped run of which something is left to do again; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Stage under the fingerprint unless told otherwise."""
+        object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
+
+    @property
+    def resolved(self) -> Resolved:
+        """Values of "auto" settings that later plans take."""
+        is_set = self.pipeline.label.batch_seconds is not None
+        settings = self.settings
+        return Resolved(settings.dtype, settings.device, None if is_set else settings.batch_seconds)
+
+    @property
+    def pool_size(self) -> PoolSize:
+        """Number of actors that a run starts: what the pool asks for, as far as the machine and the work bear it."""
+        pool, resources, gpus = self.pipeline.label.pool, self.resources, self.settings.gpus_per_actor
+        if not (pieces := self.pieces_todo):
+            return PoolSize(pool.low, pool.high)
+        blocks = most_blocks(self._pieces(), self.settings.block_seconds, pool.high)
+        machine = f"{min(resources.cpus, num_cpus()):g} CPU(s)" + (f" and {resources.gpus:g} GPU(s)" if gpus else "")
+        return pool_size(
+            pool,
+            machine=(_most_actors(self.pipeline.label, resources, gpus), f"this machine has {machine}"),
+            work=(blocks, f"{self.rows_todo:,} row(s) in {pieces:,} piece(s) are at most {blocks:,} block(s)"),
+        )
+
+    def _pieces(self) -> Iterator[tuple[int, float | None]]:
+        """Yield rows and encoded bytes of each piece to do; None for the bytes where rows are read by path."""
+        is_by_path = self.pipeline.source.audio_root is not None
+        for todo in self.todo:
+            shard = todo.shard
+            rows_alone = is_by_path or shard.kind in (sources.MANIFEST, sources.FOLDER)
+            for piece in todo.pieces:
+                yield piece.num_rows, None if rows_alone else shard.num_bytes * piece.num_rows / max(1, shard.num_rows)
+
+    @property
+    def shortage(self) -> str:
+        """Resources that the pool asks for and that are not up; empty when all are."""
+        return _shortage(self.pipeline.label.pool, self.pool_size.low, self.resources, self.settings.gpus_per_actor)
 
     @property
     def num_rows(self) -> int:
@@ -148,13 +202,17 @@ class Plan:
 
 
 def local_resources(pipeline: Pipeline) -> Resources:
-    """Say what a local Ray is started with: every core, and at least one CPU to decode with beside the actors."""
+    """Return what a local Ray is started with: every CPU, and at least one to decode with beside the actors.
+
+    It has no more actors than the machine has CPUs, but always one.
+    """
     pool = pipeline.label.pool
     gpus = count_gpus()
+    actors = max(1, min(pool.low, num_cpus() // pool.cpus))
     return Resources(
-        cpus=max(os.cpu_count() or 1, pool.low * pool.cpus + 1),
+        cpus=max(num_cpus(), actors * pool.cpus + 1),
         gpus=gpus,
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory=memory_bytes(),
         gpu_memory=gpu_memory() if gpus else None,
     )
 
@@ -180,208 +238,6 @@ def count_gpus() -> int:
         return 0
 
 
-def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
-    """List a corpus's shards and name their label shards.
-
-    Args:
-        source: the corpus.
-        recorded: shards of earlier plans by name: what was cut from a manifest or a folder is never cut again.
-
-    Raises:
-        PlanError: nothing there, two label shards of one name, a name that readers would pass over.
-    """
-    try:
-        listings = [_list_url(url, source.storage_options) for url in source.urls]
-    except StoreError as error:
-        raise PlanError(f"source.url: {error}") from error
-    root = _normal(source.root) if source.root else _common_root([one for one, _ in listings])
-    found: list[Found] = []
-    entries: dict[str, Entry] = {}
-    for listing, kind in listings:
-        if kind == sources.FOLDER:
-            found += _cut_folder(listing, root, recorded or {})
-        else:
-            entries |= {listing.url(entry): entry for entry in listing.entries}
-    for url, entry in sorted(entries.items()):
-        kind = sources.kind_of(url)
-        if kind == sources.MANIFEST:
-            found += _cut_manifest(url, root, recorded or {}, source.storage_options)
-        else:
-            found.append(Found(_label_name(url, root), url, entry.num_bytes, entry.version, kind))
-    for name, times in Counter(one.name for one in found).items():
-        if times > 1:
-            urls = [one.url for one in found if one.name == name]
-            raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
-    return sorted(found, key=lambda one: one.name)
-
-
-def _common_root(listings: Sequence[Listing]) -> str:
-    """Find the folder that holds all listings' roots."""
-    roots = [listing.root.split("/") for listing in listings]
-    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*roots, strict=False))
-    shared = [parts[0] for parts in alike]
-    is_bucket = len(shared) > 2 or not scheme_of(listings[0].root)
-    if not shared or not is_bucket:
-        places = " and ".join(dict.fromkeys(listing.root for listing in listings))
-        raise PlanError(f"source.url: {places} have no folder in common; label them into two sinks")
-    return "/".join(shared) or "/"
-
-
-def _list_url(url: str, storage_options: Mapping[str, object]) -> tuple[Listing, str]:
-    """List what a url stands for: the shards of a folder where it has some, else its audio files."""
-    if has_wildcard(url) or sources.is_file_name(url):
-        return expand(url, storage_options), ""
-    found, nothing = _try(url, storage_options)
-    arrow, _ = _try(f"{url.rstrip('/')}/**/*.arrow", storage_options)
-    if arrow is not None and (found is None or arrow.root == found.root):
-        saved = Listing(arrow.root, _of_data_sets(arrow, storage_options))
-        entries = [*saved.entries, *(found.entries if found else ())]
-        found = Listing(arrow.root, tuple(sorted(entries, key=lambda entry: entry.path)))
-    if found is not None:
-        return found, ""
-    files, _ = _try(f"{url.rstrip('/')}/**/*", storage_options)
-    if files and (audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path))):
-        return Listing(files.root, audio), sources.FOLDER
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(nothing):
-        raise PlanError(
-            f"source.url: {nothing}. If {url!r} is a data set of the Hugging Face hub, download it first: "
-            f"hf download {url} --repo-type dataset --local-dir DIR"
-        )
-    raise nothing
-
-
-def _try(url: str, storage_options: Mapping[str, object]) -> tuple[Listing | None, StoreError]:
-    """List what may not be there; a storage that fails is never taken for one that is empty."""
-    try:
-        return expand(url, storage_options), StoreError("")
-    except NothingListedError as error:
-        return None, error
-    except StoreError as error:
-        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            raise
-        return None, error
-
-
-def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> tuple[Entry, ...]:
-    """Leave out what `datasets` keeps beside the files of a saved data set, such as the results of `map`."""
-    files: dict[str, set[str] | None] = {}
-    store = open_store(listing.root, storage_options)
-    for entry in listing.entries:
-        folder = entry.path.rpartition("/")[0]
-        if folder not in files:
-            files[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
-    names = {entry: entry.path.rpartition("/") for entry in listing.entries}
-    return tuple(entry for entry, (folder, _, name) in names.items() if (f := files[folder]) is None or name in f)
-
-
-def _data_files(store: Store, path: str) -> set[str] | None:
-    """Read which files make up a data set that `save_to_disk` wrote; None where there is none."""
-    if store.stat(path) is None:
-        return None
-    try:
-        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _cut_manifest(
-    url: str, root: str, recorded: Mapping[str, Shard], storage_options: Mapping[str, object]
-) -> list[Found]:
-    stem = _label_name(url, root).removesuffix(".parquet")
-    parts = [shard.part for shard in _recorded_parts(stem, sources.MANIFEST, recorded)]
-    try:
-        slices = manifests.cut(url, parts, storage_options)
-    except (ShardError, StoreError, OSError, EOFError) as error:
-        raise PlanError(f"source: {url}: {error}") from error
-    return [
-        Found(f"{stem}-{number:05}.parquet", url, one.end - one.first, one.digest, sources.MANIFEST, one.part)
-        for number, one in enumerate(slices)
-    ]
-
-
-def _cut_folder(listing: Listing, root: str, recorded: Mapping[str, Shard]) -> list[Found]:
-    name = PurePosixPath(listing.root).name or "audio"
-    stem = name if listing.root == root else f"{_label_name(f'{listing.root}/x', root)[:-10]}/{name}".lstrip("/")
-    parts = [shard.part for shard in _recorded_parts(stem, sources.FOLDER, recorded)]
-    return [
-        Found(
-            f"{stem}-{number:05}.parquet",
-            listing.root,
-            folders.num_bytes(part),
-            folders.version(part),
-            sources.FOLDER,
-            part,
-        )
-        for number, part in enumerate(folders.cut(listing.entries, parts))
-    ]
-
-
-def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Give the recorded shards that were cut from one manifest or folder, in their order."""
-    name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
-    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
-
-
-def _label_name(url: str, root: str) -> str:
-    if not url.startswith(beginning := join_url(root, "")):
-        raise PlanError(f"source.root: {url} is not below {root}")
-    relative = PurePosixPath(url.removeprefix(beginning))
-    for part in relative.parts:
-        if part.startswith(("_", ".")):
-            raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
-    return f"{sources.stem_of(relative.as_posix())}.parquet"
-
-
-def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
-    """Raise if a label shard would be listed as a shard, or would take the place of one.
-
-    Raises:
-        PlanError: naming the url and the label shard.
-    """
-    sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
-    shards = {place for one in found for place in (one.url, _real(one.url))}
-    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, shards)]
-    for one in found:
-        for label_shard in (join_url(sink, one.name) for sink in sinks):
-            listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
-            if listing is not None or label_shard in shards:
-                raise PlanError(
-                    f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
-                    f"{listing or one.url!r}; choose a folder outside the source"
-                )
-
-
-def _normal(url: str) -> str:
-    try:
-        return normalise(url)
-    except StoreError as error:
-        raise PlanError(str(error)) from error
-
-
-def _real(place: str) -> str:
-    """Resolve the links of a local path."""
-    return place if scheme_of(place) else os.path.realpath(place)
-
-
-def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
-    """Give a folder or glob as its root, as written and with its links resolved, and the pattern below it."""
-    place = _normal(url)
-    if place in shards:
-        return []
-    root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
-    return [(root or "/", pattern), (_real(root or "/"), pattern)]
-
-
-def _is_folder(place: str) -> bool:
-    return not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
-
-
-def _lists(root: str, pattern: str, url: str) -> bool:
-    """Tell whether `expand` would find a file at `url`."""
-    beginning = join_url(root, "")
-    return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)
-
-
 def survey(
     found: Sequence[Found],
     recorded: Mapping[str, Shard],
@@ -389,6 +245,7 @@ def survey(
     *,
     limit_rows: int | None = None,
     relabel: bool = False,
+    replaceable: Collection[str] = (),
 ) -> Corpus:
     """Read the footers of shards that are new, check their columns and cut them into pieces.
 
@@ -398,25 +255,32 @@ def survey(
         pipeline: names the columns that must be there.
         limit_rows: stop once so many rows are found.
         relabel: take recorded shards whose content changed for new ones, instead of refusing them.
+        replaceable: names of recorded shards of which the same holds without `relabel`.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
+
+    def survey_one(one: Found) -> Shard | str:
+        return _survey_one(one, recorded.get(one.name), pipeline, relabel or one.name in replaceable)
+
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
-    for one, surveyed in _in_order(found, lambda one: _survey_one(one, recorded.get(one.name), pipeline, relabel)):
+    for one, surveyed in _in_order(found, survey_one):
         if isinstance(surveyed, str):
             unreadable[one.name] = surveyed
             continue
         shards.append(surveyed)
-        if one.name not in recorded or recorded[one.name].input_id != surveyed.input_id:
+        known = recorded.get(one.name)
+        if known is None or (known.input_id, known.part) != (surveyed.input_id, surveyed.part):
             fresh.append(surveyed)
         if limit_rows is not None and sum(shard.num_rows for shard in shards) >= limit_rows:
             break
     names = {one.name for one in found}
     vanished = tuple(sorted(name for name in recorded if name not in names))
-    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished)
+    supersedes = any(one.name in recorded for one in fresh)
+    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes)
 
 
 def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> Iterator[tuple[Found, Shard | str]]:
@@ -427,18 +291,17 @@ def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> I
 
 def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool) -> Shard | str:
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
-        return replace(known, url=one.url)
+        return replace(known, url=one.url, part=one.part if one.kind == sources.MANIFEST else known.part)
+    if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may end in a line by now
+        raise _changed(one, known)
     source = pipeline.source
     try:
-        found = sources.survey(one.kind, one.url, one.part, source.storage_options)
+        columns = (source.audio, *source_columns(pipeline))
+        found = sources.survey(one.kind, one.url, one.part, source.storage_options, columns)
     except (ShardError, StoreError) as error:
         return str(error)
     if known is not None and not relabel:
-        raise PlanError(
-            f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now "
-            f"{one.num_bytes:,}; version {known.version}, now {one.version}). Bring the old file back, label "
-            "into another sink, or redo what differs with --relabel"
-        )
+        raise _changed(one, known)
     try:
         check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline))
     except ShardError as error:
@@ -454,6 +317,14 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         pieces=found.pieces,
         kind=one.kind,
         part=one.part,
+    )
+
+
+def _changed(one: Found, known: Shard) -> PlanError:
+    return PlanError(
+        f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
+        f"version {known.version}, now {one.version}). Bring the old file back, label into another sink, or redo what "
+        "differs with --relabel"
     )
 
 
@@ -479,8 +350,13 @@ def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))
 
 
-def settle(pipeline: Pipeline, resources: Resources) -> Settings:
-    """Check the checkpoint against the pipeline and the pool against the cluster, and decide what "auto" means.
+def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
+    """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
+
+    Args:
+        pipeline: the pipeline; what it sets itself is used.
+        resources: what is up now.
+        before: what the sink's first plan resolved, which holds whatever is up now; None at the first plan.
 
     Raises:
         CheckpointError: no such folder, or one that cannot be run.
@@ -506,20 +382,47 @@ def settle(pipeline: Pipeline, resources: Resources) -> Settings:
         windowing(summary, label)
     except ValueError as error:
         raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
-    gpus = _gpus_per_actor(pipeline, resources)
-    on_gpu = label.device == "cuda" or (label.device == "auto" and gpus > 0)
-    dtype = label.dtype if label.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
-    _check_pool(pipeline, resources, gpus)
+    gpus = _gpus_per_actor(label, resources, before)
+    device = _device(label, gpus, before)
+    on_gpu = device == "cuda"
+    auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
+    dtype = auto_dtype if label.dtype == "auto" else label.dtype
+    _check_pool(label, resources, gpus, before)
     memory = _memory_of_actor(label, resources, gpus) if gpus or not on_gpu else None
-    budget = label.batch_seconds or batch_seconds(summary, on_gpu=on_gpu, memory=memory)
+    fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory)
+    budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
     return Settings(
         checkpoint=summary,
         dtype=dtype,
-        device="cuda" if on_gpu else "cpu",
+        device=device,
         batch_seconds=budget,
         block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=label.pool.cpus),
         gpus_per_actor=gpus,
+        batching=batching(dtype=dtype, device=device, exact=label.exact),
+        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
     )
+
+
+def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
+    """Return the budget where labels may depend on it, on this device or on the one that the sink began with."""
+    began = before.device if before and before.device else device
+    depends = {
+        one: batching(dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED for one in (began, device)
+    }
+    if depends[began] and before and before.batch_seconds:
+        return label.batch_seconds or before.batch_seconds
+    return budget if any(depends.values()) else None
+
+
+def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: float) -> float:
+    """Return the recorded budget, or a smaller one where actors have less memory now.
+
+    In half precision a text may depend on its batch, so there the record holds as it is; a batch that does not fit is
+    halved when it fails.
+    """
+    if before is None or before.batch_seconds is None or before.device != device:
+        return fitting
+    return min(before.batch_seconds, fitting) if dtype == "float32" else before.batch_seconds
 
 
 def _memory_of_actor(label: Label, resources: Resources, gpus: float) -> float | None:
@@ -528,7 +431,8 @@ def _memory_of_actor(label: Label, resources: Resources, gpus: float) -> float |
         return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
     if label.pool.memory or resources.memory is None:
         return label.pool.memory
-    return resources.memory / (label.pool.high + 1)
+    most = _most_actors(label, resources, gpus)
+    return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
 
 
 def _kind(output: Output) -> str | None:
@@ -599,33 +503,69 @@ def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
     return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
 
 
-def _gpus_per_actor(pipeline: Pipeline, resources: Resources) -> float:
-    label = pipeline.label
-    if label.device == "cpu":
+def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None) -> float:
+    if label.device == "cpu" or label.pool.gpus is not None:
         return label.pool.gpus or 0
-    if label.pool.gpus is not None:
-        return label.pool.gpus
-    return 1 if resources.gpus > 0 else 0
+    device = before.device if before and label.device == "auto" else label.device
+    if device == "cuda":
+        return 1
+    return 0 if device == "cpu" or resources.gpus == 0 else 1
 
 
-def _check_pool(pipeline: Pipeline, resources: Resources, gpus: float) -> None:
-    pool = pipeline.label.pool
-    if pool.low * gpus > resources.gpus or (pipeline.label.device == "cuda" and gpus == 0):
+def _device(label: Label, gpus: float, before: Resolved | None) -> str:
+    if label.device != "auto":
+        return label.device
+    if label.pool.gpus is None and before and before.device:
+        return before.device
+    return "cuda" if gpus else "cpu"
+
+
+def _check_pool(label: Label, resources: Resources, gpus: float, before: Resolved | None) -> None:
+    """Raise if the pool cannot run: on a cluster only what contradicts itself, for more nodes may come up there."""
+    pool = label.pool
+    asked = f"pool: {pool.low} actor(s) of {gpus:g} GPU(s), device={label.device!r}"
+    if label.device == "cuda" and gpus == 0:
+        raise PlanError(f"{asked}: a model on a GPU needs a share of one; set pool.gpus, or device='cpu'")
+    if resources.can_grow or not _shortage(pool, 1, resources, gpus):
+        return
+    if gpus > resources.gpus:
+        recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
+        why = ", as the labels of this sink were made on GPUs" if recorded else ""
         raise PlanError(
-            f"pool: {pool.low} actor(s) of {gpus:g} GPU(s), device={pipeline.label.device!r}; found "
-            f"{resources.gpus:g} GPU(s). Lower pool.actors or pool.gpus, or set device='cpu'"
+            f"{asked}{why}; found {resources.gpus:g} GPU(s), and no more can come up on this machine. Give the "
+            "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
-    if pool.low * pool.cpus + 1 > resources.cpus:
-        raise PlanError(
-            f"pool: {pool.low} actor(s) of {pool.cpus} CPU(s) leave none of {resources.cpus:g} CPUs to decode with; "
-            "lower pool.actors or pool.cpus"
-        )
+    raise PlanError(
+        f"pool: one actor of {pool.cpus} CPU(s) leaves none of {resources.cpus:g} CPUs to decode with; lower pool.cpus"
+    )
 
 
-def hash_pipeline(pipeline: Pipeline, settings: Settings) -> tuple[dict[str, JsonValue], str]:
-    """Collect what can change a label and hash it."""
+def _most_actors(label: Label, resources: Resources, gpus: float) -> int | None:
+    """Return how many actors the machine bears; None: more machines may come up."""
+    if resources.can_grow:
+        return None
+    return most_actors(label.pool, cpus=resources.cpus, gpus=resources.gpus, gpus_per_actor=gpus)
+
+
+def _shortage(pool: Pool, actors: int, resources: Resources, gpus: float) -> str:
+    """Describe what so many actors ask for beyond what is up; empty when all is."""
+    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * pool.cpus + 1, resources.cpus)}
+    short = [f"{asked:g} {name}(s), {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
+    return "; ".join(short)
+
+
+def hash_pipeline(
+    pipeline: Pipeline, settings: Settings, code: UserCode | None = None
+) -> tuple[dict[str, JsonValue], str]:
+    """Collect what can change a label and hash it; `code` is read now unless it was read before."""
     digest = _digest(checkpoint_folder(pipeline))
-    parts = label_parts(pipeline, checkpoint_digest=digest, dtype=settings.dtype)
+    parts = label_parts(
+        pipeline,
+        checkpoint_digest=digest,
+        dtype=settings.dtype,
+        batch_seconds=settings.fingerprint_seconds,
+        code=code,
+    )
     return parts, fingerprint(parts)
 
 

@@ -1,0 +1,132 @@
+"""Tasks enter one plan of Ray Data a few at a time and leave nothing behind in the driver.
+
+Ray Data takes all inputs of a plan at its start and keeps statistics of every block to its end: kilobytes a block, too
+much for millions of blocks. Its executor calls `Feeding` after every step, which hands on more tasks as earlier ones
+are read, drops the inputs that were handed on, and clears the statistics. So one plan serves a whole run, and its
+actors load their model once.
+
+Ray passes small objects by value. A task below `MAX_TASK_BYTES` therefore does not need its input's object again, not
+even when a node is lost and the task is repeated.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry, RefBundle
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+from ray.data._internal.execution.operators.input_data_buffer import InputDataBuffer
+from ray.data._internal.execution.operators.map_operator import MapOperator
+from ray.data.block import BlockAccessor
+
+from raysp.engine.loading import watch_loads
+from raysp.engine.waiting import Waiting
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+MAX_TASK_BYTES = 64_000
+"""Of a task's table; Ray passes objects of up to 100 kB by value."""
+SETTING = "raysp.feed"
+"""Names a feed in the context of its dataset: contexts travel to workers, feeds stay with the driver."""
+
+_feeds: dict[int, "Feed"] = {}
+_numbers = itertools.count()
+
+
+class Feed:
+    """Tasks that are not handed to Ray Data yet.
+
+    Args:
+        tasks: pieces as written down; taken as they are wanted, by another thread.
+        ahead: most tasks that are handed on and not read to their end.
+        waiting: looks now and then whether the cluster has room.
+    """
+
+    def __init__(self, tasks: Iterator[list[str]], ahead: int, waiting: Waiting | None = None) -> None:
+        self.tasks = tasks
+        self.ahead = ahead
+        self.waiting = waiting
+        self.error: Exception | None = None
+        """Raised by `tasks`; the plan ends with what was handed on before."""
+        self._number = next(_numbers)
+
+    def attach(self, context: "DataContext") -> None:
+        """Feed the plan of the dataset that this context is of."""
+        _feeds[self._number] = self
+        context.set_config(SETTING, self._number)
+        context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Feeding]
+
+    def detach(self) -> None:
+        """Hand nothing on any more."""
+        _feeds.pop(self._number, None)
+
+    def take(self) -> pa.Table | None:
+        """Return the next task; None after the last one."""
+        try:
+            task = next(self.tasks, None)
+        except Exception as error:
+            self.error = error
+            return None
+        return None if task is None else pa.table({"piece": ["\n".join(task)]})
+
+
+class Feeding(ExecutionCallback):
+    """Hand tasks on to the input of a plan, and clear what its operators remember of blocks."""
+
+    feed: Feed | None = None
+    waiting: Waiting | None = None
+
+    def before_execution_starts(self, executor: "StreamingExecutor") -> None:
+        """Find the input, and keep it from being finished."""
+        self.feed = _feeds.get(executor._data_context.get_config(SETTING))
+        operators = executor._topology or {}
+        self.input = next(one for one in operators if isinstance(one, InputDataBuffer))
+        self.maps = [one for one in operators if isinstance(one, MapOperator)]
+        self.handed_on = len(self.input._input_data)
+        self.waiting = self.feed.waiting if self.feed else None
+        for one in self.maps:
+            if isinstance(one, ActorPoolMapOperator):
+                watch_loads(one)
+        if self.feed:
+            self.input._is_execution_marked_finished = self.input._inputs_complete = False
+            operators[self.input].inputs_done_called = True  # it has none, so they would be complete
+
+    def on_execution_step(self, executor: "StreamingExecutor") -> None:
+        """Hand on as many tasks as were read to their end since."""
+        for one in self.maps:
+            one._output_blocks_stats.clear()
+        if self.waiting:
+            self.waiting.look(_num_actors(self.maps))
+        if self.feed is None:
+            return
+        self._drop_handed_on()
+        while self.handed_on - self.maps[0].metrics.num_tasks_finished < self.feed.ahead:
+            if (task := self.feed.take()) is None:
+                self.feed = None
+                self.input._inputs_complete = True
+                self.input.mark_execution_finished()  # type: ignore[no-untyped-call]
+                return
+            bundle = _bundle(task)
+            self.input._input_data.append(bundle)
+            self.input.metrics.on_input_received(bundle)
+            self.handed_on += 1
+
+    def _drop_handed_on(self) -> None:
+        del self.input._input_data[: self.input._input_data_index]
+        self.input._input_data_index = 0
+
+
+def _num_actors(maps: Iterable[MapOperator]) -> int:
+    """Count the actors that have started."""
+    return sum(one._actor_pool.num_running_actors() for one in maps if isinstance(one, ActorPoolMapOperator))
+
+
+def _bundle(task: pa.Table) -> RefBundle:
+    metadata = BlockAccessor.for_block(task).get_metadata()
+    entry = BlockEntry(cast("Any", ray.put(task)), metadata)
+    return RefBundle((entry,), schema=task.schema, owns_blocks=True)

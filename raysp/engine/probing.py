@@ -1,0 +1,77 @@
+"""Whether the machines of a cluster see one and the same sink: asked before any work."""
+
+import time
+from typing import Any, cast
+
+import ray
+
+from raysp.errors import PlanError, StoreError
+from raysp.io.store import Store, open_store
+from raysp.pipeline import Parquet
+from raysp.sink import layout
+
+MOST_NODES = 8
+"""That are asked, spread over all."""
+ANSWER_SECONDS = 60.0
+"""A node that does not answer in this time is passed over: it may be busy, or about to end."""
+APPEAR_SECONDS = 3.0
+"""Within which a file that was written on one machine is there on the others."""
+
+
+def check_shared(store: Store, sink: Parquet) -> None:
+    """Raise unless workers see what this process writes into a sink.
+
+    Raises:
+        PlanError: naming the nodes that do not.
+    """
+    nodes = _nodes()
+    path = f"{layout.TMP}{time.time_ns():x}-seen"
+    store.create(path, b"raysp asks whether its workers see what its driver writes\n")
+    try:
+        task = ray.remote(cast("Any", _look))
+        asked = (sink.url, dict(sink.storage_options), path)
+        answers = [task.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(*asked) for node in nodes]
+        reasons = [(node["NodeManagerAddress"], _wait(answer)) for node, answer in zip(nodes, answers, strict=True)]
+    finally:
+        store.delete(path)
+    if blind := [(node, reason) for node, reason in reasons if reason]:
+        node, reason = blind[0]
+        raise PlanError(
+            f"sink.url: {len(blind)} of {len(nodes)} node(s) of the cluster do not see what this process writes to "
+            f"{sink.url!r}; on {node}: {reason}. Give a place that all machines share: a file system that is mounted "
+            "at the same path everywhere, or an object store (s3://...)"
+        )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Choose some of the nodes on which workers can run now; none while all are scaled to zero."""
+    nodes = [node for node in cast("Any", ray).nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    return nodes[:: -(-len(nodes) // MOST_NODES)] if nodes else []
+
+
+def _on(node_id: str) -> object:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _look(url: str, storage_options: dict[str, object], path: str) -> str:
+    """Look for a file on a worker; returns why it is not there, nothing if it is."""
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while True:
+        try:
+            if (store := open_store(url, storage_options)).stat(path) is not None:
+                return ""
+            reason = f"{store.url} has no such file there"
+        except StoreError as error:
+            reason = str(error)
+        if time.monotonic() > deadline:
+            return reason
+        time.sleep(0.2)
+
+
+def _wait(answer: object) -> str:
+    try:
+        return str(ray.get(cast("ray.ObjectRef[str]", answer), timeout=ANSWER_SECONDS))
+    except ray.exceptions.RayError:  # no answer is none: a node may have ended
+        return ""

@@ -1,0 +1,152 @@
+"""Wait for a busy cluster: name what is missing, and end the run when it stays missing for too long."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raysp.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+Amounts = Mapping[str, float]
+
+LOOK_SECONDS = 10.0
+WORD_SECONDS = 60.0
+"""Before the first warning; each further one comes after twice the time."""
+WAIT_SECONDS = 7200.0
+WAIT_VARIABLE = "RAYSP_WAIT_SECONDS"
+AT_WORK_SECONDS = 1800.0
+"""Without a word of workers that have begun something, after which they count as gone: twice the time of a hang."""
+SHOWN = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Resources of the cluster's nodes."""
+
+    free: Sequence[Amounts]
+    total: Sequence[Amounts]
+
+    def fit(self, request: Amounts) -> bool:
+        """Return whether some node has room for a request."""
+        return any(all(node.get(name, 0) >= amount - 1e-6 for name, amount in request.items()) for node in self.free)
+
+
+class Waiting:
+    """Follow whether workers have what they ask for.
+
+    Args:
+        activity: returns how often workers have reported something, and how much they are at.
+        nodes: returns what the cluster has.
+        actor: what a model actor asks for.
+        reader: what a reader asks for.
+        clock: seconds of any origin.
+    """
+
+    def __init__(
+        self,
+        activity: Callable[[], tuple[int, int]],
+        nodes: Callable[[], Nodes],
+        *,
+        actor: Amounts,
+        reader: Amounts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.activity = activity
+        self.nodes = nodes
+        self.actor = actor
+        self.reader = reader
+        self.clock = clock
+        self.limit = wait_seconds()
+        self._looked = clock()
+        self._reports = -1
+        self._quiet = 0.0
+        self._warned_at = 0.0
+
+    def look(self, num_actors: int) -> None:
+        """Warn of what is missing; called often, looks every ten seconds.
+
+        Args:
+            num_actors: that have loaded their model.
+
+        Raises:
+            RunError: it was missing for too long.
+        """
+        elapsed = self.clock() - self._looked
+        if elapsed < LOOK_SECONDS:
+            return
+        self._looked += elapsed
+        reports, num_open = self.activity()
+        if reports != self._reports:
+            self._reports, self._quiet, self._warned_at = reports, 0.0, 0.0
+            return
+        self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # this process was paused for the rest
+        waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
+        if waited >= min(self.limit, max(WORD_SECONDS, 2 * self._warned_at)):
+            self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {"a model actor": self.actor}))
+
+    def _judge(self, waited: float, requests: Mapping[str, Amounts]) -> None:
+        nodes = self.nodes()
+        lacking = {who: request for who, request in requests.items() if not nodes.fit(request)}
+        if not lacking:
+            self._quiet = self._warned_at = 0.0
+            return
+        found = f"{_asked(lacking)}; the cluster has {_free(nodes)} free"
+        if waited >= self.limit:
+            raise RunError(
+                f"no worker could start for {_minutes(waited)}: {found}. What was committed stays; run again when the "
+                f"cluster has room, ask for less with pool.cpus, pool.gpus or pool.memory, or wait longer with "
+                f"{WAIT_VARIABLE}"
+            )
+        logger.warning(
+            "waiting for the cluster for %s: %s. Other jobs hold the rest, or nodes are not up yet; the run ends "
+            "after %s",
+            _minutes(waited),
+            found,
+            _minutes(self.limit),
+        )
+        self._warned_at = waited
+
+
+def wait_seconds() -> float:
+    """Return how long a run waits for a busy cluster."""
+    return float(os.environ.get(WAIT_VARIABLE) or WAIT_SECONDS)
+
+
+def cluster_nodes() -> Nodes:
+    """Read what the nodes of the connected cluster have."""
+    import ray
+    from ray._private import state
+
+    free = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    living: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return Nodes([*free.values()], [node["Resources"] for node in living])
+
+
+def _asked(requests: Mapping[str, Amounts]) -> str:
+    return " and ".join(f"{who} asks for {_amounts(request)}" for who, request in requests.items())
+
+
+def _amounts(request: Amounts) -> str:
+    return ", ".join(_with_unit(name, _shown(name, amount)) for name, amount in request.items())
+
+
+def _free(nodes: Nodes) -> str:
+    totals = {name: sum(node.get(name, 0) for node in nodes.total) for name in SHOWN}
+    free = {name: sum(node.get(name, 0) for node in nodes.free) for name in SHOWN}
+    return ", ".join(f"{_shown(name, free[name])} of {_with_unit(name, _shown(name, totals[name]))}" for name in SHOWN)
+
+
+def _with_unit(name: str, number: str) -> str:
+    return f"1 {name}" if number == "1" else f"{number} {SHOWN[name]}"
+
+
+def _shown(name: str, amount: float) -> str:
+    return f"{amount / 1e9:.1f}" if name == "memory" else f"{round(amount, 2):g}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= WORD_SECONDS else f"{seconds:.0f} s"

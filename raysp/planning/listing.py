@@ -1,0 +1,241 @@
+"""The shards of a corpus: what its urls stand for, and how the label shards are named."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+from raysp.errors import PlanError, ShardError, StoreError
+from raysp.io import folders, manifests, sources
+from raysp.io.globs import has_wildcard, is_listed, split_glob
+from raysp.io.shards import Shard
+from raysp.io.store import Entry, Listing, NothingListedError, Store, expand, join_url, normalise, open_store, scheme_of
+from raysp.pipeline import Shards
+
+
+@dataclass(frozen=True)
+class Found:
+    """A shard as the listing shows it; its footer is not read yet."""
+
+    name: str
+    """Path of its label shard."""
+    url: str
+    num_bytes: int
+    version: str
+    kind: str = sources.PARQUET
+    part: str = ""
+
+
+def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
+    """List a corpus's shards and name their label shards; see `list_corpus`."""
+    return list_corpus(source, recorded)[1]
+
+
+def list_corpus(
+    source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False
+) -> tuple[str, list[Found]]:
+    """List a corpus's shards and name their label shards relative to its root, which is returned with them.
+
+    Args:
+        source: the corpus.
+        recorded: shards of earlier plans by name: what was cut from a manifest or a folder is never cut again ...
+        relabel: ... unless a manifest changed so that its recorded slices no longer end with a line.
+
+    Raises:
+        PlanError: nothing there, two label shards of one name, a name that readers would pass over.
+    """
+    try:
+        listings = [_list_url(url, source.storage_options) for url in source.urls]
+    except StoreError as error:
+        raise PlanError(f"source.url: {error}") from error
+    root = _normal(source.root) if source.root else _common_root([one for one, _ in listings])
+    found: list[Found] = []
+    entries: dict[str, Entry] = {}
+    for listing, kind in listings:
+        if kind == sources.FOLDER:
+            found += _cut_folder(listing, root, recorded or {})
+        else:
+            entries |= {listing.url(entry): entry for entry in listing.entries}
+    for url, entry in sorted(entries.items()):
+        kind = sources.kind_of(url)
+        if kind == sources.MANIFEST:
+            found += _cut_manifest(url, root, recorded or {}, source.storage_options, relabel=relabel)
+        else:
+            found.append(Found(_label_name(url, root), url, entry.num_bytes, entry.version, kind))
+    for name, times in Counter(one.name for one in found).items():
+        if times > 1:
+            urls = [one.url for one in found if one.name == name]
+            raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
+    return root, sorted(found, key=lambda one: one.name)
+
+
+def _common_root(listings: Sequence[Listing]) -> str:
+    """Find the folder that holds all listings' roots."""
+    roots = [listing.root.split("/") for listing in listings]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*roots, strict=False))
+    shared = [parts[0] for parts in alike]
+    is_bucket = len(shared) > 2 or not scheme_of(listings[0].root)
+    if not shared or not is_bucket:
+        places = " and ".join(dict.fromkeys(listing.root for listing in listings))
+        raise PlanError(f"source.url: {places} have no folder in common; label them into two sinks")
+    return "/".join(shared) or "/"
+
+
+def _list_url(url: str, storage_options: Mapping[str, object]) -> tuple[Listing, str]:
+    """List what a url stands for: the shards of a folder where it has some, else its audio files."""
+    if has_wildcard(url) or sources.is_file_name(url):
+        return expand(url, storage_options), ""
+    found, nothing = _try(url, storage_options)
+    arrow, _ = _try(f"{url.rstrip('/')}/**/*.arrow", storage_options)
+    if arrow is not None and (found is None or arrow.root == found.root):
+        saved = Listing(arrow.root, _of_data_sets(arrow, storage_options))
+        entries = [*saved.entries, *(found.entries if found else ())]
+        found = Listing(arrow.root, tuple(sorted(entries, key=lambda entry: entry.path)))
+    if found is not None:
+        return found, ""
+    files, _ = _try(f"{url.rstrip('/')}/**/*", storage_options)
+    if files and (audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path))):
+        return Listing(files.root, audio), sources.FOLDER
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(nothing):
+        raise PlanError(
+            f"source.url: {nothing}. If {url!r} is a data set of the Hugging Face hub, download it first: "
+            f"hf download {url} --repo-type dataset --local-dir DIR"
+        )
+    raise nothing
+
+
+def _try(url: str, storage_options: Mapping[str, object]) -> tuple[Listing | None, StoreError]:
+    """List what may not be there; a storage that fails is never taken for one that is empty."""
+    try:
+        return expand(url, storage_options), StoreError("")
+    except NothingListedError as error:
+        return None, error
+    except StoreError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        return None, error
+
+
+def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> tuple[Entry, ...]:
+    """Leave out what `datasets` keeps beside the files of a saved data set, such as the results of `map`."""
+    files: dict[str, set[str] | None] = {}
+    store = open_store(listing.root, storage_options)
+    for entry in listing.entries:
+        folder = entry.path.rpartition("/")[0]
+        if folder not in files:
+            files[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
+    names = {entry: entry.path.rpartition("/") for entry in listing.entries}
+    return tuple(entry for entry, (folder, _, name) in names.items() if (f := files[folder]) is None or name in f)
+
+
+def _data_files(store: Store, path: str) -> set[str] | None:
+    """Read which files make up a data set that `save_to_disk` wrote; None where there is none."""
+    if store.stat(path) is None:
+        return None
+    try:
+        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _cut_manifest(
+    url: str, root: str, recorded: Mapping[str, Shard], storage_options: Mapping[str, object], *, relabel: bool
+) -> list[Found]:
+    stem = _label_name(url, root).removesuffix(".parquet")
+    known = _recorded_parts(stem, sources.MANIFEST, recorded)
+    digests = [shard.version for shard in known] if relabel else None
+    try:
+        slices = manifests.cut(url, [shard.part for shard in known], storage_options, digests)
+    except (ShardError, StoreError, OSError, EOFError) as error:
+        raise PlanError(f"source: {url}: {error}") from error
+    return [
+        Found(f"{stem}-{number:05}.parquet", url, one.end - one.first, one.digest, sources.MANIFEST, one.part)
+        for number, one in enumerate(slices)
+    ]
+
+
+def _cut_folder(listing: Listing, root: str, recorded: Mapping[str, Shard]) -> list[Found]:
+    name = PurePosixPath(listing.root).name or "audio"
+    stem = name if listing.root == root else f"{_label_name(f'{listing.root}/x', root)[:-10]}/{name}".lstrip("/")
+    parts = [shard.part for shard in _recorded_parts(stem, sources.FOLDER, recorded)]
+    return [
+        Found(
+            f"{stem}-{number:05}.parquet",
+            listing.root,
+            folders.num_bytes(part),
+            folders.version(part),
+            sources.FOLDER,
+            part,
+        )
+        for number, part in enumerate(folders.cut(listing.entries, parts))
+    ]
+
+
+def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
+    """Give the recorded shards that were cut from one manifest or folder, in their order."""
+    name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
+    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
+
+
+def _label_name(url: str, root: str) -> str:
+    if not url.startswith(beginning := join_url(root, "")):
+        raise PlanError(f"source.root: {url} is not below {root}")
+    relative = PurePosixPath(url.removeprefix(beginning))
+    for part in relative.parts:
+        if part.startswith(("_", ".")):
+            raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
+    return f"{sources.stem_of(relative.as_posix())}.parquet"
+
+
+def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
+    """Raise if a label shard would be listed as a shard, or would take the place of one.
+
+    Raises:
+        PlanError: naming the url and the label shard.
+    """
+    sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
+    shards = {place for one in found for place in (one.url, _real(one.url))}
+    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, shards)]
+    for one in found:
+        for label_shard in (join_url(sink, one.name) for sink in sinks):
+            listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
+            if listing is not None or label_shard in shards:
+                raise PlanError(
+                    f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
+                    f"{listing or one.url!r}; choose a folder outside the source"
+                )
+
+
+def _normal(url: str) -> str:
+    try:
+        return normalise(url)
+    except StoreError as error:
+        raise PlanError(str(error)) from error
+
+
+def _real(place: str) -> str:
+    """Resolve the links of a local path."""
+    return place if scheme_of(place) else os.path.realpath(place)
+
+
+def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
+    """Give a folder or glob as its root, as written and with its links resolved, and the pattern below it."""
+    place = _normal(url)
+    if place in shards:
+        return []
+    root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
+    return [(root or "/", pattern), (_real(root or "/"), pattern)]
+
+
+def _is_folder(place: str) -> bool:
+    return not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
+
+
+def _lists(root: str, pattern: str, url: str) -> bool:
+    """Tell whether `expand` would find a file at `url`."""
+    beginning = join_url(root, "")
+    return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)

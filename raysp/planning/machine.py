@@ -1,0 +1,72 @@
+"""The CPUs and the memory that this process may use: of the machine, of its affinity mask and of its control group.
+
+A container sees the whole machine in `os.cpu_count()` and in the size of physical memory; what it may use of it stands
+in its control group (cgroup), version 2 or 1.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+ROOT = Path("/")
+
+
+def num_cpus(root: Path = ROOT) -> int:
+    """Return the number of CPUs that this process may keep busy, at least 1; a part of a CPU does not count.
+
+    Args:
+        root: of the file system, below which `proc/self/cgroup` and `sys/fs/cgroup` are.
+    """
+    quotas = [*_quotas(root)]
+    return max(1, int(min([len(os.sched_getaffinity(0)), *quotas])))
+
+
+def memory_bytes(root: Path = ROOT) -> int:
+    """Return the bytes of main memory that this process may use; `root` as of `num_cpus`."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = (_number(folder / name) for folder, name in _files(root, "memory", "memory.max", "memory.limit_in_bytes"))
+    return min([physical, *(int(limit) for limit in limits if limit)])
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield how many CPUs each control group around this process may use, for those that have a limit."""
+    for folder, name in _files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
+        if name == "cpu.max":  # "400000 100000": microseconds of each period, or "max 100000"
+            words = (_read(folder / name) or "").split()
+            quota, period = (_parsed(word) for word in (*words, "", "")[:2])
+        else:
+            quota, period = _number(folder / name), _number(folder / "cpu.cfs_period_us")
+        if quota and period:
+            yield quota / period
+
+
+def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tuple[Path, str]]:
+    """Yield the folders of this process's control group and of those around it, each with the name of its limit."""
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if number == "0" and not controllers:
+            mount, found = root / "sys/fs/cgroup", name
+        elif controller in controllers.split(","):
+            mount, found = root / "sys/fs/cgroup" / controllers, name_v1
+        else:
+            continue
+        # A container's own group is the root of what it sees, though its path may be told from the outside.
+        inside = PurePosixPath(place.lstrip("/"))
+        yield from ((mount / folder, found) for folder in (inside, *inside.parents) if ".." not in folder.parts)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None
+
+
+def _number(file: Path) -> float | None:
+    return _parsed((_read(file) or "").strip())
+
+
+def _parsed(word: str) -> float | None:
+    """Return a positive number; None for "max", -1 and everything else that is no limit."""
+    return float(word) if word.isdigit() and int(word) else None

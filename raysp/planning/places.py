@@ -1,0 +1,39 @@
+"""Places that a pipeline names, as every machine understands them: local paths are absolute."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from raysp.errors import PlanError, StoreError
+from raysp.io.store import normalise, scheme_of
+from raysp.pipeline import Pipeline
+
+
+def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with its local paths made absolute, relative to this process's working directory.
+
+    A worker has another one. Urls stay as they are, and so does a checkpoint that is no folder here: it may be an id of
+    the Hugging Face hub.
+
+    Raises:
+        PlanError: a url of a scheme that is not known.
+    """
+    source, sink, label = pipeline.source, pipeline.sink, pipeline.label
+    url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
+    root = None if source.root is None else _absolute(source.root)
+    audio_root = None if source.audio_root is None else _absolute(source.audio_root)
+    checkpoint = _absolute(label.checkpoint)
+    if not scheme_of(label.checkpoint) and not Path(checkpoint).is_dir():
+        checkpoint = label.checkpoint
+    return replace(
+        pipeline,
+        source=replace(source, url=url, root=root, audio_root=audio_root),
+        steps=[replace(label, checkpoint=checkpoint) if step is label else step for step in pipeline.steps],
+        sink=replace(sink, url=_absolute(sink.url)),
+    )
+
+
+def _absolute(url: str) -> str:
+    try:
+        return url if scheme_of(url) else normalise(url)
+    except StoreError as error:
+        raise PlanError(str(error)) from error

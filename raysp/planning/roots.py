@@ -1,0 +1,72 @@
+"""The root of a sink: the folder that its label shards are named relative to, the same in every run.
+
+With another root the same shards get other names, and readers of the sink see their rows twice.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from raysp.errors import ChangedError
+from raysp.io import sources
+from raysp.io.shards import Shard
+from raysp.planning.listing import Found
+
+
+def root_of(shards: Iterable[Shard]) -> str | None:
+    """Return the root that recorded shards were named relative to; None if they do not determine one."""
+    return next((root for shard in shards if (root := _root_of(shard)) is not None), None)
+
+
+def _root_of(shard: Shard) -> str | None:
+    """Take the folders of a shard's name off its url; the url of a folder of audio has no file name."""
+    *folders, name = shard.name.split("/")
+    *parts, file = [*shard.url.split("/"), ""] if shard.kind == sources.FOLDER else shard.url.split("/")
+    is_one_file = shard.kind in (sources.PARQUET, sources.ARROW)
+    if (folders and parts[-len(folders) :] != folders) or (is_one_file and f"{sources.stem_of(file)}.parquet" != name):
+        return None
+    return "/".join(parts[: len(parts) - len(folders)]) or "/"
+
+
+def check_root(
+    sink: str, recorded_root: str | None, root: str, found: Sequence[Found], recorded: Mapping[str, Shard]
+) -> None:
+    """Raise unless the label shards of a listing are named as those of the sink.
+
+    A corpus that moved as a whole has another root and the same names, which is allowed.
+
+    Args:
+        sink: its url.
+        recorded_root: of the sink; None: unknown.
+        root: of the listing.
+        found: the listing.
+        recorded: shards of earlier plans by name.
+
+    Raises:
+        ChangedError: naming both roots.
+    """
+    root_before = recorded_root or root_of(recorded.values())
+    if not recorded or root_before in (None, root) or _is_moved(found, recorded):
+        return
+    raise ChangedError(
+        f"{sink}: its label shards are named relative to {root_before!r}, those of this source to {root!r}; shards "
+        f"that get a second name are labelled twice. Set source.root={root_before!r}, undo the change of source.url, "
+        "or label into another sink",
+        (f"source.root: {root_before!r} -> {root!r}",),
+    )
+
+
+def _is_moved(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
+    """Return whether every recorded shard is found under its name with its content, and none under another name."""
+    contents = {one.name: (one.num_bytes, one.version) for one in found}
+    names = {(one.url, one.part): one.name for one in found}
+    return all(
+        contents.get(name) == (shard.num_bytes, shard.version) and names.get((shard.url, shard.part), name) == name
+        for name, shard in recorded.items()
+    )
+
+
+def named_twice(shards: Iterable[Shard]) -> list[tuple[str, list[str]]]:
+    """Return the url and the names of every shard that is recorded under more than one name."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for shard in (one for one in shards if one.num_rows):
+        names.setdefault((shard.url, shard.part), []).append(shard.name)
+    return [(url, sorted(found)) for (url, _), found in names.items() if len(found) > 1]

@@ -1,0 +1,43 @@
+"""Pipelines that this user ran on this machine: a hash of each, kept outside any sink, where no stranger writes.
+
+A record of a sink that holds one of them names nothing that its user did not choose.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from raysp.specs import JsonValue
+
+logger = logging.getLogger(__name__)
+
+
+def remember(value: JsonValue) -> None:
+    """Keep the hash of a pipeline, or of the root of its corpus; where that cannot be written, nothing is known."""
+    if (place := _place(value)) is None:
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place.touch(mode=0o600)
+    except OSError as error:
+        logger.info("%s: cannot be written (%s); this pipeline will have to be given again", place, error)
+
+
+def is_known(value: JsonValue) -> bool:
+    """Return whether `remember` was called with this value by this user on this machine."""
+    place = _place(value)
+    try:
+        return place is not None and place.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _place(value: JsonValue) -> Path | None:
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:  # a user without a home
+        return None
+    return Path(state) / "raysp" / "known" / digest

@@ -1,0 +1,63 @@
+"""The sink of a try-out, which is removed again."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from raysp.errors import StoreError
+from raysp.io.store import join_url, normalise, open_store, scheme_of
+from raysp.pipeline import Parquet
+from raysp.sink import layout
+
+LEFT_AFTER_NS = 24 * 3600 * 10**9
+"""A try-out that is older was killed."""
+
+
+@contextmanager
+def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
+    """Lend a sink for a try-out: a temporary folder, or where other machines write too, a place below the real sink."""
+    if not is_shared:
+        with tempfile.TemporaryDirectory(prefix="raysp-") as folder:
+            yield replace(sink, url=folder, storage_options={})
+        return
+    place = normalise(sink.url)
+    lent = replace(sink, url=join_url(place, f"{layout.TRIAL}{time.time_ns()}"))
+    before = None if scheme_of(place) else _existing(Path(place))
+    try:
+        yield lent
+    finally:
+        if before is None:
+            _clear(lent)
+        else:
+            _remove_folders(Path(lent.url), before)
+
+
+def is_left(path: str) -> bool:
+    """Return whether a file of a sink was left by a try-out that was killed."""
+    started = path.removeprefix(layout.TRIAL).partition("/")[0]
+    return path.startswith(layout.TRIAL) and started.isdigit() and time.time_ns() - int(started) > LEFT_AFTER_NS
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _clear(sink: Parquet) -> None:
+    with suppress(StoreError):
+        store = open_store(sink.url, sink.storage_options)
+        for entry in list(store.list()):
+            store.delete(entry.path)
+
+
+def _remove_folders(folder: Path, before: Path) -> None:
+    """Remove a folder, and those above it that are empty, down from one that was there before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for place in folder.parents:
+            if place == before:
+                break
+            place.rmdir()

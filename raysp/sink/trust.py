@@ -1,0 +1,211 @@
+"""What of a sink's record may be used: a sink is data, and whoever made it wrote its record.
+
+Its record names urls, options with environment variables and endpoints, and modules. None of these is used unless the
+user gives the pipeline, says that the sink is trusted, or ran this very pipeline on this machine before; a module is
+not imported even then.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from raysp.errors import ChangedError, PlanError, TrustError
+from raysp.io.globs import has_wildcard, split_glob
+from raysp.io.shards import Shard
+from raysp.io.store import Store, normalise, open_store, scheme_of
+from raysp.pipeline import Pipeline, file_parts
+from raysp.sink import known, layout, run_record
+from raysp.sink.run_record import RunRecord
+from raysp.specs import JsonValue, from_json
+
+_PLACES = ("url", "root", "audio_root", "checkpoint")
+SHOWN_CHARACTERS = 200
+SHOWN_PARTS = 20
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A sink, its record, and what of that may be used."""
+
+    store: Store
+    record: RunRecord
+    pipeline: Pipeline | None
+    """That made the labels, with the sink where it is now; None: the record's may not be used."""
+    unused: tuple[str, ...] = ()
+    """What the record names and may not be used, as `source.url='...'`."""
+    roots: tuple[str, ...] | None = None
+    """Files and folders that the plan's shards may lie in; None: anywhere."""
+
+    def trusted_pipeline(self) -> Pipeline:
+        """Return the pipeline.
+
+        Raises:
+            TrustError: it is the record's, and that may not be used.
+        """
+        if self.pipeline is None:
+            raise refusal(self.store.url, self.unused)
+        return self.pipeline
+
+    def outside(self, shards: Iterable[Shard]) -> tuple[str, ...]:
+        """Return the urls of planned shards that are not of the pipeline's source: the sink's plan named them."""
+        if self.roots is None:
+            return ()
+        files = frozenset(self.roots)
+        folders = tuple(f"{root.rstrip('/')}/" for root in self.roots)
+        urls = dict.fromkeys(shard.url for shard in shards)
+        return tuple(url for url in urls if not (url in files or (url.startswith(folders) and _is_plain(url))))
+
+
+def read_recorded(
+    sink: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Recorded:
+    """Open a sink and read its record.
+
+    Args:
+        sink: where label shards are.
+        storage_options: how to reach it; None: those of `pipeline`, else as recorded if that may be used, else by
+            environment and profile.
+        pipeline: that made the labels; then nothing of the record is used.
+        trust: use whatever the record names.
+
+    Raises:
+        PlanError: there is no sink at the place.
+    """
+    store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    options = storage_options if storage_options is not None else _options(sink, record, pipeline, trust)
+    unused = () if pipeline or trust else untrusted_parts(record)
+    if unused:
+        return Recorded(store, record, None, unused)
+    made = pipeline or _pipeline(store, record)
+    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options or {}))
+    return Recorded(store, record, made, roots=None if trust else _roots(made, record))
+
+
+def open_recorded(
+    sink: str | Store,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> tuple[Store, RunRecord]:
+    """Open a sink and read its record; arguments as those of `read_recorded`, and nothing is imported.
+
+    Raises:
+        PlanError: there is no sink at the place.
+    """
+    options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
+    store = open_store(sink, options) if isinstance(sink, str) else sink
+    record = run_record.load(store)
+    if record is None:
+        raise PlanError(f"{store.url}: no sink of raysp (it has no {layout.RUN}); give the folder that a run wrote to")
+    if isinstance(sink, str) and options is None and (recorded := _options(sink, record, pipeline, trust)):
+        store = open_store(sink, recorded)
+    return store, record
+
+
+def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
+    """Raise if a pipeline carries over other columns than the recorded one; what it labels is not looked at.
+
+    Raises:
+        ChangedError: naming what differs.
+    """
+    ids: dict[str, JsonValue] = {"source.id": pipeline.source.id}
+    old = {**record.file_parts, "source.id": record.parts.get("source.id", pipeline.source.id)}
+    if changed := run_record.differences(old, {**file_parts(pipeline), **ids}):
+        raise ChangedError(
+            f"{sink}: its labels were made by a pipeline that differs in {'; '.join(changed)}; give the one that made "
+            "them",
+            changed,
+        )
+
+
+def refusal(sink: str, unused: Sequence[str]) -> TrustError:
+    """Return the error that lists what was not used."""
+    return TrustError(f"{sink}: {explain(unused)}", tuple(unused))
+
+
+def explain(unused: Sequence[str]) -> str:
+    """Return why some of a record is not used, and what to do."""
+    more = f"; and {len(unused) - SHOWN_PARTS} more" if len(unused) > SHOWN_PARTS else ""
+    return (
+        f"its record names {'; '.join(unused[:SHOWN_PARTS])}{more}. A sink is data, and none of this is used unless "
+        "you give the pipeline file in place of the sink, or --trust (in Python: pipeline=, trust=True)"
+    )
+
+
+def untrusted_parts(record: RunRecord) -> tuple[str, ...]:
+    """Return what of a record's pipeline must not be used; empty where this user ran that pipeline before."""
+    parts = tuple(_foreign(record.pipeline, ""))
+    imports = any(_is_import(part) for part in parts)
+    return () if known.is_known(record.pipeline) and not imports else parts
+
+
+def _is_import(part: str) -> bool:
+    key = part.partition("=")[0]
+    return key.rpartition(".")[2] in ("type", "where")
+
+
+def _foreign(value: JsonValue, path: str) -> Iterator[str]:
+    """Yield what a recorded value names outside the sink: places, options, modules."""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        if kind == "Env":
+            yield _shown(path, f"Env({value.get('name')!r})")
+            return
+        if isinstance(kind, str) and ":" in kind:
+            yield _shown(f"{path}.type".lstrip("."), repr(kind))
+        for key, item in value.items():
+            yield from _foreign(item, f"{path}.{key}".lstrip(".")) if key != "type" else ()
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _foreign(item, f"{path}.{index}")
+    elif _is_foreign(value, path):
+        yield _shown(path, repr(value))
+
+
+def _is_foreign(value: JsonValue, path: str) -> bool:
+    """Return whether a plain value leads out of the sink."""
+    *parents, name = [part for part in path.split(".") if not part.isdigit()] or [""]
+    if value is None or (path == "sink.url" and "storage_options" not in parents):
+        return False
+    if "storage_options" in parents or name in _PLACES:
+        return True
+    return isinstance(value, str) and (bool(scheme_of(value)) or (name == "where" and path.endswith(".where")))
+
+
+def _shown(path: str, value: str) -> str:
+    return f"{path}={value if len(value) <= SHOWN_CHARACTERS else value[:SHOWN_CHARACTERS] + '...'}"
+
+
+def _options(sink: str, record: RunRecord, pipeline: Pipeline | None, trust: bool) -> Mapping[str, object] | None:
+    """Return the storage options of a sink that may be used; those of a record that is known hold at its place only."""
+    if pipeline is not None:
+        return pipeline.sink.storage_options
+    recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
+    if not isinstance(recorded, dict) or not (trust or not untrusted_parts(record)):
+        return None
+    url = recorded.get("url")
+    if not trust and not (isinstance(url, str) and normalise(url) == normalise(sink)):
+        return None
+    return cast("Mapping[str, object]", from_json(recorded.get("storage_options", {})))
+
+
+def _pipeline(store: Store, record: RunRecord) -> Pipeline:
+    pipeline = from_json(record.pipeline)
+    if not isinstance(pipeline, Pipeline):
+        raise PlanError(f"{store.url}/{layout.RUN}: holds a {type(pipeline).__name__}, expected a Pipeline")
+    return pipeline
+
+
+def _roots(pipeline: Pipeline, record: RunRecord) -> tuple[str, ...]:
+    places = [normalise(url) for url in pipeline.source.urls]
+    roots = [split_glob(place)[0] if has_wildcard(place) else place for place in places]
+    return (*roots, *([record.root] if record.root and known.is_known(record.root) else []))
+
+
+def _is_plain(url: str) -> bool:
+    return normalise(url) == url and ".." not in url.split("/")

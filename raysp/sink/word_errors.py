@@ -1,0 +1,96 @@
+"""Word errors of labels against the reference texts of their rows, letter case and punctuation aside."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+
+class TextColumns(NamedTuple):
+    """Columns of a label shard to compare."""
+
+    reference: str
+    hypothesis: str
+
+
+@dataclass
+class WordErrors:
+    """Counts over rows that have a reference; an empty one counts, too."""
+
+    rows: int = 0
+    """Labelled rows."""
+    unlabelled: int = 0
+    """Error rows and skipped rows, which have no part in the other counts."""
+    words: int = 0
+    """Of the references of labelled rows."""
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Word error rate; 0 without reference words."""
+        return self.errors / self.words if self.words else 0.0
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add counts as `to_counts` returns them; none where a label shard was made without."""
+        for name in asdict(self):
+            setattr(self, name, getattr(self, name) + counts.get(name, 0))
+
+    def to_counts(self) -> dict[str, int]:
+        """Return all counts by name, or nothing where no row has a reference."""
+        return asdict(self) if self.rows or self.unlabelled else {}
+
+    def count(self, table: pa.Table, columns: TextColumns) -> None:
+        """Count the rows of a table that has a `status`."""
+        references, hypotheses = (_texts(table.column(name)) for name in columns)
+        pairs = []
+        for reference, hypothesis, status in zip(
+            references, hypotheses, table.column("status").to_pylist(), strict=True
+        ):
+            if reference is None:
+                continue
+            if status != "ok":
+                self.unlabelled += 1
+                continue
+            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
+        self.rows += len(pairs)
+        self.insertions += sum(len(hypothesis.split()) for reference, hypothesis in pairs if not reference)
+        self._compare([pair for pair in pairs if pair[0]])
+
+    def _compare(self, pairs: list[tuple[str, str]]) -> None:
+        if not pairs:
+            return
+        import jiwer
+
+        found = jiwer.process_words([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+        self.words += found.hits + found.substitutions + found.deletions
+        self.substitutions += found.substitutions
+        self.deletions += found.deletions
+        self.insertions += found.insertions
+
+
+def _texts(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
+    """Return texts; what is no UTF-8, which label shards carry over as it is, is replaced.
+
+    Numbers are compared as they are written; of lists and other types no row has a text.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    try:
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        raw = (column.cast(pa.large_string()) if is_number else column).cast(pa.large_binary()).to_pylist()
+    except pa.ArrowNotImplementedError:
+        return [None] * len(column)
+    return [None if one is None else one.decode(errors="replace") for one in raw]
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(re.sub(r"[^\w\s']", " ", text.casefold()).split())

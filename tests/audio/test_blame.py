@@ -1,0 +1,133 @@
+"""Pauses of the decoder's process and signals from outside: no recording is at fault."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from raysp import audio
+from raysp.audio import Excerpt, Wanted, blame, isolation
+from raysp.audio.blame import Death, Interference, end_of
+from raysp.audio.isolation import Decoder
+from raysp.errors import RunError
+from tests.corpora import wav
+
+MARK = b"a-mark-no-recording-has"
+
+
+@pytest.fixture
+def decoder():
+    with Decoder() as one:
+        one.read_header(wav(10))  # so that it has started
+        yield one
+
+
+def test_a_child_that_is_stopped_is_replaced_and_no_recording_is_at_fault(decoder, monkeypatch):
+    monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
+    stopped = decoder._child._process.pid
+    os.kill(stopped, signal.SIGSTOP)
+    found = list(decoder.decode_all([Excerpt(wav(100)), Excerpt(wav(200))], Wanted(16_000)))
+    assert [len(one) for one in found] == [100, 200]
+    assert decoder._child._process.pid != stopped
+
+
+PAUSED = """
+import sys
+from raysp.audio import Excerpt, Wanted, isolation
+from tests.corpora import wav
+isolation.ANSWER_SECONDS = 1.5
+with isolation.Decoder() as decoder:
+    decoder.read_header(wav(10))
+    child = decoder._child._process.pid
+    print(child, flush=True)
+    sys.stdin.readline()
+    print(*map(len, decoder.decode_all([Excerpt(wav(100))], Wanted(16_000))), flush=True)
+    print("the same" if decoder._child._process.pid == child else "another", flush=True)
+"""
+
+
+def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
+    parent = subprocess.Popen([sys.executable, "-c", PAUSED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        child = int(parent.stdout.readline())
+        os.kill(child, signal.SIGSTOP)
+        parent.stdin.write("go on\n")
+        parent.stdin.flush()
+        time.sleep(0.5)  # it waits for the answer by now, or will
+        os.kill(parent.pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(parent.pid, signal.SIGCONT)  # the order is that in which the machine happens to wake them
+        time.sleep(0.3)
+        os.kill(child, signal.SIGCONT)
+        assert parent.stdout.readline() == "100\n"
+        assert parent.stdout.readline() == "the same\n"
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def test_a_child_that_is_killed_again_and_again_costs_nothing(decoder, monkeypatch):
+    monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
+    raw = wav(4_000_000)
+    expected = audio.decode(raw, sample_rate=8000)
+    killed: set[int] = set()
+
+    def kill() -> None:
+        while len(killed) < 8:
+            child = decoder._child
+            if child is not None and child._process.pid not in killed:
+                killed.add(child._process.pid)
+                os.kill(child._process.pid, signal.SIGKILL)
+            time.sleep(0.002)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    while killer.is_alive():
+        for one in decoder.decode_all([Excerpt(raw)] * 2, Wanted(8000)):
+            np.testing.assert_array_equal(one, expected)
+    assert len(killed) == 8
+
+
+def test_one_that_is_killed_without_end_is_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
+    monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(blame, "MAX_KILLS", 3)
+    plain = wav(1600)
+    place = plain.index(b"data") + 8
+    monkeypatch.setenv("RAYSP_DECODER_FAULTS", f"{MARK.decode()}=SIGKILL")
+    with Decoder() as decoder:
+        excerpts = [Excerpt(plain), Excerpt(plain[:place] + MARK + plain[place + len(MARK) :])]
+        found = decoder.decode_all(excerpts, Wanted(16_000))
+        assert len(next(found)) == 1600
+        with pytest.raises(
+            RunError, match=r"was ended from outside by SIGKILL, 3 times .* no memory left .* Run again"
+        ):
+            next(found)
+        assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_signals_from_outside(name):
+    assert isinstance(end_of(-signal.Signals[name]), Interference)
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGXCPU"])
+def test_signals_of_ones_own_making(name):
+    death = end_of(-signal.Signals[name])
+    assert type(death) is Death
+    assert (death.error_type, str(death)) == ("decoder_crashed", f"the decoder died of {name} on it, twice")
+
+
+def test_waits_are_told_so_that_a_watchdog_of_the_whole_knows(monkeypatch):
+    monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
+    told: list[float] = []
+    with Decoder(lambda: told.append(time.monotonic())) as decoder:
+        decoder.read_header(wav(10))
+        os.kill(decoder._child._process.pid, signal.SIGSTOP)
+        told.clear()
+        assert len(decoder.decode(Excerpt(wav(10)), Wanted(16_000))) == 10
+    assert len(told) >= 4

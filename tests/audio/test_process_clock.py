@@ -1,0 +1,86 @@
+"""Seconds in which a process could have worked: pauses and waits for a CPU are none."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raysp.audio.process_clock import Look, ProcessClock, look
+
+
+@pytest.fixture
+def started():
+    """Start `python -c` with some code, and end it with the test."""
+    running: list[subprocess.Popen] = []
+
+    def start(code: str) -> int:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"print(flush=True)\n{code}"], stdout=subprocess.PIPE, bufsize=0
+        )
+        running.append(process)
+        process.stdout.readline()
+        return process.pid
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    deadline = time.monotonic() + 60
+    while look(pid).states[0] != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_process_that_sleeps_uses_up_its_time(started):
+    pid = started("import time; time.sleep(1000)")
+    wait_for_state(pid, "S")
+    clock = ProcessClock(pid, 1.0)
+    clock.advance(0.75)
+    assert (clock.seconds, clock.stopped_seconds) == (0.75, 0)
+
+
+def test_a_process_that_computes_uses_up_what_the_cpu_gives_it(started):
+    pid = started("while True: pass")
+    clock = ProcessClock(pid, 100.0)
+    before = look(pid).cpu_seconds
+    while look(pid).cpu_seconds < before + 0.2:
+        time.sleep(0.01)
+    clock.advance(100.0)  # as on a machine that is busy with other things
+    assert 0.2 <= clock.seconds < 50
+
+
+def test_a_stopped_process_uses_up_none(started):
+    pid = started("while True: pass")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for_state(pid, "T")
+    clock = ProcessClock(pid, 1.0)
+    clock.advance(1.0)
+    assert (clock.seconds, clock.stopped_seconds) == (0, 1.0)
+
+
+def test_while_this_process_was_paused_nothing_counts_beyond_two_steps(started):
+    pid = started("import time; time.sleep(1000)")
+    wait_for_state(pid, "S")
+    clock = ProcessClock(pid, 0.5)
+    clock.advance(3600.0)
+    assert clock.seconds == 1.0
+
+
+def test_one_that_waits_for_a_cpu_uses_up_none(monkeypatch):
+    monkeypatch.setattr("raysp.audio.process_clock.look", lambda pid: Look("SSR", 7.0))
+    clock = ProcessClock(1, 1.0)
+    clock.advance(1.0)
+    assert clock.seconds == 0
+
+
+def test_where_the_system_shows_nothing_time_counts(monkeypatch):
+    assert look(2**22 + 1) is None
+    clock = ProcessClock(2**22 + 1, 1.0)
+    clock.advance(1.0)
+    assert clock.seconds == 1.0

@@ -1,0 +1,79 @@
+"""Actors that cannot load their model."""
+
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.engine import loading
+from raysp.engine.running import run
+from raysp.errors import RunError
+from tests.engine.conftest import DEMO
+from tests.engine.deadly import UnloadableTranscript
+
+
+@pytest.fixture
+def shards(tmp_path):
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        pq.write_table(rows.slice(2 * number, 2), tmp_path / "in" / f"{number}.parquet")
+    return tmp_path / "in"
+
+
+@pytest.mark.cluster
+def test_a_run_goes_on_while_another_actor_can_load_and_names_the_node(
+    local_ray, make_pipeline, shards, tmp_path, caplog
+):
+    outputs = [UnloadableTranscript(folder=str(tmp_path), failures=1)]
+    result = run(make_pipeline(shards, outputs=outputs, pool=raysp.Pool(1)))
+    assert (result.exit_code, result.rows) == (0, 6)
+    said = [one.getMessage() for one in caplog.records if "could not start" in one.getMessage()]
+    assert len(said) == 1
+    assert "another one is started: RunError: node " in said[0]
+    assert "No space left on device" in said[0]
+
+
+@pytest.mark.cluster
+def test_a_run_of_which_no_actor_can_load_ends_with_the_reason_after_a_few(local_ray, make_pipeline, shards, tmp_path):
+    outputs = [UnloadableTranscript(folder=str(tmp_path), failures=99)]
+    with pytest.raises(RunError, match=r"node \S+: OSError: .*No space left on device.*What was committed stays"):
+        run(make_pipeline(shards, outputs=outputs, pool=raysp.Pool(1)))
+    assert len([*tmp_path.glob("load-*")]) == 3  # one more than are tolerated
+
+
+class Operator:
+    """Stands in for Ray Data's operator: it counts as that does."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.running, self._consecutive_actor_init_deaths = budget, 0, 0
+        self._actor_pool = SimpleNamespace(num_running_actors=lambda: self.running)
+
+    def _on_actor_init_death(self, error: Exception) -> None:
+        self._consecutive_actor_init_deaths += 1
+        if self._consecutive_actor_init_deaths > self.budget:
+            raise error
+
+
+def test_failures_count_only_while_no_actor_has_its_model():
+    operator = Operator(budget=2)
+    loading.watch_loads(operator)
+    operator.running = 1
+    for _ in range(50):
+        operator._on_actor_init_death(OSError("a bad GPU"))
+    operator.running = 0
+    operator._consecutive_actor_init_deaths = 0
+    for _ in range(2):
+        operator._on_actor_init_death(OSError("a bad GPU"))
+    with pytest.raises(OSError, match="a bad GPU"):
+        operator._on_actor_init_death(OSError("a bad GPU"))
+
+
+def test_an_actor_waits_before_it_gives_its_place_to_the_next_while_others_work(monkeypatch):
+    slept = []
+    monkeypatch.setattr(loading.time, "sleep", slept.append)
+    for reached in (0, 1):
+        error = loading.failed(SimpleNamespace(reached=lambda *_, n=reached: n), "gpu-7", OSError("full"))
+        assert str(error) == "node gpu-7: OSError: full"
+    assert slept == [loading.PAUSE_SECONDS]

@@ -1,0 +1,179 @@
+"""Half precision: a label does not depend on its batch on a CPU; elsewhere the budget is part of the fingerprint."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import raysp
+from raysp.audio import decode
+from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2FeatureExtractor
+from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+from raysp.ops import precision
+from raysp.ops.labelling import Labelling
+from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal, steady_products
+from tests.engine.test_every_model import CASES, make_checkpoint
+from tests.ops.test_labelling import block_of, labels
+
+BUDGETS = (2, 15, 600)
+
+
+def op(folder: Path, outputs: Sequence[object], budget: float, **options: object) -> Labelling:
+    options = {"dtype": "bfloat16", "window_seconds": 5, "overlap_seconds": 1, **options}
+    return Labelling(str(folder), lambda loaded: [one.op(loaded) for one in outputs], batch_seconds=budget, **options)
+
+
+def noise(seconds: Sequence[float], seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [0.1 * generator.standard_normal(round(16_000 * one)).astype(np.float32) for one in seconds]
+
+
+def assert_independent(
+    folder: Path, outputs: Sequence[object], waves: Sequence[np.ndarray], budgets: Sequence[float] = (600,), **options
+) -> None:
+    """Compare each row alone with the row in batches of several budgets, bit for bit."""
+    first = op(folder, outputs, budgets[0], **options)
+    alone = {row: labels(first, block_of([wave], [row]))[row] for row, wave in enumerate(waves)}
+    assert {label["status"] for label in alone.values()} == {"ok"}
+    for budget in budgets:
+        found = labels(op(folder, outputs, budget, **options), block_of(waves))
+        assert json.dumps(found, sort_keys=True, default=str) == json.dumps(alone, sort_keys=True, default=str)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Path:
+    """A checkpoint whose products are wide enough that oneDNN takes other kernels for more rows."""
+    folder = tmp_path_factory.mktemp("wide")
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    Wav2Vec2CTCTokenizer(folder / "vocab.json").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = UniSpeechConfig(
+        vocab_size=20, hidden_size=512, num_hidden_layers=2, num_attention_heads=8, intermediate_size=3072,
+        conv_dim=(32, 32, 64), conv_stride=(10, 8, 4), conv_kernel=(16, 8, 4), num_conv_pos_embeddings=16,
+    )  # fmt: skip
+    UniSpeechForCTC(config).init_weights().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+class TestOnACpu:
+    @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.soak)])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_a_row_has_the_label_that_it_has_alone_to_the_last_bit(self, wide, dtype, threads):
+        outputs = [raysp.Transcript(words=True), raysp.Embedding(layer=1), raysp.Embedding("last")]
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            assert_independent(wide, outputs, noise(np.linspace(0.5, 5, 8)), BUDGETS, dtype=dtype)
+        finally:
+            torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_so_do_all_models_and_heads(self, name, tmp_path):
+        folder = tmp_path / "checkpoint"
+        make_checkpoint(name, folder)
+        assert_independent(folder, CASES[name], noise([0.8, 2.2, 1.5], seed=1))
+
+    @pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
+    def test_so_do_recordings_of_trained_checkpoints(self, shared, name):
+        cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:20]
+        waves = [decode(cell["bytes"], sample_rate=16_000) for cell in cells]
+        assert_independent(shared / "checkpoints" / name, [raysp.Transcript(words=True)], waves)
+
+    def test_windows_of_a_long_row_do_too(self, wide):
+        long, short = noise([11.0, 1.0])
+        tables = [op(wide, [raysp.Transcript()], 600)(block_of(one))[0] for one in ([long], [short, long])]
+        assert tables[0].slice(0, 1).drop_columns(["row"]).equals(tables[1].slice(1, 1).drop_columns(["row"]))
+
+    def test_float32_goes_in_batches(self, wide, monkeypatch):
+        taken: list[int] = []
+        one = op(wide, [raysp.Transcript()], 600, dtype="float32")
+        monkeypatch.setattr(one, "_forward", lambda waves, *_: (taken.append(len(waves)), 1 / 0))
+        one(block_of(noise([1.0] * 4)))
+        assert taken[0] == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: run `make gpu` where there is one")
+class TestOnAGpu:
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_labels_in_batches_and_alone_agree_as_often_as_is_promised(self, wide, dtype, capsys):
+        waves = noise(np.random.default_rng(2).uniform(0.5, 5, 200))
+        outputs = [raysp.Transcript()]
+        first = op(wide, outputs, 1, dtype=dtype, device="cuda")
+        alone = [labels(first, block_of([wave]))[0] for wave in waves]
+        unequal = {}
+        for budget in (5, 60, 600):
+            found = labels(op(wide, outputs, budget, dtype=dtype, device="cuda"), block_of(waves))
+            unequal[budget] = {
+                name: sum(found[row][name] != label[name] for row, label in enumerate(alone))
+                for name in ("pred_text", "pred_score")
+            }
+        with capsys.disabled():
+            print(f"\n{torch.cuda.get_device_name()}, {dtype}, of {len(waves)} rows differ by budget: {unequal}")  # noqa: T201
+        assert all(one["pred_text"] <= most_unequal(len(waves), dtype) for one in unequal.values())
+        if "cuda" in precision.PROVEN_DEVICES:
+            assert all(count == 0 for one in unequal.values() for count in one.values())
+
+    def test_settings_of_products_are_those_of_before_afterwards(self):
+        products = torch.backends.cuda.matmul
+        before = products.allow_bf16_reduced_precision_reduction
+        with steady_products(dtype="bfloat16", device="cuda"):
+            assert not products.allow_bf16_reduced_precision_reduction
+            assert not products.allow_bf16_reduced_precision_reduction_split_k
+        assert products.allow_bf16_reduced_precision_reduction == before
+
+
+class TestBatching:
+    @pytest.mark.parametrize(
+        ("dtype", "device", "exact", "expected"),
+        [
+            ("float32", "cpu", True, Batching.FREE),
+            ("float32", "cuda", True, Batching.FREE),
+            ("bfloat16", "cpu", True, Batching.ALONE),
+            ("float16", "cpu", True, Batching.ALONE),
+            ("bfloat16", "cpu", False, Batching.RECORDED),
+            ("bfloat16", "cuda", True, Batching.RECORDED),
+            ("float16", "cuda", False, Batching.RECORDED),
+        ],
+    )
+    def test_half_precision_is_not_free(self, dtype, device, exact, expected):
+        assert batching(dtype=dtype, device=device, exact=exact) is expected
+
+    def test_a_device_that_was_measured_is(self, monkeypatch):
+        monkeypatch.setattr(precision, "PROVEN_DEVICES", frozenset({"cuda"}))
+        assert batching(dtype="bfloat16", device="cuda", exact=True) is Batching.FREE
+        assert batching(dtype="bfloat16", device="cuda", exact=False) is Batching.RECORDED
+
+    def test_flags_of_a_gpu_are_restored_and_need_none_to_be_set(self):
+        products = torch.backends.cuda.matmul
+        names = [
+            f"allow_{kind}_reduced_precision_reduction{end}"
+            for kind, end in itertools.product(("bf16", "fp16"), ("", "_split_k"))
+        ]
+        before = [getattr(products, name) for name in names]
+        for raising in (False, True):
+            try:
+                with steady_products(dtype="bfloat16", device="cuda"):
+                    assert not any(getattr(products, name) for name in names)
+                    assert torch.backends.cudnn.deterministic
+                    assert not torch.backends.cuda.flash_sdp_enabled()
+                    assert not raising or 1 / 0
+            except ZeroDivisionError:
+                assert raising
+            assert [getattr(products, name) for name in names] == before
+            assert torch.backends.cuda.flash_sdp_enabled()
+
+    @pytest.mark.parametrize(
+        ("num_rows", "dtype", "most"),
+        [(1, "float32", 0), (1_000, "float32", 0), (1, "bfloat16", 1), (20, "bfloat16", 2), (1_000, "float16", 100)],
+    )
+    def test_how_many_rows_may_differ(self, num_rows, dtype, most):
+        assert most_unequal(num_rows, dtype) == most
+        assert dtype == "float32" or most == 1 or most / num_rows == pytest.approx(1 - AGREED_RATE)

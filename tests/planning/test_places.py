@@ -1,0 +1,58 @@
+"""Local paths are absolute from the plan on: a worker has another working directory."""
+
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import PlanError
+from raysp.planning.places import with_absolute_paths
+from raysp.sink.opening import begin_run
+from raysp.sink.retrying import recorded_pipeline
+from raysp.sink.run_record import RunEntry
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+
+
+def relative(folder: Path, monkeypatch, **source: object) -> raysp.Pipeline:
+    """Make a pipeline all of whose places are relative, and go where they are."""
+    write_shard(folder / "in" / "a.parquet")
+    (folder / "model").symlink_to(CHECKPOINT)
+    monkeypatch.chdir(folder)
+    label = raysp.Label("model", outputs=[raysp.Transcript()])
+    return a_pipeline(raysp.Shards("in/*.parquet", **source), steps=[raysp.Decode(), label], sink="out")
+
+
+def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeypatch):
+    pipeline = relative(tmp_path, monkeypatch, root="in", audio_root=".")
+    plan = raysp.plan(pipeline)
+    source = plan.pipeline.source
+    assert (source.url, source.root, source.audio_root) == (f"{tmp_path}/in/*.parquet", f"{tmp_path}/in", str(tmp_path))
+    assert plan.pipeline.sink.url == str(tmp_path / "out")
+    assert plan.pipeline.label.checkpoint == str(tmp_path / "model")
+    begin_run(plan, RunEntry.now())
+    monkeypatch.chdir("/")
+    assert recorded_pipeline(str(tmp_path / "out")) == plan.pipeline
+
+
+def test_where_things_lie_is_no_part_of_the_fingerprint(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first = raysp.plan(relative(tmp_path / "one", monkeypatch, audio_root="."))
+    second = raysp.plan(relative(tmp_path / "two", monkeypatch, audio_root="."))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_urls_and_ids_of_the_hub_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = raysp.Shards(["s3://corpus/in/", "in"], root="memory://x")
+    label = raysp.Label("owner/name@main", outputs=[raysp.Transcript()])
+    found = with_absolute_paths(a_pipeline(source, steps=[raysp.Decode(), label], sink="s3://labels/out/"))
+    assert found.source.urls == ("s3://corpus/in/", str(tmp_path / "in"))
+    assert (found.source.root, found.sink.url) == ("memory://x", "s3://labels/out/")
+    assert found.label.checkpoint == "owner/name@main"
+    assert with_absolute_paths(found) == found
+
+
+def test_a_scheme_that_is_not_known_is_refused():
+    with pytest.raises(PlanError, match=r"nowhere://b/x"):
+        with_absolute_paths(a_pipeline("in", "nowhere://b/x"))

@@ -1,0 +1,74 @@
+"""The number of actors that a run starts."""
+
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import planning
+from raysp.planning import Resources, local_resources
+from raysp.planning.pools import FEWEST_BYTES_PER_SECOND, most_blocks, pool_size
+from raysp.sink.opening import make_plan
+from tests.corpora import a_pipeline, write_shard
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(planning, "num_cpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def a_plan(folder: Path, pool: raysp.Pool, *, rows: int, shards: int, resources: Resources | None = None):
+    for number in range(shards):
+        write_shard(folder / "in" / f"{number}.parquet", rows)
+    pipeline = a_pipeline(f"{folder}/in", folder / "out", label={"pool": pool})
+    return make_plan(pipeline, resources or local_resources(pipeline))
+
+
+def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):
+    plan = a_plan(tmp_path, raysp.Pool(64), rows=3, shards=1)
+    assert (plan.pool_size.low, plan.pool_size.high) == (1, 1)
+    assert str(plan.pool_size) == "1 actor (64 asked for; 3 row(s) in 1 piece(s) are at most 1 block(s))"
+    assert plan.resources.cpus == 3  # of the Ray that is started, not 65
+
+
+def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
+    plan = a_plan(tmp_path, raysp.Pool(64), rows=1, shards=4)
+    assert str(plan.pool_size) == "2 actors (64 asked for; this machine has 2 CPU(s))"
+    assert plan.resources.cpus == 3
+    assert a_plan(tmp_path, raysp.Pool(64, cpus=2), rows=1, shards=4).pool_size.low == 1
+    assert str(a_plan(tmp_path, raysp.Pool((2, 9)), rows=1, shards=4).pool_size).startswith("2 actors (2 to 9 asked")
+
+
+def test_what_fits_is_as_asked(tmp_path, two_cores):
+    assert str(a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4).pool_size) == "2 actors"
+    assert str(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).pool_size) == "1 actor"
+
+
+def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work(tmp_path):
+    grows = Resources(4, can_grow=True)
+    assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
+    size = a_plan(tmp_path, raysp.Pool((12, 64)), rows=1, shards=9, resources=grows).pool_size
+    assert (size.low, size.high) == (9, 9)
+    assert size.reason == " (12 to 64 asked for; 9 row(s) in 9 piece(s) are at most 9 block(s))"
+
+
+def test_gpus_bound_the_pool_of_a_machine(tmp_path):
+    resources = Resources(cpus=32, gpus=2, gpu_memory=80e9)
+    plan = a_plan(tmp_path, raysp.Pool(8), rows=1, shards=9, resources=resources)
+    assert (plan.pool_size.low, plan.pool_size.high, plan.shortage) == (2, 2, "")
+    assert plan.pool_size.reason.endswith("and 2 GPU(s))")
+    shared = a_plan(tmp_path, raysp.Pool(8, gpus=0.3), rows=1, shards=9, resources=resources)
+    assert shared.pool_size.high == 6
+
+
+def test_blocks_are_bounded_by_bytes_or_by_rows_read_by_path():
+    second = FEWEST_BYTES_PER_SECOND
+    assert most_blocks([(3, 1.0)], 60, 64) == 1
+    assert most_blocks([(3, 61.0 * second), (1, 60.0 * second)], 60, 64) == 3
+    assert most_blocks([(3, None)], 60, 64) == 3
+    assert most_blocks(((1, None) for _ in iter(int, 1)), 60, 64) == 64  # it stops at what is enough
+
+
+def test_a_pool_holds_at_least_one():
+    assert pool_size(raysp.Pool(3), machine=(0, "small"), work=(9, "much")).low == 1

@@ -1,0 +1,45 @@
+"""Label shards are read by the bytes that their rows hold."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.io.shards import Piece, Shard
+from raysp.io.store import LocalStore
+from raysp.sink import label_rows
+from raysp.sink.label_rows import Cursor, read_labels, stretches
+
+ROWS, FRAMES, WIDTH = 1500, 100, 64
+
+
+@pytest.fixture(params=["drawn", "equal"])
+def frames(request, tmp_path) -> tuple[LocalStore, Shard]:
+    """A label shard of frame embeddings, 38 MB of them; equal ones take a few kilobytes in the file."""
+    count = ROWS * FRAMES * WIDTH
+    drawn = np.random.default_rng(0).random(count, np.float32) if request.param == "drawn" else np.ones(count, "f4")
+    embeddings = pa.FixedSizeListArray.from_arrays(pa.array(drawn), WIDTH)
+    offsets = pa.array(np.arange(ROWS + 1, dtype=np.int32) * FRAMES)
+    column = pa.ListArray.from_arrays(offsets, embeddings)
+    pq.write_table(pa.table({"row": np.arange(ROWS), "frames": column}), tmp_path / "a.parquet")
+    return LocalStore(tmp_path), Shard("a.parquet", "a", 1, "", ROWS, "0" * 16, (Piece(0, ROWS),))
+
+
+def test_rows_of_frame_embeddings_are_read_a_few_at_a_time(frames, monkeypatch):
+    monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20, raising=False)
+    tables = list(read_labels(*frames))
+    assert max(table.nbytes for table in tables) < 1.1 * (1 << 20)
+    assert pa.concat_tables(tables).column("row").to_pylist() == list(range(ROWS))
+    assert [table.num_rows for table in read_labels(*frames, ["row"])] == [0, ROWS]
+
+
+def test_a_merge_holds_some_rows_at_a_time_and_those_beside_them(frames, monkeypatch):
+    monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20)
+    labels = (table.filter(pa.array(table.column("row").to_numpy() % 7 != 0)) for table in read_labels(*frames))
+    rest = (table.filter(pa.array(table.column("row").to_numpy() % 7 == 0)) for table in read_labels(*frames))
+    cursors = Cursor(labels), Cursor(rest)
+    found = [*stretches(*cursors, 0, 1000), *stretches(*cursors, 1000, ROWS)]
+    assert max(table.nbytes for table, _ in found) <= 1 << 21
+    assert [row for table, _ in found for row in table.column("row").to_pylist()] == list(range(ROWS))
+    assert all(table.column("row")[-1].as_py() < end for table, end in found if table.num_rows)
+    assert [end for _, end in found if end in (1000, ROWS)] == [1000, ROWS]

@@ -1,0 +1,218 @@
+"""Files that rows name, replaced while a sink is labelled or after it was: no label shard holds both, silently."""
+
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.engine.tasks import commit_shard
+from raysp.errors import PlanError
+from raysp.io.audio_root import AudioRoot
+from raysp.io.store import RefusedError, open_store
+from raysp.reading.verify import verify
+from raysp.sink import footer
+from tests.corpora import AUDIO, a_pipeline, label_here, stage_here, wav, write_shard
+
+NAMES = [f"{number}.wav" for number in range(6)]
+
+
+@pytest.fixture
+def audio(tmp_path):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes(wav(1600 + 160 * number))
+    return folder
+
+
+def replace_recording(audio, number: int, num_samples: int = 8000) -> None:
+    """Put another file in the place of a recording, in one step."""
+    (audio / "new").write_bytes(wav(num_samples, seed=1))
+    (audio / "new").replace(audio / NAMES[number])
+
+
+@pytest.fixture
+def pipeline(request, audio, tmp_path):
+    """A pipeline over six rows that are read by path, but for the second one of "mixed", which is embedded."""
+    out = tmp_path / "out"
+    kind = getattr(request, "param", "mixed")
+    if kind == "manifest":
+        (audio / "m.jsonl").write_text("\n".join(json.dumps({"audio_filepath": name, "id": name}) for name in NAMES))
+        return a_pipeline(raysp.Shards(str(audio / "m.jsonl")), out)
+    rows = [{"bytes": None, "path": name} for name in NAMES]
+    if kind == "mixed":
+        rows[1] = {"bytes": (audio / NAMES[1]).read_bytes(), "path": NAMES[1]}
+    table = pa.table({"id": NAMES, "audio": pa.array(rows, AUDIO)})
+    shard = write_shard(tmp_path / "in" / "m.parquet", table=table)
+    return a_pipeline(raysp.Shards(str(shard), audio_root=str(audio)), out)
+
+
+def labels_of(pipeline) -> dict[str, float]:
+    (name,) = [entry.path for entry in open_store(pipeline.sink.url).list() if entry.path.endswith(".parquet")]
+    table = pq.read_table(f"{pipeline.sink.url}/{name}")
+    return dict(zip(table.column("id").to_pylist(), table.column("seconds").to_pylist(), strict=True))
+
+
+EXPECTED = {name: (1600 + 160 * number) / 16_000 for number, name in enumerate(NAMES)}
+
+
+of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "audio_root", "mixed"], indirect=True)
+
+
+class TestCommit:
+    @of_every_kind
+    def test_what_was_staged_of_files_that_were_replaced_is_labelled_again(self, pipeline, audio):
+        stage_here(pipeline)  # and is killed before the commit
+        replace_recording(audio, 2)
+        replace_recording(audio, 5)
+        label_here(pipeline)
+        assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5, "5.wav": 0.5}
+        assert verify(pipeline.sink.url).differences == ()
+
+    def test_a_file_that_is_gone_keeps_its_label(self, pipeline, audio):
+        stage_here(pipeline)
+        (audio / NAMES[3]).unlink()
+        label_here(pipeline)
+        assert labels_of(pipeline) == EXPECTED
+        verified = verify(pipeline.sink.url)
+        assert verified.differences == ()
+        assert [name.endswith("(1 recordings of its rows)") for name in verified.sources_missing] == [True]
+
+    def test_a_commit_names_the_files_and_removes_their_pieces_alone(self, pipeline, audio):
+        job, plan = stage_here(pipeline)
+        replace_recording(audio, 2)
+        shard = plan.todo[0].shard
+        changed = commit_shard(job, shard, None)
+        assert (changed.shard, changed.pieces) == (shard.name, shard.pieces)
+        for part in ("recordings were replaced", "row 2 ('2.wav')", "labelled again"):
+            assert part in str(changed)
+        assert list(open_store(pipeline.sink.url).list(".raysp/stage/")) == []
+        assert open_store(pipeline.sink.url).stat(shard.name) is None
+
+    def test_a_file_replaced_between_two_reads_of_it_is_labelled_again(self, pipeline, audio, monkeypatch):
+        opened, times = AudioRoot.open, {"4.wav": 0}
+
+        def open_and_replace(self, path, *more):
+            found = opened(self, path, *more)
+            if path == "4.wav" and not times[path]:
+                times[path] += 1
+                replace_recording(audio, 4)
+            return found
+
+        monkeypatch.setattr(AudioRoot, "open", open_and_replace)
+        label_here(pipeline)
+        assert labels_of(pipeline) == {**EXPECTED, "4.wav": 0.5}
+
+
+class TestFinished:
+    @of_every_kind
+    def test_verify_names_rows_and_relabel_redoes_them(self, pipeline, audio):
+        label_here(pipeline)
+        assert verify(pipeline.sink.url).differences == ()
+        replace_recording(audio, 2)
+        os.utime(audio / NAMES[3], ns=(5, 5))
+        label_here(pipeline)  # the shard itself is as it was: nothing is to do
+        (difference,) = verify(pipeline.sink.url).differences
+        for part in ("row 2 ('2.wav'), row 3 ('3.wav')", "raysp run --relabel"):
+            assert part in difference
+        label_here(pipeline, relabel=True)
+        assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
+        assert verify(pipeline.sink.url).differences == ()
+
+    def test_the_path_of_an_embedded_row_is_not_looked_up(self, pipeline, audio):
+        label_here(pipeline)
+        replace_recording(audio, 1)
+        assert verify(pipeline.sink.url).differences == ()
+
+    def test_a_retry_keeps_what_other_rows_were_made_of(self, pipeline, audio):
+        whole = (audio / NAMES[0]).read_bytes()
+        (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
+        label_here(pipeline)
+        (audio / NAMES[0]).write_bytes(whole)
+        replace_recording(audio, 2)
+        label_here(pipeline, retry=True)
+        assert labels_of(pipeline) == EXPECTED
+        (difference,) = verify(pipeline.sink.url).differences
+        assert "row 2 ('2.wav'); bring" in difference
+
+
+def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
+    pipeline = a_pipeline(raysp.Shards(str(audio)), tmp_path / "out")
+    stage_here(pipeline)
+    replace_recording(audio, 2)
+    with pytest.raises(PlanError, match="content changed"):
+        label_here(pipeline)
+    label_here(pipeline, relabel=True)
+    assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
+    replace_recording(audio, 3)
+    (difference,) = verify(pipeline.sink.url).differences
+    assert "row 3 ('3.wav')" in difference
+
+
+def test_a_manifest_whose_lines_changed_is_cut_anew_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
+    monkeypatch.setattr("raysp.io.manifests.LINES_A_SHARD", 2)
+    lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]
+    write = (audio / "m.jsonl").write_text
+    write("".join(json.dumps(line) + "\n" for line in lines))
+    pipeline = a_pipeline(raysp.Shards(str(audio / "m.jsonl"), text="text"), tmp_path / "out")
+    label_here(pipeline)
+    files = [tmp_path / "out" / f"m-{number:05}.parquet" for number in range(3)]
+    times = [file.stat().st_mtime_ns for file in files]
+    lines[2]["text"] = "a longer line"  # so that what is recorded of the second and the third slice ends amid lines
+    write("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(PlanError, match=r"content changed.*redo what differs with --relabel"):
+        label_here(pipeline)
+    label_here(pipeline, relabel=True)
+    assert [row["text"] for row in pq.read_table(tmp_path / "out").to_pylist()] == ["", "", "a longer line", "", "", ""]
+    assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [True, False, True]
+    assert verify(pipeline.sink.url).differences == ()
+    label_here(pipeline)  # what was cut anew is recorded
+    write("".join(json.dumps(line) + "\n" for line in [lines[0], lines[4], lines[5], lines[3]]))
+    label_here(pipeline, relabel=True)
+    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[number] for number in (0, 4, 5, 3)]
+    assert verify(pipeline.sink.url).differences == ()
+    write(json.dumps(lines[1]) + "\n")
+    label_here(pipeline, relabel=True)
+    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[1]]
+    assert verify(pipeline.sink.url).differences == ()
+    write("".join(json.dumps(line) + "\n" for line in lines[1:4]))
+    label_here(pipeline)  # of lines that are added it makes new slices
+    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == NAMES[1:4]
+
+
+def test_embedded_rows_cost_nothing(tmp_path):
+    shard = write_shard(tmp_path / "in" / "m.parquet")
+    pipeline = a_pipeline(raysp.Shards(str(shard)), tmp_path / "out")
+    label_here(pipeline)
+    assert footer.read(open_store(pipeline.sink.url), "m.parquet").recordings == ""
+
+
+def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio, monkeypatch):
+    stage_here(pipeline)
+    stat = type(open_store(str(audio))).stat
+
+    def refusing(self, path):
+        if path == "3.wav":
+            raise RefusedError("closed")
+        return stat(self, path)
+
+    monkeypatch.setattr(type(open_store(str(audio))), "stat", refusing)
+    label_here(pipeline)
+    assert labels_of(pipeline) == EXPECTED
+
+
+@pytest.mark.parametrize("num_rows", [1, 10_000])
+def test_hashes_of_rows_are_read_as_they_were_written_and_stay_small(num_rows):
+    from raysp.sink.recordings import Hashes
+
+    hashes = Hashes.of_none(num_rows)
+    hashes.add(pa.table({"row": [0], "version": ["123:456"]}))
+    assert (Hashes.decode(hashes.encode(), num_rows).by_row == hashes.by_row).all()
+    assert list(hashes.differ([0, 0], ["123:456", "123:457"])) == [False, True]
+    versions = [f"{row}:1763695773123456789" for row in range(num_rows)]
+    hashes.add(pa.table({"row": list(range(num_rows)), "version": versions}))
+    assert len(hashes.encode()) <= 4.1 * num_rows + 40
+    assert not hashes.differ(range(num_rows), versions).any()

@@ -1,0 +1,47 @@
+"""The sink of a try-out: lent, and gone afterwards."""
+
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.io.store import open_store
+from raysp.sink import layout
+from raysp.sink.trial import is_left, trial_sink
+
+
+def test_on_one_machine_it_is_a_temporary_folder():
+    with trial_sink(raysp.Parquet("s3://labels/out", storage_options={"key": "k"}), is_shared=False) as sink:
+        assert Path(sink.url).is_dir()
+        assert sink.storage_options == {}
+    assert not Path(sink.url).exists()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_on_a_cluster_it_is_hidden_below_the_sink_and_nothing_of_it_stays(tmp_path, was_there):
+    place = tmp_path / "a" / "labels"
+    if was_there:
+        place.mkdir(parents=True)
+    with trial_sink(raysp.Parquet(str(place)), is_shared=True) as sink:
+        open_store(sink.url).create("x/part.parquet", b"x")
+        assert (Path(sink.url) / "x" / "part.parquet").relative_to(place).parts[0] == ".raysp"
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "a", place] if was_there else [])
+
+
+def test_on_an_object_store_too():
+    url = f"memory://{uuid.uuid4().hex}"
+    open_store(url).create(layout.RUN, b"{}")
+    with trial_sink(raysp.Parquet(url), is_shared=True) as sink:
+        open_store(sink.url).create("part.parquet", b"x")
+        assert len(list(open_store(url).list())) == 2
+    assert [entry.path for entry in open_store(url).list()] == [layout.RUN]
+
+
+def test_gc_knows_what_a_killed_one_left():
+    now = time.time_ns()
+    assert is_left(f"{layout.TRIAL}{now - 25 * 3600 * 10**9}/part.parquet")
+    assert not is_left(f"{layout.TRIAL}{now}/part.parquet")
+    assert not is_left(f"{layout.STAGE}1/part")
+    assert not is_left(f"{layout.TRIAL}mine")

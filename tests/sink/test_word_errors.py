@@ -1,0 +1,122 @@
+"""Word errors against references: counted when a shard is committed, kept in its receipt and footer."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysp
+from raysp.io.store import LocalStore
+from raysp.sink import footer, receipts
+from raysp.sink.word_errors import TextColumns, WordErrors
+from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+
+texts = st.none() | st.lists(st.sampled_from(["one", "Two", "it's", "three,", "-", "été"]), max_size=5).map(" ".join)
+
+
+def edits(reference: list[str], hypothesis: list[str]) -> int:
+    """Levenshtein's distance, as the textbook has it."""
+    costs = list(range(len(hypothesis) + 1))
+    for i, word in enumerate(reference, 1):
+        before, costs[0] = costs[0], i
+        for j, other in enumerate(hypothesis, 1):
+            before, costs[j] = costs[j], min(costs[j] + 1, costs[j - 1] + 1, before + (word != other))
+    return costs[-1]
+
+
+def plain(text: str) -> list[str]:
+    return [word for word in text.casefold().replace(",", "").replace("-", " ").split() if word]
+
+
+def counted(references: list, hypotheses: list, statuses: list | None = None) -> WordErrors:
+    found = WordErrors()
+    table = {"r": references, "h": hypotheses, "status": statuses or ["ok"] * len(references)}
+    found.count(pa.table(table), TextColumns("r", "h"))
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(texts, texts.map(lambda text: text or "")), max_size=12))
+def test_they_are_the_edits_of_all_rows_over_the_words_of_all_references(pairs):
+    found = WordErrors()
+    for part in (pairs[:5], pairs[5:]):
+        columns = {name: pa.array([pair[i] for pair in part], pa.string()) for i, name in enumerate("rh")}
+        found.count(pa.table({**columns, "status": ["ok"] * len(part)}), TextColumns("r", "h"))
+    judged = [(plain(r), plain(h)) for r, h in pairs if r is not None]
+    assert (found.rows, found.words) == (len(judged), sum(len(r) for r, _ in judged))
+    assert found.errors == sum(edits(r, h) for r, h in judged)
+
+
+@pytest.mark.parametrize(("words", "errors", "rate"), [(0, 0, 0.0), (4, 1, 0.25), (2, 3, 1.5)])
+def test_the_rate_divides_errors_by_reference_words(words, errors, rate):
+    assert WordErrors(1, words=words, insertions=errors).rate == rate
+
+
+def test_case_and_punctuation_count_for_nothing():
+    assert counted(["It's one, two!", "ÉTÉ"], ["it's ONE two", "été."]) == WordErrors(2, words=4)
+
+
+def test_each_kind_of_error_is_counted_and_words_for_an_empty_reference_are_insertions():
+    found = counted(["a b c", "a b", "", "a"], ["a x", "a b c", "one two", "a"])
+    assert found == WordErrors(4, words=6, substitutions=1, deletions=1, insertions=3)
+
+
+def test_rows_without_a_label_are_told_apart():
+    found = counted(["a", "b", "c", None], ["a", None, None, "x"], ["ok", "error", "skipped", "ok"])
+    assert found == WordErrors(1, unlabelled=2, words=1)
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_texts_of_any_type_and_encoding_are_compared(kind):
+    found = WordErrors()
+    found.count(pa.table({"r": pa.array(["a", "b"]).cast(kind), "h": ["a", "c"], "status": ["ok"] * 2}), ("r", "h"))
+    assert found == WordErrors(2, words=2, substitutions=1)
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff a"]).buffers())
+    assert counted(broken, ["a"]).words >= 1
+
+
+@pytest.mark.parametrize(
+    ("references", "expected"),
+    [
+        (pa.array([5, None]), WordErrors(1, words=1)),
+        (pa.array([7, 5]).dictionary_encode(), WordErrors(2, words=2, substitutions=2)),
+        (pa.array([["5"], []]), WordErrors()),
+        (pa.array([{"text": "5"}, None]), WordErrors()),
+        (pa.nulls(2), WordErrors()),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_references_of_any_type_are_compared_if_they_can_be_and_fail_no_commit(references, expected):
+    assert counted(references, ["5", "x"]) == expected
+
+
+def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path, monkeypatch):
+    silent = rows_table(2, audio=b"no audio")
+    for name, table in (("a", rows_table(2)), ("b", pa.concat_tables([rows_table(1), silent]))):
+        write_shard(tmp_path / "in" / f"{name}.parquet", table=table)
+    outputs = [raysp.Embedding(), raysp.Transcript("said")]
+    source = raysp.Shards(f"{tmp_path}/in/*.parquet", text="text")
+    pipeline = a_pipeline(source, tmp_path / "out", label={"outputs": outputs})
+    label_here(pipeline)
+    store = LocalStore(tmp_path / "out")
+    rows = [row for name in "ab" for row in footer_rows(store, f"{name}.parquet")]
+    expected = counted(*([row[name] for row in rows] for name in ("text", "said_text", "status")))
+    assert (expected.rows, expected.unlabelled, expected.words) == (3, 2, 6)
+    total = WordErrors()
+    for name in "ab":
+        total.add(footer.read(store, f"{name}.parquet").receipt.word_errors)
+    assert total == expected
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", None)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", None)
+    assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected  # of footers
+    log = receipts.ReceiptLog(store, "run")
+    for name in "ab":
+        log.add(footer.read(store, f"{name}.parquet").receipt)
+    log.flush()
+    monkeypatch.setattr("raysp.sink.footer.read_expected", None)
+    assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected  # of receipts
+
+
+def footer_rows(store: LocalStore, name: str) -> list[dict]:
+    with store.open(name) as file:
+        return pa.parquet.read_table(file).to_pylist()
