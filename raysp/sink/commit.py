@@ -106,7 +106,8 @@ def commit(
         ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
         RunError: Staged blocks are missing or do not make up the shard's rows (they are removed then).
     """
-    blocks = None if replace else stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
+    expected = _version(store, shard.name) if replace else None  # of before anything else is looked at
+    blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
     label_shard = LabelShard(
         shard,
         fingerprint,
@@ -125,13 +126,11 @@ def commit(
         texts,
     )
     # A label shard that is there is met only where commits race, and then when this one is published.
-    receipt = (None if blocks else _find(store, label_shard)) or _make(store, label_shard)
+    receipt = _find(store, label_shard) if replace or not blocks else None
+    receipt = receipt or _make(store, label_shard, expected)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with failing.passing("stage_removed"):
-        if blocks is None:
-            stage.remove(store, shard.name, (shard.input_id, label_shard.stage_id))
-        else:
-            stage.remove_listed(store, blocks)
+        stage.remove_listed(store, blocks)
     return receipt
 
 
@@ -283,12 +282,12 @@ def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
     return None if is_old else receipt
 
 
-def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
+def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardReceipt:
     """Write and publish; where another process was faster, its label shard is the result."""
     shard = label_shard.shard
     hashes = Hashes.of_none(shard.num_rows)
     try:
-        receipt = write(store, label_shard, _tables(store, label_shard, hashes), hashes)
+        receipt = write(store, label_shard, _tables(store, label_shard, hashes), hashes, expected=expected)
     except (RunError, StoreError):  # such as: the faster one has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
@@ -306,7 +305,7 @@ def write(
     tables: Iterator[pa.Table],
     hashes: Hashes,
     *,
-    expected: str | None = None,
+    expected: str | None,
 ) -> ShardReceipt | None:
     """Write a label shard from tables in the order of its rows and publish it; None when another process did meanwhile.
 
@@ -315,7 +314,8 @@ def write(
         label_shard: what to write.
         tables: its rows.
         hashes: filled as the tables come.
-        expected: version of the file to replace; None: of the one that is there when the tables are through.
+        expected: version of the label shard to replace, taken before its rows were looked at; None: create it, and
+            only if none is there.
     """
     name = label_shard.shard.name
     with store.scratch() as scratch, store.scratch() as rest_scratch:
@@ -326,7 +326,6 @@ def write(
                 raise
             raise explain(error, "write", f"{store.url}/{name}") from error
         if label_shard.replace:
-            expected = expected or _version(store, name)
             _check_wanted(store, label_shard)
         if rest_id:
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)

@@ -140,7 +140,7 @@ def recommit(
         written = commit.write(store, label_shard, merged, hashes, expected=expected.version)
         receipt = written or footer.read_expected(store, shard, fingerprint)
     with failing.passing("stage_removed"):
-        stage.remove(store, shard.name, (shard.input_id, retry.stage_id))
+        stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
     return receipt
 
 

@@ -145,14 +145,6 @@ def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) 
                 discard(store, shard, piece)
 
 
-def remove(store: Store, shard: str, only: tuple[str, str] | None = None) -> None:
-    """Remove what is staged for a shard: all of it, or that of one (input id, fingerprint)."""
-    for entry in list(store.list(layout.stage_folder(shard))):
-        block = layout.parse_stage_path(entry.path)
-        if only is None or (block and (block.input_id, block.fingerprint) == only):
-            store.delete(entry.path)
-
-
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
     """Find into how many blocks a piece was cut, of which all are there; the smallest number if there are several."""
     there = set(blocks)

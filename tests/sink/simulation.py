@@ -313,7 +313,7 @@ class World:
         every_row = self.with_rest(path, rows, metadata)
         if wrong := wrong_rows(path, every_row, *made_of):
             self.violations.append(f"{actor.name} showed {path} with {wrong}")
-        if actor.kind == "retry" and path in self.files and self.made_of.get(path) == made_of:
+        if path in self.files and self.made_of.get(path) == made_of:
             before = self.with_rest(path, *read_parquet(self.files[path][0]))
             if lost := {row["row"] for row in before if row["status"] == "ok"} - {
                 row["row"] for row in every_row if row["status"] == "ok"

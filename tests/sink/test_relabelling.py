@@ -9,7 +9,7 @@ from sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
 from raysp.io.store import Store, open_store
-from raysp.sink import footer, label_rows, layout, lease, orphans, plan_record, retrying, run_record, stage
+from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, retrying, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.opening import compare
 from raysp.sink.orphans import gc
@@ -164,34 +164,64 @@ class TestRelabelling:
         relabel(store, fingerprint="c0c0", rows="ok")
         assert set(before) < set(paths(store, layout.ERRORS))
 
+    @pytest.mark.parametrize("held_up_at", ["write", "publish"])
+    def test_one_that_comes_late_takes_no_label_of_a_retry_away(self, store, monkeypatch, held_up_at):
+        """While it writes its label shard, or is about to publish it, another one finishes and a retry as well."""
+        begin(store, OTHER)
+        sinks.run(store, SHARD, fingerprint=OTHER)
+        begin(store, relabel=True)
+        where, what = (commit, "write") if held_up_at == "write" else (type(store), "publish")
+        do = getattr(where, what)
+
+        def late(*arguments, **options):
+            monkeypatch.undo()
+            relabel(store, fingerprint=FINGERPRINT)
+            assert retry(store).error == 0
+            for piece in SHARD.pieces:
+                sinks.stage_piece(store, SHARD, piece)
+            return do(*arguments, **options)
+
+        monkeypatch.setattr(where, what, late)
+        assert relabel(store, fingerprint=FINGERPRINT).error == 0
+        assert sinks.labels(store, SHARD) == after_retry()
+
 
 ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
 
 
+def retry(store, rows="all", *, again=()):
+    """Do the error rows again: they are ok then, but for some."""
+    [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+    stage_retried(store, todo, again)
+    return recommit_sample(store, todo, rows=rows)
+
+
+def stage_retried(store, todo, again=()):
+    for piece in todo.pieces:
+        name = stage.BlockName(SHARD.name, piece, INPUT_ID, todo.retry.stage_id, 0, 1)
+        stage.stage(store, name, mended(todo.retry.of(piece), again))
+
+
+def recommit_sample(store, todo, **fields):
+    return recommit(
+        store,
+        SHARD,
+        todo.retry,
+        fingerprint=FINGERPRINT,
+        source_columns=sinks.source_columns,
+        output_schema=OUTPUTS,
+        **fields,
+    )
+
+
+def after_retry(again=()):
+    """Return all rows as they are when the error rows were done again."""
+    source = sinks.source_columns(sinks.Piece(0, SHARD.num_rows)).to_pylist()
+    done = dict(zip(ERRORS, mended(ERRORS, again).to_pylist(), strict=True))
+    return [{**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)]
+
+
 class TestRetry:
-    def retry(self, store, rows="all", *, again=()):
-        """Do the error rows again: they are ok then, but for some."""
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        for piece in todo.pieces:
-            name = stage.BlockName(SHARD.name, piece, INPUT_ID, todo.retry.stage_id, 0, 1)
-            stage.stage(store, name, mended(todo.retry.of(piece), again))
-        return recommit(
-            store,
-            SHARD,
-            todo.retry,
-            fingerprint=FINGERPRINT,
-            source_columns=sinks.source_columns,
-            output_schema=OUTPUTS,
-            rows=rows,
-        )
-
-    def expected(self, again=()):
-        source = sinks.source_columns(sinks.Piece(0, SHARD.num_rows)).to_pylist()
-        done = dict(zip(ERRORS, mended(ERRORS, again).to_pylist(), strict=True))
-        return [
-            {**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)
-        ]
-
     @pytest.mark.parametrize("num_bytes", [1, 400, 1 << 24])
     @pytest.mark.parametrize("rows", ["all", "ok"])
     def test_error_rows_are_done_again_and_the_others_stay_value_for_value(self, store, rows, num_bytes, monkeypatch):
@@ -200,9 +230,9 @@ class TestRetry:
         sinks.run(store, SHARD, rows=rows)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert list(todo.retry.rows) == ERRORS == [3, 10, 17]
-        receipt = self.retry(store, rows)
+        receipt = retry(store, rows)
         assert (receipt.ok, receipt.skipped, receipt.error) == (21, 2, 0)
-        assert sinks.labels(store, SHARD) == [row for row in self.expected() if rows == "all" or row["status"] == "ok"]
+        assert sinks.labels(store, SHARD) == [row for row in after_retry() if rows == "all" or row["status"] == "ok"]
         assert sinks.parquet(store, SHARD.name).schema_arrow.remove_metadata() == schema_of(SHARD)
         assert list(find_error_rows(store, [SHARD], FINGERPRINT)) == []
         assert paths(store, layout.STAGE) == []
@@ -211,11 +241,11 @@ class TestRetry:
     def test_a_row_that_fails_again_stays_an_error_row(self, store, rows):
         begin(store)
         sinks.run(store, SHARD, rows=rows)
-        self.retry(store, rows, again=[10])
+        retry(store, rows, again=[10])
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert todo.retry.rows == (10,)
         if rows == "all":
-            assert sinks.labels(store, SHARD) == self.expected(again=[10])
+            assert sinks.labels(store, SHARD) == after_retry(again=[10])
 
     def test_only_pieces_with_error_rows_are_read_again(self, store):
         shard = make_shard(cuts=(0, 3, 5, 9, 23))
@@ -229,12 +259,10 @@ class TestRetry:
         begin(store)
         sinks.run(store, SHARD)
         [interrupted] = find_error_rows(store, [SHARD], FINGERPRINT)
-        for piece in interrupted.pieces:
-            name = stage.BlockName(SHARD.name, piece, INPUT_ID, interrupted.retry.stage_id, 0, 1)
-            stage.stage(store, name, mended(interrupted.retry.of(piece), again=ERRORS))
+        stage_retried(store, interrupted, again=ERRORS)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert todo.pieces == interrupted.pieces
-        assert self.retry(store).error == 0
+        assert retry(store).error == 0
         gc(store)
         assert paths(store, layout.STAGE) == []
 
@@ -254,14 +282,7 @@ class TestRetry:
         before = store.read(SHARD.name)
         assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
         with pytest.raises(ChangedError, match="of other input or another pipeline"):
-            recommit(
-                store,
-                SHARD,
-                todo.retry,
-                fingerprint=FINGERPRINT,
-                source_columns=sinks.source_columns,
-                output_schema=OUTPUTS,
-            )
+            recommit_sample(store, todo)
         assert store.read(SHARD.name) == before
 
     def test_one_that_was_given_up_and_comes_late_takes_no_label_away(self, store, monkeypatch):
@@ -269,28 +290,19 @@ class TestRetry:
         begin(store)
         sinks.run(store, SHARD)
         [late] = find_error_rows(store, [SHARD], FINGERPRINT)
-        for piece in late.pieces:
-            name = stage.BlockName(SHARD.name, piece, INPUT_ID, late.retry.stage_id, 0, 1)
-            stage.stage(store, name, mended(late.retry.of(piece), again=ERRORS))
+        stage_retried(store, late, again=ERRORS)
         publish = type(store).publish
 
         def held_up(self, scratch, path, **options):
             if path == SHARD.name:
                 monkeypatch.undo()
-                assert TestRetry().retry(store).error == 0
+                assert retry(store).error == 0
             return publish(self, scratch, path, **options)
 
         monkeypatch.setattr(type(store), "publish", held_up)
-        receipt = recommit(
-            store,
-            SHARD,
-            late.retry,
-            fingerprint=FINGERPRINT,
-            source_columns=sinks.source_columns,
-            output_schema=OUTPUTS,
-        )
+        receipt = recommit_sample(store, late)
         assert receipt.error == 0
-        assert sinks.labels(store, SHARD) == self.expected()
+        assert sinks.labels(store, SHARD) == after_retry()
 
     def test_a_leftover_of_the_first_labelling_is_not_taken_for_a_retried_row(self, store):
         sinks.run(store, SHARD)
@@ -303,16 +315,9 @@ class TestRetry:
         begin(store)
         sinks.run(store, SHARD)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        self.retry(store)
+        retry(store)
         before = store.read(SHARD.name)
-        receipt = recommit(
-            store,
-            SHARD,
-            todo.retry,
-            fingerprint=FINGERPRINT,
-            source_columns=sinks.source_columns,
-            output_schema=OUTPUTS,
-        )
+        receipt = recommit_sample(store, todo)
         assert receipt.error == 0
         assert store.read(SHARD.name) == before
 

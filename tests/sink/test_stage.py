@@ -147,7 +147,8 @@ def test_removing_a_shard_leaves_others_whose_names_begin_alike(store):
     other = make_shard("a/part 1.parquet/deeper.parquet")
     for shard in (SHARD, other, make_shard("a/part 1.parquet2.parquet")):
         sinks.stage_piece(store, shard, PIECE)
-    stage.remove(store, "a/part 1.parquet2.parquet")
+    third = make_shard("a/part 1.parquet2.parquet")
+    stage.remove_listed(store, stage.listed(store, third.name, third.input_id, FINGERPRINT))
     assert set(stage.staged(store, [SHARD, other], FINGERPRINT)) == {SHARD.name, other.name}
 
 
