@@ -116,7 +116,9 @@ def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path
     read, footers = footer.read_expected, []
     monkeypatch.setattr(footer, "read_expected", lambda *args: footers.append(args[1]) or read(*args))
     assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected  # of receipts
-    assert [shard.name for shard in footers] == ["b.parquet"]  # with error rows: a killed retry leaves the receipt of before
+    assert [shard.name for shard in footers] == [
+        "b.parquet"
+    ]  # with error rows: a killed retry leaves the receipt of before
 
 
 def footer_rows(store: LocalStore, name: str) -> list[dict]:
