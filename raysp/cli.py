@@ -122,6 +122,7 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
     else:
         _print_rows(table, f"The first {table.num_rows} rows (nothing was kept)")
         _print_failures(result.shards_failed)
+        _print_passed_over(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -372,6 +373,7 @@ def _plan_json(found: "Plan") -> dict[str, object]:
         "shards_committed": len(found.done),
         "shards_unreadable": dict(found.corpus.unreadable),
         "shards_vanished": list(found.corpus.vanished),
+        "files_passed_over": dict(found.corpus.passed_over),
         "rows": found.num_rows,
         "rows_todo": found.rows_todo,
         "pieces_todo": found.pieces_todo,
@@ -397,6 +399,7 @@ def _print_plan(found: "Plan") -> None:
         out.print(f"{name:12} {escape(fact)}")
     _print_failures(found.corpus.unreadable)
     _print_vanished(found.corpus.vanished)
+    _print_notes(found)
     _print_shortage(found)
     _print_batching(found)
     if not found.todo:
@@ -428,6 +431,11 @@ def _print_pool_size(found: "Plan") -> None:
 def _print_shortage(found: "Plan") -> None:
     if found.shortage and found.todo:
         err.print(f"raysp: the pool asks for {escape(found.shortage)}: the run waits until they are up")
+
+
+def _print_notes(found: "Plan") -> None:
+    for note in found.notes:
+        err.print(f"raysp: {escape(note)}")
 
 
 def _print_vanished(names: tuple[str, ...]) -> None:
@@ -466,6 +474,7 @@ class _Shown:
             f"{len(found.done):,} of {len(found.corpus.shards):,} shards are committed already"
         )
         _print_vanished(found.corpus.vanished)
+        _print_notes(found)
         _print_pool_size(found)
         _print_shortage(found)
         if self.status and found.todo:
@@ -553,9 +562,17 @@ def _print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) 
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
         for example in result.error_examples:
             out.print(f"             {escape(example)}")
+    _print_passed_over(result)
     _print_word_errors(pipeline, result)
     again = "; run the same command again to try the rest" if result.exit_code else ""
     out.print(f"{'next':12} {escape(next_command)}{again}")
+
+
+def _print_passed_over(result: "RunResult") -> None:
+    from raysp.planning.listing import count_files
+
+    if result.passed_over:
+        out.print(f"{'source':12} {escape(count_files(result.passed_over, ' passed over'))}")
 
 
 def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:

@@ -104,6 +104,19 @@ class TestPlan:
         assert ran.complaints[0].startswith("raysp: not committed: b.parquet: ")
         assert "found 7 bytes; expected a Parquet file" in ran.complaints[0]
 
+    def test_files_that_are_passed_over_are_counted_and_recordings_of_any_format_are_rows(
+        self, raysp_command, recipe, tmp_path
+    ):
+        folder = tmp_path / "audio"
+        folder.mkdir()
+        for name in ("a.wav", "b.wav", "c.m4a", "d.aac", "e.webm", "f.mp4", "g.wma", "t.txt", "u.txt", "v.json"):
+            (folder / name).write_bytes(b"x")
+        ran = raysp_command("plan", recipe, "--set", f"source.url={folder}")
+        assert ran.complaints == ["raysp: 3 other files passed over: 2 .txt, 1 .json"]
+        assert "7 rows" in ran.out
+        found = json.loads(raysp_command("plan", recipe, "--set", f"source.url={folder}", "--json").out)
+        assert (found["rows"], found["files_passed_over"]) == (7, {".txt": 2, ".json": 1})
+
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
         assert "1 CPU(s) and 0 GPU(s) each, float32 on cpu, 7 padded seconds a pass" in ran.out

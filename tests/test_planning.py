@@ -17,7 +17,7 @@ from raysp.io.shards import cut_pieces
 from raysp.io.store import expand, open_store
 from raysp.ops.precision import Batching
 from raysp.planning import Resources, count_gpus, hash_pipeline, settle
-from raysp.planning.listing import list_source, refuse_listed_sink
+from raysp.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
 from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.retrying import recorded_pipeline
@@ -33,6 +33,13 @@ def names(source: raysp.Shards) -> list[str]:
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
+
+
+def stage_something(plan: planning.Plan) -> None:
+    """Stage a result, so that the record of the sink holds from then on."""
+    shard = plan.corpus.shards[0]
+    block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 0)
+    stage.stage(open_store(plan.pipeline.sink.url), block, results(range(1)))
 
 
 @pytest.fixture
@@ -211,6 +218,10 @@ class TestKinds:
             (["x.wav", "a.parquet"], "", [("a.parquet", "parquet")]),
             (["x.wav", "a.arrow", "m.jsonl"], "", [("a.parquet", "arrow")]),
             (["x.wav", "m.jsonl"], "", [("in-00000.parquet", "folder")]),
+            (["x.m4a"], "", [("in-00000.parquet", "folder")]),
+            (["x.wav", "y.WEBM"], "*.*", [("in-00000.parquet", "folder")]),
+            (["x.wav"], "x.wav", [("in-00000.parquet", "folder")]),
+            (["a.parquet", "t.csv", "x.wav", "part-0"], "*", [("a.parquet", "parquet"), ("part-0.parquet", "parquet")]),
         ],
     )
     def test_a_url_stands_for_shards_of_a_kind(self, tmp_path, files, url, expected):
@@ -219,6 +230,55 @@ class TestKinds:
             (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
         found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
         assert [(one.name, one.kind) for one in found] == expected
+
+    @pytest.mark.parametrize(
+        ("url", "passed_over"),
+        [
+            ("", {".txt": 2, "": 1, ".json": 1}),
+            ("*", {".txt": 2, ".json": 1}),  # what has no suffix may be Parquet
+            ("a.parquet", {}),
+        ],
+    )
+    def test_files_that_are_neither_shards_nor_recordings_are_counted_by_suffix(self, tmp_path, url, passed_over):
+        write_shard(tmp_path / "in" / "a.parquet")
+        for name in ("a.txt", "b.TXT", "README", "c.json", "_SUCCESS", ".gitattributes"):
+            (tmp_path / "in" / name).write_text("x")
+        found = list_corpus(raysp.Shards(f"{tmp_path}/in/{url}"))
+        assert found.passed_over == passed_over
+        assert count_files(found.passed_over or {".txt": 1}, " passed over").startswith(("4 ", "3 ", "1 other file "))
+
+    @pytest.mark.parametrize("url", ["in", "in/*", "in/t.csv"])
+    def test_a_source_of_other_files_alone_is_refused_with_what_there_is_and_what_is_read(self, tmp_path, url):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "t.csv").write_text("id,text\n1,2\n")
+        with pytest.raises(PlanError, match=r"no recording.* 1 \.csv; expected Parquet .*manifest") as refused:
+            names(raysp.Shards(f"{tmp_path}/{url}"))
+        assert "Copy" not in str(refused.value)
+
+    def test_a_file_of_any_name_is_read_as_parquet_and_one_that_is_none_is_not_to_be_copied(self, tmp_path):
+        write_shard(tmp_path / "in" / "part-0")
+        (tmp_path / "in" / "part-1").write_text("a,b,c,d,e,f,g")
+        (tmp_path / "in" / "b.parquet").write_text("version https://git-lfs.github.com/spec/v1")
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/in/*", tmp_path / "out"))
+        assert plan.num_rows == 3
+        assert "no Parquet file. Leave it out of source.url" in plan.corpus.unreadable["part-1.parquet"]
+        assert "git lfs pull" in plan.corpus.unreadable["b.parquet"]
+
+    def test_recordings_of_formats_that_were_passed_over_are_new_label_shards_of_a_sink(self, tmp_path, monkeypatch):
+        for name in ("a.wav", "b.m4a", "c.wav"):
+            (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(b"x")
+        pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out")
+        with monkeypatch.context() as before:
+            before.setattr("raysp.io.folders.SUFFIXES", {".wav"})
+            first = raysp.plan(pipeline)
+            begin_run(first, RunEntry.now())
+            stage_something(first)
+        later = raysp.plan(pipeline)
+        assert later.corpus.shards[0] == first.corpus.shards[0]
+        assert [(shard.name, shard.num_rows) for shard in later.corpus.shards] == [
+            *(("in-00000.parquet", 2), ("in-00001.parquet", 1))
+        ]
 
     def test_a_folder_is_listed_alike_on_storage_with_urls(self):
         url = f"memory://{uuid.uuid4().hex}/in"
@@ -233,10 +293,8 @@ class TestKinds:
     def test_a_storage_that_fails_is_not_taken_for_an_empty_one(self, tmp_path, monkeypatch):
         write_shard(tmp_path / "in" / "a.parquet")
 
-        def fail(url, options):
-            if url.endswith(".arrow"):
-                raise StoreError("503, try again")
-            return expand(url, options)
+        def fail(*_):
+            raise StoreError("503, try again")
 
         monkeypatch.setattr("raysp.planning.listing.expand", fail)
         with pytest.raises(PlanError, match="503, try again"):

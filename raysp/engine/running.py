@@ -4,7 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -55,6 +55,8 @@ class RunResult:
     wait_share: float | None
     vanished: tuple[str, ...] = ()
     """Label shards whose shard is no longer there; they are kept."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Number of files of the source that are neither shards nor recordings, by suffix."""
 
     @property
     def exit_code(self) -> int:
@@ -251,4 +253,5 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
         padding_efficiency=progress.padding_efficiency,
         wait_share=progress.wait_share,
         vanished=plan.corpus.vanished,
+        passed_over=dict(plan.corpus.passed_over),
     )

@@ -23,10 +23,18 @@ FILES_A_PIECE = 400
 """So that a piece's part of the listing, which travels with it, stays below 20 KB: about 33 bytes a file whose name
 cannot be compressed."""
 # By name, since a folder holds other things too; what a file is its content says.
-SUFFIXES = frozenset(
+_READ = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
     | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
 )
+_NOT_READ = frozenset(
+    {".3ga", ".3gp", ".3gpp", ".aac", ".ac3", ".ac4", ".adts", ".alac", ".amr", ".ape", ".asf", ".avi", ".awb"}
+    | {".dff", ".dsf", ".dts", ".eac3", ".flv", ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp4"}
+    | {".mpc", ".mpeg", ".mpg", ".mpga", ".nist", ".ogm", ".ogv", ".pcm", ".qcp", ".ra", ".raw", ".shn", ".spx"}
+    | {".tta", ".voc", ".vox", ".weba", ".webm", ".wma", ".wmv", ".wv", ".wv1", ".wv2"}
+)
+"""Of formats that are mostly not read: such a file is a row all the same, `unsupported_format`, and is never lost."""
+SUFFIXES = _READ | _NOT_READ
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
 
 _FROM = "@"  # behind the first row of a narrowed listing; base64 does not have it
@@ -36,8 +44,14 @@ Listing = Sequence[tuple[str, int, int]]
 
 
 def is_audio(path: str) -> bool:
-    """Tell by its name whether a file is listed."""
-    return f".{path.rpartition('.')[2].lower()}" in SUFFIXES
+    """Return whether a file looks like a recording by its name, so that it is a row."""
+    return suffix_of(path) in SUFFIXES
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name in small letters, with its dot; empty where there is none."""
+    _, dot, suffix = path.rpartition("/")[2].rpartition(".")
+    return f".{suffix.lower()}" if dot else ""
 
 
 def cut(entries: Sequence[Entry], recorded: Sequence[str]) -> list[str]:

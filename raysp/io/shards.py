@@ -29,6 +29,7 @@ _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_BYTES = 512 * 1024 * 1024
 _MAGIC = b"PAR1"
 _ARROW_SCHEMA = b"ARROW:schema"
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, order=True)
@@ -114,7 +115,8 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
     tail = file.read(8)
     footer_bytes = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC:
-        raise ShardError(f"{url}: ends in {tail[4:]!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy it again")
+        file.seek(0)
+        raise ShardError(_no_parquet(url, file.read(len(_LFS_POINTER)), tail[4:]))
     if not 0 < footer_bytes <= min(num_bytes - 12, _MAX_FOOTER_BYTES):
         raise ShardError(f"{url}: claims a footer of {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy it again")
     file.seek(num_bytes - 8 - footer_bytes)
@@ -127,6 +129,18 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
     return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
+
+
+def _no_parquet(url: str, head: bytes, end: bytes) -> str:
+    """Describe a file that does not end as Parquet does, by how it begins."""
+    if head.startswith(_LFS_POINTER):
+        return f"{url}: is a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
+    if head.startswith(_MAGIC) or url.endswith(".parquet"):
+        return f"{url}: ends in {end!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy it again"
+    return (
+        f"{url}: begins with {head[:8]!r}, which is no Parquet file. Leave it out of source.url; other formats are "
+        "known by name: *.arrow, *.jsonl, ..."
+    )
 
 
 def one_line(error: Exception) -> str:

@@ -15,6 +15,44 @@ Options = Mapping[str, object]
 PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
 _ARROW_NAMES = (".arrow", ".ipc", ".feather")
 _MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_OTHER_SUFFIXES = frozenset(
+    {
+        ".cfg",
+        ".csv",
+        ".ctm",
+        ".db",
+        ".doc",
+        ".docx",
+        ".gif",
+        ".htm",
+        ".html",
+        ".ini",
+        ".ipynb",
+        ".jpeg",
+        ".jpg",
+        ".json",
+    }
+    | {".lab", ".lock", ".log", ".lrc", ".md", ".md5", ".npy", ".npz", ".pdf", ".png", ".pt", ".py", ".rst", ".rttm"}
+    | {
+        ".safetensors",
+        ".sh",
+        ".sha256",
+        ".sqlite",
+        ".srt",
+        ".stm",
+        ".svg",
+        ".tar",
+        ".textgrid",
+        ".toml",
+        ".trn",
+        ".tsv",
+    }
+    | {".txt", ".vtt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"}
+)
+READ_AS = (
+    "Parquet (*.parquet), Arrow IPC (*.arrow, *.ipc, *.feather), manifests in JSON lines (*.jsonl, *.ndjson, also .gz) "
+    "or audio files"
+)
 
 
 class Kind(Protocol):
@@ -116,9 +154,9 @@ def kind_of(name: str) -> str:
     return MANIFEST if name.endswith(_MANIFEST_NAMES) else PARQUET
 
 
-def is_file_name(url: str) -> bool:
-    """Tell a file from a folder by its name, where that says it."""
-    return url.endswith((*_MANIFEST_NAMES, *_ARROW_NAMES, ".parquet"))
+def is_other(name: str) -> bool:
+    """Return whether a file's name says that it holds neither rows nor a recording, so that it is never read."""
+    return folders.suffix_of(name) in _OTHER_SUFFIXES
 
 
 def stem_of(name: str) -> str:

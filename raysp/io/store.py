@@ -317,17 +317,20 @@ def join_url(folder: str, path: str) -> str:
     return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"
 
 
-def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Listing:
-    """List what a file, a folder (its `*.parquet` at any depth) or a glob (`*`, `?`, `[]`, `**`) stands for.
+def expand(
+    url: str, storage_options: Mapping[str, object] | None = None, folder_pattern: str = "**/*.parquet"
+) -> Listing:
+    """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
 
     What begins with `.` or `_` is passed over anywhere below the root, except files named `*.parquet`, which planning
     refuses by name. Links are followed, loops are not. On an object store it is one listing, of what begins like the
-    glob.
+    glob. Local names that are no text are listed, too; see `check_names`.
 
     Raises:
         StoreError: There is nothing at the url, nothing matches, or it cannot be read.
     """
-    listing = _expand_remote(url, storage_options) if scheme_of(url) else _expand_local(url)
+    is_remote = scheme_of(url)
+    listing = _expand_remote(url, storage_options, folder_pattern) if is_remote else _expand_local(url, folder_pattern)
     if not listing.entries:
         raise NothingListedError(
             f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
@@ -336,11 +339,11 @@ def expand(url: str, storage_options: Mapping[str, object] | None = None) -> Lis
     return listing
 
 
-def _expand_local(url: str) -> Listing:
+def _expand_local(url: str, folder_pattern: str) -> Listing:
     path = _absolute(_local_path(url))
     with _explained("list", path):
         if path.is_dir():
-            return _listing(path, "**/*.parquet")
+            return _listing(path, folder_pattern)
         if path.exists():
             found = path.stat()
             return Listing(str(path.parent), (_entry(found, path.name),))
@@ -350,7 +353,7 @@ def _expand_local(url: str) -> Listing:
         return _listing(Path(root or "/"), pattern)
 
 
-def _expand_remote(url: str, storage_options: Mapping[str, object] | None) -> Listing:
+def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folder_pattern: str) -> Listing:
     place = normalise(url)
     folder, name = split_url(place)
     is_file = not url.endswith("/") and not folder.endswith("://")
@@ -361,7 +364,7 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None) -> Li
     scheme, _, path = place.partition("://")
     root, pattern = split_glob(path)
     store = open_store(f"{scheme}://{root}", storage_options)
-    pattern = pattern or "**/*.parquet"
+    pattern = pattern or folder_pattern
     entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
     if not entries and not has_wildcard(path) and next(store.list(), None) is None:
         raise NothingListedError(f"{url!r}: no such file or folder; check the url")
@@ -507,6 +510,16 @@ def _listing(root: Path, pattern: str) -> Listing:
     return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)))
 
 
+def check_names(listing: Listing) -> None:
+    """Raise if the name of a listed file is no text.
+
+    Raises:
+        StoreError: naming the first such file.
+    """
+    for entry in listing.entries:
+        _utf8(entry.path, listing.root)
+
+
 def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:
     """Collect the files under `folder` that match the pattern's components; `above` are the real folders on the way."""
     part, rest = parts[0], parts[1:]
@@ -520,7 +533,7 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
             below = f"{path}{child.name}"
             if not child.is_dir():
                 if not rest and part != "**" and child.is_file():
-                    found[below] = _entry(child.stat(), _utf8(below, folder))
+                    found[below] = _entry(child.stat(), below)
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that leads back is not followed

@@ -24,7 +24,7 @@ from raysp.io.store import normalise, scheme_of
 from raysp.models import hub
 from raysp.ops.precision import Batching, batching
 from raysp.pipeline import Pipeline, fingerprint, label_parts
-from raysp.planning.listing import Found
+from raysp.planning.listing import Found, count_files
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import PoolSize, most_actors, most_blocks, pool_size
 from raysp.specs import JsonValue
@@ -96,6 +96,8 @@ class Corpus:
     """Some of `fresh` are recorded with other content."""
     root: str | None = None
     """What the label shards are named relative to; None: not listed."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Number of files of the source that are neither shards nor recordings, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,11 @@ class Plan:
     def shortage(self) -> str:
         """Resources that the pool asks for and that are not up; empty when all are."""
         return _shortage(self.pipeline.label.pool, self.pool_size.low, self.resources, self.settings.gpus_per_actor)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what a user may not expect of the source."""
+        return (count_files(self.corpus.passed_over, " passed over"),) if self.corpus.passed_over else ()
 
     @property
     def num_rows(self) -> int:

@@ -13,8 +13,21 @@ from raysp.errors import PlanError, ShardError, StoreError
 from raysp.io import folders, manifests, sources
 from raysp.io.globs import has_wildcard, is_listed, split_glob
 from raysp.io.shards import Shard
-from raysp.io.store import Entry, Listing, NothingListedError, Store, expand, join_url, normalise, open_store, scheme_of
+from raysp.io.store import (
+    Entry,
+    Listing,
+    NothingListedError,
+    Store,
+    check_names,
+    expand,
+    join_url,
+    normalise,
+    open_store,
+    scheme_of,
+)
 from raysp.pipeline import Shards
+
+SUFFIXES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -30,15 +43,36 @@ class Found:
     part: str = ""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A corpus as its urls list it."""
+
+    root: str
+    """What the label shards are named relative to."""
+    found: tuple[Found, ...]
+    """Sorted by name."""
+    passed_over: Mapping[str, int]
+    """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """The files of one url, sorted by what they are."""
+
+    listing: Listing
+    """Shards, or recordings."""
+    is_audio: bool = False
+    others: tuple[Entry, ...] = ()
+    """Passed over."""
+
+
 def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
     """List a corpus's shards and name their label shards; see `list_corpus`."""
-    return list_corpus(source, recorded)[1]
+    return list(list_corpus(source, recorded).found)
 
 
-def list_corpus(
-    source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False
-) -> tuple[str, list[Found]]:
-    """List a corpus's shards and name their label shards relative to its root, which is returned with them.
+def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False) -> Listed:
+    """List a corpus's shards and name their label shards relative to its root.
 
     Args:
         source: the corpus.
@@ -52,15 +86,12 @@ def list_corpus(
         listings = [_list_url(url, source.storage_options) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
-    root = _normal(source.root) if source.root else _common_root([one for one, _ in listings])
+    root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
     found: list[Found] = []
-    entries: dict[str, Entry] = {}
-    for listing, kind in listings:
-        if kind == sources.FOLDER:
-            found += _cut_folder(listing, root, recorded or {})
-        else:
-            entries |= {listing.url(entry): entry for entry in listing.entries}
-    for url, entry in sorted(entries.items()):
+    for folder, files in _recordings(listings).items():
+        found += _cut_folder(Listing(folder, files), root, recorded or {})
+    shards = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
+    for url, entry in sorted(shards.items()):
         kind = sources.kind_of(url)
         if kind == sources.MANIFEST:
             found += _cut_manifest(url, root, recorded or {}, source.storage_options, relabel=relabel)
@@ -70,7 +101,17 @@ def list_corpus(
         if times > 1:
             urls = [one.url for one in found if one.name == name]
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
-    return root, sorted(found, key=lambda one: one.name)
+    passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
+    return Listed(root, tuple(sorted(found, key=lambda one: one.name)), dict(passed_over.most_common()))
+
+
+def _recordings(listings: Sequence[_Sorted]) -> dict[str, tuple[Entry, ...]]:
+    """Return the audio files of each folder, once, whichever of the urls list them."""
+    files: dict[str, dict[str, Entry]] = {}
+    for one in listings:
+        if one.is_audio:
+            files.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
+    return {root: tuple(sorted(found.values(), key=lambda entry: entry.path)) for root, found in files.items()}
 
 
 def _common_root(listings: Sequence[Listing]) -> str:
@@ -85,51 +126,78 @@ def _common_root(listings: Sequence[Listing]) -> str:
     return "/".join(shared) or "/"
 
 
-def _list_url(url: str, storage_options: Mapping[str, object]) -> tuple[Listing, str]:
-    """List what a url stands for: the shards of a folder where it has some, else its audio files."""
-    if has_wildcard(url) or sources.is_file_name(url):
-        return expand(url, storage_options), ""
-    found, nothing = _try(url, storage_options)
-    arrow, _ = _try(f"{url.rstrip('/')}/**/*.arrow", storage_options)
-    if arrow is not None and (found is None or arrow.root == found.root):
-        saved = Listing(arrow.root, _of_data_sets(arrow, storage_options))
-        entries = [*saved.entries, *(found.entries if found else ())]
-        found = Listing(arrow.root, tuple(sorted(entries, key=lambda entry: entry.path)))
-    if found is not None:
-        return found, ""
-    files, _ = _try(f"{url.rstrip('/')}/**/*", storage_options)
-    if files and (audio := tuple(entry for entry in files.entries if folders.is_audio(entry.path))):
-        return Listing(files.root, audio), sources.FOLDER
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(nothing):
-        raise PlanError(
-            f"source.url: {nothing}. If {url!r} is a data set of the Hugging Face hub, download it first: "
-            f"hf download {url} --repo-type dataset --local-dir DIR"
-        )
-    raise nothing
-
-
-def _try(url: str, storage_options: Mapping[str, object]) -> tuple[Listing | None, StoreError]:
-    """List what may not be there; a storage that fails is never taken for one that is empty."""
+def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
+    """List what a url stands for: the shards among its files where there are some, else the audio files."""
     try:
-        return expand(url, storage_options), StoreError("")
+        listing = expand(url, storage_options, "**/*")
     except NothingListedError as error:
-        return None, error
-    except StoreError as error:
-        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            raise
-        return None, error
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(error):
+            raise PlanError(
+                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, download it first: "
+                f"hf download {url} --repo-type dataset --local-dir DIR"
+            ) from None
+        raise
+    is_folder = listing.root == _normal(url)
+    shards = [entry for entry in listing.entries if _is_shard(entry.path, is_folder=is_folder)]
+    if is_folder:
+        shards = _of_data_sets(Listing(listing.root, tuple(shards)), storage_options)
+    kept = shards or [entry for entry in listing.entries if folders.is_audio(entry.path)]
+    taken = {entry.path for entry in kept}
+    others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
+    if not kept:
+        raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
+    chosen = Listing(listing.root, tuple(kept))
+    check_names(chosen)
+    return _Sorted(chosen, not shards, others)
 
 
-def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> tuple[Entry, ...]:
+def _is_shard(name: str, *, is_folder: bool) -> bool:
+    """Return whether a file is a shard by its name: in a folder by a known one, in a glob by any that may be one."""
+    if is_folder:
+        return name.endswith((".parquet", ".arrow"))
+    return not (folders.is_audio(name) or sources.is_other(name))
+
+
+def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
+    """Return whether a file belongs to the data set that `datasets` saved, which is not worth a word."""
+    return bool(shards) and entry.path.rpartition("/")[2] in ("state.json", "dataset_info.json", "dataset_dict.json")
+
+
+def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
+    passed_over = Counter(folders.suffix_of(entry.path) for entry in others)
+    inside = " in it" if is_folder else ""
+    manifest = ". A manifest is named itself" if is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"} else ""
+    return (
+        f"source.url: {url!r}: found no shard and no recording{inside}, only {count_files(passed_over)}; expected "
+        f"{sources.READ_AS}{manifest}. Recordings that a table lists are labelled by a manifest, a line each: "
+        '{"audio_filepath": PATH}'
+    )
+
+
+def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
+    """Describe files by their suffix, as in "3 other files: 2 .txt, 1 .json"; `done` stands before the colon."""
+    total, kinds = sum(by_suffix.values()), list(by_suffix.items())
+    shown = [f"{number:,} {suffix or 'without suffix'}" for suffix, number in kinds[:SUFFIXES_SHOWN]]
+    if rest := sum(number for _, number in kinds[SUFFIXES_SHOWN:]):
+        shown.append(f"{rest:,} more")
+    return f"{total:,} other {'file' if total == 1 else 'files'}{done}: {', '.join(shown)}"
+
+
+def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> list[Entry]:
     """Leave out what `datasets` keeps beside the files of a saved data set, such as the results of `map`."""
     files: dict[str, set[str] | None] = {}
     store = open_store(listing.root, storage_options)
-    for entry in listing.entries:
+    for entry in (one for one in listing.entries if sources.kind_of(one.path) == sources.ARROW):
         folder = entry.path.rpartition("/")[0]
         if folder not in files:
             files[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
-    names = {entry: entry.path.rpartition("/") for entry in listing.entries}
-    return tuple(entry for entry, (folder, _, name) in names.items() if (f := files[folder]) is None or name in f)
+    kept = []
+    for entry in listing.entries:
+        folder, _, name = entry.path.rpartition("/")
+        is_arrow = sources.kind_of(name) == sources.ARROW
+        if not is_arrow or (saved := files[folder]) is None or name in saved:
+            kept.append(entry)
+    return kept
 
 
 def _data_files(store: Store, path: str) -> set[str] | None:

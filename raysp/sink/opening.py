@@ -62,7 +62,8 @@ def make_plan(
     store = open_sink(pipeline)
     record = run_record.load(store)
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
-    root, found = list_corpus(pipeline.source, recorded, relabel=relabel)
+    listed = list_corpus(pipeline.source, recorded, relabel=relabel)
+    root, found = listed.root, listed.found
     if record is not None:
         check_root(store.url, record.root, root, found, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
@@ -78,9 +79,10 @@ def make_plan(
     stops = stopping.load(store) if record is not None else stopping.Stops()
     replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
-    corpus = replace(corpus, root=root)
+    corpus = replace(corpus, root=root, passed_over=listed.passed_over)
     if limit_rows is not None:
-        corpus = Corpus(only_first_rows(corpus.shards, limit_rows), corpus.unreadable)
+        shards = only_first_rows(corpus.shards, limit_rows)
+        corpus = Corpus(shards, corpus.unreadable, passed_over=listed.passed_over)
     stage_id = stops.stage_id(fingerprint)
     done, todo = compare(
         store,
