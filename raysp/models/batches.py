@@ -1,10 +1,14 @@
-"""What processors return: lists, arrays or tensors by name."""
+"""What processors return and models take: lists, arrays or tensors by name, padded to one length."""
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 class BatchFeature(dict[str, Any]):
@@ -61,3 +65,13 @@ def padded_length(
         raise ValueError(f"padding is {padding!r} with max_length {max_length!r}, expected True or a max_length")
     multiple = pad_to_multiple_of or 1
     return -(-target // multiple) * multiple
+
+
+@cache
+def warn_of_unknown_ends() -> None:
+    """Warn, once a process, that rows of unequal length go on without a mask."""
+    logger.warning(
+        "rows of unequal length are in one batch without attention_mask: nothing says where each one ends, so padding "
+        "counts as speech and what a row gives depends on its batch. Pass return_attention_mask=True to the processor, "
+        "and the mask to the model, for what each row gives alone (warned once)"
+    )

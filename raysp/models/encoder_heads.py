@@ -18,6 +18,7 @@ from raysp.models import adapters
 from raysp.models.heads import (
     AMSoftmaxLoss,
     LayerSum,
+    blank_behind,
     check_labels,
     classification_loss,
     ctc_loss,
@@ -40,7 +41,12 @@ from raysp.models.speech_model import EncoderConfig, SpeechModel
 
 
 class ForCTC(adapters.ModelOfLanguages, SpeechModel):
-    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
+    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank.
+
+    With a mask, "exact" padding makes frames behind a row's end give the blank with probability 1, so that
+    `logits.argmax(-1)` of a padded batch decodes to the texts of the rows alone. Without a mask nothing says where rows
+    end.
+    """
 
     outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
 
@@ -64,7 +70,8 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
     ) -> CausalLMOutput | tuple[Any, ...]:
         """Return logits_BTV, and the CTC loss where labels are given.
 
-        `labels` are (B, L) ids; -100 and the blank are left out. For the rest see the base model's `forward`.
+        `attention_mask` says where each row ends: frames behind it give the blank. `labels` are (B, L) ids; -100 and
+        the blank are left out. For the rest see the base model's `forward`.
         """
         if labels is not None:
             check_labels(labels, self.lm_head.out_features)
@@ -75,13 +82,21 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
             output_hidden_states=output_hidden_states,
         )
         logits_BTV = self.lm_head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
+        loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
+        if attention_mask is not None and self.padding == "exact":
+            num_frames_B = self._decoded_frames(input_values, attention_mask)
+            logits_BTV = blank_behind(logits_BTV, num_frames_B, self.config.pad_token_id)
         output = CausalLMOutput(
-            loss=None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels),
+            loss=loss,
             logits=logits_BTV,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
+
+    def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
+        """Return how many frames each row has alone."""
+        return self._get_feat_extract_output_lengths(mask_BS.sum(-1))
 
     def _loss(self, logits_BTV: Tensor, inputs: Tensor, mask_BS: Tensor | None, labels_BL: Tensor) -> Tensor:
         num_inputs_B = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.batches import BatchFeature, padded_length, tensors_of
+from raysp.models.batches import BatchFeature, padded_length, tensors_of, warn_of_unknown_ends
 from raysp.models.configuration import MAX_FLOAT, read_json, write_json
 from raysp.models.hub import PROCESSOR_FILES, local_folder
 
@@ -84,6 +84,8 @@ class PaddingExtractor:
         batch = BatchFeature({name: [self._padded(row, target, self.padding_value) for row in rows]})
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             batch["attention_mask"] = [self._padded(mask, target, 0) for mask in masks]
+        elif target is not None and len({int(mask.sum()) for mask in masks}) > 1:
+            warn_of_unknown_ends()
         return tensors_of(batch, return_tensors)
 
     def _padded(self, row: Array, target: int | None, value: float) -> Array:

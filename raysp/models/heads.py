@@ -15,6 +15,8 @@ Count = TypeVar("Count", int, Tensor)
 
 IGNORED_LABEL = -100  # of a position that has no part in a loss
 AM_SCALE, AM_MARGIN = 30.0, 0.4  # Wang et al. 2018, "Additive margin softmax", with the margin of speaker verification
+NOT_BLANK = -1e4
+"""Logit of every other token where the blank's is 0: its exponential is 0, and every floating-point type holds it."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -193,6 +195,20 @@ def ctc_loss(
             reduction=reduction,
             zero_infinity=zero_infinity,
         )
+
+
+def blank_behind(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
+    """Return logits whose frames behind each row's end give the blank with probability 1, and no gradient.
+
+    Logits stay as they are where the vocabulary has no such token; None is 0, as for `ctc_loss`.
+    """
+    _, num_frames, vocab_size = logits_BTV.shape
+    blank = blank or 0
+    if not 0 <= blank < vocab_size:
+        return logits_BTV
+    behind_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
+    is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
+    return torch.where(behind_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
 
 
 def classification_loss(logits_BN: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:

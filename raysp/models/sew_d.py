@@ -624,6 +624,7 @@ class SEWDModel(SEWDPreTrainedModel):
         states: States | None = None,
     ) -> BaseModelOutput:
         """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        self.check_inputs(waves_BS, mask_BS)
         if waves_BS.shape[1] < self.min_samples:
             raise RuntimeError(f"input has {waves_BS.shape[1]} samples, the model needs at least {self.min_samples}")
         with_weights = asked(output_attentions, self.config.output_attentions)

@@ -3,9 +3,12 @@
 Legend: B batch, S samples or frames of features, T frames.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from raysp.models.batches import warn_of_unknown_ends
 from raysp.models.configuration import Config
 from raysp.models.heads import States
 from raysp.models.modeling import Count, Model
@@ -33,6 +36,8 @@ class SpeechModel(Model):
     """
 
     config: EncoderConfig
+    input_axes: ClassVar[str] = "(B, S)"
+    """Shape of what the encoder takes."""
 
     def build_base(self) -> "SpeechModel":
         """Make the model that a head stands on."""
@@ -44,6 +49,31 @@ class SpeechModel(Model):
         base = super().base_model
         assert isinstance(base, SpeechModel)
         return base
+
+    def check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
+        """Raise ValueError for inputs or a mask of another shape; warn of padded rows without a mask, on a CPU."""
+        num_axes = self.input_axes.count(",") + 1
+        if inputs.dim() != num_axes:
+            advice = "add the axis of the batch, x[None]" if inputs.dim() == num_axes - 1 else "reshape it"
+            raise ValueError(
+                f"{type(self).__name__} was given an input of shape {tuple(inputs.shape)!r}, expected "
+                f"{self.input_axes}: {advice}"
+            )
+        if mask_BS is not None:
+            if mask_BS.shape != inputs.shape[:2]:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(mask_BS.shape)!r}, expected {tuple(inputs.shape[:2])!r} as the "
+                    "input of the same call"
+                )
+        elif len(inputs) > 1 and inputs.device.type == "cpu" and not torch.compiler.is_compiling():
+            is_padded_B = self._seems_padded(inputs)
+            if bool(is_padded_B.any()) and not bool(is_padded_B.all()):
+                warn_of_unknown_ends()
+
+    def _seems_padded(self, inputs: Tensor) -> Tensor:
+        """Tell which rows (B,) end in one value for as long as the shortest input."""
+        end_BS = inputs[:, -self.min_samples :]
+        return (end_BS == end_BS[:, -1:]).all(-1)
 
     def encode(
         self,

@@ -119,6 +119,7 @@ class TransformerModel(TransformerPreTrainedModel):
         states: States | None = None,
     ) -> Wav2Vec2BaseModelOutput:
         """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        self.check_inputs(waves_BS, mask_BS)
         with_weights = asked(output_attentions, self.config.output_attentions)
         kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
         num_samples_B = mask_BS.sum(-1) if mask_BS is not None and self.padding == "exact" else None

@@ -545,12 +545,28 @@ def adapted_frames(num_frames: Count, config: Wav2Vec2BertConfig, exact: bool) -
     return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
 
 
+def has_odd_mel(features_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    """Tell which rows (B,) have an odd log-mel frame at their end, which is in their features and not in their mask.
+
+    It is the first half of a frame whose second half is padding, of one value. Of a row that ends in that value itself,
+    which is digital silence, nothing can tell, and the frame is taken for its own.
+    """
+    num_frames, width = features_BTC.shape[1:]
+    rows_B, count_B = torch.arange(len(features_BTC), device=features_BTC.device), mask_BT.sum(-1).long()
+    next_BC, last_BC = (features_BTC[rows_B, places_B.clamp(0, num_frames - 1)] for places_B in (count_B, count_B - 1))
+    padding_B1 = next_BC[:, -1:]
+    is_half_B = (next_BC[:, width // 2 :] == padding_B1).all(-1)
+    is_whole_B = (next_BC == padding_B1).all(-1) & ~(last_BC == padding_B1).all(-1)
+    return (count_B < num_frames) & is_half_B & ~is_whole_B
+
+
 class Wav2Vec2BertPreTrainedModel(SpeechModel):
     """What all Wav2Vec2-BERT models share: lengths, and how weights are first drawn."""
 
     config_class: ClassVar[type[Config]] = Wav2Vec2BertConfig
     base_model_prefix: ClassVar[str] = "wav2vec2_bert"
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
+    input_axes: ClassVar[str] = "(B, T, C)"
     config: Wav2Vec2BertConfig
 
     def build_base(self) -> "Wav2Vec2BertModel":
@@ -616,6 +632,11 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         if self.padding == "reference":
             num_frames_B = torch.where(num_frames_B < 1, num_frames_B + feature_vector_length, num_frames_B)
         return self._valid_frames(num_frames_B, feature_vector_length)
+
+    def _seems_padded(self, inputs: Tensor) -> Tensor:
+        """Tell which rows (B,) end in a frame of one value."""
+        end_BC = inputs[:, -1]
+        return (end_BC == end_BC[:, -1:]).all(-1)
 
     def _init_module(self, module: nn.Module) -> None:
         match module:
@@ -693,6 +714,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel):
         states: States | None = None,
     ) -> Wav2Vec2BaseModelOutput:
         """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+        self.check_inputs(features_BTC, mask_BT)
         with_weights = asked(output_attentions, self.config.output_attentions)
         kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
         valid_BT = None if mask_BT is None else mask_BT.bool()
@@ -731,6 +753,10 @@ class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
         return super().forward(
             input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
+
+    def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
+        """Return how many frames each row has alone, the one of an odd log-mel frame at its end among them."""
+        return self._get_feat_extract_output_lengths(mask_BS.sum(-1) + has_odd_mel(inputs, mask_BS))
 
 
 class Wav2Vec2BertForSequenceClassification(ForSequenceClassification, Wav2Vec2BertPreTrainedModel):
