@@ -238,7 +238,7 @@ class TestTheChecker:
             ("steps.py", "def f():\n    from raysp.ops.rows import OK"),
             ("steps.py", "if TYPE_CHECKING:\n    from raysp.ops.rows import OK"),
             ("specs.py", "def f():\n    import raysp"),
-            ("cli.py", "def f():\n    import raysp\n    print(1)"),
+            ("cli/sinks.py", "def f():\n    import raysp\n    print(1)"),
             ("sink/a.py", "from raysp.planning import Plan\nfrom raysp.sink import layout"),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.outputs import X"),
         ],

@@ -12,7 +12,10 @@ import pytest
 
 import raysp
 from raysp import RunError, SpecError
-from raysp.cli import _print_failures, _print_rows, main, progress_line
+from raysp.cli import main
+from raysp.cli.plans import print_failures
+from raysp.cli.progress import progress_line
+from raysp.cli.results import print_rows
 from raysp.engine.progress import Progress
 from raysp.engine.running import RunResult
 from raysp.ops.precision import Batching
@@ -445,8 +448,8 @@ class TestTerminal:
 
     def test_ids_and_texts_are_shown_as_they_are_but_harmless(self, capsys):
         columns = {"id": [self.HOSTILE], "row": [0], "status": ["ok"], "pred_text": ["größer [red]ok"]}
-        _print_rows(pa.table({**columns, "error_type": pa.nulls(1), "error_message": pa.nulls(1)}), "t\x1b[2J")
-        _print_failures({self.HOSTILE: self.HOSTILE})
+        print_rows(pa.table({**columns, "error_type": pa.nulls(1), "error_message": pa.nulls(1)}), "t\x1b[2J")
+        print_failures({self.HOSTILE: self.HOSTILE})
         said = capsys.readouterr()
         for bad in ("\x1b", "\x9b", "\x07", "\r"):
             assert bad not in said.out + said.err

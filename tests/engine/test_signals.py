@@ -7,7 +7,8 @@ import pytest
 import typer
 from ray._private import utils
 
-from raysp.cli import INTERRUPTED, TERMINATED, _told_how_to_go_on
+from raysp.cli.options import INTERRUPTED, TERMINATED
+from raysp.cli.signals import told_how_to_go_on
 from raysp.engine.cluster import _signals_held
 
 
@@ -79,7 +80,7 @@ def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
     reached = []
 
     def run():
-        with _told_how_to_go_on(quiet=True) as check:
+        with told_how_to_go_on(quiet=True) as check:
             with contextlib.suppress(BaseException):
                 signal.raise_signal(number)
             reached.append("after")

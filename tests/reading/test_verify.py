@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import raysp
-from raysp.cli import app
+from raysp.cli.entry import app
 from raysp.errors import ChangedError, PlanError
 from raysp.reading.recomputing import differing
 from raysp.sink import layout

@@ -1,0 +1,104 @@
+"""The verbs for checkpoints: inspect, models."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysp.cli.console import out, print_facts, print_json
+from raysp.cli.options import AsJson
+from raysp.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from raysp.models.checking import CheckpointSummary
+
+NAMES_SHOWN = 40
+
+
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a checkpoint and tell what it can give. Loads no weights."""
+    from raysp.models.checking import check_checkpoint
+    from raysp.planning import locate
+
+    summary = check_checkpoint(locate(checkpoint))
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+        return
+    print_facts(checkpoint, _facts_of_checkpoint(summary))
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the architectures that checkpoints may have, and what each can be asked for."""
+    from raysp.models.registry import DECODERS, MODULES, architectures_of, possible_outputs
+
+    found = {
+        model_type: {name: possible_outputs(cls) for name, cls in sorted(architectures_of(model_type).items())}
+        for model_type in sorted(MODULES)
+    }
+    if as_json:
+        print_json({"models": found, "decoders": sorted(DECODERS)})
+        return
+    width = max(len(name) for architectures in found.values() for name in architectures)
+    for model_type, architectures in found.items():
+        out.print(f"[bold]{model_type}[/bold]")
+        for name, outputs in architectures.items():
+            out.print(f"  {name:{width}}  {', '.join(outputs)}")
+    out.print(f"Text decoders of speech-encoder-decoder: {', '.join(sorted(DECODERS))}.")
+
+
+def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
+    rate, parameters = summary.sample_rate, summary.num_parameters
+    activations = 4 * summary.activations_per_second / 1e6
+    sizes = {
+        "float32": (4 * parameters / 1e6, activations),
+        "bfloat16, float16": (2 * parameters / 1e6, activations / 2),
+    }
+    memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB a second of audio" for dtype, (own, more) in sizes.items()]
+    return {
+        "architecture": f"{summary.architecture} ({summary.model_type})",
+        "parameters": f"{parameters:,} in {summary.num_layers} layers, {summary.hidden_size:,} wide",
+        "stored": f"{summary.weight_bytes / 1e6:,.1f} MB in {summary.dtype}",
+        "memory": "; ".join(memory),
+        "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
+        f"at least {1000 * summary.min_samples / rate:g} ms",
+        "outputs": summary.outputs,
+        "embedding": f"{summary.output_size:,} wide",
+        "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
+        "vocabulary": _vocabulary(summary),
+        "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
+        "problem": summary.problem_type,
+        "does not fit": _what_does_not_fit(summary),
+    }
+
+
+def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
+    """Return why text cannot be asked for though there is a decoder for it."""
+    from raysp.models.checking import check_generation
+
+    try:
+        if summary.writes_text:
+            check_generation(summary.path, {})
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _vocabulary(summary: "CheckpointSummary") -> str | None:
+    """Return the number of tokens, and those themselves where they are letters."""
+    from raysp.models.processors import Wav2Vec2CTCTokenizer, read_tokenizer
+
+    if summary.vocab_size is None:
+        return None
+    tokenizer = read_tokenizer(summary.path)
+    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
+        return f"{summary.vocab_size:,} tokens of a {tokenizer.tokenizer_class}"
+    return f"{summary.vocab_size:,} tokens: {_some_of([token for _, token in sorted(tokenizer.decoder.items())], ' ')}"
+
+
+def _some_of(names: Sequence[str], separator: str) -> str:
+    rest = " ..." if len(names) > NAMES_SHOWN else ""
+    return separator.join(names[:NAMES_SHOWN]) + rest

@@ -1,0 +1,55 @@
+"""Printing: two consoles, text from strangers made harmless, facts and JSON."""
+
+import json
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape as escape_markup
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def escape(text: str) -> str:
+    """Make what strangers wrote (names, ids, texts) harmless: it must neither steer the terminal nor be markup."""
+    return escape_markup(printable(text))
+
+
+def printable(text: str) -> str:
+    """Replace what is no visible character."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Print a title and a name with its value on each line below it."""
+    out.print(f"[bold]{escape(title)}[/bold]")
+    facts = {name: value for name, value in facts.items() if value not in (None, (), [])}
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
+        shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
+        out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
+
+
+def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Join the names of nested fields with dots, and leave out what is None."""
+    found: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on stdout."""
+    # In ASCII, so that no control character of a text reaches a terminal, and any locale can print it.
+    print(json.dumps(value, default=str))
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

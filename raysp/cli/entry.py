@@ -1,0 +1,68 @@
+"""The entry point: runs a verb and turns every error into one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn, cast
+
+import typer
+
+from raysp.cli.checkpoints import inspect, models
+from raysp.cli.console import printable
+from raysp.cli.labelling import plan, retry, run
+from raysp.cli.machine import doctor
+from raysp.cli.options import FAILED, INTERRUPTED, REFUSED
+from raysp.cli.sinks import gc, status, verify
+from raysp.errors import RayspError, RunError, SpecError
+
+app = typer.Typer(
+    help="Label very large speech corpora offline on Ray. Errors are one line; --debug adds the traceback.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (plan, run, retry, verify, gc, status, inspect, models, doctor):
+    app.command()(verb)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Run the command line; every error is one line on stderr, a traceback only with `--debug`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
+    given = [one for one in given if one != "--debug"]
+    try:
+        code = _run_app(given)
+    except RayspError as error:
+        if debug:
+            raise
+        _fail(str(error), FAILED if isinstance(error, RunError) else REFUSED)
+    except KeyboardInterrupt:
+        _fail("stopped", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (a bug of raysp? --debug shows where)", FAILED)
+    raise SystemExit(code)
+
+
+def _run_app(given: list[str]) -> int:
+    command = cast("Callable[..., object]", typer.main.get_command(app))
+    try:
+        code = command(given or ["--help"], prog_name="raysp", standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # Wrong usage; whose class that is (click's, or a copy in typer) depends on the release of typer.
+        if (words := getattr(error, "format_message", None)) is None:
+            raise
+        found = str(words())
+        raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp --help`") from None
+    return REFUSED if not given else code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    one_line = printable(" ".join(message.split()))
+    print(f"raysp: {one_line}", file=sys.stderr)
+    raise SystemExit(code)

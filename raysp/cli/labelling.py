@@ -1,0 +1,111 @@
+"""The verbs that label: plan, run, retry."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysp.cli.console import err, escape, out, print_json
+from raysp.cli.options import Address, AsJson, PipelineFile, Settings, Sink, Trust, load, sink_and_pipeline
+from raysp.cli.plans import plan_json, print_failures, print_plan, urls
+from raysp.cli.progress import Shown
+from raysp.cli.results import next_command, print_passed_over, print_result, print_rows
+from raysp.cli.signals import told_how_to_go_on
+
+if TYPE_CHECKING:
+    from raysp.pipeline import Pipeline
+
+
+def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Say what a run would do. Starts no Ray and writes nothing.
+
+    Example: raysp plan pipelines/label_digits.py --set sink.url=out
+    """
+    loaded = load(pipeline, settings)
+    if not as_json:
+        err.print(f"raysp: looking at {urls(loaded)} ...")
+    import raysp
+
+    found = raysp.plan(loaded)
+    if as_json:
+        print_json(plan_json(found))
+    else:
+        print_plan(found)
+
+
+def run(
+    pipeline: PipelineFile,
+    settings: Settings = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Try out the first rows into a temporary sink and print them.")
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Redo and replace labels of another pipeline or of changed input.")
+    ] = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label a corpus. Run the same command again to go on where it stopped.
+
+    Examples:
+      raysp run pipelines/label_digits.py --rows 10
+      raysp run pipelines/label_digits.py --set sink.url=out --set steps.1.pool.actors=2
+    """
+    loaded = load(pipeline, settings)
+    if not as_json:
+        err.print(f"raysp: looking at {urls(loaded)} ...")
+    if rows is not None:
+        _try_out(loaded, rows, address, as_json)
+        return
+    from raysp.engine.running import run as run_pipeline
+
+    with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
+        result = run_pipeline(loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        print_result(loaded, result, next_command(loaded, pipeline, settings))
+    raise typer.Exit(result.exit_code)
+
+
+def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool) -> None:
+    from raysp.engine.running import try_out
+
+    result, table = try_out(pipeline, num_rows, address=address)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
+    else:
+        print_rows(table, f"The first {table.num_rows} rows (nothing was kept)")
+        print_failures(result.shards_failed)
+        print_passed_over(result)
+    raise typer.Exit(result.exit_code)
+
+
+def retry(
+    sink: Sink, settings: Settings = None, trust: Trust = False, address: Address = None, as_json: AsJson = False
+) -> None:
+    """Label the error rows of a sink once more. The other rows stay as they are.
+
+    Examples:
+      raysp retry out
+      raysp retry pipelines/label_digits.py --set sink.url=out
+    """
+    url, pipeline = sink_and_pipeline(sink, settings)
+    from raysp.engine.running import retry as retry_rows
+
+    with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
+        result = retry_rows(
+            url, pipeline=pipeline, trust=trust, address=address, on_plan=shown.retry, on_progress=shown.progress
+        )
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        print_failures(result.shards_failed)
+        errors = sum(result.errors.values())
+        out.print(
+            f"{result.rows:,} error rows done again: {errors:,} are still error rows; "
+            f"{result.shards_committed:,} of {result.shards:,} label shards replaced"
+        )
+        for example in result.error_examples:
+            out.print(f"             {escape(example)}")
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,24 @@
+"""The verb for this machine: doctor."""
+
+import dataclasses
+
+import typer
+
+from raysp.cli.console import escape, out, print_json
+from raysp.cli.options import FAILED, AsJson
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine: versions, room, sound library, a local Ray that starts and stops."""
+    from raysp.engine.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print_json({"findings": [dataclasses.asdict(one) for one in findings]})
+    else:
+        for one in findings:
+            mark = "[green]ok  [/green]" if one.ok else "[red]fail[/red]"
+            out.print(f"{mark} {escape(one.what)}: {escape(one.found)}")
+            if one.advice:
+                out.print(f"     {escape(one.advice)}")
+    raise typer.Exit(0 if all(one.ok for one in findings) else FAILED)

@@ -1,0 +1,113 @@
+"""How a plan is printed."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from raysp.cli.console import err, escape, out
+from raysp.ops.precision import AGREED_RATE, Batching
+
+if TYPE_CHECKING:
+    from raysp.pipeline import Pipeline
+    from raysp.planning import Plan
+
+SAMPLE_ROWS = 5
+
+
+def urls(pipeline: "Pipeline") -> str:
+    """Return the first url of a source and the number of others."""
+    urls = pipeline.source.urls
+    return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
+
+
+def plan_json(found: "Plan") -> dict[str, object]:
+    """Return a plan as `--json` prints it."""
+    settings = dataclasses.asdict(found.settings)
+    return {
+        "fingerprint": found.fingerprint,
+        "sink": found.pipeline.sink.url,
+        "shards": len(found.corpus.shards),
+        "shards_committed": len(found.done),
+        "shards_unreadable": dict(found.corpus.unreadable),
+        "shards_vanished": list(found.corpus.vanished),
+        "files_passed_over": dict(found.corpus.passed_over),
+        "rows": found.num_rows,
+        "rows_todo": found.rows_todo,
+        "pieces_todo": found.pieces_todo,
+        "settings": settings,
+        "actors": dataclasses.asdict(found.pool_size),
+        "parts": dict(found.parts),
+    }
+
+
+def print_plan(found: "Plan") -> None:
+    """Print a plan, and on stderr what deserves attention."""
+    settings, pool, size = found.settings, found.pipeline.label.pool, found.pool_size
+    facts = {
+        "source": f"{urls(found.pipeline)}: {len(found.corpus.shards):,} shards, {found.num_rows:,} rows",
+        "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
+        f"{settings.checkpoint.num_parameters:,} parameters, {settings.checkpoint.sample_rate} Hz",
+        "model": f"{size}, {pool.cpus} CPU(s) and {settings.gpus_per_actor:g} GPU(s) each, "
+        f"{settings.dtype} on {settings.device}, {_batches(found)}",
+        "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {len(found.corpus.shards):,} shards committed",
+        "to do": f"{found.rows_todo:,} rows in {found.pieces_todo:,} pieces of {len(found.todo):,} shards",
+        "fingerprint": found.fingerprint,
+    }
+    for name, fact in facts.items():
+        out.print(f"{name:12} {escape(fact)}")
+    print_failures(found.corpus.unreadable)
+    print_vanished(found.corpus.vanished)
+    print_notes(found)
+    print_shortage(found)
+    _print_batching(found)
+    if not found.todo:
+        out.print("All is done: a run would label nothing.")
+
+
+def _batches(found: "Plan") -> str:
+    settings = found.settings
+    if settings.batching is Batching.ALONE:
+        return "one window a pass"
+    return f"{settings.batch_seconds:g} padded seconds a pass"
+
+
+def _print_batching(found: "Plan") -> None:
+    settings = found.settings
+    if settings.fingerprint_seconds is not None:
+        err.print(
+            f"raysp: {settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
+            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
+            f"{AGREED_RATE:.0%} of rows to be equal; dtype='float32' gives labels that depend on nothing else"
+        )
+
+
+def print_pool_size(found: "Plan") -> None:
+    """Print the number of actors where it is not the one that was asked for."""
+    if found.todo and found.pool_size.reason:
+        err.print(f"raysp: {escape(str(found.pool_size))}")
+
+
+def print_shortage(found: "Plan") -> None:
+    """Print what the pool asks for that is not up."""
+    if found.shortage and found.todo:
+        err.print(f"raysp: the pool asks for {escape(found.shortage)}: the run waits until they are up")
+
+
+def print_notes(found: "Plan") -> None:
+    """Print the notes of a plan."""
+    for note in found.notes:
+        err.print(f"raysp: {escape(note)}")
+
+
+def print_vanished(names: tuple[str, ...]) -> None:
+    """Print label shards whose shard left the source."""
+    for name in names[:SAMPLE_ROWS]:
+        err.print(f"raysp: {escape(name)}: its shard is no longer in the source; the labels are kept")
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print shards that were not committed, each with its reason."""
+    for name, reason in list(failures.items())[:20]:
+        err.print(f"raysp: not committed: {escape(name)}: {escape(reason)}")
+    if len(failures) > 20:
+        err.print(f"raysp: and {len(failures) - 20} more shards")

@@ -1,0 +1,99 @@
+"""The summary of a run: some of its rows, what was committed, what failed, what to do next."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from raysp.cli.console import duration, escape, out
+from raysp.cli.plans import SAMPLE_ROWS, print_failures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.engine.running import RunResult
+    from raysp.pipeline import Pipeline
+
+
+def next_command(pipeline: "Pipeline", target: str, settings: list[str] | None) -> str:
+    """Return the command that shows the progress: with the pipeline file where a sink cannot be reached without."""
+    if not pipeline.sink.storage_options:
+        return shlex.join(["raysp", "status", pipeline.sink.url])
+    return shlex.join(["raysp", "status", target, *(word for one in settings or () for word in ("--set", one))])
+
+
+def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -> None:
+    """Print some rows of a run and its summary."""
+    from raysp.reading.samples import first_rows
+
+    print_failures(result.shards_failed)
+    if not result.rows and result.shards_before == result.shards:
+        out.print(f"All {result.shards:,} shards were committed already: nothing was labelled again.")
+    if result.shards_committed:
+        table = first_rows(result.sink, SAMPLE_ROWS, pipeline.sink.storage_options)
+        if table.num_rows:
+            print_rows(table, f"The first of the labels in {result.sink}")
+        else:
+            left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
+            out.print(f"The label shards in {escape(result.sink)} hold no row{left_out}.")
+    done = f"{result.shards_committed:,} of {result.shards:,} shards committed"
+    before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""
+    out.print(f"{'labels':12} {escape(result.sink)}: {done}{before}")
+    if result.rows:
+        out.print(
+            f"{'this run':12} {result.rows:,} rows, {duration(result.audio_seconds)} of audio in "
+            f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start of Ray and model included"
+        )
+    if result.padding_efficiency is not None:
+        out.print(
+            f"{'model':12} padding efficiency {result.padding_efficiency:.1%}, "
+            f"waited for input {result.wait_share or 0:.1%} of its time"
+        )
+    if result.errors:
+        out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
+        for example in result.error_examples:
+            out.print(f"             {escape(example)}")
+    print_passed_over(result)
+    _print_word_errors(pipeline, result)
+    again = "; run the same command again to try the rest" if result.exit_code else ""
+    out.print(f"{'next':12} {escape(next_command)}{again}")
+
+
+def print_passed_over(result: "RunResult") -> None:
+    """Print how many files of a source's folders are no recordings."""
+    from raysp.planning.listing import count_files
+
+    if result.passed_over:
+        out.print(f"{'source':12} {escape(count_files(result.passed_over, ' passed over'))}")
+
+
+def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
+    """Print the word error rate of the whole sink, which its receipts have."""
+    from raysp.reading.status import status
+    from raysp.sink.source_columns import text_columns
+
+    if text_columns(pipeline) is None or not result.shards_committed:
+        return
+    errors = status(result.sink, pipeline=pipeline).word_errors
+    if errors is None:
+        return
+    unlabelled = f"; {errors.unlabelled:,} rows with a reference are not labelled" if errors.unlabelled else ""
+    out.print(
+        f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled "
+        f"rows (letter case and punctuation aside){unlabelled}"
+    )
+
+
+def print_rows(table: "pa.Table", title: str) -> None:
+    """Print rows as a table, without the columns of errors where there is none."""
+    from raysp.reading.cells import cell
+
+    shown = [name for name in table.column_names if name not in ("row", "error_message")]
+    if all(value is None for value in table.column("error_type").to_pylist()):
+        shown = [name for name in shown if name not in ("status", "error_type")]
+    drawn = Table(title=escape(title), title_justify="left")
+    for name in shown:
+        drawn.add_column(escape(name), overflow="fold")
+    for row in table.select(shown).to_pylist():
+        drawn.add_row(*(escape(cell(row[name])) for name in shown))
+    out.print(drawn, soft_wrap=False)

@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM: the first ends a run in order, the second at once."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+from raysp.cli.console import err, escape, printable
+from raysp.cli.options import INTERRUPTED, TERMINATED
+
+
+@contextmanager
+def told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
+    """End a run in order at Ctrl-C or SIGTERM and say how to continue; a second one leaves at once.
+
+    Yields a function to call now and then: what a handler raises can be swallowed by foreign code, and is raised again.
+    """
+    said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
+    asked: list[int] = []
+
+    def stop_run(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) == 1:
+            check()
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt if asked[0] == signal.SIGINT else _Terminated
+
+    previous = {number: signal.signal(number, stop_run) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
+            yield check
+    except (KeyboardInterrupt, _Terminated) as stop:
+        if not quiet:
+            err.print(escape(said))
+        raise typer.Exit(INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _leaving_at_the_second(said: str) -> Iterator[None]:
+    """Leave at once, as by a kill, at a second Ctrl-C or SIGTERM, whatever is being put in order by then.
+
+    A handler of Python's would wait until the main thread comes back from foreign code, such as a Ray that does not
+    answer: so a thread listens to what the system's own handler writes into a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def listen() -> None:
+        arrived = 0
+        while number := os.read(reader, 1):
+            arrived += number[0] in (signal.SIGINT, signal.SIGTERM)
+            if arrived > 1:
+                os.write(2, said.encode(errors="replace"))
+                os._exit(INTERRUPTED if number[0] == signal.SIGINT else TERMINATED)
+        os.close(reader)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=listen, name="raysp-signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""

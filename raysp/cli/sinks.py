@@ -1,0 +1,83 @@
+"""The verbs for a sink as it is: verify, gc, status. None starts Ray."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from raysp.cli.console import err, escape, flat, out, print_facts, print_json
+from raysp.cli.options import AsJson, Settings, Sink, Trust, sink_and_pipeline
+
+
+def verify(
+    sink: Sink,
+    sample: Annotated[int, typer.Option(min=0, help="Label so many rows again, each alone, and compare.")] = 0,
+    settings: Settings = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every label shard against the plan, the source and itself. Starts no Ray; 1 when a difference is found.
+
+    Examples:
+      raysp verify out --sample 20
+      raysp verify pipelines/label_digits.py --set sink.url=out
+    """
+    url, pipeline = sink_and_pipeline(sink, settings)
+    import raysp
+    from raysp.sink.trust import explain
+
+    if not as_json:
+        err.print(f"raysp: reading {escape(url)} ...")
+    found = raysp.verify(url, sample=sample, pipeline=pipeline, trust=trust)
+    if as_json:
+        print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+    else:
+        for difference in found.differences:
+            err.print(f"raysp: {escape(difference)}")
+        if found.unused:
+            err.print(
+                f"raysp: {escape(url)}: only the sink was checked, not its source: {escape(explain(found.unused))}"
+            )
+        facts = dataclasses.asdict(found)
+        del facts["differences"], facts["sink"], facts["unused"]
+        if found.sampled:
+            facts["sampled_equal"] = f"{found.sampled_equal} ({found.sampled_equal / found.sampled:.1%})"
+        print_facts(found.sink, {**facts, "differences": len(found.differences)})
+    raise typer.Exit(found.exit_code)
+
+
+def gc(
+    sink: Sink,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    settings: Settings = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what killed runs left in a sink. Never while a living run is at work there.
+
+    Example: raysp gc out --dry-run
+    """
+    url, pipeline = sink_and_pipeline(sink, settings)
+    import raysp
+
+    found = raysp.gc(url, dry_run=dry_run, pipeline=pipeline, trust=trust)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    for orphan in found.orphans:
+        out.print(f"{escape(orphan.path)}  {orphan.num_bytes:,} bytes: {escape(orphan.reason)}")
+    done = "removed" if found.removed else "to remove"
+    out.print(f"{len(found.orphans):,} files, {found.num_bytes:,} bytes {done}")
+
+
+def status(sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False) -> None:
+    """Show the progress of a sink. Starts no Ray."""
+    url, pipeline = sink_and_pipeline(sink, settings)
+    import raysp
+
+    found = raysp.status(url, pipeline=pipeline, trust=trust)
+    fields = dataclasses.asdict(found)
+    if as_json:
+        print_json(fields)
+        return
+    print_facts(f"{found.sink}", flat(fields))
