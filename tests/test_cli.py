@@ -84,9 +84,9 @@ class TestPlan:
         assert ran.code == 0
         assert ran.complaints == []
         lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
-        assert lines["source"] == f"{tmp_path}/in/*.parquet: 1 shards, 3 rows"
+        assert lines["source"] == f"{tmp_path}/in/*.parquet: 1 shard, 3 rows"
         assert lines["checkpoint"].startswith(f"{CHECKPOINT}: UniSpeechForCTC, ")
-        assert lines["to"] == "do        3 rows in 1 pieces of 1 shards"
+        assert lines["to"] == "do        3 rows in 1 piece of 1 shard"
         assert len(lines["fingerprint"]) == 16
         assert not (tmp_path / "out").exists()
 
@@ -122,7 +122,7 @@ class TestPlan:
 
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
-        assert "1 CPU(s) and 0 GPU(s) each, float32 on cpu, 7 padded seconds a pass" in ran.out
+        assert "1 CPU and 0 GPUs each, float32 on cpu, 7 padded seconds a pass" in ran.out
         assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 asked for; ", ran.out)
         assert ran.complaints == []
 
@@ -400,7 +400,7 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
     ran = raysp_command("run", recipe)
     assert (ran.code, ran.complaints) == (0, [])
     assert f"The label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
-    assert "1 of 1 shards committed" in ran.out
+    assert "1 of 1 shard committed" in ran.out
 
 
 @pytest.mark.parametrize(

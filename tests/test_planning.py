@@ -461,13 +461,13 @@ class TestSettle:
     @pytest.mark.parametrize(
         ("have", "label", "message"),
         [
-            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor\(s\) of 1 GPU\(s\), device='auto'; found 0 GPU\(s\), and no"),
-            ({"gpus": 1}, {"pool": raysp.Pool(gpus=2)}, r"1 actor\(s\) of 2 GPU\(s\).*found 1 GPU"),
+            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor of 1 GPU, device='auto'; found 0 GPUs, and no"),
+            ({"gpus": 1}, {"pool": raysp.Pool(gpus=2)}, r"1 actor of 2 GPUs.*found 1 GPU"),
             ({}, {"device": "cuda"}, r"device='cuda'; found 0 GPU"),
             (
                 {"cpus": 4},
                 {"pool": raysp.Pool(cpus=4)},
-                r"one actor of 4 CPU\(s\) leaves none of 4 CPUs to",
+                r"one actor of 4 CPUs leaves none of 4 CPUs to",
             ),
         ],
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raysp.errors import AudioError
+from raysp.words import count
 
 CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})
 EXPECTED = "WAV, RF64, W64, AIFF, AU, CAF, NIST SPH, FLAC, MP3 or Ogg (Vorbis, Opus)"
@@ -89,7 +90,7 @@ def refusal(opening: Opening, container: str, code: int, words: str) -> AudioErr
 
 def describe(opening: Opening) -> str:
     """Say how many bytes there are and how they begin, without anything a terminal would obey."""
-    return f"{opening.num_bytes} bytes beginning {opening.head[:12]!r}"
+    return f"{count(opening.num_bytes, 'byte')} beginning {opening.head[:12]!r}"
 
 
 def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) -> bool:

@@ -13,6 +13,7 @@ import soxr
 
 from raysp.audio.source import AudioHeader, Excerpt, Recording, Source, open_source
 from raysp.errors import AudioError
+from raysp.words import count
 
 Samples = npt.NDArray[np.float32 | np.int16]
 Channel = Literal["mean"] | int
@@ -122,7 +123,9 @@ def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
     for may_seek in (True, False):
         with open_source(excerpt.audio) as (source, header):
             if channel != "mean" and not 0 <= channel < header.channels:
-                raise AudioError("invalid_audio", f"{header.channels} channels; expected one with index {channel!r}")
+                raise AudioError(
+                    "invalid_audio", f"{count(header.channels, 'channel')}; expected one with index {channel!r}"
+                )
             first, num_frames = _part(header, excerpt.offset, excerpt.duration)
             if not _go_to(source, header, first, may_seek=may_seek):
                 continue  # a failed seek leaves a decoder that is good for nothing

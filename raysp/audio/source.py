@@ -10,6 +10,7 @@ import soundfile
 
 from raysp.audio.container import CONTAINERS, HEAD_BYTES, Opening, describe, refusal, sniff, unsupported
 from raysp.errors import AudioError
+from raysp.words import count
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -326,6 +327,8 @@ def _check_header(source: Source, opening: Opening) -> AudioHeader:
         expected = f"expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
         raise AudioError("invalid_audio", f"{source.format}: sample rate {source.samplerate} Hz; {expected}")
     if not 1 <= source.channels <= MAX_CHANNELS:
-        raise AudioError("invalid_audio", f"{source.format}: {source.channels} channels; expected 1 to {MAX_CHANNELS}")
+        raise AudioError(
+            "invalid_audio", f"{source.format}: {count(source.channels, 'channel')}; expected 1 to {MAX_CHANNELS}"
+        )
     num_frames = source.frames if 0 <= source.frames < UNKNOWN_FRAMES else None
     return AudioHeader(source.samplerate, source.channels, num_frames, source.format, source.subtype, opening.num_bytes)

@@ -9,6 +9,7 @@ import typer
 from raysp.cli.console import out, print_facts, print_json
 from raysp.cli.options import AsJson
 from raysp.errors import CheckpointError
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.models.checking import CheckpointSummary
@@ -60,7 +61,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB a second of audio" for dtype, (own, more) in sizes.items()]
     return {
         "architecture": f"{summary.architecture} ({summary.model_type})",
-        "parameters": f"{parameters:,} in {summary.num_layers} layers, {summary.hidden_size:,} wide",
+        "parameters": f"{parameters:,} in {count(summary.num_layers, 'layer')}, {summary.hidden_size:,} wide",
         "stored": f"{summary.weight_bytes / 1e6:,.1f} MB in {summary.dtype}",
         "memory": "; ".join(memory),
         "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
@@ -95,8 +96,9 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
         return None
     tokenizer = read_tokenizer(summary.path)
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
-        return f"{summary.vocab_size:,} tokens of a {tokenizer.tokenizer_class}"
-    return f"{summary.vocab_size:,} tokens: {_some_of([token for _, token in sorted(tokenizer.decoder.items())], ' ')}"
+        return f"{count(summary.vocab_size, 'token')} of a {tokenizer.tokenizer_class}"
+    tokens = [token for _, token in sorted(tokenizer.decoder.items())]
+    return f"{count(summary.vocab_size, 'token')}: {_some_of(tokens, ' ')}"
 
 
 def _some_of(names: Sequence[str], separator: str) -> str:

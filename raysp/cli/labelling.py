@@ -11,6 +11,7 @@ from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
 from raysp.cli.results import next_command, print_passed_over, print_result, print_rows
 from raysp.cli.signals import told_how_to_go_on
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.pipeline import Pipeline
@@ -75,7 +76,7 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
     if as_json:
         print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
     else:
-        print_rows(table, f"The first {table.num_rows} rows (nothing was kept)")
+        print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)")
         print_failures(result.shards_failed)
         print_passed_over(result)
     raise typer.Exit(result.exit_code)
@@ -103,8 +104,8 @@ def retry(
         print_failures(result.shards_failed)
         errors = sum(result.errors.values())
         out.print(
-            f"{result.rows:,} error rows done again: {errors:,} are still error rows; "
-            f"{result.shards_committed:,} of {result.shards:,} label shards replaced"
+            f"{count(result.rows, 'error row')} done again, {errors:,} failed again; "
+            f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced"
         )
         for example in result.error_examples:
             out.print(f"             {escape(example)}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raysp.cli.console import err, escape, out
 from raysp.ops.precision import AGREED_RATE, Batching
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.pipeline import Pipeline
@@ -43,14 +44,16 @@ def plan_json(found: "Plan") -> dict[str, object]:
 def print_plan(found: "Plan") -> None:
     """Print a plan, and on stderr what deserves attention."""
     settings, pool, size = found.settings, found.pipeline.label.pool, found.pool_size
+    shards = count(len(found.corpus.shards), "shard")
+    pieces = f"{count(found.pieces_todo, 'piece')} of {count(len(found.todo), 'shard')}"
     facts = {
-        "source": f"{urls(found.pipeline)}: {len(found.corpus.shards):,} shards, {found.num_rows:,} rows",
+        "source": f"{urls(found.pipeline)}: {shards}, {count(found.num_rows, 'row')}",
         "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
-        f"{settings.checkpoint.num_parameters:,} parameters, {settings.checkpoint.sample_rate} Hz",
-        "model": f"{size}, {pool.cpus} CPU(s) and {settings.gpus_per_actor:g} GPU(s) each, "
+        f"{count(settings.checkpoint.num_parameters, 'parameter')}, {settings.checkpoint.sample_rate} Hz",
+        "model": f"{size}, {count(pool.cpus, 'CPU')} and {count(settings.gpus_per_actor, 'GPU')} each, "
         f"{settings.dtype} on {settings.device}, {_batches(found)}",
-        "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {len(found.corpus.shards):,} shards committed",
-        "to do": f"{found.rows_todo:,} rows in {found.pieces_todo:,} pieces of {len(found.todo):,} shards",
+        "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {shards} committed",
+        "to do": f"{count(found.rows_todo, 'row')} in {pieces}",
         "fingerprint": found.fingerprint,
     }
     for name, fact in facts.items():
@@ -68,7 +71,7 @@ def _batches(found: "Plan") -> str:
     settings = found.settings
     if settings.batching is Batching.ALONE:
         return "one window a pass"
-    return f"{settings.batch_seconds:g} padded seconds a pass"
+    return f"{count(settings.batch_seconds, 'padded second')} a pass"
 
 
 def _print_batching(found: "Plan") -> None:
@@ -110,4 +113,4 @@ def print_failures(failures: Mapping[str, str]) -> None:
     for name, reason in list(failures.items())[:20]:
         err.print(f"raysp: not committed: {escape(name)}: {escape(reason)}")
     if len(failures) > 20:
-        err.print(f"raysp: and {len(failures) - 20} more shards")
+        err.print(f"raysp: and {count(len(failures) - 20, 'more shard')}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raysp.cli.console import duration, err, escape
 from raysp.cli.plans import print_notes, print_pool_size, print_shortage, print_vanished
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.engine.progress import Progress
@@ -35,8 +36,8 @@ class Shown:
         if self.quiet:
             return
         err.print(
-            f"raysp: {found.rows_todo:,} of {found.num_rows:,} rows to do; "
-            f"{len(found.done):,} of {len(found.corpus.shards):,} shards are committed already"
+            f"raysp: {found.rows_todo:,} of {count(found.num_rows, 'row')} to do; "
+            f"{len(found.done):,} of {count(len(found.corpus.shards), 'shard')} committed already"
         )
         print_vanished(found.corpus.vanished)
         print_notes(found)
@@ -48,7 +49,9 @@ class Shown:
     def retry(self, found: "Plan") -> None:
         """Say which rows are done again."""
         if not self.quiet:
-            err.print(f"raysp: {found.rows_todo:,} error rows to do again in {len(found.todo):,} label shards")
+            err.print(
+                f"raysp: {count(found.rows_todo, 'error row')} to do again in {count(len(found.todo), 'label shard')}"
+            )
             print_pool_size(found)
             print_shortage(found)
             if self.status and found.todo:
@@ -70,7 +73,7 @@ def progress_line(progress: "Progress") -> str:
     """Put a run's figures into one line."""
     share = f"{progress.rows / progress.rows_total:.0%}" if progress.rows_total else "100%"
     parts = [
-        f"{progress.rows:,}/{progress.rows_total:,} rows ({share})",
+        f"{progress.rows:,}/{count(progress.rows_total, 'row')} ({share})",
         f"{progress.audio_seconds / 3600:.2f} h audio",
         f"RTFx {progress.rtfx:,.0f}",
         f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
@@ -81,5 +84,5 @@ def progress_line(progress: "Progress") -> str:
         parts.append(f"padding efficiency {progress.padding_efficiency:.0%}")
     if progress.wait_share is not None:
         parts.append(f"model waited {progress.wait_share:.0%}")
-    parts.append(f"{progress.num_errors:,} errors")
+    parts.append(count(progress.num_errors, "error"))
     return " · ".join(parts)

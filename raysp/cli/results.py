@@ -7,6 +7,7 @@ from rich.table import Table
 
 from raysp.cli.console import duration, escape, out
 from raysp.cli.plans import SAMPLE_ROWS, print_failures
+from raysp.words import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
 
     print_failures(result.shards_failed)
     if not result.rows and result.shards_before == result.shards:
-        out.print(f"All {result.shards:,} shards were committed already: nothing was labelled again.")
+        out.print(f"Nothing to do: {result.shards:,} of {count(result.shards, 'shard')} committed already.")
     if result.shards_committed:
         table = first_rows(result.sink, SAMPLE_ROWS, pipeline.sink.storage_options)
         if table.num_rows:
@@ -36,12 +37,12 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
         else:
             left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
             out.print(f"The label shards in {escape(result.sink)} hold no row{left_out}.")
-    done = f"{result.shards_committed:,} of {result.shards:,} shards committed"
+    done = f"{result.shards_committed:,} of {count(result.shards, 'shard')} committed"
     before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""
     out.print(f"{'labels':12} {escape(result.sink)}: {done}{before}")
     if result.rows:
         out.print(
-            f"{'this run':12} {result.rows:,} rows, {duration(result.audio_seconds)} of audio in "
+            f"{'this run':12} {count(result.rows, 'row')}, {duration(result.audio_seconds)} of audio in "
             f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start of Ray and model included"
         )
     if result.padding_efficiency is not None:
@@ -77,9 +78,9 @@ def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
     errors = status(result.sink, pipeline=pipeline).word_errors
     if errors is None:
         return
-    unlabelled = f"; {errors.unlabelled:,} rows with a reference are not labelled" if errors.unlabelled else ""
+    unlabelled = f"; {count(errors.unlabelled, 'row')} with a reference not labelled" if errors.unlabelled else ""
     out.print(
-        f"{'word errors':12} {errors.rate:.2%} of {errors.words:,} reference words in {errors.rows:,} labelled "
+        f"{'word errors':12} {errors.rate:.2%} of {count(errors.words, 'reference word')} in {errors.rows:,} labelled "
         f"rows (letter case and punctuation aside){unlabelled}"
     )
 

@@ -7,6 +7,7 @@ import typer
 
 from raysp.cli.console import err, escape, flat, out, print_facts, print_json
 from raysp.cli.options import AsJson, Settings, Sink, Trust, sink_and_pipeline
+from raysp.words import count
 
 
 def verify(
@@ -65,9 +66,9 @@ def gc(
         print_json(dataclasses.asdict(found))
         return
     for orphan in found.orphans:
-        out.print(f"{escape(orphan.path)}  {orphan.num_bytes:,} bytes: {escape(orphan.reason)}")
+        out.print(f"{escape(orphan.path)}  {count(orphan.num_bytes, 'byte')}: {escape(orphan.reason)}")
     done = "removed" if found.removed else "to remove"
-    out.print(f"{len(found.orphans):,} files, {found.num_bytes:,} bytes {done}")
+    out.print(f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')} {done}")
 
 
 def status(sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False) -> None:

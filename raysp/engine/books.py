@@ -10,6 +10,7 @@ from raysp.io.shards import Piece, Shard
 from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.stage import is_complete
+from raysp.words import count
 
 
 class Books:
@@ -91,7 +92,7 @@ class Books:
     def unfinished(self) -> dict[str, str]:
         """Compare receipts with the plan: what gave none is named, never passed over."""
         lost = {
-            name: f"{len(pieces)} piece(s) gave no result; run again"
+            name: f"{count(len(pieces), 'piece')} gave no result; run again"
             for name, pieces in self.open.items()
             if pieces and name not in self.failed
         }

@@ -12,6 +12,7 @@ from raysp.engine.cluster import local_ray
 from raysp.errors import RayspError
 from raysp.planning import Resources, count_gpus
 from raysp.planning.machine import memory_bytes, num_cpus
+from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
@@ -55,7 +56,8 @@ def _processors() -> Finding:
     import torch
 
     seen, usable = count_gpus(), torch.cuda.is_available()
-    found = f"{num_cpus()} of {os.cpu_count()} CPUs, {seen} GPU(s), torch {'can' if usable else 'cannot'} use CUDA"
+    cuda = f"torch {'can' if usable else 'cannot'} use CUDA"
+    found = f"{num_cpus()} of {count(os.cpu_count() or 1, 'CPU')}, {count(seen, 'GPU')}, {cuda}"
     advice = "this torch has no CUDA build that fits the driver: install one, or set device='cpu'"
     return Finding("processors", found, ok=usable or not seen, advice=advice if seen and not usable else "")
 

@@ -23,6 +23,7 @@ from raysp.sink import lease, stopping
 from raysp.sink.opening import open_sink
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Execution:
 def _too_many_errors(pipeline: Pipeline, progress: Progress) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
     return (
-        f"{progress.num_errors} of {progress.rows} rows failed ({kinds}), more than "
+        f"{progress.num_errors} of {count(progress.rows, 'row')} failed ({kinds}), more than "
         f"max_error_rate={pipeline.max_error_rate}; for example {'; '.join(progress.examples)}. Mend the input or "
         "raise max_error_rate, and run the same command again: it labels these rows anew"
     )

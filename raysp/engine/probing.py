@@ -9,6 +9,7 @@ from raysp.errors import PlanError, StoreError
 from raysp.io.store import Store, open_store
 from raysp.pipeline import Parquet
 from raysp.sink import layout
+from raysp.words import count
 
 MOST_NODES = 8
 """That are asked, spread over all."""
@@ -37,8 +38,8 @@ def check_shared(store: Store, sink: Parquet) -> None:
     if blind := [(node, reason) for node, reason in reasons if reason]:
         node, reason = blind[0]
         raise PlanError(
-            f"sink.url: {len(blind)} of {len(nodes)} node(s) of the cluster do not see what this process writes to "
-            f"{sink.url!r}; on {node}: {reason}. Give a place that all machines share: a file system that is mounted "
+            f"sink.url: {len(blind)} of {count(len(nodes), 'node')} of the cluster cannot see what this process writes "
+            f"to {sink.url!r}; on {node}: {reason}. Give a place that all machines share: a file system mounted "
             "at the same path everywhere, or an object store (s3://...)"
         )
 

@@ -30,6 +30,7 @@ from raysp.ops.rows import Fate, fates_table
 from raysp.planning import Plan, Retry
 from raysp.sink import failing, stage
 from raysp.sink.layout import BlockName
+from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -217,8 +218,8 @@ def _given_up(one: Poisoned, search: _Search) -> str:
     examples = f", for example over row {search.crashed[0]}" if search.crashed else ""
     left = sum(map(len, search.pending))
     return (
-        f"rows {one.piece.first} to {one.piece.end}: {search.deaths + search.losses} workers died{examples}, and "
-        f"{left} rows are still to do; look into the workers' logs for what they died of, and run again"
+        f"rows {one.piece.first} to {one.piece.end}: {count(search.deaths + search.losses, 'worker')} died{examples}, "
+        f"and {count(left, 'row')} still to do; look into the workers' logs for what they died of, and run again"
     )
 
 

@@ -38,6 +38,7 @@ from raysp.sink.replaced import find_replaced
 from raysp.sink.retrying import recommit
 from raysp.sink.source_columns import read_source_columns, text_columns
 from raysp.steps import Decode, Keep
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.audio.isolation import Decoder
@@ -175,7 +176,7 @@ class Reader:
         source = self.job.pipeline.source
         table = read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
         if table.num_rows != piece.num_rows:
-            raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {table.num_rows} rows")
+            raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {count(table.num_rows, 'row')}")
         pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
         if rows is not None:
             table = table.take([row - piece.first for row in rows])

@@ -15,6 +15,7 @@ import pyarrow as pa
 from raysp.errors import ShardError, StoreError
 from raysp.io.shards import Piece, Shard, Survey, cut_groups, input_id, one_line, place_of, refuse_ray_types
 from raysp.io.store import LocalStore
+from raysp.words import count
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -167,7 +168,9 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
             batches.append((place, end - place, length))
         place = end
     if not raw_schema:
-        raise ShardError(f"{url}: found no Arrow schema in {num_bytes:,} bytes; expected Arrow IPC. Copy it again")
+        raise ShardError(
+            f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy it again"
+        )
     return _Layout(is_file, raw_schema, tuple(batches))
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from raysp.errors import ShardError, StoreError
 from raysp.io.decoded import Repeats, decoded_bytes
 from raysp.io.store import Store, open_store, split_url
+from raysp.words import count
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Encoded bytes that a piece holds at most, unless one row is larger."""
@@ -110,7 +111,7 @@ def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFi
 def _footer(url: str, file: pa.NativeFile) -> Footer:
     num_bytes = file.size()
     if num_bytes < 12:
-        raise ShardError(f"{url}: found {num_bytes} bytes; expected a Parquet file. Copy the shard again")
+        raise ShardError(f"{url}: found {count(num_bytes, 'byte')}; expected a Parquet file. Copy the shard again")
     file.seek(num_bytes - 8)
     tail = file.read(8)
     footer_bytes = int.from_bytes(tail[:4], "little")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.ops.rows import OK, Fate
+from raysp.words import count
 
 Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
 
@@ -66,7 +67,9 @@ class Keeping:
             given = given.to_pylist()
         wanted = list(cast("Sequence[bool]", given))
         if len(wanted) != columns.num_rows:
-            raise ValueError(f"{self._words()} returned {len(wanted)} values for {columns.num_rows} rows")
+            raise ValueError(
+                f"{self._words()} returned {count(len(wanted), 'value')} for {count(columns.num_rows, 'row')}"
+            )
         return wanted
 
     def _words(self) -> str:

@@ -29,6 +29,7 @@ from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import PoolSize, most_actors, most_blocks, pool_size
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label, Output, Pool
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
@@ -166,11 +167,12 @@ class Plan:
         if not (pieces := self.pieces_todo):
             return PoolSize(pool.low, pool.high)
         blocks = most_blocks(self._pieces(), self.settings.block_seconds, pool.high)
-        machine = f"{min(resources.cpus, num_cpus()):g} CPU(s)" + (f" and {resources.gpus:g} GPU(s)" if gpus else "")
+        machine = [count(min(resources.cpus, num_cpus()), "CPU")] + ([count(resources.gpus, "GPU")] if gpus else [])
+        rows = f"{count(self.rows_todo, 'row')} in {count(pieces, 'piece')}"
         return pool_size(
             pool,
-            machine=(_most_actors(self.pipeline.label, resources, gpus), f"this machine has {machine}"),
-            work=(blocks, f"{self.rows_todo:,} row(s) in {pieces:,} piece(s) are at most {blocks:,} block(s)"),
+            machine=(_most_actors(self.pipeline.label, resources, gpus), f"this machine has {' and '.join(machine)}"),
+            work=(blocks, f"{rows} are at most {count(blocks, 'block')}"),
         )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:
@@ -530,7 +532,7 @@ def _device(label: Label, gpus: float, before: Resolved | None) -> str:
 def _check_pool(label: Label, resources: Resources, gpus: float, before: Resolved | None) -> None:
     """Raise if the pool cannot run: on a cluster only what contradicts itself, for more nodes may come up there."""
     pool = label.pool
-    asked = f"pool: {pool.low} actor(s) of {gpus:g} GPU(s), device={label.device!r}"
+    asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
         raise PlanError(f"{asked}: a model on a GPU needs a share of one; set pool.gpus, or device='cpu'")
     if resources.can_grow or not _shortage(pool, 1, resources, gpus):
@@ -539,11 +541,12 @@ def _check_pool(label: Label, resources: Resources, gpus: float, before: Resolve
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
         why = ", as the labels of this sink were made on GPUs" if recorded else ""
         raise PlanError(
-            f"{asked}{why}; found {resources.gpus:g} GPU(s), and no more can come up on this machine. Give the "
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and no more can come up on this machine. Give the "
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(
-        f"pool: one actor of {pool.cpus} CPU(s) leaves none of {resources.cpus:g} CPUs to decode with; lower pool.cpus"
+        f"pool: one actor of {count(pool.cpus, 'CPU')} leaves none of {count(resources.cpus, 'CPU')} to decode with; "
+        "lower pool.cpus"
     )
 
 
@@ -557,7 +560,7 @@ def _most_actors(label: Label, resources: Resources, gpus: float) -> int | None:
 def _shortage(pool: Pool, actors: int, resources: Resources, gpus: float) -> str:
     """Describe what so many actors ask for beyond what is up; empty when all is."""
     wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * pool.cpus + 1, resources.cpus)}
-    short = [f"{asked:g} {name}(s), {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
+    short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
     return "; ".join(short)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysp.steps import Pool
+from raysp.words import count
 
 FEWEST_BYTES_PER_SECOND = 500
 """Of encoded audio: Opus at its lowest rate has 750."""
@@ -21,7 +22,7 @@ class PoolSize:
 
     def __str__(self) -> str:
         """Return it as one phrase: "2 actors (64 asked for; this machine has 2 CPUs)"."""
-        return f"{_range(self.low, self.high)} actor{'' if self.high == 1 else 's'}{self.reason}"
+        return f"{_actors(self.low, self.high)}{self.reason}"
 
 
 def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, str]) -> PoolSize:
@@ -64,3 +65,7 @@ def most_blocks(pieces: Iterable[tuple[int, float | None]], block_seconds: float
 
 def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _actors(low: int, high: int) -> str:
+    return count(high, "actor") if low == high else f"{low} to {count(high, 'actor')}"

@@ -17,6 +17,7 @@ from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord
 from raysp.sink.stage import join_windows
 from raysp.steps import Pool
+from raysp.words import count
 
 
 class Recomputing:
@@ -83,7 +84,9 @@ class Recomputing:
         windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
         rows = join_windows(f"{shard.url} row {row}", windows, self._join).to_pylist()
         if len(rows) != 1:
-            raise RunError(f"{shard.url} row {row}: labelled alone it gave {len(rows)} rows; this is a bug of raysp")
+            raise RunError(
+                f"{shard.url} row {row}: labelled alone it gave {count(len(rows), 'row')}; this is a bug of raysp"
+            )
         return {name: rows[0][name] for name in self.columns}
 
     def _join(self, windows: pa.Table) -> pa.Table:

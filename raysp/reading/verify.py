@@ -33,6 +33,7 @@ from raysp.sink.recordings import shown
 from raysp.sink.replaced import find_replaced
 from raysp.sink.source_columns import read_source_columns
 from raysp.sink.trust import Recorded, check_same_source, read_recorded, refusal
+from raysp.words import count
 
 SHARDS_AT_ONCE = 4
 
@@ -244,7 +245,9 @@ class _Check:
         checked.rows = tally.rows
         if not seen.all():
             lost = np.flatnonzero(~seen)
-            checked.differences.append(f"{len(lost)} of {shard.num_rows} rows are missing, the first is row {lost[0]}")
+            checked.differences.append(
+                f"missing: {len(lost):,} of {count(shard.num_rows, 'row')}, the first is row {lost[0]}"
+            )
         self._check_counts(tally, receipt, checked)
         return True
 
@@ -262,9 +265,9 @@ class _Check:
             **{status: tally.by_status[status] for status in ("ok", "skipped", "error")},
             "errors_by_type": dict(tally.by_type),
         }
-        for name, count in found.items():
-            if getattr(receipt, name) != count:
-                checked.differences.append(f"its metadata counts {name}={getattr(receipt, name)}, found {count}")
+        for name, number in found.items():
+            if getattr(receipt, name) != number:
+                checked.differences.append(f"its metadata counts {name}={getattr(receipt, name)}, found {number}")
         if not math.isclose(tally.seconds, receipt.seconds, rel_tol=1e-6, abs_tol=1e-6):
             checked.differences.append(f"its metadata counts {receipt.seconds} seconds, found {tally.seconds}")
 

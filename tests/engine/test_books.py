@@ -64,7 +64,7 @@ def test_an_error_of_a_row_of_several_windows_counts_once_over_blocks(books):
 
 def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_given(books):
     add(books, block(PIECES[0], 0, 1, 4))
-    assert books.unfinished() == {"a.parquet": "1 piece(s) gave no result; run again"}
+    assert books.unfinished() == {"a.parquet": "1 piece gave no result; run again"}
     books.failed["a.parquet"] = "no such file"
     assert add(books, block(PIECES[1], 0, 1, 2)) is None
     assert books.unfinished() == {"a.parquet": "no such file"}

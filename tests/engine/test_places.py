@@ -39,7 +39,7 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
     monkeypatch.chdir(small_shards.parent)
     pipeline = make_pipeline(small_shards, sink=f"{ELSEWHERE}/labels")
     message = (
-        r"sink.url: 1 of 1 node\(s\) of the cluster do not see what this process writes to '/proc/self/cwd/labels'; on "
+        r"sink.url: 1 of 1 node of the cluster cannot see what this process writes to '/proc/self/cwd/labels'; on "
         r"[\d.]+: /proc/self/cwd/labels has no such file there. Give a place that all machines share: .*s3://"
     )
     with pytest.raises(raysp.PlanError, match=message):

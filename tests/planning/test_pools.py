@@ -28,13 +28,13 @@ def a_plan(folder: Path, pool: raysp.Pool, *, rows: int, shards: int, resources:
 def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=3, shards=1)
     assert (plan.pool_size.low, plan.pool_size.high) == (1, 1)
-    assert str(plan.pool_size) == "1 actor (64 asked for; 3 row(s) in 1 piece(s) are at most 1 block(s))"
+    assert str(plan.pool_size) == "1 actor (64 asked for; 3 rows in 1 piece are at most 1 block)"
     assert plan.resources.cpus == 3  # of the Ray that is started, not 65
 
 
 def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=1, shards=4)
-    assert str(plan.pool_size) == "2 actors (64 asked for; this machine has 2 CPU(s))"
+    assert str(plan.pool_size) == "2 actors (64 asked for; this machine has 2 CPUs)"
     assert plan.resources.cpus == 3
     assert a_plan(tmp_path, raysp.Pool(64, cpus=2), rows=1, shards=4).pool_size.low == 1
     assert str(a_plan(tmp_path, raysp.Pool((2, 9)), rows=1, shards=4).pool_size).startswith("2 actors (2 to 9 asked")
@@ -50,14 +50,14 @@ def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work
     assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
     size = a_plan(tmp_path, raysp.Pool((12, 64)), rows=1, shards=9, resources=grows).pool_size
     assert (size.low, size.high) == (9, 9)
-    assert size.reason == " (12 to 64 asked for; 9 row(s) in 9 piece(s) are at most 9 block(s))"
+    assert size.reason == " (12 to 64 asked for; 9 rows in 9 pieces are at most 9 blocks)"
 
 
 def test_gpus_bound_the_pool_of_a_machine(tmp_path):
     resources = Resources(cpus=32, gpus=2, gpu_memory=80e9)
     plan = a_plan(tmp_path, raysp.Pool(8), rows=1, shards=9, resources=resources)
     assert (plan.pool_size.low, plan.pool_size.high, plan.shortage) == (2, 2, "")
-    assert plan.pool_size.reason.endswith("and 2 GPU(s))")
+    assert plan.pool_size.reason.endswith("and 2 GPUs)")
     shared = a_plan(tmp_path, raysp.Pool(8, gpus=0.3), rows=1, shards=9, resources=resources)
     assert shared.pool_size.high == 6
 

@@ -46,7 +46,7 @@ def test_a_sink_begun_on_gpus_stays_on_them_while_none_is_up(corpus):
     second = a_plan(corpus, SCALED_TO_ZERO)
     assert where(second) == where(first)
     assert second.fingerprint == first.fingerprint
-    assert second.shortage == "1 GPU(s), 0 found"
+    assert second.shortage == "1 GPU, 0 found"
     begin_run(second, RunEntry.now())
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
     assert a_plan(corpus, WITH_GPUS).shortage == ""
@@ -61,7 +61,7 @@ def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpu
 def test_gpus_that_are_asked_for_need_not_be_up(corpus):
     plan = a_plan(corpus, SCALED_TO_ZERO, pool=raysp.Pool(gpus=3, cpus=6))
     assert where(plan) == ("cuda", "bfloat16", 3)
-    assert plan.shortage == "3 GPU(s), 0 found; 7 CPU(s), 4 found"
+    assert plan.shortage == "3 GPUs, 0 found; 7 CPUs, 4 found"
     assert where(a_plan(corpus, SCALED_TO_ZERO, device="cuda")) == ("cuda", "bfloat16", 1)
 
 
@@ -77,8 +77,8 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
 def test_a_machine_on_which_no_gpu_can_come_up_is_refused_with_what_to_do(corpus):
     begun(corpus, WITH_GPUS)
     message = (
-        r"pool: 1 actor\(s\) of 1 GPU\(s\), device='auto', as the labels of this sink were made on GPUs; found 0 GPU"
-        r"\(s\), and no more can come up on this machine. Give the --address of a cluster with GPUs.*device='cpu'"
+        r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
+        r", and no more can come up on this machine. Give the --address of a cluster with GPUs.*device='cpu'"
     )
     with pytest.raises(PlanError, match=message):
         a_plan(corpus, LAPTOP)
@@ -116,7 +116,7 @@ def test_a_relabelling_with_another_pipeline_resolves_anew_and_once(corpus):
 
 
 def test_a_share_of_a_gpu_without_one_is_refused(corpus):
-    with pytest.raises(PlanError, match=r"of 0 GPU\(s\), device='cuda': a model on a GPU needs a share of one"):
+    with pytest.raises(PlanError, match=r"of 0 GPUs, device='cuda': a model on a GPU needs a share of one"):
         a_plan(corpus, WITH_GPUS, device="cuda", pool=raysp.Pool(gpus=0))
 
 

@@ -81,7 +81,7 @@ def test_a_row_that_is_there_twice(sink):
 def test_a_row_that_is_missing(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 2, 4, 5]))
     assert found(sink)[:2] == [
-        "a.parquet: 1 of 6 rows are missing, the first is row 3",
+        "a.parquet: missing: 1 of 6 rows, the first is row 3",
         "a.parquet: its metadata counts rows=6, found 5",
     ]
 
@@ -193,7 +193,7 @@ def test_a_file_that_readers_would_take_for_labels(sink):
 def test_rows_kept_aside_that_are_gone(finished, tmp_path):
     sink = Path(shutil.copytree(finished["ok"], tmp_path / "labels"))
     shutil.rmtree(sink / ".raysp" / "errors")
-    assert "b.parquet: 1 of 6 rows are missing, the first is row 4" in found(sink)
+    assert "b.parquet: missing: 1 of 6 rows, the first is row 4" in found(sink)
 
 
 def test_orphans_are_listed_and_are_no_difference(sink):

@@ -1,0 +1,39 @@
+"""Numbers in messages have their noun in the right number, and no message is written as "shard(s)"."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from raysp.words import count
+
+PACKAGE = Path(__file__).parents[1] / "raysp"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (1, "shard", "1 shard"),
+        (0, "shard", "0 shards"),
+        (12_000, "row", "12,000 rows"),
+        (2, "label shard", "2 label shards"),
+        (0.5, "GPU", "0.5 GPUs"),
+        (1.0, "GPU", "1 GPU"),
+        (3, "batch", "3 batches"),
+        (2, "entry", "2 entries"),
+        (2, "day", "2 days"),
+    ],
+)
+def test_a_noun_follows_its_number(number, noun, words):
+    assert count(number, noun) == words
+
+
+def test_no_message_leaves_the_number_to_the_reader():
+    texts = (
+        (path, node.lineno, node.value)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    assert [f"{path}:{line}" for path, line, text in texts if re.search(r"[a-z]\((s|es)\)", text)] == []
