@@ -1,11 +1,15 @@
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from raysp.cli import main
 from tests import s3_servers
+from tests.commands import Ran, write_recipe
+from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
 from tests.s3_servers import S3Server
 
@@ -68,6 +72,28 @@ def proxy(s3) -> Iterator[FaultyProxy]:
     """An object store that fails as it is told."""
     with FaultyProxy.in_front_of(s3) as found:
         yield found
+
+
+@pytest.fixture
+def raysp_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("RAYSP_DEBUG", raising=False)
+
+    def command(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return Ran(int(stop.value.code or 0), said.out, said.err)
+
+    return command
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    return write_recipe(tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

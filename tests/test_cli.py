@@ -23,59 +23,11 @@ from raysp.sink import stage
 from raysp.sink.commit import commit
 from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
+from tests.commands import RECIPE, Ran, write_recipe
 from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
 
-RECIPE = """
-import raysp
-pipeline = raysp.Pipeline(
-    source=raysp.Shards({source!r}),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
-    sink=raysp.Parquet({sink!r}),
-)
-"""
 SECRET = "hunter2/Zq"
-
-
-class Ran:
-    """What a command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def complaints(self) -> list[str]:
-        """Lines on stderr besides the one that says what is being looked at."""
-        return [line for line in self.err.splitlines() if not line.startswith("raysp: looking at ")]
-
-
-@pytest.fixture
-def raysp_command(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delenv("RAYSP_DEBUG", raising=False)
-
-    def command(*arguments: object) -> Ran:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(one) for one in arguments])
-        said = capsys.readouterr()
-        return Ran(int(stop.value.code or 0), said.out, said.err)
-
-    return command
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    write_shard(tmp_path / "in" / "a.parquet", 3)
-    return write_recipe(tmp_path)
-
-
-def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:
-    values = {"source": f"{folder}/in/*.parquet", "sink": f"{folder}/out", "checkpoint": str(CHECKPOINT), **changes}
-    path = folder / "recipe_for_the_cli.py"
-    path.write_text(text.format(**values))
-    return path
 
 
 class TestPlan:
@@ -349,7 +301,7 @@ class TestErrors:
         monkeypatch.setattr("raysp.pipeline.load_pipeline", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
-        assert ran.err == "raysp: ZeroDivisionError: division by zero (a bug of raysp? --debug shows where)\n"
+        assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
 
     def test_what_fails_while_it_runs_is_exit_code_1(self, raysp_command, recipe, monkeypatch):
         def fail(*_: object, **__: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import out, print_facts, print_json
-from raysp.cli.options import AsJson
+from raysp.cli.options import AsJson, Debug
 from raysp.errors import CheckpointError
 from raysp.words import count
 
@@ -20,8 +20,13 @@ NAMES_SHOWN = 40
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Check a checkpoint and tell what it can give. Loads no weights."""
+    """Check a checkpoint and show its outputs. Loads no weights.
+
+    Example:
+      raysp inspect pipelines/demo/unispeech-digits-ctc
+    """
     from raysp.models.checking import check_checkpoint
     from raysp.planning import locate
 
@@ -32,8 +37,8 @@ def inspect(
     print_facts(checkpoint, _facts_of_checkpoint(summary))
 
 
-def models(as_json: AsJson = False) -> None:
-    """List the architectures that checkpoints may have, and what each can be asked for."""
+def models(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the supported architectures and their outputs."""
     from raysp.models.registry import DECODERS, MODULES, architectures_of, possible_outputs
 
     found = {

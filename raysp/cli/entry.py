@@ -1,9 +1,11 @@
 """The entry point: runs a verb and turns every error into one line and an exit code."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn, cast
+from inspect import getdoc
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -11,25 +13,49 @@ from raysp.cli.checkpoints import inspect, models
 from raysp.cli.console import printable
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
-from raysp.cli.options import FAILED, INTERRUPTED, REFUSED
+from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
 from raysp.cli.sinks import gc, status, verify
 from raysp.errors import RayspError, RunError, SpecError
 
 app = typer.Typer(
-    help="Label very large speech corpora offline on Ray. Errors are one line; --debug adds the traceback.",
+    help="Label very large speech corpora offline on Ray.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from raysp import __version__
+
+        print(f"raysp {__version__}")
+        raise typer.Exit
+
+
+def _with_examples(verb: Callable[..., None]) -> str:
+    """Return the docstring of a verb, its examples marked so that their lines are kept."""
+    return re.sub(r"^Examples?:$", "\b\n\\g<0>", getdoc(verb) or "", flags=re.MULTILINE)
+
+
+@app.callback()
+def raysp(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Label very large speech corpora offline on Ray."""
+
+
 for verb in (plan, run, retry, verify, gc, status, inspect, models, doctor):
-    app.command()(verb)
+    app.command(help=_with_examples(verb))(verb)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Run the command line; every error is one line on stderr, a traceback only with `--debug`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
-    given = [one for one in given if one != "--debug"]
     try:
         code = _run_app(given)
     except RayspError as error:
@@ -41,7 +67,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(f"{type(error).__name__}: {error} (a bug of raysp? --debug shows where)", FAILED)
+        _fail(f"{type(error).__name__}: {error} (possibly a bug in raysp; rerun with --debug)", FAILED)
     raise SystemExit(code)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, escape, out, print_json
-from raysp.cli.options import Address, AsJson, PipelineFile, Settings, Sink, Trust, load, sink_and_pipeline
+from raysp.cli.options import Address, AsJson, Debug, PipelineFile, Settings, Sink, Trust, load, sink_and_pipeline
 from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
 from raysp.cli.results import next_command, print_passed_over, print_result, print_rows
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from raysp.pipeline import Pipeline
 
 
-def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False) -> None:
-    """Say what a run would do. Starts no Ray and writes nothing.
+def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show what a run would do. Starts no Ray and writes nothing.
 
-    Example: raysp plan pipelines/label_digits.py --set sink.url=out
+    Example:
+      raysp plan pipelines/label_digits.py --set sink.url=out
     """
     loaded = load(pipeline, settings)
     if not as_json:
@@ -38,19 +39,21 @@ def run(
     pipeline: PipelineFile,
     settings: Settings = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Try out the first rows into a temporary sink and print them.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="Redo and replace labels of another pipeline or of changed input.")
+        bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
     ] = False,
     address: Address = None,
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Label a corpus. Run the same command again to go on where it stopped.
+    """Label a corpus. The same command again continues where it stopped.
 
     Examples:
       raysp run pipelines/label_digits.py --rows 10
-      raysp run pipelines/label_digits.py --set sink.url=out --set steps.1.pool.actors=2
+      raysp run pipelines/label_digits.py --set sink.url=out
     """
     loaded = load(pipeline, settings)
     if not as_json:
@@ -83,9 +86,14 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
 
 
 def retry(
-    sink: Sink, settings: Settings = None, trust: Trust = False, address: Address = None, as_json: AsJson = False
+    sink: Sink,
+    settings: Settings = None,
+    trust: Trust = False,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Label the error rows of a sink once more. The other rows stay as they are.
+    """Label the error rows of a sink again. The other rows stay as they are.
 
     Examples:
       raysp retry out

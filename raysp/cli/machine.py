@@ -5,11 +5,11 @@ import dataclasses
 import typer
 
 from raysp.cli.console import escape, out, print_json
-from raysp.cli.options import FAILED, AsJson
+from raysp.cli.options import FAILED, AsJson, Debug
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Check this machine: versions, room, sound library, a local Ray that starts and stops."""
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check this machine: versions, memory, codecs, a local Ray."""
     from raysp.engine.doctor import examine
 
     findings = examine()

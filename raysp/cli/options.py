@@ -11,19 +11,26 @@ if TYPE_CHECKING:
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
-PipelineFile = Annotated[str, typer.Argument(metavar="PIPELINE", help="file.py, or file.py:NAME")]
+PipelineFile = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="A Python file that makes a raysp.Pipeline, or FILE:NAME.")
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a value: --set sink.url=out --set steps.1.pool.actors=2"),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change a value of the pipeline, such as sink.url=out; repeatable."
+    ),
 ]
 Sink = Annotated[
     str, typer.Argument(metavar="OUT", help="The folder with the label shards, or the pipeline file that made them.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink's record names.")
+    bool, typer.Option("--trust", help="Use the urls, options, variables and modules named by the sink's record.")
 ]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to use; none: RAY_ADDRESS, else a local Ray.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, else a local Ray.")
+]
 
 
 def load(target: str, settings: list[str] | None) -> "Pipeline":

@@ -6,18 +6,21 @@ from typing import Annotated
 import typer
 
 from raysp.cli.console import err, escape, flat, out, print_facts, print_json
-from raysp.cli.options import AsJson, Settings, Sink, Trust, sink_and_pipeline
+from raysp.cli.options import AsJson, Debug, Settings, Sink, Trust, sink_and_pipeline
 from raysp.words import count
 
 
 def verify(
     sink: Sink,
-    sample: Annotated[int, typer.Option(min=0, help="Label so many rows again, each alone, and compare.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
     settings: Settings = None,
     trust: Trust = False,
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Check every label shard against the plan, the source and itself. Starts no Ray; 1 when a difference is found.
+    """Check every label shard against plan, source and itself.
+
+    Starts no Ray. Exits with 1 if a difference is found.
 
     Examples:
       raysp verify out --sample 20
@@ -53,10 +56,12 @@ def gc(
     settings: Settings = None,
     trust: Trust = False,
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Remove what killed runs left in a sink. Never while a living run is at work there.
+    """Remove what killed runs left in a sink. Refused while a run is at work there.
 
-    Example: raysp gc out --dry-run
+    Example:
+      raysp gc out --dry-run
     """
     url, pipeline = sink_and_pipeline(sink, settings)
     import raysp
@@ -71,8 +76,15 @@ def gc(
     out.print(f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')} {done}")
 
 
-def status(sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False) -> None:
-    """Show the progress of a sink. Starts no Ray."""
+def status(
+    sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Show the progress of a sink. Starts no Ray.
+
+    Examples:
+      raysp status out
+      raysp status pipelines/label_digits.py --set sink.url=out
+    """
     url, pipeline = sink_and_pipeline(sink, settings)
     import raysp
 

@@ -1,0 +1,53 @@
+"""What `--help` and `--version` show."""
+
+import re
+
+import pytest
+
+import raysp
+from raysp.cli import main
+from raysp.cli.entry import app
+
+VERBS = [command.callback.__name__ for command in app.registered_commands]
+
+
+@pytest.fixture(params=VERBS)
+def help_text(request, raysp_command, monkeypatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = raysp_command(request.param, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    return ran.out
+
+
+def test_every_verb_lists_debug_and_takes_less_than_a_screen(help_text):
+    assert re.search(r"^  --debug +Show the traceback", help_text, re.MULTILINE)
+    assert len(help_text.splitlines()) < 40
+    assert max(map(len, help_text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", ["plan", "run", "retry", "verify", "gc", "status", "inspect"])
+def test_examples_keep_their_lines(raysp_command, verb):
+    examples = raysp_command(verb, "--help").out.partition("Example")[2].partition("Arguments:")[0]
+    title, *lines = examples.strip().splitlines()
+    assert title in (":", "s:")
+    assert lines
+    assert all(line.startswith(f"    raysp {verb} ") for line in lines)
+
+
+def test_the_verbs_are_listed_with_a_sentence_each_that_fits(raysp_command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = raysp_command("--help").out.partition("Commands:\n")[2]
+    assert "..." not in listed
+    assert [line.split()[0] for line in listed.splitlines()] == VERBS
+
+
+def test_the_version_is_printed(raysp_command):
+    ran = raysp_command("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"raysp {raysp.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["plan", "missing.py", "--debug"], ["--debug", "plan", "missing.py"]])
+def test_debug_is_accepted_before_and_after_the_verb(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(raysp.SpecError, match="no such file"):
+        main(arguments)
