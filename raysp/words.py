@@ -1,4 +1,12 @@
-"""Words of messages: numbers with their nouns."""
+"""Words of messages: numbers with their nouns, durations, harmless text, short representations."""
+
+import dataclasses
+import reprlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def count(number: float, noun: str) -> str:
@@ -12,3 +20,37 @@ def plural(noun: str) -> str:
     if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as "1:02:03", or as "2:03" below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def printable(text: str) -> str:
+    """Replace what is no visible character, such as the escapes that steer a terminal."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+class _Brief(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 80, 80
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 4
+
+    def repr_instance(self, x: object, level: int) -> str:
+        words = " ".join(repr(x).split())
+        return words if len(words) <= self.maxother else f"{words[: self.maxother - 4]} ..."
+
+    def repr_mappingproxy(self, x: Mapping[object, object], level: int) -> str:
+        return self.repr_dict(dict(x), level)
+
+
+def brief(value: "DataclassInstance") -> str:
+    """Return the `repr` of a dataclass with a field a line and long values cut: a screen at most."""
+    shown = _Brief()
+    fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr]
+    lines = [f"    {name}={shown.repr(found)},\n" for name, found in fields]
+    return f"{type(value).__name__}(\n{''.join(lines)})"

@@ -14,8 +14,8 @@ import raysp
 from raysp import RunError, SpecError
 from raysp.cli import main
 from raysp.cli.plans import print_failures
-from raysp.cli.progress import progress_line
 from raysp.cli.results import print_rows
+from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
 from raysp.engine.running import RunResult
 from raysp.ops.precision import Batching
@@ -417,7 +417,15 @@ class TestTerminal:
         progress.real_samples, progress.padded_samples = 9, 10
         progress.errors["no_audio"] = 3
         line = progress_line(progress)
-        for part in ("250/1,000 rows (25%)", "2.00 h audio", "shards 1/4", "padding efficiency 90%", "3 errors", "ETA"):
+        for part in (
+            "25% · ETA ",
+            "250/1,000 rows",
+            "2:00:00 of audio",
+            "shards 1/4",
+            "padding efficiency 90%",
+            "3 errors",
+            "ETA",
+        ):
             assert part in line
 
 

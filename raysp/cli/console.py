@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
+from raysp.words import printable
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -13,11 +15,6 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 def escape(text: str) -> str:
     """Make what strangers wrote (names, ids, texts) harmless: it must neither steer the terminal nor be markup."""
     return escape_markup(printable(text))
-
-
-def printable(text: str) -> str:
-    """Replace what is no visible character."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
@@ -46,10 +43,3 @@ def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     # In ASCII, so that no control character of a text reaches a terminal, and any locale can print it.
     print(json.dumps(value, default=str))
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,12 +10,12 @@ from typing import Annotated, NoReturn, cast
 import typer
 
 from raysp.cli.checkpoints import inspect, models
-from raysp.cli.console import printable
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
 from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
 from raysp.cli.sinks import gc, status, verify
 from raysp.errors import RayspError, RunError, SpecError
+from raysp.words import printable
 
 app = typer.Typer(
     help="Label very large speech corpora offline on Ray.",

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from raysp.cli.console import duration, escape, out
+from raysp.cli.console import escape, out
 from raysp.cli.plans import SAMPLE_ROWS, print_failures
-from raysp.words import count
+from raysp.words import count, duration
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,8 +11,9 @@ from types import FrameType
 
 import typer
 
-from raysp.cli.console import err, escape, printable
+from raysp.cli.console import err, escape
 from raysp.cli.options import INTERRUPTED, TERMINATED
+from raysp.words import printable
 
 
 @contextmanager

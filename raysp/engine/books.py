@@ -28,6 +28,8 @@ class Books:
         self.failed: dict[str, str] = {}
         self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], Told]] = {}
         self._long_errors: dict[str, set[int]] = {}
+        self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
+        """Of pieces that are not whole: seconds that headers claim, and seconds that are labelled."""
 
     def add(self, block: BlockReceipt, told: Told) -> Shard | None:
         """Note a staged block; gives the shard if it waits for nothing more. What is told twice counts once."""
@@ -39,15 +41,34 @@ class Books:
         if (block.k, block.of) in seen:
             return None
         seen[block.k, block.of] = told
+        is_whole = is_complete(seen.keys())
+        self._measure(block, piece, cast("float", told.get("claimed", 0.0)), is_whole=is_whole)
         self._count(block, told)
-        if not is_complete(seen.keys()):
+        if not is_whole:
             return None
         del self._blocks[block.shard, piece]
+        del self._audio[block.shard, piece]
         waiting.discard(piece)
         if waiting or block.shard in self.failed:
             return None
         self._long_errors.pop(block.shard, None)
         return self.todo[block.shard].shard
+
+    def _measure(self, block: BlockReceipt, piece: Piece, claimed: float, *, is_whole: bool) -> None:
+        """Count audio: of a whole piece all that its headers claim, of another what is labelled of it."""
+        key, progress = (block.shard, piece), self.progress
+        if key not in self._audio:
+            progress.begun_rows += self._rows(block.shard, piece)
+        before, labelled = self._audio.get(key, (0.0, 0.0))
+        seconds = labelled + block.audio_seconds
+        claimed = max(claimed, before) or (seconds if is_whole else 0.0)
+        self._audio[key] = claimed, seconds
+        progress.begun_seconds += claimed - before
+        progress.done_seconds += (claimed if is_whole else min(seconds, claimed)) - min(labelled, before)
+
+    def _rows(self, shard: str, piece: Piece) -> int:
+        retry = self.todo[shard].retry
+        return len(retry.of(piece)) if retry else piece.num_rows
 
     def _count(self, block: BlockReceipt, told: Told) -> None:
         progress = self.progress
@@ -72,6 +93,11 @@ class Books:
 
     def forget(self, shard: str, piece: Piece) -> None:
         """Take back what was counted of a piece: it is done anew."""
+        if (shard, piece) in self._audio:
+            claimed, labelled = self._audio.pop((shard, piece))
+            self.progress.begun_rows -= self._rows(shard, piece)
+            self.progress.begun_seconds -= claimed
+            self.progress.done_seconds -= min(labelled, claimed)
         for told in self._blocks.pop((shard, piece), {}).values():
             block = cast("Mapping[str, float]", told["receipt"])
             self.progress.rows -= int(block["rows"])

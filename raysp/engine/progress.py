@@ -29,8 +29,14 @@ class Progress:
     """Error rows by type."""
     examples: list[str] = field(default_factory=list)
     """A few error messages."""
+    begun_rows: int = 0
+    """Rows of pieces that have given a block."""
+    begun_seconds: float = 0.0
+    """Audio in those pieces, as the headers of their recordings claim."""
+    done_seconds: float = 0.0
+    """Of `begun_seconds`, what is done: whole pieces, and of the others what was labelled."""
     started: float = field(default_factory=lambda: time.monotonic())
-    _first: tuple[float, int] | None = None
+    _first: tuple[float, int, float] | None = None
 
     @property
     def wall_seconds(self) -> float:
@@ -59,12 +65,32 @@ class Progress:
         return sum(self.errors.values())
 
     @property
-    def eta_seconds(self) -> float | None:
-        """Estimate what is left from the rows since the first block; None before there are any."""
-        if self._first is None or self.rows <= self._first[1]:
+    def total_seconds(self) -> float | None:
+        """Audio of all rows to do, if those of pieces that are not begun are as long as the others; None: unknown."""
+        if not self.begun_seconds or not self.begun_rows:
             return None
-        since, rows = self._first
-        return max(self.rows_total - self.rows, 0) * (time.monotonic() - since) / (self.rows - rows)
+        return self.begun_seconds * max(self.rows_total, self.begun_rows) / self.begun_rows
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done: of its audio where its length is known, else of its rows."""
+        if total := self.total_seconds:
+            return min(1.0, self.done_seconds / total)
+        return self.rows / self.rows_total if self.rows_total else 1.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimate the seconds left from the speed since the first block; None before there is any."""
+        if self._first is None:
+            return None
+        since, rows, seconds = self._first
+        total = self.total_seconds
+        done, left = (
+            (self.done_seconds - seconds, total - self.done_seconds)
+            if total
+            else (self.rows - rows, self.rows_total - self.rows)
+        )
+        return max(left, 0) * (time.monotonic() - since) / done if done > 0 else None
 
     def add_block(self, rows: int, audio_seconds: float) -> None:
         """Count a finished block."""
@@ -72,4 +98,4 @@ class Progress:
         self.blocks += 1
         self.audio_seconds += audio_seconds
         # Starting Ray and loading the model say nothing of the speed, so the estimate begins here.
-        self._first = self._first or (time.monotonic(), self.rows)
+        self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)

@@ -324,7 +324,10 @@ class LabelActor:
             return receipt_row({"kind": "fatal", "reason": str(error)})
         except StoreError as error:
             return receipt_row(failure(name.shard, str(error)))
-        return receipt_row(block_receipt(name, labels, figures, waited, self.job.windowing.sample_rate, self.name))
+        from raysp.ops.decoding import claimed_seconds
+
+        rate, claimed = self.job.windowing.sample_rate, claimed_seconds(block)
+        return receipt_row(block_receipt(name, labels, figures, waited, rate, self.name, claimed))
 
     def _label(self, name: BlockName, block: pa.Table) -> "tuple[pa.Table, Figures, float] | Told":
         started = time.monotonic()
@@ -347,9 +350,18 @@ def _is_of_the_process(error: Exception) -> bool:
 
 
 def block_receipt(
-    name: BlockName, labels: pa.Table, figures: "Figures", waited: float, sample_rate: int, actor: str
+    name: BlockName,
+    labels: pa.Table,
+    figures: "Figures",
+    waited: float,
+    sample_rate: int,
+    actor: str,
+    claimed: float = 0.0,
 ) -> Told:
-    """Tell what a staged block holds, with its error rows by type and some examples of them."""
+    """Describe a staged block, with its error rows by type and some examples of them.
+
+    `claimed` are the seconds of audio in its whole piece, as far as they are known before they are decoded.
+    """
     receipt = BlockReceipt(
         shard=name.shard,
         first=name.piece.first,
@@ -382,6 +394,7 @@ def block_receipt(
     return {
         "kind": "block",
         "receipt": asdict(receipt),
+        "claimed": claimed,
         "errors": errors,
         "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
         "examples": examples,

@@ -19,6 +19,8 @@ from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
 
 SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
+CLAIMED = b"raysp.claimed_seconds"
+"""In a block's metadata: audio of its whole piece, as the headers of its recordings claim."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Most bytes of samples in a block of a long row: with that row itself in memory there is less room."""
 
@@ -104,8 +106,9 @@ class Decoding:
             window that says so.
         """
         piece = _Piece(self, rows, first)
+        claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
-            yield _table(windows), is_last
+            yield _table(windows).replace_schema_metadata(claimed), is_last
 
     def _most_samples(self) -> tuple[int, int]:
         """Bound a block of streamed rows by its work, and one cut by claimed lengths by its bytes alone."""
@@ -278,6 +281,11 @@ def _table(windows: list[Window]) -> pa.Table:
     table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
     windows.clear()
     return table
+
+
+def claimed_seconds(block: pa.Table) -> float:
+    """Return the audio of the piece that a block is of, as headers claim; 0 where it is not known."""
+    return float((block.schema.metadata or {}).get(CLAIMED, 0))
 
 
 def _drain(windows: Iterator[object]) -> None:

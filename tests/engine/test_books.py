@@ -52,6 +52,7 @@ def test_what_is_done_anew_is_taken_back(books):
     add(books, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2})
     books.forget(SHARD.name, PIECES[0])
     assert (books.progress.rows, books.progress.num_errors, books.progress.audio_seconds) == (0, 0, 0.0)
+    assert (books.progress.begun_rows, books.progress.begun_seconds, books.progress.done_seconds) == (0, 0, 0)
     add(books, block(PIECES[0], 0, 1, 4), {"corrupt_audio": 1})
     assert (books.progress.rows, books.progress.num_errors) == (4, 1)
 

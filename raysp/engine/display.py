@@ -1,0 +1,91 @@
+"""How a run is shown while it goes on: one live line on a terminal or in a notebook, else a plain line now and then."""
+
+import importlib.util
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+
+from raysp.engine.progress import Progress
+from raysp.words import count, duration, printable
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+class Display:
+    """Shows the progress of a run on stderr.
+
+    Args:
+        console: where to; None: stderr.
+        is_quiet: show nothing.
+    """
+
+    def __init__(self, console: Console | None = None, *, is_quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self.is_quiet = is_quiet
+        self._live = self.console.status("starting Ray ...") if self._may_redraw and not is_quiet else None
+        self._last_line = time.monotonic()
+
+    @property
+    def _may_redraw(self) -> bool:
+        """Whether a line can be drawn again; rich needs ipywidgets for that in a notebook."""
+        return self.console.is_terminal or (self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets")))
+
+    def __enter__(self) -> Self:
+        """Begin; nothing is shown before `start`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take the live line away."""
+        if self._live:
+            self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Print a line that stays."""
+        if not self.is_quiet:
+            self.console.print(f"raysp: {escape(printable(message))}")
+
+    def start(self) -> None:
+        """Show the live line from now on."""
+        if self._live:
+            self._live.start()
+
+    def progress(self, progress: Progress) -> None:
+        """Show a state of the run."""
+        if self._live:
+            self._live.update(escape(printable(progress_line(progress))))
+        elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(progress_line(progress))
+
+
+def progress_line(progress: Progress) -> str:
+    """Put a run's figures into one line."""
+    parts = [
+        f"{progress.share:.0%}",
+        f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
+        _audio(progress),
+        f"RTFx {progress.rtfx:,.0f}",
+        f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
+    ]
+    if progress.eta_seconds is not None:
+        parts.insert(1, f"ETA {duration(progress.eta_seconds)}")
+    if progress.padding_efficiency is not None:
+        parts.append(f"padding efficiency {progress.padding_efficiency:.0%}")
+    if progress.wait_share is not None:
+        parts.append(f"model waited {progress.wait_share:.0%}")
+    if progress.num_errors:
+        parts.insert(-2, count(progress.num_errors, "error"))
+    return " · ".join(parts)
+
+
+def _audio(progress: Progress) -> str:
+    """Return the audio that is done, and of how much, which is an estimate until all pieces are begun."""
+    if (total := progress.total_seconds) is None:
+        return f"{duration(progress.audio_seconds)} of audio"
+    about = "about " if progress.begun_rows < progress.rows_total else ""
+    return f"{duration(progress.done_seconds)} of {about}{duration(total)} of audio"
