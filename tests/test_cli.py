@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import RunError, SpecError
+from raysp import RunError, ShardError, SpecError
 from raysp.cli import main
 from raysp.cli.plans import print_failures
 from raysp.cli.results import print_rows
@@ -25,6 +25,7 @@ from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
 from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
+from tests.here import run_without_ray
 from tests.sink.sinks import RESULT_SCHEMA
 
 SECRET = "hunter2/Zq"
@@ -353,6 +354,67 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
     assert (ran.code, ran.complaints) == (0, [])
     assert f"The label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
     assert "1 of 1 shard committed" in ran.out
+
+
+class TestRowsWithoutLabels:
+    @pytest.fixture(autouse=True)
+    def _here(self, monkeypatch):
+        run_without_ray(monkeypatch)
+
+    @pytest.mark.parametrize("arguments", [(), ("--rows", "2"), ("--json",)])
+    def test_a_run_that_labels_no_row_ends_with_exit_code_3_the_reason_and_the_remedy(
+        self, raysp_command, recipe, tmp_path, arguments
+    ):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+        ran = raysp_command("run", recipe, *arguments)
+        assert ran.code == 3
+        said = json.loads(ran.out)["nothing_labelled"] if "--json" in arguments else ran.complaints[-1]
+        number = 2 if "--rows" in arguments else 3
+        assert f"none of {number} rows was labelled ({number} unsupported_format); for example a.parquet row 0" in said
+        assert "(id 'u0'): unsupported_format: " in said
+        assert "For unsupported_format: convert the recordings to FLAC" in said
+
+    def test_a_retry_that_mends_no_row_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+        raysp_command("run", recipe)
+        ran = raysp_command("retry", recipe)
+        assert (ran.code, ran.complaints[-1].count("For unsupported_format")) == (3, 1)
+
+    def test_one_label_is_enough_and_examples_of_errors_name_ids(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "b.parquet", table=rows_table(1, audio=b"no audio at all", prefix="bad-"))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, ran.complaints[1:]) == (0, [])
+        assert "b.parquet row 0 (id 'bad-0'): unsupported_format" in ran.out
+
+    @pytest.mark.parametrize("source", ["raysp.Shards({source!r}, id=None)", "raysp.Shards({source!r})"])
+    def test_an_example_of_an_error_whose_id_cannot_be_read_has_none(
+        self, raysp_command, tmp_path, monkeypatch, source
+    ):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
+
+        def fail(*_: object) -> None:
+            raise ShardError("changed since it was planned")
+
+        monkeypatch.setattr("raysp.engine.examples.read_table", fail)
+        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
+        assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
+
+    def test_rows_that_the_user_leaves_out_are_counted_and_are_no_failure(self, raysp_command, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", 3)
+        keep = 'raysp.Decode(), raysp.Keep(where=[("language", "==", "fr")])'
+        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Decode()", keep)))
+        assert ran.code == 0
+        assert "skipped rows 3 filtered\n" in ran.out
+
+    def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1).slice(1))
+        write_shard(tmp_path / "in" / "b.parquet", table=pa.table({"id": pa.nulls(0), "audio": pa.nulls(0)}))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "2 of 2 shards committed" in ran.out) == (0, True)
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "Nothing to do: 2 of 2 shards" in ran.out) == (0, True)
+        assert raysp_command("run", recipe, "--rows", "3").code == 0
+        assert raysp_command("verify", recipe).code == 0
 
 
 @pytest.mark.parametrize(

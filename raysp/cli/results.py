@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from raysp.cli.console import escape, out
+from raysp.cli.console import err, escape, out
 from raysp.cli.plans import SAMPLE_ROWS, print_failures
 from raysp.words import count, duration
 
@@ -50,14 +50,23 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
             f"{'model':12} padding efficiency {result.padding_efficiency:.1%}, "
             f"waited for input {result.wait_share or 0:.1%} of its time"
         )
+    if result.skipped:
+        out.print(f"{'skipped rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.skipped.items())))
     if result.errors:
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
         for example in result.error_examples:
             out.print(f"             {escape(example)}")
     print_passed_over(result)
     _print_word_errors(pipeline, result)
-    again = "; run the same command again to try the rest" if result.exit_code else ""
+    again = "; run the same command again to try the rest" if result.shards_failed else ""
     out.print(f"{'next':12} {escape(next_command)}{again}")
+    print_nothing_labelled(result)
+
+
+def print_nothing_labelled(result: "RunResult") -> None:
+    """Print why no row was labelled, and what to do, where that is so."""
+    if result.nothing_labelled:
+        err.print(f"raysp: {escape(result.nothing_labelled)}")
 
 
 def print_passed_over(result: "RunResult") -> None:

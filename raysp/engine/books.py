@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from raysp.engine.packing import Told
-from raysp.engine.progress import Progress
+from raysp.engine.progress import Example, Progress
 from raysp.io.shards import Piece, Shard
 from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.stage import is_complete
 from raysp.words import count
+
+MAX_EXAMPLES = 5
 
 
 class Books:
@@ -80,7 +82,9 @@ class Books:
         progress.errors.update(cast("Mapping[str, int]", told["errors"]))
         long_errors = cast("Sequence[tuple[int, str]]", told["long_errors"])
         progress.errors.update(self._new_errors(block.shard, long_errors))
-        progress.examples = [*progress.examples, *cast("Sequence[str]", told["examples"])][:5]
+        progress.skipped.update(cast("Mapping[str, int]", told["skipped"]))
+        examples = cast("Sequence[tuple[int, str, str]]", told["examples"])
+        progress.examples = [*progress.examples, *(Example(block.shard, *one) for one in examples)][:MAX_EXAMPLES]
 
     def _new_errors(self, shard: str, long_errors: Sequence[tuple[int, str]]) -> list[str]:
         """Give the error types of rows of several windows that no other block has told of."""
@@ -103,6 +107,7 @@ class Books:
             self.progress.rows -= int(block["rows"])
             self.progress.audio_seconds -= block["audio_seconds"]
             self.progress.errors -= Counter(cast("Mapping[str, int]", told["errors"]))
+            self.progress.skipped -= Counter(cast("Mapping[str, int]", told["skipped"]))
 
     def reopen(self, todo: Todo) -> None:
         """Take pieces of a shard for such as are still to do: what was staged of them no longer counts."""

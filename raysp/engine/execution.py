@@ -10,6 +10,7 @@ from typing import NoReturn, TypeVar, cast
 from raysp.engine.books import Books
 from raysp.engine.commits import Commits
 from raysp.engine.error_rate import ErrorRate
+from raysp.engine.examples import describe
 from raysp.engine.packing import Told
 from raysp.engine.progress import Progress
 from raysp.engine.salvage import Poisoned, salvage
@@ -17,7 +18,7 @@ from raysp.engine.stream import receipts
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
 from raysp.io.shards import Piece, Shard
-from raysp.pipeline import Pipeline
+from raysp.ops.remedies import remedy
 from raysp.planning import Plan, Todo
 from raysp.sink import lease, stopping
 from raysp.sink.opening import open_sink
@@ -123,7 +124,7 @@ class Execution:
         begun = [*self.flawed, *self.commits.begun()]
         stopping.record(open_sink(self.plan.pipeline), begun)
         self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
-        raise RunError(_too_many_errors(self.plan.pipeline, self.progress))
+        raise RunError(_too_many_errors(self.plan, self.progress))
 
     def _commit(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
@@ -168,6 +169,8 @@ class Execution:
                 self._label_again(outcome)
             else:
                 self.log.add(outcome)
+                if self.books.todo[outcome.shard].retry is None:
+                    self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
                 self.books.committed(outcome.shard)
                 if outcome.error:
                     self.flawed.append(outcome.shard)
@@ -185,10 +188,13 @@ class Execution:
         self.replaced.append(todo)
 
 
-def _too_many_errors(pipeline: Pipeline, progress: Progress) -> str:
+def _too_many_errors(plan: Plan, progress: Progress) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
+    examples = "; ".join(describe(progress.examples, plan.corpus.shards, plan.pipeline))
+    [(most, _)] = progress.errors.most_common(1)
     return (
         f"{progress.num_errors} of {count(progress.rows, 'row')} failed ({kinds}), more than "
-        f"max_error_rate={pipeline.max_error_rate}; for example {'; '.join(progress.examples)}. Mend the input or "
-        "raise max_error_rate, and run the same command again: it labels these rows anew"
+        f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {most}: "
+        f"{remedy(most)}. Mend the input or raise max_error_rate, and run the same command again: it labels these rows "
+        "anew"
     )

@@ -4,6 +4,18 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from raysp.ops.remedies import FILTERED
+
+
+@dataclass(frozen=True)
+class Example:
+    """One error row."""
+
+    shard: str
+    row: int
+    error_type: str
+    message: str
+
 
 @dataclass
 class Progress:
@@ -27,8 +39,12 @@ class Progress:
     blocks: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     """Error rows by type."""
-    examples: list[str] = field(default_factory=list)
-    """A few error messages."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Rows that were left unlabelled on purpose, by reason."""
+    committed: Counter[str] = field(default_factory=Counter)
+    """Rows of the shards that this run committed: "ok", or by `error_type`; without shards whose rows were retried."""
+    examples: list[Example] = field(default_factory=list)
+    """A few error rows."""
     begun_rows: int = 0
     """Rows of pieces that have given a block."""
     begun_seconds: float = 0.0
@@ -63,6 +79,13 @@ class Progress:
     def num_errors(self) -> int:
         """Count error rows."""
         return sum(self.errors.values())
+
+    @property
+    def unlabelled(self) -> Counter[str]:
+        """Rows by `error_type`, where none was labelled though some should have been; else empty."""
+        found = self.errors + self.skipped or +self.committed
+        some_ok = self.rows > found.total() or found["ok"] or self.committed["ok"]
+        return Counter() if some_ok or not found.keys() - {FILTERED} else found
 
     @property
     def total_seconds(self) -> float | None:

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from raysp.engine.attempts import Attempts, hang_seconds
 from raysp.engine.cluster import connected, is_cluster, local_ray
+from raysp.engine.examples import describe
 from raysp.engine.progress import Progress
 from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.tasks import Job, load_functions
+from raysp.ops.remedies import remedy
 from raysp.pipeline import Pipeline
 from raysp.planning import Plan, Resources, local_resources, windowing
 from raysp.sink import failing, lease, stopping
@@ -22,6 +24,7 @@ from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from raysp.sink.trial import trial_sink
 from raysp.specs import JsonValue
+from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +58,17 @@ class RunResult:
     wait_share: float | None
     vanished: tuple[str, ...] = ()
     """Label shards whose shard is no longer there; they are kept."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Skipped rows of this run, by reason."""
+    nothing_labelled: str | None = None
+    """Why no row was labelled, and what to do; None where some row was, or there was none but rows to leave out."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
 
     @property
     def exit_code(self) -> int:
-        """0 when every shard is committed, else 3."""
-        return 3 if self.shards_failed else 0
+        """0 when every shard is committed and rows were labelled, as far as there were any; else 3."""
+        return 3 if self.shards_failed or self.nothing_labelled else 0
 
 
 def run(
@@ -134,8 +141,9 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
 
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
+        # The rows are shown, and with them what is wrong: no error rate ends a try-out.
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
-        pipeline = replace(pipeline, sink=sink)
+        pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
         plans: list[Plan] = []
         result = _begin(
             lambda: make_plan(pipeline, resources, limit_rows=num_rows), pipeline, stack, plans.append, is_own=False
@@ -143,7 +151,9 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
         tables = [pq.read_table(store.open(name)) for name in names]
-        return result, pa.concat_tables(tables) if tables else pa.table({"error_type": pa.array([], pa.string())})
+        return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
+            {"error_type": pa.array([], pa.string())}
+        )
 
 
 def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Resources:
@@ -236,7 +246,18 @@ def _digest_key(plan: Plan) -> str:
     return next(key for key in plan.parts if key.endswith("checkpoint_digest"))
 
 
+def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:
+    """Return why no row was labelled, and what to do; None where some row was."""
+    if not (kinds := progress.unlabelled):
+        return None
+    most = kinds.most_common(1)[0][0]
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+    example = next((f"; for example {one}" for one in examples if f": {most}: " in one), "")
+    return f"none of {count(kinds.total(), 'row')} was labelled ({counts}){example}. For {most}: {remedy(most)}"
+
+
 def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
+    examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
     return RunResult(
         sink=plan.pipeline.sink.url,
         fingerprint=plan.fingerprint,
@@ -246,12 +267,14 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
         shards_failed=failed,
         rows=progress.rows,
         errors=dict(progress.errors),
-        error_examples=tuple(progress.examples),
+        error_examples=examples,
         audio_seconds=progress.audio_seconds,
         wall_seconds=progress.wall_seconds,
         rtfx=progress.rtfx,
         padding_efficiency=progress.padding_efficiency,
         wait_share=progress.wait_share,
         vanished=plan.corpus.vanished,
+        skipped=dict(progress.skipped),
+        nothing_labelled=_nothing_labelled(progress, examples),
         passed_over=dict(plan.corpus.passed_over),
     )

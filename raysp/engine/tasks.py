@@ -27,7 +27,7 @@ from raysp.io import sources
 from raysp.io.shards import Piece, Shard
 from raysp.io.sources import read_table
 from raysp.io.store import UnusableError, open_store
-from raysp.ops.rows import ERROR
+from raysp.ops.rows import ERROR, SKIPPED
 from raysp.pipeline import Pipeline, load_function
 from raysp.planning import Retry, check_digest, checkpoint_folder
 from raysp.sink import commit, failing, stage
@@ -358,7 +358,7 @@ def block_receipt(
     actor: str,
     claimed: float = 0.0,
 ) -> Told:
-    """Describe a staged block, with its error rows by type and some examples of them.
+    """Describe a staged block, with its error and skipped rows by type and some examples of error rows.
 
     `claimed` are the seconds of audio in its whole piece, as far as they are known before they are decoded.
     """
@@ -380,9 +380,12 @@ def block_receipt(
     )
     errors: dict[str, int] = {}
     long_errors: dict[int, str] = {}
-    examples: list[str] = []
+    skipped: dict[str, int] = {}
+    examples: list[tuple[int, str, str]] = []
     columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
     for row, status, error_type, message, windows in zip(*columns, strict=True):
+        if status == SKIPPED and windows is not None:  # of a row of several windows the last one
+            skipped[error_type] = skipped.get(error_type, 0) + 1
         if status != ERROR or row in long_errors:
             continue
         if windows == 1:
@@ -390,13 +393,14 @@ def block_receipt(
         else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
             long_errors[row] = error_type
         if len(examples) < MAX_EXAMPLES:
-            examples.append(f"{name.shard} row {row}: {error_type}: {message}")
+            examples.append((row, error_type, message))
     return {
         "kind": "block",
         "receipt": asdict(receipt),
         "claimed": claimed,
         "errors": errors,
         "long_errors": [[row, error_type] for row, error_type in long_errors.items()],
+        "skipped": skipped,
         "examples": examples,
     }
 

@@ -245,8 +245,8 @@ def cut_groups(
     return tuple(Piece(a, b) for a, b in pairwise(edges) if b > a)
 
 
-def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[str]) -> None:
-    """Raise unless the shard has the columns that a pipeline reads.
+def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[str], has_rows: bool = True) -> None:
+    """Raise unless the shard has the columns that a pipeline reads; without rows, of whatever types.
 
     Raises:
         ShardError: naming the shard, the column, what is there and what is expected.
@@ -256,7 +256,7 @@ def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[s
             found = f"{times} columns" if times else "no column"
             raise ShardError(f"{url}: has {found} {column!r}, expected one; its columns are {', '.join(schema.names)}")
     kind = schema.field(audio).type
-    if not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_bytes(_child(kind, "bytes")))):
+    if has_rows and not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_bytes(_child(kind, "bytes")))):
         raise ShardError(f"{url}: column {audio!r} is {kind}; expected struct<bytes: binary, path: string> or binary")
 
 

@@ -312,7 +312,8 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
     if known is not None and not relabel:
         raise _changed(one, known)
     try:
-        check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline))
+        has_rows = found.num_rows > 0  # without them a writer does not know types
+        check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline), has_rows=has_rows)
     except ShardError as error:
         raise PlanError(str(error)) from None
     _check_conditions(one.url, found.schema, pipeline)

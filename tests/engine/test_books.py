@@ -25,9 +25,9 @@ def books() -> Books:
     return Books([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
 
 
-def add(books: Books, receipt: BlockReceipt, errors=None, long_errors=()) -> Shard | None:
-    told = {"receipt": asdict(receipt), "errors": errors or {}, "long_errors": long_errors, "examples": []}
-    return books.add(receipt, told)
+def add(books: Books, receipt: BlockReceipt, errors=None, long_errors=(), skipped=None) -> Shard | None:
+    told = {"receipt": asdict(receipt), "errors": errors or {}, "long_errors": long_errors, "skipped": skipped or {}}
+    return books.add(receipt, {**told, "examples": [(0, "corrupt_audio", "cut short")] if errors else []})
 
 
 def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(books):
@@ -49,10 +49,12 @@ def test_what_is_told_twice_counts_once(books):
 
 
 def test_what_is_done_anew_is_taken_back(books):
-    add(books, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2})
+    add(books, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2}, skipped={"filtered": 1})
+    assert books.progress.skipped == {"filtered": 1}
     books.forget(SHARD.name, PIECES[0])
     assert (books.progress.rows, books.progress.num_errors, books.progress.audio_seconds) == (0, 0, 0.0)
     assert (books.progress.begun_rows, books.progress.begun_seconds, books.progress.done_seconds) == (0, 0, 0)
+    assert books.progress.skipped == {}
     add(books, block(PIECES[0], 0, 1, 4), {"corrupt_audio": 1})
     assert (books.progress.rows, books.progress.num_errors) == (4, 1)
 

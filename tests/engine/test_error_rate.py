@@ -13,14 +13,15 @@ from raysp.engine import execution
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
-from raysp.engine.tasks import Job, LabelActor, Reader, commit_shard, piece_item
+from raysp.engine.tasks import LabelActor, Reader, piece_item
 from raysp.io.shards import Piece, Shard
 from raysp.planning import Plan, Todo, local_resources
 from raysp.sink import layout, lease, stopping
 from raysp.sink.opening import begin_run, make_plan, open_sink
-from raysp.sink.receipts import ReceiptLog, ShardReceipt
+from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from tests.corpora import NobodyDies, a_pipeline, rows_table, wav, write_shard
+from tests.here import CommitsHere, receipts_here, run_without_ray
 
 ROWS = 6
 GOOD, BAD = wav(), b"no audio at all"
@@ -30,43 +31,9 @@ class Killed(BaseException):
     """The driver dies."""
 
 
-class CommitsHere:
-    """Commits shards in this process, and tells of it when it is asked."""
-
-    def __init__(self, job: Job, retries) -> None:
-        self.job, self.retries, self.in_flight = job, retries, {}
-
-    def start(self, shard: Shard) -> None:
-        outcome = commit_shard(self.job, shard, self.retries.get(shard.name))
-        assert isinstance(outcome, ShardReceipt), outcome
-        self.in_flight[outcome.shard] = outcome
-
-    def begun(self) -> list[str]:
-        return list(self.in_flight)
-
-    def finished(self) -> list[ShardReceipt]:
-        found, self.in_flight = list(self.in_flight.values()), {}
-        return found
-
-    rest = finished
-
-    def stop(self, seconds: float) -> list[ShardReceipt]:
-        return self.finished()
-
-
-def receipts_here(plan: Plan, job: Job):
-    reader, actor = Reader(job), LabelActor(job)
-    for todo in plan.todo:
-        for piece in todo.pieces:
-            for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece, todo.retry)]})):
-                yield json.loads(actor(packed).column("receipt")[0].as_py())
-
-
 @pytest.fixture(autouse=True)
 def _small_and_without_ray(monkeypatch):
-    monkeypatch.setattr(execution, "Commits", CommitsHere)
-    monkeypatch.setattr(execution, "receipts", receipts_here)
-    monkeypatch.setattr(execution, "salvage", lambda *_: iter(()))
+    run_without_ray(monkeypatch)
     monkeypatch.setattr("raysp.engine.error_rate.MIN_ROWS", 40)
 
 

@@ -1,0 +1,49 @@
+"""Examples of error rows as a user reads them: with the id of the row, which is read only for them."""
+
+import logging
+from collections.abc import Iterable
+
+from raysp.engine.progress import Example
+from raysp.errors import RayspError
+from raysp.io.shards import Piece, Shard
+from raysp.io.sources import ARROW, read_table
+from raysp.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of an Arrow shard whose ids are read: there they lie among the recordings."""
+
+
+def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
+    """Describe error rows by shard, row, id and reason.
+
+    Args:
+        examples: of a run.
+        shards: of the run.
+        pipeline: how their ids are read.
+    """
+    listed = list(examples)
+    wanted = {one.shard for one in listed}
+    by_name = {shard.name: shard for shard in shards if shard.name in wanted}
+    return tuple(_describe(one, by_name.get(one.shard), pipeline) for one in listed)
+
+
+def _describe(one: Example, shard: Shard | None, pipeline: Pipeline) -> str:
+    found = None if shard is None else _id_of(shard, one.row, pipeline)
+    named = "" if found is None else f" ({found:.200})"
+    return f"{one.shard} row {one.row}{named}: {one.error_type}: {one.message}"
+
+
+def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
+    """Read the id of a row; None where it has none, or it cannot be read."""
+    column = pipeline.source.id
+    if column is None or (shard.kind == ARROW and shard.num_bytes > MOST_BYTES):  # None: made of shard and row
+        return None
+    try:
+        ids = read_table(shard, Piece(row, row + 1), [column], pipeline.source.storage_options).column(column)
+        value = ids[0].as_py() if len(ids) else None
+    except (RayspError, OSError, ValueError) as error:
+        logger.debug("%s row %d: its id cannot be read: %s", shard.name, row, error)
+        return None
+    return None if value is None else f"{column} {value!r}"
