@@ -1,16 +1,22 @@
 """Whether too many rows fail, and which shards wait to be committed until that is known.
 
 A run that stops leaves no error rows, so a shard with such rows is committed only when the run has seen enough rows to
-be trusted; and one that by itself has too many, at the run's end. Rows that are done again say nothing here.
+be trusted; and one that by itself has too many, at the run's end. Of a shard whose error rows are retried, its other
+rows count as well: so a retry stops where too much of its shards fails, not where most of what failed before does.
 """
 
+import math
 from collections import Counter
 
 from raysp.io.shards import Shard
 from raysp.planning import Todo
 
 MIN_ROWS = 200
-"""Below so many rows a rate means nothing."""
+"""From so many rows on the share of error rows is taken as it is."""
+FIRST_ROWS = 20
+"""From so many rows on a run stops where the share is too high beyond doubt: its lower bound exceeds the limit."""
+QUANTILE = 3.09
+"""Of the normal distribution for a one-sided confidence of 99.9 %: the bound is looked at after every block."""
 
 
 class ErrorRate:
@@ -39,7 +45,9 @@ class ErrorRate:
     @property
     def is_exceeded(self) -> bool:
         """Whether too many rows failed."""
-        return self.is_known and self.num_errors > self.most * self.rows
+        if self.is_known:
+            return self.num_errors > self.most * self.rows
+        return self.rows >= FIRST_ROWS and lower_bound(self.num_errors, self.rows) > self.most
 
     def add(self, shard: str, rows: int, errors: int) -> None:
         """Count rows of a shard, or take them back."""
@@ -68,3 +76,10 @@ class ErrorRate:
         if at_end:
             found, self._held = [*found, *self._held], []
         return found
+
+
+def lower_bound(errors: int, rows: int) -> float:
+    """Return the lower end of Wilson's interval for the share of error rows (E. B. Wilson, 1927, JASA 22, 209-212)."""
+    share, square = errors / rows, QUANTILE**2
+    spread = QUANTILE * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2))
+    return (share + square / (2 * rows) - spread) / (1 + square / rows)

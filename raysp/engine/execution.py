@@ -58,6 +58,8 @@ class Execution:
         """Pieces to label again, since recordings of theirs were replaced meanwhile."""
         self.times_replaced: Counter[str] = Counter()
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
+        self.retried: set[str] = set()
+        """Shards of which rows that were not retried are counted."""
         self.flawed: list[str] = []
         """Shards that were committed with error rows."""
 
@@ -119,12 +121,14 @@ class Execution:
         """End the run so that no error row of it stays.
 
         The record of it comes first: whatever dies from then on, nothing staged is used again, and the next run does
-        the error rows anew that are committed by now.
+        the error rows anew that are committed by now. A retry has none but those that were there before, and what it
+        staged is never used again anyway.
         """
         begun = [*self.flawed, *self.commits.begun()]
-        stopping.record(open_sink(self.plan.pipeline), begun)
+        if any(todo.retry is None for todo in self.plan.todo):
+            stopping.record(open_sink(self.plan.pipeline), begun)
         self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
-        raise RunError(_too_many_errors(self.plan, self.progress))
+        raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 
     def _commit(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
@@ -140,11 +144,14 @@ class Execution:
         self._judged(shard, lambda: self.books.forget(shard, piece))
 
     def _judged(self, shard: str, count: Callable[[], T]) -> T:
-        """Count by the books, and for the error rate unless rows are done again: those have failed before."""
+        """Count by the books and for the error rate; of a shard with rows that are retried, all others are labelled."""
         rows, errors = self.progress.rows, self.progress.num_errors
         found = count()
         todo = self.books.todo.get(shard)
-        if todo is not None and todo.retry is None:
+        if todo is not None:
+            if todo.retry is not None and shard not in self.retried:
+                self.retried.add(shard)
+                self.rate.add(shard, todo.shard.num_rows - len(todo.retry.rows), 0)
             self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
         return found
 
@@ -188,12 +195,12 @@ class Execution:
         self.replaced.append(todo)
 
 
-def _too_many_errors(plan: Plan, progress: Progress) -> str:
+def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
     examples = "; ".join(describe(progress.examples, plan.corpus.shards, plan.pipeline))
     [(most, _)] = progress.errors.most_common(1)
     return (
-        f"{progress.num_errors} of {count(progress.rows, 'row')} failed ({kinds}), more than "
+        f"{rate.num_errors:,} of {count(rate.rows, 'row')} failed ({kinds}), more than "
         f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {most}: "
         f"{remedy(most)}. Mend the input or raise max_error_rate, and run the same command again: it labels these rows "
         "anew"

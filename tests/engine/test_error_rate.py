@@ -178,6 +178,26 @@ def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
     assert statuses(by_path(corpus)) == {name: ["error"] * ROWS for name in ALL_OK}
 
 
+def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corpus):
+    write_recordings(corpus, dict.fromkeys(range(10), ROWS))
+    run_here(by_path(corpus, max_error_rate=1.0))
+    with pytest.raises(RunError, match=r"24 of 24 rows failed .*For unsupported_format: convert.*Mend the input"):
+        raysp.retry(str(corpus.parent / "out"), pipeline=by_path(corpus))
+    assert not (corpus.parent / "out" / layout.STOPPED).exists()
+    write_recordings(corpus, {})
+    assert raysp.retry(str(corpus.parent / "out"), pipeline=by_path(corpus)).exit_code == 0
+    assert statuses(by_path(corpus)) == ALL_OK
+
+
+def test_a_retry_goes_on_where_the_shards_are_mostly_labelled_though_most_of_it_fails_again(corpus):
+    write_recordings(corpus, dict.fromkeys(range(10), 2))
+    run_here(by_path(corpus))
+    write_recordings(corpus, {**dict.fromkeys(range(10), 2), 9: 0})
+    result = raysp.retry(str(corpus.parent / "out"), pipeline=by_path(corpus))
+    assert (result.exit_code, result.rows, result.errors) == (0, 20, {"unsupported_format": 18})
+    assert statuses(by_path(corpus))["m9-00000.parquet"] == ["ok"] * ROWS
+
+
 def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_committed(tmp_path):
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
     for number in range(8):
@@ -249,6 +269,29 @@ class TestErrorRate:
         rate.add("a", 30, 0)
         assert rate.release(self.todo("a", staged=1)) == []
         assert [shard.name for shard in rate.released(at_end=True)] == ["a"]
+
+    @pytest.mark.parametrize(
+        ("rows", "errors", "is_exceeded"),
+        [
+            (19, 19, False),
+            (20, 16, False),
+            (20, 17, True),
+            (39, 27, False),
+            (39, 30, True),
+            (40, 20, False),
+            (40, 21, True),
+        ],
+    )
+    def test_few_rows_stop_a_run_only_beyond_doubt(self, rows, errors, is_exceeded):
+        rate = ErrorRate(0.5)  # here 40 rows are enough
+        rate.add("a", rows, errors)
+        assert rate.is_exceeded == is_exceeded
+
+    def test_without_a_limit_nothing_stops_and_without_tolerance_one_row_does(self):
+        for most, is_exceeded in ((1.0, False), (0.0, True)):
+            rate = ErrorRate(most)
+            rate.add("a", 20, 20 if most else 1)
+            assert rate.is_exceeded == is_exceeded
 
     def test_rows_that_are_taken_back_do_not_count(self):
         rate = ErrorRate(0.1)
