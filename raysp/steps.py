@@ -12,8 +12,8 @@ from raysp.specs import Listed, Url, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.checking import CheckpointSummary
     from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenization import Wav2Vec2CTCTokenizer
     from raysp.ops.classifying import Classifying, Segmenting
     from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding

@@ -80,6 +80,15 @@ def test_making_a_pipeline_loads_no_torch_and_no_ray():
     assert not {"torch", "ray", "pyarrow"} & set(loaded)
 
 
+def test_workers_that_read_and_decode_load_no_torch():
+    """They are told of the checkpoint as well; importing torch takes them longer than minutes of audio."""
+    code = "import sys, raysp.engine.tasks, raysp.ops.decoding, raysp.models.summary; print(*sys.modules)"
+    assert not {"torch", "ray", "pandas"} & set(in_a_fresh_python(code).split())
+    import raysp.models
+
+    assert raysp.models.CheckpointSummary.__module__ == "raysp.models.summary"
+
+
 def test_importing_raysp_takes_less_than_a_third_of_a_second():
     code = "import time; t = time.perf_counter(); import raysp; print(time.perf_counter() - t)"
     assert min(float(in_a_fresh_python(code)) for _ in range(5)) < 0.3

@@ -12,7 +12,7 @@ from raysp.errors import CheckpointError
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.models.checking import CheckpointSummary
+    from raysp.models.summary import CheckpointSummary
 
 NAMES_SHOWN = 40
 

@@ -37,6 +37,9 @@ _SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Otherwise `ray.init` waits for a worker a CPU, though most of a run's workers are started later.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
     # Ray gives each part of itself 5 to 30 seconds to start in.
     "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
@@ -109,7 +112,7 @@ def _start(resources: Resources) -> None:
 
     for attempt in range(1, STARTS + 1):
         try:
-            with _signals_held(), _quiet_start():
+            with _signals_held(), _quiet_start(), _servers_of_a_run() if attempt == 1 else contextlib.nullcontext():
                 ray.init(
                     address="local",
                     num_cpus=int(resources.cpus),
@@ -184,8 +187,33 @@ def _patient_start() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute of one of Ray's own modules, where this version of Ray has it."""
+def _servers_of_a_run() -> Iterator[None]:
+    """Start only the servers of Ray that a run uses: no API server, log monitor or autoscaler, and small agents.
+
+    `ray.init` has a switch for the dashboard alone. Each of these servers imports Ray, half a second of a core, while
+    workers wait for one.
+    """
+    from ray._private import utils
+    from ray._private.node import Node
+
+    def without_api_server(node: Node, **_: object) -> None:
+        node._webui_url = None
+
+    def without(_: Node) -> None:
+        return
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(Node, "start_api_server", without_api_server))
+        stack.enter_context(_replaced(Node, "start_log_monitor", without))
+        stack.enter_context(_replaced(Node, "start_monitor", without))
+        # An agent that lacks the dashboard's packages loads none of its modules; looking for them takes a second, too.
+        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not used")))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of one of Ray's own modules or classes, where this version of Ray has it."""
     if not hasattr(module, name):
         yield
         return

@@ -42,7 +42,7 @@ from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.audio.isolation import Decoder
-    from raysp.models.checking import CheckpointSummary
+    from raysp.models.summary import CheckpointSummary
     from raysp.ops.decoding import Decoding
     from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from raysp.models.bert import BertConfig as BertConfig
     from raysp.models.bert import BertLMHeadModel as BertLMHeadModel
     from raysp.models.cache import KeyValueCache as KeyValueCache
-    from raysp.models.checking import CheckpointSummary as CheckpointSummary
     from raysp.models.checking import check_checkpoint as check_checkpoint
     from raysp.models.checking import checkpoint_files as checkpoint_files
     from raysp.models.generation_config import GenerationConfig as GenerationConfig
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from raysp.models.sew_d import SEWDModel as SEWDModel
     from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
     from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
+    from raysp.models.summary import CheckpointSummary as CheckpointSummary
     from raysp.models.text_tokenization import TextTokenizer as TextTokenizer
     from raysp.models.tokenization import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
     from raysp.models.unispeech import UniSpeechConfig as UniSpeechConfig
@@ -92,7 +92,7 @@ _MODULE_OF = {
     "BartForCausalLM": "bart",
     "BertConfig": "bert",
     "BertLMHeadModel": "bert",
-    "CheckpointSummary": "checking",
+    "CheckpointSummary": "summary",
     "GPT2Config": "gpt2",
     "GPT2LMHeadModel": "gpt2",
     "GenerationConfig": "generation_config",

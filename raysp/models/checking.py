@@ -1,11 +1,8 @@
 """Whether a checkpoint folder is whole, safe and of one piece, and what is in it: all without reading its weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from raysp.errors import CheckpointError
 from raysp.models.extracting import read_feature_extractor_config
@@ -17,6 +14,8 @@ from raysp.models.processors import FeatureExtractor, Wav2Vec2CTCTokenizer, Wav2
 from raysp.models.registry import COMPOSITE, config_class, model_classes, possible_outputs, read_config
 from raysp.models.seamless_features import SeamlessM4TFeatureExtractor
 from raysp.models.several_heads import refuse_shared_names
+from raysp.models.summary import CheckpointSummary as CheckpointSummary
+from raysp.models.unweighted import without_weights
 from raysp.models.waveform_model import WaveformConfig
 from raysp.models.weights import TensorHeader, check_names_and_shapes, read_headers, weight_files
 
@@ -26,53 +25,6 @@ PROCESSORS = {
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
 }
 MAX_SAMPLE_RATE = 768_000  # the highest that audio formats know
-
-
-@dataclass(frozen=True)
-class CheckpointSummary:
-    """What a checkpoint is, known without loading its weights."""
-
-    path: Path
-    model_type: str
-    architecture: str
-    """Name of the class, or of each where there are several heads."""
-    num_parameters: int
-    sample_rate: int
-    vocab_size: int | None
-    """Of the CTC head or of the text decoder; None without one."""
-    min_samples: int
-    """Samples of the shortest input."""
-    frame_stride: int
-    """Samples from one frame to the next."""
-    hidden_size: int
-    """Of the encoder."""
-    num_layers: int
-    """Of the encoder, and of the text decoder where there is one."""
-    outputs: tuple[str, ...]
-    """Names of the outputs that a `Label` step can ask for."""
-    dtype: str
-    """Of the stored weights; of most of them, where they differ."""
-    weight_bytes: int
-    receptive_samples: int
-    """n samples give `(n - this) // frame_stride + 1` frames."""
-    hidden_stride: int
-    """Samples from one frame of `hidden_states` to the next."""
-    writes_text: bool
-    """Whether text comes from a decoder (`generate`) and not from frames."""
-    activations_per_second: float
-    """Numbers that a forward pass holds at once for a second of audio, as estimated from the widths of layers."""
-    output_size: int
-    """Width of `last_hidden_state`."""
-    xvector_size: int | None
-    """Width of a speaker's vector; None without a head for it."""
-    labels: tuple[str, ...]
-    """Names of the classes of a classification head; empty without one."""
-    problem_type: str | None
-
-    @property
-    def frame_seconds(self) -> float:
-        """Seconds from one frame to the next."""
-        return self.frame_stride / self.sample_rate
 
 
 def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
@@ -231,7 +183,7 @@ def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> 
             "use the config.json that was saved with these weights"
         )
     try:
-        with torch.device("meta"):
+        with without_weights():
             return cls(config)
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]

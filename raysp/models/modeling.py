@@ -15,6 +15,7 @@ from raysp.models.configuration import Config
 from raysp.models.hub import local_folder, model_folder
 from raysp.models.outputs import ModelOutput
 from raysp.models.sharing import Shareable
+from raysp.models.unweighted import without_weights
 from raysp.models.weights import check_names_and_shapes, read_tensors, short, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ class Model(Shareable, nn.Module):
         folder = model_folder(name, revision=revision, allow_pickle=allow_pickle)
         is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
-        with torch.device("meta"):
+        with without_weights():
             model = cls(config) if target_lang is None else cls._with_language(config, target_lang)
         model._origin = (name, revision)
         tensors, left_over = model._fit_names(read_tensors(folder, allow_pickle=allow_pickle))
@@ -257,7 +258,7 @@ class Model(Shareable, nn.Module):
     def _changed_names(self, folder: Path) -> set[str]:
         """Return the weights that only one of this model and the model of the folder's config.json has."""
         try:
-            with torch.device("meta"):
+            with without_weights():
                 written = type(self)(type(self).config_class.from_pretrained(folder))
         except CheckpointError:  # no config.json, or one that describes no model without what was replaced
             return set()

@@ -16,7 +16,9 @@ class WeightNorm(nn.Module):
 
     def __init__(self, weight_OCK: Tensor) -> None:
         super().__init__()
-        self.original0 = nn.Parameter(weight_OCK.norm(dim=(0, 1), keepdim=True))
+        is_meta = weight_OCK.device.type == "meta"  # a norm there imports torch's compiler, which takes a second
+        length_11K = weight_OCK[:1, :1] if is_meta else weight_OCK.norm(dim=(0, 1), keepdim=True)
+        self.original0 = nn.Parameter(length_11K)
         self.original1 = nn.Parameter(weight_OCK)
 
     def folded(self) -> Tensor:

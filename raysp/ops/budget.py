@@ -1,6 +1,6 @@
 """How much audio a forward pass and a block hold, where the pipeline does not say. Changes speed, never a label."""
 
-from raysp.models.checking import CheckpointSummary
+from raysp.models.summary import CheckpointSummary
 
 BLOCK_WORK_SECONDS = 10.0
 """Of a model's work that a block holds: long against what an engine spends on it, short against a run."""

@@ -1,7 +1,7 @@
 """How recordings are cut into windows for a checkpoint."""
 
 from raysp.audio.windows import Windowing
-from raysp.models.checking import CheckpointSummary
+from raysp.models.summary import CheckpointSummary
 
 
 def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overlap_seconds: float) -> Windowing:

@@ -33,7 +33,7 @@ from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
-    from raysp.models.checking import CheckpointSummary
+    from raysp.models.summary import CheckpointSummary
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import time
 import pytest
 import ray
 from ray._private import services
+from ray._private.node import Node
 
 from raysp.engine import cluster
 from raysp.errors import RunError
@@ -40,6 +41,21 @@ def test_one_that_is_too_slow_is_started_once_more_with_long_time_outs(starts, c
     assert "timed out during startup" in caplog.text
     for name in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
         assert int(seen[0][name]) >= 120
+
+
+def test_only_the_servers_of_a_run_are_started_and_all_of_them_where_that_failed(starts, monkeypatch):
+    names = ("start_api_server", "start_log_monitor", "start_monitor")
+    own = {name: getattr(Node, name) for name in names}
+    starts(1)
+    init, replaced = ray.init, []
+    monkeypatch.setattr(ray, "init", lambda **k: replaced.append(changed()) or init(**k))
+
+    def changed() -> list[str]:
+        return [name for name in names if getattr(Node, name) is not own[name]]
+
+    with cluster.local_ray(Resources(cpus=2)):
+        assert replaced == [list(names), []]
+    assert changed() == []
 
 
 def test_one_that_does_not_start_twice_ends_the_run_with_the_reason(starts):
