@@ -3,23 +3,21 @@
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn, TypeVar, cast
+from typing import NoReturn, Protocol, TypeVar, cast
 
 from raysp.engine.books import Books
-from raysp.engine.commits import Commits
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.examples import describe
 from raysp.engine.packing import Told
+from raysp.engine.poisoned import Poisoned
 from raysp.engine.progress import Progress
-from raysp.engine.salvage import Poisoned, salvage
-from raysp.engine.stream import receipts
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
 from raysp.io.shards import Piece, Shard
 from raysp.ops.remedies import remedy
-from raysp.planning import Plan, Todo
+from raysp.planning import Plan, Retry, Todo
 from raysp.sink import lease, stopping
 from raysp.sink.opening import open_sink
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
@@ -39,11 +37,53 @@ LAST_COMMITS_SECONDS = 60
 T = TypeVar("T")
 
 
+Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
+
+
+class Committing(Protocol):
+    """Commits in flight."""
+
+    def start(self, shard: Shard) -> None:
+        """Commit a shard as soon as there is room."""
+
+    def begun(self) -> list[str]:
+        """Return the names of shards whose commit has begun and is not known to have ended."""
+
+    def finished(self) -> list[Outcome]:
+        """Collect the outcomes that are known by now, without waiting."""
+
+    def rest(self) -> list[Outcome]:
+        """Wait for all."""
+
+    def stop(self, seconds: float) -> list[Outcome]:
+        """Start no more, and wait for those in flight, for so long at most."""
+
+
+class Workers(Protocol):
+    """Where pieces are labelled and shards committed: on Ray (`on_ray`), or in this process (`here`)."""
+
+    def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
+        """Label the pieces of a plan; yields a receipt a block."""
+
+    def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
+        """Label pieces over which workers die; yields receipts as well."""
+
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
+        """Return an empty set of commits; `retries` by the names of shards."""
+
+
 class Execution:
     """One pass over what is to do: receipts come in, label shards are committed."""
 
     def __init__(
-        self, plan: Plan, job: Job, own: lease.Lease, log: ReceiptLog, progress: Progress, on_progress: OnProgress
+        self,
+        plan: Plan,
+        job: Job,
+        own: lease.Lease,
+        log: ReceiptLog,
+        progress: Progress,
+        on_progress: OnProgress,
+        workers: Workers,
     ) -> None:
         self.plan = plan
         self.job = job
@@ -51,8 +91,9 @@ class Execution:
         self.log = log
         self.progress = progress
         self.on_progress = on_progress
+        self.workers = workers
         self.books = Books(plan.todo, progress)
-        self.commits = Commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
+        self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], Poisoned] = {}
         self.replaced: list[Todo] = []
         """Pieces to label again, since recordings of theirs were replaced meanwhile."""
@@ -86,14 +127,14 @@ class Execution:
 
     def _label(self, plan: Plan) -> None:
         """Label the pieces of a plan, those last over which workers die, and commit the shards that are whole."""
-        with contextlib.closing(receipts(plan, self.job)) as stream:
+        with contextlib.closing(self.workers.receipts(plan, self.job)) as stream:
             for told in stream:
                 self._take(told)
         pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
         self.poisoned = {}
         for one in pieces:  # a reader that Ray started anew may have told of their blocks again
             self._forget(one.shard.name, one.piece)
-        for told in salvage(plan, self.job, pieces):
+        for told in self.workers.salvage(plan, self.job, pieces):
             self._take(told)
         self._commit(self.rate.released(at_end=True))
         self._settle(self.commits.rest())

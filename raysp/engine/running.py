@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -25,6 +26,9 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.trial import trial_sink
 from raysp.specs import JsonValue
 from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.engine.execution import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -134,19 +138,30 @@ def retry(
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
     """Label the first rows of a corpus into a sink that is removed again.
 
+    A few rows are labelled in this process where the model runs on its CPUs and no cluster is asked for: starting a Ray
+    takes longer.
+
     Returns:
         The result, and the label rows as a table.
     """
     import pyarrow.parquet as pq
 
+    from raysp.engine.here import MOST_ROWS
+
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
+        is_few = num_rows <= MOST_ROWS and not is_cluster(address)
         # The rows are shown, and with them what is wrong: no error rate ends a try-out.
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
         pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
         plans: list[Plan] = []
         result = _begin(
-            lambda: make_plan(pipeline, resources, limit_rows=num_rows), pipeline, stack, plans.append, is_own=False
+            lambda: make_plan(pipeline, resources, limit_rows=num_rows),
+            pipeline,
+            stack,
+            plans.append,
+            is_own=False,
+            without_ray=lambda plan: is_few and plan.settings.device == "cpu",
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
@@ -169,6 +184,7 @@ def _begin(
     on_progress: OnProgress | None = None,
     *,
     is_own: bool = True,
+    without_ray: Callable[[Plan], bool] = lambda _: False,
 ) -> RunResult:
     """Plan, take the lease and work; what is refused is refused before anything is written."""
     stack.enter_context(warnings.catch_warnings())  # modules that are imported from here on add filters
@@ -192,18 +208,32 @@ def _begin(
     )
     failed: dict[str, str] = {}
     if plan.todo:
-        stack.enter_context(local_ray(plan.resources))
-        stack.enter_context(pickling_kept())
-        stack.enter_context(quiet_datasets())
         from raysp.engine.execution import Execution
 
+        workers, job = _in_this_process(plan, deaths) if without_ray(plan) else _on_ray(plan, deaths, stack)
         log = ReceiptLog(store, entry.run_id)
-        failed = Execution(plan, _job(plan, deaths, Attempts()), own, log, progress, on_progress or (lambda _: None))()
+        failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
     if plan.stops and not failed:
         stopping.settle(store, plan.stops)
     with failing.passing("run_finished"):
         own.release()
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+
+
+def _on_ray(plan: Plan, deaths: Mapping[str, str], stack: contextlib.ExitStack) -> tuple["Workers", Job]:
+    """Start a local Ray unless one is connected; returns where to label and commit, and what workers must know."""
+    stack.enter_context(local_ray(plan.resources))
+    stack.enter_context(pickling_kept())
+    stack.enter_context(quiet_datasets())
+    from raysp.engine.on_ray import OnRay
+
+    return OnRay(), _job(plan, deaths, Attempts())
+
+
+def _in_this_process(plan: Plan, deaths: Mapping[str, str]) -> tuple["Workers", Job]:
+    from raysp.engine.here import Here, Uncounted
+
+    return Here(), replace(_job(plan, deaths, Uncounted()), hang_seconds=0.0)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:

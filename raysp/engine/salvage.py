@@ -19,15 +19,15 @@ import ray
 
 from raysp.engine.attempts import SETTLE_SECONDS, Attempts
 from raysp.engine.packing import Told, failure
+from raysp.engine.poisoned import Poisoned as Poisoned
 from raysp.engine.tasks import Job, Reader, block_receipt, load_labelling
 from raysp.engine.watchdog import watched
 from raysp.errors import RayspError
-from raysp.io.shards import Piece, Shard
 from raysp.io.store import open_store
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
 from raysp.ops.rows import Fate, fates_table
-from raysp.planning import Plan, Retry
+from raysp.planning import Plan
 from raysp.sink import failing, stage
 from raysp.sink.layout import BlockName
 from raysp.words import count
@@ -42,25 +42,6 @@ MAX_DEATHS = 200
 MAX_LOSSES = 100
 """Of nodes, or of workers before they began, over one piece; then its shard is left for another run."""
 DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
-
-
-@dataclass(frozen=True)
-class Poisoned:
-    """A piece that killed its workers."""
-
-    shard: Shard
-    piece: Piece
-    retry: Retry | None = None
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Give the rows to label, by their numbers in the shard."""
-        return self.retry.of(self.piece) if self.retry else tuple(range(self.piece.first, self.piece.end))
-
-    @property
-    def stage_id(self) -> str | None:
-        """Give what stands in for the fingerprint where rows are retried."""
-        return self.retry.stage_id if self.retry else None
 
 
 @dataclass

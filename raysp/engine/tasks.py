@@ -240,6 +240,15 @@ def _decoder() -> "Decoder":
     return decoder
 
 
+def close_decoder() -> None:
+    """End this process's decoding process; another one is started when it is needed."""
+    if _decoder.cache_info().currsize:
+        decoder = _decoder()
+        _decoder.cache_clear()
+        atexit.unregister(decoder.close)
+        decoder.close()
+
+
 def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
     """Give the rows of a block, counted among `rows` from `first`, the numbers that they have in the shard."""
     numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
@@ -301,6 +310,10 @@ class LabelActor:
         loaded = load_labelling(self.job)
         attempts.end(load)
         return loaded
+
+    def close(self) -> None:
+        """End the model's thread."""
+        self.thread.shutdown()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
         """Label one packed block and give its receipt; what goes wrong is told in it, for Ray would only repeat it."""

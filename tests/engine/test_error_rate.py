@@ -9,8 +9,9 @@ import pytest
 
 import raysp
 from raysp import RunError
-from raysp.engine import execution
 from raysp.engine.error_rate import ErrorRate
+from raysp.engine.execution import Execution
+from raysp.engine.here import CommitsHere, Here, Uncounted
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
 from raysp.engine.tasks import LabelActor, Reader, piece_item
@@ -20,10 +21,11 @@ from raysp.sink import layout, lease, stopping
 from raysp.sink.opening import begin_run, make_plan, open_sink
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
-from tests.corpora import NobodyDies, a_pipeline, rows_table, wav, write_shard
-from tests.here import CommitsHere, receipts_here, run_without_ray
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.here import run_without_ray
 
 ROWS = 6
+receipts_here = Here.receipts
 GOOD, BAD = wav(), b"no audio at all"
 
 
@@ -45,8 +47,8 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
     with lease.held(store) as own:
         begin_run(plan, entry, store)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
-        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, NobodyDies())
-        failed = execution.Execution(plan, job, own, log, progress, lambda _: None)()
+        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, Uncounted())
+        failed = Execution(plan, job, own, log, progress, lambda _: None, Here())()
         assert failed == {}
         if plan.stops:
             stopping.settle(store, plan.stops)
@@ -145,25 +147,25 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     late = []
 
-    def with_late_ones(plan, job):
+    def with_late_ones(self, plan, job):
         reader, actor = Reader(job), LabelActor(job)
         todo = plan.todo[-1]
         for piece in todo.pieces:
             late.extend((actor, packed) for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece)]})))
-        yield from receipts_here(plan, job)
+        yield from receipts_here(self, plan, job)
 
     with monkeypatch.context() as once:
-        once.setattr(execution, "receipts", with_late_ones)
+        once.setattr(Here, "receipts", with_late_ones)
         with pytest.raises(RunError):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
 
-    def after_them(plan, job):
+    def after_them(self, plan, job):
         for actor, packed in late:
             actor(packed)
-        yield from receipts_here(plan, job)
+        yield from receipts_here(self, plan, job)
 
-    monkeypatch.setattr(execution, "receipts", after_them)
+    monkeypatch.setattr(Here, "receipts", after_them)
     check_mended(by_path(corpus))
     assert raysp.gc(str(corpus.parent / "out")).orphans != ()
     check_mended(by_path(corpus))
@@ -217,12 +219,12 @@ def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
     assert raysp.status(url).shards_staged == 0
     write_recordings(corpus, {})
 
-    def killed_after_one(plan, job):
-        yield from [next(receipts_here(plan, job))]
+    def killed_after_one(self, plan, job):
+        yield from [next(receipts_here(self, plan, job))]
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(execution, "receipts", killed_after_one)
+        once.setattr(Here, "receipts", killed_after_one)
         once.setattr(CommitsHere, "start", lambda *_: None)
         with pytest.raises(Killed):
             run_here(by_path(corpus))

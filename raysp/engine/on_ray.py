@@ -1,0 +1,27 @@
+"""Ray as the place where a run's pieces are labelled and its shards committed."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+from raysp.engine.commits import Commits
+from raysp.engine.packing import Told
+from raysp.engine.poisoned import Poisoned
+from raysp.engine.salvage import salvage
+from raysp.engine.stream import receipts
+from raysp.engine.tasks import Job
+from raysp.planning import Plan, Retry
+
+
+class OnRay:
+    """Label on the actors of one plan of Ray Data, and commit in tasks."""
+
+    def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
+        """Label the pieces of a plan; yields a receipt a block."""
+        return receipts(plan, job)
+
+    def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
+        """Label pieces over which workers die, each half in a task of its own."""
+        return salvage(plan, job, pieces)
+
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
+        """Return an empty set of commit tasks."""
+        return Commits(job, retries)
