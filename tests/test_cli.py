@@ -14,7 +14,7 @@ import raysp
 from raysp import RunError, ShardError, SpecError
 from raysp.cli import main
 from raysp.cli.plans import print_failures
-from raysp.cli.results import print_rows
+from raysp.cli.rows import print_rows
 from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
 from raysp.engine.running import RunResult

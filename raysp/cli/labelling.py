@@ -9,7 +9,8 @@ from raysp.cli.console import err, escape, out, print_json
 from raysp.cli.options import Address, AsJson, Debug, PipelineFile, Settings, Sink, Trust, load, sink_and_pipeline
 from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
-from raysp.cli.results import next_command, print_nothing_labelled, print_passed_over, print_result, print_rows
+from raysp.cli.results import next_command, print_nothing_labelled, print_passed_over, print_result
+from raysp.cli.rows import print_rows
 from raysp.cli.signals import told_how_to_go_on
 from raysp.words import count
 
@@ -79,7 +80,7 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
     if as_json:
         print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
     else:
-        print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)")
+        print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
         print_failures(result.shards_failed)
         print_passed_over(result)
         print_nothing_labelled(result)

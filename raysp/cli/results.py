@@ -3,15 +3,12 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from raysp.cli.console import err, escape, out
 from raysp.cli.plans import SAMPLE_ROWS, print_failures
+from raysp.cli.rows import print_rows
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raysp.engine.running import RunResult
     from raysp.pipeline import Pipeline
 
@@ -92,18 +89,3 @@ def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
         f"{'word errors':12} {errors.rate:.2%} of {count(errors.words, 'reference word')} in {errors.rows:,} labelled "
         f"rows (letter case and punctuation aside){unlabelled}"
     )
-
-
-def print_rows(table: "pa.Table", title: str) -> None:
-    """Print rows as a table, without the columns of errors where there is none."""
-    from raysp.reading.cells import cell
-
-    shown = [name for name in table.column_names if name not in ("row", "error_message")]
-    if all(value is None for value in table.column("error_type").to_pylist()):
-        shown = [name for name in shown if name not in ("status", "error_type")]
-    drawn = Table(title=escape(title), title_justify="left")
-    for name in shown:
-        drawn.add_column(escape(name), overflow="fold")
-    for row in table.select(shown).to_pylist():
-        drawn.add_row(*(escape(cell(row[name])) for name in shown))
-    out.print(drawn, soft_wrap=False)

@@ -6,10 +6,13 @@ MOST_CHARACTERS = 120
 SHOWN_NUMBERS = 3
 
 
-def cell(value: object) -> str:
-    """Give a value in at most 120 characters: of vectors the first numbers and their count, of spans their times."""
+def cell(value: object, most: int = MOST_CHARACTERS) -> str:
+    """Return a value in at most `most` characters: of vectors the first numbers and their count, of spans their times.
+
+    Other structs show their fields.
+    """
     text = _text(value)
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _text(value: object) -> str:
@@ -39,6 +42,6 @@ def _numbers(values: Sequence[object]) -> str:
 def _span(value: Mapping[str, object]) -> str:
     """Give a word, a character or a segment with its times: `ONE 0.12-0.48`."""
     if not {"start", "end"} <= value.keys():
-        return str(value)
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
     name = next((str(value[key]) for key in ("word", "char", "label") if key in value), "")
     return f"{name} {value['start']:.2f}-{value['end']:.2f}".strip()

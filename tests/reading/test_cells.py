@@ -19,7 +19,7 @@ from raysp.reading.cells import cell
         ([{"label": "spk1", "start": 1.0, "end": 2.0}] * 2, "spk1 1.00-2.00, spk1 1.00-2.00"),
         ([], ""),
         ([None, 1], "-, 1"),
-        ({"any": 1}, "{'any': 1}"),
+        ({"text": "ONE", "score": 0.25, "any": None}, "text ONE, score 0.250"),
     ],
 )
 def test_a_value_is_short_text(value: object, text: str) -> None:
