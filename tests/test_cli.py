@@ -138,8 +138,23 @@ class TestStatus:
     def test_it_tells_how_far_a_sink_is(self, raysp_command, sink):
         ran = raysp_command("status", sink)
         assert (ran.code, ran.err) == (0, "")
-        facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines()[1:] if len(line.split()) > 1)
+        lines = [line.strip() for line in ran.out.splitlines()]
+        assert lines[0] == str(sink)
+        assert lines[1].startswith("run     none at work; the last one began 2")
+        assert lines[2:5] == [
+            "shards  1 of 2 shards committed",
+            "rows    3 of 5 rows committed (60%)",
+            "audio   0:00 in committed shards",
+        ]
+        assert lines[5:] == ["labels  3 ok, 0 skipped, 0 errors"]
+
+    def test_where_the_labels_come_from_is_printed_when_asked_for(self, raysp_command, sink):
+        assert "fingerprint" not in raysp_command("status", sink).out
+        details = raysp_command("status", sink, "--verbose").out.partition("Details\n")[2]
+        facts = dict(line.split(maxsplit=1) for line in details.splitlines() if len(line.split()) > 1)
         assert (facts["shards"], facts["shards_committed"], facts["rows"], facts["ok"]) == ("2", "1", "5", "3")
+        assert len(facts["fingerprint"]) == 16
+        assert facts["last_run.versions.raysp"] == raysp.__version__
 
     def test_as_json_it_prints_one_object(self, raysp_command, sink):
         ran = raysp_command("status", sink, "--json")

@@ -1,12 +1,15 @@
 """Printing: two consoles, text from strangers made harmless, facts and JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
-from raysp.words import printable
+from raysp.words import count, printable
+
+MOST_LINES = 20
+"""Of one kind, such as shards that failed: with the summary below them they fit a screen."""
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -26,6 +29,14 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
         shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
         shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
         out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
+
+
+def print_some(console: Console, lines: Sequence[str], noun: str) -> None:
+    """Print the first lines, and how many more there are."""
+    for line in lines[:MOST_LINES]:
+        console.print(line)
+    if len(lines) > MOST_LINES:
+        console.print(f"... and {count(len(lines) - MOST_LINES, f'more {noun}')}; --json lists all")
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -6,10 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, escape, out, print_json
-from raysp.cli.options import Address, AsJson, Debug, PipelineFile, Settings, Sink, Trust, load, sink_and_pipeline
+from raysp.cli.options import (
+    Address,
+    AsJson,
+    Debug,
+    PipelineFile,
+    Settings,
+    Sink,
+    StorageOptions,
+    Trust,
+    command_line,
+    load,
+    named_sink,
+)
 from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
-from raysp.cli.results import next_command, print_nothing_labelled, print_passed_over, print_result
+from raysp.cli.results import (
+    next_command,
+    print_examples,
+    print_nothing_labelled,
+    print_passed_over,
+    print_result,
+)
 from raysp.cli.rows import print_rows
 from raysp.cli.signals import told_how_to_go_on
 from raysp.words import count
@@ -60,7 +78,7 @@ def run(
     if not as_json:
         err.print(f"raysp: looking at {urls(loaded)} ...")
     if rows is not None:
-        _try_out(loaded, rows, address, as_json)
+        _try_out(loaded, rows, address, as_json, command_line("run", pipeline, settings))
         return
     from raysp.engine.running import run as run_pipeline
 
@@ -73,7 +91,7 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool) -> None:
+def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool, next_command: str) -> None:
     from raysp.engine.running import try_out
 
     result, table = try_out(pipeline, num_rows, address=address)
@@ -83,13 +101,17 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
         print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
         print_failures(result.shards_failed)
         print_passed_over(result)
-        print_nothing_labelled(result)
+        if result.nothing_labelled:
+            print_nothing_labelled(result)
+        else:
+            out.print(f"{'next':12} {escape(next_command)}")
     raise typer.Exit(result.exit_code)
 
 
 def retry(
     sink: Sink,
     settings: Settings = None,
+    storage_options: StorageOptions = None,
     trust: Trust = False,
     address: Address = None,
     as_json: AsJson = False,
@@ -101,12 +123,18 @@ def retry(
       raysp retry out
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
-    url, pipeline = sink_and_pipeline(sink, settings)
+    url, pipeline, options = named_sink(sink, settings, storage_options)
     from raysp.engine.running import retry as retry_rows
 
     with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
         result = retry_rows(
-            url, pipeline=pipeline, trust=trust, address=address, on_plan=shown.retry, on_progress=shown.progress
+            url,
+            options,
+            pipeline=pipeline,
+            trust=trust,
+            address=address,
+            on_plan=shown.retry,
+            on_progress=shown.progress,
         )
     if as_json:
         print_json(dataclasses.asdict(result))
@@ -117,7 +145,7 @@ def retry(
             f"{count(result.rows, 'error row')} done again, {errors:,} failed again; "
             f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced"
         )
-        for example in result.error_examples:
-            out.print(f"             {escape(example)}")
+        print_examples(result)
+        out.print(f"{'next':12} {escape(command_line('status', sink, settings, storage_options))}")
         print_nothing_labelled(result)
     raise typer.Exit(result.exit_code)

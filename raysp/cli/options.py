@@ -1,6 +1,8 @@
 """What the verbs share: exit codes, options, and how pipelines and sinks are named."""
 
-from typing import TYPE_CHECKING, Annotated
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
@@ -27,6 +29,14 @@ Trust = Annotated[
     bool, typer.Option("--trust", help="Use the urls, options, variables and modules named by the sink's record.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+StorageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="Reach the sink with this option; a secret as KEY=env:NAME. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, else a local Ray.")
@@ -40,13 +50,67 @@ def load(target: str, settings: list[str] | None) -> "Pipeline":
     return with_overrides(load_pipeline(target), settings or [])
 
 
-def sink_and_pipeline(target: str, settings: list[str] | None) -> tuple[str, "Pipeline | None"]:
-    """Return the url of a sink, and the pipeline that made it where its file is given."""
+class NamedSink(NamedTuple):
+    """A sink as a command names it: by itself, or by the pipeline file that made it."""
+
+    url: str
+    pipeline: "Pipeline | None"
+    storage_options: Mapping[str, object] | None
+
+
+def named_sink(target: str, settings: list[str] | None, storage_options: list[str] | None) -> NamedSink:
+    """Return the sink that a target names, with the pipeline that made it where its file is given."""
     from raysp.pipeline import is_pipeline_file
 
     if is_pipeline_file(target):
+        if storage_options:
+            raise SpecError(
+                f"--storage-option {_key(storage_options[0])}: goes with the folder of label shards, found the "
+                f"pipeline file {target!r}; change its own options by --set sink.storage_options={{...}}"
+            )
         pipeline = load(target, settings)
-        return pipeline.sink.url, pipeline
+        return NamedSink(pipeline.sink.url, pipeline, None)
     if settings:
         raise SpecError(f"--set {settings[0]}: goes with a pipeline file, found the sink {target!r}")
-    return target, None
+    return NamedSink(target, None, parse_storage_options(storage_options))
+
+
+def parse_storage_options(given: list[str] | None) -> Mapping[str, object] | None:
+    """Return options as a mapping: `a.b=c` stands for one inside another, `env:NAME` for a variable's value."""
+    from raysp.specs import Env, refuse_literal_secrets
+
+    if not given:
+        return None
+    options: dict[str, object] = {}
+    for one in given:
+        path, equals, text = one.partition("=")
+        *parents, key = path.split(".")
+        if not equals or not key:
+            raise SpecError(f"--storage-option {_key(one)!r}: expected KEY=VALUE or KEY=env:NAME")
+        place = options
+        for parent in parents:
+            place = cast("dict[str, object]", place.setdefault(parent, {}))
+        try:
+            place[key] = Env(text.removeprefix("env:")) if text.startswith("env:") else _value(text)
+            refuse_literal_secrets({key: place[key]}, "--storage-option")
+        except ValueError as error:
+            words = str(error).partition(";")[0]
+            raise SpecError(f"{words}; give it as --storage-option {path}=env:NAME") from None
+    return options
+
+
+def _key(option: str) -> str:
+    """Return an option without its value, which may be a secret."""
+    return option.partition("=")[0]
+
+
+def _value(text: str) -> object:
+    """Return true, false and null as such, and everything else as text: keys of accounts may be all digits."""
+    return {"true": True, "false": False, "null": None}.get(text, text)
+
+
+def command_line(verb: str, target: str, settings: list[str] | None, storage_options: list[str] | None = None) -> str:
+    """Return a command as it can be typed, with the options that name a sink."""
+    more = [word for one in settings or () for word in ("--set", one)]
+    more += [word for one in storage_options or () for word in ("--storage-option", one)]
+    return shlex.join(["raysp", verb, target, *more])

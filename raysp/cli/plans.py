@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err, escape, out
+from raysp.cli.console import err, escape, out, print_some
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.words import count
 
@@ -110,7 +110,5 @@ def print_vanished(names: tuple[str, ...]) -> None:
 
 def print_failures(failures: Mapping[str, str]) -> None:
     """Print shards that were not committed, each with its reason."""
-    for name, reason in list(failures.items())[:20]:
-        err.print(f"raysp: not committed: {escape(name)}: {escape(reason)}")
-    if len(failures) > 20:
-        err.print(f"raysp: and {count(len(failures) - 20, 'more shard')}")
+    lines = [f"raysp: not committed: {escape(name)}: {escape(reason)}" for name, reason in failures.items()]
+    print_some(err, lines, "shard")

@@ -1,9 +1,9 @@
 """The summary of a run: some of its rows, what was committed, what failed, what to do next."""
 
-import shlex
 from typing import TYPE_CHECKING
 
 from raysp.cli.console import err, escape, out
+from raysp.cli.options import command_line
 from raysp.cli.plans import SAMPLE_ROWS, print_failures
 from raysp.cli.rows import print_rows
 from raysp.words import count, duration
@@ -11,13 +11,16 @@ from raysp.words import count, duration
 if TYPE_CHECKING:
     from raysp.engine.running import RunResult
     from raysp.pipeline import Pipeline
+    from raysp.sink.word_errors import WordErrors
+
+EXAMPLE_CHARACTERS = 200
 
 
 def next_command(pipeline: "Pipeline", target: str, settings: list[str] | None) -> str:
     """Return the command that shows the progress: with the pipeline file where a sink cannot be reached without."""
     if not pipeline.sink.storage_options:
-        return shlex.join(["raysp", "status", pipeline.sink.url])
-    return shlex.join(["raysp", "status", target, *(word for one in settings or () for word in ("--set", one))])
+        return command_line("status", pipeline.sink.url, None)
+    return command_line("status", target, settings)
 
 
 def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -> None:
@@ -51,8 +54,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
         out.print(f"{'skipped rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.skipped.items())))
     if result.errors:
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
-        for example in result.error_examples:
-            out.print(f"             {escape(example)}")
+        print_examples(result)
     print_passed_over(result)
     _print_word_errors(pipeline, result)
     again = "; run the same command again to try the rest" if result.shards_failed else ""
@@ -64,6 +66,13 @@ def print_nothing_labelled(result: "RunResult") -> None:
     """Print why no row was labelled, and what to do, where that is so."""
     if result.nothing_labelled:
         err.print(f"raysp: {escape(result.nothing_labelled)}")
+
+
+def print_examples(result: "RunResult") -> None:
+    """Print some errors, each shortened."""
+    for example in result.error_examples:
+        shown = example if len(example) <= EXAMPLE_CHARACTERS else f"{example[: EXAMPLE_CHARACTERS - 1]}…"
+        out.print(f"{'':12} {escape(shown)}")
 
 
 def print_passed_over(result: "RunResult") -> None:
@@ -82,10 +91,14 @@ def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
     if text_columns(pipeline) is None or not result.shards_committed:
         return
     errors = status(result.sink, pipeline=pipeline).word_errors
-    if errors is None:
-        return
+    if errors is not None:
+        out.print(f"{'word errors':12} {word_errors(errors)}")
+
+
+def word_errors(errors: "WordErrors") -> str:
+    """Return the word error rate and what it is of."""
     unlabelled = f"; {count(errors.unlabelled, 'row')} with a reference not labelled" if errors.unlabelled else ""
-    out.print(
-        f"{'word errors':12} {errors.rate:.2%} of {count(errors.words, 'reference word')} in {errors.rows:,} labelled "
-        f"rows (letter case and punctuation aside){unlabelled}"
+    return (
+        f"{errors.rate:.2%} of {count(errors.words, 'reference word')} in {count(errors.rows, 'labelled row')} "
+        f"(letter case and punctuation aside){unlabelled}"
     )

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from raysp.cli.console import err, escape, flat, out, print_facts, print_json
-from raysp.cli.options import AsJson, Debug, Settings, Sink, Trust, sink_and_pipeline
+from raysp.cli.console import err, escape, flat, out, print_facts, print_json, print_some
+from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
+from raysp.cli.statuses import progress_facts
 from raysp.words import count
 
 
@@ -14,6 +15,7 @@ def verify(
     sink: Sink,
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
     settings: Settings = None,
+    storage_options: StorageOptions = None,
     trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -26,18 +28,17 @@ def verify(
       raysp verify out --sample 20
       raysp verify pipelines/label_digits.py --set sink.url=out
     """
-    url, pipeline = sink_and_pipeline(sink, settings)
+    url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
     from raysp.sink.trust import explain
 
     if not as_json:
         err.print(f"raysp: reading {escape(url)} ...")
-    found = raysp.verify(url, sample=sample, pipeline=pipeline, trust=trust)
+    found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
     if as_json:
         print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
     else:
-        for difference in found.differences:
-            err.print(f"raysp: {escape(difference)}")
+        print_some(err, [f"raysp: {escape(difference)}" for difference in found.differences], "difference")
         if found.unused:
             err.print(
                 f"raysp: {escape(url)}: only the sink was checked, not its source: {escape(explain(found.unused))}"
@@ -54,6 +55,7 @@ def gc(
     sink: Sink,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     settings: Settings = None,
+    storage_options: StorageOptions = None,
     trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -63,21 +65,29 @@ def gc(
     Example:
       raysp gc out --dry-run
     """
-    url, pipeline = sink_and_pipeline(sink, settings)
+    url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
 
-    found = raysp.gc(url, dry_run=dry_run, pipeline=pipeline, trust=trust)
+    found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
     if as_json:
         print_json(dataclasses.asdict(found))
         return
-    for orphan in found.orphans:
-        out.print(f"{escape(orphan.path)}  {count(orphan.num_bytes, 'byte')}: {escape(orphan.reason)}")
+    lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
+    print_some(out, [escape(line) for line in lines], "file")
     done = "removed" if found.removed else "to remove"
     out.print(f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')} {done}")
 
 
 def status(
-    sink: Sink, settings: Settings = None, trust: Trust = False, as_json: AsJson = False, debug: Debug = False
+    sink: Sink,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print fingerprint, versions and the last command.")
+    ] = False,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Show the progress of a sink. Starts no Ray.
 
@@ -85,12 +95,14 @@ def status(
       raysp status out
       raysp status pipelines/label_digits.py --set sink.url=out
     """
-    url, pipeline = sink_and_pipeline(sink, settings)
+    url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
 
-    found = raysp.status(url, pipeline=pipeline, trust=trust)
+    found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     fields = dataclasses.asdict(found)
     if as_json:
-        print_json(fields)
+        print_json({**fields, "eta_seconds": found.eta_seconds})
         return
-    print_facts(f"{found.sink}", flat(fields))
+    print_facts(found.sink, progress_facts(found))
+    if verbose:
+        print_facts("Details", flat(fields))

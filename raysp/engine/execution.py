@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[Progress], None]
 
 RECEIPTS_A_BATCH = 500
+RECEIPTS_SECONDS = 30.0
+"""After which receipts are written though the batch is not full, so that `raysp status` sees them."""
 MOST_TIMES_REPLACED = 2
 """Times that a run labels pieces of a shard again whose recordings were replaced."""
 LAST_COMMITS_SECONDS = 60
@@ -101,6 +104,7 @@ class Execution:
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.retried: set[str] = set()
         """Shards of which rows that were not retried are counted."""
+        self.flushed = time.monotonic()
         self.flawed: list[str] = []
         """Shards that were committed with error rows."""
 
@@ -151,8 +155,9 @@ class Execution:
             case _:
                 self._add(BlockReceipt(**cast("dict[str, object]", told["receipt"])), told)  # type: ignore[arg-type]
         self._settle(self.commits.finished())
-        if len(self.log) >= RECEIPTS_A_BATCH:
+        if len(self.log) >= RECEIPTS_A_BATCH or time.monotonic() - self.flushed > RECEIPTS_SECONDS:
             self.log.flush()
+            self.flushed = time.monotonic()
         self.on_progress(self.progress)
         if self.rate.is_exceeded:
             self._stop()

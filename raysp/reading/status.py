@@ -6,19 +6,32 @@ Nothing is written, so a sink that others own, or that a run is busy with, can b
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypedDict
 
 from raysp.errors import ChangedError
 from raysp.io.shards import Shard
 from raysp.io.store import Store
 from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
-from raysp.sink import footer, layout, plan_record, receipts, stopping
+from raysp.sink import footer, layout, lease, plan_record, receipts, stopping
 from raysp.sink.commit import committed, for_each
-from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import RunEntry
-from raysp.sink.stage import staged
+from raysp.sink.stage import is_complete, staged
 from raysp.sink.trust import open_recorded
 from raysp.sink.word_errors import WordErrors
+
+
+class Running(StrEnum):
+    """Whether a run is at work on a sink, as far as this machine can know."""
+
+    YES = "yes"
+    NO = "no"
+    KILLED = "killed"
+    """Its process is gone, and it did not say that it ended."""
+    ELSEWHERE = "elsewhere"
+    """It runs, or ran, on another machine, and did not say that it ended."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,23 @@ class Status:
     foreign: Mapping[str, str]
     """Shards in whose place lies something that this sink's pipeline did not make of their input, and what."""
     last_run: RunEntry | None
+    running: Running = Running.NO
+    holder: str = ""
+    """Who is at work, or was last: user, host, process and since when."""
+    rows_staged: int = 0
+    """Of shards that are not committed: labelled, and kept for the next run."""
+    rows_per_second: float | None = None
+    """Of the last run in its last minutes, by its receipts; None: too few yet."""
+    last_receipt: float | None = None
+    """Seconds since the epoch, by the clock of whoever wrote it."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds that a run at work still takes at its last speed; None where none is known to be."""
+        left = self.rows - self.rows_committed - self.rows_staged
+        if self.running in (Running.NO, Running.KILLED) or not self.rows_per_second or left <= 0:
+            return None
+        return left / self.rows_per_second
 
     @property
     def is_complete(self) -> bool:
@@ -76,7 +106,10 @@ def status(
     store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     shards = plan_record.load(store)
     found = committed(store, shards, record.fingerprint, mend=False, file_id=hash_parts(record.file_parts))
-    begun = staged(store, shards, stopping.load(store).stage_id(record.fingerprint)).keys() - found.done
+    blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
+    begun = blocks.keys() - found.done
+    last_run = record.runs[-1] if record.runs else None
+    recent = recent_blocks(store, last_run.run_id) if last_run else []
     written, failed = _last_receipts(store)
     counted = _count(store, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
@@ -100,8 +133,35 @@ def status(
         word_errors=word_errors if word_errors.to_counts() else None,
         failed={name: reason for name, reason in failed.items() if name not in found.done},
         foreign=found.foreign,
-        last_run=record.runs[-1] if record.runs else None,
+        last_run=last_run,
+        **_activity(store),
+        rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
+        rows_per_second=_speed(recent),
+        last_receipt=max((receipt.finished for receipt in recent), default=None),
     )
+
+
+def _activity(store: Store) -> "_Activity":
+    holder = lease.last_holder(store)
+    if holder is None or holder.is_over:
+        was_killed = holder is not None and not holder.released and holder.process.is_known_dead()
+        running = Running.KILLED if was_killed else Running.NO
+    else:
+        running = Running.YES if holder.process.is_known_alive() else Running.ELSEWHERE
+    return {"running": running, "holder": holder.words if holder else ""}
+
+
+class _Activity(TypedDict):
+    running: Running
+    holder: str
+
+
+def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
+    """Return rows a second between the first and the last of some blocks."""
+    times = sorted((block.finished, block.rows) for block in blocks if block.finished)
+    if len(times) < 2 or times[-1][0] <= times[0][0]:
+        return None
+    return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
 
 
 def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:

@@ -144,9 +144,14 @@ def parse_lease_path(path: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def receipts_prefix(run_id: str) -> str:
+    """Name what the paths of all batches of a run's receipts begin with."""
+    return f"{RECEIPTS}{run_id}-"
+
+
 def receipts_path(run_id: str, number: int) -> str:
     """Name a batch of a run's receipts."""
-    return f"{RECEIPTS}{run_id}-{number:06d}.jsonl"
+    return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
 
 
 def stopped_path(number: int, *, is_done: bool = False) -> str:

@@ -53,6 +53,11 @@ class Holder:
         return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
+    def is_over(self) -> bool:
+        """Whether it is known to have ended: it said so, its process is gone, or it was of this very process."""
+        return self.released or self.owner in _ended or self.process.is_known_dead()
+
+    @property
     def words(self) -> str:
         """Name the holder."""
         return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since})"
@@ -171,6 +176,12 @@ def highest_epoch(store: Store) -> int:
     return (_epochs(store) or [0])[-1]
 
 
+def last_holder(store: Store) -> Holder | None:
+    """Return who held the lease last, or holds it; None where nobody did, or it cannot be read."""
+    top = highest_epoch(store)
+    return _read(store, top) if top else None
+
+
 def refuse_if_held(store: Store, *, beat_seconds: float | None = None) -> None:
     """Raise if a living run holds the lease; takes nothing and writes nothing.
 
@@ -202,7 +213,7 @@ def _wait_until_free(
     while True:
         top = highest_epoch(store)
         found = _read(store, top) if top else None
-        if top == 0 or (found and _is_over(found)):
+        if top == 0 or (found and found.is_over):
             return top
         if watched is None or watched[0] != top:
             if watched is None and found:
@@ -219,11 +230,6 @@ def _wait_until_free(
         elif clock() - since >= STALE_BEATS * beat_seconds:
             return top
         sleep(beat_seconds / POLLS_A_BEAT)
-
-
-def _is_over(holder: Holder) -> bool:
-    """Tell whether a holder is known to have ended: it said so, its process is gone, or it was this very process."""
-    return holder.released or holder.owner in _ended or holder.process.is_known_dead()
 
 
 def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> None:

@@ -24,9 +24,14 @@ class Process:
 
     def is_known_dead(self) -> bool:
         """Tell whether it ran on this machine and is gone; False where that cannot be told from here."""
-        if not self.boot or not self.start or (self.host, self.boot) != (socket.gethostname(), _boot()):
-            return False
-        return _start(self.pid) != self.start
+        return self._is_of_this_machine() and _start(self.pid) != self.start
+
+    def is_known_alive(self) -> bool:
+        """Return whether it runs on this machine; False where that cannot be told from here."""
+        return self._is_of_this_machine() and _start(self.pid) == self.start
+
+    def _is_of_this_machine(self) -> bool:
+        return bool(self.boot and self.start) and (self.host, self.boot) == (socket.gethostname(), _boot())
 
 
 def _boot() -> str:

@@ -103,15 +103,27 @@ class ReceiptLog:
         self._lines.clear()
 
 
+def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockReceipt]:
+    """Return the block receipts of the last batches that a run has written."""
+    prefix = layout.receipts_prefix(run_id)
+    paths = sorted(entry.path for entry in store.list(layout.RECEIPTS) if entry.path.startswith(prefix))
+    found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("block",)))
+    return [receipt for receipt in found if isinstance(receipt, BlockReceipt)]
+
+
 def load(store: Store, kinds: Collection[str] = tuple(KINDS)) -> Iterator[Receipt]:
     """Yield all receipts of these kinds, in the order of runs and writing; what cannot be read is logged."""
-    beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
     for entry in store.list(layout.RECEIPTS):
-        for line in store.read(entry.path).splitlines():
-            if not line.startswith(beginnings):
-                continue
-            try:
-                fields = json.loads(line)
-                yield KINDS[fields.pop("kind")](**fields)
-            except (ValueError, TypeError, KeyError) as error:
-                log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, entry.path, error)
+        yield from _read(store, entry.path, kinds)
+
+
+def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:
+    beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
+    for line in store.read(path).splitlines():
+        if not line.startswith(beginnings):
+            continue
+        try:
+            fields = json.loads(line)
+            yield KINDS[fields.pop("kind")](**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, error)

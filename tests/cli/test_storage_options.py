@@ -1,0 +1,78 @@
+"""`--storage-option` in every verb that takes a sink, and next commands that work as they are printed."""
+
+import json
+import shlex
+
+import pytest
+
+import raysp
+from raysp.cli.options import command_line, parse_storage_options
+from tests.commands import RECIPE, write_recipe
+from tests.corpora import a_pipeline, label_here, write_shard
+
+VERBS = ["status", "verify", "gc", "retry"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_that_takes_a_sink_lists_it(raysp_command, verb):
+    assert "--storage-option KEY=VALUE" in raysp_command(verb, "--help").out
+
+
+def test_values_are_text_but_for_true_false_and_variables():
+    given = ["key=0123", "secret=env:THE_SECRET", "anon=false", "client_kwargs.region_name=eu-1", "path=a=b"]
+    assert parse_storage_options(given) == {
+        "key": "0123",
+        "secret": raysp.Env("THE_SECRET"),
+        "anon": False,
+        "client_kwargs": {"region_name": "eu-1"},
+        "path": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("secret=hunter2", "holds a literal secret; give it as --storage-option secret=env:NAME"),
+        ("client_kwargs.aws_secret_access_key=hunter2", "=env:NAME"),
+        ("hunter2", "expected KEY=VALUE or KEY=env:NAME"),
+        ("secret=env:no name", "is not the name of an environment variable"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_refused(raysp_command, tmp_path, option, message):
+    ran = raysp_command("status", tmp_path, "--storage-option", option)
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_beside_a_pipeline_file_it_is_refused_without_its_value(raysp_command, tmp_path):
+    ran = raysp_command("status", write_recipe(tmp_path), "--storage-option", "secret=hunter2")
+    assert ran.code == 2
+    assert "--storage-option secret: goes with the folder of label shards" in ran.err
+    assert "hunter2" not in ran.err
+
+
+def test_a_sink_in_a_bucket_is_reached_by_options_and_by_its_pipeline_file(raysp_command, tmp_path, s3):
+    url = f"s3://{s3.bucket()}/labels of a user"
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    source = f"{tmp_path}/in/*.parquet"
+    label_here(a_pipeline(source, raysp.Parquet(url, storage_options=s3.options)))
+    options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
+    for verb, exit_code in (("status", 0), ("verify", 0), ("gc", 0)):
+        command = shlex.split(command_line(verb, url, None, options))
+        ran = raysp_command(*command[1:], "--json")
+        assert ran.code == exit_code, ran.err
+        assert json.loads(ran.out)["sink"] == url
+    recipe = write_recipe(
+        tmp_path,
+        RECIPE.replace("{sink!r}", "{sink!r}, storage_options={options}"),
+        sink=url,
+        options=repr(s3.options).replace("Env(", "raysp.Env("),
+    )
+    assert json.loads(raysp_command("status", recipe, "--json").out)["shards_committed"] == 1
+
+
+def test_a_next_command_is_quoted_and_has_what_it_needs():
+    assert command_line("status", "my labels", None) == "raysp status 'my labels'"
+    words = shlex.split(command_line("status", "a.py", ["sink.url=it's here"], None))
+    assert words == ["raysp", "status", "a.py", "--set", "sink.url=it's here"]
+    assert command_line("retry", "s3://b/x", None, ["secret=env:KEY"]).endswith(" --storage-option secret=env:KEY")
