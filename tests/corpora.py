@@ -72,6 +72,18 @@ class NobodyDies:
         return "here"
 
 
+def begin_and_stage(plan: Any) -> None:
+    """Record a run and stage its first piece: from then on the record of the sink binds other pipelines."""
+    from raysp.sink import stage
+    from raysp.sink.opening import begin_run
+    from raysp.sink.run_record import RunEntry
+    from tests.sink.sinks import results
+
+    shard = plan.corpus.shards[0]
+    block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 1)
+    stage.stage(begin_run(plan, RunEntry.now()), block, results(list(range(shard.pieces[0].end))))
+
+
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
     """Do what a run does, by the same parts, one after the other and without Ray."""
     from raysp.engine.tasks import commit_shard

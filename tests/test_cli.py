@@ -24,7 +24,7 @@ from raysp.sink.commit import commit
 from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
-from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
+from tests.corpora import CHECKPOINT, DEMO, begin_and_stage, label_here, rows_table, write_shard
 from tests.here import run_without_ray
 from tests.sink.sinks import RESULT_SCHEMA
 
@@ -290,9 +290,9 @@ class TestRefusals:
     def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
         from raysp.pipeline import load_pipeline
 
-        begin_run(raysp.plan(load_pipeline(str(recipe))), RunEntry.now())
+        begin_and_stage(raysp.plan(load_pipeline(str(recipe))))
         ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")
-        self.refused(ran, "its labels were made by a pipeline that differs in steps.1.exact: True -> False")
+        self.refused(ran, "its labels were made by another pipeline: `steps.1.exact` was True, now False")
 
     def test_an_error_as_json_leaves_stdout_empty(self, raysp_command, recipe):
         self.refused(raysp_command("plan", recipe, "--json", "--set", "source.id=key"), "has no column 'key'")
@@ -420,6 +420,30 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Decode()", keep)))
         assert ran.code == 0
         assert "skipped rows 3 filtered\n" in ran.out
+
+    @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
+    def test_a_sink_that_holds_no_result_binds_no_pipeline(self, raysp_command, recipe, tmp_path, change):
+        from raysp.pipeline import load_pipeline
+
+        write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
+        write_shard(tmp_path / "in" / "b.parquet", 2)
+        begin_run(raysp.plan(load_pipeline(str(recipe))), RunEntry.now())
+        settings = ("--set", change.format(tmp=tmp_path))
+        ran = raysp_command("run", recipe, *settings)
+        assert (ran.code, "rows to do" in ran.err) == (0, True)
+        found = json.loads(raysp_command("status", tmp_path / "out", "--json").out)
+        number = 1 if "other" in change else 2
+        assert (found["shards"], found["shards_committed"], found["failed"]) == (number, number, {})
+        assert raysp_command("verify", recipe, *settings).code == 0
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "; undo that, " in ran.err or "undo the change" in ran.err) == (2, True)
+
+    def test_a_run_that_stopped_for_its_errors_binds_no_pipeline(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(30, audio=b"no audio at all"))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "30 of 30 rows failed" in ran.err) == (1, True)
+        write_shard(tmp_path / "in" / "a.parquet", 2)
+        assert raysp_command("run", recipe, "--set", "steps.1.exact=false").code == 0
 
     def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1).slice(1))

@@ -22,7 +22,7 @@ from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
-from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
 from tests.hub_server import COMMIT, lay_out
 from tests.sink.sinks import results
 
@@ -33,13 +33,6 @@ def names(source: raysp.Shards) -> list[str]:
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
-
-
-def stage_something(plan: planning.Plan) -> None:
-    """Stage a result, so that the record of the sink holds from then on."""
-    shard = plan.corpus.shards[0]
-    block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 0)
-    stage.stage(open_store(plan.pipeline.sink.url), block, results(range(1)))
 
 
 @pytest.fixture
@@ -272,8 +265,7 @@ class TestKinds:
         with monkeypatch.context() as before:
             before.setattr("raysp.io.folders.SUFFIXES", {".wav"})
             first = raysp.plan(pipeline)
-            begin_run(first, RunEntry.now())
-            stage_something(first)
+            begin_and_stage(first)
         later = raysp.plan(pipeline)
         assert later.corpus.shards[0] == first.corpus.shards[0]
         assert [(shard.name, shard.num_rows) for shard in later.corpus.shards] == [
@@ -597,7 +589,7 @@ class TestPlan:
         assert [(todo.shard.num_rows, todo.pieces) for todo in plan.todo] == [(0, ())]
 
     def test_a_shard_that_changed_after_it_was_planned_is_refused(self, tmp_path, pipeline):
-        begin_run(raysp.plan(pipeline), RunEntry.now())
+        begin_and_stage(raysp.plan(pipeline))
         write_shard(tmp_path / "in" / "b.parquet", 6)
         with pytest.raises(PlanError, match=r"b.parquet: its content changed since it was planned \(.* bytes, now"):
             raysp.plan(pipeline)
@@ -633,15 +625,19 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("change", "difference"),
         [
-            ("steps.1.exact=false", r"steps.1.exact: True -> False"),
-            ("steps.0.channel=0", r"steps.0.channel: 'mean' -> 0"),
-            ('sink.keep=["language"]', r"same labels in other columns or rows: sink.keep"),
+            ("steps.1.exact=false", r"`steps.1.exact` was True, now False"),
+            ("steps.0.channel=0", r"`steps.0.channel` was 'mean', now 0"),
+            (
+                'sink.keep=["language"]',
+                r"same labels in other columns or rows: `sink.keep` was \[\], now \['language'\]",
+            ),
+            ("source.text=text", r"same labels in other columns or rows: `source.text` was unset, now 'text'"),
         ],
     )
     def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
         from raysp.pipeline import with_overrides
 
-        begin_run(raysp.plan(pipeline), RunEntry.now())
+        begin_and_stage(raysp.plan(pipeline))
         with pytest.raises(ChangedError, match=difference):
             raysp.plan(with_overrides(pipeline, [change]))
 

@@ -148,6 +148,8 @@ class Plan:
     """Stands for the fingerprint in the names of staged results: the fingerprint itself, until a run stops."""
     stops: int = 0
     """Number of the last stopped run of which something is left to do again; 0: none."""
+    anew: bool = False
+    """The sink holds no result, and the record of another pipeline there is replaced."""
 
     def __post_init__(self) -> None:
         """Stage under the fingerprint unless told otherwise."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from raysp.errors import ChangedError
+from raysp.errors import ChangedError, PlanError
 from raysp.io.shards import Shard, only_first_rows
 from raysp.io.store import Store, open_store
 from raysp.pipeline import Pipeline, file_parts, read_code
@@ -24,7 +24,7 @@ from raysp.planning.places import with_absolute_paths
 from raysp.planning.roots import check_root
 from raysp.sink import commit, failing, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.replaced import find_replaced
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.specs import to_json
 
 
@@ -54,6 +54,8 @@ def make_plan(
         limit_rows: only the first rows of the corpus.
         relabel: what differs in the sink is to be done again, instead of being refused.
 
+    A sink in which nothing is staged or committed binds no pipeline: where its record would refuse, it is begun anew.
+
     Raises:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
@@ -61,6 +63,33 @@ def make_plan(
     pipeline = with_absolute_paths(pipeline)
     store = open_sink(pipeline)
     record = run_record.load(store)
+    try:
+        return _make_plan(pipeline, resources, store, record, limit_rows=limit_rows, relabel=relabel)
+    except PlanError:
+        if record is None or _holds_results(store, record):
+            raise
+    return replace(_make_plan(pipeline, resources, store, None, limit_rows=limit_rows, relabel=relabel), anew=True)
+
+
+def _holds_results(store: Store, record: RunRecord) -> bool:
+    """Return whether anything is committed in a sink, or staged so that a run would use it."""
+    stage_id = stopping.load(store).stage_id(record.fingerprint)
+    for entry in store.list(layout.STAGE):
+        block = layout.parse_stage_path(entry.path)
+        if block and block.fingerprint == stage_id:
+            return True
+    return any(entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME) for entry in store.list())
+
+
+def _make_plan(
+    pipeline: Pipeline,
+    resources: Resources,
+    store: Store,
+    record: RunRecord | None,
+    *,
+    limit_rows: int | None,
+    relabel: bool,
+) -> Plan:
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
     listed = list_corpus(pipeline.source, recorded, relabel=relabel)
     root, found = listed.root, listed.found
@@ -75,8 +104,11 @@ def make_plan(
         settings = settle(pipeline, resources)
         parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None and not relabel:
-        run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=file_parts(pipeline))
-    stops = stopping.load(store) if record is not None else stopping.Stops()
+        files, fields = file_parts(pipeline), to_json(pipeline)
+        run_record.check_same(
+            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields
+        )
+    stops = stopping.load(store)
     replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over)
@@ -167,6 +199,8 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: 
         ChangedError: another pipeline was faster.
     """
     store = store or open_checked(plan.pipeline)
+    if plan.anew:
+        _forget(store)
     run_record.begin(
         store,
         run,
@@ -177,6 +211,7 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: 
         relabel=plan.relabel,
         root=plan.corpus.root,
         resolved=plan.resolved,
+        anew=plan.anew,
     )
     if is_own:
         known.remember(to_json(plan.pipeline))
@@ -188,6 +223,12 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: 
     if plan.stops:
         _discard_other(store, plan)
     return store
+
+
+def _forget(store: Store) -> None:
+    """Remove what was planned and received of a sink that is begun anew; no result depends on it."""
+    for entry in [*store.list(layout.PLAN), *store.list(layout.RECEIPTS)]:
+        store.delete(entry.path)
 
 
 def _discard_other(store: Store, plan: Plan) -> None:

@@ -25,6 +25,7 @@ from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import Hashes, Versions
 from raysp.sink.trust import read_recorded, refusal
 from raysp.sink.word_errors import TextColumns
+from raysp.specs import to_json
 
 
 def recorded_pipeline(
@@ -65,7 +66,9 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
     parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None:
         files = file_parts(pipeline)
-        run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files)
+        run_record.check_same(
+            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=to_json(pipeline)
+        )
     shards = plan_record.load(store)
     todo = tuple(find_error_rows(store, shards, fingerprint))
     corpus = Corpus(tuple(one.shard for one in todo))

@@ -23,6 +23,9 @@ SCHEMA_VERSION = 1
 """Of everything under `.raysp/` and of the metadata in label shards."""
 
 ABSENT = "absent"
+UNSET = "unset"
+CODE = "code."
+"""Prefix of the parts that are hashes of a user's files."""
 SHOWN_CHARACTERS = 40  # of a value in a difference
 
 
@@ -115,8 +118,11 @@ def begin(
     relabel: bool = False,
     root: str | None = None,
     resolved: Resolved | None = None,
+    anew: bool = False,
 ) -> RunRecord:
     """Make the record with a sink's first run, or add a later run to it.
+
+    With `anew` the sink holds no result, so that nothing binds a run to the pipeline that began it.
 
     With `relabel` the sink belongs to this pipeline from now on. `root` is that of the listing, which the plan has
     checked; None where nothing was listed. `resolved` is kept from the first plan, or from the first one that relabels
@@ -132,12 +138,16 @@ def begin(
     recorded = load(store)
     if recorded is None:
         raise StoreError(f"{store.url}/{layout.RUN}: it was there and is gone; does something else clear this folder?")
+    if anew:
+        begun = replace(made, runs=(*recorded.runs, run))
+        store.replace(layout.RUN, _encode(begun))
+        return begun
     if not recorded.settings or (relabel and recorded.fingerprint != fingerprint):
         recorded = replace(recorded, settings=settings)
     if relabel:
         store.create(layout.RELABELLED, b"")  # before anything is replaced, so that no marker is trusted from then on
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
-    check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
+    check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     extended = replace(recorded, runs=(*recorded.runs, run), root=root or recorded.root)
     store.replace(layout.RUN, _encode(extended))
     return extended
@@ -150,20 +160,24 @@ def check_same(
     fingerprint: str,
     parts: Mapping[str, JsonValue],
     file_parts: Mapping[str, JsonValue],
+    pipeline: JsonValue = None,
 ) -> None:
     """Refuse to go on with a sink that another pipeline began.
+
+    `pipeline` is the current one, whose fields say what differs in the files where only these do.
 
     Raises:
         ChangedError: `differences` names every key with its recorded and its current value.
     """
     if recorded.fingerprint != fingerprint:
-        changed = differences(recorded.parts, parts) or (f"fingerprint: {recorded.fingerprint!r} -> {fingerprint!r}",)
+        ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": fingerprint}
+        changed = differences(recorded.parts, parts) or differences(*ours)
         raise ChangedError(
-            f"{url}: its labels were made by a pipeline that differs in {'; '.join(changed)}; "
+            f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; "
             "undo that, take another sink, or redo what differs with --relabel",
             changed,
         )
-    if changed := differences(recorded.file_parts, file_parts):
+    if changed := file_differences(recorded, file_parts, pipeline):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
             "undo that, take another sink, or redo what differs with --relabel",
@@ -172,14 +186,44 @@ def check_same(
 
 
 def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """Name what differs, as `steps.1.window_seconds: 30 -> 20`; long values are cut to where they differ."""
+    """Describe what differs, as "`steps.1.window_seconds` was 30, now 20"; long values are cut to where they differ."""
     old, new = dict(_flatten(dict(recorded))), dict(_flatten(dict(current)))
     keys = [*old, *(key for key in new if key not in old)]
-    return tuple(
-        f"{key}: {' -> '.join(_shown(old.get(key, ABSENT), new.get(key, ABSENT)))}"
-        for key in keys
-        if old.get(key) != new.get(key)
-    )
+    found = {key: (old.get(key, UNSET), new.get(key, UNSET)) for key in keys}
+    return tuple(_described(key, before, now) for key, (before, now) in found.items() if before != now)
+
+
+def file_differences(
+    recorded: RunRecord, file_parts: Mapping[str, JsonValue], pipeline: JsonValue = None
+) -> tuple[str, ...]:
+    """Describe what differs in the files of a sink, by the fields of the current pipeline where these show it."""
+    found = differences(recorded.file_parts, file_parts)
+    return found and (differences(_file_fields(recorded.pipeline), _file_fields(pipeline)) or found)
+
+
+def _described(key: str, old: str, new: str) -> str:
+    """Describe one difference; hashes, which say nothing to a reader, by what they are made of."""
+    before, now = _shown(old, new)
+    if key.startswith(CODE) and "version" not in old + new:
+        file = key.removeprefix(CODE)
+        verb = "is new" if old == UNSET else "is no longer used" if new == UNSET else "changed"
+        return f"the code in `{file}` {verb}"
+    if key.endswith(".checkpoint_digest"):
+        return f"the files of `{key.removesuffix('_digest')}` changed (their digest was {before}, now {now})"
+    if key == "label_version":
+        return f"raysp itself labels differently since (label version {before}, now {now})"
+    return f"`{key}` was {before}, now {now}"
+
+
+def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:
+    """Return the fields of a recorded pipeline that change a label shard but no label."""
+    fields = (("source", "text"), ("sink", "keep"), ("sink", "rows"))
+    found: dict[str, JsonValue] = {}
+    for part, name in fields:
+        spec = pipeline.get(part) if isinstance(pipeline, dict) else None
+        if isinstance(spec, dict) and name in spec:
+            found[f"{part}.{name}"] = spec[name]
+    return found
 
 
 @functools.cache
@@ -218,14 +262,16 @@ def _encode(record: RunRecord) -> bytes:
 
 
 def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, value as shown) for every leaf; an empty object or list is a leaf."""
+    """Yield (dotted key, value as shown) for every leaf; an empty object and a list of plain values are leaves."""
     items: list[tuple[str, JsonValue]] = []
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list | tuple):
-        items = [(str(i), item) for i, item in enumerate(cast("Sequence[JsonValue]", value))]
+        value = list(cast("Sequence[JsonValue]", value))
+        if not all(isinstance(item, str | int | float) for item in value):
+            items = [(str(i), item) for i, item in enumerate(value)]
     if not items:
-        yield path, repr(value)
+        yield path, UNSET if value is None else repr(value)
     for key, item in items:
         yield from _flatten(item, f"{path}.{key}" if path else key)
 

@@ -16,7 +16,7 @@ from raysp.io.store import Store, normalise, open_store, scheme_of
 from raysp.pipeline import Pipeline, file_parts
 from raysp.sink import known, layout, run_record
 from raysp.sink.run_record import RunRecord
-from raysp.specs import JsonValue, from_json
+from raysp.specs import JsonValue, from_json, to_json
 
 _PLACES = ("url", "root", "audio_root", "checkpoint")
 SHOWN_CHARACTERS = 200
@@ -114,11 +114,11 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
         ChangedError: naming what differs.
     """
     ids: dict[str, JsonValue] = {"source.id": pipeline.source.id}
-    old = {**record.file_parts, "source.id": record.parts.get("source.id", pipeline.source.id)}
-    if changed := run_record.differences(old, {**file_parts(pipeline), **ids}):
+    old = {"source.id": record.parts.get("source.id", pipeline.source.id)}
+    of_files = run_record.file_differences(record, file_parts(pipeline), to_json(pipeline))
+    if changed := (*of_files, *run_record.differences(old, ids)):
         raise ChangedError(
-            f"{sink}: its labels were made by a pipeline that differs in {'; '.join(changed)}; give the one that made "
-            "them",
+            f"{sink}: its labels were made by another pipeline: {'; '.join(changed)}; give the one that made them",
             changed,
         )
 

@@ -127,7 +127,7 @@ def test_a_new_shard_is_labelled_and_the_others_are_not_touched(local_ray, make_
 
 def test_another_pipeline_is_refused_with_the_differing_keys_named(local_ray, make_pipeline, small_shards):
     run(make_pipeline(small_shards))
-    with pytest.raises(raysp.ChangedError, match=r"steps\.1\.window_seconds: 30\.0 -> 20\.0"):
+    with pytest.raises(raysp.ChangedError, match=r"`steps\.1\.window_seconds` was 30\.0, now 20\.0"):
         run(make_pipeline(small_shards, window_seconds=20))
 
 

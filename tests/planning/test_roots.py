@@ -14,7 +14,7 @@ from raysp.planning.roots import root_of
 from raysp.sink import layout, plan_record, run_record
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.run_record import RunEntry
-from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, label_here, rows_table, write_shard
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def data(tmp_path) -> Path:
 @pytest.fixture
 def sink(data, tmp_path) -> Path:
     """A sink begun with the first folder alone."""
-    begin_run(raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out")), RunEntry.now())
+    begin_and_stage(raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out")))
     return tmp_path / "out"
 
 

@@ -13,7 +13,7 @@ from raysp.sink import layout, run_record
 from raysp.sink.opening import begin_run, make_plan, open_sink
 from raysp.sink.retrying import plan_retry
 from raysp.sink.run_record import RunEntry
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
 WITH_GPUS = Resources(4, gpus=2, gpu_memory=80e9, can_grow=True)
@@ -75,7 +75,7 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
 
 
 def test_a_machine_on_which_no_gpu_can_come_up_is_refused_with_what_to_do(corpus):
-    begun(corpus, WITH_GPUS)
+    begin_and_stage(a_plan(corpus, WITH_GPUS))
     message = (
         r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
         r", and no more can come up on this machine. Give the --address of a cluster with GPUs.*device='cpu'"
@@ -95,14 +95,14 @@ def test_what_the_message_says_keeps_the_labels_precision(corpus):
 
 
 def test_a_gpu_does_not_go_on_with_half_precision_of_a_cpu(corpus):
-    begun(corpus, SCALED_TO_ZERO, dtype="bfloat16")  # each window alone
-    with pytest.raises(ChangedError, match=r"steps\.1\.batch_seconds: absent -> 600"):
+    begin_and_stage(a_plan(corpus, SCALED_TO_ZERO, dtype="bfloat16"))  # each window alone
+    with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
 
 
 def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
-    begun(corpus, WITH_GPUS)
-    with pytest.raises(ChangedError, match=r"steps\.1\.dtype: 'bfloat16' -> 'float32'"):
+    begin_and_stage(a_plan(corpus, WITH_GPUS))
+    with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
         a_plan(corpus, WITH_GPUS, dtype="float32")
 
 

@@ -236,7 +236,7 @@ class TestSources:
         vocabulary = json.loads((checkpoint / "vocab.json").read_text())
         (checkpoint / "vocab.json").write_text(json.dumps(vocabulary, indent=9))
         assert found(made / "other") == []
-        with pytest.raises(ChangedError, match="checkpoint_digest"):
+        with pytest.raises(ChangedError, match=r"the files of `steps.1.checkpoint` changed"):
             raysp.verify(str(made / "other"), sample=1)
 
 

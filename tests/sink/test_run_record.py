@@ -47,16 +47,18 @@ def test_another_pipeline_is_refused_with_the_keys_that_differ(store):
     begin(store)
     with pytest.raises(
         ChangedError,
-        match=r"steps.1.checkpoint_digest: 'ab12' -> 'cd34'; undo that, take another sink, or redo .* with --relabel",
+        match=r"the files of `steps.1.checkpoint` changed .*; undo that, take another sink, or redo .* with --relabel",
     ) as error:
         begin(store, fingerprint="f2", parts={**PARTS, "steps.1.checkpoint_digest": "cd34"})
-    assert error.value.differences == ("steps.1.checkpoint_digest: 'ab12' -> 'cd34'",)
+    assert error.value.differences == (
+        "the files of `steps.1.checkpoint` changed (their digest was 'ab12', now 'cd34')",
+    )
     assert len(run_record.load(store).runs) == 1
 
 
 def test_other_kept_columns_have_their_own_message(store):
     begin(store)
-    with pytest.raises(ChangedError, match=r"the same labels in other columns or rows: sink.rows: 'all' -> 'ok'"):
+    with pytest.raises(ChangedError, match=r"same labels in other columns or rows: `sink.rows` was 'all', now 'ok'"):
         begin(store, file_parts={**FILE_PARTS, "sink.rows": "ok"})
 
 
@@ -78,14 +80,33 @@ def test_a_record_of_a_newer_raysp_is_refused(store):
 
 
 def test_differences_name_dotted_keys_of_nested_values():
-    old = {"a": {"b": [1, 2]}, "gone": 1, "same": [None]}
-    new = {"a": {"b": [1, 3, 4]}, "same": [None], "new": {}}
-    assert differences(old, new) == ("a.b.1: 2 -> 3", "gone: 1 -> absent", "a.b.2: absent -> 4", "new: absent -> {}")
+    old = {"a": {"b": [1, {"c": 2}]}, "gone": 1, "same": [None], "keep": ["x"], "lm": None}
+    new = {"a": {"b": [1, {"c": 3}, 4]}, "same": [None], "new": {}, "keep": ["x", "y"], "lm": "x.arpa", "none": None}
+    assert differences(old, new) == (
+        "`a.b.1.c` was 2, now 3",
+        "`gone` was 1, now unset",
+        "`keep` was ['x'], now ['x', 'y']",
+        "`lm` was unset, now 'x.arpa'",
+        "`a.b.2` was unset, now 4",
+        "`new` was unset, now {}",
+    )
     assert differences(old, old) == ()
 
 
+def test_differences_of_hashes_name_what_was_hashed():
+    old = {"code.rules.py": "ab", "code.gone.py": "ef", "code.numba": "version numba 1", "label_version": 2}
+    new = {"code.rules.py": "cd", "code.new.py": "ef", "code.numba": "version numba 2", "label_version": 3}
+    assert differences(old, new) == (
+        "the code in `rules.py` changed",
+        "the code in `gone.py` is no longer used",
+        "`code.numba` was 'version numba 1', now 'version numba 2'",
+        "raysp itself labels differently since (label version 2, now 3)",
+        "the code in `new.py` is new",
+    )
+
+
 def test_true_is_not_one():
-    assert differences({"words": True}, {"words": 1}) == ("words: True -> 1",)
+    assert differences({"words": True}, {"words": 1}) == ("`words` was True, now 1",)
 
 
 def test_tuples_and_lists_are_the_same():
