@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LINE_CHARACTERS = 118
+"""Of a field in a short representation."""
+
 
 def count(number: float, noun: str) -> str:
     """Return a number with its noun, which is in the plural unless the number is 1: "1 shard", "2,000 shards"."""
@@ -52,5 +55,9 @@ def brief(value: "DataclassInstance") -> str:
     """Return the `repr` of a dataclass with a field a line and long values cut: a screen at most."""
     shown = _Brief()
     fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr]
-    lines = [f"    {name}={shown.repr(found)},\n" for name, found in fields]
-    return f"{type(value).__name__}(\n{''.join(lines)})"
+    lines = [_cut(f"    {name}={shown.repr(found)}") for name, found in fields]
+    return "\n".join([f"{type(value).__name__}(", *(f"{line}," for line in lines), ")"])
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 4]} ..."

@@ -83,7 +83,9 @@ def run(
     from raysp.engine.running import run as run_pipeline
 
     with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
-        result = run_pipeline(loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress)
+        result = run_pipeline(
+            loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress, progress=False
+        )
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
@@ -135,6 +137,7 @@ def retry(
             address=address,
             on_plan=shown.retry,
             on_progress=shown.progress,
+            progress=False,
         )
     if as_json:
         print_json(dataclasses.asdict(result))

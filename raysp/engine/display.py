@@ -2,14 +2,22 @@
 
 import importlib.util
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
 
 from raysp.engine.progress import Progress
 from raysp.words import count, duration, printable
+
+if TYPE_CHECKING:
+    from raysp.planning import Plan
+
+OnProgress = Callable[[Progress], None]
+OnPlan = Callable[["Plan"], None]
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -56,6 +64,8 @@ class Display:
 
     def progress(self, progress: Progress) -> None:
         """Show a state of the run."""
+        if self.is_quiet:
+            return
         if self._live:
             self._live.update(escape(printable(progress_line(progress))))
         elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
@@ -89,3 +99,36 @@ def _audio(progress: Progress) -> str:
         return f"{duration(progress.audio_seconds)} of audio"
     about = "about " if progress.begun_rows < progress.rows_total else ""
     return f"{duration(progress.done_seconds)} of {about}{duration(total)} of audio"
+
+
+@contextmanager
+def shown(
+    on_plan: OnPlan | None, on_progress: OnProgress | None, *, progress: bool
+) -> Iterator[tuple[OnPlan, OnProgress]]:
+    """Show a run of a program or notebook; yields what to call with its plan and with each state of it.
+
+    Args:
+        on_plan: called as well.
+        on_progress: called as well.
+        progress: False shows nothing.
+    """
+    last: list[Progress] = []
+    with Display(is_quiet=not progress) as display:
+
+        def planned(plan: "Plan") -> None:
+            shards = count(len(plan.corpus.shards), "shard")
+            display.say(f"{count(plan.rows_todo, 'row')} to do; {len(plan.done):,} of {shards} committed already")
+            if plan.todo:
+                display.start()
+            if on_plan:
+                on_plan(plan)
+
+        def went_on(state: Progress) -> None:
+            last[:] = [state]
+            display.progress(state)
+            if on_progress:
+                on_progress(state)
+
+        yield planned, went_on
+    if last and last[0].blocks:
+        display.say(progress_line(last[0]))

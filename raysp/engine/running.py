@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raysp.engine.attempts import Attempts, hang_seconds
 from raysp.engine.cluster import connected, is_cluster, local_ray
+from raysp.engine.display import OnProgress, shown
 from raysp.engine.examples import describe
 from raysp.engine.progress import Progress
 from raysp.engine.surroundings import pickling_kept, quiet_datasets
@@ -25,17 +26,15 @@ from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from raysp.sink.trial import trial_sink
 from raysp.specs import JsonValue
-from raysp.words import count
+from raysp.words import brief, count
 
 if TYPE_CHECKING:
     from raysp.engine.execution import Workers
 
 logger = logging.getLogger(__name__)
 
-OnProgress = Callable[[Progress], None]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a run did."""
 
@@ -69,6 +68,10 @@ class RunResult:
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
 
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
+
     @property
     def exit_code(self) -> int:
         """0 when every shard is committed and rows were labelled, as far as there were any; else 3."""
@@ -82,6 +85,7 @@ def run(
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
+    progress: bool = True,
 ) -> RunResult:
     """Label a corpus; run again, it goes on where it was.
 
@@ -92,14 +96,18 @@ def run(
         address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
         on_plan: told what is going to be done.
         on_progress: called after every block and commit.
+        progress: show it on stderr: as one live line on a terminal or in a notebook, else as a line now and then.
 
     Raises:
         PlanError, ChangedError, CheckpointError, StoreError: before any work.
         RunError: too many error rows, or Ray failed; what was committed stays.
     """
     with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(pipeline, address, stack)
-        return _begin(lambda: make_plan(pipeline, resources, relabel=relabel), pipeline, stack, on_plan, on_progress)
+        return _begin(
+            lambda: make_plan(pipeline, resources, relabel=relabel), pipeline, stack, plan_shown, progress_shown
+        )
 
 
 def retry(
@@ -111,6 +119,7 @@ def retry(
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
+    progress: bool = True,
 ) -> RunResult:
     """Label the error rows of a sink once more; the other rows stay as they are, value for value.
 
@@ -124,6 +133,7 @@ def retry(
         address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
         on_plan: told what is going to be done.
         on_progress: called after every block and commit.
+        progress: show it on stderr: as one live line on a terminal or in a notebook, else as a line now and then.
 
     Raises:
         PlanError, ChangedError, TrustError, CheckpointError, StoreError: before any work.
@@ -131,8 +141,9 @@ def retry(
     """
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust)
     with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(made, address, stack)
-        return _begin(lambda: plan_retry(made, resources), made, stack, on_plan, on_progress, is_own=not trust)
+        return _begin(lambda: plan_retry(made, resources), made, stack, plan_shown, progress_shown, is_own=not trust)
 
 
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:

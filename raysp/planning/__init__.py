@@ -29,7 +29,7 @@ from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import PoolSize, most_actors, most_blocks, pool_size
 from raysp.specs import JsonValue
 from raysp.steps import Decode, Keep, Label, Output, Pool
-from raysp.words import count
+from raysp.words import brief, count
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
@@ -82,7 +82,7 @@ class Todo:
         return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
     """A listed and surveyed corpus."""
 
@@ -99,6 +99,10 @@ class Corpus:
     """What the label shards are named relative to; None: not listed."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
+
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Settings:
     """The budget, where the sink's labels may depend on it; None: they do not."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do."""
 
@@ -150,6 +154,10 @@ class Plan:
     """Number of the last stopped run of which something is left to do again; 0: none."""
     anew: bool = False
     """The sink holds no result, and the record of another pipeline there is replaced."""
+
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
 
     def __post_init__(self) -> None:
         """Stage under the fingerprint unless told otherwise."""

@@ -21,6 +21,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.stage import is_complete, staged
 from raysp.sink.trust import open_recorded
 from raysp.sink.word_errors import WordErrors
+from raysp.words import brief
 
 
 class Running(StrEnum):
@@ -34,7 +35,7 @@ class Running(StrEnum):
     """It runs, or ran, on another machine, and did not say that it ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Status:
     """How far a sink is; all of it turns into JSON by `dataclasses.asdict`."""
 
@@ -70,6 +71,10 @@ class Status:
     """Of the last run in its last minutes, by its receipts; None: too few yet."""
     last_receipt: float | None = None
     """Seconds since the epoch, by the clock of whoever wrote it."""
+
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
 
     @property
     def eta_seconds(self) -> float | None:

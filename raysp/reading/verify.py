@@ -33,7 +33,7 @@ from raysp.sink.recordings import shown
 from raysp.sink.replaced import find_replaced
 from raysp.sink.source_columns import read_source_columns
 from raysp.sink.trust import Recorded, check_same_source, read_recorded, refusal
-from raysp.words import count
+from raysp.words import brief, count
 
 SHARDS_AT_ONCE = 4
 
@@ -41,7 +41,7 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What was checked and found; all of it turns into JSON by `dataclasses.asdict`."""
 
@@ -64,6 +64,10 @@ class Verification:
     """What is not as it should be, a line each."""
     unused: tuple[str, ...] = ()
     """What the sink names and was not used on its word: the source was not compared (`raysp.sink.trust`)."""
+
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
 
     @property
     def exit_code(self) -> int:

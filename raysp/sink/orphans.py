@@ -18,6 +18,7 @@ from raysp.pipeline import fingerprint as hash_parts
 from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
 from raysp.sink.commit import committed
 from raysp.sink.trust import open_recorded
+from raysp.words import brief
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,17 @@ class Orphan:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cleaning:
     """What `gc` found, and removed unless it was a dry run."""
 
     sink: str
     removed: bool
     orphans: tuple[Orphan, ...]
+
+    def __repr__(self) -> str:
+        """Return a screen at most."""
+        return brief(self)
 
     @property
     def num_bytes(self) -> int:

@@ -1,0 +1,78 @@
+"""What a program or a notebook sees of a run, and of its results when they are printed."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+import raysp
+from raysp.engine.display import Display, progress_line, shown
+from raysp.engine.progress import Progress
+from raysp.engine.running import RunResult
+from tests.corpora import a_pipeline, label_here, write_shard
+
+STATE = Progress(rows_total=4, shards_total=1, rows=2, audio_seconds=3.0, blocks=1)
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> raysp.Pipeline:
+    for number in range(60):
+        write_shard(tmp_path / "in" / f"{number}.parquet", 1)
+    return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+
+def test_a_program_sees_what_is_to_do_and_how_it_ended(capsys, pipeline):
+    plan, seen = raysp.plan(pipeline), []
+    with shown(seen.append, seen.append, progress=True) as (planned, went_on):
+        planned(plan)
+        went_on(STATE)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[0] == "raysp: 60 rows to do; 0 of 60 shards committed already"
+    assert said.err.splitlines()[1].startswith("raysp: 50% · 2/4 rows · 0:03 of audio")
+    assert seen == [plan, STATE]
+    with shown(None, None, progress=False) as (planned, went_on):
+        planned(plan)
+        went_on(STATE)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["terminal", "notebook"])
+def test_a_terminal_has_one_live_line(kind, monkeypatch):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=kind == "terminal", force_jupyter=False, width=200)
+    if kind == "notebook":
+        console.is_jupyter = True
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ipywidgets")
+    display = Display(console)
+    assert display._live is not None
+    if kind == "terminal":
+        with display:
+            display.start()
+            display.progress(STATE)
+        assert progress_line(STATE)[:20] in stream.getvalue()
+
+
+def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
+    console = Console(file=io.StringIO(), force_jupyter=False)
+    console.is_jupyter = True
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert Display(console)._live is None
+
+
+def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
+    label_here(pipeline)
+    failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}
+    values = (pipeline.sink.url, "0" * 16, 1, 1, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    results = [
+        raysp.plan(pipeline),
+        RunResult(*values),
+        raysp.status(pipeline.sink.url),
+        raysp.verify(pipeline.sink.url, pipeline=pipeline),
+        raysp.gc(pipeline.sink.url, dry_run=True),
+    ]
+    for result in results:
+        lines = repr(result).splitlines()
+        assert lines[0] == f"{type(result).__name__}("
+        assert len(lines) <= 30
+        assert max(map(len, lines)) <= 140, max(lines, key=len)
