@@ -24,11 +24,24 @@ from raysp.sink.commit import commit
 from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
-from tests.corpora import CHECKPOINT, DEMO, begin_and_stage, label_here, rows_table, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, begin_and_stage, label_here, rows_table, write_shard
 from tests.here import run_without_ray
 from tests.sink.sinks import RESULT_SCHEMA
 
 SECRET = "hunter2/Zq"
+
+
+def write_paths(folder: Path, form: str, bytes_of_last: bytes | None = None) -> None:
+    """Write rows with paths in the place of recordings, as `datasets` does."""
+    rows = [{"bytes": None, "path": f"/clips/en/{row}.wav"} for row in range(120)]
+    rows[-1]["bytes"] = bytes_of_last
+    table = pa.table({"id": [str(row) for row in range(120)], "audio": pa.array(rows, AUDIO)})
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "parquet":
+        write_shard(folder / "p.parquet", table=table, row_group_size=50)
+        return
+    with pa.OSFile(str(folder / "p.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=50)
 
 
 class TestPlan:
@@ -72,6 +85,33 @@ class TestPlan:
         assert "7 rows" in ran.out
         found = json.loads(raysp_command("plan", recipe, "--set", f"source.url={folder}", "--json").out)
         assert (found["rows"], found["files_passed_over"]) == (7, {".txt": 2, ".json": 1})
+
+    @pytest.mark.parametrize("form", ["parquet", "arrow"])
+    def test_paths_without_bytes_and_without_a_root_for_them_are_refused_before_any_work(
+        self, raysp_command, recipe, tmp_path, form
+    ):
+        write_paths(tmp_path / "paths", form)
+        settings = ("--set", f"source.url={tmp_path}/paths")
+        for verb in ("plan", "run"):
+            ran = raysp_command(verb, recipe, *settings)
+            assert (ran.code, ran.out, len(ran.complaints)) == (2, "", 1)
+            assert "column 'audio' holds no bytes in any of 120 rows, only paths such as '/clips/en/0.wav'" in ran.err
+            assert "source.audio_root='/clips/en', or embed the recordings" in ran.err
+        assert not (tmp_path / "out").exists()
+        assert raysp_command("plan", recipe, *settings, "--set", "source.audio_root=/clips").code == 0
+
+    @pytest.mark.parametrize("form", ["parquet", "arrow"])
+    def test_one_recording_is_enough_for_a_plan_which_notes_shards_without_any_and_without_rows(
+        self, raysp_command, recipe, tmp_path, form
+    ):
+        write_paths(tmp_path / "in" / "paths", form)
+        write_shard(tmp_path / "in" / "z.parquet", table=rows_table(1).slice(1))
+        ran = raysp_command("plan", recipe, "--set", f"source.url={tmp_path}/in")
+        assert (ran.code, len(ran.complaints)) == (0, 2)
+        assert "1 of 3 shards hold no rows, such as z.parquet" in ran.err
+        assert "1 of 3 shards hold no recordings, such as paths/p.parquet: their rows become errors" in ran.err
+        write_paths(tmp_path / "one", form, bytes_of_last=b"RIFF")
+        assert raysp_command("plan", recipe, "--set", f"source.url={tmp_path}/one").complaints == []
 
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")

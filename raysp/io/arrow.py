@@ -22,6 +22,8 @@ _CONTINUATION = b"\xff\xff\xff\xff"
 _SCHEMA, _RECORD_BATCH = 1, 3  # of flatbuffers' union MessageHeader (format/Message.fbs)
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
 _READ_ROWS = 1000
+_MOST_BYTES_WITHOUT_AUDIO = 4 * 1024 * 1024
+"""Of a record batch that may hold paths alone."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class _Layout:
         return hashlib.sha256(self.raw_schema + repr(self.batches).encode()).hexdigest()[:16]
 
 
-def survey(url: str, storage_options: Mapping[str, object] | None = None) -> Survey:
-    """Survey an Arrow shard.
+def survey(
+    url: str, storage_options: Mapping[str, object] | None = None, columns: Sequence[str] | None = None
+) -> Survey:
+    """Survey an Arrow shard, of which some columns are going to be read.
 
     Raises:
         ShardError: no Arrow IPC, cut short, or with a schema that would run foreign code.
@@ -50,8 +54,39 @@ def survey(url: str, storage_options: Mapping[str, object] | None = None) -> Sur
         layout = _read_layout(url, file)
         with _reader(file, layout) as reader:
             schema = _storage_schema(reader.schema)
+            is_mapped = isinstance(file, pa.MemoryMappedFile)
+            nulls = _null_columns(reader, layout, columns or ()) if is_mapped else frozenset[str]()
     groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
-    return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest)
+    return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
+
+
+def _null_columns(
+    reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, columns: Sequence[str]
+) -> frozenset[str]:
+    """Return the columns, or their bytes, that are null in every batch; of large batches none is looked at."""
+    nulls: set[str] | None = None
+    for number, (_, num_bytes, _) in enumerate(layout.batches):
+        if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
+            return frozenset()
+        batch = reader.get_batch(number) if isinstance(reader, pa.RecordBatchFileReader) else reader.read_next_batch()
+        found = {name for column in columns for name in _nulls_of(batch, column)}
+        nulls = found if nulls is None else nulls & found
+    return frozenset(nulls or ())
+
+
+def _nulls_of(batch: pa.RecordBatch, column: str) -> Iterator[str]:
+    """Yield a column of a batch, or its child `bytes`, if it holds nothing but nulls."""
+    if (index := batch.schema.get_field_index(column)) < 0:
+        return
+    array = batch.column(index)
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    array.validate()  # nothing else bounds what its nulls are counted in
+    if isinstance(array, pa.StructArray):
+        if array.type.get_field_index("bytes") < 0:
+            return
+        column, array = f"{column}.bytes", array.field("bytes")
+    if array.null_count == len(array):
+        yield column
 
 
 def read_rows(

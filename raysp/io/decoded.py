@@ -34,6 +34,18 @@ def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Colle
     ]
 
 
+def null_columns(metadata: pq.FileMetaData, columns: Collection[str] | None) -> frozenset[str]:
+    """Return the leaves of some columns that hold nothing but nulls by the statistics of every row group."""
+    found: dict[str, bool] = {}
+    for index in range(metadata.num_row_groups):
+        for chunk in _chunks(metadata.row_group(index), columns):
+            path = chunk.path_in_schema
+            if found.get(path, True):
+                known = chunk.statistics
+                found[path] = known is not None and known.null_count == chunk.num_values
+    return frozenset(path for path, is_null in found.items() if is_null)
+
+
 def _repeated(file: pa.NativeFile, chunks: Iterable[pq.ColumnChunkMetaData]) -> set[str]:
     """Return the paths of columns with repeated values, as the first large dictionary of each says."""
     found: dict[str, bool] = {}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import ShardError, StoreError
-from raysp.io.decoded import Repeats, decoded_bytes
+from raysp.io.decoded import Repeats, decoded_bytes, null_columns
 from raysp.io.store import Store, open_store, split_url
 from raysp.words import count
 
@@ -75,6 +75,8 @@ class Survey:
     num_rows: int
     pieces: tuple[Piece, ...]
     digest: str
+    nulls: frozenset[str] = frozenset()
+    """Columns, such as "audio.bytes", that hold nothing but nulls, as far as that is known without reading them."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def survey(
     with _open(url, storage_options) as file:
         footer = _footer(url, file)
         decoded = decoded_bytes(file, footer.metadata, columns)
-    return Survey(footer.schema, footer.metadata.num_rows, cut_pieces(footer.metadata, decoded=decoded), footer.digest)
+    pieces, nulls = cut_pieces(footer.metadata, decoded=decoded), null_columns(footer.metadata, columns)
+    return Survey(footer.schema, footer.metadata.num_rows, pieces, footer.digest, nulls)
 
 
 def cut_pieces(

@@ -97,7 +97,7 @@ class _Arrow:
     def survey(
         self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
     ) -> Survey:
-        return arrow.survey(url, storage_options)
+        return arrow.survey(url, storage_options, columns)
 
     def read_rows(
         self,

@@ -23,6 +23,7 @@ from raysp.io.shards import Piece, Shard, check_columns, input_id
 from raysp.io.store import normalise, scheme_of
 from raysp.models import hub
 from raysp.ops.precision import Batching, batching
+from raysp.ops.remedies import remedy
 from raysp.pipeline import Pipeline, fingerprint, label_parts
 from raysp.planning.listing import Found, count_files
 from raysp.planning.machine import memory_bytes, num_cpus
@@ -99,6 +100,8 @@ class Corpus:
     """What the label shards are named relative to; None: not listed."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
+    without_bytes: frozenset[str] = frozenset()
+    """Names of those of `fresh` whose rows hold no recording, and none may be read by path."""
 
     def __repr__(self) -> str:
         """Return a screen at most."""
@@ -202,7 +205,16 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what a user may not expect of the source."""
-        return (count_files(self.corpus.passed_over, " passed over"),) if self.corpus.passed_over else ()
+        found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        shards = [todo.shard for todo in self.todo]
+        if empty := [shard.name for shard in shards if not shard.num_rows]:
+            found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
+        if bare := [shard.name for shard in shards if shard.name in self.corpus.without_bytes]:
+            found.append(
+                f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
+                f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
+            )
+        return tuple(found)
 
     @property
     def num_rows(self) -> int:
@@ -279,9 +291,10 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
+    bare: set[str] = set()
 
     def survey_one(one: Found) -> Shard | str:
-        return _survey_one(one, recorded.get(one.name), pipeline, relabel or one.name in replaceable)
+        return _survey_one(one, recorded.get(one.name), pipeline, relabel or one.name in replaceable, bare)
 
     shards: list[Shard] = []
     fresh: list[Shard] = []
@@ -299,7 +312,8 @@ def survey(
     names = {one.name for one in found}
     vanished = tuple(sorted(name for name in recorded if name not in names))
     supersedes = any(one.name in recorded for one in fresh)
-    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes)
+    without_bytes = frozenset(bare)
+    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes, without_bytes=without_bytes)
 
 
 def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> Iterator[tuple[Found, Shard | str]]:
@@ -308,7 +322,8 @@ def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> I
             yield from zip(found[start : start + 256], pool.map(work, found[start : start + 256]), strict=True)
 
 
-def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool) -> Shard | str:
+def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool, bare: set[str]) -> Shard | str:
+    """Survey a shard, or return why it cannot be read; `bare` gets its name if its rows hold no recording."""
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return replace(known, url=one.url, part=one.part if one.kind == sources.MANIFEST else known.part)
     if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may end in a line by now
@@ -327,6 +342,9 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
     except ShardError as error:
         raise PlanError(str(error)) from None
     _check_conditions(one.url, found.schema, pipeline)
+    is_by_path = source.audio_root is not None or one.kind not in (sources.PARQUET, sources.ARROW)
+    if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
+        bare.add(one.name)
     return Shard(
         name=one.name,
         url=one.url,

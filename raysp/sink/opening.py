@@ -21,6 +21,7 @@ from raysp.planning import (
 )
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
+from raysp.planning.recordings import refuse_without_recordings
 from raysp.planning.roots import check_root
 from raysp.sink import commit, failing, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.replaced import find_replaced
@@ -114,7 +115,8 @@ def _make_plan(
     corpus = replace(corpus, root=root, passed_over=listed.passed_over)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = Corpus(shards, corpus.unreadable, passed_over=listed.passed_over)
+        kept = corpus.without_bytes
+        corpus = Corpus(shards, corpus.unreadable, passed_over=listed.passed_over, without_bytes=kept)
     stage_id = stops.stage_id(fingerprint)
     done, todo = compare(
         store,
@@ -125,6 +127,7 @@ def _make_plan(
         is_replaced=lambda shard: bool(find_replaced(store, pipeline, shard).rows),
         stage_id=stage_id,
     )
+    refuse_without_recordings(corpus, todo, pipeline)
     redo = stopping.redo(store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
     return Plan(
         pipeline,
