@@ -1,36 +1,44 @@
-"""Commits a second on a store whose every request takes its time, by how many shards are in flight.
+"""Commits a second on a store whose every request takes its time, by how many shards are in flight; and their memory.
 
     python -m benchmarks commits
     python -m benchmarks commits --latency 0.05 --shards 2000 --in-flight 8x1,8x16,4x32
+    python -m benchmarks commits --memory --rows 300 --seconds 30
 
 Shards, staged blocks and label shards lie in a temporary folder; each request to the store, and each that reads a shard
 (one to open it, one for its ids), waits before it is done. Tasks, processes and the protocol are a run's own.
+With --memory one process commits a shard of one piece of frame embeddings, and its peak is measured.
 """
 
 import argparse
 import functools
+import multiprocessing
+import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.tables import show, write_json
 
 if TYPE_CHECKING:
-    from raysp.engine.commits import Due
     from raysp.engine.tasks import Job
+    from raysp.io.shards import Shard
     from raysp.io.store import Store
 
 ROWS = 20
 SOURCE_REQUESTS = 2
 MILLION = 1_000_000
+MIB = 1024 * 1024
+FRAME_WIDTH, FRAMES_A_SECOND = 768, 50
+BLOCK_SECONDS = 600
 
 
 class SlowStore:
@@ -54,7 +62,7 @@ class SlowStore:
         return request
 
 
-def commit_slowly(latency: float, job: "Job", batch: "Sequence[Due]") -> list[Any]:
+def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Do as `commit_shards`, on a worker, with a store that waits."""
     from raysp.engine import commits, tasks
     from raysp.io.store import open_store
@@ -101,7 +109,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
         job, shards = _staged(Path(folder), num_shards)
         found = commits.Commits(job, {})
         slow: Any = functools.partial(commit_slowly, latency)
-        found.task = ray.remote(_named(slow)).options(num_cpus=0, scheduling_strategy="SPREAD")
+        found.task = ray.remote(_named(slow))
         _warm_up(found, tasks)
         started = time.perf_counter()
         outcomes = []
@@ -117,7 +125,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
 
 
 def _named(work: Any) -> Any:
-    def commit_shards(job: "Job", batch: "Sequence[Due]") -> list[Any]:
+    def commit_shards(job: "Job", batch: Sequence[Any]) -> list[Any]:
         found: list[Any] = work(job, batch)
         return found
 
@@ -177,6 +185,75 @@ def _labels(outputs: pa.Schema) -> pa.Table:
     return pa.table({**columns, "window": [0] * ROWS, "windows": [1] * ROWS})
 
 
+def measure_memory(num_rows: int, seconds: float) -> dict[str, object]:
+    """Commit one shard of frame embeddings in a process of its own; peak memory and time."""
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        staged_bytes = _in_process(_stage_frames, folder, num_rows, seconds)
+        peak, took = _in_process(_commit_frames, folder, num_rows)
+    return {
+        "rows": num_rows,
+        "seconds a row": f"{seconds:g}",
+        "staged, MiB": f"{staged_bytes / MIB:.0f}",
+        "peak of the process, MiB": f"{peak / MIB:.0f}",
+        "seconds": f"{took:.1f}",
+    }
+
+
+def _in_process(work: Callable[..., Any], *arguments: object) -> Any:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
+def _frames_shard(num_rows: int) -> tuple[pa.Schema, "Shard"]:
+    from raysp.io.shards import Piece, Shard
+
+    outputs = pa.schema([("embedding", pa.list_(pa.list_(pa.float32(), FRAME_WIDTH)))])
+    return outputs, Shard("frames.parquet", "frames.parquet", 1, "", num_rows, "0" * 16, (Piece(0, num_rows),))
+
+
+def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
+    """Stage blocks as actors do: rows of all the piece in each."""
+    from raysp.io.store import LocalStore
+    from raysp.sink import stage
+    from raysp.sink.commit import RESULT_SCHEMA
+
+    outputs, shard = _frames_shard(num_rows)
+    random = np.random.default_rng(0)
+    frames = int(seconds * FRAMES_A_SECOND)
+    of = max(1, round(num_rows * seconds / BLOCK_SECONDS))
+    num_bytes = 0
+    for k, rows in enumerate(np.array_split(random.permutation(num_rows), of)):
+        values = random.standard_normal(len(rows) * frames * FRAME_WIDTH, np.float32)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), FRAME_WIDTH)
+        offsets = pa.array(np.arange(len(rows) + 1) * frames, pa.int32())
+        fixed = {"row": rows, "seconds": [seconds] * len(rows), "status": ["ok"] * len(rows)}
+        columns = [pa.array(fixed.get(field.name, [None] * len(rows)), field.type) for field in RESULT_SCHEMA]
+        columns.append(pa.ListArray.from_arrays(offsets, vectors))
+        table = pa.Table.from_arrays(columns, schema=pa.schema([*RESULT_SCHEMA, *outputs]))
+        num_bytes += table.nbytes
+        stage.stage(
+            LocalStore(folder), stage.BlockName(shard.name, shard.pieces[0], shard.input_id, "f0", k, of), table
+        )
+    return num_bytes
+
+
+def _commit_frames(folder: str, num_rows: int) -> tuple[int, float]:
+    from raysp.io.store import LocalStore
+    from raysp.sink.commit import commit
+
+    outputs, shard = _frames_shard(num_rows)
+    started = time.perf_counter()
+    commit(
+        LocalStore(folder),
+        shard,
+        fingerprint="f0",
+        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        output_schema=outputs,
+    )
+    took = time.perf_counter() - started
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, took
+
+
 def main(argv: list[str]) -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(
@@ -185,8 +262,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds a request")
     parser.add_argument("--in-flight", default="8x1,8x16,4x32,8x32", help="tasks x shards a task, several")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of one commit of frame embeddings")
+    parser.add_argument("--rows", type=int, default=300, help="of that commit")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each of those rows")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args(argv)
+    if args.memory:
+        found = [measure_memory(args.rows, args.seconds)]
+        show(f"One commit of frame embeddings, {FRAME_WIDTH} wide, {FRAMES_A_SECOND} frames a second", found)
+        if args.json:
+            write_json(args.json, found)
+        return
     pairs = [(int(tasks), int(shards)) for tasks, shards in (one.split("x") for one in args.in_flight.split(","))]
     found = measure(args.shards, args.latency, pairs)
     show(f"Commits of {ROWS} rows on a store of {1000 * args.latency:g} ms a request", found)

@@ -8,9 +8,9 @@ files that another label shard may need are removed by `raysp gc` alone.
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -39,9 +39,14 @@ _RESULT_COLUMNS: Mapping[str, pa.DataType] = {
 RESULT_SCHEMA = pa.schema(_RESULT_COLUMNS)
 """The columns that every staged block begins with; the outputs follow."""
 
-ROW_GROUP_BYTES = 64 * 1024 * 1024  # of Arrow memory: what a commit holds at a time, besides one piece
+ROW_GROUP_BYTES = (
+    64 * 1024 * 1024
+)  # of Arrow memory: what a commit holds at a time, besides what it carries over of a piece's source
 ROW_GROUP_ROWS = 128 * 1024
 FOOTERS_AT_ONCE = 16
+
+PEAK = 6
+"""Bytes that a commit holds at most for each that it sorts or writes at a time (docs/performance.md)."""
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
 Rows = Literal["all", "ok"]
@@ -132,6 +137,11 @@ def commit(
     with failing.passing("stage_removed"):
         stage.remove_listed(store, blocks)
     return receipt
+
+
+def memory(num_rows: int, staged_bytes: int) -> int:
+    """Return about the bytes of memory that the commit of so many rows takes at most; a row is never cut in two."""
+    return PEAK * min(staged_bytes, max(ROW_GROUP_BYTES, staged_bytes // max(1, num_rows)))
 
 
 def committed(
@@ -287,7 +297,8 @@ def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardR
     shard = label_shard.shard
     hashes = Hashes.of_none(shard.num_rows)
     try:
-        receipt = write(store, label_shard, _tables(store, label_shard, hashes), hashes, expected=expected)
+        with closing(_tables(store, label_shard, hashes)) as tables:
+            receipt = write(store, label_shard, tables, hashes, expected=expected)
     except (RunError, StoreError):  # such as: the faster one has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
@@ -422,7 +433,7 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Iterator[pa.Table]:
+def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
     """Yield the label shard's rows in their order, at most a row group at a time; an empty table if there are none.
 
     Raises:
@@ -478,46 +489,71 @@ def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
 def _in_order(
     store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema, hashes: Hashes
 ) -> Iterator[pa.Table]:
-    """Yield a piece's source columns and staged results side by side."""
-    shard = label_shard.shard
-    names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
-    try:
-        staged, order = stage.open_piece(
-            store, shard.name, piece, shard.input_id, label_shard.stage_id, label_shard.join, names=names
-        )
-    except stage.BrokenStageError:
-        stage.discard(store, shard.name, piece)
-        raise
-    if differing := _differing_types(staged, schema, source.num_columns):
-        raise RunError(f"{store.url}: staged results of {shard.name!r}: {differing}; this is a bug of raysp: report it")
+    """Yield a piece's source columns and staged results side by side, at most a row group at a time."""
     if differing := _differing_types(source, schema, 0):
-        raise ShardError(f"{shard.url}: {differing}, as in its first rows; write it with one type")
-    take_recordings(store, label_shard, piece, staged, hashes)
-    staged = staged.select(schema.names[source.num_columns :])
-    num_rows = max(1, piece.num_rows * ROW_GROUP_BYTES // (source.nbytes + staged.nbytes))
-    for first in range(0, piece.num_rows, num_rows):
-        results = staged.take(order.slice(first, num_rows))
-        yield pa.Table.from_arrays([*source.slice(first, num_rows).columns, *results.columns], schema=schema)
+        raise ShardError(f"{label_shard.shard.url}: {differing}, as in its first rows; write it with one type")
+    columns = schema.names[source.num_columns :]
+    first = 0
+    try:
+        for staged in read_staged(store, label_shard, piece, hashes):
+            if differing := _differing_types(staged, schema, source.num_columns):
+                raise RunError(
+                    f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
+                    "this is a bug of raysp: report it"
+                )
+            beside = source.slice(first, staged.num_rows)
+            first += staged.num_rows
+            table = pa.Table.from_arrays([*beside.columns, *staged.select(columns).columns], schema=schema)
+            num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
+            yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
+    except stage.BrokenStageError:
+        stage.discard(store, label_shard.shard.name, piece)
+        raise
 
 
-def take_recordings(store: Store, label_shard: LabelShard, piece: Piece, staged: pa.Table, hashes: Hashes) -> None:
-    """Take over which files staged rows were made of, unless one of them was replaced since.
+def read_staged(
+    store: Store, label_shard: LabelShard, piece: Piece, hashes: Hashes, *, rows: Sequence[int] | None = None
+) -> Iterator[pa.Table]:
+    """Yield a piece's staged results in order, and take over which files they were made of.
+
+    Args:
+        store: the sink.
+        label_shard: what is made of them.
+        piece: to read.
+        hashes: filled on the way.
+        rows: those of the piece's rows that are staged; None: all.
 
     Raises:
-        ChangedRecordingsError: one was; the piece is no longer staged.
+        ChangedRecordingsError: one of the files was replaced since; the piece is no longer staged.
         StoreError: that cannot be found out.
     """
-    shard = label_shard.shard
-    if label_shard.versions is not None and recordings.VERSION in staged.column_names:
-        if changed := recordings.changed_rows(staged, label_shard.versions):
-            stage.discard(store, shard.name, piece)
-            raise ChangedRecordingsError(
-                f"{store.url}/{shard.name}: recordings were replaced after they were labelled: "
-                f"{recordings.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
-                shard.name,
-                (piece,),
-            )
-        hashes.add(staged)
+    shard, changed = label_shard.shard, list[tuple[int, str]]()
+    versions = label_shard.versions and recordings.asked_once(label_shard.versions)
+    names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
+    for table in stage.read_rows(
+        store,
+        shard.name,
+        piece,
+        shard.input_id,
+        label_shard.stage_id,
+        label_shard.join,
+        rows=rows,
+        names=names,
+        num_bytes=ROW_GROUP_BYTES,
+    ):
+        if versions is not None and recordings.VERSION in table.column_names:
+            changed += recordings.changed_rows(table, versions)
+            hashes.add(table)
+        if not changed:
+            yield table
+    if changed:
+        stage.discard(store, shard.name, piece)
+        raise ChangedRecordingsError(
+            f"{store.url}/{shard.name}: recordings were replaced after they were labelled: "
+            f"{recordings.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
+            shard.name,
+            (piece,),
+        )
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:

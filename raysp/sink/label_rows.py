@@ -62,13 +62,11 @@ class Cursor:
 
     def until(self, end: int) -> pa.Table | None:
         """Give the next rows in front of `end`; None where there never was a table."""
-        for table in self._tables:
-            self._held.append(table)
-            if table.num_rows and table.column("row")[-1].as_py() >= end:
+        while not any(table.num_rows and table.column("row")[-1].as_py() >= end for table in self._held):
+            if (table := next(self._tables, None)) is None:
                 break
-        if not self._held:
-            return None
-        return self._take(end)
+            self._held.append(table)
+        return self._take(end) if self._held else None
 
     def some(self, end: int) -> pa.Table | None:
         """Give the next rows in front of `end`, of one table; none where there are no more of them."""

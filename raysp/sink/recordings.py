@@ -57,6 +57,18 @@ def changed_rows(staged: pa.Table, versions: Versions) -> list[tuple[int, str]]:
     return sorted((row, path) for row, path, was in triples if was == CHANGED or current.get(path, was) != was)
 
 
+def asked_once(versions: Versions) -> Versions:
+    """Return the same, which asks for the version of a file once."""
+    known: dict[str, str | None] = {}
+
+    def ask(paths: Collection[str]) -> Mapping[str, str]:
+        if new := {path for path in paths if path not in known}:
+            known.update({**dict.fromkeys(new), **versions(new)})
+        return {path: version for path in paths if (version := known[path]) is not None}
+
+    return ask
+
+
 def shown(changed: Sequence[tuple[int, str]]) -> str:
     """Return the first of some rows and their paths in words."""
     first = ", ".join(f"row {row} ({path!r:.80})" for row, path in changed[:SHOWN_ROWS])

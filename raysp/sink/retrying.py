@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.errors import ChangedError
-from raysp.io.shards import Shard
+from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store, open_store
 from raysp.pipeline import Pipeline, file_parts, read_code
 from raysp.planning import Corpus, Plan, Resources, Retry, Todo, hash_pipeline, settle
@@ -131,6 +131,7 @@ def recommit(
         file_id,
         replace=True,
         versions=versions,
+        stage_id=retry.stage_id,
         texts=texts,
     )
     expected, before = store.stat(shard.name), footer.read(store, shard.name)
@@ -167,21 +168,28 @@ def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes)
     labels = Cursor(read_labels(store, shard))
     rest = Cursor(read_rest(store, shard))
     for piece in shard.pieces:
-        rows, new, first = retry.of(piece), None, piece.first
-        if rows:
-            table, order = stage.open_piece(
-                store, shard.name, piece, shard.input_id, retry.stage_id, label_shard.join, rows=rows
-            )
-            commit.take_recordings(store, label_shard, piece, table, hashes)
-            source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])
-            results = table.take(order).select([*RESULT_SCHEMA.names, *label_shard.output_schema.names])
-            new = [*source.columns, *results.columns]
+        rows, first = retry.of(piece), piece.first
+        fresh = Cursor(_fresh(store, label_shard, piece, rows, hashes))
         for old, end in stretches(labels, rest, first, piece.end):
-            if new:
-                fresh = pa.Table.from_arrays(new, schema=old.schema)
-                numbers = np.asarray(rows)
-                begin, stop = np.searchsorted(numbers, [first, end])
-                stays = pc.invert(pc.is_in(old.column("row"), value_set=pa.array(rows[begin:stop], pa.int64())))
-                old = in_order(pa.concat_tables([old.filter(stays), fresh.slice(begin, stop - begin)]))
+            if (new := fresh.until(end)) is not None and new.num_rows:
+                stays = pc.invert(pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks()))
+                new = pa.Table.from_arrays(new.columns, schema=old.schema)
+                old = in_order(pa.concat_tables([old.filter(stays), new]))
             yield old
             first = end
+
+
+def _fresh(
+    store: Store, label_shard: LabelShard, piece: Piece, rows: Sequence[int], hashes: Hashes
+) -> Iterator[pa.Table]:
+    """Yield the retried rows of a piece as they are labelled now, some at a time."""
+    if not rows:
+        return
+    source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])
+    names = [*RESULT_SCHEMA.names, *label_shard.output_schema.names]
+    first = 0
+    for table in commit.read_staged(store, label_shard, piece, hashes, rows=rows):
+        results = table.select(names)
+        columns = [*source.slice(first, len(table)).columns, *results.columns]
+        first += len(table)
+        yield pa.Table.from_arrays(columns, names=[*source.column_names, *names])

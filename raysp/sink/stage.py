@@ -5,9 +5,11 @@ many the row has, which stands on its last one alone (1 on a row that is one win
 """
 
 import io
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,10 +18,15 @@ from raysp.io.shards import Piece, Shard
 from raysp.io.store import Store
 from raysp.sink import failing, layout
 from raysp.sink.layout import BlockName as BlockName
+from raysp.sink.merging import Sorter, in_order
 
 Join = Callable[[pa.Table], pa.Table]
 """Makes a row of each run of windows of one row, which are given sorted and complete. Its columns are those of a staged
 row that is one window, less those that only windows have."""
+
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""Of a block, read at once."""
 
 
 class BrokenStageError(RunError):
@@ -30,26 +37,30 @@ def stage(store: Store, name: BlockName, table: pa.Table) -> None:
     """Keep a block's result; one that is there already stays, for it says the same."""
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
-        writer.write_table(table)
+        writer.write_table(table, max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes)))
     with failing.passing("block_staged"):
         store.create(layout.stage_path(name), sink.getvalue())
 
 
-def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, dict[Piece, set[tuple[int, int]]]]:
-    """Tell by one listing which blocks (k, of) of which pieces of these shards are staged.
+Blocks = dict[tuple[int, int], int]
+"""Staged blocks (k, of) of a piece, with their bytes."""
+
+
+def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, dict[Piece, Blocks]]:
+    """Return by one listing which blocks of which pieces of these shards are staged.
 
     Blocks of other input or of another pipeline do not count.
     """
     return staged_as(store, {shard.name: (shard.input_id, fingerprint) for shard in shards})
 
 
-def staged_as(store: Store, wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[Piece, set[tuple[int, int]]]]:
+def staged_as(store: Store, wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[Piece, Blocks]]:
     """Do as `staged`, with an (input id, fingerprint) of its own for each shard's name."""
-    found: dict[str, dict[Piece, set[tuple[int, int]]]] = {}
+    found: dict[str, dict[Piece, Blocks]] = {}
     for entry in store.list(layout.STAGE):
         block = layout.parse_stage_path(entry.path)
         if block and wanted.get(block.shard) == (block.input_id, block.fingerprint):
-            found.setdefault(block.shard, {}).setdefault(block.piece, set()).add((block.k, block.of))
+            found.setdefault(block.shard, {}).setdefault(block.piece, {})[block.k, block.of] = entry.num_bytes
     return found
 
 
@@ -63,20 +74,7 @@ def unstaged(shard: Shard, blocks: Mapping[Piece, Collection[tuple[int, int]]]) 
     return tuple(piece for piece in shard.pieces if not is_complete(blocks.get(piece, ())))
 
 
-def read_piece(
-    store: Store, shard: str, piece: Piece, input_id: str, fingerprint: str, join: Join | None = None
-) -> pa.Table:
-    """Return a piece's staged results, one row for each of its rows, in their order.
-
-    Raises:
-        RunError: Blocks are missing, or windows are there but no `join`.
-        BrokenStageError: A block cannot be read, or rows or windows are missing or there twice.
-    """
-    table, order = open_piece(store, shard, piece, input_id, fingerprint, join)
-    return table.take(order)
-
-
-def open_piece(
+def read_rows(
     store: Store,
     shard: str,
     piece: Piece,
@@ -86,8 +84,11 @@ def open_piece(
     *,
     rows: Collection[int] | None = None,
     names: Sequence[BlockName] | None = None,
-) -> tuple[pa.Table, pa.Array]:  # type: ignore[type-arg]
-    """Do as `read_piece`, but leave the rows as staged and return the indices that put them in order beside them.
+    num_bytes: int = 64 * 1024 * 1024,
+) -> Iterator[pa.Table]:
+    """Yield a piece's staged results in order, one row for each of its rows, some at a time; all is checked before.
+
+    Tables in which a longer row was joined lack the columns that only windows have.
 
     Args:
         store: the sink.
@@ -98,6 +99,11 @@ def open_piece(
         join: makes rows of the windows of longer ones.
         rows: those of the piece's rows that are there; None: all.
         names: the piece's blocks as `listed`; None: listed here.
+        num_bytes: about what may be held in memory; a single row may be larger.
+
+    Raises:
+        RunError: Blocks are missing, or windows are there but no `join`.
+        BrokenStageError: A block cannot be read, or rows or windows are missing or there twice.
     """
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
     names = _names(store, shard, piece, input_id, fingerprint) if names is None else names
@@ -105,14 +111,20 @@ def open_piece(
     if of is None:
         found = ", ".join(f"{name.k} of {name.of or 'more'}" for name in names) or "none"
         raise RunError(f"{where}: blocks are missing (found {found}); run again")
-    try:
-        chosen = {name.k: name for name in names if name.of == of or (name.of == 0 and name.k < of - 1)}
-        table = join_windows(where, pa.concat_tables([_read_block(store, chosen[k]) for k in range(of)]), join)
-        order = pc.sort_indices(table.column("row"))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
-        raise BrokenStageError(f"{where}: a block cannot be read ({error}); run again: they are made anew") from error
-    _check_rows(where, range(piece.first, piece.end) if rows is None else rows, table.column("row").to_pylist())
-    return table, order
+    chosen = {name.k: name for name in names if name.of == of or (name.of == 0 and name.k < of - 1)}
+    with ExitStack() as stack:
+        sorter = Sorter(lambda: stack.enter_context(store.scratch()), num_bytes)
+        try:
+            for k in range(of):
+                for table in _read_block(store, chosen[k]):
+                    sorter.add(table)
+            _check(where, sorter.numbers(), range(piece.first, piece.end) if rows is None else rows, join)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
+            raise BrokenStageError(
+                f"{where}: a block cannot be read ({error}); run again: they are made anew"
+            ) from error
+        for table in sorter.slices():
+            yield join_windows(where, table, join)
 
 
 def listed(store: Store, shard: str, input_id: str, fingerprint: str) -> dict[Piece, list[BlockName]]:
@@ -162,30 +174,54 @@ def _place(name: BlockName) -> tuple[int, int]:
     return name.of, name.k
 
 
-def _read_block(store: Store, name: BlockName) -> pa.Table:
+def _read_block(store: Store, name: BlockName) -> Iterator[pa.Table]:
     with store.open(layout.stage_path(name)) as file, pa.ipc.open_file(file) as reader:
-        return reader.read_all()
+        if reader.num_record_batches == 0:
+            yield reader.schema.empty_table()
+        for number in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(number)])
 
 
 def join_windows(where: str, table: pa.Table, join: Join | None) -> pa.Table:
     """Join the windows of longer rows; only the columns that all rows have then are left.
 
+    Rows stay in order where they are.
+
     Raises:
         BrokenStageError: a row's windows are not all there, or there twice.
     """
-    if "windows" not in table.column_names:
+    windows = _windows_of(where, table, join)
+    if windows is None or join is None:
         return table
-    is_whole = table.column("windows").to_numpy() == 1  # null is NaN
-    if is_whole.all():
-        return table
+    rows = join(windows)
+    whole = table.filter(_is_whole(table)).select(rows.column_names)
+    return in_order([whole, rows]) if whole.num_rows else rows
+
+
+def _windows_of(where: str, table: pa.Table, join: Join | None) -> pa.Table | None:
+    """Return the windows of longer rows, sorted and checked; None where there are none."""
+    if "windows" not in table.column_names or (is_whole := _is_whole(table)).all():
+        return None
     if join is None:
         raise RunError(
             f"{where}: found windows of longer rows and nothing to join them; this is a bug of raysp: report it"
         )
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
     _check_windows(where, windows)
-    rows = join(windows)
-    return pa.concat_tables([table.filter(is_whole).select(rows.column_names), rows])
+    return windows
+
+
+def _is_whole(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows of a table are no windows of longer ones."""
+    return np.asarray(table.column("windows").to_numpy() == 1)  # null is NaN
+
+
+def _check(where: str, numbers: pa.Table, wanted: Collection[int], join: Join | None) -> None:
+    """Refuse rows and windows that are missing or there twice."""
+    windows = _windows_of(where, numbers, join)
+    rows = numbers.column("row") if windows is None else numbers.filter(_is_whole(numbers)).column("row")
+    long_rows = [] if windows is None else pc.unique(windows.column("row")).to_pylist()
+    _check_rows(where, wanted, rows.to_pylist() + long_rows)
 
 
 def _check_windows(where: str, windows: pa.Table) -> None:

@@ -78,6 +78,12 @@ def stage_piece(store, shard: Shard, piece: Piece, of: int = 2, fingerprint: str
         stage.stage(store, block, results(rows[k::of][::-1], shard.name))
 
 
+def read_piece(store: Store, shard: str, piece: Piece, *names, **options) -> pa.Table:
+    """Read the staged results of a small piece at once."""
+    [table] = stage.read_rows(store, shard, piece, *names, **options)
+    return table
+
+
 def run(
     store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
 ) -> list[ShardReceipt]:
@@ -118,7 +124,8 @@ def parquet(store: Store, name: str) -> pq.ParquetFile:
 def last_write(store: Store, name: str) -> object:
     """Tell what changes with every write of a file, also with one of the same bytes."""
     if isinstance(store, LocalStore):
-        return Path(store.url, name).stat()
+        found = Path(store.url, name).stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
     bucket, _, folder = store.url.removeprefix("s3://").partition("/")
     head = store._call(lambda s3: s3.head_object(Bucket=bucket, Key=f"{folder}/{name}"), "look at", name)
     return head["Metadata"]["raysp-write"]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +116,41 @@ def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypa
     sinks.run(store, split)
     assert sinks.parquet(store, split.name).num_row_groups > 3
     assert sinks.labels(store, split) == sinks.expected(split)
+
+
+def test_a_commit_holds_about_a_row_group_whatever_a_piece_holds(tmp_path, monkeypatch):
+    bound, width, frames, num_rows = 1024 * 1024, 64, 500, 240
+    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", bound)
+    monkeypatch.setattr(stage, "BATCH_BYTES", bound // 8)
+    store, shard = LocalStore(tmp_path), make_shard(cuts=(0, num_rows))
+    outputs = pa.schema([("embedding", pa.list_(pa.list_(pa.float32(), width)))])
+
+    def frame_embeddings(rows):
+        values = pa.array(np.repeat(np.array(rows, np.float32), frames * width))
+        vectors = pa.FixedSizeListArray.from_arrays(values, width)
+        offsets = pa.array(np.arange(len(rows) + 1) * frames, pa.int32())
+        return pa.ListArray.from_arrays(offsets, vectors).cast(outputs.field(0).type)
+
+    for k in range(8):
+        rows = list(range(num_rows))[k::8]
+        table = sinks.results(rows, shard.name).select(commit_module.RESULT_SCHEMA.names)
+        name = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, FINGERPRINT, k, 8)
+        stage.stage(store, name, table.append_column(outputs.field(0), frame_embeddings(rows)))
+    staged_bytes = sum(entry.num_bytes for entry in store.list(layout.STAGE))
+    assert staged_bytes > 25 * bound
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        commit_module.commit(
+            store, shard, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=outputs
+        )
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() < commit_module.PEAK * bound == commit_module.memory(num_rows, staged_bytes)
+    labels = sinks.parquet(store, shard.name)
+    assert labels.metadata.num_row_groups > 15
+    assert [vectors[-1][-1].as_py() for vectors in labels.read(["embedding"])["embedding"]] == list(range(num_rows))
 
 
 def test_all_outputs_null_or_zero_rows_ok_still_commit(store):

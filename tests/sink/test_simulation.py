@@ -69,6 +69,12 @@ def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
     assert all(seen[word] for word in WORTH), seen
 
 
+def test_nor_does_one_whose_commits_sort_outside_of_memory(folder, monkeypatch):
+    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1)
+    for seed in range(500, 512):
+        simulate(seed, folder)
+
+
 def test_a_history_follows_from_its_seed(folder):
     for seed in range(30):
         assert simulate(seed, folder).story == simulate(seed, folder).story
@@ -207,7 +213,7 @@ def resuming_with_blocks_of_another_pipeline(monkeypatch):
         found = {}
         for entry in store.list(layout.STAGE):
             if block := layout.parse_stage_path(entry.path):
-                found.setdefault(block.shard, {}).setdefault(block.piece, set()).add((block.k, block.of))
+                found.setdefault(block.shard, {}).setdefault(block.piece, {})[block.k, block.of] = 1
         return found
 
     monkeypatch.setattr(stage, "staged_as", staged_as)

@@ -11,7 +11,7 @@ from sinks import FINGERPRINT, INPUT_ID, make_shard
 from raysp.errors import RunError
 from raysp.io.shards import Piece
 from raysp.io.store import LocalStore
-from raysp.sink import stage
+from raysp.sink import layout, merging, stage
 
 SHARD = make_shard()
 PIECE = SHARD.pieces[1]
@@ -54,9 +54,12 @@ def joining(windows):
 @given(
     st.lists(st.integers(1, 4), min_size=5, max_size=5),
     st.lists(st.integers(0, 3), min_size=20, max_size=20),
+    st.sampled_from([1, 1000, 10**6]),
     st.data(),
 )
-def test_windows_are_joined_in_their_order_whatever_block_they_are_in(tmp_path_factory, lengths, block_of, data):
+def test_windows_are_joined_in_their_order_whatever_block_they_are_in_and_fits_in_memory(
+    tmp_path_factory, lengths, block_of, num_bytes, data
+):
     store = LocalStore(tmp_path_factory.mktemp("sink"))
     table = windows_of(*lengths)
     order = data.draw(st.permutations(range(table.num_rows)))
@@ -65,7 +68,9 @@ def test_windows_are_joined_in_their_order_whatever_block_they_are_in(tmp_path_f
         rows = [i for i in order if block_of[i] == k]
         name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, of if k == of - 1 else 0)
         stage.stage(store, name, table.take(pa.array(rows, pa.int64())))
-    found = stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
+    tables = list(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining, num_bytes=num_bytes))
+    assert len(tables) == (5 if num_bytes == 1 else 1 if num_bytes == 10**6 else len(tables))
+    found = pa.concat_tables([one.select(["row", "pred_text"]) for one in tables])
     assert found.column("row").to_pylist() == [4, 5, 6, 7, 8]
     for row, count, text in zip(range(4, 9), lengths, found.column("pred_text").to_pylist(), strict=True):
         whole = sinks.results([row], SHARD.name)["pred_text"][0].as_py()
@@ -87,13 +92,13 @@ def test_windows_that_are_missing_or_there_twice_are_named(store, rows, message)
     chosen = table.take([*rows, 3, 4, 5, 6])
     stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), chosen)
     with pytest.raises(stage.BrokenStageError, match=re.escape(message)):
-        stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
+        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
 
 
 def test_windows_that_nothing_joins_are_refused(store):
     stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), windows_of(2, 1, 1, 1, 1))
     with pytest.raises(RunError, match="found windows of longer rows and nothing to join them"):
-        stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
 
 
 def test_blocks_of_a_piece_that_is_not_whole_go_and_those_of_whole_ones_stay(store):
@@ -108,15 +113,45 @@ def test_blocks_of_a_piece_that_is_not_whole_go_and_those_of_whole_ones_stay(sto
 @pytest.mark.parametrize("of", [1, 2, 5])
 def test_rows_come_back_in_order_whatever_the_blocks(store, of):
     sinks.stage_piece(store, SHARD, PIECE, of=of)
-    found = stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+    found = sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
     assert found.to_pylist() == sinks.results([4, 5, 6, 7, 8], SHARD.name).to_pylist()
+
+
+@pytest.mark.parametrize("num_bytes", [1, 500, 10**6])
+def test_slices_are_the_same_rows_however_few_bytes_may_be_held(store, num_bytes, monkeypatch):
+    monkeypatch.setattr(merging, "PART_BYTES", 300)  # several rows
+    piece = Piece(0, 60)
+    sinks.stage_piece(store, SHARD, piece, of=7)
+    tables = list(stage.read_rows(store, SHARD.name, piece, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))
+    assert pa.concat_tables(tables).to_pylist() == sinks.results(list(range(60)), SHARD.name).to_pylist()
+    assert len(tables) == {1: 60, 500: len(tables), 10**6: 1}[num_bytes]
+    assert not [entry.path for entry in store.list(layout.TMP)]
+
+
+@pytest.mark.parametrize("num_bytes", [1, 10**6])
+@pytest.mark.parametrize(("rows", "message"), [([4, 5, 6, 8], "missing [7]"), ([4, 5, 6, 7, 7, 8], "there twice 1")])
+def test_rows_that_are_missing_or_there_twice_are_named(store, num_bytes, rows, message):
+    for k in range(2):
+        name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 2)
+        stage.stage(store, name, sinks.results(rows[k::2], SHARD.name))
+    with pytest.raises(stage.BrokenStageError, match=re.escape(message)):
+        next(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))
+
+
+def test_blocks_of_unlike_columns_are_no_piece(store):
+    for k, table in enumerate(
+        [sinks.results([4, 5], SHARD.name), sinks.results([6, 7, 8], SHARD.name).drop("seconds")]
+    ):
+        stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 2), table)
+    with pytest.raises(stage.BrokenStageError, match="a block cannot be read"):
+        next(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT))
 
 
 def test_a_cut_that_was_left_unfinished_does_not_disturb_another(store):
     block = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 3)
     stage.stage(store, block, sinks.results([4, 8]))
     sinks.stage_piece(store, SHARD, PIECE, of=4)
-    found = stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+    found = sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
     assert found.column("row").to_pylist() == [4, 5, 6, 7, 8]
 
 
@@ -124,14 +159,16 @@ def test_staging_twice_keeps_the_first(store):
     block = stage.BlockName(SHARD.name, Piece(0, 1), INPUT_ID, FINGERPRINT, 0, 1)
     stage.stage(store, block, sinks.results([0], "first"))
     stage.stage(store, block, sinks.results([0], "second"))
-    found = stage.read_piece(store, SHARD.name, Piece(0, 1), INPUT_ID, FINGERPRINT)
+    found = sinks.read_piece(store, SHARD.name, Piece(0, 1), INPUT_ID, FINGERPRINT)
     assert found.column("pred_text").to_pylist() == ["first text 0"]
 
 
 def test_only_this_input_and_this_pipeline_count(store):
     for shard, fingerprint in ((SHARD, FINGERPRINT), (replace(SHARD, input_id="00"), FINGERPRINT), (SHARD, "beef")):
         sinks.stage_piece(store, shard, PIECE, of=1, fingerprint=fingerprint)
-    assert stage.staged(store, [SHARD], FINGERPRINT) == {SHARD.name: {PIECE: {(0, 1)}}}
+    [[piece, blocks]] = stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name].items()
+    assert (piece, list(blocks)) == (PIECE, [(0, 1)])
+    assert blocks[0, 1] == sum(entry.num_bytes for entry in store.list() if f".{FINGERPRINT}." in entry.path) / 2
     assert stage.staged(store, [SHARD], "f00d") == {}
     assert stage.staged(store, [], FINGERPRINT) == {}
 
@@ -140,7 +177,7 @@ def test_missing_blocks_are_told_from_those_found(store):
     sinks.stage_piece(store, SHARD, PIECE, of=2)
     store.delete(f".raysp/stage/a~/part 1.parquet~/4-9.{INPUT_ID}.{FINGERPRINT}.0of2")
     with pytest.raises(RunError, match=r"rows 4 to 9 of 'a/part 1.parquet': blocks are missing \(found 1 of 2\)"):
-        stage.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
 
 
 def test_removing_a_shard_leaves_others_whose_names_begin_alike(store):
@@ -156,5 +193,5 @@ def test_dictionaries_that_differ_between_chunks_can_be_staged(store):
     chunks = [pa.array([text]).dictionary_encode() for text in "ab"]
     table = pa.table({"row": [0, 1], "word": pa.chunked_array(chunks)})
     stage.stage(store, stage.BlockName("d.parquet", Piece(0, 2), "1d", "f1", 0, 1), table)
-    found = stage.read_piece(store, "d.parquet", Piece(0, 2), "1d", "f1")
+    found = sinks.read_piece(store, "d.parquet", Piece(0, 2), "1d", "f1")
     assert found.column("word").to_pylist() == ["a", "b"]
