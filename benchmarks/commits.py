@@ -114,7 +114,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
         started = time.perf_counter()
         outcomes = []
         for shard in shards:
-            found.start(shard)
+            found.start(shard, 0)
             outcomes += found.finished()
         outcomes += found.rest()
         seconds = time.perf_counter() - started

@@ -28,6 +28,8 @@ class Books:
         self.todo = {one.shard.name: one for one in todo}
         self.open = {name: set(one.pieces) for name, one in self.todo.items()}
         self.failed: dict[str, str] = {}
+        self.staged_bytes = Counter({one.shard.name: one.staged_bytes for one in self.todo.values()})
+        """Of shards that are not committed."""
         self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], Told]] = {}
         self._long_errors: dict[str, set[int]] = {}
         self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
@@ -74,6 +76,7 @@ class Books:
 
     def _count(self, block: BlockReceipt, told: Told) -> None:
         progress = self.progress
+        self.staged_bytes[block.shard] += block.staged_bytes
         progress.add_block(block.rows, block.audio_seconds)
         progress.real_samples += block.real_samples
         progress.padded_samples += block.padded_samples
@@ -104,6 +107,7 @@ class Books:
             self.progress.done_seconds -= min(labelled, claimed)
         for told in self._blocks.pop((shard, piece), {}).values():
             block = cast("Mapping[str, float]", told["receipt"])
+            self.staged_bytes[shard] -= int(block["staged_bytes"])
             self.progress.rows -= int(block["rows"])
             self.progress.audio_seconds -= block["audio_seconds"]
             self.progress.errors -= Counter(cast("Mapping[str, int]", told["errors"]))
@@ -113,12 +117,13 @@ class Books:
         """Take pieces of a shard for such as are still to do: what was staged of them no longer counts."""
         self.todo[todo.shard.name] = todo
         self.open[todo.shard.name] = set(todo.pieces)
+        self.staged_bytes[todo.shard.name] = todo.staged_bytes
         self.progress.rows_total += todo.num_rows
 
     def committed(self, shard: str) -> None:
         """Note that a shard's label shard is there."""
         self.progress.shards_committed += 1
-        del self.open[shard]
+        del self.open[shard], self.staged_bytes[shard]
 
     def unfinished(self) -> dict[str, str]:
         """Compare receipts with the plan: what gave none is named, never passed over."""

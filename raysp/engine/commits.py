@@ -1,12 +1,15 @@
 """Commit tasks: label shards, as soon as all pieces of their shards are staged.
 
 A commit mostly waits for the store. So where many are due, one task makes several side by side, in threads; where few
-are, each has a task of its own.
+are, or where each holds much, each has a task of its own. Tasks ask Ray for the memory that they hold.
 """
 
+import logging
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import ray
 
@@ -15,47 +18,83 @@ from raysp.errors import RunError
 from raysp.io.shards import Shard
 from raysp.io.store import UnusableError
 from raysp.planning import Retry
+from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
 
+logger = logging.getLogger(__name__)
+
 Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
-Due = tuple[Shard, Retry | None]
 
 SHARDS_IN_FLIGHT = 128
 """Of requests of 50 ms this makes 175 commits a second on two cores; they are busy then (docs/performance.md)."""
 TASKS_IN_FLIGHT = 8
 SHARDS_A_TASK = 32
 ROWS_A_TASK = 10_000
-"""Of shards that one task commits side by side; each holds a piece of its shard and a row group of the label shard."""
+"""Of shards that one task commits side by side."""
+BYTES_A_TASK = 512 * 1024 * 1024
+"""Of memory that these commits hold: one with more has a task of its own."""
+MEMORY_STEP = 64 * 1024 * 1024
+"""Memory is asked for in powers of two of this: for Ray, each amount is another kind of task; less is not asked for."""
+PATIENCE_SECONDS = 120
+"""After which commits that wait for memory, and for nothing else that ends, go on without having asked for it."""
 MAX_RETRIES = 3
 
 
-class Commits:
-    """Commit tasks in flight; they use no CPU slot, so that decoding never keeps one waiting."""
+class Due(NamedTuple):
+    """A shard to commit."""
 
-    def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
+    shard: Shard
+    retry: Retry | None
+    memory: int = 0
+    """Bytes that its commit holds, about."""
+
+
+class Commits:
+    """Commit tasks in flight; they use no CPU slot, so that decoding never keeps one waiting.
+
+    Args:
+        job: of the run.
+        retries: by the names of shards whose error rows are done again.
+        actor_memory: that each actor of the pool asks for.
+    """
+
+    def __init__(self, job: Job, retries: Mapping[str, Retry], *, actor_memory: int = 0) -> None:
         self.retries = retries
+        self.actor_memory = actor_memory
         self.job = ray.put(job)
-        self.task = ray.remote(commit_shards).options(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
+        self.task = ray.remote(commit_shards)
         self.in_flight: dict[ray.ObjectRef[list[Outcome | UnusableError]], list[Due]] = {}
         self.waiting: deque[Due] = deque()
         self.alone: deque[Due] = deque()
         """Of tasks whose workers kept dying: each is committed by a task of its own, so that only one is at fault."""
         self.stopped = False
+        self.asks_for_memory = True
+        self.asked = 0
+        """The most memory that a task asked for."""
+        self.last_ended = time.monotonic()
 
     def begun(self) -> list[str]:
         """Return the names of shards whose commit has begun and is not known to have ended."""
-        return [shard.name for batch in (*self.in_flight.values(), self.alone) for shard, _ in batch]
+        return [due.shard.name for batch in (*self.in_flight.values(), self.alone) for due in batch]
 
-    def start(self, shard: Shard) -> None:
-        """Commit a shard as soon as there is room."""
-        self.waiting.append((shard, self.retries.get(shard.name)))
+    def start(self, shard: Shard, staged_bytes: int) -> None:
+        """Commit a shard, of which so much is staged, as soon as there is room."""
+        memory = commit.memory(shard.num_rows, staged_bytes)
+        self.waiting.append(Due(shard, self.retries.get(shard.name), memory))
         self._fill()
 
     def _fill(self) -> None:
         while (self.waiting or self.alone) and not self.stopped and self._has_room():
-            batch = [self.alone.popleft()] if self.alone else next_batch(self.waiting)
-            self.in_flight[self.task.remote(self.job, batch)] = batch
+            if not self.in_flight:
+                self.last_ended = time.monotonic()
+            self._submit([self.alone.popleft()] if self.alone else next_batch(self.waiting))
+
+    def _submit(self, batch: list[Due]) -> None:
+        memory = asked_memory(batch, self.actor_memory) if self.asks_for_memory else None
+        self.asked = max(self.asked, memory or 0)
+        task = self.task.options(num_cpus=0, memory=memory, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
+        self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
 
     def _has_room(self) -> bool:
         return (
@@ -71,7 +110,7 @@ class Commits:
         """Wait for all."""
         outcomes: list[Outcome] = []
         while self.in_flight:
-            outcomes += self._collect(1, timeout=None)
+            outcomes += self._collect(1, timeout=PATIENCE_SECONDS)
         return outcomes
 
     def stop(self, seconds: float) -> list[Outcome]:
@@ -82,8 +121,30 @@ class Commits:
     def _collect(self, num_returns: int, timeout: float | None) -> list[Outcome]:
         ready, _ = ray.wait(list(self.in_flight), num_returns=num_returns, timeout=timeout)
         outcomes = [outcome for one in ready for outcome in self._outcomes(one, self.in_flight.pop(one))]
+        if ready:
+            self.last_ended = time.monotonic()
+        elif self._waits_for_memory():
+            self._go_on_without_memory()
         self._fill()
         return outcomes
+
+    def _waits_for_memory(self) -> bool:
+        """Return whether nothing has ended for long, and no node may have the memory that was asked for."""
+        if not self.asked or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
+            return False
+        free = ray.available_resources().get("memory", 0.0)  # type: ignore[no-untyped-call]
+        return bool(free / max(1, len(node_memories())) < self.asked)
+
+    def _go_on_without_memory(self) -> None:
+        """Begin what is in flight once more, without asking for memory: others may hold it for as long as they run.
+
+        A commit that was only slow is then made twice, which the protocol allows.
+        """
+        logger.warning("commits wait for memory that others hold; they go on without asking for it")
+        self.asks_for_memory, self.asked = False, 0
+        batches, self.in_flight = list(self.in_flight.values()), {}
+        for batch in batches:
+            self._submit(batch)
 
     def _outcomes(self, one: "ray.ObjectRef[list[Outcome | UnusableError]]", batch: list[Due]) -> list[Outcome]:
         try:
@@ -93,7 +154,7 @@ class Commits:
                 self.alone += batch
                 return []
             reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
-            return [ShardFailure(batch[0][0].name, reason)]
+            return [ShardFailure(batch[0].shard.name, reason)]
         outcomes: list[Outcome] = []
         for outcome in found:
             if isinstance(outcome, UnusableError):
@@ -105,16 +166,31 @@ class Commits:
 def next_batch(waiting: deque[Due]) -> list[Due]:
     """Take the shards that the next task commits side by side; one at least."""
     batch: list[Due] = []
-    rows = 0
+    rows = memory = 0
     while waiting and len(batch) < SHARDS_A_TASK:
-        rows += waiting[0][0].num_rows
-        if batch and rows > ROWS_A_TASK:
+        rows += waiting[0].shard.num_rows
+        memory += waiting[0].memory
+        if batch and (rows > ROWS_A_TASK or memory > BYTES_A_TASK):
             break
         batch.append(waiting.popleft())
     return batch
 
 
-def commit_shards(job: Job, batch: Sequence[Due]) -> list[Outcome | UnusableError]:
+def asked_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
+    """Return the bytes that a task asks Ray for: no more than a node has left where actors hold all that they can."""
+    held = sum(due.memory for due in batch)
+    if held < MEMORY_STEP:
+        return None
+    left = max((total % actor_memory if actor_memory else total for total in node_memories()), default=0)
+    return int(min(MEMORY_STEP << (-(-held // MEMORY_STEP) - 1).bit_length(), left)) or None
+
+
+def node_memories() -> list[float]:
+    """Return the memory that Ray lends on each node, whoever holds it."""
+    return [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> list[Outcome | UnusableError]:
     """Commit shards side by side, on a worker; returns an outcome each, in their order."""
     if len(batch) == 1:
         return [commit_shard(job, *batch[0])]

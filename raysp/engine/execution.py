@@ -46,8 +46,8 @@ Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
 class Committing(Protocol):
     """Commits in flight."""
 
-    def start(self, shard: Shard) -> None:
-        """Commit a shard as soon as there is room."""
+    def start(self, shard: Shard, staged_bytes: int) -> None:
+        """Commit a shard, of which so much is staged, as soon as there is room."""
 
     def begun(self) -> list[str]:
         """Return the names of shards whose commit has begun and is not known to have ended."""
@@ -178,7 +178,7 @@ class Execution:
 
     def _commit(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
-            self.commits.start(shard)
+            self.commits.start(shard, self.books.staged_bytes[shard.name])
 
     def _add(self, block: BlockReceipt, told: Told) -> None:
         self.log.add(block)

@@ -65,7 +65,7 @@ class CommitsHere:
         self.retries = retries
         self._outcomes: dict[str, Outcome] = {}
 
-    def start(self, shard: Shard) -> None:
+    def start(self, shard: Shard, staged_bytes: int) -> None:
         """Commit a shard.
 
         Raises:

@@ -24,4 +24,4 @@ class OnRay:
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
         """Return an empty set of commit tasks."""
-        return Commits(job, retries)
+        return Commits(job, retries, actor_memory=job.pipeline.label.pool.memory or 0)

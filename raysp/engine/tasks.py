@@ -390,6 +390,7 @@ def block_receipt(
         forward_seconds=figures.busy_seconds,
         actor=actor,
         finished=time.time(),
+        staged_bytes=labels.nbytes,
     )
     errors: dict[str, int] = {}
     long_errors: dict[int, str] = {}

@@ -76,6 +76,8 @@ class Todo:
     shard: Shard
     pieces: tuple[Piece, ...]
     retry: Retry | None = None
+    staged_bytes: int = field(default=0, compare=False)
+    """Of the other pieces, which are staged."""
 
     @property
     def num_rows(self) -> int:

@@ -1,10 +1,10 @@
 """Open a sink for a pipeline: what it remembers, made into a plan; and the beginning of a run."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from raysp.errors import ChangedError, PlanError
-from raysp.io.shards import Shard, only_first_rows
+from raysp.io.shards import Piece, Shard, only_first_rows
 from raysp.io.store import Store, open_store
 from raysp.pipeline import Pipeline, file_parts, read_code
 from raysp.pipeline import fingerprint as hash_parts
@@ -179,8 +179,14 @@ def compare(
         done -= {shard.name for shard, is_other in replaced if is_other}
     open_shards = [shard for shard in shards if shard.name not in done]
     blocks = stage.staged(store, open_shards, stage_id or fingerprint)
-    todo = tuple(Todo(shard, stage.unstaged(shard, blocks.get(shard.name, {}))) for shard in open_shards)
-    return done, todo
+    return done, tuple(_todo(shard, blocks.get(shard.name, {})) for shard in open_shards)
+
+
+def _todo(shard: Shard, blocks: Mapping[Piece, stage.Blocks]) -> Todo:
+    """Compare a shard's pieces with the blocks that are staged."""
+    pieces = stage.unstaged(shard, blocks)
+    staged_bytes = sum(sum(found.values()) for piece, found in blocks.items() if piece not in pieces)
+    return Todo(shard, pieces, staged_bytes=staged_bytes)
 
 
 def file_id(pipeline: Pipeline) -> str:

@@ -39,6 +39,8 @@ class BlockReceipt:
     actor: str
     finished: float = 0.0
     """Seconds since the epoch, by the actor's clock."""
+    staged_bytes: int = 0
+    """Of Arrow memory, that the commit reads."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,14 @@ def shard(name: str, rows: int = 10) -> Shard:
 
 def batches(*rows: int) -> list[int]:
     """Count the shards of each batch that shards of so many rows make."""
-    waiting = deque((shard(str(number), count), None) for number, count in enumerate(rows))
-    found = []
+    return batches_of([commits.Due(shard(str(number), count), None) for number, count in enumerate(rows)])
+
+
+def batches_of(dues: list[commits.Due]) -> list[int]:
+    waiting, found = deque(dues), []
     while waiting:
-        found.append([due[0].name for due in commits.next_batch(waiting)])
-    assert [name for batch in found for name in batch] == [str(number) for number in range(len(rows))]
+        found.append([due.shard.name for due in commits.next_batch(waiting)])
+    assert [name for batch in found for name in batch] == [due.shard.name for due in dues]
     return [len(batch) for batch in found]
 
 
@@ -30,6 +33,32 @@ def test_small_shards_share_a_task_and_large_ones_have_one_each():
     assert batches(*[rows] * 3) == [1, 1, 1]
     assert batches(10, rows, 10, rows - 20, 10, 10) == [1, 1, 3, 1]
     assert batches(100 * rows) == [1]
+
+
+def test_shards_whose_commits_hold_much_have_a_task_each_whatever_their_rows():
+    def due(name, memory):
+        return commits.Due(shard(name), None, memory)
+
+    most = commits.BYTES_A_TASK
+    assert batches_of([due("a", most), due("b", most), due("c", 10 * most)]) == [1, 1, 1]
+    assert batches_of([due(str(number), most // 4) for number in range(9)]) == [4, 4, 1]
+
+
+def test_a_task_asks_for_what_it_holds_and_for_no_more_than_a_node_can_have_left(monkeypatch):
+    step = commits.MEMORY_STEP
+    monkeypatch.setattr(commits, "node_memories", lambda: [0.0, 10.5 * step, 3.0 * step])
+
+    def asked(*memory, actor_memory=0):
+        return commits.asked_memory([commits.Due(shard(str(each)), None, each) for each in memory], actor_memory)
+
+    assert asked(step // 2, step // 4) is None
+    assert asked(step) == step
+    assert asked(5 * step, step) == 8 * step
+    assert asked(100 * step) == int(10.5 * step)  # a wish that no node could ever grant would wait for ever
+    assert asked(5 * step, actor_memory=4 * step) == int(3 * step)  # two actors leave 2.5 steps on the large node
+    assert asked(5 * step, actor_memory=int(10.5 * step)) == int(3 * step)
+    monkeypatch.setattr(commits, "node_memories", lambda: [4.0 * step])
+    assert asked(5 * step, actor_memory=2 * step) is None
 
 
 def test_shards_in_flight_are_bounded_whatever_their_size():
@@ -55,12 +84,32 @@ def test_one_shard_whose_commit_kills_its_worker_takes_no_other_with_it(local_ra
 
     monkeypatch.setattr(commits, "TASKS_IN_FLIGHT", 1)
     found = commits.Commits(None, {})
-    found.task = ray.remote(dies_of_one).options(num_cpus=0, max_retries=0)
+    monkeypatch.setattr(commits, "MAX_RETRIES", 0)
+    found.task = ray.remote(dies_of_one)
     for name in ("first", "a", "deadly", "b"):  # the first is in flight by itself; the others wait together
-        found.start(shard(name))
+        found.start(shard(name), 0)
     assert found.begun() == ["first"]
     outcomes = {one.shard: one for one in found.rest()}
     assert sorted(outcomes) == ["a", "b", "deadly", "first"]
     assert found.begun() == []
     assert isinstance(outcomes.pop("deadly"), ShardFailure)
     assert all(isinstance(one, ShardReceipt) for one in outcomes.values())
+
+
+def succeeds(_job, batch):
+    """Stand in for the work of a commit task."""
+    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch]
+
+
+@pytest.mark.cluster
+def test_commits_go_on_where_others_hold_the_memory_that_they_ask_for(local_ray, monkeypatch, caplog):
+    import ray
+
+    monkeypatch.setattr(commits, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(commits, "asked_memory", lambda batch, actor_memory: 10**15)
+    found = commits.Commits(None, {})
+    found.task = ray.remote(succeeds)
+    for name in ("a", "b"):
+        found.start(shard(name), 10**9)
+    assert sorted(one.shard for one in found.rest()) == ["a", "b"]
+    assert "commits wait for memory that others hold" in caplog.text
