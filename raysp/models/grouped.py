@@ -6,10 +6,17 @@ right.
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 MIN_CHANNELS = 16
 """Channels of a group from which bfloat16 on a CPU is computed in bfloat16."""
+
+
+def conv1d(conv: nn.Conv1d, x_BCT: Tensor) -> Tensor:
+    """Convolve as a grouped layer of stride 1 does; the result has the dtype of the input."""
+    x, weight_OCK, bias = in_safe_precision(x_BCT, conv.weight, conv.bias)
+    return F.conv1d(x, weight_OCK, bias, padding=conv.padding[0], groups=conv.groups).to(x_BCT.dtype)
 
 
 def in_safe_precision(x_BCT: Tensor, weight_OCK: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -10,14 +10,13 @@ import math
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.activations import activation
 from raysp.models.augmentation import compute_mask_indices
 from raysp.models.configuration import Config
 from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.grouped import in_safe_precision
+from raysp.models.grouped import conv1d
 from raysp.models.outputs import BaseModelOutput, ModelOutput
 from raysp.models.transformer import FeatureProjection, TransformerConfig
 from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
@@ -56,9 +55,7 @@ class HubertBatchNormConvEmbedding(nn.Module):
         x_BHT = self.batch_norm(hidden_BTH.transpose(1, 2))
         if kept_BT is not None:
             x_BHT = x_BHT.masked_fill(~kept_BT[:, None], 0.0)  # the norm has moved padding away from zero
-        x_BHT, weight_OCK, bias = in_safe_precision(x_BHT, self.conv.weight, self.conv.bias)
-        x_BHT = F.conv1d(x_BHT, weight_OCK, bias, padding=self.conv.padding[0], groups=self.conv.groups)
-        return self.act(x_BHT[:, :, : hidden_BTH.shape[1]].to(hidden_BTH.dtype)).transpose(1, 2)
+        return self.act(conv1d(self.conv, x_BHT)[:, :, : hidden_BTH.shape[1]]).transpose(1, 2)
 
 
 class HubertPreTrainedModel(TransformerPreTrainedModel):

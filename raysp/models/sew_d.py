@@ -25,7 +25,7 @@ from raysp.models.configuration import Config
 from raysp.models.dense import dense
 from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.folded import Folded
-from raysp.models.grouped import in_safe_precision
+from raysp.models.grouped import conv1d
 from raysp.models.heads import KeptStates, States
 from raysp.models.modeling import Count, asked
 from raysp.models.outputs import BaseModelOutput, ModelOutput
@@ -379,9 +379,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None) -> Tensor:
         """Return the first layer's output with the convolution of its input added; zero where not valid."""
-        x_BHQ, weight_OCK, bias = in_safe_precision(hidden_BQH.transpose(1, 2), self.conv.weight, self.conv.bias)
-        x_BHQ = F.conv1d(x_BHQ, weight_OCK, bias, padding=self.conv.padding[0], groups=self.conv.groups)
-        x_BQH = x_BHQ.to(hidden_BQH.dtype).transpose(1, 2)
+        x_BQH = conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
         if valid_BQ is not None:
             x_BQH = x_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
         x_BQH = self.act(F.dropout(x_BQH, self.dropout, self.training))
