@@ -185,7 +185,9 @@ def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> 
     try:
         with without_weights():
             return cls(config)
-    except (RuntimeError, TypeError, OverflowError) as error:
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    except (RuntimeError, TypeError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{where}: no model can be built from it: {reason}: copy the file again") from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
@@ -449,12 +450,26 @@ def _drawing(construct: Callable[..., None]) -> Callable[..., None]:
     def constructed(self: Model, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the constructor's
         is_outermost = "_is_unfinished" not in vars(self)
         vars(self)["_is_unfinished"] = True
-        construct(self, *args, **kwargs)
-        if is_outermost:
+        if not is_outermost:
+            construct(self, *args, **kwargs)
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # they are refused
+                construct(self, *args, **kwargs)
             del vars(self)["_is_unfinished"]
+            _refuse_empty_weights(self)
             self._draw_first_weights()
 
     return constructed
+
+
+def _refuse_empty_weights(model: Model) -> None:
+    empty = next(((name, weight) for name, weight in model.named_parameters() if weight.numel() == 0), None)
+    if empty is not None:
+        raise CheckpointError(
+            f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and so no values, "
+            "expected sizes from 1: correct config.json"
+        )
 
 
 @contextlib.contextmanager
