@@ -86,3 +86,18 @@ def audio_shard(path: Path, recordings: list[tuple[str, bytes | None]]) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=16)
     path.write_bytes(buffer.getvalue())
+
+
+@pytest.fixture
+def write_shards(tmp_path):
+    """Write small shards of real recordings into a folder, and return the folder."""
+
+    def write(num_shards: int, rows_a_shard: int) -> Path:
+        rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+        (tmp_path / "in").mkdir()
+        for number in range(num_shards):
+            part = rows.slice(rows_a_shard * number, rows_a_shard)
+            pq.write_table(part, tmp_path / "in" / f"{number}.parquet")
+        return tmp_path / "in"
+
+    return write

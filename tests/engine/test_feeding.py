@@ -32,12 +32,8 @@ def one_at_a_time(monkeypatch):
 
 
 @pytest.fixture
-def shards(tmp_path):
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
-    (tmp_path / "in").mkdir()
-    for number in range(8):
-        pq.write_table(rows.slice(5 * number, 5), tmp_path / "in" / f"{number}.parquet")
-    return tmp_path / "in"
+def shards(write_shards):
+    return write_shards(8, 5)
 
 
 @pytest.mark.cluster

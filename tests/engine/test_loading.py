@@ -2,24 +2,18 @@
 
 from types import SimpleNamespace
 
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp.engine import loading
 from raysp.engine.running import run
 from raysp.errors import RunError
-from tests.engine.conftest import DEMO
 from tests.engine.deadly import UnloadableTranscript
 
 
 @pytest.fixture
-def shards(tmp_path):
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
-    (tmp_path / "in").mkdir()
-    for number in range(3):
-        pq.write_table(rows.slice(2 * number, 2), tmp_path / "in" / f"{number}.parquet")
-    return tmp_path / "in"
+def shards(write_shards):
+    return write_shards(3, 2)
 
 
 @pytest.mark.cluster
