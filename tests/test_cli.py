@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -511,7 +512,9 @@ def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
 
     def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
         label_here(pipeline)
-        return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+        errors = raysp.status(pipeline.sink.url, pipeline=pipeline).word_errors
+        done = RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+        return replace(done, word_errors=errors)
 
     monkeypatch.setattr("raysp.engine.running.run", run_here)
     ran = raysp_command("run", write_recipe(tmp_path, text))

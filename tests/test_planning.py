@@ -571,6 +571,31 @@ class TestPlan:
             raysp.plan(a_pipeline(raysp.Shards(pipeline.source.url, **source), tmp_path / "out", **fields))
 
     @pytest.mark.parametrize(
+        ("references", "found"),
+        [
+            (pa.array([7, 5, 3]), "int64"),
+            (pa.array([7, 5, 3]).dictionary_encode(), "(int64|dictionary)"),
+            (pa.array([0.5, None, 1.0]), "double"),
+            (pa.array([["a"], [], None]), "list<"),
+        ],
+    )
+    def test_references_that_are_no_texts_are_refused_with_what_to_do(self, tmp_path, references, found):
+        table = rows_table(3).set_column(2, "text", references)
+        write_shard(tmp_path / "in" / "a.parquet", table=table)
+        with pytest.raises(PlanError, match=rf"a.parquet: column 'text' holds {found}.*, expected texts, .* sink.keep"):
+            raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out"))
+        pipeline = a_pipeline(f"{tmp_path}/in", raysp.Parquet(f"{tmp_path}/out", keep=["text"]))
+        assert raysp.plan(pipeline).num_rows == 3
+
+    @pytest.mark.parametrize(
+        "kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.binary(), pa.null()]
+    )
+    def test_references_of_any_type_of_text_are_planned(self, tmp_path, kind):
+        texts = pa.nulls(3) if kind == pa.null() else pa.array(["a", "b", None]).cast(kind)
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3).set_column(2, "text", texts))
+        assert raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out")).num_rows == 3
+
+    @pytest.mark.parametrize(
         "ids",
         [
             pa.array([1, 2, 3]),

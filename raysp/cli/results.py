@@ -56,7 +56,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
         print_examples(result)
     print_passed_over(result)
-    _print_word_errors(pipeline, result)
+    if result.word_errors is not None:
+        out.print(f"{'word errors':12} {word_errors(result.word_errors)}")
     again = "; run the same command again to try the rest" if result.shards_failed else ""
     out.print(f"{'next':12} {escape(next_command)}{again}")
     print_nothing_labelled(result)
@@ -81,18 +82,6 @@ def print_passed_over(result: "RunResult") -> None:
 
     if result.passed_over:
         out.print(f"{'source':12} {escape(count_files(result.passed_over, ' passed over'))}")
-
-
-def _print_word_errors(pipeline: "Pipeline", result: "RunResult") -> None:
-    """Print the word error rate of the whole sink, which its receipts have."""
-    from raysp.reading.status import status
-    from raysp.sink.source_columns import text_columns
-
-    if text_columns(pipeline) is None or not result.shards_committed:
-        return
-    errors = status(result.sink, pipeline=pipeline).word_errors
-    if errors is not None:
-        out.print(f"{'word errors':12} {word_errors(errors)}")
 
 
 def word_errors(errors: "WordErrors") -> str:

@@ -101,7 +101,8 @@ def status(
     found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     fields = dataclasses.asdict(found)
     if as_json:
-        print_json({**fields, "eta_seconds": found.eta_seconds})
+        rate = found.word_errors.rate if found.word_errors else None
+        print_json({**fields, "word_error_rate": rate, "eta_seconds": found.eta_seconds})
         return
     print_facts(found.sink, progress_facts(found))
     if verbose:

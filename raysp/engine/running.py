@@ -24,7 +24,9 @@ from raysp.sink.opening import begin_run, file_id, make_plan, open_checked, open
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
+from raysp.sink.source_columns import text_columns
 from raysp.sink.trial import trial_sink
+from raysp.sink.word_errors import WordErrors
 from raysp.specs import JsonValue
 from raysp.words import brief, count
 
@@ -65,6 +67,9 @@ class RunResult:
     """Skipped rows of this run, by reason."""
     nothing_labelled: str | None = None
     """Why no row was labelled, and what to do; None where some row was, or there was none but rows to leave out."""
+    word_errors: WordErrors | None = None
+    """Of all label shards of the sink, against `source.text`; None where no row has a reference."""
+    word_error_rate: float | None = None
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
 
@@ -177,6 +182,11 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
         tables = [pq.read_table(store.open(name)) for name in names]
+        if (columns := text_columns(pipeline)) is not None:  # a trial records no plan that its sink could be asked by
+            errors = WordErrors()
+            for table in tables:
+                errors.count(table, columns)
+            result = _with_word_errors(result, errors)
         return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
             {"error_type": pa.array([], pa.string())}
         )
@@ -299,7 +309,7 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
 
 def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
     examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
-    return RunResult(
+    result = RunResult(
         sink=plan.pipeline.sink.url,
         fingerprint=plan.fingerprint,
         shards=len(plan.corpus.shards) + len(plan.corpus.unreadable),
@@ -319,3 +329,20 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
         nothing_labelled=_nothing_labelled(progress, examples),
         passed_over=dict(plan.corpus.passed_over),
     )
+    return _with_word_errors(result, _word_errors(plan, progress))
+
+
+def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult:
+    """Return a result with its word errors; as it is where no row has a reference."""
+    if errors is None or not errors.to_counts():
+        return result
+    return replace(result, word_errors=errors, word_error_rate=errors.rate)
+
+
+def _word_errors(plan: Plan, progress: Progress) -> WordErrors | None:
+    """Return the word errors of the whole sink, which its receipts have."""
+    from raysp.reading.status import status
+
+    if text_columns(plan.pipeline) is None or not progress.shards_committed:
+        return None
+    return status(open_sink(plan.pipeline)).word_errors

@@ -343,6 +343,8 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline), has_rows=has_rows)
     except ShardError as error:
         raise PlanError(str(error)) from None
+    if source.text is not None and has_rows:
+        _check_text(one.url, found.schema, source.text)
     _check_conditions(one.url, found.schema, pipeline)
     is_by_path = source.audio_root is not None or one.kind not in (sources.PARQUET, sources.ARROW)
     if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
@@ -358,6 +360,19 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         kind=one.kind,
         part=one.part,
     )
+
+
+def _check_text(url: str, schema: pa.Schema, name: str) -> None:
+    """Refuse a reference that is no text: the word error rate would be of nothing, or of digits."""
+    found = schema.field(name).type
+    held = found.value_type if pa.types.is_dictionary(found) else found
+    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    if not any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null)):
+        raise PlanError(
+            f"{url}: column {name!r} holds {found}, expected texts, for source.text is what labels are compared with; "
+            f"name a column of texts, or leave source.text out and keep this one by sink.keep=[{name!r}]"
+        )
 
 
 def _changed(one: Found, known: Shard) -> PlanError:

@@ -22,7 +22,9 @@ class WordErrors:
     rows: int = 0
     """Labelled rows."""
     unlabelled: int = 0
-    """Error rows and skipped rows, which have no part in the other counts."""
+    """Error rows and skipped rows, which have no part in the counts of words."""
+    skipped: int = 0
+    """Of the unlabelled rows, those that were skipped on purpose."""
     words: int = 0
     """Of the references of labelled rows."""
     substitutions: int = 0
@@ -59,6 +61,7 @@ class WordErrors:
                 continue
             if status != "ok":
                 self.unlabelled += 1
+                self.skipped += status == "skipped"
                 continue
             pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
         self.rows += len(pairs)

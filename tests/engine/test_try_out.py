@@ -105,3 +105,22 @@ def test_more_rows_and_those_of_a_cluster_are_labelled_on_ray(digits, monkeypatc
     monkeypatch.setattr(running, "connected", started)
     with pytest.raises(StartedError):
         try_out(a_pipeline(f"{digits}/in", digits / "out"), rows, address=address)
+
+
+def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
+    (digits / "in" / "b.parquet").unlink()
+    table = pq.read_table(digits / "in" / "a.parquet")
+    references = pa.array(["ZERO WRONG", "", None])
+    write_shard(digits / "in" / "a.parquet", table=table.set_column(2, "text", references))
+    result, labels = try_out(a_pipeline(raysp.Shards(f"{digits}/in", text="text"), digits / "out"), 3)
+    found = result.word_errors
+    said = labels["pred_text"].to_pylist()
+    assert (found.rows, found.words, found.unlabelled) == (2, 2, 0)
+    assert found.insertions == len(said[1].split())  # of speech where the reference has no word
+    assert found.substitutions + found.deletions == (1 if said[0].casefold() == "zero" else 2)
+    assert result.word_error_rate == found.errors / 2
+
+
+def test_a_result_without_references_has_no_word_errors(digits, without_ray):
+    result, _ = try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
+    assert (result.word_errors, result.word_error_rate) == (None, None)

@@ -63,7 +63,7 @@ def test_each_kind_of_error_is_counted_and_words_for_an_empty_reference_are_inse
 
 def test_rows_without_a_label_are_told_apart():
     found = counted(["a", "b", "c", None], ["a", None, None, "x"], ["ok", "error", "skipped", "ok"])
-    assert found == WordErrors(1, unlabelled=2, words=1)
+    assert found == WordErrors(1, unlabelled=2, skipped=1, words=1)
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
