@@ -1,0 +1,54 @@
+"""The three starts of the README label rows as they are printed there."""
+
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.corpora import CHECKPOINT, rows_table, wav, write_shard
+
+README = Path(__file__).parents[1] / "README.md"
+STARTS = README.read_text().partition("## Three usual starts")[2].partition("\n## ")[0]
+FOLDER, DATASET, BUCKET = re.findall(r"```python\n(.*?)```", STARTS, re.DOTALL)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "unispeech-ctc-en").symlink_to(CHECKPOINT)
+    return tmp_path
+
+
+def tried(raysp_command, here: Path, start: str) -> str:
+    assert len(start.splitlines()) <= 10
+    (here / "label_it.py").write_text(start)
+    ran = raysp_command("run", "label_it.py", "--rows", 2)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("The first 2 rows (nothing was kept)")
+    assert ran.out.splitlines()[-1].split(maxsplit=1) == ["next", "raysp run label_it.py"]
+    return ran.out
+
+
+def test_a_folder_of_recordings(raysp_command, here):
+    for name in ("a.wav", "deep/b.wav"):
+        (here / "recordings" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "recordings" / name).write_bytes(wav(8000))
+    assert "deep/b.wav" in tried(raysp_command, here, FOLDER)
+
+
+def test_a_data_set_of_datasets(raysp_command, here):
+    (here / "a.wav").write_bytes(wav(8000))
+    made = datasets.Dataset.from_dict({"audio": ["a.wav"] * 2, "text": ["one"] * 2})
+    made.cast_column("audio", datasets.Audio(decode=False)).save_to_disk("corpus")
+    assert "one" in tried(raysp_command, here, DATASET)
+
+
+def test_a_bucket(raysp_command, here, s3, monkeypatch):
+    variables = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.bucket()
+    s3.upload(write_shard(here / "audio" / "a.parquet", table=rows_table(2, audio=wav(8000))).parent, bucket, "audio/")
+    assert "language" in tried(raysp_command, here, BUCKET.replace("my-corpus", bucket))
