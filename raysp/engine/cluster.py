@@ -74,7 +74,8 @@ def connected(address: str | None) -> Iterator[Resources]:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise PlanError(
-                f"--address {address}: {error}. Is the cluster up, and is the address its head's?"
+                f"--address {address}: {error}. Is the cluster up, and is the address its head's? One that was started "
+                "where a token is (~/.ray/auth_token) also needs RAY_AUTH_MODE=token and its token here"
             ) from error
         changes.record()
         _check_same_version(address)
