@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 
-.PHONY: demo test check format bench soak gpu clean
+.PHONY: demo test check format bench soak gpu tour clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -30,6 +30,9 @@ soak: $(VENV)/.installed-dev
 
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS)
+
+tour: $(VENV)/.installed-dev
+	$(BIN)/python docs/tour/make.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_SINK)
