@@ -83,14 +83,15 @@ class Pool:
     Attributes:
         actors: how many, or (low, high).
         gpus: of each actor; None: one where the cluster has GPUs, else none.
-        cpus: of each actor, which is also its number of torch threads.
+        cpus: of each actor, which is also its number of torch threads; None: of a model on CPUs the machine's, divided
+            among the actors, of one on a GPU or on a cluster 1.
         memory: bytes that Ray reserves for each actor; None: no reservation.
     """
 
     actors: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
     _: KW_ONLY
     gpus: Annotated[float, Field(ge=0)] | None = None
-    cpus: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[int, Field(ge=1)] | None = None
     memory: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:

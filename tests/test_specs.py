@@ -40,7 +40,7 @@ pools = st.builds(
     raysp.Pool,
     st.integers(1, 9) | st.tuples(st.integers(1, 4), st.integers(4, 9)),
     gpus=st.none() | st.floats(0, 8),
-    cpus=st.integers(1, 16),
+    cpus=st.none() | st.integers(1, 16),
     memory=st.none() | st.integers(1, 2**40),
 )
 labels = st.builds(
@@ -99,7 +99,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("spec", "expected"),
         [
-            (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": 1, "memory": None}),
+            (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
             (
                 raysp.Transcript("x"),
                 {"type": "Transcript", "name": "x", "words": False, "chars": False, "generate": {}},

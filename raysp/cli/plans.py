@@ -43,14 +43,14 @@ def plan_json(found: "Plan") -> dict[str, object]:
 
 def print_plan(found: "Plan") -> None:
     """Print a plan, and on stderr what deserves attention."""
-    settings, pool, size = found.settings, found.pipeline.label.pool, found.pool_size
+    settings, size = found.settings, found.pool_size
     shards = count(len(found.corpus.shards), "shard")
     pieces = f"{count(found.pieces_todo, 'piece')} of {count(len(found.todo), 'shard')}"
     facts = {
         "source": f"{urls(found.pipeline)}: {shards}, {count(found.num_rows, 'row')}",
         "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
         f"{count(settings.checkpoint.num_parameters, 'parameter')}, {settings.checkpoint.sample_rate} Hz",
-        "model": f"{size}, {count(pool.cpus, 'CPU')} and {count(settings.gpus_per_actor, 'GPU')} each, "
+        "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
         f"{settings.dtype} on {settings.device}, {_batches(found)}",
         "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {shards} committed",
         "to do": f"{count(found.rows_todo, 'row')} in {pieces}",
@@ -85,9 +85,10 @@ def _print_batching(found: "Plan") -> None:
 
 
 def print_pool_size(found: "Plan") -> None:
-    """Print the number of actors where it is not the one that was asked for."""
-    if found.todo and found.pool_size.reason:
-        err.print(f"raysp: {escape(str(found.pool_size))}")
+    """Print the number of actors and of their CPUs where one of them is not what was asked for."""
+    cpus = found.settings.cpus_per_actor
+    if found.todo and (found.pool_size.reason or cpus.is_capped):
+        err.print(f"raysp: {escape(str(found.pool_size))}, {escape(str(cpus))} each")
 
 
 def print_shortage(found: "Plan") -> None:

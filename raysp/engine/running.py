@@ -264,6 +264,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
         "device": settings.device,
         "batch_seconds": settings.batch_seconds,
         "block_seconds": settings.block_seconds,
+        "cpus_per_actor": settings.cpus_per_actor.number,
         "gpus_per_actor": settings.gpus_per_actor,
     }
 
@@ -281,6 +282,7 @@ def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
         device=settings.device,
+        threads=settings.cpus_per_actor.number,
         output_schema=schema,
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=file_id(plan.pipeline),

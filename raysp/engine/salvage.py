@@ -91,8 +91,9 @@ class _Room:
 
 def salvage(plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
     """Label what can be labelled of such pieces; yields receipts of blocks, or of a shard's failure."""
-    pool = plan.pipeline.label.pool
-    options: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": plan.settings.gpus_per_actor, "max_retries": 0}
+    pool, settings = plan.pipeline.label.pool, plan.settings
+    asked = {"num_cpus": settings.cpus_per_actor.number, "num_gpus": settings.gpus_per_actor}
+    options: dict[str, Any] = {**asked, "max_retries": 0}
     if pool.memory:
         options["memory"] = pool.memory
     task = ray.remote(cast("Any", label_rows)).options(**options)

@@ -83,7 +83,7 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Told]:
 
 def _waiting(plan: Plan, job: Job) -> Waiting:
     pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
-    asked = {"CPU": pool.cpus, "GPU": gpus or 0, "memory": pool.memory or 0}
+    asked = {"CPU": plan.settings.cpus_per_actor.number, "GPU": gpus or 0, "memory": pool.memory or 0}
     actor = {name: float(amount) for name, amount in asked.items() if amount}
     return Waiting(job.attempts.activity, cluster_nodes, actor=actor, reader={"CPU": READER_CPUS})
 
@@ -137,7 +137,7 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
         fn_constructor_args=[job],
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=pool.cpus,
+        num_cpus=plan.settings.cpus_per_actor.number,
         num_gpus=gpus or None,
         memory=pool.memory,
         compute=ActorPoolStrategy(

@@ -69,6 +69,8 @@ class Job:
     batch_seconds: float
     dtype: str
     device: str
+    threads: int
+    """Of torch, in each actor."""
     output_schema: pa.Schema
     metadata: Mapping[str, str]
     file_id: str
@@ -263,7 +265,7 @@ def load_labelling(job: Job) -> "Labelling":
     from raysp.ops.labelling import Labelling
 
     label = job.pipeline.label
-    torch.set_num_threads(label.pool.cpus)
+    torch.set_num_threads(job.threads)
     folder = checkpoint_folder(job.pipeline)
     check_digest(label.checkpoint, folder, job.metadata["checkpoint_digest"])
     return Labelling(

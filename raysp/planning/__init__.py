@@ -27,9 +27,9 @@ from raysp.ops.remedies import remedy
 from raysp.pipeline import Pipeline, fingerprint, label_parts
 from raysp.planning.listing import Found, count_files
 from raysp.planning.machine import memory_bytes, num_cpus
-from raysp.planning.pools import PoolSize, most_actors, most_blocks, pool_size
+from raysp.planning.pools import ActorCpus, PoolSize, actor_cpus, most_actors, most_blocks, pool_size
 from raysp.specs import JsonValue
-from raysp.steps import Decode, Keep, Label, Output, Pool
+from raysp.steps import Decode, Keep, Label, Output
 from raysp.words import brief, count
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Resources:
     """Bytes of main memory; None: unknown."""
     gpu_memory: float | None = None
     """Bytes of one GPU; None: unknown."""
+    machine_cpus: int | None = None
+    """CPUs of this machine, where a run starts a Ray of its own on it; None: a cluster."""
     can_grow: bool = False
     """More may come up than is up now: a cluster, which may start nodes that are asked for."""
 
@@ -129,6 +131,8 @@ class Settings:
     device: str
     batch_seconds: float
     block_seconds: float
+    cpus_per_actor: ActorCpus
+    """Which are also its torch threads."""
     gpus_per_actor: float
     batching: Batching
     """How windows are brought to the model on this device."""
@@ -179,6 +183,7 @@ class Plan:
     def pool_size(self) -> PoolSize:
         """Number of actors that a run starts: what the pool asks for, as far as the machine and the work bear it."""
         pool, resources, gpus = self.pipeline.label.pool, self.resources, self.settings.gpus_per_actor
+        cpus = self.settings.cpus_per_actor.number
         if not (pieces := self.pieces_todo):
             return PoolSize(pool.low, pool.high)
         blocks = most_blocks(self._pieces(), self.settings.block_seconds, pool.high)
@@ -186,7 +191,7 @@ class Plan:
         rows = f"{count(self.rows_todo, 'row')} in {count(pieces, 'piece')}"
         return pool_size(
             pool,
-            machine=(_most_actors(self.pipeline.label, resources, gpus), f"this machine has {' and '.join(machine)}"),
+            machine=(_most_actors(resources, cpus, gpus), f"this machine has {' and '.join(machine)}"),
             work=(blocks, f"{rows} are at most {count(blocks, 'block')}"),
         )
 
@@ -202,7 +207,8 @@ class Plan:
     @property
     def shortage(self) -> str:
         """Resources that the pool asks for and that are not up; empty when all are."""
-        return _shortage(self.pipeline.label.pool, self.pool_size.low, self.resources, self.settings.gpus_per_actor)
+        settings = self.settings
+        return _shortage(self.pool_size.low, self.resources, settings.cpus_per_actor.number, settings.gpus_per_actor)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -239,12 +245,14 @@ def local_resources(pipeline: Pipeline) -> Resources:
 
     It has no more actors than the machine has CPUs, but always one.
     """
-    pool = pipeline.label.pool
-    gpus = count_gpus()
-    actors = max(1, min(pool.low, num_cpus() // pool.cpus))
+    label = pipeline.label
+    gpus, machine_cpus = count_gpus(), num_cpus()
+    each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=gpus > 0 and label.device != "cpu").number
+    actors = max(1, min(label.pool.low, machine_cpus // each))
     return Resources(
-        cpus=max(num_cpus(), actors * pool.cpus + 1),
+        cpus=max(machine_cpus, actors * each + 1),
         gpus=gpus,
+        machine_cpus=machine_cpus,
         memory=memory_bytes(),
         gpu_memory=gpu_memory() if gpus else None,
     )
@@ -442,8 +450,9 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     on_gpu = device == "cuda"
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
-    _check_pool(label, resources, gpus, before)
-    memory = _memory_of_actor(label, resources, gpus) if gpus or not on_gpu else None
+    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
+    _check_pool(label, resources, cpus.number, gpus, before)
+    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
     fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
     return Settings(
@@ -451,7 +460,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         dtype=dtype,
         device=device,
         batch_seconds=budget,
-        block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=label.pool.cpus),
+        block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
+        cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=batching(dtype=dtype, device=device, exact=label.exact),
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
@@ -480,13 +490,13 @@ def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: 
     return min(before.batch_seconds, fitting) if dtype == "float32" else before.batch_seconds
 
 
-def _memory_of_actor(label: Label, resources: Resources, gpus: float) -> float | None:
+def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float) -> float | None:
     """Tell the bytes that each actor has: of its GPU, reserved, or its share of the machines beside one reader each."""
     if gpus:
         return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
     if label.pool.memory or resources.memory is None:
         return label.pool.memory
-    most = _most_actors(label, resources, gpus)
+    most = _most_actors(resources, cpus, gpus)
     return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
 
 
@@ -575,13 +585,13 @@ def _device(label: Label, gpus: float, before: Resolved | None) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def _check_pool(label: Label, resources: Resources, gpus: float, before: Resolved | None) -> None:
+def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
     """Raise if the pool cannot run: on a cluster only what contradicts itself, for more nodes may come up there."""
     pool = label.pool
     asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
         raise PlanError(f"{asked}: a model on a GPU needs a share of one; set pool.gpus, or device='cpu'")
-    if resources.can_grow or not _shortage(pool, 1, resources, gpus):
+    if resources.can_grow or not _shortage(1, resources, cpus, gpus):
         return
     if gpus > resources.gpus:
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
@@ -591,21 +601,21 @@ def _check_pool(label: Label, resources: Resources, gpus: float, before: Resolve
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(
-        f"pool: one actor of {count(pool.cpus, 'CPU')} leaves none of {count(resources.cpus, 'CPU')} to decode with; "
+        f"pool: one actor of {count(cpus, 'CPU')} leaves none of {count(resources.cpus, 'CPU')} to decode with; "
         "lower pool.cpus"
     )
 
 
-def _most_actors(label: Label, resources: Resources, gpus: float) -> int | None:
+def _most_actors(resources: Resources, cpus: int, gpus: float) -> int | None:
     """Return how many actors the machine bears; None: more machines may come up."""
     if resources.can_grow:
         return None
-    return most_actors(label.pool, cpus=resources.cpus, gpus=resources.gpus, gpus_per_actor=gpus)
+    return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
 
 
-def _shortage(pool: Pool, actors: int, resources: Resources, gpus: float) -> str:
+def _shortage(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
     """Describe what so many actors ask for beyond what is up; empty when all is."""
-    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * pool.cpus + 1, resources.cpus)}
+    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
     short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
     return "; ".join(short)
 

@@ -10,6 +10,9 @@ from raysp.words import count
 FEWEST_BYTES_PER_SECOND = 500
 """Of encoded audio: Opus at its lowest rate has 750."""
 
+CPUS_A_READER = 10
+"""That run models for each CPU that decodes: decoding takes a tenth of a core or less beside one that runs a model."""
+
 
 @dataclass(frozen=True)
 class PoolSize:
@@ -40,9 +43,47 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
     return PoolSize(min(pool.low, bound), bound, f" ({_range(pool.low, pool.high)} asked for; {reason})")
 
 
-def most_actors(pool: Pool, *, cpus: float, gpus: float, gpus_per_actor: float) -> int:
+@dataclass(frozen=True)
+class ActorCpus:
+    """CPUs of each actor of a pool, and where they come from."""
+
+    number: int
+    reason: str = ""
+    """Empty: as asked, or 1 where nothing was."""
+    is_capped: bool = False
+    """Whether more were asked for."""
+
+    def __str__(self) -> str:
+        """Return it as one phrase: "2 CPUs (all of this machine)"."""
+        return count(self.number, "CPU") + (f" ({self.reason})" if self.reason else "")
+
+
+def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCpus:
+    """Return the CPUs of each actor: those asked for, as far as the machine has them, else a share of the machine.
+
+    Args:
+        pool: as asked.
+        machine_cpus: of this machine; None where actors run on a cluster, whose nodes may differ.
+        on_gpu: whether the model runs on a GPU, so that an actor's threads only prepare its batches.
+    """
+    if machine_cpus is None:
+        return ActorCpus(pool.cpus or 1)
+    if pool.cpus is not None:
+        if pool.cpus <= machine_cpus:
+            return ActorCpus(pool.cpus)
+        return ActorCpus(machine_cpus, f"{pool.cpus} asked for; this machine has {machine_cpus}", is_capped=True)
+    if on_gpu:
+        return ActorCpus(1)
+    actors = min(pool.high, machine_cpus)
+    number = max(1, (machine_cpus - machine_cpus // CPUS_A_READER) // actors)
+    if number == machine_cpus:
+        return ActorCpus(number, "all of this machine")
+    return ActorCpus(number, f"of this machine's {machine_cpus}")
+
+
+def most_actors(*, cpus: float, cpus_per_actor: int, gpus: float, gpus_per_actor: float) -> int:
     """Return how many actors a machine bears beside one CPU that decodes; 0: not one."""
-    by_cpus = int((cpus - 1) // pool.cpus)
+    by_cpus = int((cpus - 1) // cpus_per_actor)
     return min(by_cpus, int(gpus / gpus_per_actor + 1e-6)) if gpus_per_actor else by_cpus
 
 

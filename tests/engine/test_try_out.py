@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import raysp
+from raysp import planning
 from raysp.engine import running
 from raysp.engine.running import try_out
 from raysp.ops.labelling import Labelling
+from raysp.reading.recomputing import differing
 from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
 
 CODE = """
@@ -65,6 +67,24 @@ def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_r
     assert result.errors == {"unsupported_format": 1, "no_audio": 1}
     assert (result.rows, result.shards_committed) == (5, 2)
     assert torch.get_num_threads() == threads
+
+
+def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, without_ray, monkeypatch):
+    monkeypatch.setattr(planning, "num_cpus", lambda: 3)
+    write_shard(
+        tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 20)
+    )
+    asked = [raysp.Pool(cpus=1), raysp.Pool(cpus=2), raysp.Pool()]
+    outputs = [raysp.Transcript(words=True), raysp.Embedding()]
+    one, *others = (
+        try_out(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"pool": pool, "outputs": outputs}), 20)[1]
+        for pool in asked
+    )
+    assert one["pred_text"][:3].to_pylist() == ["THREE", "FIVE", "FOUR"]
+    for other in others:
+        assert other["pred_text"].equals(one["pred_text"])
+        pairs = zip(other.to_pylist(), one.to_pylist(), strict=True)
+        assert [found for found in (differing(*pair) for pair in pairs) if found] == []
 
 
 def test_a_step_that_fails_makes_error_rows(digits, without_ray, monkeypatch):

@@ -108,4 +108,5 @@ def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
         sink=raysp.Parquet("out"),
     )
     resources = planning.local_resources(pipeline)
-    assert (resources.cpus, resources.memory) == (4, 16 * GIGABYTE)
+    assert (resources.machine_cpus, resources.memory) == (4, 16 * GIGABYTE)
+    assert resources.cpus == 5  # four for the model, and a place for a reader beside it

@@ -6,8 +6,9 @@ import pytest
 
 import raysp
 from raysp import planning
+from raysp.engine import running
 from raysp.planning import Resources, local_resources
-from raysp.planning.pools import FEWEST_BYTES_PER_SECOND, most_blocks, pool_size
+from raysp.planning.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
 from raysp.sink.opening import make_plan
 from tests.corpora import a_pipeline, write_shard
 
@@ -43,6 +44,37 @@ def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
 def test_what_fits_is_as_asked(tmp_path, two_cores):
     assert str(a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4).pool_size) == "2 actors"
     assert str(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).pool_size) == "1 actor"
+
+
+def test_the_default_pool_is_one_actor_with_the_whole_machine(tmp_path, two_cores):
+    plan = a_plan(tmp_path, raysp.Pool(), rows=1, shards=4)
+    assert (str(plan.pool_size), str(plan.settings.cpus_per_actor)) == ("1 actor", "2 CPUs (all of this machine)")
+    assert plan.resources.cpus == 3  # of Ray: a reader has a place beside the model
+    assert plan.shortage == ""
+    two = a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4)
+    assert (two.settings.cpus_per_actor.number, two.resources.cpus) == (1, 3)
+    assert two.fingerprint == plan.fingerprint == a_plan(tmp_path, raysp.Pool(cpus=1), rows=1, shards=4).fingerprint
+
+
+def test_more_cpus_than_the_machine_has_are_capped_with_a_word(tmp_path, two_cores):
+    plan = a_plan(tmp_path, raysp.Pool(cpus=64), rows=1, shards=4)
+    assert str(plan.settings.cpus_per_actor) == "2 CPUs (64 asked for; this machine has 2)"
+    assert (plan.settings.cpus_per_actor.is_capped, plan.resources.cpus) == (True, 3)
+    assert str(raysp.plan(plan.pipeline).settings.cpus_per_actor).startswith("2 CPUs (64 asked for")
+
+
+def test_cpus_of_actors_leave_one_in_ten_to_decode_and_are_one_on_gpus_and_clusters():
+    def cpus(pool: raysp.Pool, machine_cpus: int | None, *, on_gpu: bool = False) -> int:
+        return actor_cpus(pool, machine_cpus=machine_cpus, on_gpu=on_gpu).number
+
+    assert [cpus(raysp.Pool(), machine) for machine in (1, 2, 9, 10, 64)] == [1, 2, 9, 9, 58]
+    assert [cpus(raysp.Pool(actors), 16) for actors in (2, 4, (1, 5), 64)] == [7, 3, 3, 1]
+    assert (cpus(raysp.Pool(), 16, on_gpu=True), cpus(raysp.Pool(), None)) == (1, 1)
+    assert (cpus(raysp.Pool(cpus=5), 16, on_gpu=True), cpus(raysp.Pool(cpus=64), None)) == (5, 64)
+
+
+def test_a_run_records_the_cpus_of_its_actors(tmp_path, two_cores):
+    assert running._resolved(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1))["cpus_per_actor"] == 2
 
 
 def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work(tmp_path):
