@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import checkpoints, corpus, processes
+from benchmarks import checkpoints, corpus, processes, whole
 from benchmarks.tables import show, write_json
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "label_digits.py"
 FROM_SHARE, TO_SHARE = 0.1, 0.9
 """Of the audio: what lies between is the steady state."""
+CORPORA = "test-like,train-like"
 MINUTES = {"small": 60.0, "base": 10.0}
 """So much audio that a run of each checkpoint is long against the start of Ray."""
 SHARDS = {"small": 12, "base": 2}
@@ -262,7 +263,10 @@ def row(checkpoint: str, kind: str, found: Mapping[str, list[dict[str, float]]])
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what is measured."""
     corpus.add_arguments(parser)
-    parser.add_argument("--corpora", default="test-like,train-like", help=f"of {', '.join(corpus.KINDS)}")
+    parser.add_argument("--whole", action="store_true", help="whole jobs on all cores, start-up included: S0, S1, S4")
+    parser.add_argument(
+        "--corpora", help=f"of {', '.join(corpus.KINDS)}; default: {CORPORA}, with --whole long-tail, too"
+    )
     parser.add_argument("--checkpoints", default="small,base", help="small (bundled), base, base-layer, or folders")
     parser.add_argument("--minutes", type=float, help=f"of a corpus; default: {MINUTES}")
     parser.add_argument("--shards", type=int, help=f"of a corpus; default: {SHARDS}")
@@ -277,13 +281,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """Measure every checkpoint with every corpus and print a table."""
+    if args.whole:
+        return whole.measure(args)
     args.budgets = [float(one) for one in str(args.budgets).split(",")]
     found: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
         for name in args.checkpoints.split(","):
             checkpoint = folder_of(name, Path(work))
             size = "small" if name == "small" else "base"
-            for kind in args.corpora.split(","):
+            for kind in (args.corpora or CORPORA).split(","):
                 minutes, shards = args.minutes or MINUTES[size], args.shards or SHARDS[size]
                 folder = Path(work) / f"{kind}-{minutes:g}-{shards}"
                 corpus.build(
