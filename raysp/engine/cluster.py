@@ -307,9 +307,11 @@ def _cluster_resources() -> Resources:
 
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = total.get("GPU", 0)
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return Resources(
         cpus=total.get("CPU", 0),
         gpus=gpus,
+        node_cpus=max(nodes, default=None),
         memory=total.get("memory"),
         gpu_memory=_gpu_memory() if gpus else None,
         can_grow=True,

@@ -51,6 +51,8 @@ class Resources:
     """Bytes of one GPU; None: unknown."""
     machine_cpus: int | None = None
     """CPUs of this machine, where a run starts a Ray of its own on it; None: a cluster."""
+    node_cpus: float | None = None
+    """CPUs of the cluster's largest node; None: unknown, or no cluster."""
     can_grow: bool = False
     """More may come up than is up now: a cluster, which may start nodes that are asked for."""
 
@@ -617,6 +619,8 @@ def _shortage(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
     """Describe what so many actors ask for beyond what is up; empty when all is."""
     wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
     short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
+    if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:
+        short.append(f"{count(cpus, 'CPU')} on one node, {resources.node_cpus:g} on the largest found")
     return "; ".join(short)
 
 

@@ -85,6 +85,13 @@ def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work
     assert size.reason == " (12 to 64 asked for; 9 rows in 9 pieces are at most 9 blocks)"
 
 
+def test_more_cpus_than_any_node_of_a_cluster_has_are_a_shortage(tmp_path):
+    nodes_of_16 = Resources(160, node_cpus=16, can_grow=True)
+    plan = a_plan(tmp_path, raysp.Pool(cpus=64), rows=1, shards=1, resources=nodes_of_16)
+    assert plan.shortage == "64 CPUs on one node, 16 on the largest found"
+    assert a_plan(tmp_path, raysp.Pool(cpus=16), rows=1, shards=1, resources=nodes_of_16).shortage == ""
+
+
 def test_gpus_bound_the_pool_of_a_machine(tmp_path):
     resources = Resources(cpus=32, gpus=2, gpu_memory=80e9)
     plan = a_plan(tmp_path, raysp.Pool(8), rows=1, shards=9, resources=resources)
