@@ -40,6 +40,9 @@ _SETTINGS = {
     # Otherwise `ray.init` waits for a worker a CPU, though most of a run's workers are started later.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
+    # Threads of a model that wait for each other sleep: spinning takes the core that decoding and the driver need, and
+    # doubles the CPU time of two threads where other programs run (docs/performance.md).
+    "OMP_WAIT_POLICY": "PASSIVE",
     # Ray gives each part of itself 5 to 30 seconds to start in.
     "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
