@@ -71,6 +71,38 @@ class Shards:
         if not self.url or not all(self.urls):
             raise ValueError("url is empty; give a file, a folder, a glob or a list of them")
 
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: object,
+        folder: Url,
+        *,
+        split: str | None = None,
+        audio: str | None = None,
+        storage_options: StorageOptions | None = None,
+        **fields: str | None,
+    ) -> "Shards":
+        """Write a data set of the `datasets` library as audio shards, once, and return them as a source.
+
+        A second call with the same data set uses the shards that are there.
+
+        Args:
+            dataset: a `datasets.Dataset`, a folder that `save_to_disk` wrote, or a name for `load_dataset`.
+            folder: for the shards; it belongs to this data set alone.
+            split: of a data set that has several.
+            audio: the column with the recordings; None: the only one with audio.
+            storage_options: how to reach the folder.
+            fields: others of `Shards`; `id` is the column "id" where there is one.
+
+        Raises:
+            PlanError, ShardError, StoreError: the data set cannot be read or written, or the folder holds another one.
+        """
+        from raysp.io.exporting import export
+
+        found = export(dataset, folder, split=split, audio=audio, storage_options=storage_options)
+        fields = {"id": "id" if "id" in found.columns else None, **fields}
+        return cls(found.urls, audio=found.audio, storage_options=storage_options or {}, **fields)
+
     @property
     def urls(self) -> tuple[str, ...]:
         """Give the urls as a tuple, also when there is one."""
