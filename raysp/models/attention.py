@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.cache import KeyValueCache
+from raysp.models.packing import is_known_to_be_full
 
 FEW_QUERIES = 8
 """Up to these, two products and a softmax are faster than the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
@@ -60,7 +61,12 @@ def attend(
 
     `causal` without `allowed` means queries that start where the keys do.
     """
-    is_step = q_RALD.is_cpu and q_RALD.dtype == torch.float32 and q_RALD.shape[2] <= FEW_QUERIES
+    is_step = (
+        not torch.compiler.is_compiling()
+        and q_RALD.is_cpu
+        and q_RALD.dtype == torch.float32
+        and q_RALD.shape[2] <= FEW_QUERIES
+    )
     if not (with_weights or is_step):
         mixed_RALD = F.scaled_dot_product_attention(
             q_RALD, k_RASD, v_RASD, allowed, dropout, causal and allowed is None, scale=scale
@@ -122,7 +128,7 @@ def attend_to_encoder(
         if known is not None:
             k_BASD, v_BASD = known.keep_frames(k_BASD, v_BASD)
     rows, heads, length, width = q_RALD.shape
-    beams = rows // len(k_BASD)
+    beams = rows // k_BASD.shape[0]
     if beams > 1:  # beams of one recording are more queries of its frames, not more copies of them
         folded = (-1, beams, heads, length, width)
         q_RALD = q_RALD.reshape(folded).transpose(1, 2).reshape(-1, heads, beams * length, width)
@@ -139,7 +145,7 @@ def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torc
     """Return (R, 1, L, P + L), true where a new token attends to a token, or None where it is all up to itself."""
     if mask_RT is not None and mask_RT.shape[-1] != num_past + num_new:
         raise ValueError(f"attention_mask has {mask_RT.shape[-1]} tokens, expected {num_past} so far and {num_new} new")
-    if mask_RT is not None and mask_RT.device.type == "cpu" and bool(mask_RT.all()):
+    if mask_RT is not None and is_known_to_be_full(mask_RT):
         mask_RT = None
     if mask_RT is None and (num_new == 1 or num_past == 0):
         return None
@@ -157,7 +163,7 @@ def frame_mask(mask_BS: Tensor | None) -> Tensor | None:
     if mask_BS is None:
         return None
     valid_BS = mask_BS.bool()
-    if valid_BS.device.type == "cpu" and bool(valid_BS.all()):
+    if is_known_to_be_full(valid_BS):
         return None
     first_S = torch.arange(valid_BS.shape[1], device=valid_BS.device) == 0
     return (valid_BS | (first_S & ~valid_BS.any(-1, keepdim=True)))[:, None, None]

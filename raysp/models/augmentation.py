@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def compute_mask_indices(
     shape: tuple[int, int],
     mask_prob: float,

@@ -11,7 +11,7 @@ import raysp.models
 from raysp.errors import CheckpointError
 from raysp.models.configuration import Config, read_json
 from raysp.models.extracting import read_feature_extractor_config
-from raysp.models.hub import CONFIG_FILES, PROCESSOR_FILES, local_folder, pinned
+from raysp.models.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned
 from raysp.models.modeling import Model
 from raysp.models.processors import Wav2Vec2Processor, read_tokenizer
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
@@ -35,7 +35,8 @@ class AutoConfig(_Auto):
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Config:  # noqa: ANN401
         """Read config.json of a checkpoint folder or hub id; keyword arguments replace its values."""
-        folder = local_folder(folder, CONFIG_FILES, revision=revision)
+        access = Access.taken(overrides)
+        folder = local_folder(folder, CONFIG_FILES, revision=revision, access=access)
         return config_class(_model_type(folder)).from_pretrained(folder, **overrides)
 
 
@@ -70,8 +71,12 @@ class _AutoModel(_Auto):
 
         Arguments as for the model's class. What is read is of one commit of the hub, whatever is pushed meanwhile.
         """
-        folder, config = pinned(folder, revision=revision), options.get("config")
-        model_type = _model_type(local_folder(folder, CONFIG_FILES)) if config is None else type(config).model_type
+        access, config = Access.taken({**options}), options.get("config")
+        folder = pinned(folder, revision=revision, access=access)
+        if config is None:
+            model_type = _model_type(local_folder(folder, CONFIG_FILES, access=access))
+        else:
+            model_type = type(config).model_type
         return cls._class_of(model_type).from_pretrained(folder, *args, **{"strict": False, **options})
 
     @classmethod
@@ -150,7 +155,8 @@ class AutoFeatureExtractor(_Auto):
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
         """Read the feature extractor of a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        access = Access.taken(options)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
         kind = read_feature_extractor_config(folder).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
         return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
 
@@ -161,7 +167,8 @@ class AutoProcessor(_Auto):
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
         """Read what stands before and behind the model of a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        access = Access.taken(options)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
         kind = _processor_class(folder)
         if kind is not None:
             return _public(folder, kind, "Processor").from_pretrained(folder, **options)

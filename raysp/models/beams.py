@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.models.generation_config import Settings
-from raysp.models.logits import Change
+from raysp.models.logits import NO_FUNCTIONS, Change, Functions
 from raysp.models.sampling import Decoding, Generators, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
@@ -80,6 +80,7 @@ class BeamSearch:
         changes: of the scores.
         prompt_BT: tokens to start from.
         generators: for sampling.
+        functions: that the caller gave.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class BeamSearch:
         changes: Sequence[Change],
         prompt_BT: Tensor,
         generators: Generators,
+        functions: Functions = NO_FUNCTIONS,
     ) -> None:
+        self.functions = functions
         self.settings = settings
         self.decoding = decoding
         self.changes = changes
@@ -175,6 +178,10 @@ class BeamSearch:
         texts.history[:, :, 0, self.length] = ids_BC
         texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
         ended = torch.isin(ids_BC, self.eos) | (self.length + 1 >= self.settings.max_length)
+        if self.functions.criteria:
+            tokens_NT = texts.history[:, :, 0, : self.length + 1].flatten(0, 1)
+            stopped_N = self.functions.stop(tokens_NT, tuple(self.all_scores) if self.all_scores else None)
+            ended = ended | stopped_N.view_as(ended)
         return Texts(texts.history, scores_BC, ended)
 
     def _advance(self, candidates: Texts) -> bool:
@@ -227,7 +234,12 @@ class BeamSearch:
         """Go on with the undecided rows alone, once they are at most half."""
         undecided_B = self._undecided()
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
-        if self.all_scores or draws_for_all or 2 * int(undecided_B.sum()) > len(undecided_B):
+        if (
+            self.all_scores
+            or self.functions.want_all_rows
+            or draws_for_all
+            or 2 * int(undecided_B.sum()) > len(undecided_B)
+        ):
             return
         self._keep_results(self.rows_B, self.finished)
         kept = undecided_B.nonzero()[:, 0]

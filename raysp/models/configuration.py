@@ -1,20 +1,31 @@
 """The base of model configurations: Hugging Face fields as attributes, read and written as config.json."""
 
+import difflib
 import json
+import logging
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from raysp.errors import CheckpointError
-from raysp.models.hub import CONFIG_FILES, local_folder
+from raysp.models.hub import CONFIG_FILES, Access, local_folder
 from raysp.models.sharing import Shareable
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
+logger = logging.getLogger(__name__)
+
+SAME_BUT_FOR_A_LETTER = 0.93  # of ten letters or more; other fields that checkpoints have are less alike
 MAX_FLOAT = 1e38  # what float32 holds
 CONFIG_BYTES = 16 << 20  # a config.json of a model is some kilobytes; more is not read
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " (did you mean ...?)" where a known name is much like an unknown one, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -73,6 +84,8 @@ class Config(Shareable):
         for name in hints:
             setattr(self, name, values.pop(name, getattr(type(self), name)))
         for name, value in values.items():
+            if close := suggestion(name, [*hints, "num_labels"], cutoff=SAME_BUT_FOR_A_LETTER):
+                logger.warning("%s: no field %r%s: it is kept and has no effect", type(self).__name__, name, close)
             if not hasattr(type(self), name):  # a derived value, such as a property, is not stored
                 setattr(self, name, value)
         for name, hint in hints.items():
@@ -110,7 +123,8 @@ class Config(Shareable):
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
         """Read `config.json` of a checkpoint folder or hub id; keyword arguments replace its values."""
-        path = local_folder(folder, CONFIG_FILES, revision=revision) / "config.json"
+        access = Access.taken(overrides)
+        path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
         values = read_json(path)
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:

@@ -49,7 +49,8 @@ def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
 def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
     """Tell whether a product is one of float32 on a CPU, outside training and autocast: what oneDNN is called for."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # a compiler chooses its kernels itself
+        and x.device.type == "cpu"
         and x.dtype == weight_OI.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
@@ -57,11 +58,12 @@ def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
 
 
 def _suits_onednn(x: Tensor, weight_OI: Tensor, any_rows: bool) -> bool:
+    if not is_inference_on_cpu(x, weight_OI):
+        return False
     num_rows = x.shape[:-1].numel()
     return (
         num_rows > 0
         and (any_rows or num_rows == filled(num_rows))
-        and is_inference_on_cpu(x, weight_OI)
         and weight_OI.is_contiguous()  # or it takes a hundred times as long
         and _HAS_ONEDNN
     )

@@ -99,7 +99,7 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
         return self._get_feat_extract_output_lengths(mask_BS.sum(-1))
 
     def _loss(self, logits_BTV: Tensor, inputs: Tensor, mask_BS: Tensor | None, labels_BL: Tensor) -> Tensor:
-        num_inputs_B = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+        num_inputs_B = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
         if mask_BS is not None:
             num_inputs_B = mask_BS.sum(-1)
         return ctc_loss(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from raysp.errors import CheckpointError
 from raysp.models.batches import BatchFeature, padded_length, tensors_of, warn_of_unknown_ends
-from raysp.models.configuration import MAX_FLOAT, read_json, write_json
-from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.configuration import MAX_FLOAT, read_json, suggestion, write_json
+from raysp.models.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 
 Array = npt.NDArray[Any]
 
@@ -106,12 +106,15 @@ class PaddingExtractor:
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         values = read_feature_extractor_config(folder)
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, *cls.older_names):
             raise CheckpointError(f"{folder}: feature_extractor_type is {kind!r}, expected {cls.__name__!r}")
         defaults = vars(cls())
+        if unknown := [name for name in overrides if name not in defaults]:
+            named = ", ".join(f"{name!r}{suggestion(name, [*defaults, *KEYWORDS])}" for name in unknown)
+            raise TypeError(f"{named}: no setting of {cls.__name__}, which has {', '.join(defaults)}")
         known = {**{name: value for name, value in values.items() if name in defaults}, **overrides}
         for name, value in known.items():
             if not _is_like(value, defaults[name]):

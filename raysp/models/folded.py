@@ -59,7 +59,12 @@ class Folded(nn.Module, Generic[Value]):
         self._kept: Kept[Value] | None = None
 
     def __call__(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
-        """Return what `compute` gives now, or gave for the same weights."""
+        """Return what `compute` gives now, or gave for the same weights.
+
+        A program that `torch.compile` or `torch.export` makes keeps nothing: its weights are its inputs.
+        """
+        if torch.compiler.is_compiling():
+            return compute()
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             self.clear()  # gradients are followed by writes
             return compute()

@@ -16,7 +16,7 @@ from raysp.models.attention import frame_mask
 from raysp.models.beams import BeamSearch
 from raysp.models.configuration import Config
 from raysp.models.generation_config import GenerationConfig, Settings
-from raysp.models.logits import changes_of
+from raysp.models.logits import NO_FUNCTIONS, Functions, changes_of
 from raysp.models.modeling import SHARD_BYTES, Model
 from raysp.models.outputs import ModelOutput
 from raysp.models.sampling import Decoding, Generators, TokenByToken
@@ -92,6 +92,7 @@ def generate(
     prompt_mask_BT: Tensor | None = None,
     num_positions: int | None = None,
     generators: Generators = None,
+    functions: Functions = NO_FUNCTIONS,
 ) -> Tensor | GenerateOutput:
     """Continue each row of a prompt.
 
@@ -104,6 +105,7 @@ def generate(
         prompt_mask_BT: Nonzero where a token of the prompt counts; None: everywhere.
         num_positions: Limits the length where nothing was asked for.
         generators: Where sampling draws from; a list of one for each row makes a row's text independent of its batch.
+        functions: That the caller gave.
 
     Returns:
         Tokens (B * num_return_sequences, T), the prompt among them, or `GenerateOutput` where it is asked for.
@@ -113,12 +115,12 @@ def generate(
     if isinstance(generators, list) and len(generators) != len(prompt_BT):
         raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one a row")
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
-    changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B)
+    changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B, functions.processors)
     texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, texts)
     if settings.num_beams > 1:
-        found = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
+        found = BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).run()
         if not settings.return_dict:
             return found.sequences
         return GenerateOutput(
@@ -127,7 +129,7 @@ def generate(
             scores=found.scores if settings.output_scores else None,
             beam_indices=found.beam_indices,
         )
-    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators).run()
+    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).run()
     if not settings.return_dict:
         return tokens
     return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)

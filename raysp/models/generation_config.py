@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
 from raysp.errors import CheckpointError
-from raysp.models.configuration import Config, checked, read_json, write_json
+from raysp.models.configuration import Config, checked, read_json, suggestion, write_json
 from raysp.models.hub import GENERATION_FILES, local_folder
 
 FILE = "generation_config.json"
@@ -77,7 +77,7 @@ class GenerationConfig:
         known = [field.name for field in fields(cls)]
         unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
         if unknown:
-            named = ", ".join(f"{name}={values[name]!r}" for name in unknown)
+            named = ", ".join(f"{name}={values[name]!r}{suggestion(name, known)}" for name in unknown)
             raise ValueError(f"generation cannot do {named}, expected options among {', '.join(sorted(known))}")
         hints = get_type_hints(cls)
         return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})

@@ -124,7 +124,7 @@ def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) ->
     """
     num_frames = frames_BTC.shape[1]
     if num_frames_B is None:
-        num_frames_B = torch.full((len(frames_BTC),), num_frames, device=frames_BTC.device)
+        num_frames_B = torch.full(frames_BTC.shape[:1], num_frames, device=frames_BTC.device)
     count_B = torch.where(num_frames_B < 0, num_frames_B + num_frames, num_frames_B).clamp(0, num_frames)
     out_BT1 = (torch.arange(num_frames, device=frames_BTC.device) >= count_B[:, None])[:, :, None]
     mean_BC = frames_BTC.masked_fill(out_BT1, 0.0).sum(1) / count_B[:, None]

@@ -8,8 +8,9 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from raysp.errors import CheckpointError
 
@@ -39,35 +40,94 @@ MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
 CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How a checkpoint is reached, by the keywords that `from_pretrained` has in transformers."""
+
+    token: str | bool | None = None
+    """Of the hub, in place of HF_TOKEN."""
+    cache_dir: str | Path | None = None
+    """Where fetched files are kept, in place of HF_HOME."""
+    local_files_only: bool = False
+    """Fetch nothing, as with HF_HUB_OFFLINE."""
+    force_download: bool = False
+    """Fetch files again that are in the cache."""
+    subfolder: str = ""
+    """Of the folder or repository, with the files."""
+
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> Self:
+        """Take these keywords out of others, with those that raysp has no use for.
+
+        Raises:
+            ValueError: One asks for what raysp never does.
+        """
+        if options.pop("trust_remote_code", None):
+            raise ValueError(
+                "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: leave it out; "
+                "its architectures are its own, `raysp models` lists them"
+            )
+        for name in WITHOUT_EFFECT:
+            options.pop(name, None)
+        if options.get("use_auth_token") is not None:  # its name before transformers 5
+            options.setdefault("token", options["use_auth_token"])
+        options.pop("use_auth_token", None)
+        given = {field.name: options.pop(field.name) for field in fields(cls) if field.name in options}
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
+
+DIRECT = Access()
+WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_fast")
+"""Keywords of `from_pretrained` that change nothing here: weights are read once anyway, tokenizers have one kind."""
+KEYWORDS = ("revision", *(field.name for field in fields(Access)), *WITHOUT_EFFECT, "trust_remote_code")
+
+
 def is_hub_id(name: str | Path) -> bool:
     """Tell whether a name can only be a hub id: a string that looks like one and is no path here."""
     return isinstance(name, str) and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
-def local_folder(name: str | Path, files: Sequence[str], *, revision: str | None = None) -> Path:
+def local_folder(
+    name: str | Path, files: Sequence[str], *, revision: str | None = None, access: Access = DIRECT
+) -> Path:
     """Return the folder of a checkpoint, fetched first where its name is a hub id.
 
     Args:
         name: A folder, or a hub id such as "facebook/wav2vec2-base-960h" or "facebook/wav2vec2-base-960h@main".
         files: Names or patterns of what is needed.
         revision: Branch, tag or commit of a hub id; None is what the name says, or else its main branch.
+        access: See there.
 
     Raises:
         CheckpointError: No such folder, or the hub does not give the files.
     """
     if not is_hub_id(name):
-        return Path(name)
+        return Path(name, access.subfolder)
+    return Path(_snapshot(name, files, revision, access), access.subfolder)
+
+
+def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, access: Access) -> str:
+    """Return the folder of a hub id's files, fetched where the cache lacks them."""
     from huggingface_hub import snapshot_download
 
     hub_id, revision = _parts(str(name), revision)
+    below = f"{access.subfolder.strip('/')}/" if access.subfolder else ""
     try:
         with _no_bars_without_terminal():
-            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files)))
+            return snapshot_download(
+                hub_id,
+                revision=revision,
+                allow_patterns=[below + file for file in files],
+                token=access.token,
+                cache_dir=access.cache_dir,
+                local_files_only=access.local_files_only,
+                force_download=access.force_download,
+            )
     except Exception as error:  # errors of whatever HTTP client the library uses are among them
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"{name!r}: no such folder, and the Hugging Face hub does not give it ({type(error).__name__}: {reason}): "
-            f"{_advice(error, revision)}. Wanted are {', '.join(files)}, as far as it has them"
+            f"{_advice(error, revision, access)}. Wanted are {', '.join(files)}, as far as it has them"
         ) from error
 
 
@@ -95,7 +155,7 @@ def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
     return hub_id, named or revision
 
 
-def _advice(error: Exception, revision: str | None) -> str:
+def _advice(error: Exception, revision: str | None, access: Access) -> str:
     """Say how to go on without the files."""
     from huggingface_hub import constants, errors
 
@@ -105,6 +165,11 @@ def _advice(error: Exception, revision: str | None) -> str:
         return "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
+    if access.local_files_only:
+        return (
+            f"its files are not all in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and "
+            "local_files_only=True keeps raysp from the network: leave it out once, or give a folder with these files"
+        )
     if constants.HF_HUB_OFFLINE:
         return (
             f"its files are not all in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps raysp from the "
@@ -113,7 +178,7 @@ def _advice(error: Exception, revision: str | None) -> str:
     return "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
 
 
-def pinned(name: Name, *, revision: str | None = None) -> Name | str:
+def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) -> Name | str:
     """Return a hub id with the commit that it means now, so that all who read it later read the same.
 
     A folder is returned as it is.
@@ -125,15 +190,17 @@ def pinned(name: Name, *, revision: str | None = None) -> Name | str:
         return name
     hub_id, revision = _parts(str(name), revision)
     if revision is None or not COMMIT.fullmatch(revision):
-        revision = local_folder(hub_id, CONFIG_FILES, revision=revision).name  # snapshots are named by their commit
+        revision = Path(_snapshot(hub_id, CONFIG_FILES, revision, access)).name  # snapshots are named by their commit
     return f"{hub_id}@{revision}"
 
 
-def model_folder(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
+def model_folder(
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False, access: Access = DIRECT
+) -> Path:
     """Return the folder with a model's weights; pickles of a hub id are fetched only where there is nothing better."""
-    folder = local_folder(name, MODEL_FILES, revision=revision)
+    folder = local_folder(name, MODEL_FILES, revision=revision, access=access)
     if allow_pickle and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
-        return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision)
+        return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision, access=access)
     return folder
 
 

@@ -5,15 +5,20 @@ A change takes the tokens so far (R, T) and scores (R, V), and returns scores; i
 Legend: R rows (beams among them), T tokens so far, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.generation_config import Settings
+
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+"""A caller's change: takes `input_ids` (R, T) and scores (R, V), returns scores."""
+StoppingCriteria = Callable[[Tensor, Any], Tensor | bool]
+"""A caller's end of texts: takes `input_ids` (R, T) and the scores so far, or None; returns a bool for each text."""
 
 NEVER = float("-inf")
 
@@ -183,10 +188,76 @@ class TopP(_Ban):
         return scores_RV.masked_fill_(banned_RV.scatter(1, places_RV, banned_RV), NEVER)
 
 
+@dataclass(frozen=True)
+class Functions:
+    """What a caller of `generate` gives as functions."""
+
+    processors: tuple[LogitsProcessor, ...] = ()
+    criteria: tuple[StoppingCriteria, ...] = ()
+
+    @classmethod
+    def of(cls, processors: Any, criteria: Any) -> "Functions":  # noqa: ANN401 - None, a function or a list of them
+        """Take functions, alone or in lists."""
+        return cls(_functions("logits_processor", processors), _functions("stopping_criteria", criteria))
+
+    @property
+    def want_all_rows(self) -> bool:
+        """Whether rows that are done stay in the batch, as a function may tell rows by their place."""
+        return bool(self.processors or self.criteria)
+
+    def stop(self, tokens_RT: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
+        """Return (R,), true where any of the criteria ends a text."""
+        stopped_R = tokens_RT.new_zeros(tokens_RT.shape[0], dtype=torch.bool)
+        for criterion in self.criteria:
+            found = torch.as_tensor(criterion(tokens_RT, scores), device=tokens_RT.device).bool()
+            if found.shape not in ((), stopped_R.shape):
+                raise ValueError(
+                    f"a stopping_criteria returned shape {tuple(found.shape)!r}, expected {tuple(stopped_R.shape)!r}: "
+                    "a bool for each text"
+                )
+            stopped_R = stopped_R | found
+        return stopped_R
+
+
+NO_FUNCTIONS = Functions()
+
+
+def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa: ANN401 - None, a function or a list
+    listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    for one in listed:
+        if not callable(one):
+            raise TypeError(f"{name} has {one!r}, expected functions of (input_ids, scores)")
+    return tuple(listed)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A change that a caller gives, as in transformers: scores from `input_ids` and scores."""
+
+    processor: LogitsProcessor
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Apply always."""
+        return True
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Return what the caller's function returns."""
+        found: Any = self.processor(tokens_RT, scores_RV)
+        if not isinstance(found, Tensor) or found.shape != scores_RV.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"a logits_processor returned {shape!r}, expected scores {tuple(scores_RV.shape)!r}")
+        return found
+
+
 def changes_of(
-    settings: Settings, prompt_length: int, device: torch.device, padding_B: Tensor | None = None
+    settings: Settings,
+    prompt_length: int,
+    device: torch.device,
+    padding_B: Tensor | None = None,
+    given: Sequence[LogitsProcessor] = (),
 ) -> Sequence[Change]:
-    """Return the changes that options ask for, in the order in which transformers makes them."""
+    """Return the changes that options ask for and a caller gives, in the order in which transformers makes them."""
 
     def ids(values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
@@ -210,6 +281,7 @@ def changes_of(
     if settings.begin_suppress_tokens:
         begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
         changes.append(Suppress(ids(settings.begin_suppress_tokens), begin, begin + 1))
+    changes += [Given(processor) for processor in given]
     return [*changes, *(_sampling_changes(settings) if settings.do_sample else [])]
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
-from raysp.models.configuration import Config
-from raysp.models.hub import local_folder, model_folder
+from raysp.models.configuration import Config, suggestion
+from raysp.models.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.models.outputs import ModelOutput
 from raysp.models.sharing import Shareable
 from raysp.models.unweighted import without_weights
@@ -28,6 +28,13 @@ DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | 
 Value = TypeVar("Value")
 SHARD_BYTES = 5 * 10**9
 ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
+
+
+ARGUMENTS = (
+    *("config", "dtype", "device", "device_map", "padding", "strict", "ignore_mismatched_sizes", "allow_pickle"),
+    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", *KEYWORDS),
+)
+"""Names that `from_pretrained` knows besides fields of configurations."""
 
 
 class LoadingInfo(TypedDict):
@@ -65,7 +72,7 @@ class Model(Shareable, nn.Module):
         super().__init__()
         self.config = config
         self._padding: Padding = "exact"
-        self._origin: tuple[str | Path, str | None] | None = None
+        self._origin: tuple[str | Path, str | None, Access] | None = None
 
     @property
     def padding(self) -> Padding:
@@ -89,6 +96,26 @@ class Model(Shareable, nn.Module):
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return how many numbers the parameters hold; tied ones count once.
+
+        Args:
+            only_trainable: Count those that require gradients.
+            exclude_embeddings: Leave out the weights of `nn.Embedding` modules.
+        """
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if not (only_trainable and not parameter.requires_grad)
+            and not (exclude_embeddings and id(parameter) in tables)
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Return the bytes of parameters, and of buffers unless `return_buffers` is False."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def min_samples(self) -> int:
@@ -233,20 +260,30 @@ class Model(Shareable, nn.Module):
             revision: Branch, tag or commit of a hub id.
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
             output_loading_info: Return what was drawn anew and what was left out, too.
-            overrides: Values that replace those of the configuration.
+            overrides: Values that replace those of the configuration; or `token`, `cache_dir`, `local_files_only`,
+                `force_download` and `subfolder` as in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and
+                `trust_remote_code=False` ask for what is done anyway; code of a checkpoint is never run.
 
         Raises:
             CheckpointError: Files, names or shapes do not fit.
             TypeError: An override is not a field of the configuration.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its name before transformers 5
+        access = Access.taken(overrides)
+        use_safetensors = overrides.pop("use_safetensors", None)
+        if use_safetensors is False and not allow_pickle:
+            raise ValueError(
+                "use_safetensors=False given, but raysp opens pickled weights only where that is asked for: pass "
+                "allow_pickle=True, or leave use_safetensors out"
+            )
         check_attn_implementation(attn_implementation)
-        folder = model_folder(name, revision=revision, allow_pickle=allow_pickle)
+        allow_pickle = allow_pickle and not use_safetensors
+        folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, access=access)
         is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
         with without_weights():
             model = cls(config) if target_lang is None else cls._with_language(config, target_lang)
-        model._origin = (name, revision)
+        model._origin = (name, revision, access)
         tensors, left_over = model._fit_names(read_tensors(folder, allow_pickle=allow_pickle))
         changed = set() if is_written or strict else model._changed_names(folder)
         info = model._load(folder, tensors, left_over, strict, ignore_mismatched_sizes, changed)
@@ -284,8 +321,8 @@ class Model(Shareable, nn.Module):
                 f"this {type(self).__name__} came from no checkpoint, expected one beside which {files[0]} stands: "
                 "load the model by from_pretrained"
             )
-        name, revision = self._origin
-        return local_folder(name, files, revision=revision)
+        name, revision, access = self._origin
+        return local_folder(name, files, revision=revision, access=access)
 
     def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Take the base model out of a checkpoint with a head, or put one without under this model's prefix.
@@ -529,7 +566,9 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a configuration with some values replaced; each must be one that it has."""
     unknown = [name for name in overrides if not hasattr(config, name)]
     if unknown:
-        raise TypeError(f"{', '.join(map(repr, unknown))}: no field of {type(config).__name__}")
+        known = [*vars(config), "num_labels", *ARGUMENTS]
+        named = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
+        raise TypeError(f"{named}: no argument of from_pretrained and no field of {type(config).__name__}")
     return type(config).from_dict(config.to_dict(), **overrides) if overrides else config
 
 

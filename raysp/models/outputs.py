@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, overload
+from typing import Any, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
+from torch.export import register_dataclass
+
+Class = TypeVar("Class")
 
 
 class ModelOutput:
@@ -36,7 +39,15 @@ class ModelOutput:
         return getattr(self, key)
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass_transform(eq_default=False, kw_only_default=True)
+def output(cls: type[Class]) -> type[Class]:
+    """Make a dataclass of what a model returns, which `torch.export` looks into for its tensors."""
+    made = dataclass(eq=False, kw_only=True)(cls)
+    register_dataclass(made, serialized_type_name=f"{made.__module__}.{made.__qualname__}")
+    return made
+
+
+@output
 class Wav2Vec2BaseModelOutput(ModelOutput):
     """`last_hidden_state` (B, T, H), `extract_features` (B, T, C) before projection, and what was asked for."""
 
@@ -46,7 +57,7 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class CausalLMOutput(ModelOutput):
     """`loss` when labels were given, `logits` (B, T, V) before softmax, and what was asked for."""
 
@@ -56,7 +67,7 @@ class CausalLMOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class BaseModelOutput(ModelOutput):
     """`last_hidden_state` (B, T, H) and what was asked for."""
 
@@ -65,7 +76,7 @@ class BaseModelOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class SequenceClassifierOutput(ModelOutput):
     """`loss` when labels were given, `logits` (B, num_labels) before softmax, and what was asked for."""
 
@@ -75,7 +86,7 @@ class SequenceClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class TokenClassifierOutput(ModelOutput):
     """`loss` when labels were given, `logits` (B, T, num_labels) before softmax, and what was asked for."""
 
@@ -85,7 +96,7 @@ class TokenClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class XVectorOutput(ModelOutput):
     """`loss` when labels were given, `logits` and `embeddings` (B, xvector_output_dim), and what was asked for."""
 
@@ -96,7 +107,7 @@ class XVectorOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class CausalLMOutputWithCrossAttentions(ModelOutput):
     """What a text decoder gives: `logits` (B, L, V), the cache, and what was asked for."""
 
@@ -108,7 +119,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@output
 class Seq2SeqLMOutput(ModelOutput):
     """What an encoder and its decoder give: `logits` (B, L, V), the cache, and what was asked for."""
 

@@ -28,7 +28,7 @@ class PackedProduct(nn.Module):
     def __call__(self, x_RLI: Tensor, weight_OI: Tensor, bias: Tensor | None) -> Tensor:
         """Return what `torch.nn.functional.linear` does, of (R, L, I) or (R, I)."""
         if not _is_step(x_RLI, weight_OI):
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 self._packed.clear()  # gradients are followed by writes
             return F.linear(x_RLI, weight_OI, bias)
         pack: Callable[[], Tensor] = lambda: torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())  # noqa: E731
@@ -51,6 +51,8 @@ class StepLinear(nn.Linear):
 
 def _is_step(x_RLI: Tensor, weight_OI: Tensor) -> bool:
     """Tell whether each of several texts brings one row, and nothing stands against packing."""
+    if torch.compiler.is_compiling():  # the number of texts stays open
+        return False
     one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
     return (
         one_row_each

@@ -63,13 +63,20 @@ class Packing:
 
 def can_pack(hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> bool:
     """Tell whether rows may be packed: on a CPU, without gradients, and where no padding is to have values."""
+    if torch.compiler.is_compiling():  # a program for any lengths has padding
+        return False
     is_plain = hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
     return is_plain and (exact or valid_BT is None)
 
 
+def is_known_to_be_full(valid_BT: Tensor) -> bool:
+    """Tell whether a mask has no zeros; False where that cannot be known now: on a GPU, or in a compiled program."""
+    return valid_BT.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid_BT.all())
+
+
 def attended_keys(valid_BT: Tensor) -> Tensor | None:
     """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
-    if valid_BT.device.type == "cpu" and bool(valid_BT.all()):
+    if is_known_to_be_full(valid_BT):
         return None
     first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
     return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN

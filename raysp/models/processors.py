@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from raysp.models.batches import BatchFeature, tensors_of
-from raysp.models.configuration import write_json
+from raysp.models.configuration import suggestion, write_json
 from raysp.models.extracting import PaddingExtractor, waveforms_of
-from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.models.sharing import Shareable, upload
 from raysp.models.tokenization import Wav2Vec2CTCTokenizer
 
@@ -165,7 +165,7 @@ def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrid
     """
     from raysp.models.text_tokenization import TextTokenizer, names_text_tokenizer
 
-    folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
     if names_text_tokenizer(folder):
         return TextTokenizer.from_pretrained(folder, **overrides)
     return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
@@ -215,9 +215,12 @@ class Wav2Vec2Processor(Shareable):
         return self.tokenizer.batch_decode(*args, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
         """Read both parts from a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        if overrides:
+            named = ", ".join(f"{name!r}{suggestion(name, KEYWORDS)}" for name in overrides)
+            raise TypeError(f"{named}: no argument of {cls.__name__}.from_pretrained: give it to one of its two parts")
         return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
     def save_pretrained(

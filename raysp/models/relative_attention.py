@@ -9,7 +9,7 @@ Legend: B batch, T frames, A attention heads, D head, R rows of a table of dista
 I some of the frames that ask, N distances that they have to all others (I + T - 1).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -20,6 +20,7 @@ Bias = Callable[[slice, slice], Tensor]
 """Gives the bias (B', A', T, T) of some rows and heads, in memory that may be written to."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
+FAR_FRAMES = 1 << 14  # eleven minutes of squeezed frames
 TILE_FRAMES = 96  # fewer make products too thin to be fast, more make them too wide
 
 
@@ -37,7 +38,7 @@ def attend(
     if bias is None:
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale=scale)
     batch, heads, num_frames, _ = q_BATD.shape
-    if q_BATD.device.type != "cpu" or torch.is_grad_enabled():
+    if q_BATD.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         # Contiguous, as kernels of a GPU want the rows of a bias aligned, which those of a skewed view are not.
         masked_BATT = _masked(bias(slice(None), slice(None)).contiguous(), keys_B11T)
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
@@ -123,7 +124,10 @@ def tiled(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
 
 def by_distance(values_W: Tensor) -> Tensor:
     """Return values_TT: at i, j what `values_W` has for `j - i`, which it lists from `1 - T` to `T - 1`."""
-    num_frames = (len(values_W) + 1) // 2
+    num_frames = (values_W.shape[0] + 1) // 2
+    if torch.compiler.is_compiling():  # a view of any number of frames would be of this number for ever
+        places_T = torch.arange(num_frames, device=values_W.device)
+        return values_W[places_T + (num_frames - 1 - places_T)[:, None]]
     return values_W.unfold(0, num_frames, 1).flip(0)
 
 
@@ -151,3 +155,18 @@ def log_buckets(num_frames: int, num_buckets: int, max_distance: int) -> Tensor:
         steps_W = torch.log(size_W / middle) / torch.log(torch.tensor((max_distance - 1) / middle)) * (middle - 1)
         far_W = (torch.ceil(steps_W) + middle) * torch.sign(distance_W)
         return torch.where(size_W <= middle, distance_W.type_as(far_W), far_W).long()
+
+
+def bucket_starts(span: int, num_buckets: int, max_distance: int) -> tuple[int, ...]:
+    """Return the first distance of each bucket from 1 to `span`, as far as recordings can have it."""
+    buckets = log_buckets(FAR_FRAMES, num_buckets, max_distance)[:FAR_FRAMES].flip(0)  # of the distances from 0 on
+    numbers = torch.arange(1, span + 1, device="cpu")
+    return tuple(torch.searchsorted(buckets.contiguous(), numbers).tolist())
+
+
+def bucket_rows(num_frames: int, starts: Sequence[int], device: torch.device) -> Tensor:
+    """Return index_TT: at i, j the row of a table of `2 * len(starts)` rows for `i - j`, by whole numbers."""
+    places_T = torch.arange(num_frames, device=device)
+    distance_TT = places_T[:, None] - places_T
+    size_TT = torch.bucketize(distance_TT.abs(), torch.tensor(starts, device=device), right=True)
+    return (distance_TT.sign() * size_TT + len(starts)).clamp(max=2 * len(starts) - 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.models.attention import Pass, token_mask
 from raysp.models.cache import KeyValueCache
 from raysp.models.generation_config import Settings
-from raysp.models.logits import Change
+from raysp.models.logits import NO_FUNCTIONS, Change, Functions
 
 if TYPE_CHECKING:
     from raysp.models.text_decoder import TextDecoder
@@ -124,6 +124,7 @@ class TokenByToken:
         changes: of the scores.
         prompt_BT: tokens to start from.
         generators: for sampling.
+        functions: that the caller gave.
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class TokenByToken:
         changes: Sequence[Change],
         prompt_BT: Tensor,
         generators: Generators,
+        functions: Functions = NO_FUNCTIONS,
     ) -> None:
+        self.functions = functions
         self.settings = settings
         self.decoding = decoding
         self.changes = changes
@@ -157,7 +160,7 @@ class TokenByToken:
         self.decoding.expand(self.texts)
         while True:
             self._write(self._next(logits_RV))
-            num_done = int(self.done_R.sum()) if self.settings.eos_token_ids else 0
+            num_done = int(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
             if 2 * num_done >= len(self.done_R):
@@ -181,6 +184,9 @@ class TokenByToken:
             self.done_R = self.done_R | torch.isin(next_R, self.eos)
         self.tokens_RT[self.rows_R, self.length] = next_R
         self.length += 1
+        if self.functions.criteria:
+            scores = tuple(self.all_scores) if self._keeps_scores else None
+            self.done_R = self.done_R | self.functions.stop(self.tokens_RT[:, : self.length], scores)
 
     @property
     def _keeps_scores(self) -> bool:
@@ -190,7 +196,7 @@ class TokenByToken:
         """Go on with the rows alone that have an open text, once these are at most half."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         open_B = ~self.done_R.view(-1, self.texts).all(-1)
-        if self._keeps_scores or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
+        if self._keeps_scores or self.functions.want_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
             return
         self.decoding.keep(open_B.nonzero()[:, 0])
         self.rows_B = self.rows_B[open_B]

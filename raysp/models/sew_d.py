@@ -10,6 +10,7 @@ D head, R rows of the table of distances, W distances of Q frames (2Q - 1), F fr
 N classes; in attention, frames of all rows or rows of a table as it is read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +35,8 @@ from raysp.models.relative_attention import (
     Bias,
     attend,
     attention_weights,
+    bucket_rows,
+    bucket_starts,
     by_distance,
     gathered,
     log_buckets,
@@ -156,6 +159,12 @@ class Distances:
     """At i, j the row, where it is gathered."""
     turned_QQ: Tensor
     """At j, i the row, where it is gathered."""
+
+    @classmethod
+    def of_any(cls, bucket_starts: Sequence[int], table_RH: Tensor, num_squeezed: int) -> "Distances":
+        """Do as `of` where a program is made for any number of frames, so that no value decides what is done."""
+        index_QQ = bucket_rows(num_squeezed, bucket_starts, table_RH.device)
+        return cls(table_RH, slice(0, 2 * len(bucket_starts)), index_QQ[0], "gathered", index_QQ, index_QQ.T)
 
     @classmethod
     def of(cls, config: SEWDConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
@@ -403,6 +412,7 @@ class SEWDTransformerEncoder(nn.Module):
         kernel = getattr(config, "conv_kernel_size", 0)
         self.conv = ConvLayer(config, kernel) if kernel > 0 else None
         self._table: Folded[Tensor] = Folded()
+        self.bucket_starts = bucket_starts(config.distance_span, config.position_buckets, config.furthest_distance)
 
     def forward(
         self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool, exact: bool
@@ -416,7 +426,9 @@ class SEWDTransformerEncoder(nn.Module):
             return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None
-        if self.config.relative_attention:
+        if self.config.relative_attention and torch.compiler.is_compiling():
+            distances = Distances.of_any(self.bucket_starts, self._normalised_table(), hidden_BQH.shape[1])
+        elif self.config.relative_attention:
             distances = Distances.of(self.config, self._normalised_table(), hidden_BQH.shape[1])
         if states is not None:
             states.append(hidden_BQH)
@@ -479,7 +491,7 @@ class SEWDUpsampling(nn.Module):
     def forward(self, hidden_BQH: Tensor) -> Tensor:
         """Return (B, Q * squeeze_factor, H)."""
         wide_BQI = self.act(dense(self.projection, hidden_BQH))
-        return wide_BQI.reshape(len(wide_BQI), -1, hidden_BQH.shape[-1])
+        return wide_BQI.reshape(wide_BQI.shape[0], -1, hidden_BQH.shape[-1])
 
 
 class SEWDEncoder(nn.Module):
@@ -510,11 +522,10 @@ class SEWDEncoder(nn.Module):
         valid_BQ: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            groups_BQF = valid_BT[:, : num_squeezed * factor].reshape(-1, num_squeezed, factor)
+            groups_BQF = self._groups(valid_BT[:, :, None])[..., 0]
             valid_BQ = groups_BQF.all(-1) if exact else groups_BQF.any(-1)
         positions_BQH = self.pos_conv_embed(hidden_BTH, num_squeezed)
-        groups_BQFH = hidden_BTH[:, : num_squeezed * factor].reshape(-1, num_squeezed, factor, hidden_BTH.shape[-1])
-        hidden_BQH = groups_BQFH.mean(2) + positions_BQH
+        hidden_BQH = self._groups(hidden_BTH).mean(2) + positions_BQH
         if valid_BQ is not None and exact:
             hidden_BQH = hidden_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
         hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights, exact)
@@ -522,6 +533,17 @@ class SEWDEncoder(nn.Module):
         if valid_BQ is not None and exact:
             stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
+
+    def _groups(self, x_BTH: Tensor) -> Tensor:
+        """Return (B, Q, F, H), the frames of whole groups."""
+        factor = self.config.squeeze_factor
+        batch, num_frames, width = x_BTH.shape
+        num_squeezed = num_frames // factor
+        if torch.compiler.is_compiling():  # a slice would ask whether a frame is left over, which stays open
+            whole_BTH = x_BTH.index_select(1, torch.arange(num_squeezed * factor, device=x_BTH.device))
+        else:
+            whole_BTH = x_BTH[:, : num_squeezed * factor]
+        return whole_BTH.reshape(batch, num_squeezed, factor, width)
 
 
 class SEWDPreTrainedModel(WaveformModel):

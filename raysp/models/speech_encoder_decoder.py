@@ -19,6 +19,8 @@ from raysp.models.configuration import Config
 from raysp.models.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.generation_config import GenerationConfig
 from raysp.models.heads import check_labels
+from raysp.models.hub import KEYWORDS
+from raysp.models.logits import Functions, LogitsProcessor, StoppingCriteria
 from raysp.models.modeling import Count, Model, Value
 from raysp.models.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.registry import decoder_types, encoder_types
@@ -170,7 +172,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             model_args: Further arguments of the encoder's class.
             kwargs: With the prefix `encoder_` or `decoder_` values of that part's configuration, arguments of its
                 `from_pretrained`, or `..._config` and `..._model`, the part itself; without a prefix values of this
-                model's configuration.
+                model's configuration, or how both checkpoints are reached (`token`, `cache_dir`, ...).
 
         Returns:
             The model in eval mode.
@@ -180,6 +182,8 @@ class SpeechEncoderDecoderModel(GeneratingModel):
                 "from_tf=True or from_flax=True given, but raysp reads PyTorch weights alone: convert them"
             )
         of_encoder, of_decoder, own = _routed(kwargs)
+        shared = {name: own.pop(name) for name in KEYWORDS if name in own and name != "revision"}
+        of_encoder, of_decoder = {**shared, **of_encoder}, {**shared, **of_decoder}
         encoder = of_encoder.pop("model", None)
         if encoder is None:
             name = _named("encoder", encoder_pretrained_model_name_or_path)
@@ -423,6 +427,8 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         generation_config: GenerationConfig | None = None,
         generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
         """Write a text for each row of speech, in the mode that the model is in (see `eval`).
@@ -438,6 +444,9 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             generation_config: Options, in place of the model's.
             generator: Where sampling draws from.
             generators: One for each row, so that what is drawn does not depend on the batch.
+            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows;
+                they come behind the changes that options make, and before those of sampling.
+            stopping_criteria: Functions of (input_ids, scores) that return a bool for each text: it ends here.
             options: Options by name, in place of either; see `GenerationConfig`.
 
         Returns:
@@ -458,6 +467,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             encoder_mask_BS=self._frame_mask(frames_BTH, attention_mask),
             prompt_mask_BT=mask_BL,
             generators=generators_of(generator, generators),
+            functions=Functions.of(logits_processor, stopping_criteria),
         )
 
     def _prompt(

@@ -46,8 +46,7 @@ class SpeechModel(Model):
     @property
     def base_model(self) -> "SpeechModel":
         """The model below the head, or the model itself."""
-        base = super().base_model
-        assert isinstance(base, SpeechModel)
+        base: SpeechModel = getattr(self, self.base_model_prefix, self)
         return base
 
     def check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:

@@ -23,6 +23,7 @@ from raysp.models.cache import KeyValueCache
 from raysp.models.configuration import Config
 from raysp.models.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.generation_config import GenerationConfig
+from raysp.models.logits import Functions, LogitsProcessor, StoppingCriteria
 from raysp.models.outputs import CausalLMOutputWithCrossAttentions
 
 logger = logging.getLogger(__name__)
@@ -198,8 +199,9 @@ class TextDecoder(GeneratingModel):
             encoder_attention_mask: (B, S), nonzero where a frame is attended to; None: everywhere.
             labels: (R, L) ids; -100 is left out of the loss.
             past_key_values: What an earlier call returned, or N tuples of 2 or 4 tensors; it is not changed.
-            use_cache: Return `past_key_values`; None: as the configuration says. Never in training with gradient
-                checkpointing, where a cache would take in again what is computed again.
+            use_cache: Return `past_key_values`; None: as the configuration says, and not where `torch.export` makes a
+                program. Never in training with gradient checkpointing, where a cache would take in again what is
+                computed again.
             output_attentions: Ask for weights, (R, A, L, P + L) and (R, A, L, S) for each layer.
             output_hidden_states: Ask for (R, L, H) before the first layer and after each; the last is normalised.
             return_dict: False gives a plain tuple.
@@ -208,7 +210,7 @@ class TextDecoder(GeneratingModel):
             token_type_ids: (R, L).
         """
         config, given = self.config, input_ids if input_ids is not None else inputs_embeds
-        keeps = config.use_cache if use_cache is None else use_cache
+        keeps = config.use_cache and not torch.compiler.is_exporting() if use_cache is None else use_cache
         if self._computes_again:
             keeps = self._without_cache(use_cache, past_key_values)
         cache: KeyValueCache | None = None
@@ -257,6 +259,8 @@ class TextDecoder(GeneratingModel):
         generation_config: GenerationConfig | None = None,
         generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
         """Continue texts; without any, one from `bos_token_id` on.
@@ -269,6 +273,9 @@ class TextDecoder(GeneratingModel):
             generation_config: Options, in place of the model's.
             generator: Where sampling draws from.
             generators: One for each row, so that what is drawn does not depend on the batch.
+            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows;
+                they come behind the changes that options make, and before those of sampling.
+            stopping_criteria: Functions of (input_ids, scores) that return a bool for each text: it ends here.
             options: Options by name, in place of either.
 
         Returns:
@@ -290,6 +297,7 @@ class TextDecoder(GeneratingModel):
             prompt_mask_BT=attention_mask,
             num_positions=self.num_positions,
             generators=generators_of(generator, generators),
+            functions=Functions.of(logits_processor, stopping_criteria),
         )
 
     # Weights

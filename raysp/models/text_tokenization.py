@@ -16,7 +16,7 @@ from raysp.errors import CheckpointError
 from raysp.models import sentencepiece
 from raysp.models.batches import BatchFeature, padded_length, tensors_of, truncates
 from raysp.models.configuration import read_json, write_json
-from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.tokenization import _cleaned as cleaned
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -352,7 +352,7 @@ class TextTokenizer:
         Raises:
             CheckpointError: Files are missing or damaged, or the tokenizer is not one of `KINDS`.
         """
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         config = _optional_json(folder / "tokenizer_config.json")
         name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)
         kind = KINDS.get(str(name).removesuffix("Fast"))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from raysp.errors import CheckpointError
 from raysp.models.batches import BatchFeature, padded_length, tensors_of, truncates
 from raysp.models.configuration import read_json, write_json
-from raysp.models.hub import PROCESSOR_FILES, local_folder
+from raysp.models.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.written import Letters, Written
 
 Offsets = list[dict[str, str | int]]
@@ -410,7 +410,7 @@ class Wav2Vec2CTCTokenizer:
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision)
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         config = _optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
         if kind != cls.__name__:

@@ -173,7 +173,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         num_frames = self.num_frames(waves_BS.shape[1])
         if mask_BS is not None:
             return self._get_feature_vector_attention_mask(num_frames, mask_BS)
-        return torch.ones(len(waves_BS), num_frames, dtype=torch.bool, device=waves_BS.device)
+        return torch.ones(waves_BS.shape[0], num_frames, dtype=torch.bool, device=waves_BS.device)
 
     def _negatives(self, masked_BT: Tensor, given_BTK: Tensor | None) -> Tensor:
         if given_BTK is not None:

@@ -150,7 +150,7 @@ def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:
     """Return sines and cosines_WH of the distances `i - j` from `T - 1` down to `1 - T` (Dai et al. 2019)."""
     distance_W1 = torch.arange(num_frames - 1, -num_frames, -1).float()[:, None]
     rates = torch.exp(torch.arange(0, hidden_size, 2).float() * -(math.log(10000.0) / hidden_size))
-    waves_WH = torch.empty(len(distance_W1), hidden_size)
+    waves_WH = torch.empty(distance_W1.shape[0], hidden_size)
     waves_WH[:, 0::2] = torch.sin(distance_W1 * rates)
     waves_WH[:, 1::2] = torch.cos(distance_W1 * rates)
     return waves_WH.to(like)
@@ -332,8 +332,8 @@ class Wav2Vec2BertSelfAttention(nn.Module):
 
     def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
         """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
-        beyond = (len(waves_WH) + 1) // 2 - q_BATD.shape[2]
-        waves_WH = waves_WH[beyond : len(waves_WH) - beyond]
+        beyond = (waves_WH.shape[0] + 1) // 2 - q_BATD.shape[2]
+        waves_WH = waves_WH[beyond : waves_WH.shape[0] - beyond]
         distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
         return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])[..., :num_keys]
 
@@ -551,8 +551,8 @@ def has_odd_mel(features_BTC: Tensor, mask_BT: Tensor) -> Tensor:
     It is the first half of a frame whose second half is padding, of one value. Of a row that ends in that value itself,
     which is digital silence, nothing can tell, and the frame is taken for its own.
     """
-    num_frames, width = features_BTC.shape[1:]
-    rows_B, count_B = torch.arange(len(features_BTC), device=features_BTC.device), mask_BT.sum(-1).long()
+    batch, num_frames, width = features_BTC.shape
+    rows_B, count_B = torch.arange(batch, device=features_BTC.device), mask_BT.sum(-1).long()
     next_BC, last_BC = (features_BTC[rows_B, places_B.clamp(0, num_frames - 1)] for places_B in (count_B, count_B - 1))
     padding_B1 = next_BC[:, -1:]
     is_half_B = (next_BC[:, width // 2 :] == padding_B1).all(-1)

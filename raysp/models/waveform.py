@@ -116,6 +116,8 @@ class FeatureEncoder(nn.Module):
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
+        if torch.compiler.is_compiling():  # plain convolutions of any number of rows, samples and frames
+            return self._frames(waves_BS, self._first_layer(waves_BS, num_samples_B), self._products(convolved))
         has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         if has_gradients and torch.is_grad_enabled():
             first = self._first_layer(waves_BS, num_samples_B)
@@ -184,7 +186,7 @@ class FeatureEncoder(nn.Module):
     def _first_product(self, waves_BS: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
         weight_BCK, bias_B1C = first
         windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
-        if len(windows_BTK) == 1:
+        if not torch.compiler.is_compiling() and len(windows_BTK) == 1:
             return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
         return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
 
@@ -231,7 +233,8 @@ def usual_frames(num_frames: int) -> int:
 
 def convolved(layer: ConvLayer, stride: int) -> Product:
     """Convolve along T by what has gradients, which are followed by writes to the weight."""
-    layer.forget_flat_weight()
+    if not torch.compiler.is_compiling():
+        layer.forget_flat_weight()
 
     def product(x_BTC: Tensor) -> Tensor:
         x_BCT, weight_OCK, bias_O = x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias

@@ -63,7 +63,7 @@ def random_model(cls, **changes):
     """A small model whose texts are long, since its weights are large."""
     torch.manual_seed(0)
     narrow = {} if cls is Wav2Vec2BertForCTC else NARROW
-    model = cls(cls.config_class(**SMALL, **narrow, **changes)).eval()
+    model = cls(cls.config_class(**{**SMALL, **narrow, **changes})).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.1 * torch.randn_like(weight)
