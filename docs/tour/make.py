@@ -53,19 +53,7 @@ rows.select(range(12)).save_to_disk("corpus")
     File("label.py", PIPELINE.format(source='"corpus", text="text"', outputs="raysp.Transcript()")),
     "$ raysp plan label.py",
     "$ raysp run label.py --rows 5",
-    "$ raysp run label.py",
-    "Label shards are Parquet, which `datasets` reads.",
-    File(
-        "read.py",
-        """\
-import datasets
-
-labels = datasets.load_dataset("parquet", data_dir="labels", split="train")
-print(labels)
-print(labels[0]["text"], labels[0]["pred_text"])
-""",
-    ),
-    "$ python read.py 2>/dev/null",
+    "`raysp run label.py` labels all rows into `labels`, which `datasets.load_dataset` reads.",
 ]
 
 MODELS = [
@@ -109,14 +97,12 @@ SCEPTIC = [
     "$ raysp run label.py --set source.url=broken --set source.text=null --rows 3",
     "$ raysp plan label.py --set source.url=nowhere",
     "$ raysp plan label.py --set steps.1.windw_seconds=20",
-    "A run, twice: nothing is labelled again.",
-    "$ raysp run label.py",
-    "$ raysp run label.py",
-    "$ raysp status labels",
-    "Every label shard is read back, and ten rows are labelled once more, each alone.",
-    "$ raysp verify labels --sample 10",
-    "Another pipeline does not mix its labels in.",
-    "$ raysp run label.py --set steps.1.exact=false",
+    "Good rows are labelled, each with the times of its words.",
+    "$ raysp run label.py --rows 3",
+    "Nothing was kept so far.",
+    "$ ls; raysp status labels",
+    "After `raysp run label.py`, `raysp verify labels --sample 10` reads every label shard back and labels ten rows "
+    "once more, each alone; the same `raysp run` again labels nothing twice.",
 ]
 
 TOURS: dict[str, tuple[str, list[Step]]] = {

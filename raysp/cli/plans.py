@@ -64,7 +64,7 @@ def print_plan(found: "Plan") -> None:
     print_shortage(found)
     _print_batching(found)
     if not found.todo:
-        out.print("All is done: a run would label nothing.")
+        out.print("Nothing to do: all shards are committed.")
 
 
 def _batches(found: "Plan") -> str:
