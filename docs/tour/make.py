@@ -119,7 +119,7 @@ REPLACED = [
     (r"model waited \d+%", "model waited ...%"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "2026-01-01T00:00:00+00:00"),
     (r"this machine has \d+ CPUs?", "this machine has ... CPUs"),
-    (r"\d+ (to \d+ )?actors?[^,]*, \d+ CPUs? and", "1 actor, 1 CPU and"),
+    (r"\d+ (to \d+ )?actors?[^,]*, \d+ CPUs?( \([^)]*\))? and", "1 actor, 1 CPU and"),
     (r"\b[\d,.]+ padded seconds a pass", "... padded seconds a pass"),
 ]
 
