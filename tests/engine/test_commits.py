@@ -106,10 +106,11 @@ def test_commits_go_on_where_others_hold_the_memory_that_they_ask_for(local_ray,
     import ray
 
     monkeypatch.setattr(commits, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(commits, "asked_memory", lambda batch, actor_memory: 10**15)
+    monkeypatch.setattr(commits, "asked_memory", lambda batch, actor_memory: 10**13)
     found = commits.Commits(None, {})
     found.task = ray.remote(succeeds)
     for name in ("a", "b"):
         found.start(shard(name), 10**9)
-    assert sorted(one.shard for one in found.rest()) == ["a", "b"]
+    outcomes = found.rest()
+    assert sorted(one.shard for one in outcomes) == ["a", "b"]
     assert not found.asks_for_memory
