@@ -16,38 +16,11 @@ PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
 _ARROW_NAMES = (".arrow", ".ipc", ".feather")
 _MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _OTHER_SUFFIXES = frozenset(
-    {
-        ".cfg",
-        ".csv",
-        ".ctm",
-        ".db",
-        ".doc",
-        ".docx",
-        ".gif",
-        ".htm",
-        ".html",
-        ".ini",
-        ".ipynb",
-        ".jpeg",
-        ".jpg",
-        ".json",
-    }
-    | {".lab", ".lock", ".log", ".lrc", ".md", ".md5", ".npy", ".npz", ".pdf", ".png", ".pt", ".py", ".rst", ".rttm"}
-    | {
-        ".safetensors",
-        ".sh",
-        ".sha256",
-        ".sqlite",
-        ".srt",
-        ".stm",
-        ".svg",
-        ".tar",
-        ".textgrid",
-        ".toml",
-        ".trn",
-        ".tsv",
-    }
-    | {".txt", ".vtt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"}
+    {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
+    | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
+    | {".gif", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".pt", ".safetensors", ".svg"}
+    | {".ctm", ".lab", ".lrc", ".rttm", ".srt", ".stm", ".textgrid", ".trn", ".vtt"}
+    | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".tar", ".zip"}
 )
 READ_AS = (
     "Parquet (*.parquet), Arrow IPC (*.arrow, *.ipc, *.feather), manifests in JSON lines (*.jsonl, *.ndjson, also .gz) "
