@@ -12,6 +12,8 @@ def project(tmp_path: Path, monkeypatch) -> Project:
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    # A module that is written twice in a second, in one size, would be taken from the bytecode of the first.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = {*sys.modules}
     yield Project(folder)
     for name in {*sys.modules} - before:

@@ -45,7 +45,7 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
     with pytest.raises(raysp.PlanError, match=message):
         run(pipeline)
     assert not [path for path in Path("labels").rglob("*") if path.is_file()]
-    with pytest.raises(raysp.PlanError, match=r"do not see what this process writes"):
+    with pytest.raises(raysp.PlanError, match=r"cannot see what this process writes"):
         try_out(pipeline, 3)
 
 

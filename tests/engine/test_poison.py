@@ -103,7 +103,7 @@ class TestNarrowing:
         one = salvage.Poisoned(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
         search = salvage._Search([(3, 4)], crashed=[2], deaths=200)
         words = salvage._given_up(one, search)
-        assert "rows 0 to 10: 200 workers died, for example over row 2, and 2 rows are still to do" in words
+        assert "rows 0 to 10: 200 workers died, for example over row 2, and 2 rows still to do" in words
 
 
 class TestSalvagedRows:
@@ -200,7 +200,7 @@ class TestBlame:
     def test_nodes_that_go_without_end_leave_the_shard_to_another_run(self):
         (told,) = Workers(lambda rows, tried: NodeDiedError("gone")).salvage()
         assert told["kind"] == "failure"
-        assert "100 workers died, and 10 rows are still to do" in told["reason"]
+        assert "100 workers died, and 10 rows still to do" in told["reason"]
 
     def test_a_row_that_kills_its_worker_on_nodes_that_live_is_at_fault(self):
         workers = Workers(lambda rows, tried: WorkerCrashedError() if 5 in rows else None)
