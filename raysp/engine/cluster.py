@@ -63,7 +63,8 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises:
         PlanError: nothing answers at the address, or another raysp is installed there.
     """
-    import ray
+    with _signals_held():
+        import ray
 
     if ray.is_initialized():
         yield _cluster_resources()
@@ -92,7 +93,8 @@ def local_ray(resources: Resources) -> Iterator[None]:
     Raises:
         RunError: it does not start.
     """
-    import ray
+    with _signals_held():
+        import ray
 
     if ray.is_initialized():
         yield
@@ -270,13 +272,12 @@ def _quiet_start() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until Ray has started; a second one is passed on at once.
+    """Hold Ctrl-C and SIGTERM back until Ray is imported or has started; a second one is passed on at once.
 
-    What a handler raises amid Ray's start is swallowed by a callback, leaves a lock held, or aborts the process. Ray
-    would also put its own handler of SIGTERM, which leaves without a word, in the place of the one that stood before.
+    What a handler raises amid Ray's start is swallowed by a callback, leaves a lock held, or aborts the process; amid
+    its import, it leaves half of Ray, whose exit handler then fails. Ray would also put its own handler of SIGTERM,
+    which leaves without a word, in the place of the one that stood before.
     """
-    from ray._private import utils
-
     own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in own.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread():
@@ -288,16 +289,15 @@ def _signals_held() -> Iterator[None]:
         if len(arrived) > 1:
             handlers[signal.Signals(number)](number, frame)
 
-    rays_own = getattr(utils, "set_sigterm_handler", None)
     try:
         for number in handlers:
             signal.signal(number, hold)
-        if rays_own and signal.SIGTERM in handlers:
-            utils.set_sigterm_handler = lambda _: None
-        yield
+        from ray._private import utils
+
+        is_held = signal.SIGTERM in handlers
+        with _replaced(utils, "set_sigterm_handler", lambda _: None) if is_held else contextlib.nullcontext():
+            yield
     finally:
-        if rays_own:
-            utils.set_sigterm_handler = rays_own
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if arrived:

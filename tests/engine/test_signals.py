@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -54,6 +56,28 @@ def test_a_second_signal_does_not_wait(number):
     with pytest.raises(Stopped):
         start()
     assert reached == ["between"]
+
+
+STOPPED_AMID_THE_IMPORT = """
+import os, signal, sys
+from raysp.engine.cluster import local_ray
+
+class AmidTheImport:
+    def find_spec(self, name, path=None, target=None):
+        if hasattr(sys.modules.get("ray._private.worker"), "shutdown"):  # its exit handler is registered
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, AmidTheImport())
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with local_ray(None):
+    pass
+"""
+
+
+def test_a_signal_amid_the_import_of_ray_leaves_no_half_of_it():
+    ran = subprocess.run([sys.executable, "-c", STOPPED_AMID_THE_IMPORT], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (143, "")
 
 
 def test_a_signal_is_not_lost_where_ray_fails_to_start(number):
