@@ -93,8 +93,9 @@ def committing_what_is_there(monkeypatch):
         shard = label_shard.shard
         for piece in shard.pieces:
             staged = [
-                stage._read_block(store, name)
+                table
                 for name in stage._names(store, shard.name, piece, shard.input_id, label_shard.fingerprint)
+                for table in stage._read_block(store, name)
             ]
             table = pa.concat_tables(staged) if staged else simulation.STAGED.empty_table()
             source = label_shard.source_columns(piece)
