@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def compute_mask_indices(
     shape: tuple[int, int],
     mask_prob: float,
@@ -23,9 +22,17 @@ def compute_mask_indices(
     short, which the original refuses. Draws from numpy's global generator, in the order of the original: one number
     for the rounding, then the starts of each row; so `numpy.random.seed` repeats a training run.
     """
-    num_rows, num_places = shape
     if mask_length < 1:
         raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
+    # As a decorator it would import the compiler of torch, seconds of each process that knows a model.
+    draw = torch.compiler.disable(_draw) if torch.compiler.is_compiling() else _draw  # type: ignore[no-untyped-call]
+    return draw(shape, mask_prob, mask_length, attention_mask, min_masks)
+
+
+def _draw(
+    shape: tuple[int, int], mask_prob: float, mask_length: int, attention_mask: Tensor | None, min_masks: int
+) -> npt.NDArray[np.bool_]:
+    num_rows, num_places = shape
     rounding = np.random.rand(1).item()
 
     def num_spans(places: int) -> int:
