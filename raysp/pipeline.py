@@ -245,8 +245,6 @@ def label_parts(
         "source.id": pipeline.source.id,
         "source.audio": pipeline.source.audio,
     }
-    if pipeline.source.audio_root is not None:  # where it is changes nothing, but rows without bytes have labels
-        parts["source.audio_root"] = True
     for index, step in enumerate(pipeline.steps):
         fields = cast("dict[str, JsonValue]", to_json(step))
         if isinstance(step, Label):

@@ -121,12 +121,18 @@ def retry(
 ) -> None:
     """Label the error rows of a sink again. The other rows stay as they are.
 
+    Of a sink, --set changes source.audio_root, storage options, the pool or max_error_rate.
+
     Examples:
       raysp retry out
+      raysp retry out --set source.audio_root=/data/clips
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
     from raysp.engine.running import retry as retry_rows
+    from raysp.pipeline import is_pipeline_file
+
+    of_file = settings if is_pipeline_file(sink) else None
+    url, pipeline, options = named_sink(sink, of_file, storage_options)
 
     with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
         result = retry_rows(
@@ -134,6 +140,7 @@ def retry(
             options,
             pipeline=pipeline,
             trust=trust,
+            settings=() if of_file else settings or (),
             address=address,
             on_plan=shown.retry,
             on_progress=shown.progress,
@@ -149,6 +156,6 @@ def retry(
             f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced"
         )
         print_examples(result)
-        out.print(f"{'next':12} {escape(command_line('status', sink, settings, storage_options))}")
+        out.print(f"{'next':12} {escape(command_line('status', sink, of_file, storage_options))}")
         print_nothing_labelled(result)
     raise typer.Exit(result.exit_code)

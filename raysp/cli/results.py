@@ -55,6 +55,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
     if result.errors:
         out.print(f"{'error rows':12} " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
         print_examples(result)
+        if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
+            out.print(f"{'':12} to read them by path: raysp retry {escape(result.sink)} --set source.audio_root=DIR")
     print_passed_over(result)
     if result.word_errors is not None:
         out.print(f"{'word errors':12} {word_errors(result.word_errors)}")

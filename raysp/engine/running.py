@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,7 @@ def retry(
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
+    settings: Sequence[str] = (),
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -135,16 +136,17 @@ def retry(
         storage_options: of the sink; None: those of `pipeline`, else as recorded.
         pipeline: that made the labels; None: the recorded one, if this user ran it on this machine.
         trust: use the recorded pipeline, whoever recorded it.
+        settings: to change, as `PATH=VALUE`: the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
         address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
         on_plan: told what is going to be done.
         on_progress: called after every block and commit.
         progress: show it on stderr: as one live line on a terminal or in a notebook, else as a line now and then.
 
     Raises:
-        PlanError, ChangedError, TrustError, CheckpointError, StoreError: before any work.
+        PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; what was committed stays.
     """
-    made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust)
+    made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(made, address, stack)

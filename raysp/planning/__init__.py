@@ -624,10 +624,24 @@ def _shortage(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
     return "; ".join(short)
 
 
+AUDIO_ROOT = "source.audio_root"
+"""Part of the fingerprints of older sinks: true where the pipeline that began them had one."""
+
+
 def hash_pipeline(
-    pipeline: Pipeline, settings: Settings, code: UserCode | None = None
+    pipeline: Pipeline,
+    settings: Settings,
+    code: UserCode | None = None,
+    recorded: Mapping[str, JsonValue] | None = None,
 ) -> tuple[dict[str, JsonValue], str]:
-    """Collect what can change a label and hash it; `code` is read now unless it was read before."""
+    """Collect what can change a label and hash it.
+
+    Args:
+        pipeline: the pipeline.
+        settings: its resolved values.
+        code: its code from outside raysp; None: read now.
+        recorded: parts of the sink's record; None: there is none, or they do not bind.
+    """
     digest = _digest(checkpoint_folder(pipeline))
     parts = label_parts(
         pipeline,
@@ -636,6 +650,8 @@ def hash_pipeline(
         batch_seconds=settings.fingerprint_seconds,
         code=code,
     )
+    if recorded and AUDIO_ROOT in recorded:
+        parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]
     return parts, fingerprint(parts)
 
 

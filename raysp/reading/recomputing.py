@@ -44,7 +44,7 @@ class Recomputing:
             dtype=dtype,
             fingerprint_seconds=cast("float | None", budget),
         )
-        parts, fingerprint = hash_pipeline(self.pipeline, settings)
+        parts, fingerprint = hash_pipeline(self.pipeline, settings, recorded=record.parts)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.errors import ChangedError, ShardError, StoreError
+from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.io.shards import Shard
 from raysp.io.sources import FOLDER
 from raysp.io.store import Store, open_store, split_url
@@ -24,7 +24,7 @@ from raysp.pipeline import Pipeline
 from raysp.pipeline import fingerprint as hash_parts
 from raysp.planning.roots import named_twice
 from raysp.reading.recomputing import Recomputing, differing
-from raysp.sink import footer, layout, plan_record
+from raysp.sink import footer, layout, plan_record, run_record
 from raysp.sink.commit import Tally
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
@@ -112,6 +112,7 @@ def verify(
 
     Raises:
         PlanError: There is no sink at the place.
+            Or `sample` is asked for, rows were read by path, and the pipeline does not say below which folder.
         ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
         TrustError: `sample` is asked for, and the sink names what is not used on its word.
     """
@@ -124,6 +125,11 @@ def verify(
         raise refusal(store.url, unused)
     if recorded.pipeline:
         check_same_source(store.url, record, recorded.pipeline)
+        if sample and run_record.names_audio_root(record.pipeline) and recorded.pipeline.source.audio_root is None:
+            raise PlanError(
+                f"{store.url}: some of its rows were read by path, and the pipeline names no source.audio_root, so "
+                "that they cannot be labelled again; give --set source.audio_root=DIR"
+            )
     differences: list[str] = []
     missing: list[str] = []
     ids: list[Ints] = []

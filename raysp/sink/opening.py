@@ -100,7 +100,7 @@ def _make_plan(
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
     settings = settle(pipeline, resources, record.resolved if record else None)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved anew
         settings = settle(pipeline, resources)
         parts, fingerprint = hash_pipeline(pipeline, settings, code)

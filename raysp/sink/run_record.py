@@ -124,9 +124,10 @@ def begin(
 
     With `anew` the sink holds no result, so that nothing binds a run to the pipeline that began it.
 
-    With `relabel` the sink belongs to this pipeline from now on. `root` is that of the listing, which the plan has
-    checked; None where nothing was listed. `resolved` is kept from the first plan, or from the first one that relabels
-    with another pipeline.
+    With `relabel` the sink belongs to this pipeline from now on. Else the pipeline gives the same labels, and its
+    places, options and pool are recorded in place of the earlier ones; see `_latest`. `root` is that of the listing,
+    which the plan has checked; None where nothing was listed. `resolved` is kept from the first plan, or from the
+    first one that relabels with another pipeline.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that gives other labels or other files.
@@ -148,9 +149,25 @@ def begin(
         store.create(layout.RELABELLED, b"")  # before anything is replaced, so that no marker is trusted from then on
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
-    extended = replace(recorded, runs=(*recorded.runs, run), root=root or recorded.root)
+    pipeline = _latest(recorded.pipeline, pipeline)
+    extended = replace(recorded, pipeline=pipeline, runs=(*recorded.runs, run), root=root or recorded.root)
     store.replace(layout.RUN, _encode(extended))
     return extended
+
+
+def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
+    """Return which of two pipelines of the same labels to record: the latest that names an `audio_root`, if one does.
+
+    Without it rows that were read by path could not be checked again. It is always one of the two, never a mixture:
+    a user who ran it knows all of it.
+    """
+    return recorded if names_audio_root(recorded) and not names_audio_root(current) else current
+
+
+def names_audio_root(pipeline: JsonValue) -> bool:
+    """Return whether a pipeline, as JSON, says below which folder recordings may be read by path."""
+    source = pipeline.get("source") if isinstance(pipeline, dict) else None
+    return isinstance(source, dict) and source.get("audio_root") is not None
 
 
 def check_same(
