@@ -197,7 +197,7 @@ def measure(
 
 def texts_of(checkpoint: str, ids: Mapping[str, list[int]]) -> dict[str, str]:
     """Turn collapsed ids into texts; not a part of what is timed."""
-    from raysp.models.processors import Wav2Vec2CTCTokenizer
+    from raysp.models.features.processors import Wav2Vec2CTCTokenizer
 
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(Path(checkpoint))
     return {name: tokenizer.decode_collapsed(tokens) for name, tokens in ids.items()}

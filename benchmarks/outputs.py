@@ -22,7 +22,7 @@ from benchmarks.tables import show, write_json
 from raysp import Classes, Embedding, Transcript
 from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
-from raysp.models.several_heads import with_encoder_of
+from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import Fate, fates_table

@@ -120,7 +120,7 @@ def quantizer() -> Sequence[Pair]:
     import transformers
 
     from raysp.models import UniSpeechConfig
-    from raysp.models.quantization import GumbelVectorQuantizer
+    from raysp.models.encoder.quantization import GumbelVectorQuantizer
 
     config = transformers.UniSpeechConfig()
     theirs = transformers.models.unispeech.modeling_unispeech.UniSpeechGumbelVectorQuantizer(config).eval()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
     from raysp.ops.classifying import Classifying, Segmenting
     from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
@@ -249,7 +249,7 @@ class Transcript(Output):
             from raysp.ops.writing import Writing
 
             return Writing(self.schema(checkpoint), self._parts())
-        from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
         return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
 

@@ -47,11 +47,10 @@ ALLOWED_LAZILY: dict[str, set[str]] = {
     "engine": {"raysp"},
 }
 
-NO_ARCHITECTURE = {
-    "__init__", "hub", "loading", "processors", "sentencepiece", "text_tokenization", "tokenization", "weights",
-}  # fmt: skip
-MODELS_MAY_USE = {"torch", "numpy", "safetensors", "huggingface_hub", "tokenizers"}
-NO_ARCHITECTURE |= {"sharing"}
+# Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
+MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
+MODELS_MAY_USE = {"torch", "numpy"}
+FOLDERS_MAY_USE = {"files": {"safetensors", "huggingface_hub"}, "tokenizers": {"tokenizers"}}
 
 
 class Import(NamedTuple):
@@ -132,21 +131,26 @@ def foreign_imports(package: Path, name: str, allowed: set[str]) -> list[str]:
     ]
 
 
-def impure_architectures(package: Path) -> list[str]:
+def impure_models(package: Path) -> list[str]:
+    """Find imports of models that the drawing of their folders does not have."""
     import sys
 
+    root = package / "models"
     wrong = []
-    for path in sorted((package / "models").glob("*.py")):
+    for path in sources(root):
+        folder = path.relative_to(root).parts[0]
+        above = MODELS_FOLDERS[MODELS_FOLDERS.index(folder) + 1 :] if folder in MODELS_FOLDERS else ()
+        libraries = sys.stdlib_module_names | MODELS_MAY_USE | FOLDERS_MAY_USE.get(folder, set())
         for found in imports_of(path):
-            top = found.module.partition(".")[0]
-            if top == "raysp":
-                fine = target_of(found.module) in ("models", "errors") or path.stem in NO_ARCHITECTURE
-            elif path.stem in NO_ARCHITECTURE:
-                fine = top in MODELS_MAY_USE or top in sys.stdlib_module_names
+            top, *rest = found.module.split(".")
+            if top != "raysp":
+                fine = top in libraries
+            elif rest[:1] != ["models"]:
+                fine = rest[:1] == ["errors"]
             else:
-                fine = top in ("torch", "numpy") or top in sys.stdlib_module_names
+                fine = folder not in MODELS_FOLDERS or (rest[1] in MODELS_FOLDERS and rest[1] not in above)
             if not fine:
-                wrong.append(f"{path.name}:{found.line}: {found.module}")
+                wrong.append(f"{path.relative_to(root)}:{found.line}: {found.module}")
     return wrong
 
 
@@ -182,8 +186,13 @@ def test_torch_stays_with_models_ops_and_what_drives_them():
     assert foreign_imports(PACKAGE, "torch", {"models", "ops", "text", "training", "engine"}) == []
 
 
-def test_an_architecture_imports_torch_and_its_siblings_alone():
-    assert impure_architectures(PACKAGE) == []
+def test_models_import_torch_and_the_folders_below_them_alone():
+    assert impure_models(PACKAGE) == []
+
+
+def test_every_folder_of_models_stands_in_the_drawing():
+    folders = {path.parent.name for path in (PACKAGE / "models").glob("*/__init__.py")}
+    assert folders == set(MODELS_FOLDERS)
 
 
 def test_only_the_command_line_prints():
@@ -228,9 +237,17 @@ class TestTheChecker:
             ("ops/a.py", "import importlib\nimportlib.import_module(f'raysp.engine.{x}')", wrong_arrows, "ops imports"),
             ("helpers/a.py", "", wrong_arrows, "a part that the drawing does not know"),
             ("sink/a.py", "def f():\n    import ray.data", lambda p: foreign_imports(p, "ray", {"engine"}), "ray.data"),
-            ("models/a.py", "import pyarrow", impure_architectures, "a.py:1: pyarrow"),
-            ("models/a.py", "from raysp.text.ctc import greedy", impure_architectures, "a.py:1: raysp.text"),
-            ("models/loading.py", "import transformers", impure_architectures, "transformers"),
+            ("models/a.py", "import pyarrow", impure_models, "a.py:1: pyarrow"),
+            ("models/a.py", "from raysp.text.ctc import greedy", impure_models, "a.py:1: raysp.text"),
+            ("models/loading.py", "import transformers", impure_models, "transformers"),
+            ("models/encoder/a.py", "import safetensors", impure_models, "encoder/a.py:1: safetensors"),
+            (
+                "models/files/a.py",
+                "from raysp.models.encoder.heads import X",
+                impure_models,
+                "files/a.py:1: raysp.models",
+            ),
+            ("models/decoder/a.py", "def f():\n    from raysp.models import auto", impure_models, "decoder/a.py:2"),
             ("ops/a.py", "print('x')", prints, "ops/a.py:1"),
         ],
     )
@@ -248,11 +265,12 @@ class TestTheChecker:
             ("specs.py", "def f():\n    import raysp"),
             ("cli/sinks.py", "def f():\n    import raysp\n    print(1)"),
             ("sink/a.py", "from raysp.planning import Plan\nfrom raysp.sink import layout"),
-            ("models/a.py", "import math\nimport torch\nfrom raysp.models.outputs import X"),
+            ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
+            ("models/files/a.py", "import safetensors\nfrom raysp.models.kernels import dense"),
         ],
     )
     def test_what_is_allowed_passes(self, tmp_path, file, code):
         path = tmp_path / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-        assert [*wrong_arrows(tmp_path), *impure_architectures(tmp_path), *prints(tmp_path)] == []
+        assert [*wrong_arrows(tmp_path), *impure_models(tmp_path), *prints(tmp_path)] == []

@@ -95,7 +95,7 @@ def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and those themselves where they are letters."""
-    from raysp.models.processors import Wav2Vec2CTCTokenizer, read_tokenizer
+    from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
 
     if summary.vocab_size is None:
         return None

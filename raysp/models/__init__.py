@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from raysp.models.bart import BartForCausalLM as BartForCausalLM
     from raysp.models.bert import BertConfig as BertConfig
     from raysp.models.bert import BertLMHeadModel as BertLMHeadModel
-    from raysp.models.cache import KeyValueCache as KeyValueCache
     from raysp.models.checking import check_checkpoint as check_checkpoint
     from raysp.models.checking import checkpoint_files as checkpoint_files
-    from raysp.models.generation_config import GenerationConfig as GenerationConfig
+    from raysp.models.decoder.cache import KeyValueCache as KeyValueCache
+    from raysp.models.decoder.generation_config import GenerationConfig as GenerationConfig
+    from raysp.models.encoder.several_heads import save_heads as save_heads
+    from raysp.models.features.processors import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
+    from raysp.models.features.processors import Wav2Vec2Processor as Wav2Vec2Processor
+    from raysp.models.features.seamless import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
+    from raysp.models.features.seamless import Wav2Vec2BertProcessor as Wav2Vec2BertProcessor
     from raysp.models.gpt2 import GPT2Config as GPT2Config
     from raysp.models.gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
     from raysp.models.hubert import HubertConfig as HubertConfig
@@ -39,11 +44,6 @@ if TYPE_CHECKING:
     from raysp.models.loading import load_model as load_model
     from raysp.models.mbart import MBartConfig as MBartConfig
     from raysp.models.mbart import MBartForCausalLM as MBartForCausalLM
-    from raysp.models.processors import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
-    from raysp.models.processors import Wav2Vec2Processor as Wav2Vec2Processor
-    from raysp.models.seamless_features import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
-    from raysp.models.seamless_features import Wav2Vec2BertProcessor as Wav2Vec2BertProcessor
-    from raysp.models.several_heads import save_heads as save_heads
     from raysp.models.sew_d import SEWDConfig as SEWDConfig
     from raysp.models.sew_d import SEWDForCTC as SEWDForCTC
     from raysp.models.sew_d import SEWDForSequenceClassification as SEWDForSequenceClassification
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
     from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
     from raysp.models.summary import CheckpointSummary as CheckpointSummary
-    from raysp.models.text_tokenization import TextTokenizer as TextTokenizer
-    from raysp.models.tokenization import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.text import TextTokenizer as TextTokenizer
     from raysp.models.unispeech import UniSpeechConfig as UniSpeechConfig
     from raysp.models.unispeech import UniSpeechForCTC as UniSpeechForCTC
     from raysp.models.unispeech import UniSpeechForPreTraining as UniSpeechForPreTraining
@@ -95,12 +95,12 @@ _MODULE_OF = {
     "CheckpointSummary": "summary",
     "GPT2Config": "gpt2",
     "GPT2LMHeadModel": "gpt2",
-    "GenerationConfig": "generation_config",
+    "GenerationConfig": "decoder.generation_config",
     "HubertConfig": "hubert",
     "HubertForCTC": "hubert",
     "HubertForSequenceClassification": "hubert",
     "HubertModel": "hubert",
-    "KeyValueCache": "cache",
+    "KeyValueCache": "decoder.cache",
     "LoadedCheckpoint": "loading",
     "MBartConfig": "mbart",
     "MBartForCausalLM": "mbart",
@@ -108,10 +108,10 @@ _MODULE_OF = {
     "SEWDForCTC": "sew_d",
     "SEWDForSequenceClassification": "sew_d",
     "SEWDModel": "sew_d",
-    "SeamlessM4TFeatureExtractor": "seamless_features",
+    "SeamlessM4TFeatureExtractor": "features.seamless",
     "SpeechEncoderDecoderConfig": "speech_encoder_decoder",
     "SpeechEncoderDecoderModel": "speech_encoder_decoder",
-    "TextTokenizer": "text_tokenization",
+    "TextTokenizer": "tokenizers.text",
     "UniSpeechConfig": "unispeech",
     "UniSpeechForCTC": "unispeech",
     "UniSpeechForPreTraining": "unispeech",
@@ -124,21 +124,21 @@ _MODULE_OF = {
     "Wav2Vec2BertForSequenceClassification": "wav2vec2_bert",
     "Wav2Vec2BertForXVector": "wav2vec2_bert",
     "Wav2Vec2BertModel": "wav2vec2_bert",
-    "Wav2Vec2BertProcessor": "seamless_features",
-    "Wav2Vec2CTCTokenizer": "tokenization",
+    "Wav2Vec2BertProcessor": "features.seamless",
+    "Wav2Vec2CTCTokenizer": "tokenizers.ctc",
     "Wav2Vec2Config": "wav2vec2",
-    "Wav2Vec2FeatureExtractor": "processors",
+    "Wav2Vec2FeatureExtractor": "features.processors",
     "Wav2Vec2ForAudioFrameClassification": "wav2vec2",
     "Wav2Vec2ForCTC": "wav2vec2",
     "Wav2Vec2ForSequenceClassification": "wav2vec2",
     "Wav2Vec2ForXVector": "wav2vec2",
     "Wav2Vec2Model": "wav2vec2",
-    "Wav2Vec2Processor": "processors",
+    "Wav2Vec2Processor": "features.processors",
     "check_checkpoint": "checking",
     "checkpoint_files": "checking",
     "load_checkpoint": "loading",
     "load_model": "loading",
-    "save_heads": "several_heads",
+    "save_heads": "encoder.several_heads",
 }
 
 _ELSEWHERE = {  # names that the models' documents use, and what stands for them

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
-from raysp.models.activations import activation
-from raysp.models.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
-from raysp.models.configuration import Config
-from raysp.models.modeling import Value
-from raysp.models.outputs import CausalLMOutputWithCrossAttentions
-from raysp.models.packed import StepLinear
-from raysp.models.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.base.modeling import Value
+from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.files.configuration import Config
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.packed import StepLinear
 
 
 class BertConfig(TextDecoderConfig):

@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from raysp.errors import CheckpointError
-from raysp.models.extracting import read_feature_extractor_config
-from raysp.models.generation_config import GenerationConfig, Settings
-from raysp.models.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
-from raysp.models.log_mels import MELS_PER_FRAME
-from raysp.models.modeling import Model
-from raysp.models.processors import FeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, read_tokenizer
+from raysp.models.base.modeling import Model
+from raysp.models.decoder.generation_config import GenerationConfig, Settings
+from raysp.models.encoder.several_heads import refuse_shared_names
+from raysp.models.encoder.waveform_model import WaveformConfig
+from raysp.models.features.extracting import read_feature_extractor_config
+from raysp.models.features.log_mels import MELS_PER_FRAME
+from raysp.models.features.processors import (
+    FeatureExtractor,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    read_tokenizer,
+)
+from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
+from raysp.models.files.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
+from raysp.models.files.unweighted import without_weights
+from raysp.models.files.weights import TensorHeader, check_names_and_shapes, read_headers, weight_files
 from raysp.models.registry import COMPOSITE, config_class, model_classes, possible_outputs, read_config
-from raysp.models.seamless_features import SeamlessM4TFeatureExtractor
-from raysp.models.several_heads import refuse_shared_names
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
-from raysp.models.unweighted import without_weights
-from raysp.models.waveform_model import WaveformConfig
-from raysp.models.weights import TensorHeader, check_names_and_shapes, read_headers, weight_files
 
 LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
 PROCESSORS = {

@@ -12,15 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.activations import activation
-from raysp.models.augmentation import compute_mask_indices
-from raysp.models.configuration import Config
-from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.grouped import conv1d
-from raysp.models.outputs import BaseModelOutput, ModelOutput
-from raysp.models.transformer import FeatureProjection, TransformerConfig
-from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.weight_norm import WeightNorm, WeightNormConv1d
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
+from raysp.models.encoder.transformer import FeatureProjection, TransformerConfig
+from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.files.configuration import Config
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.grouped import conv1d
+from raysp.models.kernels.weight_norm import WeightNorm, WeightNormConv1d
 
 _compute_mask_indices = compute_mask_indices  # the name that training scripts import
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from raysp.errors import CheckpointError
-from raysp.models.configuration import Config, read_json
-from raysp.models.modeling import Model
+from raysp.models.base.modeling import Model
+from raysp.models.files.configuration import Config, read_json
 
 MODULES = {  # model_type -> module of this package
     "hubert": "hubert",

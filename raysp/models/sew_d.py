@@ -20,18 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
-from raysp.models.activations import activation
-from raysp.models.augmentation import augmented
-from raysp.models.configuration import Config
-from raysp.models.dense import dense
-from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.folded import Folded
-from raysp.models.grouped import conv1d
-from raysp.models.heads import KeptStates, States
-from raysp.models.modeling import Count, asked
-from raysp.models.outputs import BaseModelOutput, ModelOutput
-from raysp.models.packing import Packing, attended_keys, can_pack
-from raysp.models.relative_attention import (
+from raysp.models.base.modeling import Count, asked
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.encoder.augmentation import augmented
+from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
+from raysp.models.encoder.heads import KeptStates, States
+from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
@@ -43,9 +37,15 @@ from raysp.models.relative_attention import (
     skewed,
     tiled,
 )
-from raysp.models.waveform import FeatureEncoder, receptive_samples
-from raysp.models.waveform_model import WaveformConfig, WaveformModel
-from raysp.models.weight_norm import WeightNormConv1d
+from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
+from raysp.models.encoder.waveform_model import WaveformConfig, WaveformModel
+from raysp.models.files.configuration import Config
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import dense
+from raysp.models.kernels.folded import Folded
+from raysp.models.kernels.grouped import conv1d
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
+from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
 class SEWDConfig(WaveformConfig):

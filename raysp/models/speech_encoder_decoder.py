@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
-from raysp.models.configuration import Config
-from raysp.models.generation import GenerateOutput, GeneratingModel, generate, generators_of
-from raysp.models.generation_config import GenerationConfig
-from raysp.models.heads import check_labels
-from raysp.models.hub import KEYWORDS
-from raysp.models.logits import Functions, LogitsProcessor, StoppingCriteria
-from raysp.models.modeling import Count, Model, Value
-from raysp.models.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.base.modeling import Count, Model, Value
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
+from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
+from raysp.models.encoder.heads import check_labels
+from raysp.models.files.configuration import Config
+from raysp.models.files.hub import KEYWORDS
 from raysp.models.registry import decoder_types, encoder_types
-from raysp.models.text_decoder import TextDecoder, initial_deviation
 
 FLAX = (
     "FlaxSpeechEncoderDecoderModel is the JAX class, which raysp does not have: load the checkpoint with "

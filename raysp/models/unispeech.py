@@ -13,18 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.augmentation import compute_mask_indices
-from raysp.models.configuration import Config
-from raysp.models.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.outputs import ModelOutput
-from raysp.models.quantization import (
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
+from raysp.models.encoder.quantization import (
     GumbelVectorQuantizer,
     contrastive_loss,
     diversity_loss,
     sample_negative_indices,
 )
-from raysp.models.transformer import TransformerConfig
-from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.encoder.transformer import TransformerConfig
+from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.files.configuration import Config
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices

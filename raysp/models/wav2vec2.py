@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
-from raysp.models.augmentation import compute_mask_indices
-from raysp.models.configuration import Config
-from raysp.models.encoder_heads import (
+from raysp.models.base.modeling import Count
+from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
+from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
     ForSequenceClassification,
     ForXVector,
     XVectorConfig,
 )
-from raysp.models.heads import States
-from raysp.models.modeling import Count
-from raysp.models.outputs import Wav2Vec2BaseModelOutput
-from raysp.models.quantization import sample_negative_indices
-from raysp.models.transformer import TransformerConfig
-from raysp.models.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.waveform import conv_output_frames, receptive_samples
+from raysp.models.encoder.heads import States
+from raysp.models.encoder.quantization import sample_negative_indices
+from raysp.models.encoder.transformer import TransformerConfig
+from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.encoder.waveform import conv_output_frames, receptive_samples
+from raysp.models.files.configuration import Config
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices

@@ -19,21 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
-from raysp.models.activations import activation
-from raysp.models.augmentation import augmented
-from raysp.models.configuration import Config
-from raysp.models.dense import dense, linear
-from raysp.models.encoder_heads import (
-    ForAudioFrameClassification,
-    ForCTC,
-    ForSequenceClassification,
-    ForXVector,
-    XVectorConfig,
-)
-from raysp.models.heads import KeptStates, States
-from raysp.models.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
-from raysp.models.modeling import Count, asked
-from raysp.models.outputs import (
+from raysp.models.base.modeling import Count, asked
+from raysp.models.base.outputs import (
     CausalLMOutput,
     ModelOutput,
     SequenceClassifierOutput,
@@ -41,8 +28,16 @@ from raysp.models.outputs import (
     Wav2Vec2BaseModelOutput,
     XVectorOutput,
 )
-from raysp.models.packing import Packing, attended_keys, can_pack
-from raysp.models.relative_attention import (
+from raysp.models.encoder.augmentation import augmented
+from raysp.models.encoder.encoder_heads import (
+    ForAudioFrameClassification,
+    ForCTC,
+    ForSequenceClassification,
+    ForXVector,
+    XVectorConfig,
+)
+from raysp.models.encoder.heads import KeptStates, States
+from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
@@ -50,7 +45,12 @@ from raysp.models.relative_attention import (
     gathered,
     skewed,
 )
-from raysp.models.speech_model import SpeechModel
+from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
+from raysp.models.files.configuration import Config
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 

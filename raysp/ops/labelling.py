@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from raysp.errors import RunError
+from raysp.models.base.modeling import encoded_by
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.encoder.several_heads import encoded_before
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.models.modeling import encoded_by
-from raysp.models.outputs import ModelOutput
-from raysp.models.several_heads import encoded_before
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products

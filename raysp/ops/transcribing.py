@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.text.ctc import BestFrames, CTCTokens, best_frames, collapse
 from raysp.text.times import Span, words_of

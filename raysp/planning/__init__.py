@@ -21,7 +21,7 @@ from raysp.io import sources
 from raysp.io.checkpoints import digest_files, fetch
 from raysp.io.shards import Piece, Shard, check_columns, input_id
 from raysp.io.store import normalise, scheme_of
-from raysp.models import hub
+from raysp.models.files import hub
 from raysp.ops.precision import Batching, batching
 from raysp.ops.remedies import remedy
 from raysp.pipeline import Pipeline, fingerprint, label_parts

@@ -24,10 +24,10 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     load_checkpoint,
 )
+from raysp.models.encoder.several_heads import save_heads, with_encoder_of
 from raysp.models.registry import module_of
-from raysp.models.several_heads import save_heads, with_encoder_of
 from tests.corpora import AUDIO, DEMO, label_here, write_shard
-from tests.models.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
+from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 
 SMALL = {
     "vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,

@@ -31,7 +31,7 @@ from raysp.models import (
 from raysp.models.registry import DECODERS, MODULES, config_class, module_of
 from tests.models.decoder_oracles import BERT, make_speech_model
 from tests.models.oracles import TINY
-from tests.models.text_tokenizers import write_bert_tokenizer
+from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 AUTO = [name for name in raysp.models.__all__ if name.startswith("Auto")]
 # Those of the table whose module is there.

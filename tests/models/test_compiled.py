@@ -9,9 +9,9 @@ import torch
 from torch.export import Dim
 
 from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, UniSpeechForCTC, Wav2Vec2BertForCTC
-from raysp.models.relative_attention import bucket_rows, bucket_starts, by_distance, log_buckets
+from raysp.models.encoder.relative_attention import bucket_rows, bucket_starts, by_distance, log_buckets
 from tests.models.parity import inputs_and_mask
-from tests.models.test_padded_batches import CTC_CLASSES, random_model
+from tests.models.promises.test_padded_batches import CTC_CLASSES, random_model
 
 # torch's own, of a tensor that a resumed program takes in: a check of labels' values interrupts the first one
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

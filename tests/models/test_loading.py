@@ -22,8 +22,8 @@ from raysp.models import (
     load_checkpoint,
     load_model,
 )
-from raysp.models.modeling import one_device
-from raysp.models.weights import read_header
+from raysp.models.base.modeling import one_device
+from raysp.models.files.weights import read_header
 from tests.hub_server import lay_out
 from tests.models.oracles import TINY, save_checkpoint
 

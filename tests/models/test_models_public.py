@@ -4,8 +4,8 @@ import sys
 import pytest
 
 import raysp.models
-import raysp.models.outputs
-from tests.models.promised import FORWARD
+import raysp.models.base.outputs
+from tests.models.promises.promised import FORWARD
 
 
 def test_names_resolve_when_first_used():
@@ -51,4 +51,4 @@ def test_names_of_the_pages_are_public():
         "XVectorOutput",
         "Seq2SeqLMOutput",
     ]:
-        assert hasattr(raysp.models.outputs, output)
+        assert hasattr(raysp.models.base.outputs, output)

@@ -15,8 +15,8 @@ from raysp.models import (
     SEWDModel,
     check_checkpoint,
     load_checkpoint,
-    relative_attention,
 )
+from raysp.models.encoder import relative_attention
 from raysp.models.sew_d import Distances
 from tests.models import oracles
 

@@ -41,7 +41,7 @@ from tests.models.decoder_oracles import (
     waves_and_mask,
 )
 from tests.models.oracles import TINY, make_oracle, transformers
-from tests.models.text_tokenizers import write_bert_tokenizer
+from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 # Those of the table whose module is there.
 ENCODERS = [name for name in encoder_types() if importlib.util.find_spec(f"raysp.models.{MODULES[name]}")]

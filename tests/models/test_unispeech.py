@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from raysp.errors import CheckpointError
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, UniSpeechForPreTraining, UniSpeechModel
-from raysp.models.augmentation import compute_mask_indices
-from raysp.models.quantization import sample_negative_indices
-from raysp.models.waveform import conv_output_frames
+from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.quantization import sample_negative_indices
+from raysp.models.encoder.waveform import conv_output_frames
 from tests.models.oracles import TINY, make_oracle, make_pair
 from tests.models.parity import (
     LENGTHS,
@@ -179,7 +179,7 @@ def test_frames_by_batch_on_a_gpu_equal_frames_by_chunk(norm, masked, monkeypatc
     waves, mask = waves_and_mask((20000, 9000, 70, 30, 12345))
     num_samples = mask.sum(-1) if masked else None
     expected = encoder(waves, num_samples)
-    monkeypatch.setattr("raysp.models.waveform.BATCH_SAMPLES", 40000)
+    monkeypatch.setattr("raysp.models.encoder.waveform.BATCH_SAMPLES", 40000)
     found = encoder._frames_by_batch(waves, num_samples)
     assert found.shape == expected.shape
     for row, count in enumerate(conv_output_frames(mask.sum(-1), encoder.kernels, encoder.strides)):
@@ -189,7 +189,7 @@ def test_frames_by_batch_on_a_gpu_equal_frames_by_chunk(norm, masked, monkeypatc
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize("kernels", [(10, 3, 2), (9, 4, 1), (5, 1, 5)])
 def test_chunks_filled_up_to_usual_lengths_equal_one_convolution_after_the_other(norm, kernels, monkeypatch):
-    monkeypatch.setattr("raysp.models.waveform.MAX_CHUNK_FRAMES", 40)
+    monkeypatch.setattr("raysp.models.encoder.waveform.MAX_CHUNK_FRAMES", 40)
     flags = {"conv_dim": (6, 8, 10), "conv_stride": (5, 2, 1), "conv_kernel": kernels, "conv_bias": norm == "layer"}
     encoder = random_model(feat_extract_norm=norm, **flags).unispeech.feature_extractor
     for num_frames in (1, 7, 8, 9, 39, 40, 41, 80, 97):

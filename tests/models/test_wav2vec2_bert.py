@@ -15,8 +15,8 @@ from raysp.models import (
     Wav2Vec2BertForSequenceClassification,
     Wav2Vec2BertForXVector,
     Wav2Vec2BertModel,
-    relative_attention,
 )
+from raysp.models.encoder import relative_attention
 from tests.models import oracles  # noqa: F401 - quiets transformers while it is imported
 
 TINY = {

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysp.models.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
+from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
 from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
 from raysp.ops.labelling import Forward

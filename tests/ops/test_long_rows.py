@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import raysp
 from raysp.audio import read_header
 from raysp.audio.windows import Windowing
+from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
-from raysp.models.outputs import CausalLMOutput
 from raysp.ops.decoding import Decoding, waves_of
 from raysp.ops.joining import Joining
 from raysp.ops.keeping import Keeping

@@ -13,7 +13,7 @@ import torch
 import raysp
 from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2FeatureExtractor
-from raysp.models.tokenization import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops import precision
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal, steady_products

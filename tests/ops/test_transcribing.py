@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
+from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.loading import load_checkpoint
-from raysp.models.outputs import CausalLMOutput
 from raysp.ops.labelling import Forward
 from tests.corpora import CHECKPOINT
 

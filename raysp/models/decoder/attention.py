@@ -1,0 +1,169 @@
+"""What text decoders do alike: new tokens attend to the tokens so far and to the frames of an encoder.
+
+Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), L new tokens, P tokens so far, T both,
+S frames, or whatever keys there are, H hidden, A heads, D head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.kernels.packing import is_known_to_be_full
+
+FEW_QUERIES = 8
+"""Up to these, two products and a softmax are faster than the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
+
+
+@dataclass(kw_only=True)
+class Pass:
+    """What all layers share in one forward pass, and what they leave for the output."""
+
+    tokens: Tensor | None = None
+    """(R, 1, L, P + L), true where a new token attends to a token; None: to all up to itself."""
+    encoder_BSH: Tensor | None = None
+    frames: Tensor | None = None
+    """(B, 1, 1, S), true where a frame is attended to; None: everywhere."""
+    cache: KeyValueCache | None = None
+    with_weights: bool = False
+    with_states: bool = False
+    states: list[Tensor] = field(default_factory=list)
+    attentions: list[Tensor] = field(default_factory=list)
+    cross_attentions: list[Tensor] = field(default_factory=list)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Tell whether there are frames to attend to."""
+        return self.encoder_BSH is not None or (self.cache is not None and self.cache.knows_encoder)
+
+
+def split_heads(x_RLH: Tensor, num_heads: int) -> Tensor:
+    """Return (R, A, L, D)."""
+    rows, length, width = x_RLH.shape
+    return x_RLH.reshape(rows, length, num_heads, width // num_heads).transpose(1, 2)
+
+
+def attend(
+    q_RALD: Tensor,
+    k_RASD: Tensor,
+    v_RASD: Tensor,
+    allowed: Tensor | None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    with_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return what each query gathers, (R, L, H), and the weights where they are asked for.
+
+    `causal` without `allowed` means queries that start where the keys do.
+    """
+    is_step = (
+        not torch.compiler.is_compiling()
+        and q_RALD.is_cpu
+        and q_RALD.dtype == torch.float32
+        and q_RALD.shape[2] <= FEW_QUERIES
+    )
+    if not (with_weights or is_step):
+        mixed_RALD = F.scaled_dot_product_attention(
+            q_RALD, k_RASD, v_RASD, allowed, dropout, causal and allowed is None, scale=scale
+        )
+        return mixed_RALD.transpose(1, 2).flatten(2), None
+    weights_NLS = _weights(q_RALD, k_RASD, allowed, causal, scale)  # N: heads of all rows
+    weights_NLS = F.dropout(weights_NLS, dropout) if dropout else weights_NLS
+    mixed_NLD = torch.bmm(weights_NLS, v_RASD.flatten(0, 1))
+    shape = q_RALD.shape[:3]
+    mixed_RLH = mixed_NLD.view(*shape, -1).transpose(1, 2).reshape(shape[0], shape[2], -1)
+    return mixed_RLH, weights_NLS.view(*shape, -1) if with_weights else None
+
+
+def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+    """Return (R * A, L, S), what each query takes of each key."""
+    *shape, width = q_RALD.shape
+    scaled_RALD = q_RALD * (width**-0.5 if scale is None else scale)
+    scores_NLS = torch.bmm(scaled_RALD.flatten(0, 1), k_RASD.flatten(0, 1).mT)
+    if causal and allowed is None and shape[-1] > 1:
+        allowed = torch.ones(scores_NLS.shape[1:], dtype=torch.bool, device=scores_NLS.device).tril()
+    if allowed is not None:
+        scores_NLS = scores_NLS.view(*shape, -1).masked_fill(~allowed, torch.finfo(q_RALD.dtype).min).flatten(0, 1)
+    return scores_NLS.softmax(-1)
+
+
+def attend_to_tokens(
+    q_RALD: Tensor, k_RALD: Tensor, v_RALD: Tensor, run: Pass, layer: int, dropout: float, scale: float | None = None
+) -> Tensor:
+    """Let new tokens attend to those so far and to themselves; returns (R, L, H)."""
+    if run.cache is not None:
+        k_RALD, v_RALD = run.cache.layers[layer].append(k_RALD, v_RALD)
+    causal = q_RALD.shape[2] > 1
+    mixed_RLH, weights = attend(
+        q_RALD, k_RALD, v_RALD, run.tokens, causal=causal, scale=scale, dropout=dropout, with_weights=run.with_weights
+    )
+    if weights is not None:
+        run.attentions.append(weights)
+    return mixed_RLH
+
+
+def attend_to_encoder(
+    q_RALD: Tensor,
+    project: Callable[[Tensor], tuple[Tensor, Tensor]],
+    run: Pass,
+    layer: int,
+    dropout: float,
+    scale: float | None = None,
+) -> Tensor:
+    """Let tokens attend to the encoder's frames; returns (R, L, H).
+
+    `project` makes keys and values of frames; it is called once for a cache.
+    """
+    known = None if run.cache is None else run.cache.layers[layer]
+    if known is not None and known.cross_keys is not None and known.cross_values is not None:
+        k_BASD, v_BASD = known.cross_keys, known.cross_values
+    else:
+        assert run.encoder_BSH is not None
+        k_BASD, v_BASD = project(run.encoder_BSH)
+        if known is not None:
+            k_BASD, v_BASD = known.keep_frames(k_BASD, v_BASD)
+    rows, heads, length, width = q_RALD.shape
+    beams = rows // k_BASD.shape[0]
+    if beams > 1:  # beams of one recording are more queries of its frames, not more copies of them
+        folded = (-1, beams, heads, length, width)
+        q_RALD = q_RALD.reshape(folded).transpose(1, 2).reshape(-1, heads, beams * length, width)
+    mixed, weights = attend(
+        q_RALD, k_BASD, v_BASD, run.frames, scale=scale, dropout=dropout, with_weights=run.with_weights
+    )
+    if weights is not None:
+        unfolded = (-1, heads, beams, length, weights.shape[-1])
+        run.cross_attentions.append(weights.reshape(unfolded).transpose(1, 2).flatten(0, 1))
+    return mixed.reshape(rows, length, heads * width)
+
+
+def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:
+    """Return (R, 1, L, P + L), true where a new token attends to a token, or None where it is all up to itself."""
+    if mask_RT is not None and mask_RT.shape[-1] != num_past + num_new:
+        raise ValueError(f"attention_mask has {mask_RT.shape[-1]} tokens, expected {num_past} so far and {num_new} new")
+    if mask_RT is not None and is_known_to_be_full(mask_RT):
+        mask_RT = None
+    if mask_RT is None and (num_new == 1 or num_past == 0):
+        return None
+    places = torch.arange(num_past + num_new, device=device)
+    itself_LT = places == places[num_past:, None]
+    before_LT = places <= places[num_past:, None]
+    if mask_RT is None:
+        return before_LT[None, None]
+    allowed = before_LT & mask_RT.to(device, torch.bool)[:, None, None]
+    return allowed | (itself_LT & ~allowed.any(-1, keepdim=True))  # a token with nothing to attend to would give NaN
+
+
+def frame_mask(mask_BS: Tensor | None) -> Tensor | None:
+    """Return (B, 1, 1, S), true where a frame is attended to, or None where it is all of them."""
+    if mask_BS is None:
+        return None
+    valid_BS = mask_BS.bool()
+    if is_known_to_be_full(valid_BS):
+        return None
+    first_S = torch.arange(valid_BS.shape[1], device=valid_BS.device) == 0
+    return (valid_BS | (first_S & ~valid_BS.any(-1, keepdim=True)))[:, None, None]

@@ -1,0 +1,262 @@
+"""Beam search: several texts of a row at a time, the best of those that ended are its result.
+
+Rows do not know of each other: one that is done gets no other result, and is dropped once half of a batch is done.
+
+Legend: B rows, K beams, C candidates (more than beams, so that enough go on where some end), T longest text, V
+vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysp.models.decoder.generation_config import Settings
+from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
+from raysp.models.decoder.sampling import Decoding, Generators, draw, of_rows
+
+LOWEST = -1e9  # below the score of any text
+BLOCK = 64  # scores that are looked at together, see `best`
+
+
+def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the highest scores of each row and their places, as `topk`.
+
+    Of a large vocabulary on a CPU the blocks with the highest maxima are found first: the best are in these.
+    """
+    rows, size = scores_RV.shape
+    blocks = size // BLOCK
+    if scores_RV.device.type != "cpu" or blocks < 4 * count:
+        return scores_RV.topk(min(count, size))
+    whole_RNM = scores_RV[:, : blocks * BLOCK].reshape(rows, blocks, BLOCK)
+    places_RC = whole_RNM.amax(-1).topk(count).indices
+    found = whole_RNM.gather(1, places_RC[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    indices = (places_RC[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
+    rest = torch.arange(blocks * BLOCK, size).expand(rows, -1)
+    found, indices = torch.cat([found, scores_RV[:, blocks * BLOCK :]], 1), torch.cat([indices, rest], 1)
+    values, chosen = found.topk(count)
+    return values, indices.gather(1, chosen)
+
+
+@dataclass
+class Texts:
+    """Texts of each row with their scores.
+
+    `history` holds (B, n, 2, T): the tokens, and of each token the row of the batch of beams that it came from.
+    """
+
+    history: Tensor
+    scores: Tensor
+    ended: Tensor
+    """(B, n), true where a text has come to its end."""
+
+    def chosen(self, places_BK: Tensor) -> "Texts":
+        """Take some texts of each row, in this order."""
+        spread = places_BK[..., None, None].expand(-1, -1, *self.history.shape[2:])
+        return Texts(self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK))
+
+    def rows(self, rows: Tensor) -> "Texts":
+        """Take some rows."""
+        return Texts(self.history[rows], self.scores[rows], self.ended[rows])
+
+
+@dataclass(frozen=True)
+class Beams:
+    """What beam search returns: `sequences` (B * n, T), their scores, and the rows that their tokens came from."""
+
+    sequences: Tensor
+    sequences_scores: Tensor
+    beam_indices: Tensor
+    scores: tuple[Tensor, ...]
+
+
+class BeamSearch:
+    """The search for one batch.
+
+    Args:
+        settings: what was asked for.
+        decoding: gives logits; holds B rows that have seen the prompt but for its last step.
+        changes: of the scores.
+        prompt_BT: tokens to start from.
+        generators: for sampling.
+        functions: that the caller gave.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        decoding: Decoding,
+        changes: Sequence[Change],
+        prompt_BT: Tensor,
+        generators: Generators,
+        functions: Functions = NO_FUNCTIONS,
+    ) -> None:
+        self.functions = functions
+        self.settings = settings
+        self.decoding = decoding
+        self.changes = changes
+        self.generators = generators
+        self.start = prompt_BT.shape[1]
+        self.length = self.start
+        self.eos = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=prompt_BT.device)
+        self.num_candidates = max(2, 1 + len(settings.eos_token_ids)) * settings.num_beams
+        self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
+        self.open_B = torch.ones_like(self.rows_B, dtype=torch.bool)
+        self.running = self._first(prompt_BT, fresh=False)
+        self.finished = self._first(prompt_BT, fresh=True)
+        self.results = self._first(prompt_BT, fresh=True)
+        self.all_scores: list[Tensor] = []
+
+    def _first(self, prompt_BT: Tensor, *, fresh: bool) -> Texts:
+        batch, beams, device = len(prompt_BT), self.settings.num_beams, prompt_BT.device
+        history = torch.full((batch, beams, 2, self.settings.max_length), -1, device=device)
+        history[:, :, 0] = self._filling
+        history[:, :, 0, : self.start] = prompt_BT[:, None]
+        scores = torch.full((batch, beams), LOWEST, device=device)
+        if not fresh:
+            scores[:, 0] = 0.0  # all beams are alike at first, so that one is enough
+        return Texts(history, scores, torch.zeros((batch, beams), dtype=torch.bool, device=device))
+
+    @property
+    def _filling(self) -> int:
+        """The token behind the end of a text; as in transformers the end itself where padding is token 0."""
+        if not self.settings.eos_token_ids:
+            return -1
+        return self.settings.pad_token_id or self.settings.eos_token_ids[0]
+
+    def run(self) -> Beams:
+        """Search until nothing can become better."""
+        tokens_RT = self.running.history[:, 0, 0, : self.start]
+        expand: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(self.settings.num_beams, 0)  # noqa: E731
+        logits_RV = expand(self.decoding(tokens_RT))
+        self.decoding.expand(self.settings.num_beams)
+        while True:
+            candidates = self._candidates(logits_RV)
+            is_last = self._advance(candidates)
+            if is_last or not bool(self._undecided().any()):
+                break
+            self._drop_decided()
+            logits_RV = self.decoding(self.running.history[:, :, 0, self.length - 1].reshape(-1, 1))
+        self._keep_results(self.rows_B, self.finished)
+        return self._output()
+
+    def _candidates(self, logits_RV: Tensor) -> Texts:
+        """Return the best continuations of all beams of each row, or drawn ones."""
+        scores_RV, offsets_R = self._scored(logits_RV)
+        beams, size = self.settings.num_beams, logits_RV.shape[1]
+        before_BK = self.running.scores - offsets_R.view(-1, beams)
+        if self.settings.do_sample:
+            all_BN = (scores_RV.view(-1, beams, size) + before_BK[..., None]).flatten(1)
+            places_BC = draw(all_BN.softmax(-1), self.num_candidates, of_rows(self.generators, self.rows_B))
+            scores_BC, from_BC, ids_BC = all_BN.gather(1, places_BC), places_BC // size, places_BC % size
+        else:
+            values, ids = best(scores_RV, self.num_candidates)
+            all_BN = (values.view(len(before_BK), beams, -1) + before_BK[..., None]).flatten(1)
+            scores_BC, places_BC = all_BN.topk(self.num_candidates)
+            from_BC, ids_BC = places_BC // values.shape[1], ids.view(len(before_BK), -1).gather(1, places_BC)
+        return self._continued(scores_BC, from_BC, ids_BC)
+
+    def _scored(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+        """Return changed scores, and what they are above log-probabilities in each row."""
+        offsets_R = logits_RV.logsumexp(-1)
+        changes = [change for change in self.changes if change.applies(self.length)]
+        keeps_scores = self.settings.output_scores and self.settings.return_dict
+        if keeps_scores or any(change.needs_log_probs for change in changes):
+            logits_RV = logits_RV - offsets_R[:, None]
+            offsets_R = torch.zeros_like(offsets_R)
+        tokens_RT = self.running.history[:, :, 0, : self.length].flatten(0, 1)
+        for change in changes:
+            logits_RV = change(tokens_RT, logits_RV)
+        if keeps_scores:
+            self.all_scores.append(logits_RV.clone())
+        return logits_RV, offsets_R
+
+    def _continued(self, scores_BC: Tensor, from_BC: Tensor, ids_BC: Tensor) -> Texts:
+        texts = self.running.chosen(from_BC)
+        batch = torch.arange(len(from_BC), device=from_BC.device)[:, None]
+        texts.history[:, :, 0, self.length] = ids_BC
+        texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
+        ended = torch.isin(ids_BC, self.eos) | (self.length + 1 >= self.settings.max_length)
+        if self.functions.criteria:
+            tokens_NT = texts.history[:, :, 0, : self.length + 1].flatten(0, 1)
+            stopped_N = self.functions.stop(tokens_NT, tuple(self.all_scores) if self.all_scores else None)
+            ended = ended | stopped_N.view_as(ended)
+        return Texts(texts.history, scores_BC, ended)
+
+    def _advance(self, candidates: Texts) -> bool:
+        """Let the best that go on be the beams, and the best that ended results; tells whether nothing goes on."""
+        beams = self.settings.num_beams
+        going_on_BC = candidates.scores + candidates.ended * LOWEST
+        places_BK = going_on_BC.topk(beams).indices
+        self.finished = self._finished_with(candidates)
+        is_last = bool(candidates.ended.all())
+        sources = candidates.history[:, :, 1, self.length - self.start].gather(1, places_BK)
+        self.running = candidates.chosen(places_BK)
+        self.running.scores = going_on_BC.gather(1, places_BK)
+        self.length += 1
+        self.open_B = self.open_B & self._can_improve()
+        if not is_last:
+            self.decoding.select(sources.flatten())
+        return is_last
+
+    def _finished_with(self, candidates: Texts) -> Texts:
+        """Return the best of the finished texts and of those candidates that end now."""
+        beams = self.settings.num_beams
+        first_C = torch.arange(self.num_candidates, device=candidates.scores.device) < beams
+        ended_BC = candidates.ended & first_C  # the others are there so that enough go on
+        scores_BC = candidates.scores / (self.length + 1 - self.start) ** self.settings.length_penalty
+        full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
+        scores_BC = scores_BC + (full_B | ~self.open_B)[:, None] * LOWEST + ~ended_BC * LOWEST
+        merged = Texts(
+            torch.cat([self.finished.history, candidates.history], 1),
+            torch.cat([self.finished.scores, scores_BC], 1),
+            torch.cat([self.finished.ended, ended_BC], 1),
+        )
+        return merged.chosen(merged.scores.topk(beams).indices)
+
+    def _can_improve(self) -> Tensor:
+        """Return, for each row, whether its best beam may yet become better than its worst result."""
+        settings = self.settings
+        never = settings.early_stopping == "never" and settings.length_penalty > 0.0
+        hoped_for = (settings.max_length if never else self.length) - self.start
+        possible_B1 = self.running.scores[:, :1] / hoped_for**settings.length_penalty
+        worst_B1 = self.finished.scores.amin(-1, keepdim=True)
+        worst_BK = torch.where(self.finished.ended, worst_B1, LOWEST)
+        improvable_B: Tensor = (possible_B1 > worst_BK).any(-1)
+        return improvable_B
+
+    def _undecided(self) -> Tensor:
+        full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
+        return self.open_B & ~full_B
+
+    def _drop_decided(self) -> None:
+        """Go on with the undecided rows alone, once they are at most half."""
+        undecided_B = self._undecided()
+        draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
+        if (
+            self.all_scores
+            or self.functions.want_all_rows
+            or draws_for_all
+            or 2 * int(undecided_B.sum()) > len(undecided_B)
+        ):
+            return
+        self._keep_results(self.rows_B, self.finished)
+        kept = undecided_B.nonzero()[:, 0]
+        self.decoding.keep(kept)
+        self.rows_B, self.open_B = self.rows_B[kept], self.open_B[kept]
+        self.running, self.finished = self.running.rows(kept), self.finished.rows(kept)
+
+    def _keep_results(self, rows: Tensor, texts: Texts) -> None:
+        self.results.history[rows], self.results.scores[rows] = texts.history, texts.scores
+
+    def _output(self) -> Beams:
+        count = self.settings.num_return_sequences
+        history = self.results.history[:, :count].flatten(0, 1)
+        num_new = int((history[:, 1] >= 0).sum(-1).max())
+        return Beams(
+            history[:, 0, : self.start + num_new],
+            self.results.scores[:, :count].flatten(),
+            history[:, 1, :num_new],
+            tuple(self.all_scores),
+        )

@@ -1,0 +1,142 @@
+"""`generate`: greedy decoding, sampling and beam search, with the options and the tokens of transformers.
+
+The two ways of decoding are in sampling.py and beams.py, the options in generation_config.py, what they do to scores in
+logits.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from raysp.models.base.modeling import SHARD_BYTES, Model
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.decoder.attention import frame_mask
+from raysp.models.decoder.beams import BeamSearch
+from raysp.models.decoder.generation_config import GenerationConfig, Settings
+from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
+from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken
+from raysp.models.files.configuration import Config
+
+if TYPE_CHECKING:
+    from raysp.models.decoder.text_decoder import TextDecoder
+
+
+@dataclass(eq=False, kw_only=True)
+class GenerateOutput(ModelOutput):
+    """What `generate` gives with `return_dict_in_generate=True`.
+
+    `sequences` (B * n, T); with `output_scores=True` `scores`, (R, V) for each token, and of beam search
+    `sequences_scores` (B * n,); `beam_indices` (B * n, new tokens) are rows of `scores`, -1 behind the end.
+    """
+
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    beam_indices: Tensor | None = None
+
+
+class GeneratingModel(Model):
+    """A model that can write text.
+
+    `generation_config` holds its defaults: those of generation_config.json, or else what config.json says when
+    `generate` is called.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._generation_config: GenerationConfig | None = None
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Options that apply where a call says nothing else; they can be assigned to."""
+        if self._generation_config is None:
+            self._generation_config = GenerationConfig.from_model_config(self.config)
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        self._generation_config = value
+
+    def _load(self, folder: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base's
+        """Load the weights, and generation_config.json where there is one that says more than config.json."""
+        loaded = super()._load(folder, *args, **kwargs)
+        self._generation_config = GenerationConfig.from_file(folder)
+        return loaded
+
+    def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write config.json, safetensors, and generation_config.json where its options were read or set."""
+        super().save_pretrained(folder, shard_bytes=shard_bytes)
+        if self._generation_config is not None:
+            self._generation_config.save_pretrained(folder)
+
+    def _options(self, given: GenerationConfig | None, keywords: dict[str, Any]) -> GenerationConfig:
+        """Return the options of a call: its keywords, then its configuration, then the model's."""
+        options = self._generation_config or GenerationConfig.from_model_config(self.config)
+        if given is not None:
+            options = options.merged(given)
+        return options.merged(GenerationConfig.from_dict(keywords))
+
+
+@torch.no_grad()
+def generate(
+    decoder: "TextDecoder",
+    options: GenerationConfig,
+    prompt_BT: Tensor,
+    *,
+    encoder_BSH: Tensor | None = None,
+    encoder_mask_BS: Tensor | None = None,
+    prompt_mask_BT: Tensor | None = None,
+    num_positions: int | None = None,
+    generators: Generators = None,
+    functions: Functions = NO_FUNCTIONS,
+) -> Tensor | GenerateOutput:
+    """Continue each row of a prompt.
+
+    Args:
+        decoder: Writes the text.
+        options: What is asked for.
+        prompt_BT: Tokens to start from, (B, T).
+        encoder_BSH: Frames to attend to.
+        encoder_mask_BS: Nonzero where a frame is attended to; None: everywhere.
+        prompt_mask_BT: Nonzero where a token of the prompt counts; None: everywhere.
+        num_positions: Limits the length where nothing was asked for.
+        generators: Where sampling draws from; a list of one for each row makes a row's text independent of its batch.
+        functions: That the caller gave.
+
+    Returns:
+        Tokens (B * num_return_sequences, T), the prompt among them, or `GenerateOutput` where it is asked for.
+    """
+    settings = Settings.of(options, prompt_BT.shape[1], num_positions)
+    settings.check_tokens(decoder.config.vocab_size)
+    if isinstance(generators, list) and len(generators) != len(prompt_BT):
+        raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one a row")
+    padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
+    changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B, functions.processors)
+    texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
+    room = settings.max_length - 1
+    decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, texts)
+    if settings.num_beams > 1:
+        found = BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).run()
+        if not settings.return_dict:
+            return found.sequences
+        return GenerateOutput(
+            sequences=found.sequences,
+            sequences_scores=found.sequences_scores if settings.output_scores else None,
+            scores=found.scores if settings.output_scores else None,
+            beam_indices=found.beam_indices,
+        )
+    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).run()
+    if not settings.return_dict:
+        return tokens
+    return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)
+
+
+def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:
+    """Return the one generator, or the one for each row, that a call was given."""
+    if generator is not None and generators is not None:
+        raise ValueError("generator and generators given, expected one of them")
+    return generator if generators is None else list(generators)

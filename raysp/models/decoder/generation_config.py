@@ -1,0 +1,282 @@
+"""What a user can ask of `generate`, read from generation_config.json, from config.json or from keywords."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_type_hints
+
+from raysp.errors import CheckpointError
+from raysp.models.files.configuration import Config, checked, read_json, suggestion, write_json
+from raysp.models.files.hub import GENERATION_FILES, local_folder
+
+FILE = "generation_config.json"
+DEFAULT_NEW_TOKENS = 20  # where nothing says how long a text may become
+
+# What transformers writes beside options, or writes for options that do nothing: not a reason to refuse.
+NOT_OPTIONS = {"_from_model_config", "_commit_hash", "_original_object_hash", "transformers_version"}
+WITHOUT_EFFECT: dict[str, object] = {
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "diversity_penalty": 0.0,
+    "num_beam_groups": 1,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "target_lookbehind": 10,
+    "max_matching_ngram_size": 2,
+    "cache_implementation": "dynamic",
+}
+
+
+@dataclass(kw_only=True)
+class GenerationConfig:
+    """Options of `generate` under their names in transformers; None is not set.
+
+    Lengths count the tokens that generation starts from, those of `max_new_tokens` and `min_new_tokens` do not.
+    `use_cache` has no effect: tokens are the same, and there always is a cache.
+    """
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    do_sample: bool | None = None
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    length_penalty: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    bad_words_ids: list[list[int]] | None = None
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | list[int] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    decoder_start_token_id: int | list[int] | None = None
+    output_scores: bool | None = None
+    return_dict_in_generate: bool | None = None
+    use_cache: bool | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make options of a mapping.
+
+        Raises:
+            ValueError: An option is not one of these; lists them.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
+        if unknown:
+            named = ", ".join(f"{name}={values[name]!r}{suggestion(name, known)}" for name in unknown)
+            raise ValueError(f"generation cannot do {named}, expected options among {', '.join(sorted(known))}")
+        hints = get_type_hints(cls)
+        return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path, config: Config) -> Self:
+        """Return the options that generation_config.json holds, or else those of the configuration."""
+        return cls.from_file(folder) or cls.from_model_config(config)
+
+    @classmethod
+    def from_file(cls, folder: Path) -> Self | None:
+        """Return the options of generation_config.json where there is one that says more than config.json."""
+        if (folder / FILE).is_file() and not read_json(folder / FILE).get("_from_model_config"):
+            return cls.from_pretrained(folder)
+        return None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
+        """Read generation_config.json of a checkpoint folder or hub id."""
+        path = local_folder(folder, GENERATION_FILES, revision=revision) / FILE
+        try:
+            return cls.from_dict(read_json(path))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_model_config(cls, config: Config) -> Self:
+        """Take the options that a model's configuration holds, and those of its decoder where it holds none."""
+        decoder = getattr(config, "decoder", None)
+        values = {} if decoder is None else _options(decoder)
+        return cls.from_dict({**values, **_options(config)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that are set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write generation_config.json."""
+        write_json(Path(folder) / FILE, self.to_dict())
+
+    def first_token(self, config: Any) -> int | list[int] | None:  # noqa: ANN401 - of a speech-encoder-decoder
+        """Return the token that texts begin with, by these options or else the configuration; None: nothing says."""
+        named = (self.decoder_start_token_id, config.decoder_start_token_id, self.bos_token_id)
+        return next((token for token in named if token is not None), None)
+
+    def merged(self, other: "GenerationConfig") -> Self:
+        """Return these options, with those that are set in another in their place."""
+        return replace(self, **other.to_dict())
+
+
+def _of_its_type(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - an option and its annotation
+    if value is None or name == "early_stopping":  # is checked with the settings
+        return value
+    try:
+        return checked(name, value, hint)
+    except CheckpointError:
+        raise ValueError(f"{name} is {value!r}, expected {hint}") from None
+
+
+def _options(config: Config) -> dict[str, Any]:
+    names = [*(field.name for field in fields(GenerationConfig)), *WITHOUT_EFFECT]
+    found = {name: getattr(config, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _does_nothing(name: str, value: object) -> bool:
+    return name in NOT_OPTIONS or value is None or value is False or WITHOUT_EFFECT.get(name, ...) == value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options with their defaults, checked against each other."""
+
+    max_length: int
+    min_length: int
+    do_sample: bool
+    num_beams: int
+    num_return_sequences: int
+    early_stopping: bool | str
+    length_penalty: float
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    bad_words_ids: tuple[tuple[int, ...], ...]
+    suppress_tokens: tuple[int, ...]
+    begin_suppress_tokens: tuple[int, ...]
+    forced_bos_token_id: int | None
+    forced_eos_token_ids: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int | None
+    output_scores: bool
+    return_dict: bool
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Raise ValueError where an option names a token that a vocabulary of this size does not have."""
+        named = {
+            "bad_words_ids": [token for word in self.bad_words_ids for token in word],
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
+            "forced_bos_token_id": _ids(self.forced_bos_token_id),
+            "forced_eos_token_id": self.forced_eos_token_ids,
+            "eos_token_id": self.eos_token_ids,
+            "pad_token_id": _ids(self.pad_token_id),
+        }
+        for name, tokens in named.items():
+            for token in tokens:
+                if not 0 <= token < vocab_size:
+                    raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's {vocab_size}")
+
+    @classmethod
+    def of(cls, config: GenerationConfig, prompt_length: int, num_positions: int | None) -> "Settings":
+        """Fill in defaults.
+
+        Args:
+            config: What was asked for.
+            prompt_length: Tokens that generation starts from.
+            num_positions: Tokens of the longest text, for a default length; None where nothing limits it.
+        """
+        eos = _ids(config.eos_token_id)
+        settings = cls(
+            max_length=_max_length(config, prompt_length, num_positions),
+            min_length=(config.min_length or 0)
+            if config.min_new_tokens is None
+            else config.min_new_tokens + prompt_length,
+            do_sample=bool(config.do_sample),
+            num_beams=_default(config.num_beams, 1),
+            num_return_sequences=_default(config.num_return_sequences, 1),
+            early_stopping=_default(config.early_stopping, False),
+            length_penalty=_default(config.length_penalty, 1.0),
+            temperature=_default(config.temperature, 1.0),
+            top_k=_default(config.top_k, 50),
+            top_p=_default(config.top_p, 1.0),
+            repetition_penalty=_default(config.repetition_penalty, 1.0),
+            no_repeat_ngram_size=_default(config.no_repeat_ngram_size, 0),
+            bad_words_ids=tuple(tuple(word) for word in config.bad_words_ids or ()),
+            suppress_tokens=tuple(config.suppress_tokens or ()),
+            begin_suppress_tokens=tuple(config.begin_suppress_tokens or ()),
+            forced_bos_token_id=config.forced_bos_token_id,
+            forced_eos_token_ids=_ids(config.forced_eos_token_id),
+            eos_token_ids=eos,
+            pad_token_id=eos[0] if config.pad_token_id is None and eos else config.pad_token_id,
+            output_scores=bool(config.output_scores),
+            return_dict=bool(config.return_dict_in_generate),
+        )
+        settings._check(prompt_length)
+        return settings
+
+    def _check(self, prompt_length: int) -> None:
+        expected = {
+            "num_beams": (self.num_beams, self.num_beams >= 1, "at least 1"),
+            "num_return_sequences": (
+                self.num_return_sequences,
+                1 <= self.num_return_sequences <= (self._most_sequences or self.num_return_sequences),
+                f"1 to {self._most_sequences or 'any number'} (sampling, or beams, give more)",
+            ),
+            "early_stopping": (self.early_stopping, self.early_stopping in (True, False, "never"), "a bool or 'never'"),
+            "temperature": (self.temperature, self.temperature > 0, "above 0"),
+            "top_k": (self.top_k, self.top_k >= 0, "at least 0"),
+            "top_p": (self.top_p, 0 <= self.top_p <= 1, "from 0 to 1"),
+            "repetition_penalty": (self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
+            "max_length": (self.max_length, self.max_length > prompt_length, f"above the {prompt_length} given tokens"),
+        }
+        for name, (value, is_fine, wanted) in expected.items():
+            if not is_fine:
+                raise ValueError(f"{name} is {value!r}, expected {wanted}")
+        forced = {
+            "forced_bos_token_id": _ids(self.forced_bos_token_id),
+            "forced_eos_token_id": self.forced_eos_token_ids,
+        }
+        for name, tokens in forced.items():
+            if tokens and {*tokens} <= {*self.suppress_tokens}:
+                raise ValueError(f"{name} {list(tokens)} is in suppress_tokens, expected in one of them alone")
+        if any(not word for word in self.bad_words_ids):
+            raise ValueError("bad_words_ids has an empty list, expected the token ids of a word in each")
+
+    @property
+    def _most_sequences(self) -> int | None:
+        """Sequences that a row can give at most; None: as many as asked for."""
+        if self.num_beams > 1:
+            return self.num_beams
+        return None if self.do_sample else 1
+
+
+def _max_length(config: GenerationConfig, prompt_length: int, num_positions: int | None) -> int:
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens + prompt_length
+    if config.max_length is not None:
+        return config.max_length
+    return min(DEFAULT_NEW_TOKENS + prompt_length, num_positions or DEFAULT_NEW_TOKENS + prompt_length)
+
+
+def _default(value: Any, default: Any) -> Any:  # noqa: ANN401 - an option of any type
+    return default if value is None else value
+
+
+def _ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """Return one id or several as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)

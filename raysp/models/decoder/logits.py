@@ -1,0 +1,298 @@
+"""How options of generation change the scores of the next token.
+
+A change takes the tokens so far (R, T) and scores (R, V), and returns scores; it may write into those it was given.
+
+Legend: R rows (beams among them), T tokens so far, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysp.models.decoder.generation_config import Settings
+
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+"""A caller's change: takes `input_ids` (R, T) and scores (R, V), returns scores."""
+StoppingCriteria = Callable[[Tensor, Any], Tensor | bool]
+"""A caller's end of texts: takes `input_ids` (R, T) and the scores so far, or None; returns a bool for each text."""
+
+NEVER = float("-inf")
+
+
+class Change(Protocol):
+    """A change of scores."""
+
+    @property
+    def needs_log_probs(self) -> bool:
+        """Tell whether it matters to the change that scores are log-probabilities, beams score by these."""
+
+    def applies(self, length: int) -> bool:
+        """Tell whether it does anything behind this number of tokens."""
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Return the changed scores."""
+
+
+class _Ban:
+    """A change that only takes tokens away."""
+
+    needs_log_probs = False
+
+    def applies(self, length: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """Make tokens less likely that were there already (Keskar et al. 2019, section 4.1)."""
+
+    penalty: float
+    num_padding: Tensor | None = None
+    """(B,) tokens on the left of each row of the prompt that do not count."""
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Apply from the first token on."""
+        return True
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Divide positive scores of such tokens, multiply negative ones."""
+        if self.num_padding is not None:
+            places_T = torch.arange(tokens_RT.shape[1], device=tokens_RT.device)
+            padding_R = self.num_padding.repeat_interleave(len(tokens_RT) // len(self.num_padding))
+            tokens_RT = tokens_RT.masked_fill(places_T < padding_R[:, None], scores_RV.shape[1])
+            return self._penalised(tokens_RT, F.pad(scores_RV, (0, 1)))[:, :-1]
+        return self._penalised(tokens_RT, scores_RV)
+
+    def _penalised(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        found_RT = scores_RV.gather(1, tokens_RT)
+        changed_RT = torch.where(found_RT < 0, found_RT * self.penalty, found_RT / self.penalty)
+        return scores_RV.scatter(1, tokens_RT, changed_RT)
+
+
+@dataclass(frozen=True)
+class NoRepeatedNgrams(_Ban):
+    """Let no sequence of `size` tokens come twice."""
+
+    size: int
+
+    def applies(self, length: int) -> bool:
+        """Apply once there is such a sequence."""
+        return length >= self.size
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban what followed the last tokens earlier."""
+        windows_RWN = tokens_RT.unfold(1, self.size, 1)
+        last_RN = tokens_RT[:, tokens_RT.shape[1] + 1 - self.size :]
+        matches_RW = (windows_RWN[..., :-1] == last_RN[:, None]).all(-1)
+        rows, places = matches_RW.nonzero(as_tuple=True)
+        scores_RV[rows, windows_RWN[rows, places, -1]] = NEVER
+        return scores_RV
+
+
+@dataclass(frozen=True)
+class NoBadWords(_Ban):
+    """Let none of these sequences of tokens come."""
+
+    words: tuple[tuple[int, ...], ...]
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban the last token of each word whose others are there."""
+        for *before, last in self.words:
+            if not before:
+                scores_RV[:, last] = NEVER
+            elif len(before) <= tokens_RT.shape[1]:
+                wanted = torch.tensor(before, device=tokens_RT.device)
+                scores_RV[(tokens_RT[:, -len(before) :] == wanted).all(-1), last] = NEVER
+        return scores_RV
+
+
+@dataclass(frozen=True)
+class Suppress(_Ban):
+    """Let these tokens not come where the text has at least `start` and fewer than `stop` tokens."""
+
+    ids: Tensor
+    start: int = 0
+    stop: int | None = None
+
+    def applies(self, length: int) -> bool:
+        """Apply between the two lengths."""
+        return self.start <= length and (self.stop is None or length < self.stop)
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban them."""
+        return scores_RV.index_fill_(1, self.ids, NEVER)
+
+
+@dataclass(frozen=True)
+class Force:
+    """Let one of these tokens come where the text has `length` tokens."""
+
+    ids: Tensor
+    length: int
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Apply at that length alone."""
+        return length == self.length
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban all others."""
+        return scores_RV.fill_(NEVER).index_fill_(1, self.ids, 0.0)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Divide scores."""
+
+    temperature: float
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Apply always."""
+        return True
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Make the likely likelier below 1, the unlikely above."""
+        return scores_RV.div_(self.temperature)
+
+
+@dataclass(frozen=True)
+class TopK(_Ban):
+    """Keep the best tokens (Fan et al. 2018)."""
+
+    count: int
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban what is worse than the last of them."""
+        worst_R1 = scores_RV.topk(min(self.count, scores_RV.shape[1])).values[:, -1:]
+        return scores_RV.masked_fill_(scores_RV < worst_R1, NEVER)
+
+
+@dataclass(frozen=True)
+class TopP(_Ban):
+    """Keep the best tokens that have this probability together (Holtzman et al. 2020), and at least so many."""
+
+    share: float
+    at_least: int
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban the rest."""
+        ordered_RV, places_RV = scores_RV.sort(descending=False)
+        banned_RV = ordered_RV.softmax(-1).cumsum(-1) <= 1 - self.share
+        banned_RV[:, -self.at_least :] = False
+        return scores_RV.masked_fill_(banned_RV.scatter(1, places_RV, banned_RV), NEVER)
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What a caller of `generate` gives as functions."""
+
+    processors: tuple[LogitsProcessor, ...] = ()
+    criteria: tuple[StoppingCriteria, ...] = ()
+
+    @classmethod
+    def of(cls, processors: Any, criteria: Any) -> "Functions":  # noqa: ANN401 - None, a function or a list of them
+        """Take functions, alone or in lists."""
+        return cls(_functions("logits_processor", processors), _functions("stopping_criteria", criteria))
+
+    @property
+    def want_all_rows(self) -> bool:
+        """Whether rows that are done stay in the batch, as a function may tell rows by their place."""
+        return bool(self.processors or self.criteria)
+
+    def stop(self, tokens_RT: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
+        """Return (R,), true where any of the criteria ends a text."""
+        stopped_R = tokens_RT.new_zeros(tokens_RT.shape[0], dtype=torch.bool)
+        for criterion in self.criteria:
+            found = torch.as_tensor(criterion(tokens_RT, scores), device=tokens_RT.device).bool()
+            if found.shape not in ((), stopped_R.shape):
+                raise ValueError(
+                    f"a stopping_criteria returned shape {tuple(found.shape)!r}, expected {tuple(stopped_R.shape)!r}: "
+                    "a bool for each text"
+                )
+            stopped_R = stopped_R | found
+        return stopped_R
+
+
+NO_FUNCTIONS = Functions()
+
+
+def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa: ANN401 - None, a function or a list
+    listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    for one in listed:
+        if not callable(one):
+            raise TypeError(f"{name} has {one!r}, expected functions of (input_ids, scores)")
+    return tuple(listed)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A change that a caller gives, as in transformers: scores from `input_ids` and scores."""
+
+    processor: LogitsProcessor
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Apply always."""
+        return True
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Return what the caller's function returns."""
+        found: Any = self.processor(tokens_RT, scores_RV)
+        if not isinstance(found, Tensor) or found.shape != scores_RV.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"a logits_processor returned {shape!r}, expected scores {tuple(scores_RV.shape)!r}")
+        return found
+
+
+def changes_of(
+    settings: Settings,
+    prompt_length: int,
+    device: torch.device,
+    padding_B: Tensor | None = None,
+    given: Sequence[LogitsProcessor] = (),
+) -> Sequence[Change]:
+    """Return the changes that options ask for and a caller gives, in the order in which transformers makes them."""
+
+    def ids(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    changes: list[Change] = []
+    if settings.repetition_penalty != 1.0:
+        changes.append(RepetitionPenalty(settings.repetition_penalty, padding_B))
+    if settings.no_repeat_ngram_size > 0:
+        changes.append(NoRepeatedNgrams(settings.no_repeat_ngram_size))
+    words = tuple(word for word in settings.bad_words_ids if word not in {(eos,) for eos in settings.eos_token_ids})
+    if words:
+        changes.append(NoBadWords(words))
+    if settings.eos_token_ids and settings.min_length > 0:
+        changes.append(Suppress(ids(settings.eos_token_ids), stop=settings.min_length))
+    if settings.forced_bos_token_id is not None:
+        changes.append(Force(ids([settings.forced_bos_token_id]), 1))
+    if settings.forced_eos_token_ids:
+        changes.append(Force(ids(settings.forced_eos_token_ids), settings.max_length - 1))
+    if settings.suppress_tokens:
+        changes.append(Suppress(ids(settings.suppress_tokens)))
+    if settings.begin_suppress_tokens:
+        begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
+        changes.append(Suppress(ids(settings.begin_suppress_tokens), begin, begin + 1))
+    changes += [Given(processor) for processor in given]
+    return [*changes, *(_sampling_changes(settings) if settings.do_sample else [])]
+
+
+def _sampling_changes(settings: Settings) -> list[Change]:
+    # Beams need a token more than there are ends, so that a text can go on.
+    at_least = 1 if settings.num_beams == 1 else max(2, len(settings.eos_token_ids) + 1)
+    changes: list[Change] = []
+    if settings.temperature != 1.0:
+        changes.append(Temperature(settings.temperature))
+    if settings.top_k > 0:
+        changes.append(TopK(max(settings.top_k, at_least)))
+    if settings.top_p < 1.0:
+        changes.append(TopP(settings.top_p, at_least))
+    return changes

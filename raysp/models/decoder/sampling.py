@@ -1,0 +1,204 @@
+"""Greedy decoding and sampling, and what every way of decoding drives: a decoder with its memory.
+
+Legend: B rows of the encoder, R rows of the decoder, L new tokens, T tokens so far, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysp.models.decoder.attention import Pass, token_mask
+from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.decoder.generation_config import Settings
+from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
+
+if TYPE_CHECKING:
+    from raysp.models.decoder.text_decoder import TextDecoder
+
+Generators = torch.Generator | list[torch.Generator] | None
+"""Where random numbers come from: torch's own, one generator, or one for each row."""
+
+
+class Decoding:
+    """A decoder on its way through the texts of a batch.
+
+    Args:
+        decoder: gives logits.
+        room: tokens of the longest text.
+        encoder_BSH: frames to attend to.
+        frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
+        prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
+        texts: of each row, once there are as many as `expand` will be asked for.
+    """
+
+    def __init__(
+        self,
+        decoder: "TextDecoder",
+        room: int,
+        encoder_BSH: Tensor | None = None,
+        frames: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        texts: int = 1,
+    ) -> None:
+        self.decoder = decoder
+        self.encoder_BSH = encoder_BSH
+        self.frames = frames
+        self.mask_RT = None if prompt_mask is None or bool(prompt_mask.all()) else prompt_mask.bool()
+        self.cache = KeyValueCache(len(decoder.layers), room, texts)
+        self.beams = 1
+
+    def __call__(self, tokens_RL: Tensor) -> Tensor:
+        """Take in new tokens and return float32 logits_RV of the one behind them."""
+        past, num_new = self.cache.num_tokens, tokens_RL.shape[1]
+        positions: Tensor | None = None
+        if self.mask_RT is not None:
+            if past:
+                self.mask_RT = F.pad(self.mask_RT, (0, num_new), value=True)
+            if self.decoder.positions_follow_mask and self.encoder_BSH is None and not self.cache.knows_encoder:
+                positions = (self.mask_RT.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
+        run = Pass(
+            tokens=token_mask(self.mask_RT, num_new, past, tokens_RL.device),
+            encoder_BSH=self.encoder_BSH,
+            frames=self.frames,
+            cache=self.cache,
+        )
+        hidden_RLH = self.decoder.decode(run, tokens_RL, positions=positions)
+        self.encoder_BSH = None  # its keys and values are in the cache
+        return self.decoder.head(hidden_RLH[:, -1]).float()
+
+    def expand(self, beams: int) -> None:
+        """Let there be so many texts of each row."""
+        if beams > 1:
+            rows = torch.arange(self.num_rows, device=self.decoder.device)
+            self.select(rows.repeat_interleave(beams))
+            self.beams *= beams
+
+    @property
+    def num_rows(self) -> int:
+        """Texts that are decoded at a time."""
+        keys = self.cache.layers[0].keys
+        return 0 if keys is None else len(keys)
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these texts; the frames stay."""
+        self.cache.select(rows)
+        if self.mask_RT is not None:
+            self.mask_RT = self.mask_RT[rows]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows, all texts of each."""
+        offsets = torch.arange(self.beams, device=rows.device)
+        self.select((rows[:, None] * self.beams + offsets).flatten())
+        self.cache.select_encoder(rows)
+        if self.frames is not None:
+            self.frames = self.frames[rows]
+
+
+def draw(probs_RN: Tensor, count: int, generators: Generators) -> Tensor:
+    """Draw places by their probabilities, `count` different ones of each row.
+
+    With a list of generators each draws for its own rows, which are neighbours.
+    """
+    if not isinstance(generators, list):
+        return torch.multinomial(probs_RN, count, generator=generators)
+    parts = probs_RN.chunk(len(generators))
+    return torch.cat([torch.multinomial(p, count, generator=g) for p, g in zip(parts, generators, strict=True)])
+
+
+def of_rows(generators: Generators, rows: Tensor) -> Generators:
+    """Return the generators of some rows."""
+    return [generators[row] for row in rows.tolist()] if isinstance(generators, list) else generators
+
+
+class TokenByToken:
+    """Greedy decoding or sampling of one batch: the best token, or a drawn one, at a time.
+
+    Texts that have ended are filled with padding, and dropped once half of them have.
+
+    Args:
+        settings: what was asked for.
+        decoding: gives logits; has seen nothing yet.
+        changes: of the scores.
+        prompt_BT: tokens to start from.
+        generators: for sampling.
+        functions: that the caller gave.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        decoding: Decoding,
+        changes: Sequence[Change],
+        prompt_BT: Tensor,
+        generators: Generators,
+        functions: Functions = NO_FUNCTIONS,
+    ) -> None:
+        self.functions = functions
+        self.settings = settings
+        self.decoding = decoding
+        self.changes = changes
+        self.generators = generators
+        self.prompt_BT = prompt_BT
+        self.length = prompt_BT.shape[1]
+        self.padding = settings.pad_token_id or 0
+        self.texts = settings.num_return_sequences
+        prompt_RT = prompt_BT.repeat_interleave(self.texts, 0)
+        self.tokens_RT = F.pad(prompt_RT, (0, settings.max_length - self.length), value=self.padding)
+        self.eos = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=prompt_BT.device)
+        self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
+        """Rows that are still decoded, and below the same of their texts."""
+        self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
+        self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
+        self.all_scores: list[Tensor] = []
+
+    def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return `sequences` (B * n, T), and the scores (B * n, V) of each token where they are asked for."""
+        logits_RV = self.decoding(self.prompt_BT).repeat_interleave(self.texts, 0)
+        self.decoding.expand(self.texts)
+        while True:
+            self._write(self._next(logits_RV))
+            num_done = int(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
+            if self.length >= self.settings.max_length or num_done == len(self.done_R):
+                return self.tokens_RT[:, : self.length], tuple(self.all_scores)
+            if 2 * num_done >= len(self.done_R):
+                self._drop_done()
+            logits_RV = self.decoding(self.tokens_RT[self.rows_R, self.length - 1 : self.length])
+
+    def _next(self, logits_RV: Tensor) -> Tensor:
+        """Return the next token of each text."""
+        for change in self.changes:
+            if change.applies(self.length):
+                logits_RV = change(self.tokens_RT[self.rows_R, : self.length], logits_RV)
+        if self._keeps_scores:
+            self.all_scores.append(logits_RV.clone())
+        if not self.settings.do_sample:
+            return logits_RV.argmax(-1)
+        return draw(logits_RV.softmax(-1), 1, of_rows(self.generators, self.rows_B))[:, 0]
+
+    def _write(self, next_R: Tensor) -> None:
+        if self.settings.eos_token_ids:
+            next_R = next_R.masked_fill(self.done_R, self.padding)
+            self.done_R = self.done_R | torch.isin(next_R, self.eos)
+        self.tokens_RT[self.rows_R, self.length] = next_R
+        self.length += 1
+        if self.functions.criteria:
+            scores = tuple(self.all_scores) if self._keeps_scores else None
+            self.done_R = self.done_R | self.functions.stop(self.tokens_RT[:, : self.length], scores)
+
+    @property
+    def _keeps_scores(self) -> bool:
+        return self.settings.output_scores and self.settings.return_dict
+
+    def _drop_done(self) -> None:
+        """Go on with the rows alone that have an open text, once these are at most half."""
+        draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
+        open_B = ~self.done_R.view(-1, self.texts).all(-1)
+        if self._keeps_scores or self.functions.want_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
+            return
+        self.decoding.keep(open_B.nonzero()[:, 0])
+        self.rows_B = self.rows_B[open_B]
+        open_R = open_B.repeat_interleave(self.texts)
+        self.rows_R, self.done_R = self.rows_R[open_R], self.done_R[open_R]

@@ -1,0 +1,378 @@
+"""What text decoders share: configuration, the pass over the layers, tied weights.
+
+Each architecture is its own file: bert.py, gpt2.py, bart.py, mbart.py. `generate` is in generation.py.
+
+Legend: R rows, L new tokens, P tokens so far, S frames of the encoder, H hidden, A heads, D head, V vocabulary.
+"""
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from raysp.errors import CheckpointError
+from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.decoder.attention import Pass, frame_mask, token_mask
+from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
+from raysp.models.files.configuration import Config
+
+logger = logging.getLogger(__name__)
+
+
+class TextDecoderConfig(Config):
+    """Fields that the configurations of all text decoders have.
+
+    `cross_attention_hidden_size` is the width of the encoder's frames where they are not brought to the decoder's own.
+    """
+
+    aliases: ClassVar[dict[str, str]] = {}
+    """Names that mean a field of another name."""
+
+    vocab_size: int = 1
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    cross_attention_hidden_size: int | None = None
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    @property
+    def encoder_width(self) -> int:
+        """Width of the frames that cross attention reads."""
+        return int(self.cross_attention_hidden_size or self.hidden_size)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the field that the name means
+        alias = type(self).aliases.get(name)
+        if alias is None:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+        return getattr(self, alias)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(type(self).aliases.get(name, name), value)
+
+
+class TextDecoder(GeneratingModel):
+    """A causal language model that can attend to an encoder's frames."""
+
+    new_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts of names of weights that a checkpoint of another kind of model may lack: cross attention, the head."""
+    tied_pairs: ClassVar[dict[str, str]] = {}
+    """Names of weights that are the input embeddings, or parts of the head, under another name."""
+    positions_follow_mask: ClassVar[bool] = False
+    """Whether tokens of a padded prompt are counted without the padding."""
+    config: Any
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._untied: set[str] = set()
+        self.gradient_checkpointing = False
+
+    @property
+    @abstractmethod
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order; each takes (hidden_RLH, run, index)."""
+
+    @abstractmethod
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        positions: Tensor,
+        token_type_ids: Tensor | None,
+    ) -> Tensor:
+        """Return the first hidden_RLH of tokens at these positions."""
+
+    def finish(self, hidden_RLH: Tensor) -> Tensor:
+        """Normalise behind the last layer, where the architecture does."""
+        return hidden_RLH
+
+    @abstractmethod
+    def head(self, hidden_RLH: Tensor) -> Tensor:
+        """Return logits_RLV."""
+
+    @abstractmethod
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of tokens."""
+
+    @abstractmethod
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the layer that gives logits."""
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.config.max_position_embeddings)
+
+    def decode(
+        self,
+        run: Pass,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        positions: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Take new tokens through all layers; returns the last hidden_RLH and fills `run`."""
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("expected either input_ids or inputs_embeds, found both or neither")
+        start = 0 if run.cache is None else run.cache.num_tokens
+        end = start + given.shape[1]
+        if positions is None:
+            if end > self.num_positions:
+                raise ValueError(f"{end} tokens, but max_position_embeddings is {self.num_positions}")
+            positions = torch.arange(start, end, device=given.device)
+        if run.encoder_BSH is not None and not self.config.add_cross_attention:
+            raise ValueError("encoder_hidden_states given to a decoder without cross attention: add_cross_attention")
+        hidden_RLH = self.embed(input_ids, inputs_embeds, positions, token_type_ids)
+        for index, layer in enumerate(self.layers):
+            if run.with_states:
+                run.states.append(hidden_RLH)
+            if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
+                continue
+            hidden_RLH = self._through(layer, hidden_RLH, run, index)
+        hidden_RLH = self.finish(hidden_RLH)
+        if run.with_states:
+            run.states.append(hidden_RLH)
+        return hidden_RLH
+
+    def _through(self, layer: nn.Module, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return a layer's output; what is computed again for gradients must not be noted again in `run`."""
+        if not self._computes_again:
+            output_RLH: Tensor = layer(hidden_RLH, run, index)
+            return output_RLH
+
+        def noted_apart(hidden_RLH: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+            apart = replace(run, attentions=[], cross_attentions=[])
+            return layer(hidden_RLH, apart, index), apart.attentions, apart.cross_attentions
+
+        hidden_RLH, attentions, cross_attentions = checkpoint(noted_apart, hidden_RLH, use_reentrant=False)
+        run.attentions += attentions
+        run.cross_attentions += cross_attentions
+        return hidden_RLH
+
+    @property
+    def _computes_again(self) -> bool:
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+    @property
+    def layerdrop(self) -> float:
+        """Share of layers that training leaves out."""
+        return 0.0
+
+    def run(
+        self,
+        *,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        labels: Tensor | None,
+        past_key_values: Any,  # noqa: ANN401 - a cache or tuples
+        use_cache: bool | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        shift_labels: bool,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Do what `forward` of every architecture does.
+
+        Args:
+            input_ids: (R, L) new tokens.
+            attention_mask: (R, P + L), nonzero where a token, so far or new, is attended to; None: everywhere.
+            inputs_embeds: (R, L, H) in place of `input_ids`.
+            encoder_hidden_states: (B, S, H) frames to attend to; R is B, or B times the beams.
+            encoder_attention_mask: (B, S), nonzero where a frame is attended to; None: everywhere.
+            labels: (R, L) ids; -100 is left out of the loss.
+            past_key_values: What an earlier call returned, or N tuples of 2 or 4 tensors; it is not changed.
+            use_cache: Return `past_key_values`; None: as the configuration says, and not where `torch.export` makes a
+                program. Never in training with gradient checkpointing, where a cache would take in again what is
+                computed again.
+            output_attentions: Ask for weights, (R, A, L, P + L) and (R, A, L, S) for each layer.
+            output_hidden_states: Ask for (R, L, H) before the first layer and after each; the last is normalised.
+            return_dict: False gives a plain tuple.
+            shift_labels: A token answers for the label behind it.
+            position_ids: (R, L) in place of the places behind the tokens so far.
+            token_type_ids: (R, L).
+        """
+        config, given = self.config, input_ids if input_ids is not None else inputs_embeds
+        keeps = config.use_cache and not torch.compiler.is_exporting() if use_cache is None else use_cache
+        if self._computes_again:
+            keeps = self._without_cache(use_cache, past_key_values)
+        cache: KeyValueCache | None = None
+        if past_key_values is not None:
+            cache = KeyValueCache.of(past_key_values, len(self.layers))
+        elif keeps:
+            cache = KeyValueCache(len(self.layers))
+        num_new = 0 if given is None else given.shape[1]
+        run = Pass(
+            tokens=token_mask(attention_mask, num_new, cache.num_tokens if cache else 0, self.device),
+            encoder_BSH=encoder_hidden_states,
+            frames=frame_mask(encoder_attention_mask),
+            cache=cache,
+            with_weights=config.output_attentions if output_attentions is None else output_attentions,
+            with_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
+        logits_RLV = self.head(self.decode(run, input_ids, inputs_embeds, position_ids, token_type_ids))
+        output = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else causal_lm_loss(logits_RLV, labels, shift=shift_labels),
+            logits=logits_RLV,
+            past_key_values=cache if keeps else None,
+            hidden_states=tuple(run.states) if run.with_states else None,
+            attentions=tuple(run.attentions) if run.with_weights else None,
+            cross_attentions=tuple(run.cross_attentions) if run.with_weights and run.has_encoder else None,
+        )
+        return output.to_tuple() if (config.return_dict if return_dict is None else return_dict) is False else output
+
+    def _without_cache(self, use_cache: bool | None, past_key_values: object) -> bool:
+        """Return False; raise where there is a cache already."""
+        if past_key_values is not None:
+            raise ValueError(
+                "past_key_values given in training with gradient checkpointing, which takes no cache: give all tokens "
+                "at once, or call gradient_checkpointing_disable() or eval()"
+            )
+        if use_cache:
+            logger.warning("use_cache=True has no effect in training with gradient checkpointing: no cache is returned")
+        return False
+
+    def generate(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
+    ) -> Tensor | GenerateOutput:
+        """Continue texts; without any, one from `bos_token_id` on.
+
+        Args:
+            input_ids: (B, T) tokens to start from.
+            attention_mask: (B, T), nonzero where a token counts, padding being on the left; None: all but padding.
+            encoder_hidden_states: (B, S, H) frames to attend to.
+            encoder_attention_mask: (B, S), nonzero where a frame is attended to.
+            generation_config: Options, in place of the model's.
+            generator: Where sampling draws from.
+            generators: One for each row, so that what is drawn does not depend on the batch.
+            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows;
+                they come behind the changes that options make, and before those of sampling.
+            stopping_criteria: Functions of (input_ids, scores) that return a bool for each text: it ends here.
+            options: Options by name, in place of either.
+
+        Returns:
+            Tokens (B * num_return_sequences, T), or `GenerateOutput` with `return_dict_in_generate=True`.
+        """
+        asked = self._options(generation_config, options)
+        if input_ids is None:
+            if asked.bos_token_id is None:
+                raise ValueError("neither input_ids nor bos_token_id given, expected tokens to start from")
+            input_ids = torch.full((1, 1), asked.bos_token_id, device=self.device)
+        if attention_mask is None and asked.pad_token_id is not None and asked.pad_token_id != asked.eos_token_id:
+            attention_mask = input_ids != asked.pad_token_id
+        return generate(
+            self,
+            asked,
+            input_ids,
+            encoder_BSH=encoder_hidden_states,
+            encoder_mask_BS=encoder_attention_mask,
+            prompt_mask_BT=attention_mask,
+            num_positions=self.num_positions,
+            generators=generators_of(generator, generators),
+            functions=Functions.of(logits_processor, stopping_criteria),
+        )
+
+    # Weights
+
+    def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        return self.current_names(tensors), []
+
+    def _may_differ(self, name: str, strict: bool) -> bool:
+        """Tell whether a weight may be missing: cross attention and head, where `strict` is False."""
+        return not strict and any(part in name for part in self.new_parts)
+
+    def tied_weights(self) -> dict[str, str]:
+        """Return the weights that are another's, with that other's name."""
+        pairs = self.tied_pairs if self.config.tie_word_embeddings else {}
+        return {name: source for name, source in pairs.items() if name not in self._untied}
+
+    def untie(self, name: str) -> None:
+        """Give a tied weight its own values."""
+        self._untied.add(name)
+        module, _, attribute = name.rpartition(".")
+        setattr(self.get_submodule(module), attribute, nn.Parameter(torch.empty_like(self.get_parameter(name))))
+
+    def resize_token_embeddings(
+        self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Module:
+        """Change the number of tokens; new ones start as the mean of the old. Returns the input embeddings."""
+        embeddings, output = self.get_input_embeddings(), self.get_output_embeddings()
+        size = embeddings.num_embeddings if num_tokens is None else num_tokens
+        size = math.ceil(size / (pad_to_multiple_of or 1)) * (pad_to_multiple_of or 1)
+        embeddings.weight = _resized(embeddings.weight, size)
+        embeddings.num_embeddings = output.out_features = self.config.vocab_size = size
+        output.weight = _resized(output.weight, size)
+        if output.bias is not None:
+            output.bias = nn.Parameter(F.pad(output.bias.detach(), (0, max(0, size - len(output.bias))))[:size].clone())
+        self.tie_weights()
+        return embeddings
+
+    def _init_module(self, module: nn.Module) -> None:
+        std = initial_deviation(self.config)
+        match module:
+            case nn.Linear():
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.Embedding():
+                nn.init.normal_(module.weight, std=std)
+                if module.padding_idx is not None:
+                    nn.init.zeros_(module.weight[module.padding_idx])
+            case nn.LayerNorm():
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+def causal_lm_loss(logits_RLV: Tensor, labels_RL: Tensor, *, shift: bool) -> Tensor:
+    """Return the mean cross entropy over labels other than -100; `shift`: a token answers for the next label."""
+    if shift:
+        labels_RL = F.pad(labels_RL, (0, 1), value=-100)[:, 1:]
+    labels = labels_RL.reshape(-1).to(logits_RLV.device)
+    return F.cross_entropy(logits_RLV.float().flatten(0, 1), labels, ignore_index=-100)
+
+
+def _resized(weight_VH: Tensor, size: int) -> nn.Parameter:
+    old = weight_VH.detach()
+    mean_H = old.float().mean(0).to(old.dtype)
+    new = mean_H.expand(max(0, size - len(old)), -1)
+    return nn.Parameter(torch.cat([old[:size], new]), requires_grad=weight_VH.requires_grad)
+
+
+def initial_deviation(config: Any) -> float:  # noqa: ANN401 - of any text decoder
+    """Return the standard deviation of newly drawn weights."""
+    named = "init_std" if hasattr(config, "init_std") else "initializer_range"
+    return float(getattr(config, named))
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raise where the width cannot be split over the heads."""
+    if num_heads < 1 or width % num_heads:
+        raise CheckpointError(f"attention has {num_heads} heads, expected a divisor of the width {width}")

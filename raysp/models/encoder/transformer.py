@@ -1,0 +1,273 @@
+"""The Transformer over waveforms that wav2vec 2.0 (Baevski et al. 2020) has in common with HuBERT and UniSpeech.
+
+Read from top to bottom: configuration, feature projection, positional convolution, attention, layers, encoder. The
+convolutional front end is in waveform.py, the positional convolution's weight in weight_norm.py, models are in
+transformer_base.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
+
+Legend: B batch, T frames, N frames of all rows, C channels of the front end, H hidden, A heads, D head, I inner.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from raysp.models.encoder.adapters import AttnAdapterLayer
+from raysp.models.encoder.heads import States
+from raysp.models.encoder.waveform_model import WaveformConfig
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import dense
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
+from raysp.models.kernels.weight_norm import WeightNormConv1d
+
+
+class TransformerConfig(WaveformConfig):
+    """Fields that the three architectures share, with their defaults."""
+
+    vocab_size: int | None = 32
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    feat_proj_dropout: float = 0.0
+    final_dropout: float = 0.1
+    layerdrop: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    feat_extract_norm: str = "group"
+    feat_extract_activation: str = "gelu"
+    conv_dim: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_bias: bool = False
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    do_stable_layer_norm: bool = False
+    adapter_attn_dim: int | None = None
+    apply_spec_augment: bool = True
+    mask_time_prob: float = 0.05
+    mask_time_length: int = 10
+    mask_time_min_masks: int = 2
+    mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    mask_feature_min_masks: int = 0
+    ctc_loss_reduction: str = "sum"
+    ctc_zero_infinity: bool = False
+    use_weighted_layer_sum: bool = False
+    classifier_proj_size: int = 256
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+
+
+class FeatureProjection(nn.Module):
+    """Normalise the front end's features and bring them to the hidden width."""
+
+    layer_norm: nn.LayerNorm | None
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_norm = nn.LayerNorm(config.conv_dim[-1], eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
+
+    def forward(self, features_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the projected and the normalised features."""
+        if self.layer_norm is not None:
+            features_BTC = self.layer_norm(features_BTC)
+        hidden_BTH = F.dropout(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
+        return hidden_BTH, features_BTC
+
+
+class PositionalConvEmbedding(nn.Module):
+    """Tell frames their place by a wide convolution over their neighbours."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.conv = WeightNormConv1d(
+            config.hidden_size, config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
+        )
+        self.act = activation(config.feat_extract_activation)
+
+    def forward(self, hidden_BTH: Tensor, kept_BT: Tensor | None) -> Tensor:
+        """Return what is added to each frame; frames outside `kept_BT` are zero already."""
+        x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, : hidden_BTH.shape[1]]  # an even kernel makes one too many
+        return self.act(x_BHT).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of frames over frames."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and the weights_BATT where they are asked for: not of packed frames."""
+        heads = self.config.num_attention_heads
+        shape = (*hidden_BTH.shape[:2], heads, hidden_BTH.shape[2] // heads)
+        q_BATD, k_BATD, v_BATD = (
+            dense(projection, hidden_BTH).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if packing is not None:
+            return dense(self.out_proj, packing.joined(mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
+        dropout = self.config.attention_dropout if self.training else 0.0
+        weights_BATT: Tensor | None = None
+        if with_weights:
+            scores_BATT = q_BATD @ k_BATD.transpose(2, 3) * q_BATD.shape[-1] ** -0.5
+            if keys_B11T is not None:
+                scores_BATT = scores_BATT.masked_fill(~keys_B11T, torch.finfo(scores_BATT.dtype).min)
+            weights_BATT = F.dropout(scores_BATT.softmax(-1), dropout, self.training)
+            mixed_BATD = weights_BATT @ v_BATD
+        else:
+            mixed_BATD = F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout)
+        return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+
+
+def mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
+    """Give the attended frames (1, T, H) of each row, which by itself needs no mask."""
+    for place in packing.places:
+        q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
+        yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with an activation between them."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        activation(config.hidden_act)  # unknown ones are refused
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_BTH: Tensor) -> Tensor:
+        """Apply to each frame by itself."""
+        inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.config.hidden_act)
+        inner_BTI = F.dropout(inner_BTI, self.config.activation_dropout, self.training)
+        return F.dropout(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward; `do_stable_layer_norm` normalises before each, else after."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.attention = Attention(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.adapter_layer: AttnAdapterLayer | None = None
+        if config.do_stable_layer_norm and config.adapter_attn_dim is not None:
+            self.adapter_layer = AttnAdapterLayer(config.hidden_size, config.adapter_attn_dim)
+
+    def forward(
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's output, and attention weights where they are asked for."""
+        if self.config.do_stable_layer_norm:
+            return self._forward_stable(hidden_BTH, keys_B11T, with_weights, packing)
+        attended_BTH, weights_BATT = self.attention(hidden_BTH, keys_B11T, with_weights, packing)
+        hidden_BTH = self.layer_norm(hidden_BTH + self._dropout(attended_BTH))
+        return self.final_layer_norm(hidden_BTH + self.feed_forward(hidden_BTH)), weights_BATT
+
+    def _forward_stable(
+        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None
+    ) -> tuple[Tensor, Tensor | None]:
+        attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), keys_B11T, with_weights, packing)
+        hidden_BTH = hidden_BTH + self._dropout(attended_BTH)
+        hidden_BTH = hidden_BTH + self.feed_forward(self.final_layer_norm(hidden_BTH))
+        if self.adapter_layer is not None:
+            hidden_BTH = hidden_BTH + self.adapter_layer(hidden_BTH)
+        return hidden_BTH, weights_BATT
+
+    def _dropout(self, x_BTH: Tensor) -> Tensor:
+        return F.dropout(x_BTH, self.config.hidden_dropout, self.training)
+
+
+class Encoder(nn.Module):
+    """The positional convolution and the layers."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.pos_conv_embed: nn.Module = PositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool, exact: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the last hidden state and attention weights; `states` takes each layer's input and the last output.
+
+        Args:
+            hidden_BTH: Projected features.
+            valid_BT: True where a frame is part of its row; None: all of them.
+            states: Takes hidden states; a layer that is dropped in training gives its input.
+            with_weights: Ask for attention weights.
+            exact: Keep padding from frames even where the original does not. Where nothing but frames is asked for, a
+                CPU then does no work on padding, whose frames mean nothing.
+        """
+        keys_B11T: Tensor | None = None
+        if valid_BT is not None:
+            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+            keys_B11T = attended_keys(valid_BT)
+        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
+        if not self.config.do_stable_layer_norm:
+            hidden_BTH = self.layer_norm(hidden_BTH)
+        if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
+            return self._packed(hidden_BTH, valid_BT, states), ()
+        hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
+        weights = []
+        for layer in self.layers:
+            if states is not None:
+                states.append(hidden_BTH)
+            if self.training and self.config.layerdrop > 0.0 and torch.rand([]) < self.config.layerdrop:
+                continue
+            hidden_BTH, weights_BATT = self._run(layer, hidden_BTH, keys_B11T, with_weights)
+            if weights_BATT is not None:
+                weights.append(weights_BATT)
+        if states is not None:
+            states.append(hidden_BTH)
+        if self.config.do_stable_layer_norm:
+            hidden_BTH = self.layer_norm(hidden_BTH)
+        return hidden_BTH, tuple(weights)
+
+    def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
+        """Run the layers over the frames of rows alone, end to end."""
+        packing = Packing.of(hidden_BTH, valid_BT)
+        hidden_1NH = packing.pack(hidden_BTH)
+        for layer in self.layers:
+            if states is not None:
+                states.append(packing.unpack(hidden_1NH))
+            hidden_1NH, _ = layer(hidden_1NH, None, False, packing)
+        if states is not None:
+            states.append(packing.unpack(hidden_1NH))
+        if self.config.do_stable_layer_norm:
+            hidden_1NH = self.layer_norm(hidden_1NH)
+        return packing.unpack(hidden_1NH)
+
+    def _run(
+        self, layer: nn.Module, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            found = checkpoint(layer, hidden_BTH, keys_B11T, with_weights, use_reentrant=False)
+        else:
+            found = layer(hidden_BTH, keys_B11T, with_weights)
+        hidden_BTH, weights_BATT = found
+        return hidden_BTH, weights_BATT

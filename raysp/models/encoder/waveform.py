@@ -1,0 +1,288 @@
+"""The convolutional front end that wav2vec 2.0 and its relatives read waveforms with (Baevski et al. 2020, section 2).
+
+Kept apart from the architectures because all of them share it. It differs from the usual writing in three ways, none of
+which changes a value by more than rounding:
+
+- Frames are last but one, channels last: a strided convolution is then a matrix product over windows, and layer norm
+  needs no transposes.
+- The group norm over time of the first layer is folded into that layer's weights. The mean and variance that it needs
+  of `W x` are `W mean(x)` and `W cov(x) W^T`, over windows of ten samples in place of hundreds of channels.
+- So every frame depends on its own samples alone, and a clip is read in chunks that stay in the cache.
+
+Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from raysp.errors import CheckpointError
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import linear
+from raysp.models.kernels.folded import Folded
+
+Count = TypeVar("Count", int, Tensor)
+Product = Callable[[Tensor], Tensor]
+"""What a layer does to frames (B, T, C), norm and activation aside."""
+
+NORM_EPS = 1e-5  # both norms, whatever config.layer_norm_eps says
+CHUNK_FRAMES = 64  # output frames at a time on a CPU: 8 MB of first-layer activations at 512 channels
+WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to
+MAX_CHUNK_FRAMES = 256
+LEAST_FRAMES = 8  # of a chunk
+BATCH_SAMPLES = 1 << 22  # samples at a time on a GPU: about 1 GB of bfloat16 activations at 512 channels
+
+
+def conv_output_frames(samples: Count, kernels: Sequence[int], strides: Sequence[int]) -> Count:
+    """Return the frames that convolutions without padding make of a number of samples; below 1 for too few."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def receptive_samples(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Return the samples that one output frame sees, which is also the shortest input."""
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+class ConvLayer(nn.Module):
+    """Hold the weights of one layer: `conv`, and `layer_norm` where the layer has a norm."""
+
+    layer_norm: nn.GroupNorm | nn.LayerNorm
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
+        self._flat_weight: Folded[Tensor] = Folded()
+
+    @property
+    def flat_weight(self) -> Tensor:
+        """The kernel (O, K * C), as windows of frames lie in memory; kept while it does not change."""
+        weight_OCK = self.conv.weight
+        return self._flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
+
+    def forget_flat_weight(self) -> None:
+        """Derive the kernel again when it is next asked for."""
+        self._flat_weight.clear()
+
+    def add_norm(self, norm: str) -> None:
+        """Give the layer a norm over time for each channel ("group"), or over channels ("layer")."""
+        channels = self.conv.out_channels
+        is_group = norm == "group"
+        self.layer_norm = nn.GroupNorm(channels, channels, NORM_EPS) if is_group else nn.LayerNorm(channels, NORM_EPS)
+
+
+class FeatureEncoder(nn.Module):
+    """Turn waveforms into frames of features."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        bias: bool,
+        norm: str,
+        act: str,
+    ) -> None:
+        super().__init__()
+        if norm not in ("group", "layer"):
+            raise CheckpointError(f"feat_extract_norm is {norm!r}, expected 'group' or 'layer': correct config.json")
+        self.gradient_checkpointing = False
+        self.norm, self.kernels, self.strides = norm, tuple(kernels), tuple(strides)
+        self.act = activation(act)
+        self.receptive = receptive_samples(kernels, strides)
+        self.stride = math.prod(strides)
+        self.conv_layers = nn.ModuleList(
+            ConvLayer(1 if index == 0 else channels[index - 1], width, kernels[index], strides[index], bias=bias)
+            for index, width in enumerate(channels)
+        )
+        for layer in self.layers[:1] if norm == "group" else self.layers:
+            layer.add_norm(norm)
+
+    def forward(self, waves_BS: Tensor, num_samples_B: Tensor | None = None) -> Tensor:
+        """Return features_BTC; with `num_samples_B` nothing after a row's end has a part in them.
+
+        Frames that are not whole within a row are then zero or without meaning.
+        """
+        num_samples = waves_BS.shape[1]
+        if num_samples < self.receptive:
+            raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
+        if torch.compiler.is_compiling():  # plain convolutions of any number of rows, samples and frames
+            return self._frames(waves_BS, self._first_layer(waves_BS, num_samples_B), self._products(convolved))
+        has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        if has_gradients and torch.is_grad_enabled():
+            first = self._first_layer(waves_BS, num_samples_B)
+            return self._frames(
+                waves_BS, first, self._products(convolved), self.gradient_checkpointing and self.training
+            )
+        by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
+        with torch.no_grad():  # a frozen front end in training
+            return by(waves_BS, num_samples_B)
+
+    @property
+    def layers(self) -> list[ConvLayer]:
+        """The layers, as what they are."""
+        return [layer for layer in self.conv_layers if isinstance(layer, ConvLayer)]
+
+    def _products(self, way: Callable[[ConvLayer, int], Product]) -> list[Product]:
+        """Return what the layers behind the first do to frames."""
+        return [way(layer, stride) for layer, stride in zip(self.layers[1:], self.strides[1:], strict=True)]
+
+    def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
+        batch, num_samples = waves_BS.shape
+        num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
+        narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
+        chunk_frames = min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
+        products = self._products(window_product)
+        features_BTC = self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
+        for row, row_samples in enumerate([num_samples] * batch if num_samples_B is None else num_samples_B.tolist()):
+            row_frames = conv_output_frames(int(row_samples), self.kernels, self.strides)
+            if row_frames < 1:
+                continue
+            wave_1S = waves_BS[row : row + 1, :row_samples]
+            first = self._first_layer(wave_1S, None)
+            for start in range(0, row_frames, chunk_frames):
+                end = min(start + chunk_frames, row_frames)
+                chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
+                chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
+                features_BTC[row, start:end] = self._frames(chunk_1S, first, products)[0, : end - start]
+        return features_BTC
+
+    def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
+        rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])
+        counts = [None] * -(-len(waves_BS) // rows) if num_samples_B is None else torch.split(num_samples_B, rows)
+        batches = zip(torch.split(waves_BS, rows), counts, strict=True)
+        products = self._products(strided_product)
+        return torch.cat([self._frames(waves, self._first_layer(waves, count), products) for waves, count in batches])
+
+    def _frames(
+        self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product], computes_again: bool = False
+    ) -> Tensor:
+        """Run all layers over waveforms that are whole; `computes_again` keeps the input of each for its gradients."""
+        x, steps = waves_BS, [lambda x_BS: self._first_product(x_BS, first), *products]
+        for layer, product in zip(self.layers, steps, strict=True):
+            if computes_again:
+                x = checkpoint(self._layer, layer, product, x, use_reentrant=False)
+            else:
+                x = self._layer(layer, product, x)
+        return x
+
+    def _layer(self, layer: ConvLayer, product: Product, x: Tensor) -> Tensor:
+        """Return a layer's frames (B, T, C) of those before it, or of waveforms (B, S)."""
+        x_BTC = product(x)
+        if self.norm == "layer":
+            x_BTC = layer.layer_norm(x_BTC)
+        return self.act(x_BTC)
+
+    def _first_product(self, waves_BS: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
+        weight_BCK, bias_B1C = first
+        windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
+        if not torch.compiler.is_compiling() and len(windows_BTK) == 1:
+            return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
+        return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
+
+    def _first_layer(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return weight_BCK and bias_B1C of the first convolution, with the group norm of each row folded in."""
+        layer = self.layers[0]
+        weight_CK, bias_C = layer.conv.weight[:, 0], layer.conv.bias
+        batch = waves_BS.shape[0]
+        if self.norm == "layer":
+            bias_C = torch.zeros_like(weight_CK[:, 0]) if bias_C is None else bias_C
+            return weight_CK.expand(batch, -1, -1), bias_C.expand(batch, 1, -1)
+        mean_BK, cov_BKK = self._window_statistics(waves_BS, num_samples_B)
+        wide_CK = weight_CK.double()  # speech spans 60 dB over its spectrum: in float32 W cov W^T would cancel
+        variance_BC = ((wide_CK @ cov_BKK) * wide_CK).sum(-1)
+        scale_BC = layer.layer_norm.weight.double() * (variance_BC + NORM_EPS).rsqrt()
+        weight_BCK = scale_BC[:, :, None] * wide_CK
+        # The convolution's own bias shifts the mean by as much, and so has no effect.
+        bias_BC = layer.layer_norm.bias.double() - (weight_BCK @ mean_BK[:, :, None])[:, :, 0]
+        if bias_C is not None:
+            bias_BC = bias_BC + 0.0 * bias_C  # distributed training wants every parameter to have a gradient
+        return weight_BCK.to(weight_CK.dtype), bias_BC[:, None].to(weight_CK.dtype)
+
+    def _window_statistics(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return mean_BK and cov_BKK of the first kernel's windows that lie within each row."""
+        kernel, stride = self.kernels[0], self.strides[0]
+        windows_BTK = waves_BS.unfold(1, kernel, stride).double()
+        num_windows = windows_BTK.shape[1]
+        count_B11 = windows_BTK.new_full((1, 1, 1), num_windows)
+        if num_samples_B is not None:
+            count_B = conv_output_frames(num_samples_B, [kernel], [stride]).clamp(0, num_windows)
+            valid_BT = torch.arange(num_windows, device=waves_BS.device) < count_B[:, None]
+            windows_BTK = windows_BTK.masked_fill(~valid_BT[:, :, None], 0.0)
+            count_B11 = count_B.clamp(min=1)[:, None, None].double()
+        mean_B1K = windows_BTK.sum(1, keepdim=True) / count_B11
+        product_BKK = windows_BTK.transpose(1, 2) @ windows_BTK / count_B11
+        return mean_B1K[:, 0], product_BKK - mean_B1K.transpose(1, 2) * mean_B1K
+
+
+def usual_frames(num_frames: int) -> int:
+    """Return the next number of frames that chunks have: oneDNN keeps a program for each."""
+    step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))
+    return -(-num_frames // step) * step
+
+
+def convolved(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T by what has gradients, which are followed by writes to the weight."""
+    if not torch.compiler.is_compiling():
+        layer.forget_flat_weight()
+
+    def product(x_BTC: Tensor) -> Tensor:
+        x_BCT, weight_OCK, bias_O = x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias
+        if x_BTC.device.type == "cpu":  # there the kernels for images take channels last; others copy x and gradients
+            return F.conv2d(x_BCT[:, :, None], weight_OCK[:, :, None], bias_O, (1, stride))[:, :, 0].transpose(1, 2)
+        return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
+
+    return product
+
+
+def window_product(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T as one product with windows, which overlap and are copied: for chunks of one row on a CPU."""
+    weight_ON, bias_O, kernel = layer.flat_weight, layer.conv.bias, layer.conv.kernel_size[0]
+
+    def product(x_1TC: Tensor) -> Tensor:
+        _, num_frames, channels = x_1TC.shape
+        num_outputs = (num_frames - kernel) // stride + 1
+        windows_1TN = x_1TC.as_strided((1, num_outputs, kernel * channels), (0, stride * channels, 1))
+        return linear(windows_1TN, weight_ON, bias_O, any_rows=True)
+
+    return product
+
+
+def strided_product(layer: ConvLayer, stride: int) -> Product:
+    """Convolve along T as a sum of matrix products, without copies.
+
+    `stride` neighbouring frames lie side by side in memory, so that a view of them is a matrix which needs no copy; a
+    kernel is cut into matrices of at most as many taps.
+    """
+    kernel, bias_O = layer.conv.kernel_size[0], layer.conv.bias
+    parts = [part.permute(2, 1, 0).flatten(0, 1) for part in torch.split(layer.conv.weight, stride, dim=2)]
+
+    def product(x_BTC: Tensor) -> Tensor:
+        batch, num_frames, channels = x_BTC.shape
+        num_outputs = (num_frames - kernel) // stride + 1
+        strides = (num_frames * channels, stride * channels, 1)
+        y_BTO: Tensor | None = None
+        for number, part_NO in enumerate(parts):
+            offset = x_BTC.storage_offset() + number * stride * channels
+            frames_BTN = x_BTC.as_strided((batch, num_outputs, part_NO.shape[0]), strides, offset)
+            part_BNO = part_NO.expand(batch, -1, -1)
+            if y_BTO is not None:
+                y_BTO = y_BTO.baddbmm_(frames_BTN, part_BNO)
+            elif bias_O is not None:
+                y_BTO = torch.baddbmm(bias_O.expand(batch, 1, -1), frames_BTN, part_BNO)
+            else:
+                y_BTO = torch.bmm(frames_BTN, part_BNO)
+        assert y_BTO is not None  # a kernel has at least one tap
+        return y_BTO
+
+    return product

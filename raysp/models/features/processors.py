@@ -1,0 +1,250 @@
+"""Processors of waveform models: waveforms to `input_values`, and the pair of that with a tokenizer.
+
+`Wav2Vec2FeatureExtractor.extract` is the way of raysp's own steps: the same values for a row whatever shares its batch,
+on whatever device the waveforms are. Calling the extractor behaves as in transformers, batch effects included.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.files.configuration import suggestion, write_json
+from raysp.models.files.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
+from raysp.models.files.sharing import Shareable, upload
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+
+if TYPE_CHECKING:
+    from raysp.models.tokenizers.text import TextTokenizer
+
+TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
+
+__all__ = [
+    "BatchFeature",
+    "FeatureExtractor",
+    "Wav2Vec2CTCTokenizer",
+    "Wav2Vec2FeatureExtractor",
+    "Wav2Vec2Processor",
+]
+
+AUDIO_ONLY = ("do_normalize_per_mel_bins", "sampling_rate")  # options of the feature extractor
+TEXT_ONLY = ("is_split_into_words",)  # of the tokenizer
+
+VARIANCE_FLOOR = 1e-7  # added to the variance, so that silence stays silence
+
+Array = npt.NDArray[np.float32]
+
+
+class FeatureExtractor(Protocol):
+    """What stands before a model: waveforms to its inputs."""
+
+    sampling_rate: int
+
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return a model's arguments for a batch, each row as it is alone, on the device of the waveforms."""
+        ...
+
+    def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Return a model's arguments for one waveform or several, as transformers does."""
+        ...
+
+    def pad(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Bring features to one length, as a collate function does."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they are saved."""
+        ...
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
+        """Read the settings of a checkpoint folder."""
+        ...
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write preprocessor_config.json."""
+        ...
+
+
+class Wav2Vec2FeatureExtractor(PaddingExtractor):
+    """Bring waveforms to zero mean and unit variance, each by itself, and pad them."""
+
+    model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
+    older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Processor",)
+
+    def __init__(
+        self,
+        feature_size: int = 1,
+        sampling_rate: int = 16000,
+        padding_value: float = 0.0,
+        return_attention_mask: bool = False,
+        do_normalize: bool = True,
+        padding_side: str = "right",
+    ) -> None:
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.padding_value = padding_value
+        self.return_attention_mask = return_attention_mask
+        self.do_normalize = do_normalize
+        self.padding_side = padding_side
+
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return `input_values` and `attention_mask` (B, T) on the device of the waveforms.
+
+        Args:
+            waves_BT: float32, zero from each row's end on.
+            num_samples_B: Where each row ends.
+        """
+        num_samples_B = num_samples_B.to(waves_BT.device)
+        valid_BT = torch.arange(waves_BT.shape[1], device=waves_BT.device) < num_samples_B[:, None]
+        values_BT = waves_BT
+        if self.do_normalize:
+            # Sums in float64: a row's mean is then the same to the last bit of float32 however long its padding is.
+            count_B1 = num_samples_B.clamp(min=1)[:, None].double()
+            mean_B1 = waves_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
+            centred_BT = waves_BT - mean_B1.float()
+            squares_BT = centred_BT.square().masked_fill(~valid_BT, 0.0)
+            variance_B1 = squares_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
+            values_BT = centred_BT / (variance_B1 + VARIANCE_FLOOR).sqrt().float()
+        return {"input_values": values_BT.masked_fill(~valid_BT, self.padding_value), "attention_mask": valid_BT}
+
+    def __call__(
+        self,
+        raw_speech: Any,  # noqa: ANN401 - a waveform as array or list of floats, or a list of them
+        padding: bool | str = False,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        sampling_rate: int | None = None,
+    ) -> BatchFeature:
+        """Normalise and pad one waveform or several.
+
+        As in transformers, without an attention mask a padded waveform is normalised together with its padding, and so
+        depends on its batch; `extract` does not.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        waves = waveforms_of(raw_speech, ("(T,)", "(B, T)"))
+        wants_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
+        batch = self.pad(
+            {"input_values": waves},
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=wants_mask,
+        )
+        if self.do_normalize:
+            is_padded = padding not in (False, "do_not_pad")
+            masks = batch["attention_mask"] if wants_mask and is_padded else [None] * len(waves)
+            batch["input_values"] = [
+                self._normalised(wave, mask) for wave, mask in zip(batch["input_values"], masks, strict=True)
+            ]
+        return tensors_of(batch, return_tensors)
+
+    def _normalised(self, wave: Array, mask: npt.NDArray[np.int32] | None) -> Array:
+        if mask is None:
+            mask = np.ones(len(wave), np.int32)
+        spoken = wave[: int(mask.sum())]
+        normalised: Array = (wave - spoken.mean()) / np.sqrt(spoken.var() + VARIANCE_FLOOR)
+        normalised[len(spoken) :] = self.padding_value
+        return normalised
+
+
+def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
+    """Read the tokenizer that a checkpoint folder or hub id names: of a CTC head, or of a text decoder.
+
+    Where none is named it is that of the text decoder, if there is one.
+    """
+    from raysp.models.tokenizers.text import TextTokenizer, names_text_tokenizer
+
+    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+    if names_text_tokenizer(folder):
+        return TextTokenizer.from_pretrained(folder, **overrides)
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
+
+
+class Wav2Vec2Processor(Shareable):
+    """A feature extractor and the tokenizer of the same checkpoint: of a CTC head, or of a text decoder."""
+
+    extractor_class: ClassVar[type[FeatureExtractor]] = Wav2Vec2FeatureExtractor
+
+    def __init__(self, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer") -> None:
+        self.feature_extractor = feature_extractor
+        self.tokenizer = tokenizer
+
+    def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`).
+
+        Options go to both parts, but for those that one of them alone knows.
+        """
+        if audio is None and text is None:
+            raise ValueError("neither audio nor text given, expected at least one")
+        for_text = {name: value for name, value in options.items() if name not in AUDIO_ONLY}
+        if audio is None:
+            return self.tokenizer(text, **for_text)
+        batch = self.feature_extractor(audio, **{k: value for k, value in options.items() if k not in TEXT_ONLY})
+        if text is not None:
+            batch["labels"] = self.tokenizer(text, **for_text)["input_ids"]
+        return batch
+
+    def pad(self, input_features: Any = None, *, labels: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Pad audio, labels, or both into one batch."""
+        batch = None if input_features is None else self.feature_extractor.pad(input_features, **options)
+        if labels is None:
+            return BatchFeature() if batch is None else batch
+        padded = self.tokenizer.pad(labels, **options)
+        if batch is None:
+            return padded
+        batch["labels"] = padded["input_ids"]
+        return batch
+
+    def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
+        """Decode by the tokenizer."""
+        return self.tokenizer.decode(*args, **options)
+
+    def batch_decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
+        """Decode by the tokenizer."""
+        return self.tokenizer.batch_decode(*args, **options)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+        """Read both parts from a checkpoint folder or hub id."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        if overrides:
+            named = ", ".join(f"{name!r}{suggestion(name, KEYWORDS)}" for name in overrides)
+            raise TypeError(f"{named}: no argument of {cls.__name__}.from_pretrained: give it to one of its two parts")
+        return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        **options: Any,  # noqa: ANN401 - those of `upload`
+    ) -> None:
+        """Write both parts, so that transformers before and after release 5 read them.
+
+        Args:
+            save_directory: Is made where it is not there.
+            push_to_hub: Send the whole folder to the hub, too.
+            repo_id: Where to; None is a repository of the folder's name.
+            options: As for `push_to_hub`.
+        """
+        folder = Path(save_directory)
+        self.feature_extractor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        nested = {"feature_extractor": self.feature_extractor.to_dict(), "processor_class": type(self).__name__}
+        write_json(folder / "processor_config.json", nested)
+        if push_to_hub:
+            upload(folder, repo_id or folder.resolve().name, **options)
+        elif repo_id is not None or options:
+            raise TypeError(f"{', '.join(['repo_id', *options])} given without push_to_hub=True")

@@ -1,0 +1,136 @@
+"""Processors of models that read log-mels: waveforms to pairs of log-mel frames, and that with a tokenizer.
+
+`SeamlessM4TFeatureExtractor.extract` is the way of raysp's own steps: a batch at once, on whatever device the waveforms
+are, each row as it is alone. Calling the extractor behaves as in transformers.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.features.log_mels import WINDOW_SAMPLES, log_mels, normalise, normalised_log_mels, num_mels
+from raysp.models.features.processors import Wav2Vec2Processor
+
+Array = npt.NDArray[Any]
+
+
+class SeamlessM4TFeatureExtractor(PaddingExtractor):
+    """Turn waveforms into normalised log-mel energies, `stride` neighbouring frames side by side."""
+
+    model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
+
+    def __init__(
+        self,
+        feature_size: int = 80,
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 80,
+        padding_value: float = 0.0,
+        stride: int = 2,
+        return_attention_mask: bool = True,
+        padding_side: str = "right",
+    ) -> None:
+        for name, value in (("num_mel_bins", num_mel_bins), ("stride", stride), ("sampling_rate", sampling_rate)):
+            if type(value) is not int or value < 1:
+                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number from 1")
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.num_mel_bins = num_mel_bins
+        self.padding_value = padding_value
+        self.stride = stride
+        self.return_attention_mask = return_attention_mask
+        self.padding_side = padding_side
+
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return `input_features` (B, T, C) and `attention_mask` (B, T) on the device of the waveforms.
+
+        Args:
+            waves_BT: float32, zero from each row's end on.
+            num_samples_B: Where each row ends. A last group of frames that is not full is there, but not in the mask.
+        """
+        most = max(0, num_mels(waves_BT.shape[1]))
+        num_mels_B = num_mels(num_samples_B).clamp(0, most).to(waves_BT.device)
+        mels_BMN = normalised_log_mels(
+            waves_BT,
+            num_mels_B,
+            self.num_mel_bins,
+            self.sampling_rate,
+            multiple=self.stride,
+            padding=self.padding_value,
+        )
+        features = mels_BMN.view(len(mels_BMN), -1, self.stride * self.num_mel_bins)
+        valid_BT = torch.arange(features.shape[1], device=features.device) < (num_mels_B // self.stride)[:, None]
+        return {"input_features": features, "attention_mask": valid_BT}
+
+    def __call__(
+        self,
+        raw_speech: Any,  # noqa: ANN401 - a waveform as array, tensor or list of floats, or a list of them
+        padding: bool | str = True,
+        pad_to_multiple_of: int | None = 2,
+        max_length: int | None = None,
+        truncation: bool = False,
+        return_tensors: str | None = None,
+        sampling_rate: int | None = None,
+        return_attention_mask: bool | None = None,
+        do_normalize_per_mel_bins: bool = True,
+    ) -> BatchFeature:
+        """Return features of one waveform or several; of (C, T) the first channel counts.
+
+        Args:
+            raw_speech: Samples in [-1, 1].
+            padding: As for `pad`, in log-mel frames.
+            pad_to_multiple_of: See `padding`; a multiple of `stride`, or frames are lost.
+            max_length: See `padding`.
+            truncation: Cut at `max_length`.
+            return_tensors: "pt" or "np"; None gives arrays, too.
+            sampling_rate: Checked against the checkpoint's.
+            return_attention_mask: None: as the extractor says.
+            do_normalize_per_mel_bins: Whether each bin of a row has zero mean and unit variance.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        mels = [
+            self._mels(wave, do_normalize_per_mel_bins)
+            for wave in waveforms_of(raw_speech, ("(T,)", "(B, T)", "(B, C, T)"))
+        ]
+        padded = self.pad(
+            {"input_features": mels},
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+            return_tensors="np",
+        )
+        whole = padded["input_features"].shape[1] // self.stride * self.stride
+        shape = (len(mels), whole // self.stride, self.stride * self.num_mel_bins)
+        features = padded["input_features"][:, :whole].reshape(shape)
+        batch = BatchFeature({"input_features": features})
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            batch["attention_mask"] = padded["attention_mask"][:, 1 : whole : self.stride]
+        return tensors_of(batch, return_tensors or "np")
+
+    @torch.inference_mode()
+    def _mels(self, wave: Any, is_normalised: bool) -> Array:  # noqa: ANN401 - as for the extractor
+        samples = torch.as_tensor(np.asarray(wave, dtype=np.float32))
+        if samples.ndim == 2:
+            samples = samples[0]
+        if samples.ndim != 1 or len(samples) < WINDOW_SAMPLES:
+            raise ValueError(
+                f"waveform has shape {tuple(samples.shape)!r}, expected (T,) or (C, T), T from {WINDOW_SAMPLES}"
+            )
+        mels = log_mels(samples[None], self.num_mel_bins, self.sampling_rate)
+        if is_normalised:
+            normalise(mels[0])
+        return mels[0].numpy()
+
+
+class Wav2Vec2BertProcessor(Wav2Vec2Processor):
+    """The feature extractor and the tokenizer of a Wav2Vec2-BERT checkpoint."""
+
+    extractor_class = SeamlessM4TFeatureExtractor

@@ -1,0 +1,204 @@
+"""The base of model configurations: Hugging Face fields as attributes, read and written as config.json."""
+
+import difflib
+import json
+import logging
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from raysp.errors import CheckpointError
+from raysp.models.files.hub import CONFIG_FILES, Access, local_folder
+from raysp.models.files.sharing import Shareable
+
+JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+logger = logging.getLogger(__name__)
+
+SAME_BUT_FOR_A_LETTER = 0.93  # of ten letters or more; other fields that checkpoints have are less alike
+MAX_FLOAT = 1e38  # what float32 holds
+CONFIG_BYTES = 16 << 20  # a config.json of a model is some kilobytes; more is not read
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " (did you mean ...?)" where a known name is much like an unknown one, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a checkpoint's file."""
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {CONFIG_BYTES}: replace it")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not found, expected a JSON file there: complete the checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}), expected a readable JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}): copy the file again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: holds {type(value).__name__}, expected a JSON object: copy the file again")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a JSON object the way Hugging Face libraries lay it out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Config(Shareable):
+    """A configuration: annotated class attributes are its fields and defaults, other keys are kept as given.
+
+    Values are read when a model uses them, so that assigning to `model.config` works.
+    """
+
+    model_type: ClassVar[str] = ""
+    default_labels: ClassVar[int] = 2
+    """Number of classes of a head where nothing names them."""
+
+    architectures: list[str] | None = None
+    dtype: str | None = None
+    id2label: dict[int, str] | None = None
+    label2id: dict[str, int] | None = None
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    problem_type: str | None = None
+    return_dict: bool = True
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds, checked against the annotations
+        values.pop("model_type", None)
+        num_labels = values.pop("num_labels", None)
+        if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
+            raise CheckpointError(
+                f"num_labels is {num_labels!r}, expected a number of classes from 1: correct config.json"
+            )
+        if "torch_dtype" in values:  # its name before transformers 5
+            values.setdefault("dtype", values.pop("torch_dtype"))
+        values["dtype"] = _dtype_name(values.get("dtype"))
+        hints = _field_types(type(self))
+        for name in hints:
+            setattr(self, name, values.pop(name, getattr(type(self), name)))
+        for name, value in values.items():
+            if close := suggestion(name, [*hints, "num_labels"], cutoff=SAME_BUT_FOR_A_LETTER):
+                logger.warning("%s: no field %r%s: it is kept and has no effect", type(self).__name__, name, close)
+            if not hasattr(type(self), name):  # a derived value, such as a property, is not stored
+                setattr(self, name, value)
+        for name, hint in hints.items():
+            setattr(self, name, checked(f"{type(self).__name__}.{name}", getattr(self, name), hint))
+            if "drop" in name and not 0 <= (getattr(self, name) or 0) <= 1:
+                raise CheckpointError(
+                    f"{name} is {getattr(self, name)!r}, expected a probability from 0 to 1: correct config.json"
+                )
+        self.num_labels = self.num_labels if num_labels is None else num_labels
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise CheckpointError where fields cannot go together."""
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes of a classification head."""
+        return self.default_labels if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        if self.num_labels != value or self.id2label is None:
+            self.id2label = {index: f"LABEL_{index}" for index in range(value)}
+            self.label2id = {label: index for index, label in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:  # noqa: ANN401
+        """Make a configuration from what config.json holds; other names of classes replace them both ways."""
+        if "id2label" in overrides:
+            overrides = {"label2id": None, **overrides}
+        return cls(**{**values, **overrides})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+        """Read `config.json` of a checkpoint folder or hub id; keyword arguments replace its values."""
+        access = Access.taken(overrides)
+        path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
+        values = read_json(path)
+        found = values.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise CheckpointError(f"{path}: model_type is {found!r}, {cls.__name__} expects {cls.model_type!r}")
+        try:
+            return cls.from_dict(values, **overrides)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every value as plain JSON types, with `model_type`."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {**values, "model_type": self.model_type}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`; fields that any model has are left out where they say nothing."""
+        values, nothing_said = self.to_dict(), Config(num_labels=self.default_labels)
+        for name in _field_types(Config):
+            if values[name] == getattr(nothing_said, name):
+                del values[name]
+        write_json(Path(folder) / "config.json", values)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
+
+
+def _dtype_name(value: object) -> str | None:
+    """Return "float32" for it or for torch.float32."""
+    return None if value is None else str(value).removeprefix("torch.")
+
+
+def _field_types(cls: type[Config]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not ClassVar}
+
+
+def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """Return a value of the annotated type: JSON's whole numbers serve as floats, its lists as tuples."""
+    if hint is Any:
+        return value
+    if isinstance(hint, types.UnionType):
+        return _checked_union(where, value, hint)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)[0]
+        return tuple(checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value))
+    if origin is list and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)[0]
+        return [checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        key = typing.get_args(hint)[0]
+        return {int(name) if key is int and str(name).isdigit() else name: item for name, item in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT:
+        return value
+    if hint is float and isinstance(value, float):  # infinite, or none
+        raise CheckpointError(f"{where} is {value!r}, expected a finite number: correct config.json")
+    if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise CheckpointError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}: correct config.json")
+
+
+def _checked_union(where: str, value: Any, hint: types.UnionType) -> Any:  # noqa: ANN401
+    for option in typing.get_args(hint):
+        if option is type(None):
+            if value is None:
+                return None
+            continue
+        try:
+            return checked(where, value, option)
+        except CheckpointError:
+            continue
+    raise CheckpointError(f"{where} is {value!r}, expected {hint}: correct config.json")

@@ -1,0 +1,285 @@
+"""Weights of a checkpoint folder: safetensors files, one or sharded by an index, checked before they are loaded.
+
+`pytorch_model.bin` is a pickle, and a pickle is a program: it is opened only where that is asked for, and then by
+PyTorch's reader of plain weights, which refuses whatever is none.
+"""
+
+import json
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from raysp.errors import CheckpointError
+from raysp.models.files.configuration import read_json, write_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+
+HEADER_BYTES = 64 << 20  # the format allows 100 MB; a header of a real model is below 1 MB
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+# Names under which older PyTorch and transformers saved the halves of a weight-normalised convolution.
+RENAMED_ENDINGS = {
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+
+SHOWN_NAMES = 8
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a safetensors header says of one tensor."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_elements(self) -> int:
+        """Product of the shape."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its data."""
+        return self.num_elements * self.dtype.itemsize
+
+
+def canonical_name(name: str) -> str:
+    """Return the current name of a weight that an older release saved under another."""
+    for old, new in RENAMED_ENDINGS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """Return the files of a checkpoint's weights: one, or those that its index names; pickles where nothing else is."""
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if (folder / INDEX_FILE).is_file():
+        return _indexed_files(folder / INDEX_FILE)
+    if allow_pickle and (folder / PICKLE_FILE).is_file():
+        return [folder / PICKLE_FILE]
+    if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
+        return _indexed_files(folder / PICKLE_INDEX_FILE)
+    pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+    if pickles and not allow_pickle:
+        raise CheckpointError(
+            f"{folder}: weights are a pickle ({short(pickles)}), which can run any program; expected {SINGLE_FILE}: "
+            "convert them where you trust them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
+        )
+    raise CheckpointError(
+        f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
+    )
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    suffix, kind = (".bin", "pickle") if index.name == PICKLE_INDEX_FILE else (".safetensors", "safetensors")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is {weight_map!r}, expected names of weights with their files")
+    files = []
+    for name in sorted({str(value) for value in weight_map.values()}):
+        path = index.parent / name
+        if name != Path(name).name or not name.endswith(suffix):
+            raise CheckpointError(f"{index}: names {name!r}, expected a {kind} file of the same folder")
+        if not path.is_file():
+            raise CheckpointError(
+                f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"
+            )
+        files.append(path)
+    return files
+
+
+def read_header(path: Path) -> list[TensorHeader]:
+    """Read what a safetensors file holds, without its weights (8 bytes of length, JSON, data)."""
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(HEADER_BYTES, num_bytes - 8):
+            raise _corrupt(path, f"header of {length} bytes in a file of {num_bytes}")
+        text = file.read(length)
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"header is not JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise _corrupt(path, f"header is {type(entries).__name__}")
+    return list(_tensor_headers(path, entries, num_bytes - 8 - length))
+
+
+def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> Iterator[TensorHeader]:
+    """Check that entries tile the data without holes or overlaps, which also catches a file cut short."""
+    spans = []
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        match entry:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if (
+                dtype in DTYPES and all(type(size) is int and size >= 0 for size in shape)
+            ):
+                header = TensorHeader(name, DTYPES[dtype], tuple(shape))
+            case _:
+                raise _corrupt(path, f"entry {name!r} is {str(entry)[:200]}")
+        if end - begin != header.num_bytes:
+            raise _corrupt(path, f"{name!r} has {end - begin} bytes for shape {header.shape} of {dtype}")
+        spans.append((begin, end))
+        yield header
+    at = 0
+    for begin, end in sorted(spans):
+        if begin != at:
+            raise _corrupt(path, f"data at byte {begin} follows data that ends at {at}")
+        at = end
+    if at != data_bytes:
+        raise _corrupt(path, f"{data_bytes} bytes of data where the header describes {at}")
+
+
+def _twice(path: Path, name: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {name!r} is there twice, expected once: remove one of the two")
+
+
+def _corrupt(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a whole safetensors file: {what}; copy the file again")
+
+
+def read_headers(folder: Path) -> dict[str, TensorHeader]:
+    """Return the tensors of a checkpoint by canonical name, from the headers alone."""
+    headers: dict[str, TensorHeader] = {}
+    for path in weight_files(folder):
+        for header in read_header(path):
+            name = canonical_name(header.name)
+            if name in headers:
+                raise _twice(path, name)
+            headers[name] = header
+    return headers
+
+
+def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Load all tensors of a checkpoint by canonical name, on the CPU, as they are stored."""
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder, allow_pickle=allow_pickle):
+        found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
+        for name, tensor in found.items():
+            if canonical_name(name) in tensors:
+                raise _twice(path, canonical_name(name))
+            tensors[canonical_name(name)] = tensor
+    return tensors
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Load the tensors of one safetensors file, on the CPU, after its header has been checked."""
+    read_header(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Load the tensors of one file of `torch.save`, on the CPU; anything but tensors by name is refused."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the format is that of a program: it can fail in any way
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{path}: not weights alone ({type(error).__name__}: {reason}); copy the file again, or convert it "
+            "where you trust it"
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name: use another file")
+    return dict(tensors)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file that transformers reads too."""
+    import safetensors.torch
+
+    values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # of any file here; the library lets none but the owner read
+    safetensors.torch.save_file(values, path, metadata={"format": "pt"})
+    path.chmod(mode)
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
+    """Write `model.safetensors`, or shards of at most `shard_bytes` with their index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, tensor in tensors.items():
+        filled = sum(other.nbytes for other in shards[-1].values())
+        if shards[-1] and filled + tensor.nbytes > shard_bytes:
+            shards.append({})
+        shards[-1][name] = tensor
+    for old in [*folder.glob("model*.safetensors"), folder / INDEX_FILE]:
+        old.unlink(missing_ok=True)
+    if len(shards) == 1:
+        write_safetensors(folder / SINGLE_FILE, shards[0])
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(folder / file_name, shard)
+        weight_map.update(dict.fromkeys(shard, file_name))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def check_names_and_shapes(
+    where: str | os.PathLike[str],
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    optional: Iterable[str] = (),
+) -> None:
+    """Raise with both sides where a checkpoint's weights are not exactly the model's."""
+    skipped = set(optional)
+    missing = [name for name in expected if name not in found and name not in skipped]
+    unexpected = [name for name in found if name not in expected and name not in skipped]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{where}: weights do not fit config.json: missing {short(missing)}; unexpected {short(unexpected)}: "
+            "use the config.json that was saved with these weights"
+        )
+    shapes = [
+        f"{name} is {tuple(found[name])!r}, expected {tuple(shape)!r}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    if shapes:
+        raise CheckpointError(
+            f"{where}: shapes of weights do not fit config.json: {short(shapes)}: "
+            "use the config.json that was saved with these weights"
+        )
+
+
+def short(names: list[str]) -> str:
+    """Join names; of a long list, the first few and the count."""
+    if not names:
+        return "none"
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more ({len(names)} in all)" if rest > 0 else "")

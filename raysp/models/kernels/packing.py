@@ -1,0 +1,82 @@
+"""Rows of unlike length end to end, so that what treats each frame by itself does no work on padding; or their mask.
+
+What mixes frames takes one row after the other. Behind the rows stand some frames of zeros, to a number that products
+of matrices are fast at (`dense.filled`).
+
+Legend: B batch, T frames, N frames of all rows, H hidden.
+"""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysp.models.kernels.dense import filled
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How many frames each row has, and how many it has with padding."""
+
+    counts: tuple[int, ...]
+    num_frames: int
+    keeps_next: bool = False
+    """Whether a row is packed with the first frame of its padding, for models whose labels include it."""
+
+    @classmethod
+    def of(cls, hidden_BTH: Tensor, valid_BT: Tensor | None, *, keeps_next: bool = False) -> "Packing":
+        """Count the frames of rows that are padded behind; without `valid_BT` none is."""
+        batch, num_frames, _ = hidden_BTH.shape
+        counts = [num_frames] * batch if valid_BT is None else valid_BT.sum(-1).tolist()
+        return cls(tuple(counts), num_frames, keeps_next)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Frames of each row that are packed."""
+        return [min(count + self.keeps_next, self.num_frames) for count in self.counts]
+
+    @property
+    def places(self) -> list[slice]:
+        """Where each row is."""
+        return [slice(*ends) for ends in itertools.pairwise(itertools.accumulate(self.sizes, initial=0))]
+
+    def pack(self, x_BTH: Tensor) -> Tensor:
+        """Return x_1NH without padding, or x_1N of x_BT."""
+        return self.joined(row[None, :size] for row, size in zip(x_BTH, self.sizes, strict=True))
+
+    def joined(self, rows: Iterable[Tensor]) -> Tensor:
+        """Return x_1NH of the (1, size, H) of each row, zero behind them; the 1 and H may be other sizes."""
+        parts = [*rows]
+        total, like = sum(self.sizes), parts[0]
+        fillers = like.new_zeros(len(like), filled(total) - total, *like.shape[2:])
+        return torch.cat([*parts, fillers], dim=1)
+
+    def unpack(self, x_1NH: Tensor) -> Tensor:
+        """Return x_BTH with zeros for padding."""
+        x_BTH = x_1NH.new_zeros(len(self.counts), self.num_frames, x_1NH.shape[-1])
+        for row_TH, place in zip(x_BTH, self.places, strict=True):
+            row_TH[: place.stop - place.start] = x_1NH[0, place]
+        return x_BTH
+
+
+def can_pack(hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> bool:
+    """Tell whether rows may be packed: on a CPU, without gradients, and where no padding is to have values."""
+    if torch.compiler.is_compiling():  # a program for any lengths has padding
+        return False
+    is_plain = hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
+    return is_plain and (exact or valid_BT is None)
+
+
+def is_known_to_be_full(valid_BT: Tensor) -> bool:
+    """Tell whether a mask has no zeros; False where that cannot be known now: on a GPU, or in a compiled program."""
+    return valid_BT.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid_BT.all())
+
+
+def attended_keys(valid_BT: Tensor) -> Tensor | None:
+    """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
+    if is_known_to_be_full(valid_BT):
+        return None
+    first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
+    return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN

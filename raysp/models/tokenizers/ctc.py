@@ -1,0 +1,499 @@
+"""The character tokenizer of CTC models: text to ids, and a frame-wise argmax to text."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, truncates
+from raysp.models.files.configuration import read_json, write_json
+from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.models.tokenizers.written import Letters, Written
+
+Offsets = list[dict[str, str | int]]
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
+OPTIONS = {
+    "replace_word_delimiter_char": str,
+    "do_lower_case": bool,
+    "target_lang": str,
+    "clean_up_tokenization_spaces": bool,
+}
+NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is never split; `lstrip` and `rstrip` take the spaces beside it with it."""
+
+    content: str
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+    special: bool = False
+
+
+@dataclass
+class CTCDecoded:
+    """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
+
+    text: str | list[str]
+    char_offsets: Any = None
+    word_offsets: Any = None
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - one of the fields
+        return getattr(self, name)
+
+
+class Wav2Vec2CTCTokenizer:
+    """Hold a vocabulary {token: id}, or one of several {language: {token: id}}."""
+
+    model_input_names = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        vocab: Mapping[str, Any] | str | Path,
+        bos_token: str | None = "<s>",
+        eos_token: str | None = "</s>",
+        unk_token: str | None = "<unk>",
+        pad_token: str | None = "<pad>",
+        word_delimiter_token: str | None = "|",
+        replace_word_delimiter_char: str = " ",
+        do_lower_case: bool = False,
+        target_lang: str | None = None,
+        added_tokens: Mapping[int, AddedToken] | None = None,
+        extra_special_tokens: Sequence[str] = (),
+        clean_up_tokenization_spaces: bool = False,
+    ) -> None:
+        """Take the vocabulary or the path of its JSON file."""
+        self.vocab: dict[str, Any] = read_json(Path(vocab)) if isinstance(vocab, str | Path) else dict(vocab)
+        self.bos_token, self.eos_token, self.unk_token, self.pad_token = bos_token, eos_token, unk_token, pad_token
+        self.word_delimiter_token = word_delimiter_token
+        self.replace_word_delimiter_char = replace_word_delimiter_char
+        self.do_lower_case = do_lower_case
+        self.extra_special_tokens = tuple(extra_special_tokens)
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.target_lang = target_lang
+        self._added: dict[int, AddedToken] = dict(added_tokens or {})
+        self._use_vocabulary(target_lang)
+
+    def set_target_lang(self, target_lang: str) -> None:
+        """Change to the vocabulary of another language."""
+        if not self.is_multilingual:
+            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary is of one language")
+        self._use_vocabulary(target_lang)
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Tell whether there is a vocabulary for each of several languages."""
+        return bool(self.vocab) and all(isinstance(value, dict) for value in self.vocab.values())
+
+    def _use_vocabulary(self, target_lang: str | None) -> None:
+        if target_lang is not None:
+            if not self.is_multilingual or target_lang not in self.vocab:
+                known = ", ".join(sorted(self.vocab)) if self.is_multilingual else "none, the vocabulary is not nested"
+                raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {known}")
+            self.target_lang = target_lang
+            self._added = {i: token for i, token in self._added.items() if i not in self.vocab[target_lang].values()}
+        self.encoder: dict[str, int] = self.vocab if target_lang is None else self.vocab[target_lang]
+        if self.is_multilingual and target_lang is None:
+            self.encoder = {}  # nothing can be encoded before a language is chosen
+        for token, index in self.encoder.items():
+            if type(index) is not int or index < 0:
+                raise CheckpointError(f"vocab.json: id of {token!r} is {index!r}, expected a whole number from 0")
+        self.decoder = {index: token for token, index in self.encoder.items()}
+        self._added_ids = {token.content: index for index, token in self._added.items()}
+        for token in self.all_special_tokens:
+            self._add(AddedToken(token, special=True), replace=False)
+        for token in self.encoder:
+            if len(token) > 1:  # several characters are one token and must not be split
+                self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
+        self._pieces = self._text_pieces()
+        self._written = Written(self._writes)
+        self._characters_of = Written(self._writes_in_a_word)
+        self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
+
+    def _distinct_ids(self) -> range:
+        """Return the ids from 0 on that are different tokens."""
+        tokens: set[str] = set()
+        while len(tokens) in self.decoder or len(tokens) in self._added:
+            token, before = self._token(len(tokens)), len(tokens)
+            tokens.add(token)
+            if len(tokens) == before:
+                break
+        return range(len(tokens))
+
+    def _add(self, token: AddedToken, replace: bool) -> None:
+        if not token.content or (token.content in self._added_ids and not replace):
+            return
+        index = self._added_ids.get(token.content, self.encoder.get(token.content))
+        if index is None:
+            index = len({*self.encoder, *self._added_ids})
+        self._added[index] = token
+        self._added_ids[token.content] = index
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Special tokens, the word delimiter among them."""
+        named = (getattr(self, name) for name in NAMED_TOKENS)
+        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of `all_special_tokens`."""
+        return [self._id(token) for token in self.all_special_tokens]
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of padding, which is the CTC blank."""
+        return self._id_of("pad_token", self.pad_token)
+
+    @property
+    def unk_token_id(self) -> int:
+        """Id of what stands for unknown characters."""
+        return self._id_of("unk_token", self.unk_token)
+
+    @property
+    def word_delimiter_token_id(self) -> int:
+        """Id of what stands between words."""
+        return self._id_of("word_delimiter_token", self.word_delimiter_token)
+
+    def _id_of(self, name: str, token: str | None) -> int:
+        if token is None:
+            raise CheckpointError(f"tokenizer_config.json: {name} is None, expected a token of vocab.json")
+        return self._id(token)
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary file."""
+        return len(self.decoder)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}, added tokens included."""
+        return {**self.encoder, **self._added_ids}
+
+    def __len__(self) -> int:
+        return len(self.get_vocab())
+
+    # Text to ids
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        *,
+        add_special_tokens: bool = True,  # there are none; calls are those of a text tokenizer
+        padding: bool | str = False,
+        truncation: bool | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        is_split_into_words: bool = False,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Return `input_ids` and `attention_mask` of a text, or of each in a list.
+
+        Cut at `max_length` where `truncation` says so, or says nothing and there is no padding.
+        With `is_split_into_words` a text is a list of words, whose ids follow each other without a delimiter, as in
+        transformers 5.
+        """
+        one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
+        if max_length is not None and truncates(truncation, padding):
+            ids = [row[:max_length] for row in ids]
+        encoded = self.pad(
+            {"input_ids": ids},
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+        )
+        if one and return_tensors is None:
+            return BatchFeature({name: rows[0] for name, rows in encoded.items()})
+        return tensors_of(encoded, return_tensors)
+
+    def _ids(self, text: Any, is_split_into_words: bool) -> list[int]:  # noqa: ANN401 - a text, or its words
+        words = text if is_split_into_words and not isinstance(text, str) else [text]
+        return [self._id(token) for word in words for token in self.tokenize(word)]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Cut a text into tokens: added ones whole, the rest into characters."""
+        parts = self._pieces.split(text) if self._added else [text]
+        whole = [index % 2 == 1 for index in range(len(parts))]
+        for index in range(1, len(parts), 2):
+            token = self._added[self._added_ids[parts[index]]]
+            if token.rstrip and not whole[index + 1]:
+                parts[index + 1] = parts[index + 1].lstrip()
+            if token.lstrip:
+                parts[index - 1] = parts[index - 1].rstrip()
+        return [
+            token
+            for part, is_whole in zip(parts, whole, strict=True)
+            if part
+            for token in ([part] if is_whole else self._characters(part))
+        ]
+
+    def _text_pieces(self) -> re.Pattern[str]:
+        longest_first = sorted(self._added_ids, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def _characters(self, text: str) -> list[str]:
+        upper = text.upper() if self.do_lower_case else text  # vocabularies are upper case where texts are lower case
+        return list(upper if self.word_delimiter_token is None else upper.replace(" ", self.word_delimiter_token))
+
+    def _id(self, token: str) -> int:
+        index = self._added_ids.get(token, self.encoder.get(token))
+        if index is None:
+            index = self.encoder.get(self.unk_token or "", self._added_ids.get(self.unk_token or ""))
+        if index is None:
+            raise ValueError(f"{token!r} is not in the vocabulary, which has no unknown token either")
+        return index
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        """Return the id of a token, or of each in a list."""
+        return self._id(tokens) if isinstance(tokens, str) else [self._id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> str | list[str]:
+        """Return the token of an id, or of each in a list; unknown ids are the unknown token."""
+        return self._token(ids) if isinstance(ids, int) else [self._token(int(index)) for index in ids]
+
+    def _token(self, index: int) -> str:
+        if index in self.decoder:
+            return self.decoder[index]
+        return self._added[index].content if index in self._added else self.unk_token or ""
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Bring lists of ids to one length by the padding token."""
+        if not isinstance(encoded_inputs, Mapping):
+            encoded_inputs = {"input_ids": [item["input_ids"] for item in encoded_inputs]}
+        rows = [list(map(int, row)) for row in encoded_inputs["input_ids"]]
+        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
+        lengths = [len(row) if target is None else max(target, len(row)) for row in rows]
+        blank = self.pad_token_id
+        encoded = {"input_ids": [row + [blank] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)]}
+        if return_attention_mask:
+            encoded["attention_mask"] = [
+                [1] * len(row) + [0] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)
+            ]
+        return tensors_of(encoded, return_tensors)
+
+    # Ids to text
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of ids whose repeats are joined and whose blanks are gone (see `raysp.text.ctc.greedy`)."""
+        text = "".join(map(self._written.__getitem__, ids)).strip()
+        return text.lower() if self.do_lower_case else text
+
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of such ids (N,), row after row; `counts` (B,) says how many belong to each."""
+        ends = np.cumsum(counts).tolist()
+        texts = self._letters.texts(ids, ends)
+        if texts is None:
+            return [self.decode_collapsed(ids[start:end].tolist()) for start, end in pairwise([0, *ends])]
+        return [text.strip().lower() if self.do_lower_case else text.strip() for text in texts]
+
+    def _writes(self, index: int) -> str:
+        """Return what an id writes into a text."""
+        token = self._token(index)
+        if token == self.pad_token:
+            return ""
+        return self.replace_word_delimiter_char if token == self.word_delimiter_token else token
+
+    def _writes_in_a_word(self, index: int) -> str:
+        """Return what an id writes inside a word; "" for what stands between words."""
+        text = self._writes(index)
+        if self._token(index) == self.word_delimiter_token or text.isspace():
+            return ""
+        return text.lower() if self.do_lower_case else text
+
+    def written_characters(self, ids: Iterable[int]) -> list[str]:
+        """Return what each of such ids writes into the text; "" for what stands between words."""
+        return list(map(self._characters_of.__getitem__, ids))
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        output_char_offsets: bool = False,
+        output_word_offsets: bool = False,
+        group_tokens: bool = True,
+        spaces_between_special_tokens: bool = False,
+    ) -> str | CTCDecoded:
+        """Return the text of frame-wise ids: repeats are joined, then blanks dropped.
+
+        `skip_special_tokens` takes special tokens out before repeats are joined, blanks too: letters that only a blank
+        kept apart become one.
+        """
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1)
+        with_offsets = output_char_offsets or output_word_offsets
+        if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
+            plain = self._plain_text(ids)
+            if plain is not None:
+                return _cleaned(plain) if clean else plain
+        tokens = cast(list[str], self.convert_ids_to_tokens(ids.tolist()))
+        if skip_special_tokens:
+            dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
+            tokens = [token for token in tokens if token not in dropped]
+        runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
+        offsets = self._char_offsets(runs)
+        joint = " " if spaces_between_special_tokens else ""
+        text = joint.join(str(offset["char"]) for offset in offsets).strip()
+        text = text.lower() if self.do_lower_case else text
+        text = _cleaned(text) if clean else text
+        if not with_offsets:
+            return text
+        words = self._word_offsets(offsets) if output_word_offsets else None
+        return CTCDecoded(text, offsets if output_char_offsets else None, words)
+
+    def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
+        """Return the text of frame-wise ids; None where two ids may be the same token."""
+        if not self._letters.knows(ids):
+            return None
+        kept = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
+        return self.decode_collapsed(kept.tolist())  # blanks write nothing
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
+        """Decode each sequence; the options are those of `decode`."""
+        decoded = [self.decode(ids, **options) for ids in sequences]
+        if not (options.get("output_char_offsets") or options.get("output_word_offsets")):
+            return cast(list[str], decoded)
+        rows = cast(list[CTCDecoded], decoded)
+        return CTCDecoded(
+            [str(row.text) for row in rows], [row.char_offsets for row in rows], [row.word_offsets for row in rows]
+        )
+
+    def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
+        offsets: Offsets = []
+        frame = 0
+        for token, count in runs:
+            if token != self.pad_token:
+                char = self.replace_word_delimiter_char if token == self.word_delimiter_token else token
+                offsets.append({"char": char, "start_offset": frame, "end_offset": frame + count})
+            frame += count
+        return offsets
+
+    def _word_offsets(self, chars: Offsets) -> Offsets:
+        words: Offsets = []
+        for is_space, run in groupby(chars, key=lambda char: char["char"] == self.replace_word_delimiter_char):
+            if not is_space:
+                parts = list(run)
+                word = "".join(str(part["char"]) for part in parts)
+                start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
+                words.append({"word": word, "start_offset": start, "end_offset": end})
+        return words
+
+    # Files
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - arguments of __init__
+    ) -> Self:
+        """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        config = _optional_json(folder / "tokenizer_config.json")
+        kind = config.get("tokenizer_class") or cls.__name__
+        if kind != cls.__name__:
+            where = folder / "tokenizer_config.json"
+            raise CheckpointError(
+                f"{where}: tokenizer_class is {kind!r}, expected {cls.__name__!r}: texts would differ"
+            )
+        tokens = {**_optional_json(folder / "special_tokens_map.json"), **config}
+        given = [name for name in NAMED_TOKENS if name in tokens]
+        options: dict[str, Any] = {name: _content(folder, name, tokens[name]) for name in given}
+        for name, option_kind in OPTIONS.items():
+            if config.get(name) is not None:
+                options[name] = _of_kind(folder, name, config[name], option_kind)
+        extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or []
+        extra = _of_kind(folder, "extra_special_tokens", extra, list)
+        options["extra_special_tokens"] = [_content(folder, "extra_special_tokens", token) for token in extra]
+        options["added_tokens"] = _added_tokens(folder, config)
+        return cls(folder / "vocab.json", **{**options, **overrides})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write vocab.json and tokenizer_config.json, and the files that older releases read beside them."""
+        folder = Path(folder)
+        named = {name: getattr(self, name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        config = {
+            **named,
+            "added_tokens_decoder": {str(index): vars(token) for index, token in sorted(self._added.items())},
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "do_lower_case": self.do_lower_case,
+            "model_max_length": NO_LIMIT,
+            "replace_word_delimiter_char": self.replace_word_delimiter_char,
+            "target_lang": self.target_lang,
+            "tokenizer_class": type(self).__name__,
+            "word_delimiter_token": self.word_delimiter_token,
+        }
+        if self.extra_special_tokens:
+            config["extra_special_tokens"] = list(self.extra_special_tokens)
+        write_json(folder / "vocab.json", self.vocab)
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", {k: v for k, v in named.items() if v is not None})
+        beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
+        if beyond:
+            write_json(folder / "added_tokens.json", beyond)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
+    """Return a token that is written as a string, or as an object with its `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return None if token is None else cast(str, _of_kind(folder, name, content, str))
+
+
+def _of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(value, kind):
+        where = folder / "tokenizer_config.json"
+        raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")
+    return value
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
+    if "added_tokens_decoder" in config:
+        found = config["added_tokens_decoder"]
+        entries = [(index, token) for index, token in _of_kind(folder, "added_tokens_decoder", found, dict).items()]
+    else:
+        found = _optional_json(folder / "added_tokens.json")
+        entries = [(index, {"content": token}) for token, index in found.items()]
+    flags = [name for name in AddedToken.__dataclass_fields__ if name != "content"]
+    added = {}
+    for index, token in entries:
+        if not str(index).isdecimal() or not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise CheckpointError(f"{folder}: added token {index!r} is {token!r}, expected an id and its content")
+        added[int(index)] = AddedToken(token["content"], **{name: bool(token.get(name, False)) for name in flags})
+    return added
+
+
+def _cleaned(text: str) -> str:
+    """Take away the space before punctuation and before English contractions."""
+    for written, meant in (
+        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+        (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+    ):  # fmt: skip
+        text = text.replace(written, meant)
+    return text

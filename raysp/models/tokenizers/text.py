@@ -1,0 +1,455 @@
+"""Tokenizers of text decoders: WordPiece, byte-level BPE, and whatever a tokenizer.json describes.
+
+The work is done by the `tokenizers` library. Where a checkpoint has no tokenizer.json, one is made of its vocabulary:
+vocab.txt (BERT), vocab.json and merges.txt (GPT-2, BART), or sentencepiece.bpe.model (mBART).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, truncates
+from raysp.models.files.configuration import read_json, write_json
+from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.models.tokenizers import sentencepiece
+from raysp.models.tokenizers.ctc import _cleaned as cleaned
+
+TOKENIZER_FILE = "tokenizer.json"
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
+Options = Mapping[str, Any]
+
+
+def _word_pieces(folder: Path, options: Options) -> Tokenizer:
+    """Make BERT's tokenizer of vocab.txt, which has a token a line."""
+    vocab = {token: index for index, token in enumerate(_lines(folder / "vocab.txt"))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=options["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+        strip_accents=options.get("strip_accents"),
+        lowercase=options.get("do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    cls, sep = options["cls_token"], options["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(token, _id(folder, vocab, token)) for token in (cls, sep)],
+    )
+    return tokenizer
+
+
+def _byte_pairs(folder: Path, options: Options) -> Tokenizer:
+    """Make GPT-2's tokenizer of vocab.json and merges.txt."""
+    merges = [tuple(line.split(" ")) for line in _lines(folder / "merges.txt") if line and not line.startswith("#ver")]
+    if any(len(pair) != 2 for pair in merges):
+        raise CheckpointError(f"{folder / 'merges.txt'}: a line is no pair of tokens: copy the file again")
+    vocab = read_json(folder / "vocab.json")
+    tokenizer = Tokenizer(models.BPE(vocab, merges, fuse_unk=False))  # type: ignore[arg-type]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=options.get("add_prefix_space", False))
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _byte_pairs_between_ends(folder: Path, options: Options) -> Tokenizer:
+    """Make BART's tokenizer: GPT-2's, with <s> before a text and </s> behind it."""
+    tokenizer = _byte_pairs(folder, options)
+    vocab = tokenizer.get_vocab()
+    cls, sep = options["cls_token"], options["sep_token"]
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (sep, _id(folder, vocab, sep)),
+        (cls, _id(folder, vocab, cls)),
+        trim_offsets=options.get("trim_offsets", True),
+        add_prefix_space=options.get("add_prefix_space", False),
+    )
+    return tokenizer
+
+
+def _not_without_json(folder: Path, options: Options) -> Tokenizer:
+    raise CheckpointError(
+        f"{folder}: {TOKENIZER_FILE} not found, which this tokenizer needs: make it with transformers' "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tokenizers of one class have in common."""
+
+    tokens: Mapping[str, str]
+    make: Callable[[Path, Options], Tokenizer] = _not_without_json
+    has_types: bool = False
+    mask_takes_space: bool = False
+
+
+BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+GPT2_TOKENS = dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>")
+BART_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+KINDS = {  # tokenizer_class, without "Fast" -> what it is
+    "BertTokenizer": Kind(BERT_TOKENS, _word_pieces, has_types=True),
+    "GPT2Tokenizer": Kind(GPT2_TOKENS, _byte_pairs),
+    "BartTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
+    "RobertaTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
+    "MBartTokenizer": Kind(BART_TOKENS, sentencepiece.mbart, mask_takes_space=True),
+    "MBart50Tokenizer": Kind(BART_TOKENS, sentencepiece.mbart50, mask_takes_space=True),
+    "PreTrainedTokenizer": Kind({}),
+    "TokenizersBackend": Kind({}),
+}
+CLASS_OF = {  # model_type -> tokenizer_class, where tokenizer_config.json names none
+    "bert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "bart": "BartTokenizer",
+    "mbart": "MBartTokenizer",
+}
+
+
+class TextTokenizer:
+    """A tokenizer of texts.
+
+    Args:
+        backend: Does the work.
+        tokenizer_class: Its name in transformers, see `KINDS`.
+        model_max_length: Tokens that `truncation=True` cuts at; None: nowhere.
+        padding_side: "right" or "left".
+        clean_up_tokenization_spaces: Take away spaces before punctuation when decoding, which BPE never needs.
+        tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token` by name.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        tokenizer_class: str = "TokenizersBackend",
+        *,
+        model_max_length: int | None = None,
+        padding_side: str = "right",
+        clean_up_tokenization_spaces: bool = False,
+        **tokens: str | None,
+    ) -> None:
+        unknown = sorted(set(tokens) - set(NAMED_TOKENS))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} given, expected among {', '.join(NAMED_TOKENS)}")
+        self.backend = backend
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.tokenizer_class = tokenizer_class
+        self.kind = KINDS[tokenizer_class.removesuffix("Fast")]
+        self.model_max_length = model_max_length
+        self.padding_side = padding_side
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.tokens: dict[str, str | None] = {**dict.fromkeys(NAMED_TOKENS), **tokens}
+        self._add_named_tokens()
+
+    def _add_named_tokens(self) -> None:
+        known = {token.content for token in self.backend.get_added_tokens_decoder().values()}
+        for name, token in self.tokens.items():
+            if token is not None and token not in known:
+                takes_space = name == "mask_token" and self.kind.mask_takes_space
+                self.backend.add_special_tokens([AddedToken(token, lstrip=takes_space, special=True, normalized=False)])
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a token, or its id
+        """Give `pad_token`, `pad_token_id` and their like; None for a token that there is not."""
+        tokens = self.__dict__.get("tokens", {})
+        if name in tokens:
+            return tokens[name]
+        if name.endswith("_id") and name.removesuffix("_id") in tokens:
+            token = tokens[name.removesuffix("_id")]
+            return None if token is None else self.backend.token_to_id(token)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Take `tokenizer.pad_token = "<pad>"` for one more special token."""
+        if name in NAMED_TOKENS:
+            self.tokens[name] = value
+            self._add_named_tokens()
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def model_input_names(self) -> tuple[str, ...]:
+        """What a call returns."""
+        return ("input_ids", *(("token_type_ids",) if self.kind.has_types else ()), "attention_mask")
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Special tokens, the named ones first."""
+        added = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
+        return list(dict.fromkeys([*(token for token in self.tokens.values() if token is not None), *added]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of `all_special_tokens`."""
+        vocab = self.get_vocab()
+        return [vocab[token] for token in self.all_special_tokens]
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary without those added to it."""
+        return self.backend.get_vocab_size(with_added_tokens=False)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}, added tokens included."""
+        return self.backend.get_vocab(with_added_tokens=True)
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:  # noqa: ANN401 - an id, or a list of them
+        """Return the id of a token, or of each in a list; unknown tokens have that of the unknown token."""
+        if isinstance(tokens, str):
+            index = self.backend.token_to_id(tokens)
+            return self.unk_token_id if index is None else index
+        return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:  # noqa: ANN401 - a token, or a list of them
+        """Return the token of an id, or of each in a list."""
+        return self.backend.id_to_token(ids) if isinstance(ids, int) else [self.backend.id_to_token(i) for i in ids]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Cut a text into tokens, without special ones around it."""
+        return self.backend.encode(text, add_special_tokens=False).tokens
+
+    # Text to ids
+
+    def __call__(
+        self,
+        text: Any,  # noqa: ANN401 - a text or a list of texts
+        text_pair: Any = None,  # noqa: ANN401 - the same, to follow
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        is_split_into_words: bool = False,
+        return_attention_mask: bool = True,
+        return_token_type_ids: bool | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
+
+        Cut at `max_length`, or the tokenizer's own, where `truncation` says so; at the former also where `truncation`
+        says nothing and there is no padding.
+        """
+        one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        texts = [text] if one else list(text)
+        pairs = None if text_pair is None else [text_pair] if one else list(text_pair)
+        if max_length is not None and truncation is None:
+            truncation = truncates(truncation, padding)
+        self._truncate(truncation or False, max_length)
+        try:
+            inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
+            encodings = self.backend.encode_batch(
+                inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
+            )
+        finally:
+            self.backend.no_truncation()
+        values: dict[str, Any] = {"input_ids": [encoding.ids for encoding in encodings]}
+        if self.kind.has_types if return_token_type_ids is None else return_token_type_ids:
+            values["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+        batch = self.pad(
+            values,
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+        )
+        if one and return_tensors is None:
+            return BatchFeature({name: rows[0] for name, rows in batch.items()})
+        return tensors_of(batch, return_tensors)
+
+    def _truncate(self, truncation: bool | str, max_length: int | None) -> None:
+        limit = max_length if max_length is not None else self.model_max_length
+        if truncation not in (False, "do_not_truncate") and limit is not None:
+            strategy = "longest_first" if truncation is True else str(truncation)
+            self.backend.enable_truncation(limit, strategy=strategy)
+
+    def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+        """Return the ids of one text; options as for a call."""
+        return self(text, text_pair, **options)["input_ids"]
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Bring lists of ids to one length by the padding token."""
+        if not isinstance(encoded_inputs, Mapping):
+            keys = encoded_inputs[0].keys()
+            encoded_inputs = {key: [item[key] for item in encoded_inputs] for key in keys}
+        rows = [list(map(int, row)) for row in encoded_inputs["input_ids"]]
+        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
+        missing = [max(0, (target or 0) - len(row)) for row in rows]
+        if any(missing) and self.pad_token_id is None:
+            raise ValueError("texts differ in length and there is no pad_token: set tokenizer.pad_token")
+        types = encoded_inputs.get("token_type_ids")
+        padded: dict[str, Any] = {"input_ids": self._filled(rows, missing, self.pad_token_id)}
+        if types is not None:
+            padded["token_type_ids"] = self._filled([list(map(int, row)) for row in types], missing, 0)
+        if return_attention_mask:
+            padded["attention_mask"] = self._filled([[1] * len(row) for row in rows], missing, 0)
+        return tensors_of(padded, return_tensors)
+
+    def _filled(self, rows: list[list[int]], missing: list[int], value: int) -> list[list[int]]:
+        left = self.padding_side == "left"
+        return [[value] * n + row if left else row + [value] * n for row, n in zip(rows, missing, strict=True)]
+
+    # Ids to text
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> str:
+        """Return the text of ids."""
+        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        text = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        asked = self.clean_up_tokenization_spaces
+        asked = asked if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        return cleaned(text) if asked and not isinstance(self.backend.model, models.BPE) else text
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as for decode
+        """Decode each sequence; the options are those of `decode`."""
+        return [self.decode(ids, **options) for ids in sequences]
+
+    # Files
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - arguments of __init__
+    ) -> Self:
+        """Read tokenizer.json, or the vocabulary, and tokenizer_config.json of a checkpoint folder or hub id.
+
+        Raises:
+            CheckpointError: Files are missing or damaged, or the tokenizer is not one of `KINDS`.
+        """
+        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        config = _optional_json(folder / "tokenizer_config.json")
+        name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)
+        kind = KINDS.get(str(name).removesuffix("Fast"))
+        if kind is None:
+            raise CheckpointError(f"{folder}: tokenizer_class is {name!r}, expected one of {', '.join(sorted(KINDS))}")
+        stated = {**_optional_json(folder / "special_tokens_map.json"), **config, **overrides}
+        tokens = {name: _content(folder, name, stated[name]) for name in NAMED_TOKENS if name in stated}
+        tokens = {**kind.tokens, **tokens}
+        if (folder / TOKENIZER_FILE).is_file():
+            backend = _read_backend(folder / TOKENIZER_FILE)
+        else:
+            backend = kind.make(folder, {**config, **overrides, **tokens})
+        limit = stated.get("model_max_length")
+        return cls(
+            backend,
+            str(name),
+            model_max_length=int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None,
+            padding_side=str(stated.get("padding_side", "right")),
+            clean_up_tokenization_spaces=bool(stated.get("clean_up_tokenization_spaces", False)),
+            **tokens,
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / TOKENIZER_FILE))
+        named = {name: token for name, token in self.tokens.items() if token is not None}
+        config = {
+            **named,
+            **self._settings(),
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "model_max_length": NO_LIMIT if self.model_max_length is None else self.model_max_length,
+            "padding_side": self.padding_side,
+            "tokenizer_class": self.tokenizer_class,
+        }
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", named)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what transformers makes its tokenizer of beside the vocabulary."""
+        before, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
+        if isinstance(before, pre_tokenizers.ByteLevel):
+            return {"add_prefix_space": before.add_prefix_space}
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            return {
+                "do_lower_case": normalizer.lowercase,
+                "strip_accents": normalizer.strip_accents,
+                "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+            }
+        return {}
+
+
+def names_text_tokenizer(folder: Path) -> bool:
+    """Tell whether a checkpoint's tokenizer is one of texts, by its class or else by its model."""
+    name = _optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
+    return name is not None and not str(name).startswith("Wav2Vec2")
+
+
+def _class_of_model(folder: Path) -> str | None:
+    """Return the tokenizer's class by the kind of the model, or of its decoder."""
+    config = _optional_json(folder / "config.json")
+    decoder = config.get("decoder")
+    model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
+    found = CLASS_OF.get(str(model_type))
+    return found or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)
+
+
+def _read_backend(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception for any fault
+        raise CheckpointError(f"{path}: not a tokenizer ({error}): copy the file again") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not found, nor {TOKENIZER_FILE}: complete the checkpoint") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}): copy the file again") from error
+
+
+def _id(folder: Path, vocab: Mapping[str, int], token: str) -> int:
+    if token not in vocab:
+        raise CheckpointError(f"{folder}: special token {token!r} is not in the vocabulary: correct the wrong file")
+    return vocab[token]
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
+    """Return a token that is written as a string, or as an object with its `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    if content is not None and not isinstance(content, str):
+        raise CheckpointError(f"{folder}: {name} is {token!r}, expected a token: save the tokenizer again")
+    return content

@@ -1,0 +1,473 @@
+import json
+import random
+
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import GenerationConfig, SpeechEncoderDecoderModel
+from raysp.models.decoder.beams import best
+from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.decoder.sampling import draw
+from tests.models.decoder_oracles import (
+    CONFIGS,
+    LENGTHS,
+    assert_close,
+    make_speech_model,
+    save_pair,
+    theirs_generated,
+    waves_and_mask,
+)
+from tests.models.oracles import transformers
+
+# Every setting that decides which token comes next, and some together.
+SETTINGS = {
+    "greedy by default": {},
+    "max_length": {"max_length": 9},
+    "max_new_tokens": {"max_new_tokens": 9},
+    "min_length": {"min_length": 12, "max_length": 20},
+    "min_new_tokens": {"min_new_tokens": 15, "max_new_tokens": 20},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 2, "max_new_tokens": 25},
+    "no_repeat_ngram_size 1": {"no_repeat_ngram_size": 1, "max_new_tokens": 25},
+    "repetition_penalty": {"repetition_penalty": 1.7, "max_new_tokens": 25},
+    "repetition_penalty below 1": {"repetition_penalty": 0.6},
+    "forced_bos_token_id": {"forced_bos_token_id": 7},
+    "forced_eos_token_id": {"forced_eos_token_id": 9, "max_new_tokens": 6},
+    "suppress_tokens": {"suppress_tokens": list(range(4, 30))},
+    "begin_suppress_tokens": {"begin_suppress_tokens": list(range(4, 40))},
+    "begin behind a forced token": {"begin_suppress_tokens": list(range(4, 40)), "forced_bos_token_id": 7},
+    "bad_words_ids": {"bad_words_ids": [[5], [11, 12], [20, 21, 22], [2]], "max_new_tokens": 20},
+    "two ends": {"eos_token_id": [2, 11], "max_new_tokens": 20},
+    "no end": {"eos_token_id": None, "max_new_tokens": 6, "forced_eos_token_id": None},
+    "padding is an end": {"pad_token_id": 2},
+    "all together": {
+        "no_repeat_ngram_size": 3,
+        "repetition_penalty": 1.2,
+        "min_length": 5,
+        "max_length": 15,
+        "bad_words_ids": [[5, 6]],
+        "suppress_tokens": [8],
+        "begin_suppress_tokens": [9],
+    },
+}
+BEAM_SETTINGS = {
+    "early_stopping": {"early_stopping": True},
+    "never early": {"early_stopping": "never", "length_penalty": 2.0},
+    "never early, without penalty": {"early_stopping": "never", "length_penalty": 0.0},
+    "length_penalty": {"length_penalty": -1.5, "max_new_tokens": 25},
+    "five beams, three texts": {"num_beams": 5, "num_return_sequences": 3},
+    "two beams": {"num_beams": 2, "num_return_sequences": 2, "early_stopping": True},
+}
+
+
+def make_pair(kind, folder):
+    """Random models whose texts end at different lengths; padding is token 0 for BERT, 1 for the others."""
+    oracle = make_speech_model(kind, config_flags={"pad_token_id": 0} if kind == "bert" else {})
+    embeddings = oracle.decoder.get_input_embeddings().weight
+    with torch.no_grad():
+        embeddings[2] += 0.5 * embeddings[4:].mean(0)
+    return save_pair(oracle, folder)
+
+
+@pytest.fixture(scope="module", params=["bert", "bart"])
+def pair(request, tmp_path_factory):
+    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def every_pair(request, tmp_path_factory):
+    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_pair(make_speech_model("bart"), tmp_path_factory.mktemp("model"))[1]
+
+
+def both(pair, **options):
+    """Generate of a padded batch on both sides."""
+    oracle, model = pair
+    waves, mask = waves_and_mask()
+    none = {name for name, value in options.items() if value is None}
+    before = {name: getattr(oracle.generation_config, name) for name in none}
+    for name in none:  # no keyword takes an option away
+        setattr(oracle.generation_config, name, None)
+    given = {name: value for name, value in options.items() if name not in none}
+    theirs = theirs_generated(oracle, waves, attention_mask=mask, **given)
+    config = GenerationConfig(**{k: v for k, v in oracle.generation_config.to_dict().items() if k in FIELDS})
+    for name, value in before.items():
+        setattr(oracle.generation_config, name, value)
+    model.generation_config = config
+    return model.generate(waves, mask, **given), theirs
+
+
+FIELDS = set(vars(GenerationConfig()))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_greedy_tokens_equal_theirs(pair, name):
+    ours, theirs = both(pair, **SETTINGS[name])
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *BEAM_SETTINGS])
+def test_beams_equal_theirs(pair, name):
+    ours, theirs = both(pair, **{"num_beams": 3, **SETTINGS.get(name, {}), **BEAM_SETTINGS.get(name, {})})
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.7, "top_k": 5},
+        {"top_p": 0.6, "top_k": 0},
+        {"num_return_sequences": 3, "temperature": 1.5},
+        {"num_beams": 3, "top_k": 10},
+        {"num_beams": 2, "num_return_sequences": 2, "top_p": 0.8, "temperature": 2.0},
+    ],
+)
+def test_sampling_draws_their_tokens_from_the_same_numbers(pair, options):
+    oracle, model = pair
+    waves, mask = waves_and_mask()
+    torch.manual_seed(4)
+    theirs = theirs_generated(oracle, waves, attention_mask=mask, do_sample=True, max_new_tokens=12, **options)
+    torch.manual_seed(4)
+    ours = model.generate(waves, mask, do_sample=True, max_new_tokens=12, **options)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3, "num_return_sequences": 2}, {"num_beams": 2, "min_length": 4}]
+)
+def test_scores_equal_theirs(every_pair, options):
+    options = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 8, **options}
+    ours, theirs = both(every_pair, **options)
+    assert torch.equal(ours.sequences, theirs.sequences)
+    assert len(ours.scores) == len(theirs.scores)
+    for mine, other in zip(ours.scores, theirs.scores, strict=True):
+        assert_close(mine, other)
+    if "num_beams" in options:
+        assert_close(ours.sequences_scores, theirs.sequences_scores)
+        assert torch.equal(ours.beam_indices, theirs.beam_indices.long())
+    else:
+        assert ours.keys() == ["sequences", "scores"]
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3, "num_return_sequences": 2}])
+@pytest.mark.parametrize("prompt", [[[3, 8, 9]] * 3, [[8, 9]] * 3])
+def test_a_text_can_be_begun(pair, options, prompt):
+    oracle, model = pair
+    waves, mask = waves_and_mask()
+    ids = torch.tensor(prompt)
+    ours = model.generate(waves, mask, decoder_input_ids=ids, max_new_tokens=6, **options)
+    theirs = theirs_generated(oracle, waves, attention_mask=mask, decoder_input_ids=ids, max_new_tokens=6, **options)
+    assert torch.equal(ours, theirs)
+    assert ours[0, :3].tolist() == [3, 8, 9]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_padding_before_a_begun_text_equals_theirs(pair, options):
+    oracle, model = pair
+    waves, mask = waves_and_mask()
+    ids, id_mask = torch.tensor([[3, 8, 9], [3, 3, 8], [3, 8, 8]]), torch.tensor([[1, 1, 1], [0, 1, 1], [1, 1, 1]])
+    given = {"decoder_input_ids": ids, "decoder_attention_mask": id_mask, "max_new_tokens": 6}
+    given |= {"repetition_penalty": 1.3, **options}
+    ours = model.generate(waves, mask, **given)
+    assert torch.equal(ours, theirs_generated(oracle, waves, attention_mask=mask, **given))
+
+
+def without_padding(tokens, pad):
+    return tokens[: len(tokens) - next(i for i, token in enumerate(reversed(tokens)) if token != pad)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 4},
+        {"num_beams": 3, "num_return_sequences": 3, "early_stopping": True},
+        {"no_repeat_ngram_size": 2, "num_beams": 2, "length_penalty": 0.3},
+        {"do_sample": True},
+        {"do_sample": True, "num_return_sequences": 2, "top_k": 8},
+        {"do_sample": True, "num_beams": 2},
+    ],
+)
+def test_a_row_in_a_batch_gives_what_it_gives_alone(pair, options):
+    """Rows of different lengths, whose texts end at different times and are dropped from the batch then."""
+    _, model = pair
+    lengths = (1000, 300, 700, 500, 350)
+    waves, mask = waves_and_mask(lengths)
+    options = {"max_new_tokens": 16, **options}
+    count = options.get("num_return_sequences", 1)
+
+    def generators(rows):
+        return [torch.Generator().manual_seed(row) for row in rows] if "do_sample" in options else None
+
+    together = model.generate(waves, mask, generators=generators(range(len(lengths))), **options)
+    pad = model.generation_config.pad_token_id
+    if options.get("num_beams", 1) > 1:
+        pad = pad or 2  # beams are filled with the end where padding is token 0
+    for row, length in enumerate(lengths):
+        alone = model.generate(waves[row : row + 1, :length], generators=generators([row]), **options)
+        found = together[row * count : (row + 1) * count]
+        assert [without_padding(x, pad) for x in found.tolist()] == [without_padding(x, pad) for x in alone.tolist()]
+
+
+def test_texts_of_the_fixture_end_at_different_lengths(pair):
+    """Or else the tests above would hold rows that all end at once."""
+    _, model = pair
+    waves, mask = waves_and_mask((1000, 300, 700, 500, 900, 350, 410))
+    pad = model.config.pad_token_id
+    torch.manual_seed(0)
+    tokens = model.generate(waves, mask, max_new_tokens=30, do_sample=True, num_return_sequences=4, temperature=1.5)
+    assert len({len(without_padding(row, pad)) for row in tokens.tolist()}) > 3
+
+
+def test_rows_that_are_done_are_decoded_no_longer(model, monkeypatch):
+    calls = []
+    decode = type(model.decoder).decode
+    monkeypatch.setattr(
+        type(model.decoder),
+        "decode",
+        lambda self, run, ids, **kw: calls.append(len(ids)) or decode(self, run, ids, **kw),
+    )
+    waves, _ = waves_and_mask((1000,) * 8)
+    torch.manual_seed(0)
+    generators = [torch.Generator().manual_seed(row) for row in range(8)]
+    model.generate(waves, generators=generators, do_sample=True, temperature=3.0, max_new_tokens=60)
+    assert calls[0] == 8
+    assert calls[-1] < 8
+    assert calls == sorted(calls, reverse=True)
+
+
+def test_one_generator_repeats_its_draws(model):
+    waves, mask = waves_and_mask()
+    options = {"do_sample": True, "max_new_tokens": 8}
+    first = model.generate(waves, mask, generator=torch.Generator().manual_seed(1), **options)
+    torch.manual_seed(1)
+    assert torch.equal(first, model.generate(waves, mask, **options))
+    with pytest.raises(ValueError, match="generator and generators given"):
+        model.generate(waves, generator=torch.Generator(), generators=[torch.Generator()] * 3)
+    with pytest.raises(ValueError, match="2 generators given for 3 rows"):
+        model.generate(waves, generators=[torch.Generator()] * 2)
+
+
+def test_sampling_follows_the_probabilities():
+    probs = torch.tensor([[0.7, 0.2, 0.1]]).expand(6000, -1)
+    for generators in (None, [torch.Generator().manual_seed(row) for row in range(3)]):
+        torch.manual_seed(0)
+        counts = draw(probs, 1, generators).flatten().bincount() / 6000
+        assert_close(counts, probs[0], 0.05)
+
+
+@pytest.mark.parametrize("size", [63, 1000, 5000, 50265])
+def test_the_best_of_a_large_vocabulary_are_those_of_topk(size):
+    scores = torch.randn(5, size, generator=torch.Generator().manual_seed(0))
+    scores[2, 7:] = float("-inf")
+    values, places = best(scores, 8)
+    expected = scores.topk(8)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(scores.gather(1, places), expected.values)
+    assert torch.equal(places[[0, 1, 3, 4]], expected.indices[[0, 1, 3, 4]])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_defaults_are_taken_from_the_configurations_as_theirs(kind, tmp_path):
+    oracle, model = save_pair(
+        make_speech_model(kind, config_flags={"eos_token_id": None, "pad_token_id": None}), tmp_path
+    )
+    theirs = {name: value for name, value in oracle.generation_config.to_dict().items() if value is not None}
+    ours = GenerationConfig.from_model_config(model.config).to_dict()
+    assert {name: value for name, value in theirs.items() if name in FIELDS} == ours
+    assert model.generation_config.to_dict() == ours
+
+
+def test_defaults_follow_the_configuration_until_they_are_set(model, tmp_path):
+    waves, mask = waves_and_mask()
+    model.save_pretrained(tmp_path)
+    model = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    model.config.decoder_start_token_id = 9
+    assert model.generate(waves, mask, max_new_tokens=3)[:, 0].tolist() == [9, 9, 9]
+    model.generation_config.max_new_tokens = 2
+    model.generation_config.decoder_start_token_id = 4
+    assert model.generate(waves, mask).shape == (3, 3)
+    model.save_pretrained(tmp_path)
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    assert again.generation_config == model.generation_config
+    assert again.generate(waves, mask)[:, 0].tolist() == [4, 4, 4]
+    other = GenerationConfig(max_new_tokens=5, num_beams=2)
+    assert again.generate(waves, mask, generation_config=other, max_new_tokens=4).shape[1] <= 5
+
+
+def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    written = {"max_new_tokens": 4, "num_beams": 2, "transformers_version": "4.30", "typical_p": 1.0}
+    path.write_text(json.dumps({**written, "num_beam_groups": 1, "penalty_alpha": None}))
+    found = SpeechEncoderDecoderModel.from_pretrained(tmp_path).generation_config
+    assert found == GenerationConfig(max_new_tokens=4, num_beams=2)
+    path.write_text(json.dumps({"typical_p": 0.5}))
+    with pytest.raises(
+        CheckpointError, match=r"generation_config\.json: generation cannot do typical_p=0\.5, expected"
+    ):
+        SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty_alpha": 0.6}, "generation cannot do penalty_alpha=0.6, expected options among bad_words_ids, .*"),
+        ({"typo": 1, "other": 2}, "cannot do typo=1, other=2"),
+        ({"num_return_sequences": 2}, r"num_return_sequences is 2, expected 1 to 1 \(sampling, or beams, give more\)"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3, expected 1 to 2"),
+        ({"num_beams": 0}, "num_beams is 0, expected at least 1"),
+        ({"temperature": 0.0}, "temperature is 0.0, expected above 0"),
+        ({"top_p": 1.5}, "top_p is 1.5, expected from 0 to 1"),
+        ({"top_k": -1}, "top_k is -1, expected at least 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0, expected above 0"),
+        ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes', expected a bool or 'never'"),
+        ({"max_length": 1}, "max_length is 1, expected above the 1 given tokens"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids has an empty list"),
+        (
+            {"forced_eos_token_id": [2, 9], "suppress_tokens": [9, 2, 4]},
+            r"forced_eos_token_id \[2, 9\] is in suppress_tokens, expected in one of them alone",
+        ),
+        ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is in suppress_tokens"),
+        ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's 50"),
+        ({"max_new_tokens": 100}, "65 tokens, but max_position_embeddings is 64"),
+    ],
+)
+def test_options_that_cannot_be_are_named(model, options, message):
+    waves, mask = waves_and_mask()
+    with pytest.raises(ValueError, match=message):
+        model.generate(waves, mask, **{"eos_token_id": [2], "forced_eos_token_id": [2], **options})
+
+
+def test_a_start_is_needed(tmp_path):
+    flags = {"config_flags": {"decoder_start_token_id": None}}
+    _, model = save_pair(make_speech_model("bert", **flags), tmp_path)
+    with pytest.raises(ValueError, match="decoder_start_token_id and bos_token_id are None, expected the token"):
+        model.generate(waves_and_mask()[0])
+
+
+def test_frames_are_projected_once_for_all_beams(model, monkeypatch):
+    shapes = []
+    layer = model.decoder.model.decoder.layers[0].encoder_attn
+    forward = layer.k_proj.forward
+    monkeypatch.setattr(layer.k_proj, "forward", lambda x: shapes.append(tuple(x.shape)) or forward(x))
+    waves, mask = waves_and_mask()
+    model.generate(waves, mask, num_beams=4, max_new_tokens=5)
+    assert len(shapes) == 1
+    assert shapes[0][0] == len(LENGTHS)
+
+
+def test_a_cache_with_room_keeps_what_one_without_keeps():
+    torch.manual_seed(0)
+    roomy, plain = KeyValueCache(1, room=5), KeyValueCache(1)
+    for _ in range(8):  # past its room it grows
+        new = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4)
+        for mine, other in zip(roomy.layers[0].append(*new), plain.layers[0].append(*new), strict=True):
+            assert torch.equal(mine, other)
+        rows = torch.randint(0, 2, (2,))
+        roomy.select(rows)
+        plain.select(rows)
+    assert roomy.num_tokens == plain.get_seq_length() == 8
+    for mine, other in zip(roomy[0], plain[0], strict=True):
+        assert torch.equal(mine, other)
+    with pytest.raises(ValueError, match="past_key_values has 3 tensors a layer, expected 2, or 4 with an encoder"):
+        KeyValueCache.of([(torch.zeros(1, 1, 1, 1),) * 3], 1)
+
+
+def drawn_settings(kind, seed):
+    """Draw settings in company with each other; half of the draws search by beams."""
+    draw = random.Random(f"{kind} {seed}")
+    beams = draw.choice([1, 1, 2, 3, 5])
+    chances = {
+        "no_repeat_ngram_size": [1, 2, 3],
+        "repetition_penalty": [0.7, 1.3, 2.5],
+        "min_length": [3, 10],
+        "min_new_tokens": [4, 12],
+        "forced_bos_token_id": [7, 30],
+        "forced_eos_token_id": [2, 9],
+        "suppress_tokens": [[4, 8, 15, 16, 23, 42], list(range(4, 30)), [2]],
+        "begin_suppress_tokens": [list(range(4, 40)), [2]],
+        "bad_words_ids": [[[5], [11, 12], [20, 21, 22]], [[2], [7, 7]], [[30]]],
+        "eos_token_id": [[2, 11], 9],
+        "pad_token_id": [2, 6],
+    }
+    if beams > 1:
+        chances |= {"num_return_sequences": [beams, 2], "length_penalty": [-1.0, 0.0, 0.5, 2.0]}
+        chances |= {"early_stopping": [True, "never"]}
+    options = {name: draw.choice(values) for name, values in chances.items() if draw.random() < 0.3}
+    return {
+        "num_beams": beams,
+        draw.choice(["max_length", "max_new_tokens"]): draw.choice([1, 2, 9, 20, 30]),
+        **options,
+    }
+
+
+def check_settings(pair, options):
+    try:
+        ours, theirs = both(pair, **options)
+    except ValueError:  # such as nothing left to write: refused by both
+        with pytest.raises(ValueError):  # noqa: PT011 - theirs has words of its own
+            pair[1].generate(*waves_and_mask(), **options)
+        return
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_settings_together_equal_theirs(every_pair, seed, request):
+    check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(12, 400))
+def test_many_settings_together_equal_theirs(every_pair, seed, request):
+    check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))
+
+
+class BanEven:
+    def __call__(self, input_ids, scores):
+        return scores.masked_fill((torch.arange(scores.shape[1]) % 2 == 0) & (input_ids.shape[1] > 2), float("-inf"))
+
+
+def prefer_the_row_number(input_ids, scores):
+    rows = torch.arange(len(scores))
+    return scores.index_put((rows, rows % scores.shape[1]), torch.tensor(0.5), accumulate=True)
+
+
+class StopBehindFive(transformers.StoppingCriteria):
+    def __call__(self, input_ids, scores, **kwargs):
+        return input_ids[:, -1] % 5 == 0
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("eos_token_id", [2, None])
+def test_functions_of_the_caller_change_scores_and_end_texts_as_theirs(pair, beams, eos_token_id):
+    given = {"num_beams": beams, "max_new_tokens": 12, "eos_token_id": eos_token_id, "pad_token_id": 0}
+    processors = transformers.LogitsProcessorList([BanEven(), prefer_the_row_number])
+    criteria = transformers.StoppingCriteriaList([StopBehindFive()])
+    for functions in (
+        {"logits_processor": processors},
+        {"stopping_criteria": criteria},
+        {"logits_processor": processors, "stopping_criteria": criteria},
+    ):
+        ours, theirs = both(pair, **given, **functions)
+        assert torch.equal(ours, theirs)
+    _, model = pair
+    waves, mask = waves_and_mask()
+    alone = model.generate(waves, mask, num_beams=beams, logits_processor=BanEven(), stopping_criteria=StopBehindFive())
+    assert alone.shape[0] == len(waves)
+
+
+def test_functions_that_return_something_else_are_named_with_what_is_expected(pair):
+    _, model = pair
+    waves, mask = waves_and_mask()
+    with pytest.raises(ValueError, match=r"logits_processor returned .*, expected scores \(\d+, \d+\)"):
+        model.generate(waves, mask, logits_processor=lambda input_ids, scores: scores[:, :1])
+    with pytest.raises(ValueError, match=r"stopping_criteria returned shape .*: a bool for each text"):
+        model.generate(waves, mask, stopping_criteria=lambda input_ids, scores: torch.zeros(9, 2))
+    with pytest.raises(TypeError, match=r"stopping_criteria has 7, expected functions of \(input_ids, scores\)"):
+        model.generate(waves, mask, stopping_criteria=[7])

@@ -1,0 +1,135 @@
+"""Several heads in one checkpoint: each gives what it gives by itself, from one pass of the encoder."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    UniSpeechConfig,
+    UniSpeechForCTC,
+    UniSpeechForSequenceClassification,
+    UniSpeechModel,
+    check_checkpoint,
+    load_checkpoint,
+    save_heads,
+)
+from raysp.models.base.modeling import encoded_by
+from raysp.models.encoder.several_heads import encoded_before, with_encoder_of
+from tests.models.oracles import TINY
+
+CLASSES = {"classifier_proj_size": 24, "id2label": {0: "cat", 1: "dog", 2: "owl"}}
+
+
+def two_heads(checkpoint, **flags) -> tuple[UniSpeechForCTC, UniSpeechForSequenceClassification]:
+    """Make a CTC model and a classifier over its encoder, as after training with the encoder frozen."""
+    torch.manual_seed(3)
+    ctc = UniSpeechForCTC.from_pretrained(checkpoint)
+    classifier = UniSpeechForSequenceClassification(UniSpeechConfig(**{**TINY, **CLASSES, **flags})).init_weights()
+    return ctc, with_encoder_of(ctc, classifier)
+
+
+@pytest.fixture(params=[False, True], ids=["last layer", "weighted layers"])
+def saved(checkpoint, request):
+    ctc, classifier = two_heads(checkpoint, use_weighted_layer_sum=request.param)
+    save_heads([ctc, classifier], checkpoint)
+    return checkpoint, ctc, classifier
+
+
+def waves() -> torch.Tensor:
+    return torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+
+
+def test_each_head_loads_as_it_was(saved):
+    folder, ctc, classifier = saved
+    loaded = load_checkpoint(folder)
+    assert [type(loaded.model), *map(type, loaded.more_heads)] == [type(ctc), type(classifier)]
+    with torch.inference_mode():
+        for model, original in zip((loaded.model, *loaded.more_heads), (ctc, classifier), strict=True):
+            assert torch.equal(model(waves()).logits, original(waves()).logits)
+            assert model.base_model is loaded.model.base_model
+
+
+def test_a_head_may_take_what_the_encoder_gave_before(saved):
+    folder, _, classifier = saved
+    loaded = load_checkpoint(folder)
+    with torch.inference_mode():
+        with encoded_by(loaded.model) as encoded:
+            loaded.model(waves(), output_hidden_states=True)
+        with encoded_before(loaded.model, encoded[0]):
+            given = loaded.more_heads[0](torch.zeros_like(waves()))  # so that it cannot come from the waves
+        assert torch.equal(given.logits, classifier(waves()).logits)
+        assert not torch.equal(loaded.more_heads[0](torch.zeros_like(waves())).logits, given.logits)
+
+
+def test_the_summary_is_of_all_heads(saved):
+    summary = check_checkpoint(saved[0])
+    assert summary.architecture == "UniSpeechForCTC and UniSpeechForSequenceClassification"
+    assert (summary.outputs, summary.labels) == (("Transcript", "Embedding", "Classes"), ("cat", "dog", "owl"))
+    assert (summary.vocab_size, summary.num_parameters) == (20, sum(_sizes(*saved[1:]).values()))
+
+
+def _sizes(*models) -> dict[str, int]:
+    return {name: value.numel() for model in models for name, value in model.stored_weights().items()}
+
+
+def test_transformers_loads_each_of_them(saved):
+    folder, ctc, classifier = saved
+    for original in (ctc, classifier):
+        oracle, info = getattr(transformers, type(original).__name__).from_pretrained(folder, output_loading_info=True)
+        assert not info["missing_keys"]
+        with torch.inference_mode():
+            torch.testing.assert_close(oracle.eval()(waves()).logits, original(waves()).logits, atol=1e-4, rtol=0)
+
+
+def test_heads_over_unlike_encoders_are_refused(checkpoint, tmp_path):
+    ctc, classifier = two_heads(checkpoint)
+    alone = UniSpeechForSequenceClassification(UniSpeechConfig(**TINY)).init_weights()
+    with pytest.raises(CheckpointError, match=r"the encoder of UniSpeechForSequenceClassification is not that of"):
+        save_heads([ctc, alone], tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights of one name, classifier.bias, classifier.weight"):
+        save_heads([classifier, classifier], tmp_path)
+
+
+def test_configurations_that_contradict_each_other_are_refused(checkpoint, tmp_path):
+    ctc, classifier = two_heads(checkpoint)
+    classifier.config.vocab_size = 77
+    with pytest.raises(CheckpointError, match="configurations differ in vocab_size: 20 and 77"):
+        save_heads([ctc, classifier], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "message"),
+    [
+        (["UniSpeechForCTC", "Wav2Vec2ForSequenceClassification"], "expected .name. with one of"),
+        (["UniSpeechForCTC", "UniSpeechForCTC"], "expected .name. with one of"),
+        (["UniSpeechForCTC", "UniSpeechModel"], "expected heads over one encoder"),
+        (["UniSpeechForCTC"], "unexpected classifier"),
+        (["UniSpeechForSequenceClassification"], "unexpected lm_head"),
+    ],
+)
+def test_classes_that_do_not_fit_the_weights_are_refused(checkpoint, architectures, message):
+    save_heads(two_heads(checkpoint), checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+    with pytest.raises(CheckpointError, match=message):
+        check_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(checkpoint)
+
+
+def test_a_head_whose_weights_are_missing_is_refused(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    names = ["UniSpeechForCTC", "UniSpeechForSequenceClassification"]
+    (checkpoint / "config.json").write_text(json.dumps({**config, "architectures": names}))
+    with pytest.raises(CheckpointError, match=r"missing classifier|missing projector"):
+        load_checkpoint(checkpoint)
+
+
+def test_the_base_model_is_found_in_it(saved):
+    folder, ctc, _ = saved
+    with torch.inference_mode():
+        given = UniSpeechModel.from_pretrained(folder)(waves()).last_hidden_state
+        assert torch.equal(given, ctc.unispeech(waves()).last_hidden_state)

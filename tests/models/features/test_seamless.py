@@ -1,0 +1,269 @@
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertProcessor,
+    Wav2Vec2CTCTokenizer,
+    load_checkpoint,
+)
+from raysp.models.checking import check_checkpoint, load_feature_extractor
+from raysp.models.features import log_mels
+from tests.models import oracles
+from tests.models.test_wav2vec2_bert import make_oracle
+
+TOLERANCE = 1e-4  # in natural logarithms of energy, or in deviations
+
+
+def speechlike(num_samples, seed=0):
+    """Noise whose spectrum falls by 12 dB an octave, that comes and goes."""
+    noise = np.random.default_rng(seed).standard_normal(num_samples)
+    low = np.cumsum(noise - noise.mean()) * 0.001
+    wave = (0.1 * noise + low) * (0.5 + 0.5 * np.sin(np.arange(num_samples) / 4000))
+    return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
+
+
+def tone(num_samples, hertz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(num_samples) / 16000)).astype(np.float32)
+
+
+WAVES = {
+    "speechlike": speechlike(32123),
+    "loud": 3 * speechlike(9000),
+    "faint": 1e-4 * speechlike(9000),
+    "16 bits": np.round(speechlike(9000) * 3000).astype(np.float32) / 32768,
+    "offset": speechlike(9000) + np.float32(0.2),
+    "silence": np.zeros(4000, np.float32),
+    "silence, then speech": np.concatenate([np.zeros(4000, np.float32), speechlike(4000)]),
+    "shortest": speechlike(560),
+    "a pure tone": tone(9000),
+    "a telephone": np.repeat(speechlike(8000), 2),
+    "an odd number of frames": speechlike(400 + 160 * 20),
+}
+
+
+def theirs(**settings_):
+    return transformers.SeamlessM4TFeatureExtractor(**settings_)
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_log_mels_are_those_of_theirs(name):
+    expected = theirs()._extract_fbank_features(WAVES[name])
+    found = log_mels.log_mels(torch.from_numpy(WAVES[name])[None], 80, 16000)[0]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("bins", "rate"), [(80, 16000), (40, 16000), (64, 8000)])
+def test_filters_are_those_of_theirs(bins, rate):
+    expected = theirs(num_mel_bins=bins, sampling_rate=rate).mel_filters
+    np.testing.assert_allclose(log_mels.mel_filters(bins, rate).numpy(), expected, atol=1e-10)
+
+
+def test_a_waveform_of_fewer_frames_than_the_stride_has_none_as_theirs():
+    wave = speechlike(600, seed=1)
+    expected = theirs(stride=3)(wave, sampling_rate=16000, return_tensors="np")
+    found = SeamlessM4TFeatureExtractor(stride=3)(wave, sampling_rate=16000)
+    assert found["input_features"].shape == expected["input_features"].shape == (1, 0, 240)
+
+
+@pytest.mark.parametrize("name", WAVES)
+@pytest.mark.parametrize("settings_", [{}, {"padding_value": 1.0}, {"num_mel_bins": 40}])
+def test_a_call_equals_theirs(name, settings_):
+    expected = theirs(**settings_)(WAVES[name], sampling_rate=16000, return_tensors="np")
+    found = SeamlessM4TFeatureExtractor(**settings_)(WAVES[name], sampling_rate=16000)
+    assert found.keys() == expected.keys()
+    assert (found["attention_mask"] == expected["attention_mask"]).all()
+    if name not in ("silence", "a pure tone"):  # a bin without variance multiplies roundings by thousands
+        np.testing.assert_allclose(found["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"return_tensors": "pt"},
+        {"pad_to_multiple_of": 8},
+        {"pad_to_multiple_of": None},
+        {"padding": "max_length", "max_length": 300},
+        {"padding": "max_length", "max_length": 40, "truncation": True},
+        {"return_attention_mask": False},
+        {"do_normalize_per_mel_bins": False},
+    ],
+)
+def test_a_call_of_many_equals_theirs(options):
+    waves = [speechlike(n, seed=n) for n in (16000, 5000, 9120)]
+    expected = theirs(padding_value=0.5)(waves, sampling_rate=16000, **options)
+    found = SeamlessM4TFeatureExtractor(padding_value=0.5)(waves, sampling_rate=16000, **options)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert type(found[name]) is type(value)
+        assert found[name].dtype == value.dtype
+        np.testing.assert_allclose(found[name], value, atol=TOLERANCE, rtol=0)
+
+
+def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
+    extractor = SeamlessM4TFeatureExtractor()
+    wave, other = speechlike(2000), speechlike(2000, seed=1)
+    expected = extractor([wave, other])["input_features"]
+    for same in (
+        np.stack([wave, other]),
+        torch.from_numpy(np.stack([wave, other])),
+        [wave.tolist(), other.tolist()],
+        (torch.from_numpy(wave), torch.from_numpy(other)),
+        [np.stack([wave, other]), np.stack([other, wave])],
+        np.stack([np.stack([wave, other]), np.stack([other, wave])]).astype(np.float64),
+    ):
+        assert (extractor(same)["input_features"] == expected).all()
+    for one in (wave, wave.tolist(), torch.from_numpy(wave)):
+        assert (extractor(one)["input_features"] == expected[:1]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 12000), min_size=1, max_size=5), padding_value=st.sampled_from([0.0, 1.0]))
+def test_a_row_of_a_batch_is_as_it_is_alone(lengths, padding_value):
+    extractor = SeamlessM4TFeatureExtractor(padding_value=padding_value)
+    waves = [speechlike(length, seed=row) if length else np.zeros(0, np.float32) for row, length in enumerate(lengths)]
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+    found = extractor.extract(padded, torch.tensor(lengths))
+    features, mask = found["input_features"], found["attention_mask"]
+    assert features.isfinite().all()
+    for row, wave in enumerate(waves):
+        count = max(0, log_mels.num_mels(len(wave))) // 2
+        assert mask[row].tolist() == [place < count for place in range(mask.shape[1])]
+        if count:
+            alone = extractor.extract(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))["input_features"]
+            called = torch.from_numpy(extractor(wave)["input_features"])
+            assert len(called[0]) == len(alone[0]) == (log_mels.num_mels(len(wave)) + 1) // 2
+            assert torch.equal(features[row, : len(alone[0])], alone[0])
+            torch.testing.assert_close(alone, called, atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_of_a_waveform_leave_no_seams(monkeypatch):
+    wave = torch.from_numpy(speechlike(32000))[None]
+    expected = log_mels.log_mels(wave, 80, 16000)
+    monkeypatch.setattr(log_mels, "CHUNK_MELS", 7)
+    torch.testing.assert_close(log_mels.log_mels(wave, 80, 16000), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_features_are_padded_as_theirs_are():
+    rows = [{"input_features": np.ones((n, 160)), "attention_mask": [1] * n} for n in (3, 5)]
+    for options in ({}, {"pad_to_multiple_of": 4}, {"padding": "max_length", "max_length": 9}):
+        expected = theirs(padding_value=1.0).pad(rows, return_tensors="pt", **options)
+        found = SeamlessM4TFeatureExtractor(padding_value=1.0).pad(rows, return_tensors="pt", **options)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value.to(found[name].dtype))
+
+
+def test_wrong_waveforms_are_refused():
+    extractor = SeamlessM4TFeatureExtractor()
+    with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
+        extractor(speechlike(2000), sampling_rate=8000)
+    with pytest.raises(ValueError, match=r"shape \(399,\), expected"):
+        extractor(speechlike(399))
+    with pytest.raises(ValueError, match=r"expected \(T,\) or \(B, T\) or \(B, C, T\)"):
+        extractor(np.zeros((1, 1, 1, 2000)))
+    with pytest.raises(ValueError, match="max_length"):
+        extractor(speechlike(2000), truncation=True)
+    with pytest.raises(CheckpointError, match="stride of the feature extractor is 0"):
+        SeamlessM4TFeatureExtractor(stride=0)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A whole small checkpoint as transformers saves it."""
+    folder = tmp_path / "checkpoint"
+    make_oracle(feature_projection_input_dim=160).save_pretrained(folder)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
+    (tmp_path / "vocab.json").write_text(oracles.json.dumps({token: index for index, token in enumerate(tokens)}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
+    transformers.Wav2Vec2BertProcessor(theirs(padding_value=1.0), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_the_processor_does_audio_and_text_in_one_call(checkpoint):
+    ours, other = (
+        kind.from_pretrained(checkpoint) for kind in (Wav2Vec2BertProcessor, transformers.Wav2Vec2BertProcessor)
+    )
+    assert isinstance(ours.feature_extractor, SeamlessM4TFeatureExtractor)
+    assert isinstance(ours.tokenizer, Wav2Vec2CTCTokenizer)
+    waves, texts = [speechlike(8000), speechlike(6000, seed=1)], ["AB C", "D"]
+    options = {"return_tensors": "pt", "padding": True, "sampling_rate": 16000}
+    found, expected = ours(waves, texts, **options), other(audio=waves, text=texts, **options)
+    assert found.keys() == expected.keys() == {"input_features", "attention_mask", "labels"}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=TOLERANCE, rtol=0)
+    moved = found.to("cpu", torch.bfloat16)
+    assert moved.input_features.dtype == torch.bfloat16
+    assert moved.labels.dtype == torch.int64
+    assert ours(text="AB C").input_ids == other(text="AB C")["input_ids"]
+    options = {"is_split_into_words": True, "do_normalize_per_mel_bins": False, "sampling_rate": 16000}
+    expected = ours.tokenizer([["AB", "C"]], is_split_into_words=True)["input_ids"]
+    assert ours(waves[0], [["AB", "C"]], **options).labels == expected
+    features = [{"input_features": row} for row in ours(waves)["input_features"]]
+    labels = [{"input_ids": [5]}, {"input_ids": [6, 7]}]
+    padded = ours.pad(features, labels=labels, return_tensors="pt")
+    assert padded.labels.shape == (2, 2)
+    assert padded.input_features.shape == (2, 24, 160)
+    assert ours.batch_decode([[5, 5, 0, 5]]) == [ours.decode([5, 5, 0, 5])] == ["AA"]
+
+
+def test_a_saved_processor_loads_in_both(checkpoint, tmp_path):
+    Wav2Vec2BertProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "again")
+    again = transformers.Wav2Vec2BertProcessor.from_pretrained(tmp_path / "again")
+    assert (again.feature_extractor.padding_value, again.feature_extractor.stride) == (1.0, 2)
+    ours = Wav2Vec2BertProcessor.from_pretrained(tmp_path / "again")
+    assert ours.feature_extractor.to_dict() == SeamlessM4TFeatureExtractor(padding_value=1.0).to_dict()
+
+
+def test_a_checkpoint_names_its_feature_extractor(checkpoint):
+    summary = check_checkpoint(checkpoint)
+    assert (summary.model_type, summary.sample_rate, summary.outputs) == (
+        "wav2vec2-bert",
+        16000,
+        ("Transcript", "Embedding"),
+    )
+    assert (summary.min_samples, summary.frame_stride, summary.vocab_size) == (560, 320, 20)
+    loaded = load_checkpoint(checkpoint)
+    assert isinstance(loaded.feature_extractor, SeamlessM4TFeatureExtractor)
+    assert loaded.sample_rate == 16000
+    waves = torch.from_numpy(np.stack([speechlike(8000), speechlike(8000, seed=1)]))
+    with torch.inference_mode():
+        features = loaded.feature_extractor.extract(waves, torch.tensor([8000, 6000]))
+        assert loaded.model(**features).logits.shape == (2, loaded.model.num_frames(8000), 20)
+
+
+def preprocessor(folder, **values):
+    (folder / "processor_config.json").unlink()
+    (folder / "preprocessor_config.json").write_text(oracles.json.dumps(values))
+
+
+def test_an_extractor_without_its_name_is_known_by_its_processor_or_the_model(checkpoint):
+    preprocessor(checkpoint, processor_class="Wav2Vec2BertProcessor", padding_value=1.0)
+    assert isinstance(load_feature_extractor(checkpoint), SeamlessM4TFeatureExtractor)
+    (checkpoint / "preprocessor_config.json").write_text("{}")
+    assert isinstance(load_feature_extractor(checkpoint), SeamlessM4TFeatureExtractor)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+            "expected 'SeamlessM4TFeatureExtractor' for",
+        ),
+        ({"processor_class": "Wav2Vec2Processor"}, "feature_extractor_type is 'Wav2Vec2FeatureExtractor'"),
+        ({"num_mel_bins": 40}, "40 mel bins by stride 2, the model takes feature_projection_input_dim 160"),
+        ({"stride": 1, "num_mel_bins": 160}, "stride 1, the model takes"),
+        ({"sampling_rate": "16k"}, "sampling_rate"),
+    ],
+)
+def test_an_extractor_that_does_not_fit_is_refused(checkpoint, values, message):
+    preprocessor(checkpoint, **values)
+    with pytest.raises(CheckpointError, match=message):
+        check_checkpoint(checkpoint)

@@ -1,0 +1,27 @@
+"""Models without weights: what planning builds of a checkpoint to check it."""
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+import torch
+from raysp.models import registry
+from raysp.models.files.unweighted import without_weights
+
+for model_type in (*registry.encoder_types(), *registry.decoder_types()):
+    for cls in registry.architectures_of(model_type).values():
+        values = {"vocab_size": 32} if "CTC" in cls.__name__ else {}
+        with without_weights():
+            model = cls(cls.config_class(**values))
+        assert all(one.device.type == "meta" for one in model.parameters()), cls
+        slow = {"torch._dynamo", "torch._inductor", "sympy"}.intersection(sys.modules)
+        assert not slow, (cls, slow)
+print("all of them")
+"""
+
+
+def test_no_architecture_without_weights_imports_the_compiler_of_torch():
+    """Its import takes more seconds than all else that is asked of a checkpoint, in the plan and in each actor."""
+    found = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert found.stdout == "all of them\n", found.stderr

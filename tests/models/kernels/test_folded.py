@@ -1,0 +1,190 @@
+"""What is derived from weights follows them however they change: evaluation is that of a model made of them."""
+
+import copy
+import io
+
+import pytest
+import torch
+
+import raysp.models
+from raysp.models.kernels.folded import Folded
+from tests.models import test_sew_d, test_wav2vec2_bert
+from tests.models.decoder_oracles import BART, BERT, GPT2, VOCAB
+from tests.models.oracles import TINY
+from tests.models.parity import inputs_and_mask
+
+DECODER = {"is_decoder": True, "add_cross_attention": False}
+MODELS = {
+    "UniSpeechForCTC": TINY,
+    "Wav2Vec2ForCTC": {**TINY, "feat_extract_norm": "layer", "do_stable_layer_norm": True},
+    "HubertForCTC": TINY,
+    "SEWDForCTC": test_sew_d.TINY,
+    "Wav2Vec2BertForCTC": test_wav2vec2_bert.TINY,
+    "BertLMHeadModel": {**BERT, **DECODER},
+    "GPT2LMHeadModel": GPT2,
+    "BartForCausalLM": {**BART, **DECODER},
+    "MBartForCausalLM": {**BART, **DECODER},
+}
+
+
+def model_of(name):
+    torch.manual_seed(0)
+    cls = getattr(raysp.models, name)
+    return cls(cls.config_class(**MODELS[name])).eval()
+
+
+def inputs_of(model):
+    """Return rows of speech, or the first token of four texts: a step whose products are packed."""
+    if not hasattr(model, "freeze_base_model"):
+        return torch.randint(4, VOCAB, (4, 1), generator=torch.Generator().manual_seed(1))
+    width = getattr(model.config, "feature_projection_input_dim", None)
+    return inputs_and_mask((1500, 1500) if width is None else (60, 60), width)[0].to(model.dtype)
+
+
+def evaluated(model):
+    with torch.no_grad():
+        return model(inputs_of(model)).logits
+
+
+def made_of_its_weights(model):
+    """Return a model that was just made, with the weights of another."""
+    other = type(model)(copy.deepcopy(model.config)).to(model.dtype)
+    other.load_state_dict(model.state_dict())
+    other.tie_weights()
+    return other.eval()
+
+
+def fused_step(model):
+    """Change weights as the fused optimizer does, which counts up no version."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+    model(inputs_of(model)).logits.square().mean().backward()
+    optimizer.step()
+
+
+def a_fused_step_in_training(model):
+    model.train()
+    fused_step(model)
+    model.eval()
+
+
+def a_fused_step_with_given_gradients(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    torch.optim.AdamW(model.parameters(), lr=0.05, fused=True).step()
+
+
+def written(model):
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def data_and_eval(model):
+    written(model)
+    model.eval()
+
+
+def data_and_eval_around(model):
+    written(model)
+    torch.nn.ModuleList([model]).eval()
+
+
+def data_after_gradients(model):
+    model(inputs_of(model)).logits.square().mean().backward()
+    written(model)
+
+
+def other_weights(model):
+    return {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
+
+
+def load(model):
+    model.load_state_dict(other_weights(model))
+
+
+def load_by_assigning(model):
+    model.load_state_dict(other_weights(model), assign=True)
+    model.tie_weights()
+
+
+def load_parts(model):
+    for part in model.modules():
+        if not list(part.children()):
+            part.load_state_dict(other_weights(part))
+
+
+def other_type(model):
+    written(model)
+    model.to(torch.float64)
+
+
+def type_and_back(model):
+    written(model)
+    model.half().float()
+
+
+CHANGES = [
+    fused_step,
+    a_fused_step_in_training,
+    a_fused_step_with_given_gradients,
+    data_and_eval,
+    data_and_eval_around,
+    data_after_gradients,
+    load,
+    load_by_assigning,
+    load_parts,
+    other_type,
+    type_and_back,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", MODELS)
+def test_evaluation_after_a_change_is_that_of_the_weights(name, change):
+    model = model_of(name)
+    before = evaluated(model)
+    change(model)
+    expected = evaluated(made_of_its_weights(model))
+    assert not torch.allclose(expected, before.to(expected.dtype), atol=1e-3)
+    torch.testing.assert_close(evaluated(model), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_copies_and_pickles_follow_their_own_weights(name):
+    model = model_of(name)
+    before = evaluated(model)
+    stream = io.BytesIO()
+    torch.save(model, stream)
+    stream.seek(0)
+    for other in (copy.deepcopy(model), torch.load(stream, weights_only=False)):
+        torch.testing.assert_close(evaluated(other), before)
+        data_and_eval(other)
+        torch.testing.assert_close(evaluated(other), evaluated(made_of_its_weights(other)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(evaluated(model), before)
+
+
+def folds_of(model):
+    return [module for module in model.modules() if isinstance(module, Folded)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_evaluation_derives_once(name, monkeypatch):
+    model, count = model_of(name), 0
+    derive = Folded._derived
+
+    def counted(self, *args):
+        nonlocal count
+        count += 1
+        return derive(self, *args)
+
+    monkeypatch.setattr(Folded, "_derived", counted)
+    for _ in range(3):
+        evaluated(model)
+    assert count == sum(folded._kept is not None for folded in folds_of(model))
+    assert (count > 0) == (name != "Wav2Vec2BertForCTC")  # which derives nothing
+
+
+def test_a_weight_at_the_place_of_a_freed_one_is_another():
+    folded, weight = Folded(), torch.nn.Parameter(torch.ones(1000), requires_grad=False)
+    for value in range(20):
+        weight.data = torch.full((1000,), float(value))
+        assert folded([weight], weight.sum) == 1000 * value

@@ -1,0 +1,204 @@
+"""A padded batch, decoded as the documents say, writes the texts of its rows alone, with every CTC head."""
+
+import io
+import json
+import logging
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import soxr
+import torch
+
+import raysp.models
+from raysp.models import (
+    AutoProcessor,
+    HubertForCTC,
+    SeamlessM4TFeatureExtractor,
+    SEWDForCTC,
+    UniSpeechForCTC,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+from raysp.models.base.batches import warn_of_unknown_ends
+from raysp.models.encoder.heads import ctc_loss
+from tests.models.parity import inputs_and_mask
+
+CTC_CLASSES = [getattr(raysp.models, name) for name in raysp.models.__all__ if re.fullmatch("(?!Auto).*ForCTC", name)]
+CLASSES_OF_LANGUAGES = (UniSpeechForCTC, Wav2Vec2ForCTC, HubertForCTC)
+CHECKPOINTS = dict.fromkeys(CTC_CLASSES, "unispeech-digits-ctc") | {Wav2Vec2BertForCTC: "w2vbert-digits-ctc"}
+SMALL = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+SMALL |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+NARROW = {"conv_dim": (16,) * 5, "conv_stride": (5, 4, 4, 2, 2), "conv_kernel": (10, 4, 4, 2, 3)}
+
+
+@pytest.fixture(scope="module")
+def digits(shared):
+    """Waveforms of 100 real recordings, by their names."""
+    path = min((shared / "data" / "digits").glob("*.parquet"))
+    waves = {}
+    for row in pq.read_table(path, columns=["id", "audio"])[:100].to_pylist():
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32", always_2d=True)
+        waves[row["id"]] = soxr.resample(samples.mean(axis=1), rate, 16000, quality="HQ")
+    assert len({len(wave) for wave in waves.values()}) > 50
+    return waves
+
+
+def trained_under_another_name(cls, folder):
+    """The UniSpeech checkpoint as a model of an architecture with the same weights."""
+    theirs = UniSpeechForCTC.from_pretrained(folder)
+    values = {**theirs.config.to_dict(), "model_type": cls.config_class.model_type}
+    model = cls(cls.config_class.from_dict(values))
+    weights = theirs.state_dict()
+    model.load_state_dict(
+        {name.replace("unispeech.", cls.base_model_prefix + ".", 1): weight for name, weight in weights.items()}
+    )
+    return model.eval()
+
+
+def random_model(cls, **changes):
+    """A small model whose texts are long, since its weights are large."""
+    torch.manual_seed(0)
+    narrow = {} if cls is Wav2Vec2BertForCTC else NARROW
+    model = cls(cls.config_class(**{**SMALL, **narrow, **changes})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    return model
+
+
+def texts(model, processor, waves):
+    """Decode as the documents say."""
+    inputs = processor(waves, sampling_rate=16_000, padding=True, return_attention_mask=True, return_tensors="pt")
+    with torch.inference_mode():
+        return processor.batch_decode(model(**inputs.to(model.device)).logits.argmax(-1))
+
+
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+def test_a_hundred_digits_in_one_batch_decode_to_the_texts_of_each_alone(shared, digits, cls):
+    torch.set_num_threads(1)
+    folder = shared / "checkpoints" / CHECKPOINTS[cls]
+    processor = AutoProcessor.from_pretrained(folder)
+    if cls is SEWDForCTC:
+        model = random_model(cls)
+        expected = [texts(model, processor, wave)[0] for wave in digits.values()]
+    else:  # what transformers wrote for each recording alone
+        is_its_own = cls in (UniSpeechForCTC, Wav2Vec2BertForCTC)
+        model = cls.from_pretrained(folder) if is_its_own else trained_under_another_name(cls, folder)
+        expected = [json.loads((folder / "texts.json").read_text())[name] for name in digits]
+    assert texts(model, processor, [*digits.values()]) == expected
+    assert len(set(expected)) > 9
+
+
+@pytest.mark.parametrize("cls", CLASSES_OF_LANGUAGES)
+def test_digits_in_one_batch_decode_to_the_texts_of_each_alone_in_a_language(shared, digits, tmp_path, cls):
+    model = random_model(cls, adapter_attn_dim=8, do_stable_layer_norm=True)
+    model.save_pretrained(tmp_path)
+    model.save_adapter(tmp_path, "eng")
+    model = cls.from_pretrained(tmp_path, target_lang="eng")
+    processor = AutoProcessor.from_pretrained(shared / "checkpoints" / CHECKPOINTS[cls])
+    waves = [*digits.values()][::10]
+    expected = [texts(model, processor, wave)[0] for wave in waves]
+    assert texts(model, processor, waves) == expected
+    assert len(set(expected)) > 9
+
+
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradients_alone(cls):
+    changes = {} if cls in (SEWDForCTC, Wav2Vec2BertForCTC) else {"add_adapter": cls is Wav2Vec2ForCTC}
+    model = random_model(cls, **changes, pad_token_id=3)
+    lengths, width = ([90, 41, 60], 160) if cls is Wav2Vec2BertForCTC else ([30001, 17000, 25002], None)
+    inputs, mask = inputs_and_mask(lengths, width)
+    labels = torch.tensor([[5, 6, 7], [8, 9, -100], [5, 3, 5]])
+    output = model(inputs, mask, labels=labels)
+    frames = [int(model._get_feat_extract_output_lengths(length)) for length in lengths]
+    raw = model.lm_head(model.base_model.encode(inputs, mask).last_hidden_state)
+    for row, count in enumerate(frames):
+        assert torch.equal(output.logits[row, :count], raw[row, :count])
+        behind = output.logits[row, count:]
+        assert behind.softmax(-1)[:, 3].eq(1).all()
+        assert behind.isfinite().all()
+        assert behind.log_softmax(-1).isfinite().all()
+        assert behind.half().isfinite().all()
+    expected = ctc_loss(raw, torch.tensor(frames), labels, blank=3, reduction=model.config.ctc_loss_reduction)
+    torch.testing.assert_close(output.loss, expected, atol=1e-6, rtol=1e-6)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(output.loss, weights, retain_graph=True, allow_unused=True)
+    for mine, other in zip(found, torch.autograd.grad(expected, weights, allow_unused=True), strict=True):
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(model(inputs, mask).logits[1, frames[1] :].sum(), [model.lm_head.weight])
+    assert gradient.eq(0).all()
+
+
+def test_reference_padding_leaves_what_the_original_gives_behind_a_row():
+    model = random_model(UniSpeechForCTC)
+    model.padding = "reference"
+    inputs, mask = inputs_and_mask((3001, 1700), None)
+    raw = model.lm_head(model.base_model.encode(inputs, mask).last_hidden_state)
+    assert torch.equal(model(inputs, mask).logits, raw)
+
+
+@torch.inference_mode()
+def test_an_odd_log_mel_frame_at_the_end_of_a_row_keeps_its_label():
+    model, extractor = random_model(Wav2Vec2BertForCTC), SeamlessM4TFeatureExtractor()
+    generator = torch.Generator().manual_seed(0)
+    lengths = [400 + 160 * mels for mels in (59, 40, 39, 22)]  # an even, an odd, an even and an odd number of frames
+    waves = [0.1 * torch.randn(length, generator=generator).numpy() for length in lengths]
+    together = model(**extractor(waves, sampling_rate=16_000, return_tensors="pt")).logits
+    for row, wave in enumerate(waves):
+        alone = model(**extractor(wave, sampling_rate=16_000, return_tensors="pt")).logits[0]
+        assert len(alone) == model.num_frames(lengths[row])
+        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-4, rtol=1e-4)
+        assert together[row, len(alone) :].argmax(-1).eq(0).all()
+
+
+@pytest.fixture
+def warned(caplog):
+    warn_of_unknown_ends.cache_clear()
+    caplog.set_level(logging.WARNING, logger="raysp.models")
+    yield lambda: [record.getMessage() for record in caplog.records if "attention_mask" in record.getMessage()]
+    warn_of_unknown_ends.cache_clear()
+
+
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+@torch.inference_mode()
+def test_padded_rows_without_a_mask_are_warned_of_once(cls, warned):
+    model = random_model(cls)
+    lengths, width = ([90, 41], 160) if cls is Wav2Vec2BertForCTC else ([3001, 1700], None)
+    inputs, mask = inputs_and_mask(lengths, width)
+    model(inputs, mask)
+    model(inputs[:1])
+    model(torch.cat([inputs[:1], inputs[:1]]))
+    assert not warned()
+    model(inputs)
+    model(inputs)
+    (message,) = warned()
+    assert "return_attention_mask=True" in message
+
+
+def test_a_processor_that_pads_without_a_mask_warns_once(warned):
+    extractor = Wav2Vec2FeatureExtractor()
+    one, other = np.ones(1000, np.float32), np.ones(700, np.float32)
+    extractor([one], padding=True)
+    extractor([one, one], padding=True)
+    extractor([one, other], padding=True, return_attention_mask=True)
+    assert not warned()
+    extractor([one, other], padding=True)
+    extractor([one, other], padding=True)
+    assert len(warned()) == 1
+
+
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+def test_an_input_without_the_axis_of_the_batch_is_named_with_what_is_expected(cls):
+    model, is_log_mel = random_model(cls), cls is Wav2Vec2BertForCTC
+    expected = r"shape \(90, 160\), expected \(B, T, C\)" if is_log_mel else r"shape \(3000,\), expected \(B, S\)"
+    with pytest.raises(ValueError, match=rf"{expected}: add the axis of the batch, x\[None\]"):
+        model(torch.zeros(90, 160) if is_log_mel else torch.zeros(3000))
+    batch = torch.zeros(2, 90, 160) if is_log_mel else torch.zeros(2, 3000)
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 7\), expected \(2, \d+\)"):
+        model(batch, torch.ones(2, 7))
