@@ -299,6 +299,46 @@ class TestKinds:
         assert names(raysp.Shards(f"{tmp_path}/m.jsonl.gz")) == ["m-00000.parquet"]
         assert raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl.gz", tmp_path / "out")).num_rows == 1
 
+    @pytest.mark.parametrize("name", ["train.json", "*.json", "train*"])
+    def test_a_manifest_named_json_is_one_where_the_url_says_so(self, tmp_path, name):
+        lines = '\n{"audio_filepath": "x.wav"}\n{"audio_filepath": "y.wav", "text": "[]"}\n'
+        (tmp_path / "train_manifest.json").write_text(lines)
+        (tmp_path / "train.json").write_text(lines)
+        pipeline = a_pipeline(f"{tmp_path}/{name}", tmp_path / "out")
+        if name == "train*":
+            with pytest.raises(PlanError, match=r"only 2 other files: 2 \.json"):
+                raysp.plan(pipeline)
+            return
+        plan = raysp.plan(pipeline)
+        assert [one.shard.name for one in plan.todo] == [
+            "train-00000.parquet",
+            *(["train_manifest-00000.parquet"] if "*" in name else []),
+        ]
+        assert plan.num_rows == 2 * len(plan.todo)
+
+    def test_beside_recordings_a_file_named_json_is_passed_over_whatever_it_holds(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.wav").write_bytes(b"x")
+        (tmp_path / "in" / "m.json").write_text('{"audio_filepath": "a.wav"}\n')
+        for url in ("in", "in/*"):
+            found = list_corpus(raysp.Shards(f"{tmp_path}/{url}"))
+            assert [(one.kind, found.passed_over) for one in found.found] == [("folder", {".json": 1})]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('[{"audio_filepath": "x.wav"}]', r"begins with a JSON array; expected .* Convert it: jq -c '\.\[\]'"),
+            ('{\n  "audio_filepath": "x.wav"\n}', r"its first line is b'\{', which is no whole JSON object"),
+            ('{"a": 1}', "expected a manifest, a JSON object with 'audio_filepath' in each line"),
+            ("3", "its first line is b'3'; expected a manifest"),
+            ("\x89PNG", "no whole JSON object"),
+        ],
+    )
+    def test_a_json_file_that_is_no_manifest_is_refused_with_what_is_expected(self, tmp_path, text, message):
+        (tmp_path / "m.json").write_text(text)
+        with pytest.raises(PlanError, match=rf"{tmp_path}/m\.json: .*{message}"):
+            names(raysp.Shards(f"{tmp_path}/m.json"))
+
     def test_the_id_of_a_data_set_on_the_hub_is_refused_with_the_command_that_gets_it(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(PlanError, match=r"download it first: hf download mozilla/voice --repo-type dataset"):

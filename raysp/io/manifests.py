@@ -5,6 +5,7 @@ for every other key. A shard is a range of the manifest's bytes, so that lines m
 relabelling cuts them anew.
 """
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -24,6 +25,7 @@ LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
 """What a second of audio is taken to have, to cut pieces; files are not looked at."""
 UNKNOWN_SECONDS = 10.0
+MOST_LINE_BYTES = 16 * 1024 * 1024
 _PATH, _OFFSET, _DURATION, _ID = "audio_filepath", "offset", "duration", "id"
 AUDIO_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
@@ -108,6 +110,28 @@ def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
             yield from (end - first for first, end in pairwise(edges) if end > first)
             return
     yield from repeat(LINES_A_SHARD)
+
+
+def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -> None:
+    """Check that a file begins as a manifest does: with a whole JSON object that names a recording, in one line.
+
+    An empty file is a manifest without lines.
+
+    Raises:
+        ShardError: with what it begins with, and what to do.
+    """
+    with closing(_open(url, storage_options)) as file:
+        line = next((line for line in iter(lambda: file.readline(MOST_LINE_BYTES), b"") if line.strip()), b"")
+    line = line.removeprefix(codecs.BOM_UTF8).strip()
+    expected = f"expected a manifest, a JSON object with {_PATH!r} in each line"
+    if line.startswith(b"["):
+        raise ShardError(f"begins with a JSON array; {expected}. Convert it: jq -c '.[]' IN.json > OUT.jsonl")
+    try:
+        first = json.loads(line or b"null")
+    except (ValueError, RecursionError):
+        raise ShardError(f"its first line is {line[:40]!r}, which is no whole JSON object; {expected}") from None
+    if line and not (isinstance(first, dict) and _PATH in first):
+        raise ShardError(f"its first line is {line[:40]!r}; {expected}")
 
 
 def survey(url: str, part: str, storage_options: Mapping[str, object] | None = None) -> Survey:

@@ -15,6 +15,8 @@ Options = Mapping[str, object]
 PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
 _ARROW_NAMES = (".arrow", ".ipc", ".feather")
 _MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_JSON_NAMES = (".json", ".json.gz")
+"""Manifests only where a url names them: a folder holds other JSON files as well."""
 _OTHER_SUFFIXES = frozenset(
     {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
     | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
@@ -23,8 +25,8 @@ _OTHER_SUFFIXES = frozenset(
     | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".tar", ".zip"}
 )
 READ_AS = (
-    "Parquet (*.parquet), Arrow IPC (*.arrow, *.ipc, *.feather), manifests in JSON lines (*.jsonl, *.ndjson, also .gz) "
-    "or audio files"
+    "Parquet (*.parquet), Arrow IPC (*.arrow, *.ipc, *.feather), manifests in JSON lines (*.jsonl, *.ndjson, also .gz; "
+    "*.json where it is named) or audio files"
 )
 
 
@@ -124,7 +126,12 @@ def kind_of(name: str) -> str:
     """Tell by a file's name what it is read as; anything unknown is Parquet, whose footer then says what is wrong."""
     if name.endswith(_ARROW_NAMES):
         return ARROW
-    return MANIFEST if name.endswith(_MANIFEST_NAMES) else PARQUET
+    return MANIFEST if name.endswith((*_MANIFEST_NAMES, *_JSON_NAMES)) else PARQUET
+
+
+def is_json(name: str) -> bool:
+    """Return whether a file's name says JSON, so that only its content says whether it is a manifest."""
+    return name.endswith(_JSON_NAMES)
 
 
 def is_other(name: str) -> bool:
@@ -134,7 +141,7 @@ def is_other(name: str) -> bool:
 
 def stem_of(name: str) -> str:
     """Take what says a file's kind off its name."""
-    for suffix in (*_MANIFEST_NAMES, *_ARROW_NAMES, ".parquet"):
+    for suffix in (*_MANIFEST_NAMES, *_JSON_NAMES, *_ARROW_NAMES, ".parquet"):
         if name.endswith(suffix):
             return name.removesuffix(suffix)
     head, dot, _ = name.rpartition(".")

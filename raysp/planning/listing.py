@@ -138,7 +138,12 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
             ) from None
         raise
     is_folder = listing.root == _normal(url)
-    shards = [entry for entry in listing.entries if _is_shard(entry.path, is_folder=is_folder)]
+    is_named_json = not is_folder and sources.is_json(url)
+    shards = [
+        entry
+        for entry in listing.entries
+        if _is_shard(entry.path, is_folder=is_folder) or (is_named_json and sources.is_json(entry.path))
+    ]
     if is_folder:
         shards = _of_data_sets(Listing(listing.root, tuple(shards)), storage_options)
     kept = shards or [entry for entry in listing.entries if folders.is_audio(entry.path)]
@@ -217,6 +222,8 @@ def _cut_manifest(
     known = _recorded_parts(stem, sources.MANIFEST, recorded)
     digests = [shard.version for shard in known] if relabel else None
     try:
+        if sources.is_json(url):
+            manifests.check_lines(url, storage_options)
         slices = manifests.cut(url, [shard.part for shard in known], storage_options, digests)
     except (ShardError, StoreError, OSError, EOFError) as error:
         raise PlanError(f"source: {url}: {error}") from error
