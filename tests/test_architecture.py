@@ -49,7 +49,7 @@ ALLOWED_LAZILY: dict[str, set[str]] = {
 
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
-MODELS_MAY_USE = {"torch", "numpy"}
+MODELS_MAY_USE = {"lazy_loader", "torch", "numpy"}
 FOLDERS_MAY_USE = {"files": {"safetensors", "huggingface_hub"}, "tokenizers": {"tokenizers"}}
 
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.export import Dim
 
-from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, UniSpeechForCTC, Wav2Vec2BertForCTC
+from raysp.models import (
+    HubertForCTC,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    UniSpeechForCTC,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2ForCTC,
+)
 from raysp.models.encoder.relative_attention import bucket_rows, bucket_starts, by_distance, log_buckets
 from tests.models.parity import inputs_and_mask
 from tests.models.promises.test_padded_batches import CTC_CLASSES, random_model
@@ -40,7 +47,13 @@ def batches(cls):
     return [inputs_and_mask((6001, 4700), None), inputs_and_mask((8300, 3000, 5000), None)]
 
 
-@pytest.mark.parametrize("cls", CTC_CLASSES)
+# Those of the same encoder as UniSpeech are compiled in `make soak`: tracing takes half a minute each.
+SAME_ENCODER = [Wav2Vec2ForCTC, HubertForCTC]
+
+
+@pytest.mark.parametrize(
+    "cls", [pytest.param(cls, marks=[pytest.mark.soak] * (cls in SAME_ENCODER)) for cls in CTC_CLASSES]
+)
 def test_a_compiled_model_gives_the_same_and_trains(cls):
     torch._dynamo.reset()
     model = small(cls)
