@@ -15,7 +15,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.hub import KEYWORDS, Access, local_folder, model_folder
-from raysp.models.files.sharing import Shareable
+from raysp.models.files.sharing import upload_saved
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import check_names_and_shapes, read_tensors, short, write_tensors
 
@@ -48,7 +48,7 @@ class LoadingInfo(TypedDict):
     """Always empty: what cannot be loaded is an exception."""
 
 
-class Model(Shareable, nn.Module):
+class Model(nn.Module):
     """A model of one architecture; made of a configuration, it has weights drawn as that says.
 
     `padding` says what padding may do. "exact": a row of a padded batch gives what it gives alone, provided that
@@ -478,6 +478,10 @@ class Model(Shareable, nn.Module):
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
         write_tensors(Path(folder), self.stored_weights(), shard_bytes)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+        """Save into a repository of the Hugging Face hub; options and result as for `sharing.upload`."""
+        return upload_saved(self, repo_id, **options)
 
 
 def _drawing(construct: Callable[..., None]) -> Callable[..., None]:

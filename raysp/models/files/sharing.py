@@ -55,12 +55,16 @@ def upload(
     return str(commit.commit_url)
 
 
+def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - anything with save_pretrained
+    """Save a model, configuration or processor into a repository of the hub; options and result as for `upload`."""
+    with TemporaryDirectory() as folder:
+        value.save_pretrained(folder)
+        return upload(folder, repo_id, **options)
+
+
 class Shareable:
-    """What saves itself into a folder, and so can be put on the hub."""
+    """A value that saves itself into a folder, and so can be uploaded to the hub."""
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
-        """Save into a repository of the Hugging Face hub; options and what is returned as for `upload`."""
-        saved: Any = self
-        with TemporaryDirectory() as folder:
-            saved.save_pretrained(folder)
-            return upload(folder, repo_id, **options)
+        """Save into a repository of the Hugging Face hub; options and result as for `upload`."""
+        return upload_saved(self, repo_id, **options)
