@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 from benchmarks.tables import show, write_json
 
 if TYPE_CHECKING:
+    from raysp.corpus.shards import Shard
     from raysp.engine.tasks import Job
-    from raysp.io.shards import Shard
-    from raysp.io.store import Store
+    from raysp.storage.store import Store
 
 ROWS = 20
 SOURCE_REQUESTS = 2
@@ -65,8 +65,8 @@ class SlowStore:
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Do as `commit_shards`, on a worker, with a store that waits."""
     from raysp.engine import commits, tasks
-    from raysp.io.store import open_store
     from raysp.sink.source_columns import read_source_columns
+    from raysp.storage.store import open_store
 
     def read_slowly(*arguments: Any) -> pa.Table:
         time.sleep(SOURCE_REQUESTS * latency)
@@ -149,10 +149,10 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     import raysp
     from raysp.engine import running
     from raysp.engine.attempts import Attempts
-    from raysp.io.store import open_store
     from raysp.planning import local_resources
     from raysp.sink import stage
     from raysp.sink.opening import make_plan
+    from raysp.storage.store import open_store
 
     demo = Path(__file__).parent.parent / "pipelines" / "demo"
     first = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, ROWS)
@@ -205,7 +205,7 @@ def _in_process(work: Callable[..., Any], *arguments: object) -> Any:
 
 
 def _frames_shard(num_rows: int) -> tuple[pa.Schema, "Shard"]:
-    from raysp.io.shards import Piece, Shard
+    from raysp.corpus.shards import Piece, Shard
 
     outputs = pa.schema([("embedding", pa.list_(pa.list_(pa.float32(), FRAME_WIDTH)))])
     return outputs, Shard("frames.parquet", "frames.parquet", 1, "", num_rows, "0" * 16, (Piece(0, num_rows),))
@@ -213,9 +213,9 @@ def _frames_shard(num_rows: int) -> tuple[pa.Schema, "Shard"]:
 
 def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
     """Stage blocks as actors do: rows of all the piece in each."""
-    from raysp.io.store import LocalStore
     from raysp.sink import stage
     from raysp.sink.commit import RESULT_SCHEMA
+    from raysp.storage.store import LocalStore
 
     outputs, shard = _frames_shard(num_rows)
     random = np.random.default_rng(0)
@@ -238,8 +238,8 @@ def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
 
 
 def _commit_frames(folder: str, num_rows: int) -> tuple[int, float]:
-    from raysp.io.store import LocalStore
     from raysp.sink.commit import commit
+    from raysp.storage.store import LocalStore
 
     outputs, shard = _frames_shard(num_rows)
     started = time.perf_counter()

@@ -86,11 +86,11 @@ class Measured:
 def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, a_task_each: bool = False) -> Measured:
     """Run stand-in blocks through a fresh local Ray."""
     import raysp
+    from raysp.corpus.shards import PIECE_BYTES, Piece, Shard
     from raysp.engine import running, stream
     from raysp.engine.attempts import Attempts
     from raysp.engine.cluster import local_ray
     from raysp.engine.surroundings import quiet_datasets
-    from raysp.io.shards import PIECE_BYTES, Piece, Shard
     from raysp.planning import Todo, local_resources
     from raysp.sink.opening import make_plan
 

@@ -26,7 +26,7 @@ from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import Fate, fates_table
-from raysp.steps import Output
+from raysp.specs.steps import Output
 
 WAYS: Mapping[str, Sequence[Output]] = {
     "text": [Transcript()],

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.tables import show, write_json
-from raysp.io.s3 import S3Store
-from raysp.io.store import Store, expand
+from raysp.storage.s3 import S3Store
+from raysp.storage.store import Store, expand
 
 MEGABYTE = 10**6
 

@@ -12,22 +12,22 @@ from .errors import ShardError as ShardError
 from .errors import SpecError as SpecError
 from .errors import StoreError as StoreError
 from .errors import TrustError as TrustError
-from .pipeline import Parquet as Parquet
-from .pipeline import Pipeline as Pipeline
-from .pipeline import Shards as Shards
 from .reading.status import status as status
 from .reading.verify import verify as verify
 from .sink.opening import plan as plan
 from .sink.orphans import gc as gc
-from .specs import Env as Env
-from .steps import Classes as Classes
-from .steps import Decode as Decode
-from .steps import Embedding as Embedding
-from .steps import Keep as Keep
-from .steps import Label as Label
-from .steps import Pool as Pool
-from .steps import Segments as Segments
-from .steps import Transcript as Transcript
+from .specs.pipeline import Parquet as Parquet
+from .specs.pipeline import Pipeline as Pipeline
+from .specs.pipeline import Shards as Shards
+from .specs.steps import Classes as Classes
+from .specs.steps import Decode as Decode
+from .specs.steps import Embedding as Embedding
+from .specs.steps import Keep as Keep
+from .specs.steps import Label as Label
+from .specs.steps import Pool as Pool
+from .specs.steps import Segments as Segments
+from .specs.steps import Transcript as Transcript
+from .specs.values import Env as Env
 
 __all__: list[str]
 __version__: str

@@ -155,7 +155,7 @@ class TestInspect:
 class TestStatus:
     @pytest.fixture
     def sink(self, recipe, tmp_path) -> Path:
-        from raysp.pipeline import load_pipeline
+        from raysp.specs.pipeline import load_pipeline
 
         write_shard(tmp_path / "in" / "b.parquet", 2)
         plan = raysp.plan(load_pipeline(str(recipe)))
@@ -329,7 +329,7 @@ class TestRefusals:
         self.refused(raysp_command("plan", path), "broken_recipe.py")
 
     def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
-        from raysp.pipeline import load_pipeline
+        from raysp.specs.pipeline import load_pipeline
 
         begin_and_stage(raysp.plan(load_pipeline(str(recipe))))
         ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")
@@ -355,7 +355,7 @@ class TestErrors:
         assert debug.returncode != 0
 
     def test_what_nobody_foresaw_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
-        monkeypatch.setattr("raysp.pipeline.load_pipeline", lambda target: 1 / 0)
+        monkeypatch.setattr("raysp.specs.pipeline.load_pipeline", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
         assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
@@ -375,7 +375,7 @@ class TestErrors:
 
         monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
         monkeypatch.setattr(
-            "raysp.pipeline.load_pipeline" if where == "load" else "raysp.engine.running.run", interrupt
+            "raysp.specs.pipeline.load_pipeline" if where == "load" else "raysp.engine.running.run", interrupt
         )
         ran = raysp_command("run", recipe)
         assert ran.code == 130
@@ -464,7 +464,7 @@ class TestRowsWithoutLabels:
 
     @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
     def test_a_sink_that_holds_no_result_binds_no_pipeline(self, raysp_command, recipe, tmp_path, change):
-        from raysp.pipeline import load_pipeline
+        from raysp.specs.pipeline import load_pipeline
 
         write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
         write_shard(tmp_path / "in" / "b.parquet", 2)

@@ -1,8 +1,8 @@
 """Guards, switched off one by one: what they keep away happens then. So the tests that hold them are not hollow.
 
 Each test switches off one function or constant, and what it stands for is done by the same call that other tests see
-refused. Guards of paths and of schemas have theirs beside them: `io/test_audio_root.py`, `io/test_arrow.py`,
-`io/test_shards.py`.
+refused. Guards of paths and of schemas have theirs beside them: `storage/test_audio_root.py`, `corpus/test_arrow.py`,
+`corpus/test_shards.py`.
 """
 
 import importlib.util
@@ -28,10 +28,10 @@ import raysp
 from raysp.audio import Excerpt, TooLong, Wanted, child, decode, decoding, isolation, source
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError, CheckpointError, SpecError, StoreError
-from raysp.io import fsspec_store, s3_client
-from raysp.io.s3 import S3Store
-from raysp.io.store import open_store
 from raysp.models import load_model
+from raysp.storage import fsspec_store, s3_client
+from raysp.storage.s3 import S3Store
+from raysp.storage.store import open_store
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, wav, write_shard
 
 MARK = b"raysp mark"
@@ -224,7 +224,7 @@ class TestSecrets:
         assert SECRET.encode() not in self.written(tmp_path / "by name")
         with pytest.raises(SpecError, match="holds a literal secret"):
             self.pipeline(tmp_path / "literal", {"secret": SECRET})
-        monkeypatch.setattr("raysp.pipeline.refuse_literal_secrets", lambda options, where: None)
+        monkeypatch.setattr("raysp.specs.pipeline.refuse_literal_secrets", lambda options, where: None)
         label_here(self.pipeline(tmp_path / "literal", {"secret": SECRET}))
         assert SECRET.encode() in self.written(tmp_path / "literal")
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import ChangedError, CheckpointError, PlanError, StoreError, planning
-from raysp.io.shards import cut_pieces
-from raysp.io.store import expand, open_store
+from raysp.corpus.shards import cut_pieces
 from raysp.ops.precision import Batching
 from raysp.planning import Resources, count_gpus, hash_pipeline, settle
 from raysp.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
@@ -22,6 +21,7 @@ from raysp.sink import stage
 from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
+from raysp.storage.store import expand, open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
 from tests.hub_server import COMMIT, lay_out
 from tests.sink.sinks import results
@@ -263,7 +263,7 @@ class TestKinds:
             (tmp_path / "in" / name).write_bytes(b"x")
         pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out")
         with monkeypatch.context() as before:
-            before.setattr("raysp.io.folders.SUFFIXES", {".wav"})
+            before.setattr("raysp.corpus.folders.SUFFIXES", {".wav"})
             first = raysp.plan(pipeline)
             begin_and_stage(first)
         later = raysp.plan(pipeline)
@@ -549,7 +549,7 @@ class TestPlan:
 
     @pytest.fixture
     def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.io.shards.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+        monkeypatch.setattr("raysp.corpus.shards.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -672,7 +672,7 @@ class TestPlan:
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
         begin_run(first, RunEntry.now())
-        monkeypatch.setattr("raysp.io.shards.cut_pieces", cut_pieces)
+        monkeypatch.setattr("raysp.corpus.shards.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
@@ -700,7 +700,7 @@ class TestPlan:
         ],
     )
     def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
-        from raysp.pipeline import with_overrides
+        from raysp.specs.pipeline import with_overrides
 
         begin_and_stage(raysp.plan(pipeline))
         with pytest.raises(ChangedError, match=difference):
@@ -710,7 +710,7 @@ class TestPlan:
         "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
     )
     def test_a_change_that_changes_no_label_goes_on(self, pipeline, change):
-        from raysp.pipeline import with_overrides
+        from raysp.specs.pipeline import with_overrides
 
         begin_run(raysp.plan(pipeline), RunEntry.now())
         assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from raysp.specs import spec
-from raysp.steps import Output, Step
+from raysp.specs.steps import Output, Step
 
 
 @spec

@@ -33,7 +33,7 @@ from raysp.cli.signals import told_how_to_go_on
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.pipeline import Pipeline
+    from raysp.specs.pipeline import Pipeline
 
 
 def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -129,7 +129,7 @@ def retry(
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
     from raysp.engine.running import retry as retry_rows
-    from raysp.pipeline import is_pipeline_file
+    from raysp.specs.pipeline import is_pipeline_file
 
     of_file = settings if is_pipeline_file(sink) else None
     url, pipeline, options = named_sink(sink, of_file, storage_options)

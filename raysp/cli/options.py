@@ -9,7 +9,7 @@ import typer
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
-    from raysp.pipeline import Pipeline
+    from raysp.specs.pipeline import Pipeline
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -45,7 +45,7 @@ Address = Annotated[
 
 def load(target: str, settings: list[str] | None) -> "Pipeline":
     """Return the pipeline of a file, with `--set` applied."""
-    from raysp.pipeline import load_pipeline, with_overrides
+    from raysp.specs.pipeline import load_pipeline, with_overrides
 
     return with_overrides(load_pipeline(target), settings or [])
 
@@ -60,7 +60,7 @@ class NamedSink(NamedTuple):
 
 def named_sink(target: str, settings: list[str] | None, storage_options: list[str] | None) -> NamedSink:
     """Return the sink that a target names, with the pipeline that made it where its file is given."""
-    from raysp.pipeline import is_pipeline_file
+    from raysp.specs.pipeline import is_pipeline_file
 
     if is_pipeline_file(target):
         if storage_options:
@@ -77,7 +77,7 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
 
 def parse_storage_options(given: list[str] | None) -> Mapping[str, object] | None:
     """Return options as a mapping: `a.b=c` stands for one inside another, `env:NAME` for a variable's value."""
-    from raysp.specs import Env, refuse_literal_secrets
+    from raysp.specs.values import Env, refuse_literal_secrets
 
     if not given:
         return None

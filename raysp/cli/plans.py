@@ -9,8 +9,8 @@ from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.pipeline import Pipeline
     from raysp.planning import Plan
+    from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 5
 

@@ -10,8 +10,8 @@ from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.engine.running import RunResult
-    from raysp.pipeline import Pipeline
     from raysp.sink.word_errors import WordErrors
+    from raysp.specs.pipeline import Pipeline
 
 EXAMPLE_CHARACTERS = 200
 

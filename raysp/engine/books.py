@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine.packing import Told
 from raysp.engine.progress import Example, Progress
-from raysp.io.shards import Piece, Shard
 from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.stage import is_complete

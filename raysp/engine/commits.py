@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import ray
 
+from raysp.corpus.shards import Shard
 from raysp.engine.tasks import Job, commit_shard
 from raysp.errors import RunError
-from raysp.io.shards import Shard
-from raysp.io.store import UnusableError
 from raysp.planning import Retry
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.storage.store import UnusableError
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ rows count as well: so a retry stops where too much of its shards fails, not whe
 import math
 from collections import Counter
 
-from raysp.io.shards import Shard
+from raysp.corpus.shards import Shard
 from raysp.planning import Todo
 
 MIN_ROWS = 200

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Iterable
 
+from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.sources import ARROW, read_table
 from raysp.engine.progress import Example
 from raysp.errors import RayspError
-from raysp.io.shards import Piece, Shard
-from raysp.io.sources import ARROW, read_table
-from raysp.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn, Protocol, TypeVar, cast
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.examples import describe
@@ -16,7 +17,6 @@ from raysp.engine.poisoned import Poisoned
 from raysp.engine.progress import Progress
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
-from raysp.io.shards import Piece, Shard
 from raysp.ops.remedies import remedy
 from raysp.planning import Plan, Retry, Todo
 from raysp.sink import lease, stopping

@@ -10,15 +10,15 @@ from typing import cast
 
 import pyarrow as pa
 
+from raysp.corpus.shards import Shard
 from raysp.engine.attempts import Attempts
 from raysp.engine.execution import Outcome
 from raysp.engine.packing import Told, failure
 from raysp.engine.poisoned import Poisoned
 from raysp.engine.tasks import Job, LabelActor, Reader, close_decoder, commit_shard, piece_item
 from raysp.errors import RunError, ShardError
-from raysp.io.shards import Shard
-from raysp.io.store import UnusableError
 from raysp.planning import Plan, Retry
+from raysp.storage.store import UnusableError
 
 MOST_ROWS = 20
 """Rows of a try-out that are labelled here; reading ahead, more actors and other machines are of no use to so few."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from raysp.io.shards import Piece
+from raysp.corpus.shards import Piece
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 

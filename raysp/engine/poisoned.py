@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from raysp.io.shards import Piece, Shard
+from raysp.corpus.shards import Piece, Shard
 from raysp.planning import Retry
 
 

@@ -6,9 +6,9 @@ from typing import Any, cast
 import ray
 
 from raysp.errors import PlanError, StoreError
-from raysp.io.store import Store, open_store
-from raysp.pipeline import Parquet
 from raysp.sink import layout
+from raysp.specs.pipeline import Parquet
+from raysp.storage.store import Store, open_store
 from raysp.words import count
 
 MOST_NODES = 8

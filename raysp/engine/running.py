@@ -17,7 +17,6 @@ from raysp.engine.progress import Progress
 from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.tasks import Job, load_functions
 from raysp.ops.remedies import remedy
-from raysp.pipeline import Pipeline
 from raysp.planning import Plan, Resources, local_resources, windowing
 from raysp.sink import failing, lease, stopping
 from raysp.sink.opening import begin_run, file_id, make_plan, open_checked, open_sink
@@ -27,7 +26,8 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.source_columns import text_columns
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
-from raysp.specs import JsonValue
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.values import JsonValue
 from raysp.words import brief, count
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from raysp.engine.poisoned import Poisoned as Poisoned
 from raysp.engine.tasks import Job, Reader, block_receipt, load_labelling
 from raysp.engine.watchdog import watched
 from raysp.errors import RayspError
-from raysp.io.store import open_store
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
 from raysp.ops.rows import Fate, fates_table
 from raysp.planning import Plan
 from raysp.sink import failing, stage
 from raysp.sink.layout import BlockName
+from raysp.storage.store import open_store
 from raysp.words import count
 
 logger = logging.getLogger(__name__)

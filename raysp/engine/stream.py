@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from raysp.corpus.shards import PIECE_BYTES
 from raysp.engine.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.loading import allow_failures
 from raysp.engine.packing import Told, failure
 from raysp.engine.tasks import Job, LabelActor, Reader, piece_item
 from raysp.engine.waiting import Waiting, cluster_nodes
 from raysp.errors import RayspError, RunError, ShardError
-from raysp.io.shards import PIECE_BYTES
 from raysp.planning import Plan, Resources
 
 if TYPE_CHECKING:

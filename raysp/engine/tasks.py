@@ -17,18 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
-from raysp.code import UserCode
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.sources import read_table
 from raysp.engine import loading, watchdog
 from raysp.engine.attempts import MAX_DEATHS, Attempts
 from raysp.engine.packing import Told, failure, pack, pack_told, poison, receipt_row, unpack
 from raysp.engine.watchdog import watched
 from raysp.errors import RayspError, RunError, ShardError, StoreError
-from raysp.io import sources
-from raysp.io.shards import Piece, Shard
-from raysp.io.sources import read_table
-from raysp.io.store import UnusableError, open_store
 from raysp.ops.rows import ERROR, SKIPPED
-from raysp.pipeline import Pipeline, load_function
 from raysp.planning import Retry, check_digest, checkpoint_folder
 from raysp.sink import commit, failing, stage
 from raysp.sink.layout import BlockName
@@ -37,7 +34,10 @@ from raysp.sink.recordings import ChangedRecordingsError
 from raysp.sink.replaced import find_replaced
 from raysp.sink.retrying import recommit
 from raysp.sink.source_columns import read_source_columns, text_columns
-from raysp.steps import Decode, Keep
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Pipeline, load_function
+from raysp.specs.steps import Decode, Keep
+from raysp.storage.store import UnusableError, open_store
 from raysp.words import count
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import raysp.audio as in_process
 from raysp.audio import AudioHeader, Excerpt, Recording, Samples, TooLong, Wanted
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.io.audio_root import AudioRoot
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.keeping import Keeping
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
+from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
 CLAIMED = b"raysp.claimed_seconds"

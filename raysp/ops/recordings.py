@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from raysp.audio import Excerpt, SupportsRead
 from raysp.errors import AudioError
-from raysp.io.audio_root import HEAD_BYTES, AudioRoot
-from raysp.io.store import RefusedError
 from raysp.ops.refusals import RefusableFile, Refusals
 from raysp.ops.rows import CHANGED
+from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
+from raysp.storage.store import RefusedError
 
 OFFSET, DURATION = "offset", "duration"
 """Columns of a manifest: the part of a file that a row means, in seconds; null: from its start, to its end."""

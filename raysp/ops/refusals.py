@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from raysp.audio import SupportsRead
 from raysp.errors import AudioError, StoreError
-from raysp.io.audio_root import AudioRoot
-from raysp.io.store import RefusedError
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.store import RefusedError
 
 MOST_TRIED = 64
 """Other recordings that are tried before all of a folder is taken to be refused."""

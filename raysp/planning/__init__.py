@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.code import UserCode
+from raysp.checkpoints.fetching import digest_files, fetch
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard, check_columns, input_id
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
-from raysp.io import sources
-from raysp.io.checkpoints import digest_files, fetch
-from raysp.io.shards import Piece, Shard, check_columns, input_id
-from raysp.io.store import normalise, scheme_of
 from raysp.models.files import hub
 from raysp.ops.precision import Batching, batching
 from raysp.ops.remedies import remedy
-from raysp.pipeline import Pipeline, fingerprint, label_parts
 from raysp.planning.listing import Found, count_files
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import ActorCpus, PoolSize, actor_cpus, most_actors, most_blocks, pool_size
-from raysp.specs import JsonValue
-from raysp.steps import Decode, Keep, Label, Output
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Pipeline, fingerprint, label_parts
+from raysp.specs.steps import Decode, Keep, Label, Output
+from raysp.specs.values import JsonValue
+from raysp.storage.store import normalise, scheme_of
 from raysp.words import brief, count
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from raysp.corpus import folders, manifests, sources
+from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.io import folders, manifests, sources
-from raysp.io.globs import has_wildcard, is_listed, split_glob
-from raysp.io.shards import Shard
-from raysp.io.store import (
+from raysp.specs.pipeline import Shards
+from raysp.storage.globs import has_wildcard, is_listed, split_glob
+from raysp.storage.store import (
     Entry,
     Listing,
     NothingListedError,
@@ -25,7 +26,6 @@ from raysp.io.store import (
     open_store,
     scheme_of,
 )
-from raysp.pipeline import Shards
 
 SUFFIXES_SHOWN = 8
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
-from raysp.io.store import normalise, scheme_of
-from raysp.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.store import normalise, scheme_of
 
 
 def with_absolute_paths(pipeline: Pipeline) -> Pipeline:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from raysp.steps import Pool
+from raysp.specs.steps import Pool
 from raysp.words import count
 
 FEWEST_BYTES_PER_SECOND = 500

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.io import sources
-from raysp.io.shards import Piece, Shard
-from raysp.pipeline import Pipeline, Shards
 from raysp.planning import Corpus, Todo
+from raysp.specs.pipeline import Pipeline, Shards
 from raysp.words import count
 
 SAMPLE_ROWS = 20

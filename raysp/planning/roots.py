@@ -5,9 +5,9 @@ With another root the same shards get other names, and readers of the sink see t
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
-from raysp.io import sources
-from raysp.io.shards import Shard
 from raysp.planning.listing import Found
 
 

@@ -7,16 +7,16 @@ from typing import cast
 
 import pyarrow as pa
 
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
-from raysp.io import sources
-from raysp.io.shards import Piece, Shard
-from raysp.pipeline import Pipeline
 from raysp.planning import Resources, checkpoint_folder, count_gpus, hash_pipeline, settle, windowing
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord
 from raysp.sink.stage import join_windows
-from raysp.steps import Pool
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Pool
 from raysp.words import count
 
 

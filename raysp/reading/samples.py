@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import PlanError
-from raysp.io.store import Store, open_store
+from raysp.storage.store import Store, open_store
 
 
 def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | None = None) -> pa.Table:

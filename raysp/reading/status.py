@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypedDict
 
+from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
-from raysp.io.shards import Shard
-from raysp.io.store import Store
-from raysp.pipeline import Pipeline
-from raysp.pipeline import fingerprint as hash_parts
 from raysp.sink import footer, layout, lease, plan_record, receipts, stopping
 from raysp.sink.commit import committed, for_each
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
@@ -21,6 +18,9 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.stage import is_complete, staged
 from raysp.sink.trust import open_recorded
 from raysp.sink.word_errors import WordErrors
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.store import Store
 from raysp.words import brief
 
 

@@ -15,13 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.shards import Shard
+from raysp.corpus.sources import FOLDER
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
-from raysp.io.shards import Shard
-from raysp.io.sources import FOLDER
-from raysp.io.store import Store, open_store, split_url
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
-from raysp.pipeline import Pipeline
-from raysp.pipeline import fingerprint as hash_parts
 from raysp.planning.roots import named_twice
 from raysp.reading.recomputing import Recomputing, differing
 from raysp.sink import footer, layout, plan_record, run_record
@@ -33,6 +30,9 @@ from raysp.sink.recordings import shown
 from raysp.sink.replaced import find_replaced
 from raysp.sink.source_columns import read_source_columns
 from raysp.sink.trust import Recorded, check_same_source, read_recorded, refusal
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.store import Store, open_store, split_url
 from raysp.words import brief, count
 
 SHARDS_AT_ONCE = 4

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Store, explain
-from raysp.pipeline import fingerprint as hash_parts
 from raysp.sink import failing, footer, layout, recordings, run_record, stage
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError, Hashes
 from raysp.sink.word_errors import TextColumns, WordErrors
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.store import Store, explain
 
 _RESULT_COLUMNS: Mapping[str, pa.DataType] = {
     "row": pa.int64(),

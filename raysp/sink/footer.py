@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, StoreError
-from raysp.io.shards import Shard
-from raysp.io.store import Store
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
+from raysp.storage.store import Store
 
 PREFIX = "raysp."
 

@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from raysp.specs import JsonValue
+from raysp.specs.values import JsonValue
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysp.io.shards import Shard
-from raysp.io.store import Store
+from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout
+from raysp.storage.store import Store
 
 ROWS_A_BATCH = 10_000
 BYTES_A_BATCH = 16 * 1024 * 1024

@@ -8,8 +8,8 @@ called, and a file never meets a folder. Names of parts are pure functions; noth
 import re
 from dataclasses import dataclass
 
+from raysp.corpus.shards import Piece
 from raysp.errors import PlanError
-from raysp.io.shards import Piece
 
 HOME = ".raysp/"
 RUN = ".raysp/run.json"

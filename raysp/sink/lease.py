@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from raysp.errors import PlanError, RunError, StoreError
-from raysp.io.store import Store
 from raysp.sink import layout
 from raysp.sink.processes import Process
+from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from raysp.corpus.shards import Piece, Shard, only_first_rows
 from raysp.errors import ChangedError, PlanError
-from raysp.io.shards import Piece, Shard, only_first_rows
-from raysp.io.store import Store, open_store
-from raysp.pipeline import Pipeline, file_parts, read_code
-from raysp.pipeline import fingerprint as hash_parts
 from raysp.planning import (
     Corpus,
     Plan,
@@ -26,7 +23,10 @@ from raysp.planning.roots import check_root
 from raysp.sink import commit, failing, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.replaced import find_replaced
 from raysp.sink.run_record import RunEntry, RunRecord
-from raysp.specs import to_json
+from raysp.specs.pipeline import Pipeline, file_parts, read_code
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.values import to_json
+from raysp.storage.store import Store, open_store
 
 
 def open_sink(pipeline: Pipeline) -> Store:

@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from raysp.errors import ChangedError
-from raysp.io.store import Store
-from raysp.pipeline import Pipeline
-from raysp.pipeline import fingerprint as hash_parts
 from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
 from raysp.sink.commit import committed
 from raysp.sink.trust import open_recorded
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.store import Store
 from raysp.words import brief
 
 

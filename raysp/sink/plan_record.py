@@ -10,10 +10,10 @@ from typing import Literal
 
 import pyarrow as pa
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Store
 from raysp.sink import layout
+from raysp.storage.store import Store
 
 _COLUMNS: Mapping[str, pa.DataType] = {
     "name": pa.string(),

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
-from raysp.io.store import Store
 from raysp.sink import layout
+from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp.corpus.shards import Piece
 from raysp.errors import RunError
-from raysp.io.shards import Piece
 from raysp.ops.rows import CHANGED
 
 RECORDING, VERSION = "recording", "version"

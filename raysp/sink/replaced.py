@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
 from raysp.errors import AudioError, ShardError
-from raysp.io import sources
-from raysp.io.audio_root import AudioRoot
-from raysp.io.shards import Shard
-from raysp.io.store import Store
-from raysp.pipeline import Pipeline
 from raysp.sink import footer
 from raysp.sink.recordings import Hashes
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, SpecError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Store, open_store
-from raysp.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
 from raysp.planning import Corpus, Plan, Resources, Retry, Todo, hash_pipeline, pinned, settle
 from raysp.planning.places import with_absolute_paths
 from raysp.sink import commit, failing, footer, plan_record, run_record, stage
@@ -27,7 +25,9 @@ from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import Hashes, Versions
 from raysp.sink.trust import read_recorded, refusal
 from raysp.sink.word_errors import TextColumns
-from raysp.specs import override, to_json
+from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
+from raysp.specs.values import override, to_json
+from raysp.storage.store import Store, open_store
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
 """What a retry may set: nothing that rows with a label depend on."""

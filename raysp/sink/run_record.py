@@ -14,10 +14,10 @@ from importlib import metadata
 from typing import cast
 
 from raysp.errors import ChangedError, PlanError, StoreError
-from raysp.io.store import Store
 from raysp.planning import Resolved
 from raysp.sink import layout
-from raysp.specs import JsonValue
+from raysp.specs.values import JsonValue
+from raysp.storage.store import Store
 
 SCHEMA_VERSION = 1
 """Of everything under `.raysp/` and of the metadata in label shards."""

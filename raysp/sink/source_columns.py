@@ -2,11 +2,11 @@
 
 import pyarrow as pa
 
-from raysp.io.shards import Piece, Shard
-from raysp.io.sources import read_table
-from raysp.pipeline import Pipeline
+from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.sources import read_table
 from raysp.sink.word_errors import TextColumns
-from raysp.steps import Transcript
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Transcript
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:

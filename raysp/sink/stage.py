@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Store
 from raysp.sink import failing, layout
 from raysp.sink.layout import BlockName as BlockName
 from raysp.sink.merging import Sorter, in_order
+from raysp.storage.store import Store
 
 Join = Callable[[pa.Table], pa.Table]
 """Makes a row of each run of windows of one row, which are given sorted and complete. Its columns are those of a staged

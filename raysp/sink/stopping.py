@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
-from raysp.io.shards import Shard
-from raysp.io.store import Store
 from raysp.planning import Todo
 from raysp.sink import layout
 from raysp.sink.retrying import find_error_rows
+from raysp.storage.store import Store
 
 _STOP = re.compile(rf"{re.escape(layout.STOPPED)}(\d+)\.(json|done)")
 

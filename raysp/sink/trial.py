@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import StoreError
-from raysp.io.store import join_url, normalise, open_store, scheme_of
-from raysp.pipeline import Parquet
 from raysp.sink import layout
+from raysp.specs.pipeline import Parquet
+from raysp.storage.store import join_url, normalise, open_store, scheme_of
 
 LEFT_AFTER_NS = 24 * 3600 * 10**9
 """A try-out that is older was killed."""

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
-from raysp.io.globs import has_wildcard, split_glob
-from raysp.io.shards import Shard
-from raysp.io.store import Store, normalise, open_store, scheme_of
-from raysp.pipeline import Pipeline, file_parts
 from raysp.sink import known, layout, run_record
 from raysp.sink.run_record import RunRecord
-from raysp.specs import JsonValue, from_json, to_json
+from raysp.specs.pipeline import Pipeline, file_parts
+from raysp.specs.values import JsonValue, from_json, to_json
+from raysp.storage.globs import has_wildcard, split_glob
+from raysp.storage.store import Store, normalise, open_store, scheme_of
 
 _PLACES = ("url", "root", "audio_root", "checkpoint")
 SHOWN_CHARACTERS = 200

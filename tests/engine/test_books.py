@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.progress import Progress
-from raysp.io.shards import Piece, Shard
 from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 

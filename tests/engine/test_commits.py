@@ -5,8 +5,8 @@ from collections import deque
 
 import pytest
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine import commits
-from raysp.io.shards import Piece, Shard
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 
 

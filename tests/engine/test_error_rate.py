@@ -9,13 +9,13 @@ import pytest
 
 import raysp
 from raysp import RunError
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.execution import Execution
 from raysp.engine.here import CommitsHere, Here, Uncounted
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
 from raysp.engine.tasks import LabelActor, Reader, piece_item
-from raysp.io.shards import Piece, Shard
 from raysp.planning import Plan, Todo, local_resources
 from raysp.sink import layout, lease, stopping
 from raysp.sink.opening import begin_run, make_plan, open_sink

@@ -11,10 +11,10 @@ import pytest
 from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine import nodes, salvage
 from raysp.engine.attempts import Ledger
 from raysp.engine.running import run
-from raysp.io.shards import Piece, Shard
 from tests.corpora import wav
 from tests.engine.conftest import DEMO, audio_shard, read_labels
 from tests.engine.deadly import DeadlyTranscript

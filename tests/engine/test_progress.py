@@ -2,10 +2,10 @@
 
 import time
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
-from raysp.io.shards import Piece, Shard
 from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.io.store import LocalStore
 from raysp.sink import failing, lease
+from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, label_here, write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
 from tests.places import Bucket, Folder, Place, options_code

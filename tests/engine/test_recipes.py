@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.pipeline import load_pipeline, with_overrides
+from raysp.specs.pipeline import load_pipeline, with_overrides
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
 from tests.engine.test_every_model import make_checkpoint
 

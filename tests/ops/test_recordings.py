@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from raysp.errors import AudioError, StoreError
-from raysp.io.audio_root import AudioRoot
 from raysp.ops import recordings
 from raysp.ops.recordings import Recordings
+from raysp.storage.audio_root import AudioRoot
 from tests.corpora import AUDIO, wav
 from tests.ops.test_decoding import decoded, decoding
 

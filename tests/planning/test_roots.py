@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError
-from raysp.io.shards import Piece, Shard
+from raysp.corpus.shards import Piece, Shard
 from raysp.planning.listing import list_source
 from raysp.planning.roots import root_of
 from raysp.sink import layout, plan_record, run_record

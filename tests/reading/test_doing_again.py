@@ -7,10 +7,10 @@ import pytest
 
 import raysp
 from raysp.errors import ChangedError, PlanError
-from raysp.io.store import LocalStore
 from raysp.planning import local_resources
 from raysp.sink import footer
 from raysp.sink.opening import make_plan
+from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))

@@ -5,14 +5,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import LocalStore
 from raysp.reading.status import status
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.retrying import find_error_rows, recommit
+from raysp.storage.store import LocalStore
 
 FINGERPRINT = "f00d"
 OUTPUTS = pa.schema([("pred_text", pa.string())])

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from raysp.io.store import LocalStore
 from raysp.sink import plan_record
-from raysp.specs import JsonValue
+from raysp.specs.values import JsonValue
+from raysp.storage.store import LocalStore
 
 VARIABLE = "AWS_SECRET_ACCESS_KEY"
 SECRET = "sEcReT/ofTheVictim"

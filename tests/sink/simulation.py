@@ -20,9 +20,8 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, RayspError, StoreError
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Entry
 from raysp.planning import Retry, Todo
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, opening, orphans, plan_record, run_record, stage
@@ -30,6 +29,7 @@ from raysp.sink.commit import RESULT_SCHEMA, commit, committed
 from raysp.sink.processes import Process
 from raysp.sink.retrying import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
+from raysp.storage.store import Entry
 
 OUTPUTS = pa.schema([("text", pa.string())])
 STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import Entry, LocalStore, Store
+from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ShardReceipt
+from raysp.storage.store import Entry, LocalStore, Store
 from tests import s3_servers
 
 FINGERPRINT = "f00dfeed00000001"

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard, visible
 
+from raysp.corpus.shards import Piece
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.io.shards import Piece
-from raysp.io.store import LocalStore
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
 from raysp.sink.commit import commit, committed
 from raysp.sink.receipts import ShardReceipt
+from raysp.storage.store import LocalStore
 
 SHARD = make_shard()
 
@@ -328,7 +328,7 @@ class TestRaces:
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
         program = (
-            "import raysp, raysp.io.store, sinks; "
+            "import raysp, raysp.storage.store, sinks; "
             f"print(sinks.commit_sample({stores.code()}, sinks.make_shard()).existing)"
         )
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.io.shards import Piece, Shard
-from raysp.io.store import LocalStore
+from raysp.corpus.shards import Piece, Shard
 from raysp.sink import label_rows
 from raysp.sink.label_rows import Cursor, read_labels, stretches
+from raysp.storage.store import LocalStore
 
 ROWS, FRAMES, WIDTH = 1500, 100, 64
 

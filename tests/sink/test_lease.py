@@ -12,10 +12,10 @@ import pytest
 import sinks
 
 from raysp.errors import PlanError, RunError, StoreError
-from raysp.io.store import LocalStore
 from raysp.sink import layout, lease
 from raysp.sink.lease import Holder, Lease
 from raysp.sink.processes import Process
+from raysp.storage.store import LocalStore
 
 ELSEWHERE = Process("another-host", "boot", 7, "123")
 
@@ -208,7 +208,7 @@ def test_old_epochs_go_but_for_the_last(store, clock):
 
 HOLD = """
 import time
-import raysp, raysp.io.store
+import raysp, raysp.storage.store
 from raysp.sink import lease
 with lease.held({store}) as own:
     print("held", own.epoch, flush=True)

@@ -7,12 +7,12 @@ import pytest
 import sinks
 from sinks import AT_ONCE, FINGERPRINT, make_shard
 
-from raysp.io.shards import Shard
-from raysp.io.store import Store
+from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.orphans import gc
 from raysp.sink.run_record import RunEntry
+from raysp.storage.store import Store
 
 SHARD = make_shard()
 OTHER, THIRD = "beef", "c0c0"

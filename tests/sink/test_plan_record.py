@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from sinks import make_shard
 
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, StoreError
-from raysp.io.shards import Piece, Shard
 from raysp.sink import layout, plan_record
 
 

@@ -12,9 +12,9 @@ import pytest
 import sinks
 from sinks import FINGERPRINT, INPUT_ID, make_shard
 
-from raysp.io.store import LocalStore
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.receipts import ReceiptLog
+from raysp.storage.store import LocalStore
 
 DONE = [make_shard("a.parquet"), make_shard("deep/er.parquet/b.parquet")]
 HALF = make_shard("x.parquet/half.parquet")

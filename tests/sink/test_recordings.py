@@ -10,10 +10,10 @@ import pytest
 import raysp
 from raysp.engine.tasks import commit_shard
 from raysp.errors import PlanError
-from raysp.io.audio_root import AudioRoot
-from raysp.io.store import RefusedError, open_store
 from raysp.reading.verify import verify
 from raysp.sink import footer
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.store import RefusedError, open_store
 from tests.corpora import AUDIO, a_pipeline, label_here, stage_here, wav, write_shard
 
 NAMES = [f"{number}.wav" for number in range(6)]
@@ -153,7 +153,7 @@ def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
 
 
 def test_a_manifest_whose_lines_changed_is_cut_anew_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr("raysp.io.manifests.LINES_A_SHARD", 2)
+    monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
     lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]
     write = (audio / "m.jsonl").write_text
     write("".join(json.dumps(line) + "\n" for line in lines))

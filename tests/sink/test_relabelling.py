@@ -8,13 +8,13 @@ import sinks
 from sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
-from raysp.io.store import Store, open_store
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, retrying, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.opening import compare
 from raysp.sink.orphans import gc
 from raysp.sink.retrying import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
+from raysp.storage.store import Store, open_store
 
 SHARD = make_shard()
 OTHER = "beef"

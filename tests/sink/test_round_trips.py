@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from raysp.io.store import LocalStore
 from raysp.sink import stage
+from raysp.storage.store import LocalStore
 from tests.sink.sinks import commit_sample, expected, labels, make_shard, stage_piece
 
 

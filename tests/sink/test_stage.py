@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sinks import FINGERPRINT, INPUT_ID, make_shard
 
+from raysp.corpus.shards import Piece
 from raysp.errors import RunError
-from raysp.io.shards import Piece
-from raysp.io.store import LocalStore
 from raysp.sink import layout, merging, stage
+from raysp.storage.store import LocalStore
 
 SHARD = make_shard()
 PIECE = SHARD.pieces[1]

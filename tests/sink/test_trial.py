@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.io.store import open_store
 from raysp.sink import layout
 from raysp.sink.trial import is_left, trial_sink
+from raysp.storage.store import open_store
 
 
 def test_on_one_machine_it_is_a_temporary_folder():

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
-from raysp.io.store import LocalStore
 from raysp.sink import footer, receipts
 from raysp.sink.word_errors import TextColumns, WordErrors
+from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, label_here, rows_table, write_shard
 
 texts = st.none() | st.lists(st.sampled_from(["one", "Two", "it's", "three,", "-", "été"]), max_size=5).map(" ".join)

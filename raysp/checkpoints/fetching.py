@@ -1,0 +1,169 @@
+"""Checkpoints on storage: the hash of what they hold, and their copy on this machine."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from raysp.checkpoints import eviction
+from raysp.errors import CheckpointError, StoreError
+from raysp.storage.store import Entry, Store, explain, open_store
+
+_READ_BYTES = 8 * 1024 * 1024
+WANTED = (".json", ".safetensors", ".txt", ".model")
+"""Of a folder's files: configuration, weights, tokenizer. Pickles and what training left there stay where they are."""
+
+
+def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path:
+    """Bring a checkpoint folder to this machine, once for all its processes, and give its path in the user's cache.
+
+    The copy is named after what the store says of every file, so that a checkpoint that changes is another one. It is
+    seen whole or not at all, whoever is killed meanwhile. It stays while this process lives; of those that no process
+    uses only the last few are kept.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+        StoreError: it cannot be read, or there is no room for it.
+    """
+    store = open_store(url, storage_options)
+    entries = _wanted(store)
+    facts = json.dumps([store.url, *([e.path, e.num_bytes, e.version] for e in entries)])
+    name = f"{store.url.rpartition('/')[2]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    folder = _cache_folder() / "checkpoints" / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        eviction.mark_used(folder)
+        if not folder.is_dir():
+            with _locked(folder.with_name(f"{name}.lock")) as alone:
+                if alone:
+                    _remove_parts(folder)
+                if not folder.is_dir():
+                    _download(store, entries, folder)
+            eviction.remove_unused(folder.parent)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise explain(error, "keep a checkpoint in", folder.parent) from error
+    return folder
+
+
+def _wanted(store: Store) -> list[Entry]:
+    there = [entry for entry in store.list() if "/" not in entry.path]
+    if "config.json" not in {entry.path for entry in there}:
+        found = ", ".join(entry.path for entry in there[:5]) or "nothing"
+        raise CheckpointError(
+            f"checkpoint {store.url!r}: no config.json there, found {found}; expected a Hugging Face model folder "
+            "(config.json, model.safetensors)"
+        )
+    if not any(entry.path.endswith(".safetensors") for entry in there):
+        found = ", ".join(entry.path for entry in there[:5])
+        raise CheckpointError(
+            f"checkpoint {store.url!r}: no weights there, found {found}; expected model.safetensors: complete the "
+            "checkpoint, or convert a pickle where you trust it"
+        )
+    return [entry for entry in there if entry.path.endswith(WANTED)]
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[bool]:
+    """Wait until no other process of this machine holds `place`; the system frees it when its holder dies.
+
+    False where the file system has no locks: then several may bring the same, and one rename wins.
+    """
+    with place.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what those left that were killed while they brought this folder."""
+    for left in folder.parent.glob(f"{folder.name}.part-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    try:
+        for entry in entries:
+            _copy(store, entry, part / entry.path)
+        if _wanted(store) != list(entries):
+            raise StoreError(f"{store.url}: the checkpoint changed while it was fetched; run again")
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _copy(store: Store, entry: Entry, place: Path) -> None:
+    with store.open(entry.path) as stream, place.open("wb") as file:
+        while chunk := stream.read(_READ_BYTES):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if (found := place.stat().st_size) != entry.num_bytes:
+        raise StoreError(f"{store.url}/{entry.path}: {found:,} bytes came, expected {entry.num_bytes:,}; run again")
+
+
+def digest_files(folder: Path, files: Sequence[Path]) -> str:
+    """Hash names and contents of a checkpoint's files to 16 hexadecimal digits.
+
+    The hash of each file is remembered in the user's cache by path, size and modification time.
+    """
+    known = _read_cache()
+    whole = hashlib.sha256()
+    fresh: dict[str, str] = {}
+    for file in sorted(files):
+        facts = file.stat()
+        key = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
+        content = known.get(key) or _digest_file(file)
+        fresh[key] = content
+        whole.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    if not fresh.items() <= known.items():
+        _write_cache(known | fresh)
+    return whole.hexdigest()[:16]
+
+
+def _digest_file(file: Path) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_READ_BYTES):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysp"
+
+
+def _cache_file() -> Path:
+    return _cache_folder() / "digests.json"
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        found = json.loads(_cache_file().read_text())
+    except (OSError, ValueError, RuntimeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_cache(known: dict[str, str]) -> None:
+    # A convenience only: a home that cannot be written costs time, never a run.
+    with contextlib.suppress(OSError, RuntimeError):
+        place = _cache_file()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
+            json.dump(known, file)
+        Path(file.name).replace(place)

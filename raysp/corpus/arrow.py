@@ -1,0 +1,283 @@
+"""Shards in Arrow IPC, file or stream: cut from the headers of their messages, read a record batch at a time.
+
+Both formats are the same messages, so both are surveyed by walking over their headers. A local file is mapped, so that
+only the rows that are used are read; from elsewhere whole record batches are.
+"""
+
+import hashlib
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, input_id, one_line, place_of, refuse_ray_types
+from raysp.errors import ShardError, StoreError
+from raysp.storage.store import LocalStore
+from raysp.words import count
+
+_MAGIC = b"ARROW1"
+_CONTINUATION = b"\xff\xff\xff\xff"
+_SCHEMA, _RECORD_BATCH = 1, 3  # of flatbuffers' union MessageHeader (format/Message.fbs)
+_MAX_HEADER_BYTES = 256 * 1024 * 1024
+_READ_ROWS = 1000
+_MOST_BYTES_WITHOUT_AUDIO = 4 * 1024 * 1024
+"""Of a record batch that may hold paths alone."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the record batches of a shard are."""
+
+    is_file: bool
+    raw_schema: bytes
+    batches: tuple[tuple[int, int, int], ...]
+    """Place in the file, bytes, rows."""
+
+    @property
+    def digest(self) -> str:
+        """Hash the schema and the batches' places."""
+        return hashlib.sha256(self.raw_schema + repr(self.batches).encode()).hexdigest()[:16]
+
+
+def survey(
+    url: str, storage_options: Mapping[str, object] | None = None, columns: Sequence[str] | None = None
+) -> Survey:
+    """Survey an Arrow shard, of which some columns are going to be read.
+
+    Raises:
+        ShardError: no Arrow IPC, cut short, or with a schema that would run foreign code.
+        StoreError: not there or not readable.
+    """
+    with _explained(url), _open(url, storage_options) as file:
+        layout = _read_layout(url, file)
+        with _reader(file, layout) as reader:
+            schema = _storage_schema(reader.schema)
+            is_mapped = isinstance(file, pa.MemoryMappedFile)
+            nulls = _null_columns(reader, layout, columns or ()) if is_mapped else frozenset[str]()
+    groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
+    return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
+
+
+def _null_columns(
+    reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, columns: Sequence[str]
+) -> frozenset[str]:
+    """Return the columns, or their bytes, that are null in every batch; of large batches none is looked at."""
+    nulls: set[str] | None = None
+    for number, (_, num_bytes, _) in enumerate(layout.batches):
+        if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
+            return frozenset()
+        batch = reader.get_batch(number) if isinstance(reader, pa.RecordBatchFileReader) else reader.read_next_batch()
+        found = {name for column in columns for name in _nulls_of(batch, column)}
+        nulls = found if nulls is None else nulls & found
+    return frozenset(nulls or ())
+
+
+def _nulls_of(batch: pa.RecordBatch, column: str) -> Iterator[str]:
+    """Yield a column of a batch, or its child `bytes`, if it holds nothing but nulls."""
+    if (index := batch.schema.get_field_index(column)) < 0:
+        return
+    array = batch.column(index)
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    array.validate()  # nothing else bounds what its nulls are counted in
+    if isinstance(array, pa.StructArray):
+        if array.type.get_field_index("bytes") < 0:
+            return
+        column, array = f"{column}.bytes", array.field("bytes")
+    if array.null_count == len(array):
+        yield column
+
+
+def read_rows(
+    shard: Shard,
+    piece: Piece,
+    columns: Sequence[str],
+    storage_options: Mapping[str, object] | None = None,
+    as_dictionaries: Collection[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """Yield a piece's rows in order, with only the `columns` asked for; dictionaries are decoded but for some columns.
+
+    Raises:
+        ShardError: the shard is damaged, or is no longer the one that was planned.
+    """
+    with _explained(shard.url), _open(shard.url, storage_options) as file:
+        layout = _read_layout(shard.url, file)
+        found = Survey(pa.schema([]), 0, (), layout.digest)
+        if input_id(file.size(), shard.version, found) != shard.input_id:
+            raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+        with _reader(file, layout) as reader:
+            for number, first, batch in _batches(reader, layout, piece):
+                if batch.num_rows != layout.batches[number][2]:
+                    raise ShardError(f"{shard.url}: record batch {number} has other rows than it claims")
+                yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
+
+
+def _plain_rows(
+    batch: pa.RecordBatch, first: int, piece: Piece, columns: Sequence[str], as_dictionaries: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield what a piece has of a batch, after its offsets were looked at: nothing else bounds what they point to."""
+    chosen = batch.select(list(columns))
+    plain = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in chosen.columns]
+    plain = [
+        column.dictionary_decode() if isinstance(column, pa.DictionaryArray) and name not in as_dictionaries else column
+        for name, column in zip(columns, plain, strict=True)
+    ]
+    for column in plain:
+        # A text that is not UTF-8 is the source's own affair.
+        kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
+        (column.view(kind) if kind else column).validate(full=True)
+    start, end = max(piece.first - first, 0), min(piece.end - first, batch.num_rows)
+    rows = pa.RecordBatch.from_arrays(plain, names=list(columns))
+    for row in range(start, end, _READ_ROWS):
+        yield rows.slice(row, min(_READ_ROWS, end - row))
+
+
+def _batches(
+    reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, piece: Piece
+) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    """Yield the record batches that hold a piece, each with its number and that of its first row."""
+    first = 0
+    for number, (_, _, num_rows) in enumerate(layout.batches):
+        if first >= piece.end:
+            return
+        is_wanted = first + num_rows > piece.first and num_rows > 0
+        if isinstance(reader, pa.RecordBatchFileReader):
+            if is_wanted:
+                yield number, first, reader.get_batch(number)
+        else:
+            batch = reader.read_next_batch()  # of a mapped file only the header is touched
+            if is_wanted:
+                yield number, first, batch
+        first += num_rows
+
+
+@contextmanager
+def _reader(file: pa.NativeFile, layout: _Layout) -> "Iterator[pa.RecordBatchFileReader | pa.RecordBatchStreamReader]":
+    file.seek(0)
+    with pa.ipc.open_file(file) if layout.is_file else pa.ipc.open_stream(file) as reader:
+        if isinstance(reader, pa.RecordBatchFileReader) and reader.num_record_batches != len(layout.batches):
+            raise ShardError("its footer and its messages count record batches differently")
+        yield reader
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except ShardError as error:
+        message = str(error)
+        raise ShardError(message if message.startswith(url) else f"{url}: {message}. Write the shard again") from None
+    except (pa.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
+        raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
+
+
+def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
+    store, name = place_of(url, storage_options)
+    if isinstance(store, LocalStore) and (found := store.stat(name)) is not None and found.num_bytes:
+        return pa.memory_map(f"{store.url}/{name}")
+    return store.open(name)
+
+
+def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
+    """Walk over the headers of a shard's messages, skipping their bodies."""
+    num_bytes = file.size()
+    file.seek(0)
+    is_file = file.read(len(_MAGIC)) == _MAGIC
+    if is_file:
+        _check_footer(url, file, num_bytes)
+    place = 8 if is_file else 0
+    raw_schema = b""
+    batches: list[tuple[int, int, int]] = []
+    while place < num_bytes and (header := _read_header(url, file, place, num_bytes)):
+        kind, length, body_bytes, start, raw = header
+        end = start + body_bytes
+        if body_bytes < 0 or length < 0 or end > num_bytes:
+            raise ShardError(f"{url}: cut short, or its message at {place:,} claims too much. Copy the shard again")
+        if kind == _SCHEMA and not raw_schema:
+            refuse_ray_types(url, raw)
+            raw_schema = raw
+        elif kind == _RECORD_BATCH:
+            batches.append((place, end - place, length))
+        place = end
+    if not raw_schema:
+        raise ShardError(
+            f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy it again"
+        )
+    return _Layout(is_file, raw_schema, tuple(batches))
+
+
+def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> None:
+    """The footer of the file format holds a schema of its own, which is the one that is read."""
+    file.seek(max(0, num_bytes - 10))
+    tail = file.read(10)
+    footer_bytes = int.from_bytes(tail[:4], "little", signed=True)
+    if tail[4:] != _MAGIC or not 0 < footer_bytes <= min(num_bytes - 10, _MAX_HEADER_BYTES):
+        raise ShardError(f"{url}: ends in {tail!r}; expected the footer of an Arrow file. Copy the shard again")
+    file.seek(num_bytes - 10 - footer_bytes)
+    refuse_ray_types(url, file.read(footer_bytes))
+
+
+def _read_header(url: str, file: pa.NativeFile, place: int, num_bytes: int) -> tuple[int, int, int, int, bytes] | None:
+    """Read a message's header: kind, rows, bytes of its body, where that begins, the header; None at the end."""
+    file.seek(place)
+    prefix = file.read(8)
+    if prefix[:4] == _CONTINUATION:
+        start, header_bytes = place + 8, int.from_bytes(prefix[4:8], "little", signed=True)
+    else:  # before Arrow 0.15
+        start, header_bytes = place + 4, int.from_bytes(prefix[:4], "little", signed=True)
+    if header_bytes == 0:
+        return None
+    if not 0 < header_bytes <= min(num_bytes - start, _MAX_HEADER_BYTES):
+        raise ShardError(f"{url}: no Arrow message at {place:,}, found {prefix!r}. Copy the shard again")
+    file.seek(start)
+    raw = file.read(header_bytes)
+    message = _Table(raw, _offset(raw, 0))
+    kind, body_bytes = message.scalar(1, "<B"), message.scalar(3, "<q")
+    length = message.table(2).scalar(0, "<q") if kind == _RECORD_BATCH else 0
+    return kind, length, body_bytes, start + header_bytes, raw
+
+
+def _offset(raw: bytes, place: int) -> int:
+    return place + int(struct.unpack_from("<I", raw, place)[0])
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of flatbuffers (google.github.io/flatbuffers, "Internals"): fields by number, absent ones are 0."""
+
+    raw: bytes
+    place: int
+
+    def _field(self, number: int) -> int | None:
+        vtable = self.place - struct.unpack_from("<i", self.raw, self.place)[0]
+        if vtable < 0:
+            raise ValueError("a message's header is damaged")
+        (vtable_bytes,) = struct.unpack_from("<H", self.raw, vtable)
+        if 4 + 2 * number >= vtable_bytes:
+            return None
+        (relative,) = struct.unpack_from("<H", self.raw, vtable + 4 + 2 * number)
+        return self.place + relative if relative else None
+
+    def scalar(self, number: int, kind: str) -> int:
+        """Read a number."""
+        place = self._field(number)
+        return 0 if place is None else int(struct.unpack_from(kind, self.raw, place)[0])
+
+    def table(self, number: int) -> "_Table":
+        """Go to a table."""
+        place = self._field(number)
+        if place is None:
+            raise ValueError("a message has no header")
+        return _Table(self.raw, _offset(self.raw, place))
+
+
+def _storage_schema(schema: pa.Schema) -> pa.Schema:
+    """Give the types that `read_rows` yields."""
+    fields = []
+    for field in schema:
+        kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+        fields.append(pa.field(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind))
+    return pa.schema(fields)

@@ -1,0 +1,211 @@
+"""Data sets of the `datasets` library as audio shards: written once, with the bytes of every recording."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.errors import PlanError, ShardError, StoreError
+from raysp.storage.store import Store, explain, open_store
+
+SHARD_BYTES = 256 * 1024 * 1024
+ROWS_AT_ONCE = 32
+MARKER = "_exported.json"
+"""Written last: the data set that the shards beside it are of."""
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+class Exported(NamedTuple):
+    """Audio shards of a data set."""
+
+    urls: tuple[str, ...]
+    audio: str
+    """The column with the recordings."""
+    columns: tuple[str, ...]
+
+
+def export(
+    dataset: Any,  # noqa: ANN401 - a `datasets.Dataset`, or the name of one
+    folder: str,
+    *,
+    split: str | None = None,
+    audio: str | None = None,
+    storage_options: Mapping[str, object] | None = None,
+) -> Exported:
+    """Write a data set as Parquet audio shards; those that an earlier call wrote of the same data set are used again.
+
+    Args:
+        dataset: a `datasets.Dataset`, a folder that `save_to_disk` wrote, or a name for `load_dataset`.
+        folder: url of the folder for the shards; it belongs to this data set alone.
+        split: of a named data set that has several.
+        audio: the column with the recordings; None: the only one with audio.
+        storage_options: how to reach the folder.
+
+    Raises:
+        PlanError: the data set cannot be loaded or written, or the folder holds something else.
+        ShardError: a recording cannot be read.
+        StoreError: the folder cannot be written.
+    """
+    dataset = _loaded(dataset, split)
+    audio = _audio_column(dataset, audio)
+    store = open_store(folder, storage_options)
+    fingerprint = str(dataset._fingerprint)
+    done = _done(store, fingerprint)
+    if done is None:
+        done = _write(store, _tables(dataset, audio), fingerprint)
+        store.create(MARKER, json.dumps({"fingerprint": fingerprint, "shards": done}).encode())
+    return Exported(tuple(f"{store.url}/{name}" for name in done), audio, tuple(dataset.column_names))
+
+
+def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
+    try:
+        import datasets
+    except ImportError:
+        raise PlanError("from_dataset needs the package `datasets`: pip install datasets") from None
+    if isinstance(dataset, str | Path):
+        where = str(dataset)
+        try:
+            is_saved = any(Path(where, name).is_file() for name in ("state.json", "dataset_dict.json"))
+            dataset = datasets.load_from_disk(where) if is_saved else datasets.load_dataset(where, split=split)
+        except Exception as error:  # of many types: no such name, no network, no such split
+            raise PlanError(f"{where}: `datasets` cannot load it: {error}") from error
+    if isinstance(dataset, dict):
+        if split is None and len(dataset) > 1:
+            raise PlanError(f"the data set has the splits {', '.join(dataset)}; choose one by split='...'")
+        if split is not None and split not in dataset:
+            raise PlanError(f"the data set has no split {split!r}; it has {', '.join(dataset)}")
+        dataset = dataset[split or next(iter(dataset))]
+    if not isinstance(dataset, datasets.Dataset):
+        raise PlanError(f"found {type(dataset).__name__}, expected a datasets.Dataset; load it without streaming")
+    return dataset
+
+
+def _audio_column(dataset: Any, given: str | None) -> str:  # noqa: ANN401
+    import datasets
+
+    if given is not None:
+        if given not in dataset.column_names:
+            raise PlanError(f"the data set has no column {given!r}; it has {', '.join(dataset.column_names)}")
+        return given
+    found = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
+    found = found or [name for name in dataset.column_names if name == "audio"]
+    if len(found) != 1:
+        columns = ", ".join(dataset.column_names)
+        raise PlanError(f"{len(found)} columns of audio found among {columns}; name the one to label by audio='...'")
+    return str(found[0])
+
+
+def _done(store: Store, fingerprint: str) -> list[str] | None:
+    """Return the shards of a finished export of this data set; None where there is none.
+
+    Raises:
+        PlanError: the folder holds something else.
+    """
+    if store.stat(MARKER) is None:
+        ours = f"{fingerprint}-"
+        other = [one.path for one in store.list() if not one.path.startswith((".raysp/", ours))]
+        if other:
+            raise PlanError(f"{store.url}: holds {other[0]!r}, expected an empty folder; give another folder")
+        return None
+    found = json.loads(store.read(MARKER))
+    if found.get("fingerprint") != fingerprint:
+        raise PlanError(
+            f"{store.url}: holds another data set (fingerprint {found.get('fingerprint')!r}, this one's is "
+            f"{fingerprint!r}); give another folder, or remove that one"
+        )
+    shards = [str(name) for name in found["shards"]]
+    if missing := [name for name in shards if store.stat(name) is None]:
+        raise PlanError(f"{store.url}: {missing[0]!r} is missing; remove the folder, so that it is written anew")
+    return shards
+
+
+def _tables(dataset: Any, audio: str) -> Iterator[pa.Table]:  # noqa: ANN401
+    """Yield the rows some at a time, as they are stored, each recording with its bytes."""
+    import datasets
+
+    if isinstance(dataset.features[audio], datasets.Audio):
+        dataset = dataset.cast_column(audio, datasets.Audio(decode=False))
+    place = dataset.column_names.index(audio)
+    first = 0
+    for table in dataset.with_format("arrow").iter(ROWS_AT_ONCE) if len(dataset) else [dataset.data.table.slice(0, 0)]:
+        values = table.column(audio).to_pylist()
+        recordings = [_recording(value, first + number) for number, value in enumerate(values)]
+        first += len(values)
+        yield table.set_column(place, audio, pa.array(recordings, AUDIO)).replace_schema_metadata(None)
+
+
+def _recording(value: object, row: int) -> dict[str, object] | None:
+    """Return a recording with its bytes, whatever a data set holds of it."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, str):
+        value = {"bytes": None, "path": value}
+    if not isinstance(value, dict):
+        raise ShardError(f"row {row}: its audio is {type(value).__name__}, expected bytes, a path or an array")
+    path = value.get("path")
+    if value.get("array") is not None:
+        return {"bytes": _encoded(value["array"], int(value["sampling_rate"])), "path": path}
+    found = value.get("bytes")
+    return {"bytes": _read(str(path), row) if found is None and path else found, "path": path}
+
+
+def _encoded(samples: Sequence[float], sample_rate: int) -> bytes:
+    """Return samples as a WAV file of the smallest format that holds each of them exactly."""
+    import soundfile
+
+    array = np.asarray(samples)
+    array = array.T if array.ndim == 2 and array.shape[0] < array.shape[1] else array  # channels first
+    if array.dtype.kind in "iu":
+        subtype = "PCM_16" if np.abs(array).max(initial=0) < 2**15 else "PCM_32"
+        array = array.astype(np.int16 if subtype == "PCM_16" else np.int32)
+    else:
+        is_single = bool((array == array.astype(np.float32)).all())
+        subtype, array = ("FLOAT", array.astype(np.float32)) if is_single else ("DOUBLE", array.astype(np.float64))
+    file = io.BytesIO()
+    soundfile.write(file, array, sample_rate, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def _read(path: str, row: int) -> bytes:
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:  # of many types, by storage
+        raise ShardError(f"row {row}: its recording {path!r} cannot be read ({error}); mend the data set") from error
+
+
+def _write(store: Store, tables: Iterator[pa.Table], fingerprint: str) -> list[str]:
+    """Write shards of a bounded size; their names are of the data set, so that a second attempt makes the same."""
+    names: list[str] = []
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(one.nbytes for one in held) >= SHARD_BYTES:
+            names.append(_write_shard(store, held, f"{fingerprint}-{len(names):05d}.parquet"))
+            held = []
+    if held:
+        names.append(_write_shard(store, held, f"{fingerprint}-{len(names):05d}.parquet"))
+    return names
+
+
+def _write_shard(store: Store, tables: list[pa.Table], name: str) -> str:
+    with store.scratch() as scratch:
+        try:
+            with pq.ParquetWriter(str(scratch), tables[0].schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise explain(error, "write", f"{store.url}/{name}") from error
+        store.publish(scratch, name)
+    return name

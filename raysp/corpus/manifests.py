@@ -1,0 +1,269 @@
+"""Shards cut from JSONL manifests with NeMo's keys: a line a row, ten thousand lines a shard.
+
+Rows have `audio` (a path), `offset` and `duration` as seconds, `id` (the manifest's own, else the path), and a column
+for every other key. A shard is a range of the manifest's bytes, so that lines may be added behind it; only a
+relabelling cuts them anew.
+"""
+
+import codecs
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice, pairwise, repeat
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
+from raysp.errors import ShardError
+
+LINES_A_SHARD = 10_000
+BYTES_A_SECOND = 32_000
+"""What a second of audio is taken to have, to cut pieces; files are not looked at."""
+UNKNOWN_SECONDS = 10.0
+MOST_LINE_BYTES = 16 * 1024 * 1024
+_PATH, _OFFSET, _DURATION, _ID = "audio_filepath", "offset", "duration", "id"
+AUDIO_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A range of a manifest's bytes, unpacked."""
+
+    first: int
+    end: int
+    digest: str
+
+    @property
+    def part(self) -> str:
+        """Write the range down."""
+        return f"{self.first}-{self.end}"
+
+
+def cut(
+    url: str,
+    recorded: Sequence[str],
+    storage_options: Mapping[str, object] | None = None,
+    digests: Sequence[str] | None = None,
+) -> list[Slice]:
+    """Cut a manifest into slices: first those that are recorded, then what is behind them.
+
+    With `digests` what no longer ends with a line is cut anew, into no fewer slices than were recorded, empty ones if
+    need be: each of their label shards is then replaced, and none is left with rows that others hold as well.
+
+    Args:
+        url: of the manifest.
+        recorded: parts of its recorded shards, in their order.
+        storage_options: how to reach it.
+        digests: of the recorded shards, where a changed manifest may be cut anew.
+    """
+    slices: list[Slice] = []
+    with closing(_open(url, storage_options)) as file:
+        for number, (first, end) in enumerate(map(_range, recorded)):
+            data = file.read(end - first)
+            one = Slice(first, end, _digest(data))
+            if digests is not None and one.digest != digests[number] and not _ends_with_a_line(file, data, end - first):
+                file.seek(first)
+                break
+            slices.append(one)
+        slices += _cut_lines(file, slices[-1].end if slices else 0, at_least=len(recorded) - len(slices))
+    return slices
+
+
+def _ends_with_a_line(file: BinaryIO, data: bytes, num_bytes: int) -> bool:
+    """Return whether what was read of a slice is whole lines: up to a line's end, or to the file's."""
+    if len(data) < num_bytes or not data.strip():
+        return False
+    if data.endswith(b"\n"):
+        return True
+    place = file.tell()
+    is_end = not file.read(1)
+    file.seek(place)
+    return is_end
+
+
+def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
+    """Cut the lines from here on: even slices where full ones would be fewer than `at_least`, then empty ones."""
+    made = 0
+    for num_lines in _lines_a_slice(file, place, at_least):
+        lines = list(islice(file, num_lines))
+        data = b"".join(lines)
+        if not lines:
+            break
+        if data.strip():
+            made += 1
+            yield Slice(place, place + len(data), _digest(data))
+        place += len(data)
+    yield from repeat(Slice(place, place, _digest(b"")), max(0, at_least - made))
+
+
+def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
+    if at_least:
+        num_lines = sum(1 for _ in file)
+        file.seek(place)
+        if num_lines < at_least * LINES_A_SHARD:
+            edges = [num_lines * k // at_least for k in range(at_least + 1)]
+            yield from (end - first for first, end in pairwise(edges) if end > first)
+            return
+    yield from repeat(LINES_A_SHARD)
+
+
+def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -> None:
+    """Check that a file begins as a manifest does: with a whole JSON object that names a recording, in one line.
+
+    An empty file is a manifest without lines.
+
+    Raises:
+        ShardError: with what it begins with, and what to do.
+    """
+    with closing(_open(url, storage_options)) as file:
+        line = next((line for line in iter(lambda: file.readline(MOST_LINE_BYTES), b"") if line.strip()), b"")
+    line = line.removeprefix(codecs.BOM_UTF8).strip()
+    expected = f"expected a manifest, a JSON object with {_PATH!r} in each line"
+    if line.startswith(b"["):
+        raise ShardError(f"begins with a JSON array; {expected}. Convert it: jq -c '.[]' IN.json > OUT.jsonl")
+    try:
+        first = json.loads(line or b"null")
+    except (ValueError, RecursionError):
+        raise ShardError(f"its first line is {line[:40]!r}, which is no whole JSON object; {expected}") from None
+    if line and not (isinstance(first, dict) and _PATH in first):
+        raise ShardError(f"its first line is {line[:40]!r}; {expected}")
+
+
+def survey(url: str, part: str, storage_options: Mapping[str, object] | None = None) -> Survey:
+    """Survey a slice.
+
+    Raises:
+        ShardError: a line is no JSON object.
+    """
+    raw = _read(url, part, storage_options)
+    if not raw:  # empty slices have the columns that the others have
+        return Survey(_schema(url, storage_options), 0, (), _digest(raw))
+    rows = _rows(url, raw)
+    table = _table(rows)
+    claimed = table.column(_DURATION).to_pylist()
+    known = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
+    pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in known])
+    return Survey(table.schema, table.num_rows, pieces, _digest(raw))
+
+
+def read_rows(
+    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Mapping[str, object] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield a piece's rows in order, with the `columns` asked for.
+
+    Raises:
+        ShardError: the manifest changed.
+    """
+    raw = _read(shard.url, shard.part, storage_options)
+    if _digest(raw) != shard.version:
+        raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+    if not raw:
+        return
+    table = _table(_rows(shard.url, raw)).select(list(columns))
+    yield from table.slice(piece.first, piece.num_rows).to_batches()
+
+
+def _schema(url: str, storage_options: Mapping[str, object] | None) -> pa.Schema:
+    with closing(_open(url, storage_options)) as file:
+        return _table(_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
+
+
+def _open(url: str, storage_options: Mapping[str, object] | None) -> BinaryIO:
+    store, name = place_of(url, storage_options)
+    file = cast("BinaryIO", store.open(name))
+    return cast("BinaryIO", gzip.open(file)) if name.endswith(".gz") else io.BufferedReader(cast("Any", file), 1 << 20)
+
+
+def _read(url: str, part: str, storage_options: Mapping[str, object] | None) -> bytes:
+    first, end = _range(part)
+    try:
+        with closing(_open(url, storage_options)) as file:
+            file.seek(first)
+            return file.read(end - first)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ShardError(f"{url}: {error}. Copy the manifest again") from error
+
+
+def _range(part: str) -> tuple[int, int]:
+    first, _, end = part.partition("-")
+    return int(first), int(end)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _rows(url: str, raw: bytes) -> list[dict[str, object]]:
+    rows = []
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ShardError(f"{url}: line {number} of this slice is no JSON ({error}): mend it") from None
+        if not isinstance(row, dict):
+            raise ShardError(f"{url}: line {number} of this slice is {line[:40]!r}; expected a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
+    paths = [path if isinstance(path, str) else None for path in (row.get(_PATH) for row in rows)]
+    ids = [row[_ID] if row.get(_ID) is not None else path for row, path in zip(rows, paths, strict=True)]
+    audio = [None if path is None else {"bytes": None, "path": _storable(path)} for path in paths]
+    columns: dict[str, pa.Array[Any]] = {
+        _ID: pa.array([None if one is None else _text(one) for one in ids], pa.string()),
+        "audio": pa.array(audio, AUDIO_TYPE),
+        _OFFSET: pa.array([_seconds(row.get(_OFFSET)) for row in rows], pa.float64()),
+        _DURATION: pa.array([_seconds(row.get(_DURATION)) for row in rows], pa.float64()),
+    }
+    for name in dict.fromkeys(key for row in rows for key in row):
+        if name not in columns:
+            columns[_storable(name)] = _column([row.get(name) for row in rows])
+    return pa.table(columns)
+
+
+def _seconds(value: object) -> float | None:
+    """Take a number as it is; what is none cannot be a place in a recording."""
+    if value is None:
+        return None
+    return float(cast("float", value)) if _is_number(value) else float("nan")
+
+
+def _is_number(value: object) -> bool:
+    """Tell what a column of numbers can hold; a larger integer stays as it is written."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and -(2**53) <= value <= 2**53)
+
+
+def _column(values: list[object]) -> "pa.Array[Any]":
+    """Make a column of one type: the values' own where they share one, else their JSON."""
+    given = [value for value in values if value is not None]
+    if all(isinstance(value, str) for value in given):
+        return pa.array([None if v is None else _storable(cast("str", v)) for v in values], _type_of(given))
+    if all(isinstance(value, bool) for value in given):
+        return pa.array(values, pa.bool_())
+    if all(_is_number(value) for value in given):
+        is_int = all(isinstance(value, int) for value in given)
+        return pa.array(values, pa.int64() if is_int else pa.float64())
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _type_of(given: Sequence[object]) -> pa.DataType:
+    return pa.string() if given else pa.null()
+
+
+def _text(value: object) -> str:
+    return _storable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _storable(text: str) -> str:
+    """Keep a lone surrogate, which no Parquet text can hold, as the escape that JSON wrote it by."""
+    return text.encode("utf-8", "backslashreplace").decode()

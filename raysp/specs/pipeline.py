@@ -1,0 +1,377 @@
+"""Pipelines as values: where audio comes from, what is done, where label shards go; and the hash of what matters."""
+
+import dataclasses
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, Field
+
+from raysp.errors import SpecError
+from raysp.specs.code import UserCode, read
+from raysp.specs.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_clash
+from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
+
+LABEL_VERSION = 3
+"""Raised by every change of raysp that changes a label."""
+
+
+def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
+    refuse_literal_secrets(options, "storage_options")
+    return cast("Mapping[str, object]", _copied(options))
+
+
+def _copied(value: object) -> object:
+    """Copy what a caller could still change; lists become tuples, as they do on the way through JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_copied(item) for item in value)
+    to_json(value)  # raises for what could not be recorded
+    return value
+
+
+StorageOptions = Annotated[Mapping[str, object], AfterValidator(_checked_options)]
+
+
+@spec
+class Shards:
+    """A corpus: audio shards in the Hugging Face audio layout (`audio: struct<bytes, path>`).
+
+    Attributes:
+        url: a file, a folder, a glob, or a list of them.
+        root: what label shards are named relative to; None: the folder before the first wildcard, the folder itself,
+            a single file's folder, a list's common parent.
+        id: the column that names a row; None: `<shard>:<row>`.
+        audio: the column with the recordings.
+        audio_root: the folder that the paths of recordings may lead into; None: for manifests and folders their own
+            folder, for shards none.
+        text: the column with reference texts, kept beside the labels so that the word error rate can be told.
+        storage_options: how to reach the storage; secrets by `Env`.
+    """
+
+    url: Url | Listed[Url]
+    _: KW_ONLY
+    root: Url | None = None
+    id: str | None = "id"
+    audio: str = "audio"
+    text: str | None = None
+    audio_root: Url | None = None
+    storage_options: StorageOptions = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that something is named."""
+        if not self.url or not all(self.urls):
+            raise ValueError("url is empty; give a file, a folder, a glob or a list of them")
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: object,
+        folder: Url,
+        *,
+        split: str | None = None,
+        audio: str | None = None,
+        storage_options: StorageOptions | None = None,
+        **fields: str | None,
+    ) -> "Shards":
+        """Write a data set of the `datasets` library as audio shards, once, and return them as a source.
+
+        A second call with the same data set uses the shards that are there.
+
+        Args:
+            dataset: a `datasets.Dataset`, a folder that `save_to_disk` wrote, or a name for `load_dataset`.
+            folder: for the shards; it belongs to this data set alone.
+            split: of a data set that has several.
+            audio: the column with the recordings; None: the only one with audio.
+            storage_options: how to reach the folder.
+            fields: others of `Shards`; `id` is the column "id" where there is one.
+
+        Raises:
+            PlanError, ShardError, StoreError: the data set cannot be read or written, or the folder holds another one.
+        """
+        from raysp.corpus.exporting import export
+
+        found = export(dataset, folder, split=split, audio=audio, storage_options=storage_options)
+        fields = {"id": "id" if "id" in found.columns else None, **fields}
+        return cls(found.urls, audio=found.audio, storage_options=storage_options or {}, **fields)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Give the urls as a tuple, also when there is one."""
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
+
+
+@spec
+class Parquet:
+    """A sink: one Parquet label shard for every shard.
+
+    Attributes:
+        url: the folder that receives label shards.
+        keep: source columns to carry over.
+        rows: "all"; or "ok": leave the other rows out and keep them under `.raysp/errors/`.
+        compression: of the label shards.
+        storage_options: how to reach the storage; secrets by `Env`.
+    """
+
+    url: Url
+    _: KW_ONLY
+    keep: Listed[str] = ()
+    rows: Literal["all", "ok"] = "all"
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] = "zstd"
+    storage_options: StorageOptions = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that a place is named."""
+        if not self.url:
+            raise ValueError("url is empty; give the folder that receives the label shards")
+
+
+@spec
+class Pipeline:
+    """From audio shards to label shards.
+
+    Attributes:
+        source: the corpus.
+        steps: done in order; one `Decode`, then one `Label`, `Keep` where rows are left out.
+        sink: where label shards go.
+        name: shown while it runs.
+        max_error_rate: stop (exit code 1) once more than this share of rows failed: after 200 rows the share itself,
+            from the first 20 on only where it is above the limit beyond doubt (the lower end of Wilson's interval of
+            99.9 %; of 20 rows 17 with the default). What stopped leaves no error rows. 1: never.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    steps: Listed[Step]
+    sink: Parquet
+    name: str | None = None
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the order of the steps and the names of all columns."""
+        _check_order(self.steps)
+        for index, step in enumerate(self.steps):
+            if isinstance(step, Keep) and self.source.audio in step.reads:
+                raise ValueError(f"steps[{index}] Keep: where= cannot ask for the audio column {self.source.audio!r}")
+        refuse_clash(
+            [
+                ("every label shard", ROW_COLUMNS),
+                *((f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)),
+                ("the sink's keep columns", self.kept),
+            ]
+        )
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Name the source columns carried over: the sink's `keep`, then the reference text."""
+        text = self.source.text
+        return tuple(self.sink.keep) + ((text,) if text and text not in self.sink.keep else ())
+
+    @property
+    def decode(self) -> Decode:
+        """Give the step that decodes."""
+        return next(step for step in self.steps if isinstance(step, Decode))
+
+    @property
+    def label(self) -> Label:
+        """Give the step that runs the model."""
+        return next(step for step in self.steps if isinstance(step, Label))
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    names = [type(step).__name__ for step in steps]
+    found = f"found steps [{', '.join(names)}]"
+    if names.count("Decode") != 1 or names.count("Label") != 1:
+        raise ValueError(f"{found}; expected one Decode and one Label")
+    if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
+        raise ValueError(f"{found}; expected Decode before Label, and Label last")
+    for step in steps[: names.index("Decode")]:
+        if isinstance(step, Keep) and step.reads_seconds:
+            raise ValueError(f"{found}; Keep by seconds needs decoded audio: move it behind Decode")
+
+
+def read_code(pipeline: Pipeline) -> UserCode:
+    """Read the files of all functions and spec classes from outside raysp, and of what they import beside them.
+
+    Raises:
+        SpecError: a function cannot be imported, or has no file.
+    """
+    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
+    return read({*_classes(pipeline)}, {name: load_function(name) for name in names})
+
+
+def _classes(value: object) -> Iterator[type]:
+    """Yield the class of each spec that a value holds."""
+    if dataclasses.is_dataclass(value):
+        yield type(value)
+        for one in dataclasses.fields(value):
+            yield from _classes(getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _classes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _classes(item)
+
+
+def label_parts(
+    pipeline: Pipeline,
+    *,
+    checkpoint_digest: str,
+    dtype: str,
+    batch_seconds: float | None = None,
+    code: UserCode | None = None,
+) -> dict[str, JsonValue]:
+    """Collect all that can change a label, by dotted names that a difference is reported by.
+
+    Args:
+        pipeline: the pipeline.
+        checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
+        dtype: the resolved one, never "auto".
+        batch_seconds: the resolved budget where labels may depend on it; None: they do not.
+        code: of its functions and specs from outside raysp; None: as it is now.
+    """
+    code = read_code(pipeline) if code is None else code
+    parts: dict[str, JsonValue] = {
+        "label_version": LABEL_VERSION,
+        "source.id": pipeline.source.id,
+        "source.audio": pipeline.source.audio,
+    }
+    for index, step in enumerate(pipeline.steps):
+        fields = cast("dict[str, JsonValue]", to_json(step))
+        if isinstance(step, Label):
+            for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
+                del fields[unimportant]
+            fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
+            if batch_seconds is not None:
+                fields["batch_seconds"] = batch_seconds
+        parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
+    return {**parts, **code.parts()}
+
+
+def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:
+    """Collect what changes a label shard but no label: the columns carried over and the rows left out."""
+    return {"sink.keep": list(pipeline.kept), "sink.rows": pipeline.sink.rows}
+
+
+def fingerprint(parts: Mapping[str, JsonValue]) -> str:
+    """Hash the parts to 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_pipeline(target: str) -> Pipeline:
+    """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
+
+    The file is run as a real module under its own name, so that its functions can be found again by that name.
+
+    Raises:
+        SpecError: no such file, no such name, no pipeline or several; or an error of the file itself.
+    """
+    path, _, name = target.partition(":")
+    found = {key: value for key, value in vars(_module(Path(path))).items() if isinstance(value, Pipeline)}
+    if name:
+        if name not in found:
+            raise SpecError(f"{path} has no pipeline named {name!r}; found {sorted(found) or 'none'}")
+        return found[name]
+    if "pipeline" in found:
+        return found["pipeline"]
+    if len({id(value) for value in found.values()}) != 1:
+        names = ", ".join(sorted(found)) or "none"
+        raise SpecError(f"{path}: expected one raysp.Pipeline, found {names}; choose one by {path}:NAME")
+    return next(iter(found.values()))
+
+
+def is_pipeline_file(target: str) -> bool:
+    """Return whether a target of the command line is `file.py` or `file.py:name`, rather than a sink."""
+    path = target.partition(":")[0]
+    return path.endswith(".py") and not Path(path).is_dir()
+
+
+def _module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file; expected a Python file that makes a raysp.Pipeline")
+    _refuse_taken_name(path)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    definition = importlib.util.spec_from_file_location(path.stem, path)
+    if definition is None or definition.loader is None:
+        raise SpecError(f"{path}: expected a Python file, by name .py")
+    module = importlib.util.module_from_spec(definition)
+    sys.modules[path.stem] = module
+    try:
+        definition.loader.exec_module(module)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"{path} raised {type(error).__name__}: {error}") from error
+    return module
+
+
+def _refuse_taken_name(path: Path) -> None:
+    """Refuse a file that, as a module, would stand in for one of Python's or of an installed package."""
+    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
+    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
+        raise SpecError(f"{path}: there is a module of Python or of a package named {path.stem!r}; rename the file")
+
+
+def load_function(name: str) -> object:
+    """Import `module:function`.
+
+    Raises:
+        SpecError: if there is none, or it cannot be called.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = cast("object", getattr(importlib.import_module(module), attribute))
+    except Exception as error:  # importing runs the module, which may raise anything
+        raise SpecError(
+            f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable where the pipeline "
+            "file is"
+        ) from error
+    if not callable(found):
+        raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
+    return found
+
+
+def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
+    """Apply `PATH=VALUE` settings of the command line.
+
+    Raises:
+        SpecError: for a path that is not there or a value that is not valid.
+    """
+    from raysp.specs.values import override
+
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
+        pipeline = cast("Pipeline", override(pipeline, path, text))
+    return pipeline
+
+
+__all__ = [
+    "Env",
+    "Parquet",
+    "Pipeline",
+    "Shards",
+    "file_parts",
+    "fingerprint",
+    "from_json",
+    "is_pipeline_file",
+    "label_parts",
+    "load_function",
+    "load_pipeline",
+    "read_code",
+    "to_json",
+    "with_overrides",
+]

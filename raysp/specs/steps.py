@@ -1,0 +1,510 @@
+"""The vocabulary of a pipeline: what each step is told. How a step is done lives in `ops`, imported on the worker."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from raysp.specs.values import Listed, Url, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.ops.classifying import Classifying, Segmenting
+    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+    from raysp.ops.transcribing import Transcribing
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scalar = bool | int | float | str
+GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
+Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
+
+ROW_COLUMNS = ("id", "row", "seconds", "status", "error_type", "error_message")
+"""Columns that every label shard has, whatever its pipeline."""
+
+
+def _column_prefix(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError(f"{name!r} cannot begin a column's name; use letters, digits and _")
+    return name
+
+
+OutputName = Annotated[str, AfterValidator(_column_prefix)]
+
+
+class Step:
+    """One declared step. `columns` are those that it adds to a label shard."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the step adds."""
+        return ()
+
+
+class Output:
+    """What a `Label` step asks of its model. Implementations live in `ops` and are imported where they run."""
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the columns with their types."""
+        raise NotImplementedError
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the columns."""
+        raise NotImplementedError
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills them from what `op` left of the windows of a longer row; loads no weights."""
+        raise NotImplementedError
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check what can be known of the checkpoint without its weights.
+
+        Raises:
+            CheckpointError: it cannot give what is asked.
+        """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the output adds."""
+        raise NotImplementedError
+
+
+@spec
+class Pool:
+    """The actors of one step.
+
+    Attributes:
+        actors: how many, or (low, high).
+        gpus: of each actor; None: one where the cluster has GPUs, else none.
+        cpus: of each actor, which is also its number of torch threads; None: of a model on CPUs the machine's, divided
+            among the actors, of one on a GPU or on a cluster 1.
+        memory: bytes that Ray reserves for each actor; None: no reservation.
+    """
+
+    actors: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
+    _: KW_ONLY
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    cpus: Annotated[int, Field(ge=1)] | None = None
+    memory: Annotated[int, Field(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the order of the bounds."""
+        if self.low > self.high:
+            raise ValueError(f"actors={self.actors!r}: the lower bound is above the upper one")
+
+    @property
+    def low(self) -> int:
+        """Give the number of actors that a run starts with."""
+        return self.actors if isinstance(self.actors, int) else self.actors[0]
+
+    @property
+    def high(self) -> int:
+        """Give the largest number of actors."""
+        return self.actors if isinstance(self.actors, int) else self.actors[1]
+
+
+@spec
+class Decode(Step):
+    """Turn stored audio into a mono waveform at the checkpoint's rate.
+
+    Attributes:
+        max_seconds: a longer recording becomes `skipped: too_long`.
+        channel: "mean" of all channels, or the index of one.
+    """
+
+    max_seconds: Seconds = 43200
+    _: KW_ONLY
+    channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
+
+
+@spec
+class Keep(Step):
+    """Leave rows unlabelled (`skipped: filtered`) that do not meet every condition.
+
+    Attributes:
+        min_seconds: shortest recording to label, in decoded seconds.
+        max_seconds: longest recording to label, in decoded seconds.
+        where: conditions on source columns, all of which must hold (null never does), as pyarrow filter lists;
+            or "module:function", which is given a `pyarrow.Table` of a piece's columns without the audio and
+            returns one boolean a row, in order.
+    """
+
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    _: KW_ONLY
+    max_seconds: Seconds | None = None
+    where: Listed[Condition] | str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is a condition, and that it can be met."""
+        low, high = self.min_seconds, self.max_seconds
+        if low is None and high is None and not self.where:
+            raise ValueError("Keep() has no condition; give min_seconds, max_seconds or where")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_seconds={low} is above max_seconds={high}: no row could meet it")
+        if isinstance(self.where, str) and not re.fullmatch(r"[\w.]+:[\w.]+", self.where):
+            raise ValueError(f"where={self.where!r} is neither a list of conditions nor 'module:function'")
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Tell whether a row must be decoded first."""
+        return self.min_seconds is not None or self.max_seconds is not None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Name the source columns of the conditions."""
+        return () if self.where is None or isinstance(self.where, str) else tuple(c[0] for c in self.where)
+
+
+@spec
+class Transcript(Output):
+    """The text that a model reads in a recording: columns `<name>_text` and `<name>_score`.
+
+    Attributes:
+        name: what the columns' names begin with.
+        generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
+            `do_sample` what is drawn depends on `seed` and on the row's place alone.
+        words: also `<name>_words`: each word with its start and end in seconds and its probability.
+        chars: also `<name>_chars`: the same for each character.
+    """
+
+    name: OutputName = "pred"
+    _: KW_ONLY
+    words: bool = False
+    chars: bool = False
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the output adds."""
+        asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
+        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the columns with their types."""
+        import pyarrow as pa
+
+        def spans(name: str) -> "pa.DataType":
+            times = [(part, pa.float64()) for part in ("start", "end")]
+            return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
+
+        types: dict[str, pa.DataType] = {
+            "text": pa.string(),
+            "score": pa.float32(),
+            "words": spans("word"),
+            "chars": spans("char"),
+        }
+        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that words are asked of frames, and `generate` of a decoder."""
+        from raysp.errors import CheckpointError
+
+        if checkpoint.writes_text and (self.words or self.chars):
+            raise CheckpointError(
+                f"{checkpoint.path}: words and chars have times in CTC checkpoints alone; {checkpoint.architecture} "
+                "writes text without them"
+            )
+        if self.generate and not checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
+                f"{checkpoint.architecture} has none"
+            )
+        if checkpoint.writes_text:
+            from raysp.models.checking import check_generation
+            from raysp.ops.writing import ONE_TEXT, SEED
+
+            for option, value in ONE_TEXT.items():
+                if self.generate.get(option, value) != value:
+                    raise CheckpointError(
+                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds one text alone"
+                    )
+            check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the columns."""
+        if loaded.summary.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(
+                self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
+            )
+        return self._transcribing(loaded.summary, loaded.text_tokenizer)
+
+    def _parts(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills them from the windows of a longer row."""
+        if checkpoint.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(self.schema(checkpoint), self._parts())
+        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+
+        return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
+
+    def _transcribing(self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer") -> "Transcribing":
+        import pyarrow as pa
+
+        from raysp.ops.transcribing import Transcribing
+
+        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
+        return Transcribing(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
+            tokenizer,
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            chars=self.chars,
+        )
+
+
+@spec
+class Embedding(Output):
+    """Vectors that stand for a recording: column `<name>`.
+
+    Attributes:
+        name: of the column.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: what goes into the first layer).
+        pooling: "mean" over all frames; "none": a vector a frame; "xvector": what a speaker checkpoint's head gives.
+        dtype: of the stored numbers.
+        normalize: to length 1.
+    """
+
+    name: OutputName = "embedding"
+    _: KW_ONLY
+    layer: Annotated[int, Field(ge=-1)] = -1
+    pooling: Literal["mean", "none", "xvector"] = "mean"
+    dtype: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the column that the output adds."""
+        return (self.name,)
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the layer or the speaker head is there."""
+        from raysp.errors import CheckpointError
+
+        if self.pooling == "xvector" and checkpoint.xvector_size is None:
+            raise CheckpointError(
+                f"{checkpoint.path}: {checkpoint.architecture} gives no x-vectors; use pooling='mean' or a checkpoint "
+                "of a ...ForXVector model"
+            )
+        if self.layer > checkpoint.num_layers:
+            raise CheckpointError(
+                f"{checkpoint.path}: layer={self.layer}, found {checkpoint.num_layers} layers; give -1 to "
+                f"{checkpoint.num_layers}"
+            )
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the column: a list of the checkpoint's width, or a list of such."""
+        import pyarrow as pa
+
+        kind = pa.list_(pa.float32() if self.dtype == "float32" else pa.float16(), self._size(checkpoint))
+        return pa.schema([(self.name, pa.list_(kind) if self.pooling == "none" else kind)])
+
+    def _size(self, checkpoint: "CheckpointSummary") -> int:
+        if self.pooling == "xvector":
+            return checkpoint.xvector_size or 0
+        return checkpoint.output_size if self.layer == -1 else checkpoint.hidden_size
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the column."""
+        return self._embedding(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills it from the windows of a longer row."""
+        return self._embedding(checkpoint)
+
+    def _embedding(self, checkpoint: "CheckpointSummary") -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding":
+        import pyarrow as pa
+
+        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+
+        schema, vector = self.schema(checkpoint), pa.list_(pa.float32(), self._size(checkpoint))
+        if self.pooling == "none":
+            staged = pa.schema([(f"{self.name}_frames", pa.list_(vector))])
+            return FrameEmbeddings(schema, staged, layer=self.layer, normalize=self.normalize)
+        staged = pa.schema([(f"{self.name}_sum", vector), (f"{self.name}_weight", pa.int32())])
+        if self.pooling == "xvector":
+            return SpeakerEmbedding(schema, staged, normalize=self.normalize)
+        return MeanEmbedding(schema, staged, layer=self.layer, normalize=self.normalize)
+
+
+@spec
+class Classes(Output):
+    """The class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+
+    Attributes:
+        name: of the columns.
+        top_k: how many classes; more than 1 makes lists, and so does a checkpoint whose classes do not exclude each
+            other, which gives all that are more likely than not.
+    """
+
+    name: OutputName = "pred_label"
+    _: KW_ONLY
+    top_k: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the output adds."""
+        return (self.name, f"{self.name}_scores")
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the columns with their types."""
+        import pyarrow as pa
+
+        from raysp.ops.classifying import MULTI_LABEL
+
+        kinds: list[pa.DataType] = [pa.string(), pa.float32()]
+        if self.top_k > 1 or checkpoint.problem_type == MULTI_LABEL:
+            kinds = [pa.list_(kind) for kind in kinds]
+        return pa.schema(list(zip(self.columns, kinds, strict=True)))
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the columns."""
+        return self._classifying(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills them from the windows of a longer row."""
+        return self._classifying(checkpoint)
+
+    def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Classifying
+
+        staged = pa.schema([(f"{self.name}_logits", pa.list_(pa.float32())), (f"{self.name}_weight", pa.int32())])
+        return Classifying(
+            self.schema(checkpoint),
+            staged,
+            checkpoint.labels,
+            top_k=self.top_k,
+            problem_type=checkpoint.problem_type,
+        )
+
+
+@spec
+class Segments(Output):
+    """The stretches in which a frame classifier hears each of its classes, such as a speaker: column `<name>`.
+
+    Attributes:
+        name: of the column.
+        threshold: a class is heard where its probability is above it.
+        min_seconds: shorter stretches are left out.
+    """
+
+    name: OutputName = "pred_segments"
+    _: KW_ONLY
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the column that the output adds."""
+        return (self.name,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Give the column with its type."""
+        import pyarrow as pa
+
+        times = [(part, pa.float64()) for part in ("start", "end")]
+        return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Make the op that fills the column."""
+        return self._segmenting(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Make the op that fills it from the windows of a longer row."""
+        return self._segmenting(checkpoint)
+
+    def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Segmenting
+
+        return Segmenting(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_probabilities", pa.list_(pa.float32()))]),
+            checkpoint.labels,
+            frame_seconds=checkpoint.frame_seconds,
+            threshold=self.threshold,
+            min_seconds=self.min_seconds,
+        )
+
+
+@spec
+class Label(Step):
+    """Run a checkpoint over every row and keep what `outputs` ask of it.
+
+    Attributes:
+        checkpoint: a Hugging Face model folder: a path; a url of object storage, fetched once a machine and reached by
+            the source's storage options if both are of one scheme, else by environment and profile; or a hub id,
+            "owner/name" or "owner/name@revision", whose commit is looked up once a run.
+        outputs: what is asked; all come from one pass of the model.
+        batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
+            Changes the speed, and no label in float32. Half precision takes one window a pass on a CPU; on a GPU its
+            labels may depend on the budget, which is then part of the fingerprint.
+        window_seconds: what the model sees at once; a longer row is cut into windows, each normalised by itself.
+        overlap_seconds: what neighbouring windows share, at least; each frame is taken from the window in which it is
+            farther from an edge.
+        dtype: of the weights and the arithmetic; "auto": bfloat16 on a GPU, else float32.
+        device: "auto": a GPU where the actor has one.
+        exact: a row's label is the one it has alone. False: the original's padded arithmetic.
+        pool: the actors that hold the model.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    outputs: Listed[Output]
+    batch_seconds: Seconds | None = None
+    window_seconds: Seconds = 30
+    overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    exact: bool = True
+    pool: Pool = field(default_factory=Pool)
+
+    def __post_init__(self) -> None:
+        """Check the outputs against each other and the windows against their overlap."""
+        if not self.outputs:
+            raise ValueError("outputs is empty; ask for at least one, such as raysp.Transcript()")
+        if 2 * self.overlap_seconds > self.window_seconds:
+            raise ValueError(
+                f"overlap_seconds={self.overlap_seconds} is more than half of window_seconds={self.window_seconds}"
+            )
+        refuse_clash([(f"{type(o).__name__}(name={getattr(o, 'name', '')!r})", o.columns) for o in self.outputs])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that the outputs add."""
+        return tuple(column for output in self.outputs for column in output.columns)
+
+
+def refuse_clash(added: list[tuple[str, tuple[str, ...]]]) -> None:
+    """Raise if two of the named owners add a column of one name.
+
+    Raises:
+        ValueError: naming the column and both owners.
+    """
+    owners: dict[str, str] = {}
+    for owner, columns in added:
+        for column in columns:
+            if column in owners:
+                raise ValueError(
+                    f"two columns would be named {column!r}: one of {owners[column]}, one of {owner}; rename one"
+                )
+            owners[column] = owner

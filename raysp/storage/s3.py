@@ -1,0 +1,462 @@
+"""A bucket, or a folder of one, as a store.
+
+A label shard appears by one conditional PUT. Larger files go up in parts, but only where the store honours the
+condition on their completion as well, which not every store does that honours it on PUT: each is tried out once a
+process before it is relied upon. Where the store honours neither, a file is looked for before it is written, with a
+warning.
+"""
+
+import base64
+import hashlib
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import pyarrow as pa
+
+from raysp.errors import StoreError
+from raysp.storage.opened import Opened
+from raysp.storage.ranged import RangedFile, open_ranged
+from raysp.storage.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
+from raysp.storage.store import TMP, Entry, explain, local_scratch
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MULTIPART_BYTES = 64 * 1024 * 1024
+"""Larger files go up in parts, several at once, where that can be done under a condition."""
+PART_BYTES = 32 * 1024 * 1024
+MAX_PARTS = 10_000
+MAX_PUT_BYTES = 5 * 1024**3
+PARTS_AT_ONCE = 4
+UPLOADS = 3
+TAIL_BYTES = 64 * 1024  # what opening a file brings: the footers of most Parquet and all staged files
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+_MARK = "raysp-write"
+_PUT, _MATCH, _COMPLETION = "PUT", "PUT over one version", "multipart completion"
+_NEW = {"IfNoneMatch": "*"}
+_EXISTS = ("PreconditionFailed", "412")
+_MISSING = ("NoSuchKey", "404")
+_CONDITION_UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
+
+# By client and bucket: whether a PUT, and whether a multipart completion, honours if-none-match.
+_honoured: dict[tuple[S3Client, str, str], bool] = {}
+_honoured_lock = threading.Lock()
+
+
+class S3Store:
+    """A bucket, or what begins with a folder's name in it.
+
+    Args:
+        url: `s3://bucket` or `s3://bucket/folder`.
+        storage_options: in the words of s3fs, see `s3_client.KNOWN_OPTIONS`.
+    """
+
+    def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
+        self._bucket, _, folder = url.partition("://")[2].partition("/")
+        folder = folder.rstrip("/")
+        if not _BUCKET.fullmatch(self._bucket):
+            raise StoreError(f"{url!r}: {self._bucket!r} is not the name of a bucket; write s3://bucket/folder")
+        self._prefix = f"{folder}/" if folder else ""
+        self._url = f"s3://{self._bucket}/{folder}".rstrip("/")
+        self._client = connect(storage_options or {})
+
+    @property
+    def url(self) -> str:
+        """Give the url of the folder, without a slash at its end."""
+        return self._url
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path; a request a thousand."""
+        token: dict[str, str] = {}
+        begins = self._prefix + prefix
+        while True:
+            page = self._page(begins, **token)
+            for found in page.get("Contents", ()):
+                if not found["Key"].endswith("/"):  # what some tools put in a folder's place
+                    yield _entry(found["Key"].removeprefix(self._prefix), found["Size"], found)
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def stat(self, path: str) -> Entry | None:
+        """Describe one file; None when there is none."""
+        key = self._key(path)
+        try:
+            found = self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key), "look at", path)
+        except S3Error as error:
+            if error.code in _MISSING:
+                return None
+            if error.code in ("400", "403"):  # an answer to HEAD has no body that would say why
+                first = self._page(key, MaxKeys=1).get("Contents", ())
+                return next((_entry(path, one["Size"], one) for one in first if one["Key"] == key), None)
+            raise
+        return _entry(path, found["ContentLength"], found)
+
+    def _page(self, prefix: str, **more: object) -> dict[str, Any]:
+        return self._call(lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more), "list", "")
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        key = self._key(path)
+
+        def work(s3: Any) -> bytes:  # noqa: ANN401 - boto3 has no types
+            answer = s3.get_object(Bucket=self._bucket, Key=key)
+            return _whole(answer, answer["ContentLength"])
+
+        return self._call(work, "read", path)
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access; the one request brings its size, version and last bytes."""
+        key = self._key(path)
+
+        def tail(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
+            try:
+                answer = s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=-{TAIL_BYTES}")
+            except Exception as error:
+                if code_of(error) != "InvalidRange":
+                    raise
+                return b"", 0, ""  # an empty file has no last bytes
+            num_bytes = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            return _whole(answer, min(num_bytes, TAIL_BYTES)), num_bytes, answer["ETag"]
+
+        end, num_bytes, version = self._call(tail, "read", path)
+
+        return open_ranged(num_bytes, self._fetch(path, version), end)
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file by one request, which brings its size, version and first bytes; None when there is none."""
+        key = self._key(path)
+
+        def start(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
+            answer = s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")
+            found = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            return _whole(answer, min(found, num_bytes)), found, answer["ETag"]
+
+        try:
+            head, found, version = self._call(start, "read", path)
+        except S3Error as error:
+            if error.code in _MISSING:
+                return None
+            if error.code != "InvalidRange":
+                raise
+            entry = self.stat(path)  # an empty file has no first bytes
+            return Opened(entry, b"", RangedFile(0, self._fetch(path, ""))) if entry else None
+        file = RangedFile(found, self._fetch(path, version), head=head)
+        return Opened(Entry(path, found, version.strip('"')), head, file)
+
+    def _fetch(self, path: str, version: str) -> Callable[[int, int], bytes]:
+        def fetch(first: int, last: int) -> bytes:
+            return self._call(lambda s3: self._range(s3, path, version, first, last), "read", path)
+
+        return fetch
+
+    def _range(self, s3: Any, path: str, version: str, first: int, last: int) -> bytes:  # noqa: ANN401
+        answer = s3.get_object(Bucket=self._bucket, Key=self._key(path), Range=f"bytes={first}-{last - 1}")
+        if answer["ETag"] != version:
+            raise StoreError(f"{self._place(path)}: it was replaced while it was read; run again")
+        return _whole(answer, last - first)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, by one conditional PUT; False when it does."""
+        if self._honours(_PUT):
+            return self._put(path, lambda: data, _md5(data), condition=_NEW)
+        if self.stat(path) is not None:
+            return False
+        return self._put(path, lambda: data, _md5(data), condition={})
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file by one PUT, whatever was there."""
+        self._put(path, lambda: data, _md5(data), condition={})
+
+    def delete(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
+        key = self._key(path)
+        try:
+            self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=key), "remove", path)
+        except S3Error as error:
+            if error.code not in _MISSING:
+                raise
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Lend a path in this machine's temporary folder (TMPDIR)."""
+        return local_scratch()
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Upload a written scratch file; readers see it whole, or not at all."""
+        try:
+            if expected is None:
+                published = self._publish(scratch, path, replace)
+            else:
+                published = self._exchange(scratch, path, expected)
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise explain(error, "read", scratch) from error
+        if published:
+            scratch.unlink(missing_ok=True)
+        return published
+
+    def _publish(self, scratch: Path, path: str, replace: bool) -> bool:
+        num_bytes = scratch.stat().st_size
+        if num_bytes > MULTIPART_BYTES and (replace or self._honours(_COMPLETION)):
+            return self._upload(scratch, path, only_new=not replace)
+        only_new = not replace and self._honours(_PUT) and num_bytes <= MAX_PUT_BYTES
+        if not replace and not only_new and self.stat(path) is not None:
+            return False
+        if num_bytes > MAX_PUT_BYTES:
+            return self._upload(scratch, path, only_new=False)
+        return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), condition=_NEW if only_new else {})
+
+    def _exchange(self, scratch: Path, path: str, expected: str) -> bool:
+        """Replace a file of the expected version, by one conditional PUT where the store honours that."""
+        if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
+            body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
+            return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
+        found = self.stat(path)
+        return found is not None and found.version == expected and self._publish(scratch, path, replace=True)
+
+    def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
+        """Name the multipart uploads into this folder that were begun so long ago and neither completed nor aborted.
+
+        How long ago is told by the store's clock alone.
+        """
+        more: dict[str, str] = {}
+        while True:
+            page = self._uploads_page(**more)
+            latest = _clock(page) - timedelta(seconds=older_than_seconds)
+            for found in page.get("Uploads") or ():
+                if found["Initiated"] <= latest:
+                    yield f"{found['Key'].removeprefix(self._prefix)}?uploadId={found['UploadId']}"
+            if not page.get("IsTruncated"):
+                return
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _uploads_page(self, **more: object) -> dict[str, Any]:
+        where = {"Bucket": self._bucket, "Prefix": self._prefix, **more}
+        return self._call(lambda s3: s3.list_multipart_uploads(**where), "list", "")
+
+    def abort_upload(self, name: str) -> None:
+        """Abort one of them; one that is gone is fine."""
+        path, _, upload = name.rpartition("?uploadId=")
+        where = {"Bucket": self._bucket, "Key": self._key(path), "UploadId": upload}
+        try:
+            self._call(lambda s3: s3.abort_multipart_upload(**where), "remove", path)
+        except S3Error as error:
+            if error.code not in (*_MISSING, "NoSuchUpload"):
+                raise
+
+    def probe(self) -> None:
+        """Write and remove one small file, and find out whether the store honours if-none-match."""
+        path = f"{TMP}/probe-{uuid.uuid4().hex}"
+        self.replace(path, b"raysp asks whether it may write here\n")
+        self.delete(path)
+        self._honours(_PUT)
+
+    def _put(self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]) -> bool:
+        key, mark, tries = self._key(path), uuid.uuid4().hex, 0
+
+        def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
+            nonlocal tries
+            tries += 1
+            data = body()
+            try:
+                s3.put_object(
+                    Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, Metadata={_MARK: mark}, **condition
+                )
+            except Exception as error:
+                if condition and code_of(error) in (*_EXISTS, *_MISSING):
+                    # A PUT whose answer was lost is tried again, and then meets the file that it wrote itself.
+                    return tries > 1 and self._is_marked(s3, path, mark)
+                raise
+            finally:
+                if not isinstance(data, bytes):
+                    data.close()
+            return True
+
+        return self._call(work, "write", path)
+
+    def _is_marked(self, s3: Any, path: str, mark: str) -> bool:  # noqa: ANN401 - boto3 has no types
+        found = s3.head_object(Bucket=self._bucket, Key=self._key(path))["Metadata"].get(_MARK)
+        return bool(found == mark)
+
+    def _upload(self, scratch: Path, path: str, *, only_new: bool) -> bool:
+        for _ in range(UPLOADS):
+            try:
+                return _Upload(self, path, only_new).run(scratch)
+            except _ConflictError as error:
+                refused = error
+                if self.stat(path) is not None:
+                    return False
+        raise refused
+
+    def _honours(self, what: str) -> bool:
+        """Tell, asking the store once a process, whether a PUT or a multipart completion honours if-none-match."""
+        known = (self._client, self._bucket, what)
+        with _honoured_lock:
+            if known not in _honoured:
+                _honoured[known] = self._ask_whether_honoured(what)
+                if not _honoured[known] and what == _PUT:
+                    logger.warning(
+                        "%s: this store ignores if-none-match: whether a file exists is asked before it is written, "
+                        "so two runs at once could write one label shard twice (with the same rows)",
+                        self._url,
+                    )
+            return _honoured[known]
+
+    def _ask_whether_honoured(self, what: str) -> bool:
+        path = f"{TMP}/probe-{uuid.uuid4().hex}"
+        self.replace(path, b"raysp asks whether this can be overwritten\n")
+        try:
+            if what == _MATCH:
+                return self._honours_versions(path)
+            if what == _PUT:
+                return not self._put(path, lambda: b"it can\n", _md5(b"it can\n"), condition=_NEW)
+            return not _Upload(self, path, True).run_with([b"it can\n"])
+        except S3Error as error:
+            if error.code in _CONDITION_UNKNOWN:
+                return False
+            raise
+        finally:
+            self.delete(path)
+
+    def _honours_versions(self, path: str) -> bool:
+        """Return whether a PUT over another version is refused, and one over the version that is there is not."""
+        found = self.stat(path)
+        data, right = b"it can\n", found.version if found else ""
+        wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
+        refused = not self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{wrong}"'})
+        return refused and self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{right}"'})
+
+    def _call(self, work: Callable[[Any], T], doing: str, path: str) -> T:
+        return self._client.call(work, doing, self._place(path))
+
+    def _place(self, path: str) -> str:
+        return f"{self._url}/{path}" if path else self._url
+
+    def _key(self, path: str) -> str:
+        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise StoreError(f"{self._url}: {path!r} is not a path inside this folder")
+        return self._prefix + path
+
+
+class _Upload:
+    """One multipart upload: nothing of it is visible before its completion, and an attempt that fails is aborted."""
+
+    def __init__(self, store: S3Store, path: str, only_new: bool) -> None:
+        self._store, self._path, self._only_new = store, path, only_new
+        self._where = {"Bucket": store._bucket, "Key": store._key(path)}
+        self._mark = uuid.uuid4().hex
+        self._id = ""
+
+    def run(self, scratch: Path) -> bool:
+        """Upload a file; False when there is one by then."""
+        num_bytes = scratch.stat().st_size
+        part_bytes = max(PART_BYTES, -(-num_bytes // MAX_PARTS))
+
+        def part(first: int) -> bytes:
+            with scratch.open("rb") as file:
+                file.seek(first)
+                return file.read(part_bytes)
+
+        return self._run([partial(part, first) for first in range(0, num_bytes, part_bytes)])
+
+    def run_with(self, parts: list[bytes]) -> bool:
+        """Upload these bytes."""
+        return self._run([partial(bytes, data) for data in parts])
+
+    def _run(self, parts: list[Callable[[], bytes]]) -> bool:
+        made = self._call(lambda s3: s3.create_multipart_upload(**self._where, Metadata={_MARK: self._mark}))
+        upload = {**self._where, "UploadId": made["UploadId"]}
+        done = False
+        try:
+            with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+                numbers = range(1, len(parts) + 1)
+                sent = list(pool.map(lambda number, part: self._send(upload, number, part()), numbers, parts))
+            done = self._complete(upload, sent)
+        finally:
+            if not done:
+                with suppress(StoreError):
+                    self._call(lambda s3: s3.abort_multipart_upload(**upload))
+        return done
+
+    def _send(self, upload: Mapping[str, str], number: int, data: bytes) -> dict[str, object]:
+        md5 = _md5(data)
+        answer = self._call(lambda s3: s3.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5))
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _complete(self, upload: Mapping[str, str], parts: list[dict[str, object]]) -> bool:
+        condition = {"IfNoneMatch": "*"} if self._only_new else {}
+        tries = 0
+
+        def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
+            nonlocal tries
+            tries += 1
+            try:
+                s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+            except Exception as error:
+                code = code_of(error)
+                if (
+                    tries > 1
+                    and code in (*_EXISTS, "NoSuchUpload")
+                    and self._store._is_marked(s3, self._path, self._mark)
+                ):
+                    return True  # it was completed, and the answer lost
+                if self._only_new and code in _EXISTS:
+                    return False
+                if code == "ConditionalRequestConflict":
+                    raise _ConflictError(f"{self._store._place(self._path)}: another upload of it is ending") from None
+                raise
+            return True
+
+        return self._call(work)
+
+    def _call(self, work: Callable[[Any], T]) -> T:
+        return self._store._call(work, "write", self._path)
+
+
+class _ConflictError(StoreError):
+    """A racing upload was about to complete: the parts have to be sent again, unless that one came to its end."""
+
+
+def _clock(answer: Mapping[str, Any]) -> datetime:
+    """Tell when a store gave an answer, by its own clock, in whole seconds, counted to their end."""
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
+
+
+def _entry(path: str, num_bytes: int, facts: Mapping[str, Any]) -> Entry:
+    return Entry(path, num_bytes, facts["ETag"].strip('"'), facts["LastModified"].timestamp())
+
+
+def _whole(answer: Mapping[str, Any], num_bytes: int) -> bytes:
+    """Read a body of `num_bytes`."""
+    with closing(answer["Body"]) as body:
+        if answer["ContentLength"] > num_bytes:
+            raise StoreError(
+                f"{answer['ContentLength']:,} bytes in answer to a request for {num_bytes:,}: this store does not "
+                "serve parts of files; copy the files to one that does"
+            )
+        data: bytes = body.read()
+    if len(data) != num_bytes:
+        raise TruncatedError(f"{len(data):,} of {num_bytes:,} bytes came")
+    return data
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _md5_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(found.digest()).decode()

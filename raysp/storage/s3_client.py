@@ -1,0 +1,314 @@
+"""How S3 is reached: options in the words of s3fs, a boto3 client for each set of them, bounded retries, plain errors.
+
+What is worth trying again is tried again here and nowhere else (boto3's own retries are off, and end at the first byte
+of a body anyway). No message, log line or exception that leaves this module holds a credential.
+"""
+
+import hashlib
+import json
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar, cast
+
+from raysp.errors import StoreError
+from raysp.storage.options import resolve
+from raysp.storage.store import RefusedError, UnusableError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ATTEMPTS = 6
+FIRST_DELAY_SECONDS = 0.2
+MAX_DELAY_SECONDS = 10.0
+CONNECT_SECONDS = 10
+READ_SECONDS = 30
+"""Without a byte, of a response or of its body."""
+MAX_CONNECTIONS = 32
+DEFAULT_REGION = "us-east-1"
+SHOWN_CHARACTERS = 200
+
+KNOWN_OPTIONS = ("anon", "client_kwargs", "endpoint_url", "key", "profile", "region", "secret", "token")
+_KNOWN_CLIENT_OPTIONS = ("endpoint_url", "region_name")
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach a store; what is None is left to the environment and the profile."""
+
+    key: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    anon: bool = False
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
+def read_options(options: Mapping[str, object]) -> S3Options:
+    """Check storage options and look up those that stand for an environment variable.
+
+    Raises:
+        StoreError: an unknown option, a value of the wrong type, half of a pair of keys.
+    """
+    found = {name: value for name, value in resolve(options).items() if value is not None}
+    client = found.pop("client_kwargs", {})
+    if not isinstance(client, Mapping):
+        raise StoreError(f"storage_options['client_kwargs'] is a {type(client).__name__}; expected a mapping")
+    _refuse_unknown(found, KNOWN_OPTIONS, "storage_options")
+    _refuse_unknown(client, _KNOWN_CLIENT_OPTIONS, "storage_options['client_kwargs']")
+    for theirs, ours in (("endpoint_url", "endpoint_url"), ("region_name", "region")):
+        value = client.get(theirs)
+        if value is not None and found.setdefault(ours, value) != value:
+            raise StoreError(f"storage_options: {ours!r} and client_kwargs[{theirs!r}] differ; give one of them")
+    for name, value in found.items():
+        expected = bool if name == "anon" else str
+        if not isinstance(value, expected):
+            raise StoreError(f"storage_options[{name!r}] is a {type(value).__name__}; expected {expected.__name__}")
+    if ("key" in found) != ("secret" in found):
+        raise StoreError("storage_options: 'key' and 'secret' go together; give both, or a profile")
+    return S3Options(**cast("dict[str, Any]", found))
+
+
+def _refuse_unknown(options: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(set(options) - set(known)):
+        raise StoreError(f"{where}: s3 knows no option {unknown[0]!r}; it knows {', '.join(known)}")
+
+
+class S3Error(StoreError):
+    """A refusal of the store; `code` is its own word for it, or the HTTP status where it gave none."""
+
+    code: str = ""
+
+
+class S3UnusableError(S3Error, UnusableError):
+    """A refusal that every other request would meet as well."""
+
+
+class S3RefusedError(S3UnusableError, RefusedError):
+    """A refusal of one object; the credentials are good, and other objects may be readable."""
+
+
+class TruncatedError(Exception):
+    """Fewer bytes came than were asked for."""
+
+
+class S3Client:
+    """A boto3 client that tries again what may go well the next time, and is made anew when credentials expire."""
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        self._options = options
+        self._made: Any = None
+        self._secrets: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+
+    def call(self, work: Callable[[Any], T], doing: str, place: str) -> T:
+        """Do `work` with the boto3 client: again, with jitter, after what passes; once after expired credentials.
+
+        Raises:
+            S3Error: it was refused, or failed for the last time.
+        """
+        attempt, renewed = 1, False
+        while True:
+            client = self._client(place)
+            try:
+                return work(client)
+            except Exception as error:
+                code = code_of(error)
+                if code in _EXPIRED and not renewed:
+                    renewed = True
+                    self._renew(client)
+                elif _passes(error, code) and attempt < ATTEMPTS:
+                    logger.info("%s: %s failed (%s), attempt %d of %d", place, doing, code, attempt, ATTEMPTS)
+                    _pause(attempt)
+                    attempt += 1
+                elif code:
+                    raise self._explain(error, code, doing, place, attempt) from None
+                else:
+                    raise
+
+    def _client(self, place: str) -> Any:  # noqa: ANN401 - boto3 has no types
+        with self._lock:
+            if self._made is None:
+                try:
+                    self._made, self._secrets = _make(read_options(self._options))
+                except StoreError:
+                    raise
+                except Exception as error:
+                    raise StoreError(f"{place}: no client can be made of the storage options: {error}") from None
+            return self._made
+
+    def _renew(self, old: object) -> None:
+        logger.info("S3 credentials have expired: they are looked up once more")
+        with self._lock:
+            if self._made is old:
+                self._made = None
+
+    def _explain(self, error: Exception, code: str, doing: str, place: str, attempts: int) -> S3Error:
+        status = _status(error)
+        said = _said(error, self._secrets)
+        facts = [code, f"HTTP {status}" if status and str(status) != code else "", said]
+        tries = f", {attempts} attempts" if attempts > 1 else ""
+        found = ": ".join(fact for fact in (" ".join(f for f in facts[:2] if f), facts[2]) if fact)
+        made = _kind(code, status)(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
+        made.code = code
+        return made
+
+
+_clients: dict[str, S3Client] = {}
+_clients_lock = threading.Lock()
+
+
+def connect(options: Mapping[str, object]) -> S3Client:
+    """Give the client for these options; equal ones, in one process, share it and its connections."""
+    values = json.dumps(asdict(read_options(options)), sort_keys=True)
+    digest = hashlib.sha256(values.encode()).hexdigest()
+    with _clients_lock:
+        return _clients.setdefault(digest, S3Client(options))
+
+
+def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
+    try:
+        import boto3
+        import botocore
+        from botocore.config import Config
+    except ImportError as error:
+        raise StoreError(f"s3:// urls need boto3 ({error}); pip install 'raysp[s3]'") from error
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=MAX_CONNECTIONS,
+        retries={"total_max_attempts": 1},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        **({"signature_version": botocore.UNSIGNED} if options.anon else {}),
+    )
+    session = boto3.session.Session(
+        aws_access_key_id=options.key,
+        aws_secret_access_key=options.secret,
+        aws_session_token=options.token,
+        profile_name=options.profile,
+        region_name=options.region,
+    )
+    client = session.client(
+        "s3", endpoint_url=options.endpoint_url, region_name=session.region_name or DEFAULT_REGION, config=config
+    )
+    return client, () if options.anon else _secrets(session)
+
+
+def _secrets(session: Any) -> tuple[str, ...]:  # noqa: ANN401 - boto3 has no types
+    found = session.get_credentials()
+    if found is None:
+        return ()
+    frozen = found.get_frozen_credentials()
+    return tuple(secret for secret in (frozen.secret_key, frozen.token) if secret)
+
+
+def _pause(attempt: int) -> None:
+    """Wait, by chance shorter than the longest time, so that many workers do not come back together."""
+    longest = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
+    time.sleep(random.uniform(longest / 2, longest))
+
+
+def code_of(error: Exception) -> str:
+    """Give the store's word for an error, the name of a client's exception, or nothing for what is no such error."""
+    if isinstance(error, TruncatedError):
+        return "TruncatedBody"
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return str(response["Error"].get("Code") or _status(error) or "Unknown")
+    module = type(error).__module__.partition(".")[0]
+    return type(error).__name__ if module in ("botocore", "boto3", "urllib3") or _is_network(error) else ""
+
+
+def _is_network(error: Exception) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+def _status(error: Exception) -> int | None:
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status if isinstance(status, int) else None
+
+
+def _said(error: Exception, secrets: Sequence[str]) -> str:
+    """Repeat what the store or the client said, unless it could speak of how the request was signed."""
+    response = getattr(error, "response", None)
+    said = response.get("Error", {}).get("Message") if isinstance(response, dict) else str(error)
+    if not isinstance(said, str) or _OF_SIGNING.search(said) or any(secret in said for secret in secrets):
+        return ""
+    return " ".join(said.split())[:SHOWN_CHARACTERS]
+
+
+_OF_SIGNING = re.compile("signature|credential=|token|secret|authorization|aws4|x-amz", re.I)
+
+
+def _passes(error: Exception, code: str) -> bool:
+    """Tell what may go well the next time. What is refused by permission, name or form never does."""
+    status = _status(error)
+    if status is not None:
+        return status in (429, 500, 502, 503, 504) or code in _PASSING
+    return code in _PASSING or _is_network(error)
+
+
+_PASSING = {
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded", "TooManyRequests"),
+    *("InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "BadDigest", "IncompleteBody"),
+    *("ConditionalRequestConflict", "TruncatedBody"),
+    # Of botocore and urllib3: the connection was refused, reset, closed, timed out, or its body ended early.
+    *("ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ConnectTimeoutError", "HTTPClientError"),
+    *("ReadTimeoutError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead", "ProtocolError"),
+    *("ProxyConnectionError",),
+}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+
+_UNUSABLE = {
+    *_EXPIRED,
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError", "CredentialRetrievalError"),
+    *("PartialCredentialsError", "UnauthorizedSSOTokenError", "AllAccessDisabled", "NoSuchBucket"),
+    *("QuotaExceeded", "InsufficientStorage", "RequestTimeTooSkewed", "PermanentRedirect", "SSLError"),
+}
+
+_REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
+"""Said of one object: its own permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all."""
+
+_GO_ON = "run again: what was committed stays"
+_NO_PERMISSION = "give these credentials permission, or give others"
+_WRONG_KEYS = "give other credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+_NOT_REACHED = f"check endpoint_url (or AWS_ENDPOINT_URL) and the network, and {_GO_ON}"
+_ADVICE = {
+    **dict.fromkeys(
+        _EXPIRED, f"the credentials have expired, also after they were looked up anew: renew them, {_GO_ON}"
+    ),
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError"), _WRONG_KEYS),
+    **dict.fromkeys(("CredentialRetrievalError", "PartialCredentialsError", "UnauthorizedSSOTokenError"), _WRONG_KEYS),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403", "401"), _NO_PERMISSION),
+    **dict.fromkeys(("NoSuchKey", "404"), "it is not there: check the url"),
+    **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"), _NOT_REACHED),
+    **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "EntityTooLarge"), f"make room and {_GO_ON}"),
+    **dict.fromkeys(("PermanentRedirect", "301"), "the bucket is elsewhere: set region or endpoint_url"),
+    "NoSuchBucket": "there is no such bucket: create it, or correct the url or endpoint_url",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "SSLError": "check endpoint_url, and AWS_CA_BUNDLE for a certificate of your own",
+    "SlowDown": f"the store asks for fewer requests: use fewer actors, or {_GO_ON}",
+}
+
+
+def _kind(code: str, status: int | None) -> type[S3Error]:
+    if code in _REFUSED:
+        return S3RefusedError
+    return S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error
+
+
+def _advice(code: str, status: int | None) -> str:
+    if code in _ADVICE:
+        return _ADVICE[code]
+    if status in (401, 403):
+        return _NO_PERMISSION
+    return f"check the store and {_GO_ON}"

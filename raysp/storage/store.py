@@ -1,0 +1,553 @@
+"""A place that holds files: the few operations that shards, stages and label shards need.
+
+`Store` is what the commit protocol is written against; `LocalStore` is a folder, `s3.S3Store` a bucket, and
+`fsspec_store.FsspecStore` what else fsspec knows. What an object store does in one request (a PUT with if-none-match, a
+completed multipart upload) is here one `link` or `rename`, so a reader sees a file whole or not at all. A store's own
+temporary files lie under `.raysp/tmp/`, locally on the same file system as what they become.
+"""
+
+import errno
+import fnmatch
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from raysp.errors import StoreError
+from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_glob
+from raysp.storage.locking import locked
+from raysp.storage.opened import Entry as Entry
+from raysp.storage.opened import LocalFile, Opened
+
+HOME = ".raysp/"
+TMP = f"{HOME}tmp"
+REPLACING = f"{HOME}replacing"
+"""Locked while a file of an expected version is replaced."""
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+LINK_ATTEMPTS = 100  # a racing `delete` can take the empty folder away between mkdir and link
+
+
+class UnusableError(StoreError):
+    """A place cannot be used for now: no room, no permission, no such bucket.
+
+    Another file would fare no better, so a run stops instead of failing shard by shard.
+    """
+
+
+class RefusedError(UnusableError):
+    """One file is refused for want of permission; other files of the same place may be readable."""
+
+
+class NothingListedError(StoreError):
+    """A url stands for nothing: no such file or folder, or none that matches."""
+
+
+class Store(Protocol):
+    """A root and the files under it; every failure is a `StoreError`, every path relative with `/`."""
+
+    @property
+    def url(self) -> str:
+        """Name the root, as a user would write it."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
+        ...
+
+    def stat(self, path: str) -> Entry | None:
+        """Describe one file; None when there is none."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access; only what is read is transferred."""
+        ...
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file, read its first bytes and describe what was opened, at once; None when there is none."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, in one atomic step; False, and nothing changes, when it does."""
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file in one atomic step, whatever was there."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Lend a local path to write a large file into; what is left there on exit is removed."""
+        ...
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Make a written scratch file visible in one atomic step.
+
+        Returns False, and nothing changes, when `path` exists and `replace` is not set; with `replace` and `expected`,
+        when what is there has another version. A store that cannot make that a condition of the write looks before it.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Write, publish and remove one small file, so that a place that cannot be used is refused before work."""
+        ...
+
+
+class LocalStore:
+    """A folder; it comes into being with the first write."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = _absolute(root)
+
+    @property
+    def url(self) -> str:
+        """Give the absolute path of the folder."""
+        return str(self._root)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path.
+
+        Links to folders are followed, as readers follow them, unless they lead back, or lie under `.raysp`: nothing
+        that is found there and removed may lie elsewhere.
+        """
+        folder = prefix.rpartition("/")[0]
+        place = self._locate(folder)
+        with _explained("list", place):
+            above = (os.path.realpath(self._root), os.path.realpath(place))
+            walked = _walk(str(place), f"{folder}/" if folder else "", prefix, above)
+            found = sorted(walked, key=lambda entry: entry.path)
+        yield from found
+
+    def stat(self, path: str) -> Entry | None:
+        """Describe one file; None when there is none."""
+        place = self._locate(path)
+        with _explained("look at", place):
+            try:
+                found = place.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return None if place.is_dir() else _entry(found, path)
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        place = self._locate(path)
+        with _explained("read", place):
+            return place.read_bytes()
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access."""
+        place = self._locate(path)
+        with _explained("read", place):
+            return pa.OSFile(str(place), "rb")
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file, read its first bytes and describe what was opened; None when there is none."""
+        place = self._locate(path)
+        with _explained("read", place):
+            try:  # a pipe would be waited for
+                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            found = os.fstat(descriptor)
+            file = LocalFile(descriptor, found.st_size)
+            return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, in one atomic step; False when it does."""
+        with self.scratch() as scratch:
+            self._fill(scratch, data, path)
+            return self.publish(scratch, path)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file in one atomic step, whatever was there."""
+        with self.scratch() as scratch:
+            self._fill(scratch, data, path)
+            self.publish(scratch, path, replace=True)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, and the folders that are empty without it; an absent one is fine."""
+        place = self._locate(path)
+        with _explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
+            place.unlink()
+        with suppress(OSError):
+            for folder in place.parents:
+                if folder in (self._root, self._locate(TMP)):
+                    break
+                folder.rmdir()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend a path under `.raysp/tmp/` of the same file system."""
+        place = self._locate(TMP) / uuid.uuid4().hex
+        with _explained("write to", self._root):
+            _make_folder(place.parent)
+        try:
+            yield place
+        finally:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Link (or, to replace, rename) a written scratch file to its place, after its bytes are on disk."""
+        place = self._locate(path)
+        with _explained("write", place):
+            _sync(scratch)
+            try:
+                if expected is None:
+                    _bring(scratch, place, replace=replace)
+                else:
+                    with locked(self._locate(REPLACING)):
+                        found = self.stat(path)
+                        if found is None or found.version != expected:
+                            return False
+                        _bring(scratch, place, replace=True)
+            except FileExistsError:
+                if place.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+                return False
+            scratch.unlink(missing_ok=True)
+            _sync_folder(place.parent)
+        return True
+
+    def probe(self) -> None:
+        """Write, publish and remove one small file."""
+        path = f"{TMP}/probe-{uuid.uuid4().hex}"
+        self.create(path, b"raysp asks whether it may write here\n")
+        self.delete(path)
+
+    def _fill(self, scratch: Path, data: bytes, path: str) -> None:
+        with _explained("write", self._locate(path)):
+            scratch.write_bytes(data)
+
+    def _locate(self, path: str) -> Path:
+        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise StoreError(f"{self._root}: {path!r} is not a path inside this folder")
+        return self._root / path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that a url, glob or folder stands for."""
+
+    root: str
+    """The folder before the first wildcard, the folder itself, or a single file's folder."""
+    entries: tuple[Entry, ...]
+    """Sorted by path, which is relative to `root`."""
+
+    def url(self, entry: Entry) -> str:
+        """Give the whole url of one of the entries."""
+        return join_url(self.root, entry.path)
+
+
+def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
+    """Open the store at a url; nothing is touched until it is used.
+
+    `storage_options` are the client's of an object store, values of `raysp.Env` among them; a local path has no use
+    for them.
+
+    Raises:
+        StoreError: The url's scheme is not known, or its client is not installed or knows no such option.
+    """
+    scheme = scheme_of(url)
+    if not scheme:
+        return LocalStore(_local_path(url))
+    if scheme == "s3":
+        from raysp.storage.s3 import S3Store
+
+        return S3Store(url, storage_options)
+    from raysp.storage.fsspec_store import FsspecStore
+
+    return FsspecStore(url, storage_options)
+
+
+def scheme_of(url: str) -> str:
+    """Give a url's scheme in small letters; nothing for a local path.
+
+    Raises:
+        StoreError: It is none that fsspec knows, or several in a chain.
+    """
+    found = SCHEME.match(url)
+    scheme = found[1].lower() if found else ""
+    chained = found is not None and found[0].endswith("::")
+    if scheme in ("", "file", "local") and not chained:
+        return ""
+    if scheme == "s3" and not chained:
+        return scheme
+    import fsspec
+
+    if chained or scheme == "s3a" or scheme not in fsspec.available_protocols():
+        raise StoreError(
+            f"{url!r}: found the scheme {scheme!r}; expected a local path, s3://, gs://, az:// or another of fsspec's"
+        )
+    return scheme
+
+
+def normalise(url: str) -> str:
+    """Write a url or local path as listings and stores do: absolute, without a slash at its end."""
+    if not (scheme := scheme_of(url)):
+        return str(_absolute(_local_path(url)))
+    rest = SCHEME.sub("", url).rstrip("/")
+    return f"{scheme}://{rest}"
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Split a url or path into the folder and the name of a file."""
+    folder, _, name = url.rpartition("/")
+    if not folder:
+        return "/" if url.startswith("/") else ".", name
+    return (f"{folder}/" if folder.endswith(":/") else folder), name
+
+
+def join_url(folder: str, path: str) -> str:
+    """Give the url of a path in a folder."""
+    return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"
+
+
+def expand(
+    url: str, storage_options: Mapping[str, object] | None = None, folder_pattern: str = "**/*.parquet"
+) -> Listing:
+    """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
+
+    What begins with `.` or `_` is passed over anywhere below the root, except files named `*.parquet`, which planning
+    refuses by name. Links are followed, loops are not. On an object store it is one listing, of what begins like the
+    glob. Local names that are no text are listed, too; see `check_names`.
+
+    Raises:
+        StoreError: There is nothing at the url, nothing matches, or it cannot be read.
+    """
+    is_remote = scheme_of(url)
+    listing = _expand_remote(url, storage_options, folder_pattern) if is_remote else _expand_local(url, folder_pattern)
+    if not listing.entries:
+        raise NothingListedError(
+            f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
+            "'.' or '_' are passed over"
+        )
+    return listing
+
+
+def _expand_local(url: str, folder_pattern: str) -> Listing:
+    path = _absolute(_local_path(url))
+    with _explained("list", path):
+        if path.is_dir():
+            return _listing(path, folder_pattern)
+        if path.exists():
+            found = path.stat()
+            return Listing(str(path.parent), (_entry(found, path.name),))
+        root, pattern = split_glob(str(path))
+        if not pattern:
+            raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
+        return _listing(Path(root or "/"), pattern)
+
+
+def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folder_pattern: str) -> Listing:
+    place = normalise(url)
+    folder, name = split_url(place)
+    is_file = not url.endswith("/") and not folder.endswith("://")
+    if is_file and (entry := open_store(folder, storage_options).stat(name)):
+        return Listing(folder, (entry,))
+    if scheme_of(url) in ("http", "https"):
+        raise NothingListedError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
+    scheme, _, path = place.partition("://")
+    root, pattern = split_glob(path)
+    store = open_store(f"{scheme}://{root}", storage_options)
+    pattern = pattern or folder_pattern
+    entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
+    if not entries and not has_wildcard(path) and next(store.list(), None) is None:
+        raise NothingListedError(f"{url!r}: no such file or folder; check the url")
+    return Listing(store.url, entries)
+
+
+@contextmanager
+def local_scratch() -> Iterator[Path]:
+    """Lend a path in the temporary folder (TMPDIR) for a file that is then uploaded."""
+    with _explained("write to", tempfile.gettempdir()):
+        folder = tempfile.mkdtemp(prefix="raysp-")
+    try:
+        yield Path(folder, "scratch")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
+    """Put an operating system's error into words: where, what was found, what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _ADVICE.get(error.errno or 0, "check the place and run again")
+    kind = RefusedError if error.errno in _REFUSED else UnusableError if error.errno in _UNUSABLE else StoreError
+    return kind(f"{place}: cannot {doing} it ({reason}); {advice}")
+
+
+_REFUSED = (errno.EACCES, errno.EPERM)
+_UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = "make room or give another place, and run again: what was committed stays"
+_NO_PERMISSION = "give this user permission or give another place"
+_ADVICE = {
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: "the file system is read-only: give another place",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: f"the quota is used up: {_NO_ROOM}",
+    errno.EFBIG: f"the largest file allowed here is smaller (ulimit -f): {_NO_ROOM}",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it or give another place",
+    errno.EEXIST: "a file stands where a folder is needed: move it or give another place",
+    errno.EISDIR: "a folder stands where a file is needed: move it or give another place",
+    errno.ENOENT: "it is not there: check the path, or wait until it is mounted",
+    errno.ENAMETOOLONG: "the name is too long for this file system: rename the shard",
+    errno.ELOOP: "its links form a loop: mend them",
+    errno.EXDEV: "a link leads to another file system, where none of its files can be moved to in one step: put "
+    "a folder in the link's place, or give another place",
+    errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: give another place",
+    errno.EMLINK: "files are made visible by hard links, which this file system lacks: give another place",
+}
+
+
+@contextmanager
+def _explained(doing: str, place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise explain(error, doing, place) from error
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (`..` goes, links stay as written)
+
+
+def _local_path(url: str) -> str:
+    return SCHEME.sub("", url)
+
+
+def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
+    """Link or rename; again when a racing `delete` took the empty folder away between mkdir and link."""
+    for attempt in range(1, LINK_ATTEMPTS + 1):
+        try:
+            _make_folder(place.parent)
+            if replace:
+                scratch.replace(place)
+            else:
+                place.hardlink_to(scratch)
+            return
+        except FileNotFoundError:
+            if attempt == LINK_ATTEMPTS or not scratch.exists():
+                raise
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if folder.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+    else:
+        _sync_folder(folder.parent)
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's names to disk; some file systems cannot, and a racing `delete` may have removed it."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+
+
+def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
+    """Yield the files under `folder` whose path begins with `prefix`, unsorted; what vanishes meanwhile is no error.
+
+    `above` are the real folders on the way, which a link may lead back to; the last is that of `folder`.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as children:
+        for child in children:
+            below = f"{path}{child.name}"
+            if child.is_dir():
+                if not (f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/")):
+                    continue
+                real = f"{above[-1]}/{child.name}"
+                if child.is_symlink():
+                    real = os.path.realpath(child.path)
+                    if real in above or below.startswith(HOME):
+                        continue
+                yield from _walk(child.path, f"{below}/", prefix, (*above, real))
+            elif below.startswith(prefix):
+                with suppress(FileNotFoundError):
+                    if child.is_file():
+                        yield _entry(child.stat(), below)
+
+
+def _entry(found: os.stat_result, path: str) -> Entry:
+    return Entry(path, found.st_size, str(found.st_mtime_ns), found.st_mtime)
+
+
+def _listing(root: Path, pattern: str) -> Listing:
+    found: dict[str, Entry] = {}
+    _match(str(root), "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found)
+    return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)))
+
+
+def check_names(listing: Listing) -> None:
+    """Raise if the name of a listed file is no text.
+
+    Raises:
+        StoreError: naming the first such file.
+    """
+    for entry in listing.entries:
+        _utf8(entry.path, listing.root)
+
+
+def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:
+    """Collect the files under `folder` that match the pattern's components; `above` are the real folders on the way."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        _match(folder, path, rest or ("*",), above, found)
+    matches = re.compile(fnmatch.translate(part)).match
+    with _explained("list", folder), os.scandir(folder) as children:
+        for child in children:
+            if not matches(child.name) or _is_passed_over(child):
+                continue
+            below = f"{path}{child.name}"
+            if not child.is_dir():
+                if not rest and part != "**" and child.is_file():
+                    found[below] = _entry(child.stat(), below)
+            elif part == "**" or rest:
+                real = os.path.realpath(child.path)
+                if real not in above:  # a link that leads back is not followed
+                    _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
+
+
+def _is_passed_over(child: os.DirEntry[str]) -> bool:
+    """Tell what is no shard (`_temporary`, `.raysp`, `_SUCCESS`) from a shard whose name readers would pass over."""
+    return child.name[0] in "._" and (child.is_dir() or not child.name.endswith(".parquet"))
+
+
+def _utf8(name: str, folder: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StoreError(f"{folder}: the file name {name!r} is not valid UTF-8; rename the file") from None
+    return name

@@ -1,0 +1,71 @@
+"""Current versions of many files: by a listing where that takes less time than a request for each."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, takewhile
+
+from raysp.storage.opened import Entry
+from raysp.storage.store import RefusedError, Store, scheme_of
+
+AT_ONCE = 16
+ENTRIES_A_FILE = 12
+"""Names listed in the time of asking for one file: a page of 1,000 takes that of some 80 files, 16 at once."""
+WORTH_LISTING = 80
+
+
+def version_of(entry: Entry) -> str:
+    """Return what identifies the content of a file: its size, and its etag or modification time."""
+    return f"{entry.num_bytes}:{entry.version}"
+
+
+def versions(store: Store, paths: Collection[str]) -> dict[str, str]:
+    """Return the current versions of files; those that are gone, or refused, are absent.
+
+    Raises:
+        StoreError: the storage fails.
+    """
+    found: dict[str, str] = {}
+    asked: list[str] = []
+    for _, group in groupby(sorted(set(paths)), lambda path: path.rpartition("/")[0]):
+        wanted = list(group)
+        listed, rest = _list(store, wanted) if _is_worth_listing(store, wanted) else ({}, wanted)
+        found |= listed
+        asked += rest
+    slices = [asked[first::AT_ONCE] for first in range(min(AT_ONCE, len(asked)))]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for some in pool.map(lambda one: dict(_ask(store, one)), slices):
+            found |= some
+    return found
+
+
+def _is_worth_listing(store: Store, wanted: Sequence[str]) -> bool:
+    return scheme_of(store.url) == "s3" and len(wanted) >= WORTH_LISTING
+
+
+def _list(store: Store, wanted: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
+    """List one folder as long as that is worth while; returns what was found, and the paths behind where it ended."""
+    names, found = set(wanted), {}
+    most = ENTRIES_A_FILE * len(wanted)
+    for number, entry in enumerate(store.list(_beginning(wanted[0], wanted[-1])), 1):
+        if entry.path in names:
+            found[entry.path] = version_of(entry)
+        if entry.path >= wanted[-1]:
+            break
+        if number >= most:
+            return found, [path for path in wanted if path > entry.path]
+    return found, []
+
+
+def _beginning(first: str, last: str) -> str:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(one for one, _ in same)
+
+
+def _ask(store: Store, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        try:
+            entry = store.stat(path)
+        except RefusedError:
+            continue
+        if entry is not None:
+            yield path, version_of(entry)

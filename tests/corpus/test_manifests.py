@@ -1,0 +1,156 @@
+"""Manifests: a line a row, slices that are never cut again, what strangers write into them."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.corpus import manifests, sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import ShardError
+
+
+def write(path, rows):
+    data = b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def shards_of(path, recorded=()) -> list[Shard]:
+    return shards_of_slices(path, manifests.cut(str(path), recorded))
+
+
+def rows_of(shard: Shard, *columns: str) -> list[dict]:
+    return sources.read_table(shard, Piece(0, shard.num_rows), columns or sources.column_names(shard)).to_pylist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(0, 40), packed=st.booleans(), added=st.integers(0, 30))
+def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_path_factory, count, packed, added):
+    path = tmp_path_factory.getbasetemp() / f"m.jsonl{'.gz' if packed else ''}"
+    rows = [{"audio_filepath": f"{number}.wav", "n": number} for number in range(count + added)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "LINES_A_SHARD", 7)
+        first = shards_of(write(path, rows[:count]))
+        assert [row["n"] for shard in first for row in rows_of(shard, "n")] == list(range(count))
+        assert all(shard.num_rows == 7 for shard in first[:-1])
+        write(path, rows)
+        second = shards_of(path, [shard.part for shard in first])
+    assert second[: len(first)] == first
+    assert [row["n"] for shard in second for row in rows_of(shard, "n")] == list(range(count + added))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    before=st.lists(st.integers(0, 9999), min_size=1, max_size=30),
+    packed=st.booleans(),
+    data=st.data(),
+)
+def test_a_changed_manifest_is_cut_anew_behind_the_slices_that_did_not_change(tmp_path_factory, before, packed, data):
+    path = tmp_path_factory.getbasetemp() / f"changed.jsonl{'.gz' if packed else ''}"
+    rows = [{"audio_filepath": "x.wav", "n": number, "text": "-" * number} for number in before]
+    after = list(rows)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(after)))
+        new = [{"audio_filepath": "x.wav", "n": data.draw(st.integers(0, 9999))}] * data.draw(st.integers(0, 3))
+        after[place : place + data.draw(st.integers(0, 12))] = new
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "LINES_A_SHARD", 4)
+        first = shards_of(write(path, rows))
+        write(path, after)
+        parts, digests = [shard.part for shard in first], [shard.version for shard in first]
+        second = shards_of_slices(path, manifests.cut(str(path), parts, None, digests))
+    filled = [shard for shard in second if shard.num_rows]
+    assert [row["n"] for shard in filled for row in rows_of(shard, "n")] == [row["n"] for row in after]
+    same = next(
+        (k for k in range(len(rows) // 4) if rows[4 * k : 4 * k + 4] != after[4 * k : 4 * k + 4]), len(rows) // 4
+    )
+    assert second[:same] == first[:same]
+    assert len(second) >= len(first)
+
+
+def shards_of_slices(path, slices) -> list[Shard]:
+    made = []
+    for one in slices:
+        found = sources.survey("manifest", str(path), one.part)
+        made.append(Shard("x", str(path), 1, one.digest, found.num_rows, "i", found.pieces, "manifest", one.part))
+    return made
+
+
+def test_rows_have_nemos_keys_and_all_others_as_columns(tmp_path):
+    path = write(
+        tmp_path / "m.jsonl",
+        [
+            {"audio_filepath": "a.wav", "duration": 1.5, "offset": 2, "text": "one", "speaker": "s1", "snr": 3},
+            b"\n",
+            {"audio_filepath": "b.wav", "id": "own", "snr": 2.5, "tags": ["x"], "mixed": 1},
+            {"audio_filepath": "c.wav", "id": 7, "mixed": "two", "flag": True},
+        ],
+    )
+    (shard,) = shards_of(path)
+    found = rows_of(shard)
+    assert [row.pop("audio") for row in found] == [{"bytes": None, "path": f"{name}.wav"} for name in "abc"]
+    assert {key: [row[key] for row in found] for key in found[0]} == {
+        "id": ["a.wav", "own", "7"],
+        "offset": [2.0, None, None],
+        "duration": [1.5, None, None],
+        "audio_filepath": ["a.wav", "b.wav", "c.wav"],
+        "text": ["one", None, None],
+        "speaker": ["s1", None, None],
+        "snr": [3.0, 2.5, None],
+        "tags": [None, '["x"]', None],
+        "mixed": [None, "1", "two"],
+        "flag": [None, None, True],
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+        max_leaves=5,
+    ),
+    st.text(st.characters(), max_size=5),
+)
+def test_any_value_of_any_key_is_stored(tmp_path_factory, value, key):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    (shard,) = shards_of(write(path, [{"audio_filepath": value, "id": value, "offset": value, key: value}]))
+    assert len(rows_of(shard)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nul \0 here", "\u202eright to left", "emoji \U0001f600", "x" * 1_000_000, "\x1b[2J", "-->", "=cmd|' /C'!A0"],
+)
+def test_texts_are_stored_without_loss(tmp_path, text):
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", [{"audio_filepath": "a", "text": text, "id": text}]))
+    assert rows_of(shard, "id", "text") == [{"id": text, "text": text}]
+
+
+def test_a_lone_surrogate_is_kept_as_its_escape(tmp_path):
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", [rb'{"audio_filepath": "a\ud800", "text": "b\udfff"}' + b"\n"]))
+    assert rows_of(shard, "id", "text") == [{"id": r"a\ud800", "text": r"b\udfff"}]
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": }\n'])
+def test_a_line_that_is_no_object_is_named(tmp_path, line):
+    path = write(tmp_path / "m.jsonl", [{"audio_filepath": "a"}, line])
+    with pytest.raises(ShardError, match=r"m.jsonl: line 2 of this slice"):
+        shards_of(path)
+
+
+def test_a_slice_that_changed_is_refused(tmp_path):
+    path = write(tmp_path / "m.jsonl", [{"audio_filepath": "a"}])
+    (shard,) = shards_of(path)
+    write(path, [{"audio_filepath": "b"}])
+    with pytest.raises(ShardError, match=r"m.jsonl: changed since it was planned"):
+        rows_of(shard)
+
+
+def test_pieces_follow_the_durations(tmp_path):
+    rows = [{"audio_filepath": "a", "duration": 3000}] * 5 + [{"audio_filepath": "a"}] * 5
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", rows))
+    assert [(piece.first, piece.end) for piece in shard.pieces] == [(0, 2), (2, 4), (4, 10)]

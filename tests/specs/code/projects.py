@@ -1,0 +1,48 @@
+"""Folders of a user's modules, and what raysp reads of them."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import raysp
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import fingerprint, label_parts, read_code
+from tests.corpora import a_pipeline
+
+
+class Project:
+    """A folder of modules."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, **files: str) -> None:
+        """Write modules; `__` in a name is a folder: `pack__rules` is `pack/rules.py`, `pack__` its `__init__`."""
+        for name, text in files.items():
+            path = self.folder / f"{name.replace('__', '/')}.py"
+            path = path.with_name("__init__.py") if name.endswith("__") else path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        importlib.invalidate_caches()
+
+    def forget(self) -> None:
+        """Have all of it imported again when it is next asked for, as a new process would."""
+        for name, module in [*sys.modules.items()]:
+            if str(self.folder) in str(getattr(module, "__file__", None) or getattr(module, "__path__", "")):
+                del sys.modules[name]
+
+
+def keeping(where: str) -> raysp.Pipeline:
+    return a_pipeline(keep=[raysp.Keep(where=where)])
+
+
+def code_of(where: str) -> UserCode:
+    return read_code(keeping(where))
+
+
+def names_of(where: str) -> list[str]:
+    return [file.name for file in code_of(where).files]
+
+
+def hashed(pipeline: raysp.Pipeline) -> str:
+    return fingerprint(label_parts(pipeline, checkpoint_digest="d", dtype="float32"))

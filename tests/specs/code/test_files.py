@@ -1,0 +1,215 @@
+"""Which files a user's code is."""
+
+import sys
+import textwrap
+
+import pytest
+
+import raysp
+from raysp.errors import SpecError
+from raysp.specs.code import reading
+from raysp.specs.pipeline import load_pipeline, read_code
+from tests.corpora import a_pipeline
+from tests.specs.code.projects import Project, code_of, names_of
+
+RULE = "\ndef wanted(table):\n    return [True] * table.num_rows\n"
+
+
+@pytest.mark.parametrize(
+    ("imports", "more"),
+    [
+        ("import near", ["near.py"]),
+        ("import near as n, pack.deep", ["near.py", "pack/__init__.py", "pack/deep.py"]),
+        ("from pack import deep", ["pack/__init__.py", "pack/deep.py"]),
+        ("from pack import NAME", ["pack/__init__.py"]),
+        ("from pack import *", ["pack/__init__.py", "pack/deep.py", "pack/other.py"]),
+        ("from pack.deep import NAME", ["pack/__init__.py", "pack/deep.py"]),
+        ("from space import part", ["space/part.py"]),
+        ("import space.part", ["space/part.py"]),
+        ("try:\n    import near\nexcept ImportError:\n    import pack", ["near.py", "pack/__init__.py"]),
+        ("if False:\n    import near", ["near.py"]),
+        ("import importlib\nimportlib.import_module('near')", ["near.py"]),
+        ("__import__('near')", ["near.py"]),
+        ("import circle", ["circle.py", "round.py"]),
+        ("def f():\n    import bad_syntax", ["bad_syntax.py"]),
+        ("import os, json, numpy, raysp\nfrom raysp import specs", []),
+        ("# import near", []),
+    ],
+)
+def test_modules_beside_it_that_a_file_imports(project, imports, more):
+    project.write(
+        near="X = 1\n",
+        pack__="NAME = 1\n",
+        pack__deep="NAME = 2\n",
+        pack__other="",
+        space__part="",
+        circle="import round\n",
+        round="import circle\n",
+        bad_syntax="def (",
+        unused="",
+        my_rules=imports + RULE,
+    )
+    assert names_of("my_rules:wanted") == sorted([*more, "my_rules.py"], key=lambda name: name.replace("/__init__", ""))
+
+
+@pytest.mark.parametrize(
+    ("imports", "more"),
+    [
+        ("from . import near", ["pack/near.py"]),
+        ("from .near import X", ["pack/near.py"]),
+        ("from .. import X", []),
+        ("from ..top import X", ["pack/top.py"]),
+        ("from ..other.part import X", ["pack/other/__init__.py", "pack/other/part.py"]),
+        ("import importlib\nimportlib.import_module('.near', __package__)", ["pack/near.py"]),
+        ("import outside", ["outside.py"]),
+        ("import pack.top", ["pack/top.py"]),
+    ],
+)
+def test_relative_imports_and_packages(project, imports, more):
+    if "near" in imports:
+        more = ["pack/sub/near.py"]
+    project.write(
+        pack__="X = 1\n",
+        pack__top="X = 1\n",
+        pack__sub__="",
+        pack__sub__near="X = 1\n",
+        pack__other__="",
+        pack__other__part="X = 1\n",
+        outside="",
+        pack__sub__rules=imports + RULE,
+    )
+    expected = ["pack/__init__.py", "pack/sub/__init__.py", "pack/sub/rules.py", *more]
+    assert sorted(names_of("pack.sub.rules:wanted")) == sorted(expected)
+
+
+def test_a_pipeline_files_own_functions_and_specs(project):
+    project.write(
+        loudness="X = 1\n",
+        recipe=textwrap.dedent("""
+            import raysp
+            from raysp.specs import spec
+
+            @spec
+            class Shouted(raysp.Transcript):
+                gain: float = 1.0
+
+            def wanted(table):
+                import loudness
+                return [True] * table.num_rows
+
+            pipeline = raysp.Pipeline(
+                raysp.Shards("in"),
+                steps=[raysp.Decode(), raysp.Keep(where="recipe:wanted"), raysp.Label("c", outputs=[Shouted()])],
+                sink=raysp.Parquet("out"),
+            )
+        """),
+    )
+    code = read_code(load_pipeline(str(project.folder / "recipe.py")))
+    assert [file.name for file in code.files] == ["loudness.py", "recipe.py"]
+    assert {*code.parts()} == {"code.loudness.py", "code.recipe.py"}
+
+
+def test_a_pipeline_of_raysps_own_specs_has_no_code():
+    assert read_code(a_pipeline()).files == ()
+
+
+def test_specs_are_found_wherever_a_pipeline_holds_them(project):
+    project.write(my_pool="import raysp\nfrom raysp.specs import spec\n@spec\nclass Pool(raysp.Pool): pass\n")
+    import my_pool
+
+    pipeline = a_pipeline(label={"pool": my_pool.Pool()})
+    assert [file.name for file in read_code(pipeline).files] == ["my_pool.py"]
+
+
+def test_a_decorator_of_a_method_from_another_folder_counts_and_a_library_does_not(project, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere.write(timing="def timed(f):\n    def call(*a):\n        return f(*a)\n    return call\n")
+    project.write(
+        my_output="import raysp, torch\nfrom raysp.specs import spec\nfrom timing import timed\n"
+        "@spec\nclass Mine(raysp.Transcript, torch.nn.Identity):\n    op = timed(raysp.Transcript.op)\n"
+        "    @torch.no_grad()\n    def other(self): pass\n"
+    )
+    code = read_mine()
+    assert [file.name for file in code.files] == ["my_output.py", "timing.py"]
+    assert code.versions == {}
+
+
+def read_mine():
+    import my_output
+
+    cls = my_output.Mine
+    return reading.read([cls], {})
+
+
+class TestInstalled:
+    """Packages below a folder called site-packages."""
+
+    @pytest.fixture
+    def site(self, tmp_path, monkeypatch) -> Project:
+        folder = tmp_path / "site-packages"
+        folder.mkdir()
+        monkeypatch.syspath_prepend(folder)
+        return Project(folder)
+
+    def test_only_the_packages_own_files_count(self, project, site):
+        site.write(acme__="", acme__rules=f"import near_acme\nfrom . import deep{RULE}", acme__deep="", near_acme="")
+        assert names_of("acme.rules:wanted") == ["acme/__init__.py", "acme/deep.py", "acme/rules.py"]
+
+    def test_a_function_that_a_users_module_imports_from_a_package_counts(self, project, site):
+        site.write(acme__="", acme__rules=RULE)
+        project.write(my_rules="from acme.rules import wanted\n")
+        assert names_of("my_rules:wanted") == ["acme/__init__.py", "acme/rules.py", "my_rules.py"]
+
+    def test_a_large_or_compiled_package_counts_by_its_version(self, project, site, monkeypatch):
+        site.write(acme__="", acme__rules=f"from . import a, b{RULE}", acme__a="", acme__b="")
+        monkeypatch.setattr(reading, "MAX_PACKAGE_FILES", 3)
+        with pytest.raises(
+            SpecError, match=r"acme\.rules:wanted: the package 'acme' is too large .* has no version; wrap"
+        ):
+            code_of("acme.rules:wanted")
+        info = site.folder / "acme-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.5\n")
+        (info / "top_level.txt").write_text("acme\n")
+        (info / "RECORD").write_text("acme/__init__.py,,\n")
+        assert code_of("acme.rules:wanted").parts() == {"code.acme": "version acme 1.5"}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("name", ["builtins:len", "operator:not_", "statistics:mean"])
+    def test_a_function_of_python(self, name):
+        with pytest.raises(
+            SpecError, match=r"does not stand in a Python file, so that a change .* wrap it in a function"
+        ):
+            code_of(name)
+
+    def test_a_module_named_like_one_of_pythons(self, project):
+        project.write(json="X = 1\n", my_rules=f"import json{RULE}")
+        with pytest.raises(SpecError, match=r"json\.py: there is a module of Python named 'json'.*; rename it"):
+            code_of("my_rules:wanted")
+
+    def test_another_module_of_that_name_is_loaded(self, project, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path / "before")
+        Project(tmp_path / "before").write(near="X = 1\n")
+        import near  # noqa: F401
+
+        project.write(near="X = 2\n", my_rules=f"import near{RULE}")
+        sys.path.remove(str(tmp_path / "before"))
+        with pytest.raises(SpecError, match=r"project/near\.py: the module 'near' is imported from .*/before/near\.py"):
+            code_of("my_rules:wanted")
+
+    def test_more_than_may_travel(self, project, monkeypatch):
+        monkeypatch.setattr(reading, "MAX_BYTES", 10)
+        project.write(my_rules=RULE)
+        with pytest.raises(
+            SpecError, match=r"my_rules: the code to ship to workers comes to 55 bytes, the limit is 10"
+        ):
+            code_of("my_rules:wanted")
+
+
+def test_a_folder_of_data_that_is_named_like_a_package_is_no_code(project):
+    project.write(numpy__linalg="", my_rules=f"import numpy.linalg{RULE}")
+    assert names_of("my_rules:wanted") == ["my_rules.py"]
+    assert raysp.__version__

@@ -1,0 +1,127 @@
+"""Changes of a user's code that change a label: each gives another fingerprint, and a resume is refused by file."""
+
+import importlib
+
+import pytest
+
+import raysp
+from raysp.errors import ChangedError
+from tests.corpora import a_pipeline, label_here, write_shard
+from tests.specs.code.projects import Project, hashed, keeping
+
+RULE = "def wanted(table):\n    return [True] * table.num_rows\n"
+OUTPUT = """
+from raysp import Transcript
+from raysp.specs import spec
+{imports}
+@spec
+class Shouted(Transcript):
+    def op(self, loaded):
+        return super().op(loaded){suffix}
+"""
+
+
+def differing(project: Project, pipeline, before: dict[str, str], after: dict[str, str]) -> bool:
+    """Return whether a change of files, seen by a new process, gives another fingerprint."""
+    found = []
+    for files in (before, {**before, **after}):
+        project.write(**files)
+        project.forget()
+        found.append(hashed(pipeline()))
+    return found[0] != found[1]
+
+
+def shouting(name: str = "my_output") -> raysp.Pipeline:
+    return a_pipeline(label={"outputs": [importlib.import_module(name).Shouted()]})
+
+
+def test_an_output_of_a_users_own(project):
+    before = {"my_output": OUTPUT.format(imports="", suffix="")}
+    assert differing(project, shouting, before, {"my_output": OUTPUT.format(imports="", suffix="  # louder")})
+
+
+def test_a_module_beside_an_output(project):
+    before = {"my_output": OUTPUT.format(imports="import loudness", suffix=""), "loudness": "GAIN = 1\n"}
+    assert differing(project, shouting, before, {"loudness": "GAIN = 2\n"})
+
+
+def test_a_base_class_of_an_output_in_another_folder(project, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    elsewhere = Project(tmp_path / "elsewhere")
+    derived = (
+        "from their_output import Shouted as Base\nfrom raysp.specs import spec\n@spec\nclass Shouted(Base): pass\n"
+    )
+    found = []
+    for suffix in ("", "  # louder"):
+        elsewhere.write(their_output=OUTPUT.format(imports="", suffix=suffix))
+        project.write(my_output=derived)
+        project.forget()
+        elsewhere.forget()
+        found.append(hashed(shouting()))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("how", ["@functools.wraps(function)", "", "@functools.lru_cache"])
+@pytest.mark.parametrize("changed", ["my_rules", "decorators"])
+def test_a_decorated_function_and_its_decorator(project, how, changed):
+    decorators = f"import functools\ndef loud(function):\n    {how or 'pass'}\n    def call(table):\n"
+    decorators += "        return function(table)\n    return call\n"
+    before = {"decorators": decorators, "my_rules": f"from decorators import loud\n\n@loud\n{RULE}"}
+    after = {changed: before[changed] + "# changed\n"}
+    assert differing(project, lambda: keeping("my_rules:wanted"), before, after)
+
+
+@pytest.mark.parametrize("changed", ["inner", "decorators", "names"])
+def test_a_decorated_function_that_is_named_where_it_is_imported(project, changed):
+    """The decorator, without `functools.wraps`, and what it wraps are in files that the named module imports."""
+    before = {
+        "decorators": "class Loud:\n    def __init__(self, function):\n        self.function = function\n"
+        "    def __call__(self, table):\n        return self.function(table)\n",
+        "inner": RULE,
+        "names": "import decorators, inner\nwanted = decorators.Loud(inner.wanted)\n",
+    }
+    after = {changed: before[changed] + "# changed\n"}
+    assert differing(project, lambda: keeping("names:wanted"), before, after)
+
+
+def test_a_module_that_a_module_beside_imports_inside_a_function(project):
+    before = {
+        "my_rules": f"import one\n{RULE}",
+        "one": "def f():\n    from two import LIMIT\n    return LIMIT\n",
+        "two": "LIMIT = 1\n",
+    }
+    assert differing(project, lambda: keeping("my_rules:wanted"), before, {"two": "LIMIT = 2\n"})
+
+
+def test_a_module_that_nobody_imports_changes_nothing(project):
+    before = {"my_rules": RULE, "other": "LIMIT = 1\n"}
+    assert not differing(project, lambda: keeping("my_rules:wanted"), before, {"other": "LIMIT = 2\n"})
+
+
+def test_neither_the_folder_nor_the_order_of_imports_matters(project, tmp_path, monkeypatch):
+    files = {"my_rules": f"def late():\n    import b, a\n{RULE}", "a": "import b\n", "b": "import a\n"}
+    project.write(**files)
+    first = hashed(keeping("my_rules:wanted"))
+    project.forget()
+    monkeypatch.syspath_prepend(tmp_path / "another place")
+    moved = Project(tmp_path / "another place")
+    moved.write(**files)
+    importlib.import_module("b")
+    assert hashed(keeping("my_rules:wanted")) == first
+    moved.forget()
+
+
+def test_a_pipelines_own_output_is_compared_when_it_is_run_again(project, tmp_path):
+    """Else one label shard would hold labels of two versions of it, and nothing would show."""
+    project.write(my_output=OUTPUT.format(imports="import loudness", suffix=""), loudness="GAIN = 1\n")
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    outputs = [importlib.import_module("my_output").Shouted()]
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": outputs})
+    label_here(pipeline)
+    label_here(pipeline)
+    project.write(loudness="GAIN = 2\n")
+    with pytest.raises(ChangedError, match=r"another pipeline: the code in `loudness\.py` changed; undo that"):
+        label_here(pipeline)
+    with pytest.raises(ChangedError, match=r"loudness\.py"):
+        raysp.verify(str(tmp_path / "out"), sample=1, pipeline=pipeline)

@@ -1,0 +1,293 @@
+"""Pipelines: the order of their steps, what their fingerprint covers, how they are loaded from files."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import SpecError
+from raysp.specs.pipeline import file_parts, fingerprint, label_parts, load_function, load_pipeline, with_overrides
+from tests.corpora import a_pipeline
+
+DECODE, LABEL = raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])
+BY_SECONDS, BY_COLUMN = raysp.Keep(1), raysp.Keep(where=[("language", "==", "en")])
+
+
+def hashed(pipeline: raysp.Pipeline, checkpoint_digest: str = "d", dtype: str = "float32") -> str:
+    return fingerprint(label_parts(pipeline, checkpoint_digest=checkpoint_digest, dtype=dtype))
+
+
+class TestOrder:
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            [DECODE, LABEL],
+            [DECODE, BY_SECONDS, LABEL],
+            [BY_COLUMN, DECODE, LABEL],
+            [BY_COLUMN, DECODE, BY_COLUMN, BY_SECONDS, LABEL],
+        ],
+    )
+    def test_keep_may_stand_before_or_behind_decode(self, steps):
+        pipeline = a_pipeline(steps=steps)
+        assert pipeline.decode == DECODE
+        assert pipeline.label == LABEL
+
+    @pytest.mark.parametrize(
+        ("steps", "message"),
+        [
+            ([], r"found steps \[\]; expected one Decode and one Label"),
+            ([LABEL], r"found steps \[Label\]; expected one Decode"),
+            ([DECODE], "expected one Decode and one Label"),
+            ([DECODE, DECODE, LABEL], "expected one Decode"),
+            ([DECODE, LABEL, LABEL], "expected one Decode"),
+            ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label, and Label last"),
+            ([DECODE, LABEL, BY_COLUMN], "Label last"),
+            ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it behind Decode"),
+            (
+                [DECODE, raysp.Keep(where=[("audio", "==", "x")]), LABEL],
+                r"steps\[1\] Keep: where= cannot ask for the audio column 'audio'",
+            ),
+        ],
+    )
+    def test_steps_that_cannot_run_in_their_order_are_refused_with_the_order(self, steps, message):
+        with pytest.raises(SpecError, match=message):
+            a_pipeline(steps=steps)
+
+    @pytest.mark.parametrize("column", ["id", "row", "status", "seconds", "error_type", "error_message", "pred_text"])
+    def test_a_kept_column_that_clashes_is_refused(self, column):
+        with pytest.raises(
+            SpecError, match=rf"two columns would be named '{column}': one of .*, one of the sink's keep"
+        ):
+            a_pipeline(sink=raysp.Parquet("o", keep=[column]))
+
+    def test_the_reference_text_is_kept_once(self):
+        source = raysp.Shards("in", text="text")
+        assert a_pipeline(source, raysp.Parquet("o", keep=["a"])).kept == ("a", "text")
+        assert a_pipeline(source, raysp.Parquet("o", keep=["text", "a"])).kept == ("text", "a")
+
+    def test_a_reference_text_that_clashes_with_an_output_is_refused(self):
+        with pytest.raises(SpecError, match=r"two columns would be named 'pred_text'"):
+            a_pipeline(raysp.Shards("in", text="pred_text"))
+
+
+class TestFingerprint:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "steps.1.pool.actors=[1,64]",
+            "steps.1.pool.gpus=1",
+            "steps.1.pool.cpus=4",
+            "steps.1.pool.memory=1000",
+            "steps.1.batch_seconds=600",
+            "steps.1.device=cuda",
+            "steps.1.dtype=float32",  # "auto", resolved to the same
+            "steps.1.checkpoint=elsewhere",
+            "source.url=elsewhere",
+            "source.root=elsewhere",
+            "source.text=text",
+            'source.storage_options={"anon": true}',
+            "source.audio_root=recordings",
+            "sink.url=elsewhere",
+            "sink.compression=gzip",
+            'sink.keep=["speaker"]',
+            "sink.rows=ok",
+            'sink.storage_options={"anon": true}',
+            "name=other",
+            "max_error_rate=1",
+        ],
+    )
+    def test_it_does_not_change_with_what_changes_no_label(self, change):
+        assert with_overrides(a_pipeline(), [change]) != a_pipeline()
+        assert hashed(with_overrides(a_pipeline(), [change])) == hashed(a_pipeline())
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "source.id=null",
+            "source.audio=speech",
+            "steps.0.max_seconds=10",
+            "steps.0.channel=1",
+            "steps.1.window_seconds=20",
+            "steps.1.overlap_seconds=2",
+            "steps.1.exact=false",
+            "steps.1.outputs.0.name=other",
+            "steps.1.outputs.0.words=true",
+            'steps.1.outputs.0.generate={"num_beams": 4}',
+            'steps.1.outputs=[{"type": "Embedding"}]',
+            'steps.1.outputs=[{"type": "Embedding", "layer": 3}]',
+            'steps.1.outputs=[{"type": "Classes", "top_k": 2}]',
+            'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
+            "steps.1.outputs.0.chars=true",
+            'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
+        ],
+    )
+    def test_it_changes_with_what_can_change_a_label(self, change):
+        assert hashed(with_overrides(a_pipeline(), [change])) != hashed(a_pipeline())
+
+    def test_it_changes_with_the_checkpoint_the_dtype_and_the_label_version(self, monkeypatch):
+        found = {
+            hashed(a_pipeline()),
+            hashed(a_pipeline(), checkpoint_digest="other"),
+            hashed(a_pipeline(), dtype="bfloat16"),
+        }
+        monkeypatch.setattr("raysp.specs.pipeline.LABEL_VERSION", 1_000)
+        assert len({*found, hashed(a_pipeline())}) == 4
+
+    def test_it_changes_with_a_keep_step_and_its_values(self):
+        keeps = [[], [BY_COLUMN], [BY_SECONDS], [raysp.Keep(2)], [BY_SECONDS, BY_COLUMN]]
+        assert len({hashed(a_pipeline(keep=keep)) for keep in keeps}) == len(keeps)
+
+    def test_it_changes_with_the_file_of_a_keep_function(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        file = tmp_path / "conditions_of_a_user.py"
+        found = []
+        for body in ("return [True] * table.num_rows", "return [False] * table.num_rows"):
+            file.write_text(f"def wanted(table):\n    {body}\n")
+            found.append(hashed(a_pipeline(keep=[raysp.Keep(where="conditions_of_a_user:wanted")])))
+        assert found[0] != found[1]
+
+    def test_every_field_of_every_spec_was_judged(self):
+        """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
+        judged = {
+            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options"},
+            raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options"},
+            raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
+            raysp.Decode: {"max_seconds", "channel"},
+            raysp.Keep: {"min_seconds", "max_seconds", "where"},
+            raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
+            | {"device", "exact", "pool"},
+            raysp.Transcript: {"name", "words", "chars", "generate"},
+            raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
+            raysp.Classes: {"name", "top_k"},
+            raysp.Segments: {"name", "threshold", "min_seconds"},
+            raysp.Pool: {"actors", "gpus", "cpus", "memory"},
+        }
+        assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
+
+    def test_it_is_sixteen_hexadecimal_digits_and_ignores_the_order_of_parts(self):
+        parts = label_parts(a_pipeline(), checkpoint_digest="d", dtype="float32")
+        assert fingerprint(parts) == fingerprint(dict(reversed(parts.items())))
+        assert len(fingerprint(parts)) == 16
+        assert int(fingerprint(parts), 16) > 0
+
+    def test_kept_columns_and_left_out_rows_are_parts_of_the_file(self):
+        base = file_parts(a_pipeline())
+        assert base == {"sink.keep": [], "sink.rows": "all"}
+        assert file_parts(a_pipeline(sink=raysp.Parquet("o", keep=["a"], rows="ok"))) == {
+            "sink.keep": ["a"],
+            "sink.rows": "ok",
+        }
+        assert file_parts(a_pipeline(raysp.Shards("in", text="text")))["sink.keep"] == ["text"]
+
+
+MAKE = "import raysp\ndef make(name):\n    return raysp.Pipeline(raysp.Shards('in'), name=name, "
+MAKE += "steps=[raysp.Decode(), raysp.Label('c', outputs=[raysp.Transcript()])], sink=raysp.Parquet('out'))\n"
+
+
+class TestLoadPipeline:
+    @pytest.fixture(autouse=True)
+    def _restored(self, monkeypatch):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "recipe_of_a_user.py"
+
+    def test_the_only_pipeline_is_found_whatever_its_name(self, file):
+        file.write_text(f"{MAKE}mine = make('a')\nalias = mine\n")
+        assert load_pipeline(str(file)).name == "a"
+
+    def test_the_one_named_pipeline_is_preferred(self, file):
+        file.write_text(f"{MAKE}mine = make('a')\npipeline = make('b')\n")
+        assert load_pipeline(str(file)).name == "b"
+
+    def test_another_is_chosen_by_name(self, file):
+        file.write_text(f"{MAKE}mine = make('a')\npipeline = make('b')\n")
+        assert load_pipeline(f"{file}:mine").name == "a"
+
+    def test_a_relative_path_is_of_the_working_directory(self, file, monkeypatch):
+        file.write_text(f"{MAKE}pipeline = make('b')\n")
+        monkeypatch.chdir(file.parent)
+        assert load_pipeline(file.name).name == "b"
+
+    def test_the_file_may_import_its_neighbours_and_its_functions_are_found_again(self, file):
+        (file.parent / "neighbour_of_a_recipe.py").write_text("NAME = 'from beside'\n")
+        file.write_text(f"{MAKE}import neighbour_of_a_recipe\npipeline = make(neighbour_of_a_recipe.NAME)\n")
+        assert load_pipeline(str(file)).name == "from beside"
+        assert load_function("recipe_of_a_user:make").__name__ == "make"
+
+    @pytest.mark.parametrize(
+        ("body", "name", "message"),
+        [
+            (
+                f"{MAKE}a = make('a')\nb = make('b')\n",
+                "",
+                "expected one raysp.Pipeline, found a, b; choose one by .*:NAME",
+            ),
+            (f"{MAKE}a = make('a')\n", ":b", r"has no pipeline named 'b'; found \['a'\]"),
+            ("x = 3\n", "", "expected one raysp.Pipeline, found none"),
+            ("x = 3\n", ":x", "has no pipeline named 'x'; found none"),
+            ("x = = 3\n", "", "raised SyntaxError: invalid syntax .*line 1"),
+            ("1 / 0\n", "", "raised ZeroDivisionError: division by zero"),
+            ("import raysp\nraysp.Pool(0)\n", "", "recipe_of_a_user.py: Pool.actors: found 0"),
+            ("import raysp\nraysp.Poool(0)\n", "", "raised AttributeError: No raysp attribute Poool"),
+        ],
+    )
+    def test_a_file_without_the_one_pipeline_is_refused_by_name(self, file, body, name, message):
+        file.write_text(body)
+        with pytest.raises(SpecError, match=rf"recipe_of_a_user.py.*{message}|{message}"):
+            load_pipeline(f"{file}{name}")
+
+    @pytest.mark.parametrize("name", ["missing.py", "", "."])
+    def test_a_missing_file_is_refused(self, tmp_path, name):
+        with pytest.raises(SpecError, match=r"no such file; expected a Python file that makes a raysp.Pipeline"):
+            load_pipeline(str(tmp_path / name))
+
+    def test_a_file_that_is_not_python_by_name_is_refused(self, tmp_path):
+        (tmp_path / "recipe.txt").write_text("")
+        with pytest.raises(SpecError, match=r"recipe.txt: expected a Python file, by name .py"):
+            load_pipeline(str(tmp_path / "recipe.txt"))
+
+    @pytest.mark.parametrize("name", ["json", "torch", "raysp", "numpy"])
+    def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
+        file = tmp_path / f"{name}.py"
+        file.write_text(f"{MAKE}pipeline = make('a')\n")
+        with pytest.raises(SpecError, match=rf"a module of Python or of a package named '{name}'; rename the file"):
+            load_pipeline(str(file))
+        assert str(tmp_path) not in sys.path
+        assert Path(getattr(sys.modules.get(name), "__file__", None) or "") != file
+
+    def test_a_recipe_that_ships_is_loaded(self):
+        recipe = Path(__file__).parents[2] / "pipelines" / "label_digits.py"
+        assert load_pipeline(str(recipe)).label.columns == ("pred_text", "pred_score")
+
+
+class TestLoadFunction:
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("no_such_module_here:f", "'no_such_module_here:f' cannot be imported: ModuleNotFoundError: No module"),
+            ("json:nothing", "'json:nothing' cannot be imported: AttributeError"),
+            (".:f", "cannot be imported"),
+            ("tests.user_specs:NOT_A_SPEC", "'tests.user_specs:NOT_A_SPEC' is a int; expected a function"),
+        ],
+    )
+    def test_what_cannot_be_called_is_refused_by_name(self, name, message):
+        with pytest.raises(SpecError, match=message):
+            load_function(name)
+
+    def test_a_function_without_a_file_is_refused(self):
+        with pytest.raises(SpecError, match=r"<built-in function len> does not stand in a Python file"):
+            hashed(a_pipeline(keep=[raysp.Keep(where="builtins:len")]))
+
+
+def test_settings_of_the_command_line_are_applied_in_order():
+    changed = with_overrides(a_pipeline(), ["sink.url=a", "sink.url=b=c", "name=x"])
+    assert (changed.sink.url, changed.name) == ("b=c", "x")
+
+
+def test_a_setting_without_an_equals_sign_is_refused_with_an_example():
+    with pytest.raises(SpecError, match=r"--set 'sink.url': expected PATH=VALUE, such as sink.url=out"):
+        with_overrides(a_pipeline(), ["sink.url"])

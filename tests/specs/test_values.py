@@ -1,0 +1,412 @@
+"""Specs: checked when made, frozen, and the same after a trip through JSON."""
+
+import dataclasses
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import raysp
+from raysp import SpecError
+from raysp.specs.values import from_json, override, to_json
+from tests.corpora import a_pipeline
+from tests.user_specs import Louder, Pitch
+
+SECRET = "hunter2/Zq+9"
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+columns = st.text(min_size=1, max_size=12)
+urls = st.from_regex(r"[a-z0-9/*._-]{1,20}", fullmatch=True)
+seconds = st.floats(min_value=0.1, max_value=1e6)
+scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | columns
+option_names = st.sampled_from(["anon", "endpoint_url", "client_kwargs", "type", "items", "key", "x y"])
+json_values = st.recursive(
+    st.none() | scalars | st.builds(raysp.Env, st.from_regex(r"[A-Z]{1,5}", fullmatch=True)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(option_names, inner, max_size=3),
+    max_leaves=6,
+)
+options = st.dictionaries(option_names, json_values, max_size=3)
+compared = st.tuples(columns, st.sampled_from(["==", "!=", "<", ">", "<=", ">="]), scalars)
+contained = st.tuples(columns, st.sampled_from(["in", "not in"]), st.lists(scalars, max_size=3))
+keeps = st.builds(
+    raysp.Keep,
+    st.none() | st.floats(0, 10),
+    max_seconds=st.none() | st.floats(10, 100),
+    where=st.lists(compared | contained, min_size=1, max_size=3) | st.just("module:function"),
+)
+pools = st.builds(
+    raysp.Pool,
+    st.integers(1, 9) | st.tuples(st.integers(1, 4), st.integers(4, 9)),
+    gpus=st.none() | st.floats(0, 8),
+    cpus=st.none() | st.integers(1, 16),
+    memory=st.none() | st.integers(1, 2**40),
+)
+labels = st.builds(
+    raysp.Label,
+    urls,
+    outputs=st.lists(names, min_size=1, max_size=3, unique=True).map(
+        lambda found: [raysp.Transcript(f"t_{found[0]}"), *(Pitch(f"p_{name}") for name in found[1:])]
+    ),
+    batch_seconds=st.none() | seconds,
+    window_seconds=st.floats(20, 100),
+    overlap_seconds=st.floats(0, 10),
+    dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    device=st.sampled_from(["auto", "cpu", "cuda"]),
+    exact=st.booleans(),
+    pool=pools,
+)
+pipelines = st.builds(
+    lambda source, decode, keep, label, sink, name, rate: raysp.Pipeline(
+        source, steps=[decode, *keep, Louder(), label], sink=sink, name=name, max_error_rate=rate
+    ),
+    st.builds(
+        raysp.Shards,
+        urls | st.lists(urls, min_size=1, max_size=3),
+        root=st.none() | urls,
+        id=st.none() | columns,
+        audio=st.just("\0the audio"),
+        storage_options=options,
+    ),
+    st.builds(raysp.Decode, seconds, channel=st.just("mean") | st.integers(0, 7)),
+    st.lists(keeps, max_size=2),
+    labels,
+    st.builds(
+        raysp.Parquet,
+        urls,
+        rows=st.sampled_from(["all", "ok"]),
+        compression=st.sampled_from(["zstd", "snappy", "gzip", "lz4", "none"]),
+        storage_options=options,
+    ),
+    st.none() | columns,
+    st.floats(0, 1),
+)
+
+
+class TestJson:
+    @given(pipelines)
+    def test_a_pipeline_is_the_same_after_a_trip_through_json(self, pipeline):
+        text = json.dumps(to_json(pipeline), allow_nan=False)
+        again = from_json(json.loads(text))
+        assert again == pipeline
+        assert json.dumps(to_json(again)) == text
+
+    @given(pipelines)
+    def test_a_pipeline_is_the_same_after_pickling(self, pipeline):
+        assert pickle.loads(pickle.dumps(pipeline)) == pipeline
+
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
+            (
+                raysp.Transcript("x"),
+                {"type": "Transcript", "name": "x", "words": False, "chars": False, "generate": {}},
+            ),
+            (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
+            (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),
+        ],
+    )
+    def test_a_spec_names_its_type_and_all_its_fields(self, spec, expected):
+        assert to_json(spec) == expected
+        assert from_json(expected) == spec
+
+    def test_a_plain_option_named_type_is_not_taken_for_a_spec(self):
+        sink = raysp.Parquet("out", storage_options={"token": {"type": "Pool", "client_email": "a@b"}})
+        assert from_json(to_json(sink)) == sink
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; another's is written 'module:Class'"),
+            ({"type": "plan"}, "type 'plan' is not a spec of raysp"),
+            ({"type": "RayspError"}, "type 'RayspError' is not a spec"),
+            ({"type": "tests.user_specs:NOT_A_SPEC"}, "type 'tests.user_specs:NOT_A_SPEC' is not a spec"),
+            (
+                {"type": "tests.user_specs:Missing"},
+                "'tests.user_specs:Missing' cannot be imported: .*no attribute 'Missing'",
+            ),
+            ({"type": "no_such_module:X"}, "cannot be imported: No module named 'no_such_module'"),
+            ({"type": ":X"}, "cannot be imported"),
+            ({"type": 3}, "found type 3; expected the name of a spec"),
+            ({"type": "Pool", "actor": 2}, r"Pool has no field 'actor' \(did you mean 'actors'\?\)"),
+            ({"type": "Parquet"}, "Parquet needs 'url'"),
+        ],
+    )
+    def test_json_that_is_no_spec_is_refused_by_name(self, value, message):
+        with pytest.raises(SpecError, match=message):
+            from_json(value)
+
+    def test_only_values_that_can_be_recorded_are_taken(self):
+        with pytest.raises(SpecError, match="value of type object; a pipeline holds only JSON values and specs"):
+            raysp.Parquet("out", storage_options={"session": object()})
+
+
+class TestChecks:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: raysp.Parquet("o", keeps=["a"]), r"^Parquet has no field 'keeps' \(did you mean 'keep'\?\); its"),
+            (lambda: raysp.Parquet("o", zzz=1), r"^Parquet has no field 'zzz'; its fields are url, keep, rows"),
+            (lambda: raysp.Parquet(), "^Parquet needs 'url'$"),
+            (lambda: raysp.Label("c"), "^Label needs 'outputs'$"),
+            (lambda: raysp.Parquet(""), "^Parquet: url is empty"),
+            (lambda: raysp.Shards([]), "^Shards: url is empty"),
+            (lambda: raysp.Shards(["a", ""]), "^Shards: url is empty"),
+            (lambda: raysp.Shards(3), "^Shards.url: found 3; input should be a valid string, or input should be"),
+            (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
+            (
+                lambda: raysp.Parquet("o", compression="zip"),
+                "^Parquet.compression: found 'zip'; input should be 'zstd'",
+            ),
+            (lambda: raysp.Decode(0), "^Decode.max_seconds: found 0; input should be greater than 0$"),
+            (lambda: raysp.Decode(float("nan")), "^Decode.max_seconds: found nan"),
+            (lambda: raysp.Decode(float("inf")), "^Decode.max_seconds: found inf"),
+            (lambda: raysp.Decode(channel=-1), "^Decode.channel: found -1; .*greater than or equal to 0$"),
+            (lambda: raysp.Decode(channel="left"), "^Decode.channel: found 'left'; input should be 'mean'"),
+            (lambda: raysp.Pool(0), "^Pool.actors: found 0; input should be greater than or equal to 1"),
+            (lambda: raysp.Pool((3, 2)), r"^Pool: actors=\(3, 2\): the lower bound is above the upper one$"),
+            (lambda: raysp.Pool(cpus=0), "^Pool.cpus: found 0"),
+            (lambda: raysp.Pool(gpus=-1), "^Pool.gpus: found -1"),
+            (lambda: raysp.Keep(), r"^Keep: Keep\(\) has no condition; give min_seconds, max_seconds or where$"),
+            (lambda: raysp.Keep(where=[]), "has no condition"),
+            (lambda: raysp.Keep(3, max_seconds=2), "min_seconds=3.0 is above max_seconds=2.0: no row could meet it"),
+            (lambda: raysp.Keep(where="f"), "where='f' is neither a list of conditions nor 'module:function'"),
+            (lambda: raysp.Keep(where=[("a", "~", 1)]), "^Keep.where.0.1: found '~'; input should be '==', '!='"),
+            (lambda: raysp.Keep(where=lambda t: t), "^Keep.where: found <function"),
+            (lambda: raysp.Label("c", outputs=[]), r"outputs is empty; ask for at least one, such as raysp.Transcript"),
+            (lambda: raysp.Label("c", outputs=["x"]), "^Label.outputs.0: found 'x'; .*instance of Output"),
+            (lambda: raysp.Label("c", outputs=[raysp.Decode()]), "^Label.outputs.0: found Decode.*instance of Output"),
+            (
+                lambda: raysp.Label("c", outputs=[raysp.Transcript()], overlap_seconds=16),
+                "overlap_seconds=16.0 is more than half of window_seconds=30.0",
+            ),
+            (lambda: raysp.Transcript("9"), "^Transcript.name: '9' cannot begin a column's name; use letters"),
+            (lambda: raysp.Transcript("a b"), "cannot begin a column's name"),
+            (lambda: raysp.Env("A B"), "^Env: 'A B' is not the name of an environment variable$"),
+            (lambda: a_pipeline(max_error_rate=1.1), "^Pipeline.max_error_rate: found 1.1; .*less than or equal to 1$"),
+            (lambda: raysp.Pipeline("in", steps=[], sink=raysp.Parquet("o")), "^Pipeline.source: found 'in'; .*Shards"),
+        ],
+    )
+    def test_a_wrong_value_is_refused_with_where_what_and_what_is_expected(self, make, message):
+        with pytest.raises(SpecError, match=message) as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: raysp.Shards("a", "root"),
+            lambda: raysp.Parquet("a", ["keep"]),
+            lambda: raysp.Decode(3, "mean"),
+            lambda: raysp.Keep(1, 2),
+            lambda: raysp.Label("c", [raysp.Transcript()]),
+            lambda: raysp.Pool(1, 1),
+            lambda: raysp.Pipeline(raysp.Shards("a"), [], raysp.Parquet("b")),
+        ],
+    )
+    def test_only_the_first_field_may_be_given_by_position(self, make):
+        with pytest.raises(SpecError, match="takes only its first field by position; name the others: "):
+            make()
+
+    def test_several_faults_are_told_at_once(self):
+        with pytest.raises(SpecError, match=r"^Pool.actors: found 0; .*; Pool.cpus: found 'x'; "):
+            raysp.Pool(0, cpus="x")
+
+
+class TestFrozen:
+    @given(pipelines)
+    def test_no_field_of_any_spec_can_be_set(self, pipeline):
+        for spec in (pipeline, pipeline.source, pipeline.sink, *pipeline.steps, pipeline.label.pool):
+            for field in dataclasses.fields(spec):
+                with pytest.raises(dataclasses.FrozenInstanceError):
+                    setattr(spec, field.name, None)
+
+    def test_lists_become_tuples_at_any_depth(self):
+        urls, where, nested = ["a"], [["x", "in", ["y"]]], {"b": {"c": ["d"]}}
+        pipeline = a_pipeline(raysp.Shards(urls, storage_options=nested), keep=[raysp.Keep(where=where)])
+        urls.append("changed")
+        where[0][2].append("changed")
+        nested["b"]["c"].append("changed")
+        assert pipeline.source.url == ("a",)
+        assert pipeline.steps[1].where == (("x", "in", ("y",)),)
+        assert pipeline.source.storage_options == {"b": {"c": ("d",)}}
+        assert isinstance(pipeline.steps, tuple)
+        assert isinstance(pipeline.label.outputs, tuple)
+
+    def test_a_scalar_keeps_its_type_in_a_condition(self):
+        where = [("a", "==", True), ("b", "==", 1), ("c", "==", 1.0), ("d", "==", "1")]
+        kept = raysp.Keep(where=where).where
+        assert [type(value) for _, _, value in kept] == [bool, int, float, str]
+
+
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("options", "place"),
+        [
+            ({"secret": SECRET}, r"storage_options\['secret'\] .*raysp.Env\('SECRET'\)"),
+            ({"aws_secret_access_key": SECRET}, r"raysp.Env\('AWS_SECRET_ACCESS_KEY'\)"),
+            ({"client_kwargs": {"aws_session_token": SECRET}}, r"\['client_kwargs'\]\['aws_session_token'\]"),
+            ({"a": [{"password": SECRET}]}, r"\['a'\]\[0\]\['password'\]"),
+            ({"tokens": ["", SECRET]}, r"\['tokens'\]\[1\]"),
+            ({"password": 12345678}, r"\['password'\]"),
+            ({"Account_Key": SECRET}, r"\['Account_Key'\]"),
+            ({"headers": {"Authorization": f"Bearer {SECRET}"}}, r"\['headers'\]\['Authorization'\]"),
+            ({"connection_string": f"Key={SECRET}"}, "connection_string"),
+        ],
+    )
+    @pytest.mark.parametrize("cls", [raysp.Shards, raysp.Parquet])
+    def test_a_literal_secret_is_refused_and_not_repeated(self, cls, options, place):
+        with pytest.raises(SpecError, match=f"storage_options.*holds a literal secret.*|{place}") as caught:
+            cls("x", storage_options=options)
+        assert "holds a literal secret" in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert "12345678" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "anon": False},
+            {"client_kwargs": {"aws_session_token": raysp.Env("T"), "region_name": "eu"}},
+            {"token": None, "password": "", "use_token": True, "tokens": [raysp.Env("T")]},
+        ],
+    )
+    def test_a_secret_from_the_environment_is_accepted_and_only_its_name_recorded(self, options, monkeypatch):
+        monkeypatch.setenv("S", SECRET)
+        sink = raysp.Parquet("x", storage_options=options)
+        assert SECRET not in json.dumps(to_json(sink)) + repr(sink)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"s3://AKIA:{SECRET}@bucket/x",
+            f"https://u:{SECRET}@host:99/x",
+            f"filecache::ftp://u:{SECRET}@host/x",
+            f"https://host/x?sv=1&sig={SECRET}",
+            f"https://host/x?X-Amz-Signature={SECRET}&a=b",
+            f"https://host/x?x-amz-security-token={SECRET}",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda url: raysp.Shards(url),
+            lambda url: raysp.Shards(["a", url]),
+            lambda url: raysp.Shards("a", root=url),
+            lambda url: raysp.Parquet(url),
+            lambda url: raysp.Label(url, outputs=[raysp.Transcript()]),
+            lambda url: override(a_pipeline(), "sink.url", url),
+            lambda url: override(a_pipeline(), "source.url", json.dumps([url])),
+        ],
+    )
+    def test_a_url_with_a_secret_is_refused_and_not_repeated(self, make, url):
+        with pytest.raises(SpecError, match="the url carries a password or a signature") as caught:
+            make(url)
+        assert SECRET not in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url", ["s3://bucket/a@b/x", "http://host:9000/x", "http://host:9000/a@b", "user@host:/x", "a:b@c", "x?y=1"]
+    )
+    def test_a_url_without_a_secret_is_accepted(self, url):
+        assert raysp.Parquet(url).url == url
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: raysp.Shards({"secret": SECRET}),
+            lambda: raysp.Shards("x", id={"a": SECRET}),
+            lambda: raysp.Shards("x", root=[{"a": SECRET}]),
+            lambda: raysp.Shards("x", storage_options=[SECRET]),
+            lambda: raysp.Shards("x", storage_optionz={"secret": SECRET}),
+            lambda: raysp.Parquet("x", rows=f"s3://a:{SECRET}@b"),
+            lambda: raysp.Pipeline({"url": "x", "storage_options": {"secret": SECRET}}, steps=[], sink="o"),
+        ],
+    )
+    def test_no_other_message_repeats_what_may_be_a_secret(self, make):
+        with pytest.raises(SpecError) as caught:
+            make()
+        assert SECRET not in str(caught.value)
+
+
+class TestOverride:
+    @pytest.mark.parametrize(
+        ("path", "text", "found"),
+        [
+            ("sink.url", "elsewhere", lambda p: p.sink.url == "elsewhere"),
+            ("sink.url", '"quoted"', lambda p: p.sink.url == "quoted"),
+            ("name", "null", lambda p: p.name is None),
+            ("name", "not { json", lambda p: p.name == "not { json"),
+            ("sink.keep", '["a", "b"]', lambda p: p.sink.keep == ("a", "b")),
+            ("source.url", '["a", "b"]', lambda p: p.source.urls == ("a", "b")),
+            ("source.url", "x=y", lambda p: p.source.url == "x=y"),
+            ("steps.0.max_seconds", "7", lambda p: p.decode.max_seconds == 7.0),
+            ("steps.1.pool.actors", "[1,4]", lambda p: p.label.pool.actors == (1, 4)),
+            ("steps.1.pool.actors", "3", lambda p: p.label.pool.actors == 3),
+            ("steps.1.outputs.0.name", "x", lambda p: p.label.columns == ("x_text", "x_score")),
+            ("steps.1.pool", '{"type": "Pool", "cpus": 2}', lambda p: p.label.pool == raysp.Pool(cpus=2)),
+            ("sink.storage_options.anon", "true", lambda p: p.sink.storage_options == {"anon": True}),
+            ("sink.storage_options.a.b", "c", lambda p: p.sink.storage_options == {"a": {"b": "c"}}),
+            (
+                "sink.storage_options.secret",
+                '{"type": "Env", "name": "S"}',
+                lambda p: p.sink.storage_options == {"secret": raysp.Env("S")},
+            ),
+        ],
+    )
+    def test_a_value_is_set_by_its_path_and_nothing_else_changes(self, path, text, found):
+        before = a_pipeline(name="old")
+        after = override(before, path, text)
+        assert found(after)
+        assert before == a_pipeline(name="old")
+        first = path.split(".")[0]
+        for field in dataclasses.fields(before):
+            assert field.name == first or getattr(before, field.name) == getattr(after, field.name)
+
+    @pytest.mark.parametrize(
+        ("path", "text", "message"),
+        [
+            (
+                "sink.ulr",
+                "x",
+                r"--set sink.ulr: Parquet has no field 'ulr' \(did you mean 'url'\?\); its fields are url",
+            ),
+            ("steps.9.pool", "x", "--set steps.9.pool: '9' is not an index of a list of 2"),
+            ("steps.x", "1", "--set steps.x: 'x' is not an index of a list of 2"),
+            ("steps.-1", "1", "'-1' is not an index"),
+            ("sink.url.x", "1", "--set sink.url.x: nothing is below 'sink.url', which is 'out'"),
+            ("", "1", "--set : Pipeline has no field ''"),
+            ("sink.rows", "some", "Parquet.rows: found 'some'; input should be 'all' or 'ok'"),
+            ("steps.1.pool.actors", "0", "Pool.actors: found 0"),
+            ("steps.1.window_seconds", "fast", "Label.window_seconds: found 'fast'"),
+            ("sink.storage_options.secret", SECRET, "holds a literal secret"),
+            ("sink", '{"type": "Nope"}', "type 'Nope' is not a spec of raysp"),
+            ("steps.1.outputs", "[]", "outputs is empty"),
+            ("sink.keep", '["id"]', "two columns would be named 'id'"),
+        ],
+    )
+    def test_a_path_that_is_not_there_or_a_value_that_is_not_valid_is_refused(self, path, text, message):
+        with pytest.raises(SpecError, match=message) as caught:
+            override(a_pipeline(), path, text)
+        assert SECRET not in str(caught.value)
+
+
+class TestEnv:
+    def test_its_value_is_looked_up_when_it_is_asked_for(self, monkeypatch):
+        secret = raysp.Env("RAYSP_A_SECRET")
+        monkeypatch.setenv("RAYSP_A_SECRET", "one")
+        assert secret.value() == "one"
+        monkeypatch.setenv("RAYSP_A_SECRET", "two")
+        assert secret.value() == "two"
+        assert "two" not in repr(secret)
+
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_a_variable_that_is_not_set_is_named(self, monkeypatch, value):
+        monkeypatch.delenv("RAYSP_A_SECRET", raising=False)
+        if value is not None:
+            monkeypatch.setenv("RAYSP_A_SECRET", value)
+        with pytest.raises(SpecError, match=r"variable 'RAYSP_A_SECRET' is not set on .*; set it here and, on a"):
+            raysp.Env("RAYSP_A_SECRET").value()

@@ -1,0 +1,142 @@
+"""Stores that fsspec brings: what can only be read, what writes without a condition, and what they may say."""
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import raysp
+from raysp.corpus.shards import read_footer
+from raysp.errors import StoreError
+from raysp.storage import fsspec_store
+from raysp.storage.store import expand, open_store
+from tests.corpora import rows_table
+
+SECRET = "sEcReT/neverInAMessage"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        data = self.server.files.get(self.path)
+        status, wanted = (404 if data is None else 200), self.headers.get("Range")
+        data = data or b""
+        if wanted and self.server.serves_parts:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            status, data = 206, data[int(first) : int(last) + 1]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", '"one"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET  # noqa: N815 - likewise
+
+
+@pytest.fixture
+def web(tmp_path) -> Iterator[ThreadingHTTPServer]:
+    """A web server with one shard, at `web.url`."""
+    pq.write_table(rows_table(50), tmp_path / "a.parquet")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    server.files, server.serves_parts = {"/in/a.parquet": (tmp_path / "a.parquet").read_bytes()}, True
+    server.url = f"http://127.0.0.1:{server.server_port}/in"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class TestAWebServer:
+    def test_a_shard_is_found_by_its_url_and_read_by_parts(self, web):
+        listing = expand(f"{web.url}/a.parquet")
+        [entry] = listing.entries
+        assert (listing.url(entry), entry.version) == (f"{web.url}/a.parquet", "one")
+        assert entry.num_bytes == len(web.files["/in/a.parquet"])
+        assert read_footer(f"{web.url}/a.parquet").metadata.num_rows == 50
+
+    @pytest.mark.parametrize("url", ["", "/b.parquet", "/*.parquet"])
+    def test_it_lists_nothing_and_says_so(self, web, url):
+        with pytest.raises(StoreError, match="a web server does not list its files: give the url of each"):
+            expand(f"{web.url}{url}")
+
+    def test_it_cannot_be_written_to(self, web):
+        for write in (lambda s: s.create("a", b""), lambda s: s.replace("a", b""), lambda s: s.probe()):
+            with pytest.raises(StoreError, match=r"http:// can only be read; write to s3://, to abfs://"):
+                write(open_store(web.url))
+
+    def test_one_that_serves_no_parts_is_named(self, web):
+        web.serves_parts, web.files["/in/large"] = False, bytes(300_000)
+        with open_store(web.url).open("large") as file, pytest.raises(StoreError, match="does not serve parts"):
+            file.read(10)
+
+
+class Plain(MemoryFileSystem):
+    """A file system whose writes take no condition."""
+
+    cachable = False
+    store: dict = {}  # noqa: RUF012 - as fsspec has it
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def pipe_file(self, path, value):
+        return super().pipe_file(path, value)
+
+    def put_file(self, lpath, rpath):
+        return super().put_file(lpath, rpath)
+
+
+class TestWithoutACondition:
+    def test_it_is_looked_for_first_and_warned_of_once(self, monkeypatch, caplog, tmp_path):
+        monkeypatch.setattr(fsspec_store, "_warned", set())
+        monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Plain())
+        store = open_store(f"memory://{uuid.uuid4().hex}")
+        (tmp_path / "file").write_bytes(b"three")
+        with caplog.at_level(logging.WARNING):
+            assert store.create("a", b"one") is True
+            assert store.create("a", b"two") is False
+            assert store.publish(tmp_path / "file", "a") is False
+            assert store.publish(tmp_path / "file", "b") is True
+        assert (store.read("a"), store.read("b")) == (b"one", b"three")
+        assert [r.message.partition(": ")[2] for r in caplog.records] == [
+            "this client of memory:// writes without a condition: whether a file exists is asked before it is "
+            "written, so two runs at once could write one label shard twice (with the same rows)"
+        ]
+
+
+class TestWords:
+    def test_what_a_client_says_is_told_without_secrets(self, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+
+        class Loud(Plain):
+            def cat_file(self, path, **kwargs):
+                raise RuntimeError(f"no entry for {SECRET}")
+
+        monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Loud())
+        store = open_store("memory://x", {"token": raysp.Env("THE_SECRET")})
+        with pytest.raises(StoreError, match=r"memory://x/a: cannot read it \(RuntimeError: no entry for \*\*\*\)"):
+            store.read("a")
+
+    def test_a_client_that_is_not_installed_is_named(self):
+        with pytest.raises(StoreError, match=r"gs://b: cannot reach it \(ImportError: .*gcsfs"):
+            open_store("gs://b").read("a")
+
+    def test_an_option_that_the_client_does_not_take_is_named(self, monkeypatch):
+        def refuse(scheme: str, **options: object) -> None:
+            raise TypeError(f"unexpected keyword argument {next(iter(options))!r}")
+
+        monkeypatch.setattr(fsspec, "filesystem", refuse)
+        with pytest.raises(StoreError, match=r"cannot reach it \(TypeError: unexpected keyword argument 'nonsense'\)"):
+            open_store("memory://b", {"nonsense": 1}).read("a")

@@ -1,0 +1,454 @@
+"""What is particular to object storage: conditions, parts, retries, credentials, words."""
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.corpus.shards import read_footer
+from raysp.errors import SpecError, StoreError
+from raysp.storage import s3 as s3_module
+from raysp.storage import s3_client
+from raysp.storage.ranged import MAX_WINDOW_BYTES
+from raysp.storage.s3 import S3Store
+from raysp.storage.s3_client import S3Error, read_options
+from raysp.storage.store import UnusableError, expand, open_store
+from tests.corpora import rows_table
+from tests.faulty_proxy import FaultyProxy
+
+SECRET = "sEcReT/neverInAMessage0123456789abcdefgh"
+TOKEN = "tOkEn//neverInAMessage"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Wait little between attempts, and not long for a body."""
+    monkeypatch.setattr(s3_client, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 1)
+    monkeypatch.setattr(s3_client, "_clients", {})
+    monkeypatch.setattr(s3_module, "_honoured", {})
+
+
+@pytest.fixture
+def bucket(s3):
+    return s3.bucket()
+
+
+@pytest.fixture
+def store(s3, bucket):
+    return S3Store(f"s3://{bucket}/x", s3.options)
+
+
+@pytest.fixture
+def faulty(proxy, bucket):
+    """A store behind the proxy, which already knows what the object store honours."""
+    store = S3Store(f"s3://{bucket}/x", proxy.options)
+    store.probe()
+    proxy.requests.clear()
+    return store
+
+
+@pytest.fixture
+def completing(s3, request, proxy) -> Iterator[FaultyProxy]:
+    """A proxy before an object store that honours if-none-match when an upload is completed: this one, or moto."""
+    if S3Store(f"s3://{s3.bucket()}", s3.options)._honours("multipart completion"):
+        yield proxy
+        return
+    with FaultyProxy.in_front_of(request.getfixturevalue("moto_server")) as found:
+        yield found
+
+
+def keys(s3, bucket) -> list[str]:
+    return [one["Key"] for one in s3.client.list_objects_v2(Bucket=bucket).get("Contents", ())]
+
+
+def uploads(s3, bucket) -> list[dict]:
+    return s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or []
+
+
+def test_uploads_that_were_never_completed_are_named_and_aborted(s3, bucket, store):
+    for key in ("x/a.parquet", "x/b c.parquet", "elsewhere.parquet"):
+        s3.client.create_multipart_upload(Bucket=bucket, Key=key)
+    found = list(store.incomplete_uploads())
+    assert sorted(name.partition("?uploadId=")[0] for name in found) == ["a.parquet", "b c.parquet"]
+    for name in (*found, *found):
+        store.abort_upload(name)
+    assert [one["Key"] for one in uploads(s3, bucket)] == ["elsewhere.parquet"]
+    assert list(store.incomplete_uploads()) == []
+
+
+class TestOptions:
+    def test_the_words_of_s3fs_are_understood(self, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        found = read_options(
+            {
+                "key": "AKIA",
+                "secret": raysp.Env("THE_SECRET"),
+                "client_kwargs": {"endpoint_url": "http://x", "region_name": "eu-central-1"},
+                "token": None,
+            }
+        )
+        assert (found.key, found.secret, found.endpoint_url, found.region) == (
+            "AKIA",
+            SECRET,
+            "http://x",
+            "eu-central-1",
+        )
+        assert SECRET not in repr(found)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"endpoint": "x"}, "s3 knows no option 'endpoint'; it knows anon, client_kwargs, endpoint_url, key"),
+            (
+                {"client_kwargs": {"verify": False}},
+                r"client_kwargs'\]: s3 knows no option 'verify'; it knows endpoint_url",
+            ),
+            ({"client_kwargs": 3}, "'client_kwargs'] is a int; expected a mapping".replace("]", r"\]")),
+            ({"anon": "yes"}, r"storage_options\['anon'\] is a str; expected bool"),
+            ({"region": 3}, r"storage_options\['region'\] is a int; expected str"),
+            ({"key": "AKIA"}, "'key' and 'secret' go together; give both, or a profile"),
+            ({"region": "a", "client_kwargs": {"region_name": "b"}}, "'region' and .*'region_name'.* differ"),
+        ],
+    )
+    def test_what_is_not_understood_is_refused_before_any_request(self, options, message):
+        with pytest.raises(StoreError, match=message):
+            open_store("s3://bucket/x", options)
+
+    def test_a_variable_that_is_not_set_is_named(self, monkeypatch):
+        monkeypatch.delenv("THE_SECRET", raising=False)
+        with pytest.raises(SpecError, match=r"the environment variable 'THE_SECRET' is not set on .*on every worker"):
+            open_store("s3://bucket/x", {"key": "AKIA", "secret": raysp.Env("THE_SECRET")})
+
+    def test_no_credentials_at_all_say_where_they_could_come_from(self, s3, bucket):
+        with pytest.raises(
+            StoreError, match=r"NoCredentialsError.*give other credentials: storage_options, AWS_ACCESS_K"
+        ):
+            S3Store(f"s3://{bucket}", {"endpoint_url": s3.endpoint}).read("a")
+
+    def test_environment_profile_and_endpoint_variable_serve_as_well(self, s3, bucket, monkeypatch, tmp_path):
+        (tmp_path / "credentials").write_text(
+            f"[lab]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
+        )
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+        assert S3Store(f"s3://{bucket}", {"profile": "lab"}).create("by-profile", b"")
+        with pytest.raises(StoreError, match=r"profile .*nobody.* could not be found"):
+            S3Store(f"s3://{bucket}", {"profile": "nobody"}).create("x", b"")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret)
+        assert S3Store(f"s3://{bucket}").stat("by-profile") is not None
+
+    def test_anonymous_requests_are_not_signed(self, proxy, bucket):
+        signed = []
+        proxy.judge = lambda method, path: signed.append(path) or "403 AccessDenied"
+        store = S3Store(f"s3://{bucket}", {"endpoint_url": proxy.server.endpoint, "anon": True})
+        with pytest.raises(StoreError, match=r"cannot read it \(AccessDenied HTTP 403: refused: None None\); give"):
+            store.read("a")  # the proxy repeats the Authorization header that it was sent: none
+
+    def test_stores_of_one_set_of_options_share_a_client(self, s3, bucket):
+        stores = [S3Store(f"s3://{bucket}/{name}", dict(s3.options)) for name in "ab"]
+        assert stores[0]._client is stores[1]._client
+        assert S3Store(f"s3://{bucket}", {**s3.options, "region": "eu-west-1"})._client is not stores[0]._client
+
+    def test_without_boto3_the_extra_is_named(self, s3, bucket, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "boto3", None)
+        with pytest.raises(StoreError, match=r"pip install 'raysp\[s3\]'"):
+            S3Store(f"s3://{bucket}", s3.options).read("a")
+
+
+class TestWriting:
+    def test_a_bucket_that_is_not_there_is_named(self, s3):
+        store = S3Store("s3://raysp-nobody-made-this/x", s3.options)
+        with pytest.raises(StoreError, match=r"s3://raysp-nobody-made-this/x.*NoSuchBucket.*there is no such bucket"):
+            store.probe()
+
+    def test_wrong_keys_are_refused_at_once(self, s3, bucket, monkeypatch):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        if s3.kind == "moto":
+            pytest.skip("moto does not check signatures")
+        with pytest.raises(StoreError, match=r"SignatureDoesNotMatch.*give other credentials") as caught:
+            S3Store(f"s3://{bucket}", {**s3.options, "secret": raysp.Env("THE_SECRET")}).probe()
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("honoured", [True, False])
+    def test_a_large_file_goes_up_in_parts_only_where_their_completion_has_a_condition(
+        self, completing, monkeypatch, honoured
+    ):
+        monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 6 * 2**20)
+        monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)
+        s3, bucket = completing.server, completing.server.bucket()
+        store = S3Store(f"s3://{bucket}/x", s3.options)
+        if not honoured:
+            s3_module._honoured[store._client, bucket, "multipart completion"] = False
+        data = bytes(range(256)) * 50_000
+        for expected in (True, False):
+            with store.scratch() as scratch:
+                scratch.write_bytes(data)
+                assert store.publish(scratch, "large") is expected
+        assert store.read("large") == data
+        assert ("-" in store.stat("large").version) == honoured
+        assert uploads(s3, bucket) == []
+        assert keys(s3, bucket) == ["x/large"]
+
+    def test_a_large_file_can_be_replaced_in_parts(self, store, s3, bucket, monkeypatch):
+        monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 6 * 2**20)
+        monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)
+        store.create("large", b"old")
+        with store.scratch() as scratch:
+            scratch.write_bytes(bytes(12 * 2**20))
+            assert store.publish(scratch, "large", replace=True)
+        assert store.stat("large").version.endswith("-3")
+        assert store.read("large") == bytes(12 * 2**20)
+
+    def test_an_upload_that_fails_is_not_visible_and_leaves_nothing(self, faulty, proxy, s3, bucket, monkeypatch):
+        monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 1)
+        monkeypatch.setattr(s3_module, "PART_BYTES", 5 * 2**20)
+        proxy.judge = lambda method, path: "403 AccessDenied" if "partNumber=2" in path else None
+        with faulty.scratch() as scratch:
+            scratch.write_bytes(bytes(11 * 2**20))
+            with pytest.raises(StoreError, match=r"x/large: cannot write it .AccessDenied"):
+                faulty.publish(scratch, "large", replace=True)
+            assert scratch.exists()
+        assert uploads(s3, bucket) == keys(s3, bucket) == []
+
+    @pytest.mark.parametrize("what", ["PUT", "multipart completion"])
+    def test_whether_the_condition_is_honoured_is_asked_once(self, store, what):
+        for _ in range(2):
+            store._honours(what)
+        assert list(s3_module._honoured) == [(store._client, store._bucket, what)]
+        assert list(store.list()) == []
+
+    def test_this_object_store_honours_the_condition_of_a_put(self, store):
+        assert store._honours("PUT")
+
+    def test_whether_versions_are_honoured_is_asked_and_looked_at_otherwise(self, proxy, bucket):
+        proxy.ignores_conditions = True
+        store = S3Store(f"s3://{bucket}/x", proxy.options)
+        assert not store._honours("PUT over one version")
+        store.create("a", b"one")
+        version = store.stat("a").version
+        for data, is_published in ((b"two", True), (b"late", False)):
+            with store.scratch() as scratch:
+                scratch.write_bytes(data)
+                assert store.publish(scratch, "a", replace=True, expected=version) is is_published
+        assert store.read("a") == b"two"
+
+    def test_a_store_that_ignores_the_condition_is_warned_of_and_looked_at_first(self, proxy, bucket, caplog):
+        proxy.ignores_conditions = True
+        store = S3Store(f"s3://{bucket}/x", proxy.options)
+        with caplog.at_level(logging.WARNING):
+            assert store.create("a", b"one") is True
+            assert store.create("a", b"two") is False
+            with store.scratch() as scratch:
+                scratch.write_bytes(b"three")
+                assert store.publish(scratch, "a") is False
+        assert store.read("a") == b"one"
+        assert [record.message for record in caplog.records if "ignores if-none-match" in record.message] == [
+            f"s3://{bucket}/x: this store ignores if-none-match: whether a file exists is asked before it is written, "
+            "so two runs at once could write one label shard twice (with the same rows)"
+        ]
+
+    def test_more_files_than_a_page_holds_are_all_listed(self, store, s3, bucket):
+        made = [f"{number:04}.parquet" for number in range(1005)]
+        threads = [
+            threading.Thread(target=lambda part=made[k::16]: [store.replace(n, b"x") for n in part]) for k in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [entry.path for entry in store.list()] == made
+        assert len(expand(f"s3://{bucket}/x/1*.parquet", s3.options).entries) == 5
+
+    def test_what_other_tools_put_in_a_folders_place_is_no_file(self, store, s3, bucket):
+        for key in ("x/", "x/folder/"):
+            s3.client.put_object(Bucket=bucket, Key=key, Body=b"")
+        assert list(store.list()) == []
+
+
+class TestFaults:
+    PASSING = ("503", "500", "429", "reset")
+
+    @pytest.mark.parametrize("fault", PASSING)
+    def test_what_passes_is_tried_again(self, faulty, proxy, fault):
+        for call in (
+            lambda: faulty.create("a", b"one"),
+            lambda: faulty.read("a") == b"one",
+            lambda: faulty.stat("a") is not None,
+            lambda: [entry.path for entry in faulty.list()] == ["a"],
+            lambda: faulty.open("a").read() == b"one",
+            lambda: faulty.replace("a", b"two") is None,
+            lambda: faulty.delete("a") is None,
+        ):
+            proxy.fail_next(fault, fault)
+            assert call()
+            assert [f for _, _, f in proxy.requests][-3:] == [fault, fault, None]
+
+    @pytest.mark.parametrize("fault", ["truncate", "stall", "reset", "503"])
+    def test_a_body_that_does_not_come_whole_is_asked_for_again(self, faulty, proxy, fault):
+        data = bytes(i * 7 % 251 for i in range(300_000))
+        faulty.create("a", data)
+        proxy.fail_next(fault, method="GET")
+        assert faulty.read("a") == data
+        proxy.fail_next(fault, method="GET")
+        with faulty.open("a") as file:
+            proxy.fail_next(fault, method="GET")
+            assert file.read() == data
+        assert [f for _, _, f in proxy.requests].count(fault) == 3
+
+    @pytest.mark.parametrize("fault", [*PASSING, "truncate"])
+    def test_attempts_are_bounded_and_the_last_failure_is_told(self, faulty, proxy, fault):
+        faulty.create("a", b"one" * 100)
+        proxy.requests.clear()
+        proxy.judge = lambda method, path: fault
+        with pytest.raises(StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: what was committed"):
+            faulty.read("a")
+        assert len(proxy.requests) == s3_client.ATTEMPTS
+
+    def test_waits_grow_and_differ(self, monkeypatch):
+        waited = []
+        monkeypatch.setattr(s3_client, "FIRST_DELAY_SECONDS", 0.2)
+        monkeypatch.setattr(s3_client.time, "sleep", waited.append)
+        for _ in range(50):
+            for attempt in range(1, 9):
+                s3_client._pause(attempt)
+        for attempt, longest in enumerate([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10]):
+            some = waited[attempt::8]
+            assert all(longest / 2 <= one <= longest for one in some)
+            assert len(set(some)) > 40
+
+    def test_a_create_whose_answer_was_lost_knows_its_own_file(self, faulty, proxy):
+        proxy.fail_next("lost", method="PUT")
+        assert faulty.create("a", b"one") is True
+        proxy.fail_next("503", method="PUT")
+        assert faulty.create("a", b"two") is False
+        assert faulty.read("a") == b"one"
+
+    @pytest.mark.parametrize("replace", [True, False])
+    def test_an_upload_whose_last_answer_was_lost_is_complete(self, completing, monkeypatch, replace):
+        monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 1)
+        store = S3Store(f"s3://{completing.server.bucket()}/x", completing.options)
+        store._honours("multipart completion")
+        with store.scratch() as scratch:
+            scratch.write_bytes(b"whole")
+            completing.fail_next("lost", method="POST", path="uploadId=")
+            assert store.publish(scratch, "large", replace=replace)
+        assert store.read("large") == b"whole"
+        assert "-" in store.stat("large").version
+
+    @pytest.mark.parametrize("fault", ["403 AccessDenied", "403 InvalidAccessKeyId", "400 InvalidRequest"])
+    def test_a_refusal_is_not_tried_again(self, faulty, proxy, fault):
+        proxy.judge = lambda method, path: fault
+        with pytest.raises(StoreError, match=f"cannot read it .{fault[4:]} HTTP {fault[:3]}"):
+            faulty.read("a")
+        assert len(proxy.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("fault", "is_unusable"),
+        [("403 AccessDenied", True), ("400 InvalidAccessKeyId", True), ("503", False), ("400 InvalidRequest", False)],
+    )
+    def test_what_every_other_request_would_meet_as_well_is_told_apart(
+        self, faulty, proxy, monkeypatch, fault, is_unusable
+    ):
+        monkeypatch.setattr(s3_client, "_pause", lambda attempt: None)
+        proxy.judge = lambda method, path: fault
+        with pytest.raises(S3Error) as caught:
+            faulty.replace("a", b"")
+        assert isinstance(caught.value, UnusableError) == is_unusable
+
+    def test_expired_credentials_are_looked_up_once_more_and_used(self, faulty, proxy, s3, bucket):
+        faulty.create("a", b"one")
+        before = faulty._client._made
+        proxy.fail_next("403 ExpiredToken")
+        assert faulty.read("a") == b"one"
+        assert faulty._client._made is not before
+
+    @pytest.mark.parametrize("call", ["read", "stat", "list", "create", "open", "publish"])
+    def test_expired_credentials_that_stay_so_fail_fast_and_say_so(self, proxy, bucket, monkeypatch, caplog, call):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        monkeypatch.setenv("THE_TOKEN", TOKEN)
+        options = {**proxy.options, "secret": raysp.Env("THE_SECRET"), "token": raysp.Env("THE_TOKEN")}
+        store = S3Store(f"s3://{bucket}/x", options)
+        s3_module._honoured[store._client, bucket, "PUT"] = True
+        proxy.judge = lambda method, path: "400" if method == "HEAD" else "400 ExpiredToken"
+        calls = {
+            "read": lambda: store.read("a"),
+            "stat": lambda: store.stat("a"),
+            "list": lambda: list(store.list()),
+            "create": lambda: store.create("a", b""),
+            "open": lambda: store.open("a"),
+            "publish": lambda: publish(store),
+        }
+        monkeypatch.setattr(s3_client, "_pause", lambda attempt: pytest.fail("it waited to try that again"))
+        with caplog.at_level(logging.INFO), pytest.raises(StoreError, match=r"ExpiredToken.*renew them, run") as caught:
+            calls[call]()
+        assert len(proxy.requests) <= 4
+        said = f"{caught.value}{caught.value!r}{caplog.text}{caught.value.__cause__}"
+        assert SECRET not in said
+        assert TOKEN not in said
+        assert "AWS4" not in said
+
+    def test_no_secret_is_in_any_message_though_the_store_repeats_it(self, proxy, bucket, monkeypatch, caplog):
+        monkeypatch.setenv("THE_SECRET", SECRET)
+        monkeypatch.setenv("THE_TOKEN", TOKEN)
+        options = {**proxy.options, "secret": raysp.Env("THE_SECRET"), "token": raysp.Env("THE_TOKEN")}
+        for fault in ("403 AccessDenied", "400 ExpiredToken", "503", "500", "404 NoSuchKey", "400 InvalidToken"):
+            proxy.judge = lambda method, path, fault=fault: fault
+            with caplog.at_level(logging.INFO), pytest.raises(StoreError) as caught:
+                S3Store(f"s3://{bucket}/x", options).read("a")
+            said = f"{caught.value}{caught.value!r}{caplog.text}"
+            assert SECRET not in said
+            assert TOKEN not in said
+            assert "Signature" not in said.replace("SignatureDoes", "")
+        assert proxy.requests
+
+    def test_nothing_listens_at_the_endpoint(self, s3, bucket):
+        store = S3Store(f"s3://{bucket}/x", s3.at("http://127.0.0.1:9").options)
+        with pytest.raises(
+            StoreError, match=r"EndpointConnectionError.*6 attempts.*check endpoint_url \(or AWS_ENDPOINT"
+        ):
+            store.read("a")
+
+    def test_a_file_that_is_replaced_while_it_is_read_is_noticed(self, store):
+        store.create("a", bytes(300_000))
+        with store.open("a") as file:
+            store.replace("a", bytes(299_999) + b"x")
+            with pytest.raises(StoreError, match="x/a: it was replaced while it was read; run again"):
+                file.read()
+
+
+def publish(store) -> None:
+    with store.scratch() as scratch:
+        scratch.write_bytes(b"x")
+        store.publish(scratch, "a")
+
+
+class TestRequests:
+    def test_a_footer_takes_one_request(self, proxy, s3, bucket, tmp_path):
+        pq.write_table(rows_table(50), tmp_path / "a.parquet")
+        s3.upload(tmp_path, bucket, "in/")
+        footer = read_footer(f"s3://{bucket}/in/a.parquet", proxy.options)
+        assert footer.metadata.num_rows == 50
+        assert [method for method, _, _ in proxy.requests] == ["GET"]
+
+    def test_reading_on_asks_for_more_each_time(self, proxy, bucket):
+        store = S3Store(f"s3://{bucket}", proxy.options)
+        data = uuid.uuid4().bytes * 2**21  # 32 MiB
+        store.create("a", data)
+        proxy.requests.clear()
+        with store.open("a") as file:
+            read = b"".join(iter(lambda: file.read(2**20), b""))
+        assert read == data
+        assert len(proxy.requests) <= 2 + 3 + len(data) // MAX_WINDOW_BYTES
+
+    def test_an_expansion_of_a_folder_takes_a_request_a_thousand_files(self, proxy, s3, bucket, tmp_path):
+        for number in range(5):
+            (tmp_path / f"{number}.parquet").write_bytes(b"x")
+        s3.upload(tmp_path, bucket, "in/")
+        assert len(expand(f"s3://{bucket}/in/*.parquet", proxy.options).entries) == 5
+        assert len(proxy.requests) == 2  # is there a file of that very name; the listing

@@ -1,0 +1,496 @@
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.errors import StoreError
+from raysp.storage.fsspec_store import FsspecStore
+from raysp.storage.s3 import S3Store
+from raysp.storage.store import (
+    LocalStore,
+    UnusableError,
+    check_names,
+    expand,
+    join_url,
+    normalise,
+    open_store,
+    split_url,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "not" / "there yet")
+
+
+def paths(store: LocalStore, prefix: str = "") -> list[str]:
+    return [entry.path for entry in store.list(prefix)]
+
+
+class TestLocalStore:
+    def test_create_writes_once(self, store):
+        assert store.create("a/b", b"one")
+        assert not store.create("a/b", b"two")
+        assert store.read("a/b") == b"one"
+        assert paths(store) == ["a/b"]
+
+    def test_replace_writes_whatever_was_there(self, store):
+        store.replace("a", b"one")
+        store.replace("a", b"two")
+        assert store.read("a") == b"two"
+
+    def test_a_folder_that_is_not_there_is_an_empty_store(self, store):
+        assert paths(store) == paths(store, "x/y") == []
+        assert store.stat("a") is None
+        store.delete("a/b")
+        assert not Path(store.url).exists()
+
+    def test_stat_and_list_agree_and_the_version_changes_with_the_content(self, store):
+        store.create("a", b"one")
+        [before] = store.list()
+        assert before == store.stat("a")
+        assert before.num_bytes == 3
+        time.sleep(0.01)
+        store.replace("a", b"two")
+        assert store.stat("a").version != before.version
+
+    def test_list_is_sorted_by_whole_path_and_narrowed_by_prefix(self, store):
+        names = ["a.b", "a/b", "a/c/d", "a0", "ab/c", "b"]
+        for name in reversed(names):
+            store.create(name, b"")
+        assert paths(store) == sorted(names)
+        assert paths(store, "a/") == ["a/b", "a/c/d"]
+        assert paths(store, "a") == ["a.b", "a/b", "a/c/d", "a0", "ab/c"]
+        assert paths(store, "a/c/d") == ["a/c/d"]
+        assert paths(store, "a/c/d/") == paths(store, "c") == []
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        st.sets(st.text("ab/~", min_size=1, max_size=6).filter(lambda name: all(name.split("/"))), max_size=6),
+        st.text("ab/~", max_size=3).filter(lambda prefix: not prefix.startswith("/") and "//" not in prefix),
+    )
+    def test_list_gives_what_begins_with_the_prefix_and_nothing_else(self, tmp_path_factory, names, prefix):
+        names = {name for name in names if not any(other.startswith(f"{name}/") for other in names)}
+        store = LocalStore(tmp_path_factory.mktemp("store"))
+        for name in names:
+            store.create(name, b"")
+        assert paths(store, prefix) == sorted(name for name in names if name.startswith(prefix))
+
+    def test_linked_folders_are_listed_as_readers_list_them_and_loops_are_not(self, store, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        root = Path(store.url)
+        root.mkdir(parents=True)
+        (root / "linked").symlink_to(elsewhere)
+        (root / "loop").symlink_to(root)
+        (elsewhere / "back").symlink_to(root)
+        (elsewhere / "itself").symlink_to(elsewhere)
+        store.create("linked/b/1.parquet", b"")
+        store.create("2.parquet", b"")
+        assert paths(store) == ["2.parquet", "linked/b/1.parquet"]
+        assert paths(store) == [entry.path for entry in expand(store.url).entries]
+        assert paths(store, "linked/b/") == ["linked/b/1.parquet"]
+
+    def test_links_in_its_own_folder_are_not_followed_for_gc_removes_what_is_listed_there(self, store, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "precious").write_text("")
+        store.create(".raysp/tmp/left", b"")
+        (Path(store.url) / ".raysp" / "tmp" / "link").symlink_to(tmp_path / "mine")
+        assert paths(store, ".raysp/") == [".raysp/tmp/left"]
+
+    def test_open_reads_where_it_is_told(self, store):
+        store.create("a", bytes(range(100)))
+        with store.open("a") as file:
+            file.seek(90)
+            assert file.read(3) == bytes([90, 91, 92])
+            assert file.size() == 100
+
+    def test_delete_takes_empty_folders_along_but_not_the_root(self, store):
+        for name in ("a/b/c", "a/d"):
+            store.create(name, b"")
+        shutil.rmtree(Path(store.url, ".raysp"))
+        store.delete("a/b/c")
+        assert not Path(store.url, "a/b").exists()
+        store.delete("a/d")
+        assert list(Path(store.url).iterdir()) == []
+
+    def test_publish_makes_a_scratch_file_visible_at_once_and_once(self, store):
+        for expected in (True, False):
+            with store.scratch() as scratch:
+                scratch.write_bytes(b"whole")
+                assert not expected or paths(store) == [f".raysp/tmp/{scratch.name}"]
+                assert store.publish(scratch, "x/label.parquet") is expected
+        assert paths(store) == ["x/label.parquet"]
+        with store.scratch() as scratch:
+            scratch.write_bytes(b"new")
+            assert store.publish(scratch, "x/label.parquet", replace=True)
+        assert store.read("x/label.parquet") == b"new"
+
+    def test_a_scratch_file_goes_when_it_is_not_published(self, store):
+        with store.scratch() as scratch:
+            scratch.write_bytes(b"half")
+        assert paths(store) == []
+
+    @pytest.mark.parametrize("call", ["hardlink_to", "replace"])
+    def test_a_write_that_dies_before_the_atomic_step_leaves_nothing_visible(self, store, monkeypatch, call):
+        def die(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, call, die)
+        with pytest.raises(KeyboardInterrupt):
+            (store.create if call == "hardlink_to" else store.replace)("a", b"one")
+        assert store.stat("a") is None
+
+    def test_of_many_creators_one_wins_and_its_bytes_are_there(self, store):
+        start, won = threading.Barrier(8), []
+
+        def work(k: int) -> None:
+            start.wait()
+            if store.create("deep/er/name", str(k).encode() * 10_000):
+                won.append(k)
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert store.read("deep/er/name") == str(won[0]).encode() * 10_000
+
+    def test_creating_beside_a_delete_that_takes_the_folder_away_succeeds(self, store):
+        failed: list[StoreError] = []
+
+        def work(k: int) -> None:
+            try:
+                for _ in range(100):
+                    assert store.create(f"stage/x/{k}", b"")
+                    store.delete(f"stage/x/{k}")
+            except StoreError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+
+    @pytest.mark.parametrize("path", ["../a", "/etc/passwd", "a/../../b", "a\0b"])
+    def test_a_path_outside_the_folder_is_refused(self, store, path):
+        for call in (store.read, store.stat, store.delete):
+            with pytest.raises(StoreError, match="is not a path inside this folder"):
+                call(path)
+
+    def test_a_probe_leaves_no_file(self, store):
+        store.probe()
+        assert paths(store) == []
+
+
+class TestWhatTheSystemRefuses:
+    def test_a_file_where_a_folder_is_needed(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError, match=r"file/labels: .*; a file stands where a folder is needed"):
+            LocalStore(tmp_path / "file" / "labels").probe()
+        with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+            LocalStore(tmp_path).create("file/a", b"")
+
+    def test_a_folder_where_a_file_is_needed(self, store):
+        store.create("a/b", b"")
+        for write in (store.create, store.replace):
+            with pytest.raises(StoreError, match="a folder stands where a file is needed"):
+                write("a", b"")
+        assert store.stat("a") is None
+
+    def test_a_missing_file_is_named(self, store):
+        for read in (store.read, store.open):
+            with pytest.raises(StoreError, match=r"yet/a\.parquet: cannot read it \(No such file.*; it is not there"):
+                read("a.parquet")
+
+    def test_a_place_of_the_kernel(self):
+        with pytest.raises(StoreError, match="/proc/raysp: cannot write to it"):
+            LocalStore("/proc/raysp").probe()
+
+    def test_a_name_that_is_too_long(self, store):
+        with pytest.raises(StoreError, match="the name is too long for this file system"):
+            store.create("x" * 300, b"")
+
+    def test_a_file_system_without_hard_links(self, store, monkeypatch):
+        def refuse(*args):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+        with pytest.raises(StoreError, match="made visible by hard links, which this file system lacks"):
+            store.probe()
+
+    def test_no_permission(self, tmp_path):
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o555)
+        with (
+            as_nobody(),
+            pytest.raises(StoreError, match=r"cannot .* \(Permission denied\); give this user permission"),
+        ):
+            LocalStore(locked / "labels").probe()
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNRESET])
+    def test_what_every_other_file_would_meet_as_well_is_told_apart(self, store, monkeypatch, number):
+        def refuse(*args):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(StoreError) as caught:
+            store.create("a", b"")
+        assert isinstance(caught.value, UnusableError) == (number != errno.ECONNRESET)
+
+    def test_a_full_disk_and_then_a_read_only_one_and_nothing_half_is_visible(self, tmp_path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        said = run(
+            ["unshare", "-m"],
+            f"""
+            import subprocess
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", {str(disk)!r}], check=True)
+            store = LocalStore({str(disk)!r})
+            store.create("small", b"x")
+            attempt(lambda: store.create("large", bytes(2**21)))
+            print([entry.path for entry in store.list()])
+            print(store.create("after", b"y"))
+            subprocess.run(["mount", "-o", "remount,ro", {str(disk)!r}], check=True)
+            attempt(store.probe)
+            """,
+        )
+        assert re.search(r"disk/large: cannot write it \(No space left on device\); make room", said)
+        assert "['small']\nTrue\n" in said
+        assert re.search(r"the file system is read-only: give another place", said)
+
+    def test_a_limit_on_file_size_while_a_label_shard_is_written(self, tmp_path):
+        said = run(
+            [],
+            f"""
+            import resource, random
+            import pyarrow as pa
+            from raysp.corpus.shards import Piece, Shard
+            from raysp.sink.commit import commit, RESULT_SCHEMA
+            from raysp.sink.stage import BlockName, stage
+            store = LocalStore({str(tmp_path / "out")!r})
+            shard = Shard("a.parquet", "/in/a.parquet", 1, "1", 2000, "ab", (Piece(0, 1000), Piece(1000, 2000)))
+            for piece in shard.pieces:
+                rows = range(piece.first, piece.end)
+                records = [{{"row": r, "status": "ok", "text": random.randbytes(40).hex()}} for r in rows]
+                schema = pa.schema([*RESULT_SCHEMA, ("text", pa.string())])
+                table = pa.Table.from_pylist(records, schema=schema)
+                stage(store, BlockName("a.parquet", piece, "ab", "cd", 0, 1), table)
+            def go():
+                ids = lambda piece: pa.table({{"id": list(range(piece.first, piece.end))}})
+                outputs = pa.schema([("text", pa.string())])
+                return commit(store, shard, fingerprint="cd", source_columns=ids, output_schema=outputs)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+            attempt(go)
+            print([entry.path for entry in store.list() if not entry.path.startswith(".raysp/stage")])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            print(go().rows, "rows")
+            """,
+        )
+        assert re.search(r"out/a.parquet: cannot write it \(.*\); the largest file allowed here is smaller", said)
+        assert "[]\n2000 rows" in said
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up root's right to write everywhere, where the tests have it."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def run(prefix: list[str], program: str) -> str:
+    """Run a program under a mount table or limit of its own; what it says. Skips where that is not permitted."""
+    if prefix and subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip(f"{prefix!r} is not permitted here")
+    head = """
+    from raysp.errors import StoreError
+    from raysp.storage.store import LocalStore
+    def attempt(call):
+        try:
+            call()
+        except StoreError as error:
+            print(error)
+    """
+    text = textwrap.dedent(head) + textwrap.dedent(program)
+    done = subprocess.run([*prefix, sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    if "mount: " in done.stderr:
+        pytest.skip(f"mounting is not permitted here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestOpenStore:
+    @pytest.mark.parametrize("form", ["{}", "file://{}", "local://{}", "{}/", "{}/x/.."])
+    def test_paths_and_file_urls_are_folders(self, tmp_path, form):
+        assert open_store(form.format(tmp_path)).url == str(tmp_path)
+
+    def test_a_relative_path_is_relative_to_the_working_directory(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert open_store("out").url == f"{tmp_path}/out"
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("url", ["nowhere://b", "s3a://bucket/labels", "zip::file:///a", "s3::b"])
+    @pytest.mark.parametrize("call", [open_store, expand])
+    def test_schemes_that_are_not_known_are_refused_by_name(self, call, url):
+        scheme = url.split(":")[0]
+        with pytest.raises(StoreError, match=f"found the scheme '{scheme}'; expected a local path, s3://, gs://"):
+            call(url)
+
+    @pytest.mark.parametrize(
+        ("url", "kind", "root"),
+        [
+            ("s3://bucket", S3Store, "s3://bucket"),
+            ("S3://bucket/a/b//", S3Store, "s3://bucket/a/b"),
+            ("memory://a/b/", FsspecStore, "memory://a/b"),
+            ("https://host/a", FsspecStore, "https://host/a"),
+        ],
+    )
+    def test_the_scheme_says_which_store_it_is(self, url, kind, root):
+        store = open_store(url)
+        assert type(store) is kind
+        assert store.url == root
+
+    @pytest.mark.parametrize("url", ["s3://", "s3:///a", "s3://b c/a"])
+    def test_what_is_no_bucket_is_refused(self, url):
+        with pytest.raises(StoreError, match="is not the name of a bucket; write s3://bucket/folder"):
+            open_store(url)
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "folder", "name"),
+        [
+            ("s3://bucket/a/b.parquet", "s3://bucket/a", "b.parquet"),
+            ("s3://bucket/b.parquet", "s3://bucket", "b.parquet"),
+            ("memory://b.parquet", "memory://", "b.parquet"),
+            ("/b.parquet", "/", "b.parquet"),
+            ("/a/b.parquet", "/a", "b.parquet"),
+        ],
+    )
+    def test_a_file_is_split_from_its_folder_and_joined_again(self, url, folder, name):
+        assert split_url(url) == (folder, name)
+        assert join_url(folder, name) == url
+
+    def test_a_name_alone_lies_in_the_working_directory(self):
+        assert split_url("b.parquet") == (".", "b.parquet")
+
+    @pytest.mark.parametrize(
+        ("url", "normal"),
+        [("/a/../b/", "/b"), ("file:///a", "/a"), ("s3://b/c/", "s3://b/c"), ("S3://b/c/../d", "s3://b/c/../d")],
+    )
+    def test_urls_are_written_as_listings_write_them(self, url, normal):
+        assert normalise(url) == normal
+
+
+class TestExpand:
+    @pytest.fixture
+    def corpus(self, tmp_path: Path) -> Path:
+        for name in [
+            *("a/1.parquet", "a/2.parquet", "a/b/3.parquet", "c/4.parquet", "c/x.txt", "5.parquet", "[6].parquet"),
+            *("_hidden/7.parquet", ".raysp/8.parquet", "a/_SUCCESS", "a/.9.parquet.crc", "dir.parquet/11.parquet"),
+            *("c/_temporary/9.parquet", "_dir.parquet/10.parquet"),
+        ]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("x")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("pattern", "root", "expected"),
+        [
+            ("", "", ["5", "[6]", "a/1", "a/2", "a/b/3", "c/4", "dir.parquet/11"]),
+            ("/a/../", "", ["5", "[6]", "a/1", "a/2", "a/b/3", "c/4", "dir.parquet/11"]),
+            ("/*.parquet", "", ["5", "[6]"]),
+            ("/a", "/a", ["1", "2", "b/3"]),
+            ("/*/*.parquet", "", ["a/1", "a/2", "c/4", "dir.parquet/11"]),
+            ("/**/*.parquet", "", ["5", "[6]", "a/1", "a/2", "a/b/3", "c/4", "dir.parquet/11"]),
+            ("/a/**", "/a", ["1", "2", "b/3"]),
+            ("/**/b/*", "", ["a/b/3"]),
+            ("/a/[1-2].parquet", "/a", ["1", "2"]),
+            ("/a/[!1].parquet", "/a", ["2"]),
+            ("/?/?.parquet", "", ["a/1", "a/2", "c/4"]),
+            ("/a/1.parquet", "/a", ["1"]),
+            ("/[6].parquet", "", ["[6]"]),
+            ("/[[]6].parquet", "", ["[6]"]),
+            ("/_hidden", "/_hidden", ["7"]),
+            ("/_hidden/*", "/_hidden", ["7"]),
+        ],
+    )
+    def test_it_lists_what_a_shell_would_without_hidden_folders(self, corpus, pattern, root, expected):
+        listing = expand(f"{corpus}{pattern}")
+        assert listing.root == f"{corpus}{root}"
+        assert [entry.path for entry in listing.entries] == [f"{name}.parquet" for name in expected]
+        assert all(Path(listing.url(entry)).stat().st_size == entry.num_bytes == 1 for entry in listing.entries)
+
+    @pytest.mark.parametrize(("pattern", "root"), [("", ""), ("/a/*", "a/"), ("/**/*.parquet", "")])
+    @pytest.mark.parametrize("name", ["_1.parquet", ".1.parquet"])
+    def test_a_shard_with_a_hidden_name_is_listed_so_that_planning_can_refuse_it(self, corpus, pattern, root, name):
+        (corpus / "a" / name).write_text("x")
+        listing = expand(f"{corpus}{pattern}")
+        assert f"a/{name}".removeprefix(root) in [entry.path for entry in listing.entries]
+
+    def test_entries_say_what_stat_says(self, corpus):
+        listing = expand(f"file://{corpus}/a/*.parquet")
+        assert list(listing.entries) == [LocalStore(corpus / "a").stat(entry.path) for entry in listing.entries]
+
+    @pytest.mark.parametrize(
+        ("pattern", "reason"),
+        [
+            ("/missing", "no such file or folder; check the path"),
+            ("/a/9*", "no file matches"),
+            ("/a/b/*.txt", "no file matches"),
+            ("/missing/*.parquet", "/missing: cannot list it .*it is not there"),
+            ("/c/x.txt/*", "a file stands where a folder is needed"),
+        ],
+    )
+    def test_nothing_there_is_an_error_that_says_so(self, corpus, pattern, reason):
+        with pytest.raises(StoreError, match=reason):
+            expand(f"{corpus}{pattern}")
+
+    def test_an_empty_folder_says_what_it_was_searched_for(self, tmp_path):
+        with pytest.raises(StoreError, match=r"a folder stands for the \*\.parquet files in it"):
+            expand(str(tmp_path))
+
+    def test_links_are_followed_and_loops_are_not(self, corpus, tmp_path_factory):
+        linked = tmp_path_factory.mktemp("linked")
+        (linked / "corpus").symlink_to(corpus / "a")
+        (linked / "one.parquet").symlink_to(corpus / "5.parquet")
+        (linked / "loop").symlink_to(linked)
+        (linked / "broken.parquet").symlink_to(linked / "nothing")
+        assert [entry.path for entry in expand(str(linked)).entries] == [
+            *("corpus/1.parquet", "corpus/2.parquet", "corpus/b/3.parquet", "one.parquet")
+        ]
+
+    def test_a_name_that_is_no_text_is_refused(self, tmp_path):
+        with open(os.fsencode(tmp_path) + b"/\xff.parquet", "wb"):
+            pass
+        with pytest.raises(StoreError, match="is not valid UTF-8; rename the file"):
+            check_names(expand(str(tmp_path)))
+
+    def test_many_files_cost_little_each(self, tmp_path):
+        for k in range(20):
+            (tmp_path / str(k)).mkdir()
+            for i in range(100):
+                os.close(os.open(tmp_path / str(k) / f"{i}.parquet", os.O_CREAT | os.O_WRONLY))
+        start = time.process_time()
+        assert len(expand(str(tmp_path)).entries) == 2_000
+        assert time.process_time() - start < 1  # the target is 10,000 in 5 s; 0.1 s was measured

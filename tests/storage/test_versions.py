@@ -1,0 +1,70 @@
+"""Current versions of many files: what a listing says, what is asked for alone, and what each costs."""
+
+import pytest
+
+from raysp.errors import StoreError
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.store import LocalStore, open_store
+from raysp.storage.versions import WORTH_LISTING, versions
+
+
+@pytest.fixture
+def root(s3, proxy):
+    bucket = s3.bucket()
+    for number in range(WORTH_LISTING + 20):
+        s3.client.put_object(Bucket=bucket, Key=f"audio/a/{number:03}.wav", Body=b"x" * number)
+    s3.client.put_object(Bucket=bucket, Key="audio/b.wav", Body=b"b")
+    return AudioRoot(f"s3://{bucket}/audio", proxy.options)
+
+
+MANY = [f"a/{number:03}.wav" for number in range(WORTH_LISTING)]
+
+
+def test_one_request_opens_a_short_recording_and_says_what_it_is(root, proxy):
+    opened = root.open("a/050.wav")
+    assert [(method, fault) for method, _, fault in proxy.requests] == [("GET", None)]
+    assert (opened.is_whole, opened.read(), opened.num_bytes) == (True, b"x" * 50, 50)
+    assert root.versions(["a/050.wav"]) == {"a/050.wav": opened.version}
+
+
+def test_an_empty_recording_has_a_version_too(root):
+    opened = root.open("a/000.wav")
+    assert (opened.read(), opened.is_whole) == (b"", True)
+    assert root.versions(["a/000.wav"]) == {"a/000.wav": opened.version}
+
+
+def test_many_of_one_folder_are_listed_and_say_what_one_by_one_says(root, proxy):
+    found = root.versions([*MANY, "b.wav", "gone.wav"])
+    assert sorted(method for method, _, _ in proxy.requests) == ["GET", "HEAD", "HEAD"]
+    assert sorted(found) == sorted([*MANY, "b.wav"])
+    assert all(found[path] == root.open(path).version for path in (*MANY[::20], "b.wav"))
+
+
+def test_a_listing_that_does_not_pay_is_given_up(root, proxy, monkeypatch):
+    monkeypatch.setattr("raysp.storage.versions.ENTRIES_A_FILE", 0.5)
+    assert sorted(root.versions(MANY)) == MANY
+    methods = [method for method, _, _ in proxy.requests]
+    assert methods.count("GET") == 1
+    assert 0 < methods.count("HEAD") < len(MANY)
+
+
+def test_one_that_is_refused_is_absent_and_an_outage_is_an_error(root, proxy, monkeypatch):
+    monkeypatch.setattr("raysp.storage.s3_client.FIRST_DELAY_SECONDS", 0.01)
+    proxy.judge = lambda method, path: "403 AccessDenied" if "/b.wav" in path or "list-type" in path else None
+    assert sorted(root.versions(["a/001.wav", "b.wav"])) == ["a/001.wav"]
+    proxy.judge = lambda method, path: "503"
+    with pytest.raises(StoreError, match="6 attempts"):
+        root.versions(["a/001.wav"])
+
+
+@pytest.mark.parametrize("url", ["local", "memory://versions"])
+def test_elsewhere_each_is_asked_for(url, tmp_path):
+    store = LocalStore(tmp_path) if url == "local" else open_store(url)
+    for path in ("a/1.wav", "b.wav"):
+        store.create(path, b"first")
+    root = AudioRoot(store.url)
+    before = root.versions(["a/1.wav", "b.wav", "gone"])
+    assert before == {path: root.open(path).version for path in ("a/1.wav", "b.wav")}
+    store.replace("b.wav", b"another")
+    after = versions(store, ["a/1.wav", "b.wav"])
+    assert (after["a/1.wav"] == before["a/1.wav"], after["b.wav"] == before["b.wav"]) == (True, False)
