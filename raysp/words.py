@@ -1,6 +1,7 @@
 """Words of messages: numbers with their nouns, durations, harmless text, short representations."""
 
 import dataclasses
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -35,6 +36,28 @@ def duration(seconds: float) -> str:
 def printable(text: str) -> str:
     """Replace what is no visible character, such as the escapes that steer a terminal."""
     return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def folded(text: str, width: int | None, indent: int = 2) -> str:
+    """Break a line between words so that each part fits; a word that is too long stays whole.
+
+    Args:
+        text: a line; what several spaces separate stays together.
+        width: cells of a terminal; None: the line stays as it is.
+        indent: spaces in front of each part but the first.
+    """
+    from rich.cells import cell_len
+
+    if width is None:
+        return text
+    first, *others = re.split(r"(?<=\S) (?=\S)", text)
+    lines = [first]
+    for word in others:
+        if cell_len(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * indent + word)
+    return "\n".join(lines)
 
 
 class _Brief(reprlib.Repr):

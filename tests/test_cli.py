@@ -27,6 +27,7 @@ from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, begin_and_stage, label_here, rows_table, write_shard
 from tests.here import run_without_ray
+from tests.s3_servers import free_port
 from tests.sink.sinks import RESULT_SCHEMA
 
 SECRET = "hunter2/Zq"
@@ -408,7 +409,7 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
     monkeypatch.setattr("raysp.engine.running.run", run_here)
     ran = raysp_command("run", recipe)
     assert (ran.code, ran.complaints) == (0, [])
-    assert f"The label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
+    assert f"the label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
     assert "1 of 1 shard committed" in ran.out
 
 
@@ -492,7 +493,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", recipe)
         assert (ran.code, "2 of 2 shards committed" in ran.out) == (0, True)
         ran = raysp_command("run", recipe)
-        assert (ran.code, "Nothing to do: 2 of 2 shards" in ran.out) == (0, True)
+        assert (ran.code, "nothing to do, 2 of 2 shards" in ran.out) == (0, True)
         assert raysp_command("run", recipe, "--rows", "3").code == 0
         assert raysp_command("verify", recipe).code == 0
 
@@ -521,6 +522,14 @@ def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
     assert (ran.code, ran.complaints) == (0, [])
     assert ("word errors" in ran.out) == (shown is not None)
     assert shown is None or shown in ran.out
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:99999"])
+def test_an_address_at_which_nothing_listens_is_refused_at_once(raysp_command, recipe, address):
+    address = address.format(port=free_port())
+    ran = raysp_command("run", recipe, "--address", address)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--address {address}: nothing answers there (" in ran.err
 
 
 class TestTerminal:

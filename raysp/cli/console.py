@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
-from raysp.words import count, printable
+from raysp.words import count, folded, printable
 
 MOST_LINES = 20
 """Of one kind, such as shards that failed: with the summary below them they fit a screen."""
+
+NAME_WIDTH = 12
+"""Of names of facts in a summary."""
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -20,23 +23,43 @@ def escape(text: str) -> str:
     return escape_markup(printable(text))
 
 
+def say(message: str) -> None:
+    """Print a message on stderr, on a terminal broken between words."""
+    _print_folded(err, f"raysp: {message}", 2)
+
+
+def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
+    """Print a name and a fact in a line, on a terminal broken between words below the fact's beginning."""
+    _print_folded(out, f"{name:{width}} {fact}", width + 1)
+
+
+def print_command(name: str, command: str) -> None:
+    """Print a name and a command in one line, so that it can be copied whole."""
+    out.print(f"{name:{NAME_WIDTH}} {printable(command)}", markup=False)
+
+
+def _print_folded(console: Console, line: str, indent: int) -> None:
+    width = console.width if console.is_terminal else None
+    console.print(folded(printable(line), width, indent), markup=False)
+
+
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a title and a name with its value on each line below it."""
     out.print(f"[bold]{escape(title)}[/bold]")
     facts = {name: value for name, value in facts.items() if value not in (None, (), [])}
-    width = max(len(name) for name in facts)
+    width = max(len(name) for name in facts) + 3
     for name, value in facts.items():
         shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
         shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
-        out.print(f"  {escape(name):{width}}  {escape(str(shown))}")
+        print_fact(f"  {name}", str(shown), width)
 
 
 def print_some(console: Console, lines: Sequence[str], noun: str) -> None:
     """Print the first lines, and how many more there are."""
     for line in lines[:MOST_LINES]:
-        console.print(line)
+        _print_folded(console, line, 2)
     if len(lines) > MOST_LINES:
-        console.print(f"... and {count(len(lines) - MOST_LINES, f'more {noun}')}; --json lists all")
+        _print_folded(console, f"... and {count(len(lines) - MOST_LINES, f'more {noun}')}; --json lists all", 2)
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:

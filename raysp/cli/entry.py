@@ -10,12 +10,12 @@ from typing import Annotated, NoReturn, cast
 import typer
 
 from raysp.cli.checkpoints import inspect, models
+from raysp.cli.console import say
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
 from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
 from raysp.cli.sinks import gc, status, verify
 from raysp.errors import RayspError, RunError, SpecError
-from raysp.words import printable
 
 app = typer.Typer(
     help="Label very large speech corpora offline on Ray.",
@@ -89,6 +89,6 @@ def _run_app(given: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    one_line = printable(" ".join(message.split()))
-    print(f"raysp: {one_line}", file=sys.stderr)
+    one_line = " ".join(message.split())
+    say(one_line)
     raise SystemExit(code)

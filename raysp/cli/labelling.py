@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, escape, out, print_json
+from raysp.cli.console import print_command, print_fact, print_json, say
 from raysp.cli.options import (
     Address,
     AsJson,
@@ -44,7 +44,7 @@ def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = Fa
     """
     loaded = load(pipeline, settings)
     if not as_json:
-        err.print(f"raysp: looking at {urls(loaded)} ...")
+        say(f"looking at {urls(loaded)} ...")
     import raysp
 
     found = raysp.plan(loaded)
@@ -76,7 +76,7 @@ def run(
     """
     loaded = load(pipeline, settings)
     if not as_json:
-        err.print(f"raysp: looking at {urls(loaded)} ...")
+        say(f"looking at {urls(loaded)} ...")
     if rows is not None:
         _try_out(loaded, rows, address, as_json, command_line("run", pipeline, settings))
         return
@@ -106,7 +106,7 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
         if result.nothing_labelled:
             print_nothing_labelled(result)
         else:
-            out.print(f"{'next':12} {escape(next_command)}")
+            print_command("next", next_command)
     raise typer.Exit(result.exit_code)
 
 
@@ -151,11 +151,12 @@ def retry(
     else:
         print_failures(result.shards_failed)
         errors = sum(result.errors.values())
-        out.print(
-            f"{count(result.rows, 'error row')} done again, {errors:,} failed again; "
-            f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced"
+        print_fact(
+            "error rows",
+            f"{result.rows:,} done again, {errors:,} failed again; "
+            f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced",
         )
         print_examples(result)
-        out.print(f"{'next':12} {escape(command_line('status', sink, of_file, storage_options))}")
+        print_command("next", command_line("status", sink, of_file, storage_options))
         print_nothing_labelled(result)
     raise typer.Exit(result.exit_code)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err, escape, out, print_some
+from raysp.cli.console import err, print_fact, print_some, say
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.words import count
 
@@ -57,14 +57,14 @@ def print_plan(found: "Plan") -> None:
         "fingerprint": found.fingerprint,
     }
     for name, fact in facts.items():
-        out.print(f"{name:12} {escape(fact)}")
+        print_fact(name, fact)
     print_failures(found.corpus.unreadable)
     print_vanished(found.corpus.vanished)
     print_notes(found)
     print_shortage(found)
     _print_batching(found)
     if not found.todo:
-        out.print("Nothing to do: all shards are committed.")
+        print_fact("nothing to do", "all shards are committed")
 
 
 def _batches(found: "Plan") -> str:
@@ -77,8 +77,8 @@ def _batches(found: "Plan") -> str:
 def _print_batching(found: "Plan") -> None:
     settings = found.settings
     if settings.fingerprint_seconds is not None:
-        err.print(
-            f"raysp: {settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
+        say(
+            f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
             f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
             f"{AGREED_RATE:.0%} of rows to be equal; dtype='float32' gives labels that depend on nothing else"
         )
@@ -88,28 +88,28 @@ def print_pool_size(found: "Plan") -> None:
     """Print the number of actors and of their CPUs where one of them is not what was asked for."""
     cpus = found.settings.cpus_per_actor
     if found.todo and (found.pool_size.reason or cpus.is_capped):
-        err.print(f"raysp: {escape(str(found.pool_size))}, {escape(str(cpus))} each")
+        say(f"{found.pool_size}, {cpus} each")
 
 
 def print_shortage(found: "Plan") -> None:
     """Print what the pool asks for that is not up."""
     if found.shortage and found.todo:
-        err.print(f"raysp: the pool asks for {escape(found.shortage)}: the run waits until they are up")
+        say(f"the pool asks for {found.shortage}: the run waits until they are up")
 
 
 def print_notes(found: "Plan") -> None:
     """Print the notes of a plan."""
     for note in found.notes:
-        err.print(f"raysp: {escape(note)}")
+        say(note)
 
 
 def print_vanished(names: tuple[str, ...]) -> None:
     """Print label shards whose shard left the source."""
     for name in names[:SAMPLE_ROWS]:
-        err.print(f"raysp: {escape(name)}: its shard is no longer in the source; the labels are kept")
+        say(f"{name}: its shard is no longer in the source; the labels are kept")
 
 
 def print_failures(failures: Mapping[str, str]) -> None:
     """Print shards that were not committed, each with its reason."""
-    lines = [f"raysp: not committed: {escape(name)}: {escape(reason)}" for name, reason in failures.items()]
+    lines = [f"raysp: not committed: {name}: {reason}" for name, reason in failures.items()]
     print_some(err, lines, "shard")

@@ -1,14 +1,17 @@
 """The verbs for a sink as it is: verify, gc, status. None starts Ray."""
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, escape, flat, out, print_facts, print_json, print_some
+from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say
 from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
 from raysp.cli.statuses import progress_facts
 from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.reading.verify import Verification
 
 
 def verify(
@@ -33,22 +36,29 @@ def verify(
     from raysp.sink.trust import explain
 
     if not as_json:
-        err.print(f"raysp: reading {escape(url)} ...")
+        say(f"reading {url} ...")
     found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
     if as_json:
         print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
     else:
-        print_some(err, [f"raysp: {escape(difference)}" for difference in found.differences], "difference")
+        print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
         if found.unused:
-            err.print(
-                f"raysp: {escape(url)}: only the sink was checked, not its source: {escape(explain(found.unused))}"
-            )
-        facts = dataclasses.asdict(found)
-        del facts["differences"], facts["sink"], facts["unused"]
-        if found.sampled:
-            facts["sampled_equal"] = f"{found.sampled_equal} ({found.sampled_equal / found.sampled:.1%})"
-        print_facts(found.sink, {**facts, "differences": len(found.differences)})
+            say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
+        print_facts(found.sink, _facts_of_verification(found))
     raise typer.Exit(found.exit_code)
+
+
+def _facts_of_verification(found: "Verification") -> dict[str, object]:
+    """Return what was checked, by name."""
+    facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
+    if found.sampled:
+        share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
+        facts["sample"] = f"{count(found.sampled, 'row')} labelled again, each alone: {share}"
+    if found.duplicate_ids:
+        facts["shared ids"] = f"{count(found.duplicate_ids, 'row')} with the id of an earlier row"
+    if found.orphans:
+        facts["left over"] = f"{count(len(found.orphans), 'file')} of killed runs; raysp gc removes them"
+    return {**facts, "not there": found.sources_missing, "differences": len(found.differences) or "none"}
 
 
 def gc(
@@ -73,9 +83,9 @@ def gc(
         print_json(dataclasses.asdict(found))
         return
     lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
-    print_some(out, [escape(line) for line in lines], "file")
+    print_some(out, lines, "file")
     done = "removed" if found.removed else "to remove"
-    out.print(f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')} {done}")
+    print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
 
 
 def status(

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
+CONNECT_SECONDS = 10
+"""In which a host must accept a connection."""
 START_SECONDS = 180
 """For each part of a local Ray to start in: on a machine that is busy with other work it takes minutes."""
 STARTS = 2
@@ -71,7 +74,10 @@ def connected(address: str | None) -> Iterator[Resources]:
         return
     address = address or os.environ["RAY_ADDRESS"]
     with contextlib.ExitStack() as stack:
-        changes = _undone_at_the_end(stack, {})
+        # Otherwise Ray writes advice on its own actors between the lines of a run.
+        quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}
+        changes = _undone_at_the_end(stack, quiet)
+        _check_reachable(address)
         stack.callback(ray.shutdown)
         try:
             with _signals_held(), _quiet_start():
@@ -333,6 +339,20 @@ def _gpu_memory() -> float | None:
         logger.warning("no node said how much memory its GPU has: %s", error)
         return None
     return found
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address of a host and port at which nothing listens: Ray waits there for minutes without a word."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise PlanError(
+            f"--address {address}: nothing answers there ({error}). Is the cluster up, and is the address its head's? "
+            "`ray start --head` prints it; without --address or RAY_ADDRESS a run starts a Ray of its own"
+        ) from error
 
 
 def _check_same_version(address: str) -> None:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raysp.engine.progress import Progress
-from raysp.words import count, duration, printable
+from raysp.words import count, duration, folded, printable
 
 if TYPE_CHECKING:
     from raysp.planning import Plan
@@ -20,6 +20,10 @@ OnProgress = Callable[[Progress], None]
 OnPlan = Callable[["Plan"], None]
 
 PLAIN_LINE_SECONDS = 10.0
+SPINNER_CELLS = 2
+"""In front of the live line."""
+LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "ETA")
+"""Parts of the progress line, in the order in which they are left out where there is no room."""
 
 
 class Display:
@@ -55,7 +59,8 @@ class Display:
     def say(self, message: str) -> None:
         """Print a line that stays."""
         if not self.is_quiet:
-            self.console.print(f"raysp: {escape(printable(message))}")
+            width = self.console.width if self.console.is_terminal else None
+            self.console.print(folded(f"raysp: {printable(message)}", width), markup=False)
 
     def start(self) -> None:
         """Show the live line from now on."""
@@ -67,30 +72,37 @@ class Display:
         if self.is_quiet:
             return
         if self._live:
-            self._live.update(escape(printable(progress_line(progress))))
+            self._live.update(escape(printable(progress_line(progress, self.console.width - SPINNER_CELLS))))
         elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             self.say(progress_line(progress))
 
 
-def progress_line(progress: Progress) -> str:
-    """Put a run's figures into one line."""
-    parts = [
-        f"{progress.share:.0%}",
-        f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
-        _audio(progress),
-        f"RTFx {progress.rtfx:,.0f}",
-        f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
-    ]
-    if progress.eta_seconds is not None:
-        parts.insert(1, f"ETA {duration(progress.eta_seconds)}")
-    if progress.padding_efficiency is not None:
-        parts.append(f"padding efficiency {progress.padding_efficiency:.0%}")
-    if progress.wait_share is not None:
-        parts.append(f"model waited {progress.wait_share:.0%}")
-    if progress.num_errors:
-        parts.insert(-2, count(progress.num_errors, "error"))
-    return " · ".join(parts)
+def progress_line(progress: Progress, width: int | None = None) -> str:
+    """Return a run's figures in one line, with those for which a terminal of this width has room."""
+    eta, padding, waited = progress.eta_seconds, progress.padding_efficiency, progress.wait_share
+    parts = {
+        "share": f"{progress.share:.0%}",
+        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
+        "errors": count(progress.num_errors, "error") if progress.num_errors else "",
+        "rows": f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
+        "audio": _audio(progress),
+        "RTFx": f"RTFx {progress.rtfx:,.0f}",
+        "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
+        "padding": f"padding efficiency {padding:.0%}" if padding is not None else "",
+        "waited": f"model waited {waited:.0%}" if waited is not None else "",
+    }
+    line = _joined(parts)
+    for name in LEFT_OUT:
+        if width is None or len(line) <= width:
+            break
+        del parts[name]
+        line = _joined(parts)
+    return line
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return " · ".join(part for part in parts.values() if part)
 
 
 def _audio(progress: Progress) -> str:

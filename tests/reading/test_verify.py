@@ -144,7 +144,7 @@ class TestHalfPrecision:
     def test_the_command_prints_the_rate(self, half):
         result = CliRunner().invoke(app, ["verify", str(half), "--sample", "4"])
         assert result.exit_code == 0
-        assert re.search(r"sampled_equal +4 \(100\.0%\)", result.output)
+        assert re.search(r"4 rows labelled again, each alone: 4 equal \(100\.0%\)", result.output)
 
 
 def test_counts_that_the_rows_do_not_bear_out(sink):

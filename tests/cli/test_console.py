@@ -1,0 +1,123 @@
+"""Messages and facts on terminals of any width: broken between words, and whole where nothing draws them."""
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from raysp.cli import console, results
+from raysp.cli.console import print_command, print_fact, say
+from raysp.engine.display import Display
+from raysp.engine.progress import Progress
+from raysp.engine.running import RunResult
+from raysp.sink.word_errors import WordErrors
+from raysp.words import folded
+from tests.corpora import a_pipeline
+
+ERRORS = WordErrors(rows=300, words=1300, substitutions=21, insertions=1, deletions=8, unlabelled=2)
+RESULT = RunResult(
+    "out", "0" * 16, 2, 2, 1, {}, 300, {"no_audio": 2}, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,),
+    135.0, 20.0, 6.75, 0.93, 0.0, skipped={"too_short": 4}, word_errors=ERRORS,
+)  # fmt: skip
+COMMAND = "raysp status out --storage-option key=AKIA --storage-option secret=env:SECRET --storage-option a=b"
+
+
+@pytest.fixture(params=[60, 80, 200])
+def terminal(request, monkeypatch) -> Console:
+    drawn = Console(file=io.StringIO(), force_terminal=True, width=request.param, soft_wrap=True, highlight=False)
+    for module in (console, results):
+        for name in ("out", "err"):
+            monkeypatch.setattr(module, name, drawn, raising=False)
+    return drawn
+
+
+def printed(terminal: Console) -> list[str]:
+    assert isinstance(terminal.file, io.StringIO)
+    return terminal.file.getvalue().splitlines()
+
+
+def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
+    monkeypatch.setattr(results, "print_rows", lambda *_: None)
+    monkeypatch.setattr("raysp.reading.samples.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
+    results.print_result(a_pipeline("in", "out"), RESULT, COMMAND)
+    *lines, last = printed(terminal)
+    assert last == f"next         {COMMAND}"
+    assert max(map(cell_len, lines)) <= terminal.width
+    assert len(lines) <= 20
+    names = [line[:12].strip() for line in lines if line[:12].strip()]
+    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "word errors"]
+    assert all(line[:13] == " " * 13 for line in lines if not line[:12].strip())
+
+
+def test_a_message_fits_a_terminal_of_any_width_and_long_words_stay_whole(terminal):
+    url = "s3://bucket/" + "folder/" * 30
+    say(f"{url}: no such file or folder; check the path, or wait until it is mounted, and then try once more")
+    first, *others = printed(terminal)
+    assert first.startswith("raysp:")
+    assert all(line.startswith("  ") and (len(line) <= terminal.width or line.strip() == f"{url}:") for line in others)
+    assert url in "".join(printed(terminal))
+
+
+def test_what_is_no_terminal_has_whole_lines(capsys):
+    print_fact("word errors", "many words " * 30)
+    print_command("next", COMMAND)
+    say("many words " * 30)
+    said = capsys.readouterr()
+    assert [len(said.out.splitlines()), len(said.err.splitlines())] == [2, 1]
+
+
+def test_words_are_kept_whatever_the_width():
+    line = "name          one two  three four"
+    for width in range(1, 40):
+        lines = folded(line, width).splitlines()
+        assert " ".join(part.strip() for part in lines) == line
+        assert all(len(part) <= width or len(part.split()) == 1 or "  " in part.strip() for part in lines)
+    assert folded(line, None) == line
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [
+        (
+            ERRORS,
+            "2.31% of 1,300 reference words in 300 labelled rows (letter case and punctuation aside): "
+            "21 substitutions, 1 insertion, 8 deletions; 2 rows with a reference not labelled",
+        ),
+        (
+            WordErrors(rows=1, insertions=2),
+            "no reference words in 1 labelled row (letter case and punctuation aside): "
+            "0 substitutions, 2 insertions, 0 deletions",
+        ),
+        (WordErrors(unlabelled=3), "nothing to compare; 3 rows with a reference not labelled"),
+    ],
+)
+def test_word_errors_are_told_by_kind_and_no_rate_is_shown_of_nothing(errors, shown):
+    assert results.word_errors(errors) == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (200, 9),
+        (80, 4),
+        (60, 4),
+        (24, 2),
+    ],
+)
+def test_the_live_line_never_wraps(width, parts):
+    progress = Progress(rows_total=120_000, shards_total=400, rows=70_000, begun_rows=80_000, begun_seconds=9e5)
+    progress.done_seconds, progress.audio_seconds = 8e5, 8e5
+    progress.real_samples, progress.padded_samples, progress.busy_seconds = 9, 10, 1.0
+    progress.errors["no_audio"] = 1200
+    progress._first = (progress.started - 100, 0, 0.0)
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width)
+    display = Display(console)
+    with display:
+        display.start()
+        display.progress(progress)
+        [line] = [text for text in display._live.renderable.text.plain.splitlines() if text]
+    assert cell_len(line) + 2 <= width
+    assert len(line.split(" · ")) == parts
+    assert line.startswith("59%")
