@@ -32,6 +32,8 @@ def plan_json(found: "Plan") -> dict[str, object]:
         "shards_unreadable": dict(found.corpus.unreadable),
         "shards_vanished": list(found.corpus.vanished),
         "files_passed_over": dict(found.corpus.passed_over),
+        "recordings_without_metadata": found.corpus.unnamed,
+        "recordings_missing": found.corpus.missing,
         "rows": found.num_rows,
         "rows_todo": found.rows_todo,
         "pieces_todo": found.pieces_todo,

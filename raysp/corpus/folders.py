@@ -1,7 +1,8 @@
 """Shards cut from folders of audio files: a file a row, ten thousand files of the sorted listing a shard.
 
 The listing of a shard is recorded with it, packed: files that come later make new shards, and a file that goes leaves
-its row behind.
+its row behind. Metadata files beside the recordings (`metadata`) give rows more columns; a recording that they name and
+that is not there is a row all the same.
 """
 
 import base64
@@ -10,11 +11,14 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raysp.corpus import metadata
 from raysp.corpus.manifests import AUDIO_TYPE
-from raysp.corpus.shards import Piece, Shard, Survey, cut_groups
+from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
 from raysp.errors import ShardError
 from raysp.storage.store import Entry
 
@@ -41,6 +45,20 @@ _FROM = "@"  # behind the first row of a narrowed listing; base64 does not have 
 
 Listing = Sequence[tuple[str, int, int]]
 """Path, bytes and a hash of the version of each file."""
+_MISSING = (0, 0)
+"""Bytes and hash of a file that metadata names and that is not there."""
+
+
+class _Part(NamedTuple):
+    """A listing with what metadata files give its rows."""
+
+    files: tuple[tuple[str, int, int], ...]
+    metadata: tuple[str, ...] = ()
+    """Paths of the metadata files."""
+    schema: pa.Schema | None = None
+    """Of the columns that they give; None: there are no such files."""
+    checks: tuple[int | None, ...] = ()
+    """A hash of the values of each row; None: no metadata file names it."""
 
 
 def is_audio(path: str) -> bool:
@@ -54,24 +72,52 @@ def suffix_of(path: str) -> str:
     return f".{suffix.lower()}" if dot else ""
 
 
-def cut(entries: Sequence[Entry], recorded: Sequence[str]) -> list[str]:
-    """Cut a listing into parts: first those that are recorded, brought up to date, then files that are new."""
+def cut(entries: Sequence[Entry], recorded: Sequence[str], given: metadata.Metadata | None = None) -> list[str]:
+    """Cut a listing into parts: first those that are recorded, brought up to date, then files that are new.
+
+    A file that was missing at first does not change its part by being there: its row is still to be labelled.
+    """
     now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
-    parts = [[now.pop(one[0], one) for one in unpack(part)] for part in recorded]
+    for path in given.checks if given else ():
+        now.setdefault(path, (path, *_MISSING))
+
+    def current(one: tuple[str, int, int]) -> tuple[str, int, int]:
+        found = now.pop(one[0], one)
+        return one if one[1:] == _MISSING else found
+
+    parts = [[current(one) for one in unpack(part)] for part in recorded]
     new = [now[path] for path in sorted(now)]
     parts += [new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD)]
-    return [pack(part) for part in parts]
+    return [_pack(_described(part, given)) for part in parts]
+
+
+def _described(listing: Listing, given: metadata.Metadata | None) -> _Part:
+    if given is None:
+        return _Part(tuple(listing))
+    checks = tuple(given.checks.get(path) for path, _, _ in listing)
+    return _Part(tuple(listing), given.files, given.schema, checks)
 
 
 def survey(part: str) -> Survey:
     """Survey a part."""
-    listing = unpack(part)
+    found = _unpack(part)
+    listing = found.files
     pieces = [
         Piece(first + piece.first, first + piece.end)
         for first in range(0, len(listing), FILES_A_PIECE)
         for piece in cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing[first : first + FILES_A_PIECE]])
     ]
-    return Survey(SCHEMA, len(listing), tuple(pieces), version(part))
+    return Survey(_schema(found), len(listing), tuple(pieces), version(part))
+
+
+def _schema(part: _Part) -> pa.Schema:
+    return pa.schema([*SCHEMA, *(one for one in part.schema or () if one.name not in SCHEMA.names)])
+
+
+def count_strays(part: str) -> tuple[int, int]:
+    """Count the recordings that no metadata file names, where there are such files, and those that are not there."""
+    found = _unpack(part)
+    return found.checks.count(None), sum(one[1:] == _MISSING for one in found.files)
 
 
 def narrow(shard: Shard, piece: Piece) -> str:
@@ -82,12 +128,20 @@ def narrow(shard: Shard, piece: Piece) -> str:
     """
     if _version(shard.part) != shard.version:
         raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
-    return f"{piece.first}{_FROM}{pack(_unpack(shard.part)[piece.first : piece.end])}"
+    whole = _unpack(shard.part)
+    files = whole.files[piece.first : piece.end]
+    naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
+    one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
+    return f"{piece.first}{_FROM}{_pack(one)}"
 
 
 def version(part: str) -> str:
-    """Hash a listing, with the versions of its files."""
-    return hashlib.sha256(repr([tuple(one) for one in unpack(part)]).encode()).hexdigest()[:16]
+    """Hash a listing, with the versions of its files and what metadata gives them."""
+    found = _unpack(part)
+    listing: list[object] = [*found.files]
+    if found.schema is not None:
+        listing += [[(one.name, str(one.type)) for one in found.schema], found.checks]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
 def num_bytes(part: str) -> int:
@@ -95,28 +149,65 @@ def num_bytes(part: str) -> int:
     return sum(size for _, size, _ in unpack(part))
 
 
-def read_rows(shard: Shard, piece: Piece, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows: `id` is the path in the folder."""
+def read_rows(
+    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: metadata.Options = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield a piece's rows: `id` is that of the metadata, else the path in the folder.
+
+    Raises:
+        ShardError: the metadata is no longer what was planned.
+    """
     first, is_narrow, part = shard.part.rpartition(_FROM)
     if not is_narrow:
         first, _, part = narrow(shard, piece).rpartition(_FROM)
-    paths = [path for path, _, _ in unpack(part)[piece.first - int(first) : piece.end - int(first)]]
+    found = _unpack(part)
+    rows = slice(piece.first - int(first), piece.end - int(first))
+    paths = [path for path, _, _ in found.files[rows]]
     audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
     table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
+    if found.schema is not None and {*columns} & {*found.schema.names}:
+        recordings = list(zip(paths, found.checks[rows], strict=True))
+        given = metadata.read_columns(shard.url, found.metadata, found.schema, recordings, storage_options)
+        for name in given.column_names:
+            column = given.column(name)
+            if name == "id":
+                table = table.set_column(0, "id", pc.coalesce(column.cast(pa.string()), table.column("id")))
+            else:
+                table = table.append_column(name, column)
     yield from table.select(list(columns)).to_batches()
 
 
 def pack(listing: Listing) -> str:
     """Write a listing down in few bytes."""
-    return base64.b64encode(zlib.compress(json.dumps([list(one) for one in listing]).encode())).decode()
+    return _pack(_Part(tuple(listing)))
 
 
 def unpack(part: str) -> list[tuple[str, int, int]]:
     """Read a listing, or what is left of a narrowed one."""
-    part = part.rpartition(_FROM)[2]
-    return [(path, size, check) for path, size, check in json.loads(zlib.decompress(base64.b64decode(part)))]
+    return list(_unpack(part).files)
+
+
+def _pack(part: _Part) -> str:
+    value: object = [list(one) for one in part.files]
+    if part.schema is not None:
+        schema = base64.b64encode(part.schema.serialize()).decode()
+        value = {"files": value, "metadata": part.metadata, "schema": schema, "checks": part.checks}
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
 
 
 # A shard of 10,000 files is narrowed for each of its pieces: once is enough to read its listing.
-_unpack = functools.lru_cache(maxsize=4)(unpack)
+@functools.lru_cache(maxsize=4)
+def _unpack(part: str) -> _Part:
+    part = part.rpartition(_FROM)[2]
+    value = json.loads(zlib.decompress(base64.b64decode(part)))
+    files = value if isinstance(value, list) else value["files"]
+    listing = cast("tuple[tuple[str, int, int], ...]", tuple((path, size, check) for path, size, check in files))
+    if isinstance(value, list):
+        return _Part(listing)
+    raw_schema = base64.b64decode(value["schema"])
+    refuse_ray_types("its recorded listing", raw_schema)
+    schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
+    return _Part(listing, tuple(value["metadata"]), schema, tuple(value["checks"]))
+
+
 _version = functools.lru_cache(maxsize=4)(version)

@@ -143,7 +143,7 @@ def survey(url: str, part: str, storage_options: Mapping[str, object] | None = N
     raw = _read(url, part, storage_options)
     if not raw:  # empty slices have the columns that the others have
         return Survey(_schema(url, storage_options), 0, (), _digest(raw))
-    rows = _rows(url, raw)
+    rows = json_rows(url, raw)
     table = _table(rows)
     claimed = table.column(_DURATION).to_pylist()
     known = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
@@ -164,13 +164,13 @@ def read_rows(
         raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
     if not raw:
         return
-    table = _table(_rows(shard.url, raw)).select(list(columns))
+    table = _table(json_rows(shard.url, raw)).select(list(columns))
     yield from table.slice(piece.first, piece.num_rows).to_batches()
 
 
 def _schema(url: str, storage_options: Mapping[str, object] | None) -> pa.Schema:
     with closing(_open(url, storage_options)) as file:
-        return _table(_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
+        return _table(json_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
 
 
 def _open(url: str, storage_options: Mapping[str, object] | None) -> BinaryIO:
@@ -198,7 +198,12 @@ def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def _rows(url: str, raw: bytes) -> list[dict[str, object]]:
+def json_rows(url: str, raw: bytes) -> list[dict[str, object]]:
+    """Read JSON lines.
+
+    Raises:
+        ShardError: a line is no JSON object.
+    """
     rows = []
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
@@ -225,7 +230,7 @@ def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     }
     for name in dict.fromkeys(key for row in rows for key in row):
         if name not in columns:
-            columns[_storable(name)] = _column([row.get(name) for row in rows])
+            columns[_storable(name)] = json_column([row.get(name) for row in rows])
     return pa.table(columns)
 
 
@@ -243,14 +248,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and -(2**53) <= value <= 2**53)
 
 
-def _column(values: list[object]) -> "pa.Array[Any]":
-    """Make a column of one type: the values' own where they share one, else their JSON."""
+def json_column(values: list[object], kind: pa.DataType | None = None) -> "pa.Array[Any]":
+    """Make a column of one type: the given one, else the values' own where they share one, else their JSON."""
+    if kind is not None and not pa.types.is_string(kind):
+        return pa.array(values, kind)
     given = [value for value in values if value is not None]
-    if all(isinstance(value, str) for value in given):
+    if kind is None and all(isinstance(value, str) for value in given):
         return pa.array([None if v is None else _storable(cast("str", v)) for v in values], _type_of(given))
-    if all(isinstance(value, bool) for value in given):
+    if kind is None and all(isinstance(value, bool) for value in given):
         return pa.array(values, pa.bool_())
-    if all(_is_number(value) for value in given):
+    if kind is None and all(_is_number(value) for value in given):
         is_int = all(isinstance(value, int) for value in given)
         return pa.array(values, pa.int64() if is_int else pa.float64())
     return pa.array([None if value is None else _text(value) for value in values], pa.string())

@@ -116,7 +116,7 @@ class _Folder:
         storage_options: Options | None,
         as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
-        return folders.read_rows(shard, piece, columns)
+        return folders.read_rows(shard, piece, columns, storage_options)
 
 
 _KINDS: Mapping[str, Kind] = {PARQUET: _Parquet(), ARROW: _Arrow(), MANIFEST: _Manifest(), FOLDER: _Folder()}

@@ -106,6 +106,10 @@ class Corpus:
     """What the label shards are named relative to; None: not listed."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
+    unnamed: int = 0
+    """Recordings that no metadata file names, in folders that have such files."""
+    missing: int = 0
+    """Recordings that metadata names and that are not there."""
     without_bytes: frozenset[str] = frozenset()
     """Names of those of `fresh` whose rows hold no recording, and none may be read by path."""
 
@@ -216,6 +220,10 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """Sentences on what a user may not expect of the source."""
         found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        if unnamed := self.corpus.unnamed:
+            found.append(f"{count(unnamed, 'recording')} without a row in the metadata: other columns are null there")
+        if missing := self.corpus.missing:
+            found.append(f"{count(missing, 'recording')} of the metadata not found: error rows of type not_found")
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:
             found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
@@ -337,7 +345,7 @@ def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> I
 def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool, bare: set[str]) -> Shard | str:
     """Survey a shard, or return why it cannot be read; `bare` gets its name if its rows hold no recording."""
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
-        return replace(known, url=one.url, part=one.part if one.kind == sources.MANIFEST else known.part)
+        return replace(known, url=one.url, part=one.part or known.part)
     if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may end in a line by now
         raise _changed(one, known)
     source = pipeline.source

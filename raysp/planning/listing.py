@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from raysp.corpus import folders, manifests, sources
+from raysp.corpus import folders, manifests, metadata, sources
+from raysp.corpus.metadata import Metadata
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.specs.pipeline import Shards
@@ -53,6 +54,10 @@ class Listed:
     """Sorted by name."""
     passed_over: Mapping[str, int]
     """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
+    unnamed: int = 0
+    """Recordings that no metadata file names, in folders that have such files."""
+    missing: int = 0
+    """Recordings that metadata names and that are not there."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class _Sorted:
     is_audio: bool = False
     others: tuple[Entry, ...] = ()
     """Passed over."""
+    metadata: Metadata | None = None
+    """Of recordings."""
 
 
 def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
@@ -88,8 +95,10 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         raise PlanError(f"source.url: {error}") from error
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
     found: list[Found] = []
+    given = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
     for folder, files in _recordings(listings).items():
-        found += _cut_folder(Listing(folder, files), root, recorded or {})
+        found += _cut_folder(Listing(folder, files), root, recorded or {}, given.get(folder))
+    strays = [folders.count_strays(one.part) for one in found]
     shards = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
     for url, entry in sorted(shards.items()):
         kind = sources.kind_of(url)
@@ -102,7 +111,9 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
             urls = [one.url for one in found if one.name == name]
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
     passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
-    return Listed(root, tuple(sorted(found, key=lambda one: one.name)), dict(passed_over.most_common()))
+    unnamed, missing = (sum(counts) for counts in zip(*strays, strict=True)) if strays else (0, 0)
+    by_name = tuple(sorted(found, key=lambda one: one.name))
+    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
 
 
 def _recordings(listings: Sequence[_Sorted]) -> dict[str, tuple[Entry, ...]]:
@@ -144,16 +155,39 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
         for entry in listing.entries
         if _is_shard(entry.path, is_folder=is_folder) or (is_named_json and sources.is_json(entry.path))
     ]
+    recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
+    given = None
     if is_folder:
         shards = _of_data_sets(Listing(listing.root, tuple(shards)), storage_options)
-    kept = shards or [entry for entry in listing.entries if folders.is_audio(entry.path)]
-    taken = {entry.path for entry in kept}
+        if recordings and (files := _metadata_of(listing, shards, storage_options)):
+            shards, given = [], _read_metadata(listing.root, files, storage_options)
+            recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
+    kept = shards or recordings
+    taken = {entry.path for entry in kept} | {*(given.files if given else ())}
     others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
     if not kept:
         raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
     chosen = Listing(listing.root, tuple(kept))
     check_names(chosen)
-    return _Sorted(chosen, not shards, others)
+    return _Sorted(chosen, not shards, others, given)
+
+
+def _metadata_of(listing: Listing, shards: Sequence[Entry], storage_options: Mapping[str, object]) -> list[str]:
+    """Return the metadata files of a folder of recordings; none where it has shards, of which Parquet may be one."""
+    files = [entry.path for entry in listing.entries if metadata.is_metadata(entry.path)]
+    names = {entry.path for entry in shards}
+    if not names <= {*files}:
+        return []
+    if not all(metadata.names_recordings(join_url(listing.root, path), storage_options) for path in names):
+        return []
+    return files
+
+
+def _read_metadata(root: str, files: Sequence[str], storage_options: Mapping[str, object]) -> Metadata:
+    try:
+        return metadata.read(root, files, storage_options)
+    except ShardError as error:
+        raise PlanError(f"source: {error}") from error
 
 
 def _is_shard(name: str, *, is_folder: bool) -> bool:
@@ -233,7 +267,9 @@ def _cut_manifest(
     ]
 
 
-def _cut_folder(listing: Listing, root: str, recorded: Mapping[str, Shard]) -> list[Found]:
+def _cut_folder(
+    listing: Listing, root: str, recorded: Mapping[str, Shard], given: Metadata | None = None
+) -> list[Found]:
     name = PurePosixPath(listing.root).name or "audio"
     stem = name if listing.root == root else f"{_label_name(f'{listing.root}/x', root)[:-10]}/{name}".lstrip("/")
     parts = [shard.part for shard in _recorded_parts(stem, sources.FOLDER, recorded)]
@@ -246,7 +282,7 @@ def _cut_folder(listing: Listing, root: str, recorded: Mapping[str, Shard]) -> l
             sources.FOLDER,
             part,
         )
-        for number, part in enumerate(folders.cut(listing.entries, parts))
+        for number, part in enumerate(folders.cut(listing.entries, parts, given))
     ]
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from raysp.corpus.shards import Piece, Shard, only_first_rows
 from raysp.errors import ChangedError, PlanError
 from raysp.planning import (
-    Corpus,
     Plan,
     Resources,
     Todo,
@@ -112,11 +111,10 @@ def _make_plan(
     stops = stopping.load(store)
     replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
-    corpus = replace(corpus, root=root, passed_over=listed.passed_over)
+    corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
-        kept = corpus.without_bytes
-        corpus = Corpus(shards, corpus.unreadable, passed_over=listed.passed_over, without_bytes=kept)
+        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)
     stage_id = stops.stage_id(fingerprint)
     done, todo = compare(
         store,

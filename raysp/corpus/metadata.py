@@ -1,0 +1,309 @@
+"""Columns that metadata files beside recordings give them, as in the `audiofolder` of `datasets`.
+
+`metadata.csv`, `metadata.jsonl` or `metadata.parquet`, in any folder of a corpus, names recordings by their path from
+there in its column `file_name`; its other columns are columns of their rows.
+"""
+
+import io
+import json
+import posixpath
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from raysp.corpus.manifests import json_column, json_rows
+from raysp.corpus.shards import one_line, read_footer
+from raysp.errors import ShardError
+from raysp.storage.store import Store, join_url, open_store
+
+Options = Mapping[str, object] | None
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_NAME = "file_name"
+_RECORDING = "audio"
+_MOST_CACHED_BYTES = 256 * 1024 * 1024
+# As `7` and `-1.5e3`, but not `007`: what begins with a zero is a code or a text.
+_INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]{0,17})$", r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata files of a folder as they are now."""
+
+    files: tuple[str, ...]
+    """Their paths below the folder."""
+    schema: pa.Schema
+    """Of the columns that they give; `file_name` is none of them."""
+    checks: Mapping[str, int]
+    """A hash of the values of each recording, by its path below the folder."""
+
+
+class _Read(NamedTuple):
+    """A metadata file as it was read: texts of a CSV file, JSON of JSON lines, typed columns of Parquet."""
+
+    table: pa.Table
+    paths: list[str]
+    """Of the recordings, below the folder of the corpus."""
+
+
+def is_metadata(path: str) -> bool:
+    """Return whether a file is one by its name."""
+    return path.rpartition("/")[2] in NAMES
+
+
+def names_recordings(url: str, options: Options) -> bool:
+    """Return whether a Parquet file, by its columns, names recordings instead of holding them."""
+    return FILE_NAME in read_footer(url, options).schema.names
+
+
+def read(root: str, files: Sequence[str], options: Options) -> Metadata:
+    """Read all metadata files of a folder.
+
+    Raises:
+        ShardError: one cannot be read, names no recordings or one twice, or they do not fit together.
+        StoreError: the storage fails.
+    """
+    kinds = sorted({_kind(path) for path in files})
+    if len(kinds) > 1:
+        raise ShardError(f"{root}: found metadata files of several kinds ({', '.join(kinds)}); expected one kind")
+    found = [_read(root, path, options) for path in files]
+    schema = _schema(root, kinds[0], [one.table for one in found])
+    checks: dict[str, int] = {}
+    for file, one in zip(files, found, strict=True):
+        for path, check in zip(one.paths, _checks(_typed(one.table, schema, kinds[0]), len(one.paths)), strict=True):
+            if path in checks:
+                raise ShardError(f"{join_url(root, file)}: names {path!r} a second time; expected each recording once")
+            checks[path] = check
+    return Metadata(tuple(files), schema, checks)
+
+
+def read_columns(
+    root: str, files: Sequence[str], schema: pa.Schema, recordings: Sequence[tuple[str, int | None]], options: Options
+) -> pa.Table:
+    """Return the columns of some recordings; null where no metadata file names one.
+
+    Args:
+        root: folder of the corpus.
+        files: metadata files.
+        schema: as planned.
+        recordings: path of each, and the planned hash of its values; None: it had none.
+        options: how to reach the folder.
+
+    Raises:
+        ShardError: they are no longer those that were planned.
+        StoreError: the storage fails.
+    """
+    paths = [path for path, _ in recordings]
+    wanted = pa.array(paths, pa.string())
+    tables = [schema.empty_table()]
+    places = pa.array([None] * len(recordings), pa.int64())
+    first = 0
+    for file in naming(files, paths):
+        try:
+            one = _read(root, file, options)
+            index = pc.index_in(wanted, value_set=pa.array(one.paths, pa.string())).cast(pa.int64())
+            rows = index.drop_null()
+            tables.append(_typed(one.table.take(rows), schema, _kind(file)))
+        except (pa.ArrowException, ValueError) as error:
+            raise ShardError(f"{join_url(root, file)}: {one_line(error)}; {_CHANGED}") from error
+        numbered = pc.subtract(pc.cumulative_sum(index.is_valid().cast(pa.int64())), 1 - first)
+        places = pc.if_else(index.is_valid(), numbered, places)
+        first += len(rows)
+    found = pa.concat_tables(tables).take(places)
+    for (path, planned), check in zip(recordings, _checks(found, len(paths)), strict=True):
+        if check != (_NOTHING if planned is None else planned):
+            raise ShardError(f"{root}: the metadata of {path!r} is another; {_CHANGED}")
+    return found
+
+
+def naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """Return those metadata files that may name one of some recordings: they lie in a folder around it."""
+    if any(_leads_out(path) for path in paths):
+        return list(files)
+    folders = {parent for path in paths for parent in _parents(path)}
+    return [file for file in files if posixpath.dirname(file) in folders]
+
+
+_CHANGED = "it changed since it was planned. Bring the old file back, or redo what differs with --relabel"
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path:
+        path = posixpath.dirname(path)
+        yield path
+
+
+def _leads_out(path: str) -> bool:
+    return path.startswith("/") or "://" in path
+
+
+def _kind(path: str) -> str:
+    return posixpath.splitext(path)[1]
+
+
+_cache: "OrderedDict[tuple[str, str, int, str], _Read]" = OrderedDict()
+_lock = threading.Lock()
+
+
+def _read(root: str, path: str, options: Options) -> _Read:
+    """Read a metadata file, once as long as it stays as it is and few others are read."""
+    store = open_store(root, options)
+    if (entry := store.stat(path)) is None:
+        raise ShardError(f"{join_url(root, path)}: no such file; {_CHANGED}")
+    key = (store.url, path, entry.num_bytes, entry.version)
+    with _lock:
+        if (known := _cache.get(key)) is not None:
+            _cache.move_to_end(key)
+            return known
+    found = _read_anew(store, path, options)
+    with _lock:
+        _cache[key] = found
+        while len(_cache) > 1 and sum(one.table.nbytes for one in _cache.values()) > _MOST_CACHED_BYTES:
+            _cache.popitem(last=False)
+    return found
+
+
+def _read_anew(store: Store, path: str, options: Options) -> _Read:
+    url = join_url(store.url, path)
+    try:
+        table = _READERS[_kind(path)](url, store.read(path), options)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ShardError(f"{url}: {one_line(error)}. Mend it, or rename it so that it is passed over") from error
+    if table.column_names.count(FILE_NAME) != 1 or len({*table.column_names}) != table.num_columns:
+        raise ShardError(
+            f"{url}: its columns are {', '.join(table.column_names)}; expected one {FILE_NAME!r} with the paths of "
+            "recordings, and each name once"
+        )
+    if _RECORDING in table.column_names:
+        raise ShardError(f"{url}: has a column {_RECORDING!r}, which is that of the recordings; rename it")
+    names = table.column(FILE_NAME).to_pylist()
+    if _kind(path) == ".jsonl":
+        names = [None if name is None else json.loads(name) for name in names]
+    paths = []
+    for number, name in enumerate(names, 1):
+        if not isinstance(name, str) or not name:
+            raise ShardError(f"{url}: row {number} has {name!r} as its {FILE_NAME}; expected the path of a recording")
+        paths.append(_path(store.url, posixpath.dirname(path), name))
+    return _Read(table, paths)
+
+
+def _path(root: str, folder: str, name: str) -> str:
+    """Return the path below the folder of the corpus; what leads out of it stays as it is, and is no path there."""
+    inside = name.removeprefix(f"{root}/")
+    if inside != name:
+        return inside
+    if _leads_out(name):
+        return name
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    return "/".join([*([folder] if folder else []), *parts])
+
+
+def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
+    """Read the cells as texts; an empty one that is not quoted is null."""
+    parsing = pa_csv.ParseOptions(newlines_in_values=True)
+    if not data.strip():
+        return pa.table({})
+    with pa_csv.open_csv(io.BytesIO(data), parse_options=parsing) as reader:
+        names = reader.schema.names
+    return pa_csv.read_csv(
+        io.BytesIO(data),
+        parse_options=parsing,
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            strings_can_be_null=True,
+            null_values=[""],
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+
+def _read_jsonl(url: str, data: bytes, options: Options) -> pa.Table:
+    """Read the values as JSON texts."""
+    rows = json_rows(url, data)
+    names = dict.fromkeys(key for row in rows for key in row)
+    texts = {name: [None if row.get(name) is None else json.dumps(row[name]) for row in rows] for name in names}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+
+
+def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
+    read_footer(url, options)  # refuses what would run code
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    for number, one in enumerate(table.schema):
+        if isinstance(one.type, pa.DictionaryType | pa.BaseExtensionType):
+            plain = one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type.storage_type
+            table = table.set_column(number, one.name, table.column(number).cast(plain))
+    return table.replace_schema_metadata(None)
+
+
+_READERS: Mapping[str, Callable[[str, bytes, Options], pa.Table]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def _schema(root: str, kind: str, tables: Sequence[pa.Table]) -> pa.Schema:
+    """Return the columns of all tables, each of the one type that fits its values in all of them."""
+    if kind == ".parquet":
+        try:
+            schemas = [pa.schema([one for one in t.schema if one.name != FILE_NAME]) for t in tables]
+            return pa.unify_schemas(schemas, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise ShardError(f"{root}: its metadata files disagree: {one_line(error)}") from error
+    names = dict.fromkeys(name for table in tables for name in table.column_names)
+    names.pop(FILE_NAME)
+    columns = {
+        name: pa.chunked_array([t.column(name).combine_chunks() for t in tables if name in t.column_names])
+        for name in names
+    }
+    if kind == ".csv":
+        return pa.schema([(name, _type_of_texts(column)) for name, column in columns.items()])
+    return pa.schema([(name, json_column(_values(column)).type) for name, column in columns.items()])
+
+
+def _type_of_texts(column: "pa.ChunkedArray[Any]") -> pa.DataType:
+    given = column.drop_null()
+    if len(given) == 0:
+        return pa.string()
+    for pattern, kind in ((_INTEGER, pa.int64()), (_NUMBER, pa.float64())):
+        if pc.all(pc.match_substring_regex(given, pattern)).as_py():
+            return kind
+    return pa.string()
+
+
+def _values(column: "pa.ChunkedArray[Any]") -> list[object]:
+    return [None if text is None else json.loads(text) for text in column.to_pylist()]
+
+
+def _typed(table: pa.Table, schema: pa.Schema, kind: str) -> pa.Table:
+    """Return the columns of a schema, null where the table has none."""
+    columns: list[Any] = []
+    for one in schema:
+        if one.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, one.type))
+        elif kind == ".jsonl":
+            columns.append(json_column(_values(table.column(one.name)), one.type))
+        else:
+            columns.append(table.column(one.name).cast(one.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _check(row: Mapping[str, object]) -> int:
+    given = {name: value for name, value in row.items() if value is not None}
+    return zlib.crc32(json.dumps(given, sort_keys=True, default=repr).encode())
+
+
+_NOTHING = _check({})
+
+
+def _checks(table: pa.Table, num_rows: int) -> Iterator[int]:
+    """Yield a hash of the values of each row; a table without columns does not know how many it has."""
+    return (_check(row) for row in table.to_pylist()) if table.num_columns else iter([_NOTHING] * num_rows)

@@ -1,0 +1,255 @@
+"""Folders of recordings with metadata files, as `audiofolder` of `datasets` has them."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.corpus import folders, metadata, sources
+from raysp.corpus.shards import Piece
+from raysp.errors import PlanError, ShardError
+from raysp.sink.opening import make_plan
+from raysp.storage.store import open_store
+from tests.corpora import a_pipeline, begin_and_stage, label_here, wav
+
+ROWS = [
+    {"file_name": "b.wav", "text": "two", "speaker": 7},
+    {"file_name": "a.wav", "text": "one", "speaker": 3},
+]
+
+
+def write(folder, rows, kind="csv"):
+    """Write a metadata file into a folder, which is a path or a store."""
+    if kind == "csv":
+        names = list(rows[0])
+        lines = [",".join(names), *(",".join(json.dumps(row[name]) for name in names) for row in rows)]
+        data = "\n".join(lines).replace("\\", "").encode()
+    elif kind == "jsonl":
+        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    else:
+        out = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), out)
+        data = out.getvalue().to_pybytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"metadata.{kind}").write_bytes(data)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with three recordings."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav")):
+        (folder / name).write_bytes(wav(1600, seed=number))
+    return folder
+
+
+def pipeline_of(corpus, **fields) -> raysp.Pipeline:
+    sink = raysp.Parquet(str(corpus.parent / "out"), keep=fields.pop("keep", ["speaker"]))
+    return a_pipeline(raysp.Shards(str(corpus), text=fields.pop("text", "text")), sink, **fields)
+
+
+def labels_of(corpus) -> list[dict]:
+    files = sorted((corpus.parent / "out").glob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def rows_of(plan, *columns: str) -> list[dict]:
+    return [
+        row
+        for shard in plan.corpus.shards
+        for row in sources.read_table(shard, Piece(0, shard.num_rows), columns).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kind):
+    write(corpus, ROWS, kind)
+    plan = raysp.plan(pipeline_of(corpus))
+    assert plan.notes == ("1 recording without a row in the metadata: other columns are null there",)
+    assert plan.corpus.passed_over == {}
+    assert rows_of(plan, "id", "text", "speaker") == [
+        {"id": "a.wav", "text": "one", "speaker": 3},
+        {"id": "b.wav", "text": "two", "speaker": 7},
+        {"id": "c.wav", "text": None, "speaker": None},
+    ]
+
+
+def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
+    write(corpus, ROWS)
+    label_here(pipeline_of(corpus))
+    labels = labels_of(corpus)
+    assert [(row["id"], row["speaker"], row["text"], row["status"]) for row in labels] == [
+        ("a.wav", 3, "one", "ok"),
+        ("b.wav", 7, "two", "ok"),
+        ("c.wav", None, None, "ok"),
+    ]
+    found = raysp.verify(str(corpus.parent / "out"), sample=2)
+    assert (found.differences, raysp.status(str(corpus.parent / "out")).word_errors.rows) == ((), 2)
+
+
+def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_it_comes(corpus):
+    write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
+    plan = raysp.plan(pipeline_of(corpus))
+    assert "1 recording of the metadata not found: error rows of type not_found" in plan.notes
+    label_here(pipeline_of(corpus))
+    assert [(row["id"], row["error_type"]) for row in labels_of(corpus)][-1] == ("later.wav", "not_found")
+    (corpus / "later.wav").write_bytes(wav(1600))
+    label_here(pipeline_of(corpus))  # nothing changed of what is labelled
+    label_here(pipeline_of(corpus), retry=True)
+    assert [(row["id"], row["status"], row["text"]) for row in labels_of(corpus)][-1] == ("later.wav", "ok", "three")
+    assert raysp.verify(str(corpus.parent / "out")).differences == ()
+
+
+def test_those_of_subfolders_name_what_lies_there_and_types_fit_all_of_them(corpus):
+    write(corpus, [{"file_name": "./a.wav", "text": "1"}])
+    write(corpus / "x", [{"file_name": "d.wav", "text": "four", "speaker": 2}])
+    (corpus / "x" / "d.wav").write_bytes(wav(1600))
+    plan = raysp.plan(pipeline_of(corpus))
+    assert [(row["id"], row["text"], row["speaker"]) for row in rows_of(plan, "id", "text", "speaker")] == [
+        ("a.wav", "1", None),
+        ("b.wav", None, None),
+        ("c.wav", None, None),
+        ("x/d.wav", "four", 2),
+    ]
+    shard = plan.corpus.shards[0]
+    narrow = sources.narrow(shard, Piece(3, 4))
+    assert sources.read_table(narrow, Piece(3, 4), ["text", "speaker"]).to_pylist() == [{"text": "four", "speaker": 2}]
+    assert narrow.part.count("@") == 1
+
+
+def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_when_told(corpus):
+    write(corpus, ROWS)
+    begin_and_stage(raysp.plan(pipeline_of(corpus)))
+    write(corpus, [ROWS[0], {**ROWS[1], "text": "other"}])
+    with pytest.raises(PlanError, match=r"its content changed since it was planned.*--relabel"):
+        raysp.plan(pipeline_of(corpus))
+    label_here(pipeline_of(corpus), relabel=True)
+    assert [row["text"] for row in labels_of(corpus)] == ["other", "two", None]
+    (corpus / "metadata.csv").unlink()
+    with pytest.raises(PlanError, match="its content changed"):
+        raysp.plan(pipeline_of(corpus))
+
+
+def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpus):
+    write(corpus, ROWS)
+    (shard,) = raysp.plan(pipeline_of(corpus)).corpus.shards
+    write(corpus, [ROWS[0], {**ROWS[1], "speaker": 4}])
+    with pytest.raises(ShardError, match=r"metadata of 'a\.wav' is another; it changed since it was planned"):
+        sources.read_table(shard, Piece(0, 3), ["speaker"])
+    assert sources.read_table(shard, Piece(0, 3), ["id"]).num_rows == 3
+
+
+def test_rows_that_are_added_make_new_label_shards_and_change_no_other(corpus):
+    write(corpus, ROWS)
+    label_here(pipeline_of(corpus))
+    (corpus / "d.wav").write_bytes(wav(1600))
+    write(corpus, [*ROWS, {"file_name": "d.wav", "text": "four", "speaker": 9}])
+    label_here(pipeline_of(corpus))
+    assert [(row["id"], row["speaker"]) for row in labels_of(corpus)][2:] == [("c.wav", None), ("d.wav", 9)]
+    assert raysp.verify(str(corpus.parent / "out")).differences == ()
+
+
+def test_its_own_ids_are_the_ids_of_the_rows(corpus):
+    write(corpus, [{"file_name": "b.wav", "id": 42}], "jsonl")
+    plan = raysp.plan(pipeline_of(corpus, keep=[], text=None))
+    assert [row["id"] for row in rows_of(plan, "id")] == ["a.wav", "42", "c.wav"]
+
+
+def test_numbers_of_a_csv_file_are_numbers_but_for_codes_and_empty_cells_are_null(corpus):
+    text = 'file_name,a,b,c,d,e\na.wav,1,1.5,007,"",x\n"b.wav",-2,3e2,12,,"y\nz"\n'
+    (corpus / "metadata.csv").write_text("\ufeff" + text)
+    plan = raysp.plan(pipeline_of(corpus, keep=[], text=None))
+    assert rows_of(plan, "a", "b", "c", "d", "e")[:2] == [
+        {"a": 1, "b": 1.5, "c": "007", "d": "", "e": "x"},
+        {"a": -2, "b": 300.0, "c": "12", "d": None, "e": "y\nz"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "file:///etc/passwd", "x/../../secret.wav"])
+def test_a_name_that_leads_out_of_the_folder_is_an_error_row(corpus, name):
+    (corpus.parent / "secret.wav").write_bytes(wav(1600))
+    write(corpus, [*ROWS, {"file_name": name, "text": "t", "speaker": 1}])
+    label_here(pipeline_of(corpus))
+    (row,) = [row for row in labels_of(corpus) if row["speaker"] == 1]
+    assert (row["error_type"], row["text"], len(labels_of(corpus))) == ("path_not_allowed", "t", 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"metadata.csv": "name,text\na.wav,x\n"},
+            r"metadata\.csv: its columns are name, text; expected one 'file_name'",
+        ),
+        ({"metadata.csv": ""}, "expected one 'file_name'"),
+        ({"metadata.csv": "file_name,a\na.wav,1\na.wav,2\n"}, r"names 'a\.wav' a second time"),
+        ({"metadata.csv": "file_name,x\na.wav,1\n", "x/metadata.jsonl": "{}"}, r"several kinds \(\.csv, \.jsonl\)"),
+        ({"metadata.jsonl": '{"file_name": "a.wav"}\n{"file_name": null}\n'}, "row 2 has None as its file_name"),
+        ({"metadata.jsonl": "nonsense"}, r"metadata\.jsonl: line 1 of this slice is no JSON"),
+        ({"metadata.csv": "file_name,audio\na.wav,1\n"}, "has a column 'audio', which is that of the recordings"),
+        ({"metadata.csv": "file_name,a\na.wav\n"}, r"metadata\.csv: .*Expected 2 columns, got 1.*passed over"),
+    ],
+)
+def test_one_that_cannot_be_used_is_refused_before_any_work(corpus, files, message):
+    for name, text in files.items():
+        (corpus / name).parent.mkdir(exist_ok=True)
+        (corpus / name).write_text(text)
+    with pytest.raises(PlanError, match=message):
+        raysp.plan(pipeline_of(corpus))
+
+
+def test_beside_shards_or_in_a_glob_it_is_none(corpus):
+    write(corpus, ROWS)
+    plan = raysp.plan(a_pipeline(f"{corpus}/*.wav", corpus.parent / "out"))
+    assert [shard.num_rows for shard in plan.corpus.shards] == [3]
+    write(corpus, [{"id": "1", "audio": {"bytes": b"x", "path": None}}], "parquet")
+    plan = raysp.plan(a_pipeline(str(corpus), corpus.parent / "out"))
+    assert [shard.kind for shard in plan.corpus.shards] == ["parquet"]
+
+
+def test_a_folder_without_metadata_is_recorded_as_before(corpus):
+    (shard,) = raysp.plan(a_pipeline(str(corpus), corpus.parent / "out")).corpus.shards
+    assert folders.pack(folders.unpack(shard.part)) == shard.part
+    assert folders.count_strays(shard.part) == (0, 0)
+
+
+def test_it_is_read_alike_in_a_bucket(s3, corpus):
+    write(corpus, ROWS)
+    url = f"s3://{s3.bucket()}/in"
+    store = open_store(url, s3.options)
+    for file in corpus.iterdir():
+        store.create(file.name, file.read_bytes())
+    source = raysp.Shards(url, text="text", storage_options=s3.options)
+    pipeline = a_pipeline(source, raysp.Parquet(str(corpus.parent / "out"), keep=["speaker"]))
+    label_here(pipeline)
+    assert [(row["id"], row["text"], row["speaker"]) for row in labels_of(corpus)][:2] == [
+        ("a.wav", "one", 3),
+        ("b.wav", "two", 7),
+    ]
+
+
+def test_a_file_is_parsed_once_for_all_pieces_as_long_as_it_stays(corpus, monkeypatch):
+    write(corpus, ROWS)
+    (shard,) = raysp.plan(pipeline_of(corpus)).corpus.shards
+    monkeypatch.setattr(metadata, "_read_anew", lambda *_: pytest.fail("read again"))
+    for row in range(3):
+        assert sources.read_table(shard, Piece(row, row + 1), ["text"]).num_rows == 1
+
+
+def test_ten_thousand_rows_are_recorded_in_little_and_a_piece_carries_its_own(corpus):
+    rows = [{"file_name": f"{number:05}.wav", "text": f"text {number}"} for number in range(10_000)]
+    write(corpus, rows, "jsonl")
+    (shard, *_) = raysp.plan(pipeline_of(corpus, keep=[])).corpus.shards
+    assert len(shard.part) < 200_000
+    assert len(sources.narrow(shard, shard.pieces[3]).part) < 20_000
+
+
+def test_the_plan_takes_a_rewritten_file_of_the_same_content(corpus):
+    write(corpus, ROWS)
+    pipeline = pipeline_of(corpus)
+    label_here(pipeline)
+    write(corpus, ROWS[::-1])
+    assert make_plan(pipeline, raysp.plan(pipeline).resources).todo == ()
