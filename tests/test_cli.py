@@ -25,7 +25,7 @@ from raysp.sink.commit import commit
 from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, begin_and_stage, label_here, rows_table, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, begin_and_stage, label_here, rows_table, write_shard
 from tests.here import run_without_ray
 from tests.s3_servers import free_port
 from tests.sink.sinks import RESULT_SCHEMA
@@ -66,6 +66,21 @@ class TestPlan:
         assert found["sink"] == f"{tmp_path}/other"
         assert found["settings"]["checkpoint"]["architecture"] == "UniSpeechForCTC"
         assert found["fingerprint"]
+        assert found["audio_seconds"] is None
+
+    def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(
+        self, raysp_command, recipe, tmp_path
+    ):
+        lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        manifest = ("--set", f"source.url={tmp_path}/m.jsonl")
+        for _ in range(2):
+            ran = raysp_command("plan", recipe, *manifest)
+            assert ran.out.splitlines()[0].split(maxsplit=1)[1].endswith("m.jsonl: 1 shard, 3 rows, 1:30:03 of audio")
+            assert json.loads(raysp_command("plan", recipe, *manifest, "--json").out)["audio_seconds"] == 5403.0
+            begin_and_stage(raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out")))
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"audio_filepath": "x.wav"}])))
+        assert "of audio" not in raysp_command("plan", recipe, *manifest, "--set", f"sink.url={tmp_path}/other").out
 
     def test_a_shard_that_cannot_be_read_is_named_with_its_reason(self, raysp_command, recipe, tmp_path):
         (tmp_path / "in" / "b.parquet").write_text("nothing")

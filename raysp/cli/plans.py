@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raysp.cli.console import err, print_fact, print_some, say
 from raysp.ops.precision import AGREED_RATE, Batching
-from raysp.words import count
+from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.planning import Plan
@@ -35,6 +35,7 @@ def plan_json(found: "Plan") -> dict[str, object]:
         "recordings_without_metadata": found.corpus.unnamed,
         "recordings_missing": found.corpus.missing,
         "rows": found.num_rows,
+        "audio_seconds": found.corpus.seconds,
         "rows_todo": found.rows_todo,
         "pieces_todo": found.pieces_todo,
         "settings": settings,
@@ -48,8 +49,9 @@ def print_plan(found: "Plan") -> None:
     settings, size = found.settings, found.pool_size
     shards = count(len(found.corpus.shards), "shard")
     pieces = f"{count(found.pieces_todo, 'piece')} of {count(len(found.todo), 'shard')}"
+    audio = f", {duration(seconds)} of audio" if (seconds := found.corpus.seconds) else ""
     facts = {
-        "source": f"{urls(found.pipeline)}: {shards}, {count(found.num_rows, 'row')}",
+        "source": f"{urls(found.pipeline)}: {shards}, {count(found.num_rows, 'row')}{audio}",
         "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
         f"{count(settings.checkpoint.num_parameters, 'parameter')}, {settings.checkpoint.sample_rate} Hz",
         "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "

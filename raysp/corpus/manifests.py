@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -142,13 +143,15 @@ def survey(url: str, part: str, storage_options: Mapping[str, object] | None = N
     """
     raw = _read(url, part, storage_options)
     if not raw:  # empty slices have the columns that the others have
-        return Survey(_schema(url, storage_options), 0, (), _digest(raw))
+        return Survey(_schema(url, storage_options), 0, (), _digest(raw), seconds=0.0)
     rows = json_rows(url, raw)
     table = _table(rows)
     claimed = table.column(_DURATION).to_pylist()
-    known = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
-    pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in known])
-    return Survey(table.schema, table.num_rows, pieces, _digest(raw))
+    known = [s for s in claimed if s is not None and 0 < s < 1e6]
+    estimated = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
+    pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in estimated])
+    seconds = math.fsum(known) if len(known) == len(claimed) else None
+    return Survey(table.schema, table.num_rows, pieces, _digest(raw), seconds=seconds)
 
 
 def read_rows(

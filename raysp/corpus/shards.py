@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import cast
 
@@ -65,6 +65,8 @@ class Shard:
     """How its rows are read: "parquet", "arrow", "manifest" or "folder"."""
     part: str = ""
     """Which part of what lies at the url, where several shards are cut from it; its format is that of the kind."""
+    seconds: float | None = field(default=None, compare=False)
+    """Of its audio, as the source claims them; None: unknown without reading audio."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Survey:
     digest: str
     nulls: frozenset[str] = frozenset()
     """Columns, such as "audio.bytes", that hold nothing but nulls, as far as that is known without reading them."""
+    seconds: float | None = None
+    """Of all its audio; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -353,6 +357,7 @@ def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]
         if num_rows <= 0:
             break
         pieces = tuple(replace(p, end=min(p.end, num_rows)) for p in shard.pieces if p.first < num_rows)
-        kept.append(replace(shard, pieces=pieces, num_rows=min(shard.num_rows, num_rows)))
+        seconds = shard.seconds if shard.num_rows <= num_rows else None
+        kept.append(replace(shard, pieces=pieces, num_rows=min(shard.num_rows, num_rows), seconds=seconds))
         num_rows -= shard.num_rows
     return tuple(kept)

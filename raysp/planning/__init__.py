@@ -117,6 +117,12 @@ class Corpus:
         """Return a screen at most."""
         return brief(self)
 
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of audio, as the source claims them; None where it does not for some shard."""
+        known = [shard.seconds for shard in self.shards if shard.seconds is not None]
+        return sum(known) if known and len(known) == len(self.shards) else None
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -377,6 +383,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         pieces=found.pieces,
         kind=one.kind,
         part=one.part,
+        seconds=found.seconds,
     )
 
 

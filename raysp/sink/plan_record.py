@@ -25,8 +25,9 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
     "kind": pa.string(),
     "part": pa.string(),
+    "seconds": pa.float64(),
 }
-_LATER = {"kind": "parquet", "part": ""}
+_LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None}
 """Columns that the first plans did not have, with what they meant."""
 SCHEMA = pa.schema(_COLUMNS)
 WORTH_COMPRESSING = 100  # shards; below, the frames around every buffer take more than they save
@@ -83,6 +84,7 @@ def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
             "pieces": [{"first": piece.first, "end": piece.end} for piece in shard.pieces],
             "kind": shard.kind,
             "part": shard.part,
+            "seconds": shard.seconds,
         }
         for shard in shards
     ]
@@ -100,7 +102,7 @@ def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
         whole = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
         supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
         for name in _LATER.keys() - {*whole.column_names}:
-            whole = whole.append_column(name, pa.array([_LATER[name]] * whole.num_rows, pa.string()))
+            whole = whole.append_column(name, pa.array([_LATER[name]] * whole.num_rows, _COLUMNS[name]))
         table = whole.select(SCHEMA.names)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(

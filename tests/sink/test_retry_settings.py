@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine import running
 from raysp.errors import PlanError, SpecError
 from raysp.planning import AUDIO_ROOT, hash_pipeline, local_resources, settle
 from raysp.sink import run_record
@@ -16,6 +15,7 @@ from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.storage.store import open_store
 from tests.commands import write_recipe
 from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.here import run_without_ray
 
 NAMES = ["a.wav", "b.wav", "c.wav"]
 
@@ -52,7 +52,7 @@ def labelled(clips) -> str:
 @pytest.fixture
 def no_ray(monkeypatch):
     """Label in this process, as a try-out does."""
-    monkeypatch.setattr(running, "_on_ray", lambda plan, deaths, stack: running._in_this_process(plan, deaths))
+    run_without_ray(monkeypatch)
 
 
 class TestAudioRoot:
