@@ -65,7 +65,7 @@ class SlowStore:
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Do as `commit_shards`, on a worker, with a store that waits."""
     from raysp.engine import commits, tasks
-    from raysp.sink.source_columns import read_source_columns
+    from raysp.planning.kept_columns import read_source_columns
     from raysp.storage.store import open_store
 
     def read_slowly(*arguments: Any) -> pa.Table:
@@ -150,8 +150,8 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     from raysp.engine import running
     from raysp.engine.attempts import Attempts
     from raysp.planning import local_resources
+    from raysp.planning.opening import make_plan
     from raysp.sink import stage
-    from raysp.sink.opening import make_plan
     from raysp.storage.store import open_store
 
     demo = Path(__file__).parent.parent / "pipelines" / "demo"

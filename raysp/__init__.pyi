@@ -12,10 +12,10 @@ from .errors import ShardError as ShardError
 from .errors import SpecError as SpecError
 from .errors import StoreError as StoreError
 from .errors import TrustError as TrustError
+from .planning.opening import plan as plan
+from .reading.cleaning import gc as gc
 from .reading.status import status as status
 from .reading.verify import verify as verify
-from .sink.opening import plan as plan
-from .sink.orphans import gc as gc
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards

@@ -74,8 +74,8 @@ class NobodyDies:
 
 def begin_and_stage(plan: Any) -> None:
     """Record a run and stage its first piece: from then on the record of the sink binds other pipelines."""
+    from raysp.planning.opening import begin_run
     from raysp.sink import stage
-    from raysp.sink.opening import begin_run
     from raysp.sink.run_record import RunEntry
     from tests.sink.sinks import results
 
@@ -102,8 +102,8 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
     """Do what a run does before its first commit; gives the job and the plan."""
     from raysp.engine.running import _job
     from raysp.planning import local_resources
-    from raysp.sink.opening import begin_run, make_plan
-    from raysp.sink.retrying import plan_retry
+    from raysp.planning.opening import begin_run, make_plan
+    from raysp.planning.retrying import plan_retry
     from raysp.sink.run_record import RunEntry
 
     resources = local_resources(pipeline)

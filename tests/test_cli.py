@@ -20,9 +20,9 @@ from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
 from raysp.engine.running import RunResult
 from raysp.ops.precision import Batching
+from raysp.planning.opening import begin_run
 from raysp.sink import stage
 from raysp.sink.commit import commit
-from raysp.sink.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, Ran, write_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, begin_and_stage, label_here, rows_table, write_shard

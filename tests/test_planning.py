@@ -17,9 +17,9 @@ from raysp.corpus.shards import cut_pieces
 from raysp.ops.precision import Batching
 from raysp.planning import Resources, count_gpus, hash_pipeline, settle
 from raysp.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
+from raysp.planning.opening import begin_run, make_plan
+from raysp.planning.retrying import recorded_pipeline
 from raysp.sink import stage
-from raysp.sink.opening import begin_run, make_plan
-from raysp.sink.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import expand, open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard

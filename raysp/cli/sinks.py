@@ -33,7 +33,7 @@ def verify(
     """
     url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
-    from raysp.sink.trust import explain
+    from raysp.planning.trust import explain
 
     if not as_json:
         say(f"reading {url} ...")

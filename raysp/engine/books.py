@@ -7,9 +7,9 @@ from typing import cast
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine.packing import Told
 from raysp.engine.progress import Example, Progress
-from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.stage import is_complete
+from raysp.sink.todo import Todo
 from raysp.words import count
 
 MAX_EXAMPLES = 5

@@ -16,10 +16,10 @@ import ray
 from raysp.corpus.shards import Shard
 from raysp.engine.tasks import Job, commit_shard
 from raysp.errors import RunError
-from raysp.planning import Retry
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 
 from raysp.corpus.shards import Shard
-from raysp.planning import Todo
+from raysp.sink.todo import Todo
 
 MIN_ROWS = 200
 """From so many rows on the share of error rows is taken as it is."""

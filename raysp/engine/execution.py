@@ -18,11 +18,12 @@ from raysp.engine.progress import Progress
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
 from raysp.ops.remedies import remedy
-from raysp.planning import Plan, Retry, Todo
+from raysp.planning import Plan
+from raysp.planning.opening import open_sink
 from raysp.sink import lease, stopping
-from raysp.sink.opening import open_sink
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.todo import Retry, Todo
 from raysp.words import count
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.planning import Retry
+from raysp.sink.todo import Retry
 
 
 @dataclass(frozen=True)

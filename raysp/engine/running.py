@@ -18,12 +18,12 @@ from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.tasks import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning import Plan, Resources, local_resources, windowing
+from raysp.planning.kept_columns import text_columns
+from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, open_sink
+from raysp.planning.retrying import plan_retry, recorded_pipeline
 from raysp.sink import failing, lease, stopping
-from raysp.sink.opening import begin_run, file_id, make_plan, open_checked, open_sink
 from raysp.sink.receipts import ReceiptLog
-from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.sink.run_record import RunEntry
-from raysp.sink.source_columns import text_columns
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline

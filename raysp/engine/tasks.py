@@ -26,14 +26,15 @@ from raysp.engine.packing import Told, failure, pack, pack_told, poison, receipt
 from raysp.engine.watchdog import watched
 from raysp.errors import RayspError, RunError, ShardError, StoreError
 from raysp.ops.rows import ERROR, SKIPPED
-from raysp.planning import Retry, check_digest, checkpoint_folder
+from raysp.planning import check_digest, checkpoint_folder
+from raysp.planning.kept_columns import read_source_columns, text_columns
+from raysp.planning.replaced import find_replaced
 from raysp.sink import commit, failing, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt
+from raysp.sink.recommitting import recommit
 from raysp.sink.recordings import ChangedRecordingsError
-from raysp.sink.replaced import find_replaced
-from raysp.sink.retrying import recommit
-from raysp.sink.source_columns import read_source_columns, text_columns
+from raysp.sink.todo import Retry
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
 from raysp.specs.steps import Decode, Keep

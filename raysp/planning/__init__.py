@@ -1,12 +1,11 @@
 """What there is to do: a pipeline, a listing of its corpus, and what is already committed, made into pieces.
 
-Nothing here writes, and nothing starts Ray. What a sink remembers is read by `sink`, which calls this.
+Nothing here starts Ray.
 """
 
 import logging
 import os
 import subprocess
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from raysp.checkpoints.fetching import digest_files, fetch
 from raysp.corpus import sources
-from raysp.corpus.shards import Piece, Shard, check_columns, input_id
+from raysp.corpus.shards import Shard, check_columns, input_id
 from raysp.errors import CheckpointError, PlanError, ShardError, StoreError
 from raysp.models.files import hub
 from raysp.ops.precision import Batching, batching
@@ -25,6 +24,8 @@ from raysp.ops.remedies import remedy
 from raysp.planning.listing import Found, count_files
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import ActorCpus, PoolSize, actor_cpus, most_actors, most_blocks, pool_size
+from raysp.sink.run_record import Resolved
+from raysp.sink.todo import Todo
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, fingerprint, label_parts
 from raysp.specs.steps import Decode, Keep, Label, Output
@@ -55,38 +56,6 @@ class Resources:
     """CPUs of the cluster's largest node; None: unknown, or no cluster."""
     can_grow: bool = False
     """More may come up than is up now: a cluster, which may start nodes that are asked for."""
-
-
-@dataclass(frozen=True)
-class Retry:
-    """That only some rows of a committed shard are done again."""
-
-    stage_id: str
-    """Stands in for the fingerprint where their results are staged; of this attempt alone."""
-    rows: tuple[int, ...]
-    """Sorted."""
-    write_id: str = ""
-    """Of the label shard that is retried."""
-
-    def of(self, piece: Piece) -> tuple[int, ...]:
-        """Give those of a piece."""
-        return self.rows[bisect_left(self.rows, piece.first) : bisect_left(self.rows, piece.end)]
-
-
-@dataclass(frozen=True)
-class Todo:
-    """Pieces of one shard that are not staged yet; none: the shard only waits to be committed."""
-
-    shard: Shard
-    pieces: tuple[Piece, ...]
-    retry: Retry | None = None
-    staged_bytes: int = field(default=0, compare=False)
-    """Of the other pieces, which are staged."""
-
-    @property
-    def num_rows(self) -> int:
-        """Count the rows to label."""
-        return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,16 +91,6 @@ class Corpus:
         """Seconds of audio, as the source claims them; None where it does not for some shard."""
         known = [shard.seconds for shard in self.shards if shard.seconds is not None]
         return sum(known) if known and len(known) == len(self.shards) else None
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Values of "auto" settings as a sink's first plan resolved them; every later plan takes them."""
-
-    dtype: str
-    device: str | None = None
-    batch_seconds: float | None = None
-    """None: the pipeline set it, or it is unknown."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import TypedDict
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
+from raysp.planning.trust import open_recorded
 from raysp.sink import footer, layout, lease, plan_record, receipts, stopping
 from raysp.sink.commit import committed, for_each
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import RunEntry
 from raysp.sink.stage import is_complete, staged
-from raysp.sink.trust import open_recorded
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts

@@ -19,7 +19,10 @@ from raysp.corpus.shards import Shard
 from raysp.corpus.sources import FOLDER
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
+from raysp.planning.kept_columns import read_source_columns
+from raysp.planning.replaced import find_replaced
 from raysp.planning.roots import named_twice
+from raysp.planning.trust import Recorded, check_same_source, read_recorded, refusal
 from raysp.reading.recomputing import Recomputing, differing
 from raysp.sink import footer, layout, plan_record, run_record
 from raysp.sink.commit import Tally
@@ -27,9 +30,6 @@ from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import shown
-from raysp.sink.replaced import find_replaced
-from raysp.sink.source_columns import read_source_columns
-from raysp.sink.trust import Recorded, check_same_source, read_recorded, refusal
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, open_store, split_url
@@ -63,7 +63,7 @@ class Verification:
     differences: tuple[str, ...]
     """What is not as it should be, a line each."""
     unused: tuple[str, ...] = ()
-    """What the sink names and was not used on its word: the source was not compared (`raysp.sink.trust`)."""
+    """What the sink names and was not used on its word: the source was not compared (`raysp.planning.trust`)."""
 
     def __repr__(self) -> str:
         """Return a screen at most."""

@@ -14,7 +14,6 @@ from importlib import metadata
 from typing import cast
 
 from raysp.errors import ChangedError, PlanError, StoreError
-from raysp.planning import Resolved
 from raysp.sink import layout
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
@@ -58,6 +57,16 @@ class RunEntry:
 
 
 @dataclass(frozen=True)
+class Resolved:
+    """Values of "auto" settings as a sink's first plan resolved them; every later plan takes them."""
+
+    dtype: str
+    device: str | None = None
+    batch_seconds: float | None = None
+    """None: the pipeline set it, or it is unknown."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What run.json holds; see there."""
 
@@ -72,7 +81,7 @@ class RunRecord:
     root: str | None = None
     """What label shards are named relative to; None in sinks of before it was recorded."""
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Values of "auto" settings as the first plan resolved them (`planning.Resolved`); empty in older sinks."""
+    """Values of "auto" settings as the first plan resolved them ; empty in older sinks."""
     schema_version: int = SCHEMA_VERSION
 
     @property

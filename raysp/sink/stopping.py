@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
-from raysp.planning import Todo
 from raysp.sink import layout
-from raysp.sink.retrying import find_error_rows
+from raysp.sink.recommitting import find_error_rows
+from raysp.sink.todo import Todo
 from raysp.storage.store import Store
 
 _STOP = re.compile(rf"{re.escape(layout.STOPPED)}(\d+)\.(json|done)")

@@ -8,9 +8,9 @@ import pytest
 import raysp
 from raysp.cli.console import print_facts
 from raysp.cli.statuses import progress_facts
+from raysp.planning.opening import begin_run, open_sink
 from raysp.reading.status import Running, Status, status
 from raysp.sink import lease
-from raysp.sink.opening import begin_run, open_sink
 from raysp.sink.processes import Process
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry

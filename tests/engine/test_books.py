@@ -7,8 +7,8 @@ import pytest
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.progress import Progress
-from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
+from raysp.sink.todo import Todo
 
 PIECES = (Piece(0, 4), Piece(4, 6))
 SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)

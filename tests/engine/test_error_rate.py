@@ -16,11 +16,12 @@ from raysp.engine.here import CommitsHere, Here, Uncounted
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
 from raysp.engine.tasks import LabelActor, Reader, piece_item
-from raysp.planning import Plan, Todo, local_resources
+from raysp.planning import Plan, local_resources
+from raysp.planning.opening import begin_run, make_plan, open_sink
 from raysp.sink import layout, lease, stopping
-from raysp.sink.opening import begin_run, make_plan, open_sink
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.todo import Todo
 from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.here import run_without_ray
 

@@ -6,8 +6,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
-from raysp.planning import Todo
 from raysp.sink.receipts import BlockReceipt
+from raysp.sink.todo import Todo
 
 TIMES = {"load_seconds": 0.0, "forward_seconds": 1.0, "actor": "x"}
 

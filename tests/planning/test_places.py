@@ -6,9 +6,9 @@ import pytest
 
 import raysp
 from raysp import PlanError
+from raysp.planning.opening import begin_run
 from raysp.planning.places import with_absolute_paths
-from raysp.sink.opening import begin_run
-from raysp.sink.retrying import recorded_pipeline
+from raysp.planning.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 

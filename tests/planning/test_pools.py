@@ -8,8 +8,8 @@ import raysp
 from raysp import planning
 from raysp.engine import running
 from raysp.planning import Resources, local_resources
+from raysp.planning.opening import make_plan
 from raysp.planning.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
-from raysp.sink.opening import make_plan
 from tests.corpora import a_pipeline, write_shard
 
 

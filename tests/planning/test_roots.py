@@ -10,9 +10,9 @@ import raysp
 from raysp import ChangedError
 from raysp.corpus.shards import Piece, Shard
 from raysp.planning.listing import list_source
+from raysp.planning.opening import begin_run, make_plan
 from raysp.planning.roots import root_of
 from raysp.sink import layout, plan_record, run_record
-from raysp.sink.opening import begin_run, make_plan
 from raysp.sink.run_record import RunEntry
 from tests.corpora import a_pipeline, begin_and_stage, label_here, rows_table, write_shard
 
@@ -91,7 +91,7 @@ def test_a_corpus_that_moved_as_a_whole_goes_on(data, sink, tmp_path):
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
     begin_run(plan, RunEntry.now())
-    assert run_record.load(raysp.sink.opening.open_sink(plan.pipeline)).root == str(moved)
+    assert run_record.load(raysp.planning.opening.open_sink(plan.pipeline)).root == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', those of this source to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
@@ -148,7 +148,7 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
     label_here(pipeline)
     assert raysp.verify(str(tmp_path / "out")).differences == ()
-    store = raysp.sink.opening.open_sink(pipeline)
+    store = raysp.planning.opening.open_sink(pipeline)
     [shard] = plan_record.load(store)
     doubled = Shard(**{**vars(shard), "name": "a/x.parquet"})
     plan_record.record(store, [doubled])

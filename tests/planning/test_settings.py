@@ -8,11 +8,11 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from raysp.planning import Plan, Resolved, Resources, local_resources, settle
+from raysp.planning import Plan, Resources, local_resources, settle
+from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.retrying import plan_retry
 from raysp.sink import layout, run_record
-from raysp.sink.opening import begin_run, make_plan, open_sink
-from raysp.sink.retrying import plan_retry
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import Resolved, RunEntry
 from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)

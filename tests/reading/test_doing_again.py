@@ -8,8 +8,8 @@ import pytest
 import raysp
 from raysp.errors import ChangedError, PlanError
 from raysp.planning import local_resources
+from raysp.planning.opening import make_plan
 from raysp.sink import footer
-from raysp.sink.opening import make_plan
 from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 
@@ -132,7 +132,7 @@ class TestRetry:
 
 
 def raysp_rows(folder: Path) -> str:
-    from raysp.sink.retrying import recorded_pipeline
+    from raysp.planning.retrying import recorded_pipeline
 
     return recorded_pipeline(str(folder / "out")).sink.rows
 
@@ -142,7 +142,7 @@ def texts(folder: Path) -> list[tuple]:
 
 
 def test_a_pipeline_is_made_again_from_its_sink_wherever_that_lies_now(corpus):
-    from raysp.sink.retrying import recorded_pipeline
+    from raysp.planning.retrying import recorded_pipeline
 
     label_here(pipeline(corpus, keep=["speaker_id"]))
     moved = (corpus / "out").rename(corpus / "moved")

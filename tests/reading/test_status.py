@@ -11,7 +11,7 @@ from raysp.reading.status import status
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
-from raysp.sink.retrying import find_error_rows, recommit
+from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.storage.store import LocalStore
 
 FINGERPRINT = "f00d"

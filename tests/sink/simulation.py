@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, RayspError, StoreError
-from raysp.planning import Retry, Todo
 from raysp.sink import commit as commit_module
-from raysp.sink import footer, layout, lease, opening, orphans, plan_record, run_record, stage
+from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
+from raysp.sink import todo as work_left
 from raysp.sink.commit import RESULT_SCHEMA, commit, committed
 from raysp.sink.processes import Process
-from raysp.sink.retrying import find_error_rows, recommit
+from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
+from raysp.sink.todo import Retry, Todo
 from raysp.storage.store import Entry
 
 OUTPUTS = pa.schema([("text", pa.string())])
@@ -546,7 +547,7 @@ class Driver:
         fresh = [one for one in shards if recorded.get(one.name) != one]
         if self.kind != "relabel" and any(one.name in recorded for one in fresh):
             raise StoreError("its content changed since it was planned")
-        _, todo = opening.compare(store, shards, self.fingerprint, relabel=self.kind == "relabel")
+        _, todo = work_left.compare(store, shards, self.fingerprint, relabel=self.kind == "relabel")
         return fresh, list(todo)
 
     def _take_lease(self, actor: Actor, store: Store) -> lease.Lease | None:

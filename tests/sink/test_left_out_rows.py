@@ -8,9 +8,9 @@ import sinks
 from sinks import AT_ONCE, FINGERPRINT, make_shard
 
 from raysp.corpus.shards import Shard
+from raysp.reading.cleaning import gc
 from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
-from raysp.sink.orphans import gc
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
 

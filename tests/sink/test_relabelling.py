@@ -8,12 +8,12 @@ import sinks
 from sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
-from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, retrying, run_record, stage
+from raysp.reading.cleaning import gc
+from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record, stage
 from raysp.sink.commit import committed
-from raysp.sink.opening import compare
-from raysp.sink.orphans import gc
-from raysp.sink.retrying import find_error_rows, recommit
+from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
+from raysp.sink.todo import compare
 from raysp.storage.store import Store, open_store
 
 SHARD = make_shard()
@@ -269,7 +269,7 @@ class TestRetry:
     def test_one_that_is_planned_while_a_relabelling_replaces_the_label_shard_changes_nothing(self, store, monkeypatch):
         begin(store)
         sinks.run(store, SHARD)
-        read = retrying.read_labels
+        read = recommitting.read_labels
 
         def read_late(*arguments):
             monkeypatch.undo()
@@ -277,7 +277,7 @@ class TestRetry:
             relabel(store)
             return read(*arguments)
 
-        monkeypatch.setattr(retrying, "read_labels", read_late)
+        monkeypatch.setattr(recommitting, "read_labels", read_late)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         before = store.read(SHARD.name)
         assert todo.retry.write_id != footer.read(store, SHARD.name).write_id

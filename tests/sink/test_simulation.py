@@ -14,10 +14,10 @@ import pytest
 import simulation
 from simulation import ROWS, ViolationError, simulate
 
-from raysp.planning import Todo
 from raysp.sink import commit as commit_module
 from raysp.sink import layout, orphans, plan_record, run_record, stage
 from raysp.sink.commit import Committed, committed
+from raysp.sink.todo import Todo
 
 WITHIN = 400
 """Seeds in which a planted bug must be found; each is found within a tenth of them, or a few tenths."""
@@ -82,7 +82,7 @@ def test_a_history_follows_from_its_seed(folder):
 
 def committing_what_is_there(monkeypatch):
     """A shard is committed as soon as a block of it is staged, with the rows that are there."""
-    compare = simulation.opening.compare
+    compare = simulation.work_left.compare
 
     def with_too_little(store, shards, *args, **kwargs):
         done, todo = compare(store, shards, *args, **kwargs)
@@ -106,7 +106,7 @@ def committing_what_is_there(monkeypatch):
     def receipt(tally, shard):
         return commit_module.ShardReceipt(shard.name, tally.rows, tally.by_status["ok"], 0, tally.by_status["error"])
 
-    monkeypatch.setattr(simulation.opening, "compare", with_too_little)
+    monkeypatch.setattr(simulation.work_left, "compare", with_too_little)
     monkeypatch.setattr(commit_module, "_tables", rows_that_are_there)
     monkeypatch.setattr(commit_module.Tally, "receipt", receipt)
 

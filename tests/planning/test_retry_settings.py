@@ -9,9 +9,9 @@ import pytest
 import raysp
 from raysp.errors import PlanError, SpecError
 from raysp.planning import AUDIO_ROOT, hash_pipeline, local_resources, settle
+from raysp.planning.opening import make_plan
+from raysp.planning.retrying import plan_retry, recorded_pipeline
 from raysp.sink import run_record
-from raysp.sink.opening import make_plan
-from raysp.sink.retrying import plan_retry, recorded_pipeline
 from raysp.storage.store import open_store
 from tests.commands import write_recipe
 from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard

@@ -11,10 +11,11 @@ import pytest
 import raysp
 from raysp.cli import main
 from raysp.errors import PlanError, SpecError, TrustError
+from raysp.planning import trust
+from raysp.planning.retrying import recorded_pipeline
+from raysp.planning.trust import read_recorded
 from raysp.reading.verify import verify
-from raysp.sink import known, run_record, trust
-from raysp.sink.retrying import recorded_pipeline
-from raysp.sink.trust import read_recorded
+from raysp.sink import known, run_record
 from raysp.storage.store import LocalStore
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at

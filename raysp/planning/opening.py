@@ -1,14 +1,13 @@
 """Open a sink for a pipeline: what it remembers, made into a plan; and the beginning of a run."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
-from raysp.corpus.shards import Piece, Shard, only_first_rows
-from raysp.errors import ChangedError, PlanError
+from raysp.corpus.shards import only_first_rows
+from raysp.errors import PlanError
 from raysp.planning import (
     Plan,
     Resources,
-    Todo,
     hash_pipeline,
     local_resources,
     pinned,
@@ -18,10 +17,11 @@ from raysp.planning import (
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.recordings import refuse_without_recordings
+from raysp.planning.replaced import find_replaced
 from raysp.planning.roots import check_root
-from raysp.sink import commit, failing, known, layout, plan_record, run_record, stage, stopping
-from raysp.sink.replaced import find_replaced
+from raysp.sink import failing, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
+from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import to_json
@@ -146,45 +146,6 @@ def _make_plan(
 def _uncommitted(store: Store, recorded: Collection[str]) -> frozenset[str]:
     """Return the recorded shards that have no label shard."""
     return frozenset(recorded).difference(entry.path for entry in store.list())
-
-
-def compare(
-    store: Store,
-    shards: Sequence[Shard],
-    fingerprint: str,
-    *,
-    file_id: str = "",
-    relabel: bool = False,
-    is_replaced: Callable[[Shard], bool] = lambda shard: False,
-    stage_id: str = "",
-) -> tuple[frozenset[str], tuple[Todo, ...]]:
-    """Tell which shards are committed, and what is to do of the others.
-
-    With `relabel` a shard is also to do where `is_replaced` says that files which its rows name were replaced.
-
-    Raises:
-        ChangedError: in the place of a label shard lies something that is not to be replaced.
-    """
-    committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id, trust=not relabel)
-    kept = committed.outdated if relabel else frozenset[str]()
-    if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        raise ChangedError(reasons[0] + more, tuple(reasons))
-    done = committed.done
-    if relabel:
-        looked_at = [shard for shard in shards if shard.name in done]
-        replaced = zip(looked_at, commit.for_each(is_replaced, looked_at), strict=True)
-        done -= {shard.name for shard, is_other in replaced if is_other}
-    open_shards = [shard for shard in shards if shard.name not in done]
-    blocks = stage.staged(store, open_shards, stage_id or fingerprint)
-    return done, tuple(_todo(shard, blocks.get(shard.name, {})) for shard in open_shards)
-
-
-def _todo(shard: Shard, blocks: Mapping[Piece, stage.Blocks]) -> Todo:
-    """Compare a shard's pieces with the blocks that are staged."""
-    pieces = stage.unstaged(shard, blocks)
-    staged_bytes = sum(sum(found.values()) for piece, found in blocks.items() if piece not in pieces)
-    return Todo(shard, pieces, staged_bytes=staged_bytes)
 
 
 def file_id(pipeline: Pipeline) -> str:

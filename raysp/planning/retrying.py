@@ -1,0 +1,91 @@
+"""Plan of a retry: error rows of committed label shards, labelled by the pipeline that a sink records."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from raysp.errors import SpecError
+from raysp.planning import Corpus, Plan, Resources, hash_pipeline, pinned, settle
+from raysp.planning.places import with_absolute_paths
+from raysp.planning.trust import read_recorded, refusal
+from raysp.sink import plan_record, run_record
+from raysp.sink.recommitting import find_error_rows
+from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
+from raysp.specs.values import override, to_json
+from raysp.storage.store import open_store
+
+SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
+"""What a retry may set: nothing that rows with a label depend on."""
+_SETTABLE = re.compile("|".join(name.replace(".", r"\.").replace("N", r"\d+") for name in SETTINGS))
+
+
+def recorded_pipeline(
+    url: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+    settings: Sequence[str] = (),
+) -> Pipeline:
+    """Return the pipeline that a sink was labelled by, with the sink where it is now.
+
+    Arguments are those of `read_recorded`; `settings` are values to change, as `PATH=VALUE`.
+
+    Raises:
+        PlanError: there is no sink at the place.
+        TrustError: its record, or its plan, names what is not used on its word.
+        SpecError: a step or function of it cannot be imported here, or a setting is none of `SETTINGS`.
+    """
+    options = _with_sink_options(settings, storage_options, pipeline)
+    recorded = read_recorded(url, options, pipeline=pipeline, trust=trust)
+    made = with_overrides(recorded.trusted_pipeline(), settings)
+    if outside := recorded.outside(plan_record.load(recorded.store)):
+        raise refusal(recorded.store.url, [f"a shard at {one!r}" for one in outside])
+    return made
+
+
+def _with_sink_options(
+    settings: Sequence[str], storage_options: Mapping[str, object] | None, pipeline: Pipeline | None
+) -> Mapping[str, object] | None:
+    """Return how to reach a sink, of whose options some may be set.
+
+    Raises:
+        SpecError: a setting is none of `SETTINGS`.
+    """
+    options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
+    for setting in settings:
+        path, _, text = setting.partition("=")
+        field = _SETTABLE.match(path)
+        if field is None or path[field.end() :][:1] not in ("", "."):
+            raise SpecError(
+                f"--set {path}: a retry sets only {', '.join(SETTINGS)}, for rows that have a label stay as they are; "
+                "to change labels use `raysp run PIPELINE --set ... --relabel`"
+            )
+        if path.startswith("sink."):
+            sink = override(Parquet("sink", storage_options=options or {}), path.removeprefix("sink."), text)
+            options = cast("Parquet", sink).storage_options
+    return options
+
+
+def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
+    """Plan to do the error rows of all committed shards again; the source is not listed.
+
+    Raises:
+        PlanError, ChangedError: the pipeline does not fit the resources, or is not the one that made the labels.
+        CheckpointError: the checkpoint cannot be run.
+    """
+    pipeline = pinned(with_absolute_paths(pipeline))
+    store = open_store(pipeline.sink.url, pipeline.sink.storage_options)
+    record = run_record.load(store)
+    settings = settle(pipeline, resources, record.resolved if record else None)
+    code = read_code(pipeline)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
+    if record is not None:
+        files = file_parts(pipeline)
+        run_record.check_same(
+            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=to_json(pipeline)
+        )
+    shards = plan_record.load(store)
+    todo = tuple(find_error_rows(store, shards, fingerprint))
+    corpus = Corpus(tuple(one.shard for one in todo))
+    return Plan(pipeline, settings, parts, fingerprint, corpus, frozenset(), todo, resources, code=code)

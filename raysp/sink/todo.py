@@ -1,0 +1,81 @@
+"""Work left on a sink: pieces of shards that are not staged, and rows of label shards to label once more."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import ChangedError
+from raysp.sink import commit, stage
+from raysp.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Retry:
+    """That only some rows of a committed shard are done again."""
+
+    stage_id: str
+    """Stands in for the fingerprint where their results are staged; of this attempt alone."""
+    rows: tuple[int, ...]
+    """Sorted."""
+    write_id: str = ""
+    """Of the label shard that is retried."""
+
+    def of(self, piece: Piece) -> tuple[int, ...]:
+        """Give those of a piece."""
+        return self.rows[bisect_left(self.rows, piece.first) : bisect_left(self.rows, piece.end)]
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Pieces of one shard that are not staged yet; none: the shard only waits to be committed."""
+
+    shard: Shard
+    pieces: tuple[Piece, ...]
+    retry: Retry | None = None
+    staged_bytes: int = field(default=0, compare=False)
+    """Of the other pieces, which are staged."""
+
+    @property
+    def num_rows(self) -> int:
+        """Count the rows to label."""
+        return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
+
+
+def compare(
+    store: Store,
+    shards: Sequence[Shard],
+    fingerprint: str,
+    *,
+    file_id: str = "",
+    relabel: bool = False,
+    is_replaced: Callable[[Shard], bool] = lambda shard: False,
+    stage_id: str = "",
+) -> tuple[frozenset[str], tuple[Todo, ...]]:
+    """Tell which shards are committed, and what is to do of the others.
+
+    With `relabel` a shard is also to do where `is_replaced` says that files which its rows name were replaced.
+
+    Raises:
+        ChangedError: in the place of a label shard lies something that is not to be replaced.
+    """
+    committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id, trust=not relabel)
+    kept = committed.outdated if relabel else frozenset[str]()
+    if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        raise ChangedError(reasons[0] + more, tuple(reasons))
+    done = committed.done
+    if relabel:
+        looked_at = [shard for shard in shards if shard.name in done]
+        replaced = zip(looked_at, commit.for_each(is_replaced, looked_at), strict=True)
+        done -= {shard.name for shard, is_other in replaced if is_other}
+    open_shards = [shard for shard in shards if shard.name not in done]
+    blocks = stage.staged(store, open_shards, stage_id or fingerprint)
+    return done, tuple(_todo(shard, blocks.get(shard.name, {})) for shard in open_shards)
+
+
+def _todo(shard: Shard, blocks: Mapping[Piece, stage.Blocks]) -> Todo:
+    """Compare a shard's pieces with the blocks that are staged."""
+    pieces = stage.unstaged(shard, blocks)
+    staged_bytes = sum(sum(found.values()) for piece, found in blocks.items() if piece not in pieces)
+    return Todo(shard, pieces, staged_bytes=staged_bytes)
