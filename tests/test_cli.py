@@ -212,6 +212,7 @@ class TestStatus:
         assert (facts["shards"], facts["shards_committed"], facts["rows"], facts["ok"]) == ("2", "1", "5", "3")
         assert len(facts["fingerprint"]) == 16
         assert facts["last_run.versions.raysp"] == raysp.__version__
+        assert re.fullmatch(r"[0-9a-f]{16,64}", facts["checkpoint_digest"])
 
     def test_as_json_it_prints_one_object(self, raysp_command, sink):
         ran = raysp_command("status", sink, "--json")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import out, print_facts, print_json
-from raysp.cli.options import AsJson, Debug
-from raysp.errors import CheckpointError
+from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
+from raysp.errors import CheckpointError, SpecError
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -19,18 +19,24 @@ NAMES_SHOWN = 40
 
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    storage_options: CheckpointOptions = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check a checkpoint and show its outputs. Loads no weights.
 
-    Example:
+    Examples:
       raysp inspect pipelines/demo/unispeech-digits-ctc
+      raysp inspect s3://models/ctc --storage-option profile=models
     """
     from raysp.models.checking import check_checkpoint
     from raysp.planning import locate
+    from raysp.storage.store import scheme_of
 
-    summary = check_checkpoint(locate(checkpoint))
+    options = parse_storage_options(storage_options)
+    if options and not scheme_of(checkpoint):
+        raise SpecError(f"--storage-option: goes with a url such as s3://bucket/folder, found {checkpoint!r}")
+    summary = check_checkpoint(locate(checkpoint, options))
     if as_json:
         print_json(dataclasses.asdict(summary))
         return

@@ -37,6 +37,14 @@ StorageOptions = Annotated[
         help="Reach the sink with this option; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
+CheckpointOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="Reach the checkpoint with this option; a secret as KEY=env:NAME. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, else a local Ray.")

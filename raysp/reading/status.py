@@ -71,6 +71,8 @@ class Status:
     """Of the last run in its last minutes, by its receipts; None: too few yet."""
     last_receipt: float | None = None
     """Seconds since the epoch, by the clock of whoever wrote it."""
+    checkpoint_digest: str | None = None
+    """Hash of the weights, configuration and tokenizer that the labels were made by."""
 
     def __repr__(self) -> str:
         """Return a screen at most."""
@@ -143,6 +145,9 @@ def status(
         rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
         rows_per_second=_speed(recent),
         last_receipt=max((receipt.finished for receipt in recent), default=None),
+        checkpoint_digest=next(
+            (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
+        ),
     )
 
 

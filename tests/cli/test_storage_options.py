@@ -7,8 +7,9 @@ import pytest
 
 import raysp
 from raysp.cli.options import command_line, parse_storage_options
+from raysp.storage.store import open_store
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
 
 VERBS = ["status", "verify", "gc", "retry"]
 
@@ -76,3 +77,18 @@ def test_a_next_command_is_quoted_and_has_what_it_needs():
     words = shlex.split(command_line("status", "a.py", ["sink.url=it's here"], None))
     assert words == ["raysp", "status", "a.py", "--set", "sink.url=it's here"]
     assert command_line("retry", "s3://b/x", None, ["secret=env:KEY"]).endswith(" --storage-option secret=env:KEY")
+
+
+def test_a_checkpoint_in_a_bucket_is_inspected_with_options(raysp_command, s3):
+    url = f"s3://{s3.bucket()}/models/digits"
+    store = open_store(url, s3.options)
+    for file in CHECKPOINT.iterdir():
+        store.create(file.name, file.read_bytes())
+    options = (f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}")
+    ran = raysp_command("inspect", url, "--json", *(word for one in options for word in ("--storage-option", one)))
+    assert (ran.code, json.loads(ran.out)["architecture"]) == (0, "UniSpeechForCTC")
+
+
+def test_a_checkpoint_on_a_disk_takes_none(raysp_command):
+    ran = raysp_command("inspect", CHECKPOINT, "--storage-option", "anon=true")
+    assert (ran.code, "--storage-option: goes with a url such as s3://bucket/folder" in ran.err) == (2, True)
