@@ -9,7 +9,10 @@ from rich.markup import escape as escape_markup
 from raysp.words import count, folded, printable
 
 MOST_LINES = 20
-"""Of one kind, such as shards that failed: with the summary below them they fit a screen."""
+"""Of a list that a command was asked for, such as differences."""
+
+FEW_LINES = 5
+"""Of a list beside other things, such as shards that failed: with the summary below them they fit a screen."""
 
 NAME_WIDTH = 12
 """Of names of facts in a summary."""
@@ -54,12 +57,12 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
         print_fact(f"  {name}", str(shown), width)
 
 
-def print_some(console: Console, lines: Sequence[str], noun: str) -> None:
+def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MOST_LINES) -> None:
     """Print the first lines, and how many more there are."""
-    for line in lines[:MOST_LINES]:
+    for line in lines[:most]:
         _print_folded(console, line, 2)
-    if len(lines) > MOST_LINES:
-        _print_folded(console, f"... and {count(len(lines) - MOST_LINES, f'more {noun}')}; --json lists all", 2)
+    if len(lines) > most:
+        _print_folded(console, f"... and {count(len(lines) - most, f'more {noun}')}; --json lists all", 2)
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err, print_fact, print_some, say
+from raysp.cli.console import FEW_LINES, err, print_fact, print_some, say
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.words import count, duration
 
@@ -68,7 +68,8 @@ def print_plan(found: "Plan") -> None:
     print_shortage(found)
     _print_batching(found)
     if not found.todo:
-        print_fact("nothing to do", "all shards are committed")
+        readable = " that can be read" if found.corpus.unreadable else ""
+        print_fact("nothing to do", f"all shards{readable} are committed")
 
 
 def _batches(found: "Plan") -> str:
@@ -109,11 +110,12 @@ def print_notes(found: "Plan") -> None:
 
 def print_vanished(names: tuple[str, ...]) -> None:
     """Print label shards whose shard left the source."""
-    for name in names[:SAMPLE_ROWS]:
-        say(f"{name}: its shard is no longer in the source; the labels are kept")
+    if names:
+        others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        say(f"{names[0]}{others}: no longer in the source; the labels are kept")
 
 
 def print_failures(failures: Mapping[str, str]) -> None:
     """Print shards that were not committed, each with its reason."""
     lines = [f"raysp: not committed: {name}: {reason}" for name, reason in failures.items()]
-    print_some(err, lines, "shard")
+    print_some(err, lines, "shard", FEW_LINES)

@@ -1,0 +1,86 @@
+"""What each command prints of a large corpus with much wrong with it: forty lines, on stdout and stderr together."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.engine import doctor
+from tests.commands import RECIPE, write_recipe
+from tests.corpora import AUDIO, DEMO, write_shard
+from tests.here import run_without_ray
+
+MOST_LINES = 40
+MANY = 60
+WITH_TEXT = RECIPE.replace("raysp.Shards({source!r})", "raysp.Shards({source!r}, text='text')")
+BROKEN = [
+    None,
+    {"bytes": None, "path": "/clips/a.wav"},
+    {"bytes": b"no audio at all", "path": None},
+    {"bytes": b"fLaC" + bytes(2000), "path": None},
+]
+VERBS = ["plan", "run", "status", "inspect", "verify", "gc", "retry", "models", "doctor"]
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """Shards that cannot be read, that have error rows of several kinds, or no rows; and files of many suffixes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(MANY):
+        (folder / f"broken-{number:03}.parquet").write_bytes(b"PAR1 and no more")
+        (folder / f"other.x{number}").write_bytes(b"")
+    digits = pq.read_table(min((DEMO / "audio").glob("*.parquet")))["audio"].slice(0, 2).to_pylist()
+    for number in range(3):
+        audio = pa.array([*digits, *BROKEN], AUDIO)
+        table = pa.table({"id": [f"{number}-{row}" for row in range(6)], "audio": audio, "text": ["ONE"] * 6})
+        write_shard(folder / f"mixed-{number}.parquet", table=table)
+        write_shard(folder / f"empty-{number}.parquet", table=table.slice(0, 0))
+    return folder
+
+
+@pytest.fixture
+def shown(raysp_command):
+    """Run a command; gives its output, after it was seen to fit and to end with the exit code."""
+
+    def run(exit_code: int, *arguments: object) -> str:
+        ran = raysp_command(*arguments)
+        lines = (ran.out + ran.err).splitlines()
+        assert (ran.code, len(lines) <= MOST_LINES) == (exit_code, True), f"{len(lines)} lines:\n{ran.out}{ran.err}"
+        return ran.out + ran.err
+
+    return run
+
+
+def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, monkeypatch):
+    run_without_ray(monkeypatch)
+    recipe, out = write_recipe(corpus.parent, WITH_TEXT, source=str(corpus)), corpus.parent / "out"
+    assert "... and 55 more shards; --json lists all" in shown(0, "plan", recipe)
+    shown(3, "run", recipe, "--rows", 10)
+    assert "to read them by path: raysp retry" in shown(3, "run", recipe, "--set", "max_error_rate=1")
+    assert "all shards that can be read are committed" in shown(0, "plan", recipe)
+    shown(0, "status", out)
+    shown(3, "retry", out, "--set", "max_error_rate=1")
+    for shard in itertools.chain(corpus.glob("mixed-*"), corpus.glob("empty-*")):
+        shard.rename(corpus / f"broken-{shard.name}.gone")
+    write_shard(corpus / "new.parquet", 1)
+    assert "empty-0.parquet and 5 more: no longer in the source; the labels are kept" in shown(0, "plan", recipe)
+    (out / ".raysp" / "tmp").mkdir(exist_ok=True)
+    for number in range(MANY):
+        (out / f"foreign-{number}.parquet").write_bytes(b"PAR1")
+        (out / ".raysp" / "tmp" / f"{number}").write_bytes(b"x")
+    shown(1, "verify", out)
+    shown(0, "gc", out, "--dry-run")
+    shown(0, "gc", out)
+    assert len(json.loads(raysp_command("verify", out, "--json").out)["differences"]) == MANY
+
+
+def test_nor_of_a_checkpoint_the_models_the_machine_and_of_help(shown, monkeypatch):
+    monkeypatch.setattr(doctor, "_ray", lambda: doctor.Finding("local Ray", "not started here", ok=True))
+    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["models"], ["doctor"], ["--help"]):
+        shown(0, *arguments)
+    for verb in VERBS:
+        shown(0, verb, "--help")
