@@ -80,7 +80,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
 def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
     """Commit as many shards by each number of tasks and shards a task; in one local Ray."""
     from raysp.engine.cluster import local_ray
-    from raysp.planning import Resources
+    from raysp.planning.resources import Resources
 
     rows = []
     with local_ray(Resources(cpus=2)):
@@ -149,8 +149,8 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     import raysp
     from raysp.engine import running
     from raysp.engine.attempts import Attempts
-    from raysp.planning import local_resources
     from raysp.planning.opening import make_plan
+    from raysp.planning.resources import local_resources
     from raysp.sink import stage
     from raysp.storage.store import open_store
 

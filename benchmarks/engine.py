@@ -91,8 +91,8 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.engine.attempts import Attempts
     from raysp.engine.cluster import local_ray
     from raysp.engine.surroundings import quiet_datasets
-    from raysp.planning import local_resources
     from raysp.planning.opening import make_plan
+    from raysp.planning.resources import local_resources
     from raysp.sink.todo import Todo
 
     os.environ["RAYSP_BENCH_WORK"], os.environ["RAYSP_BENCH_SAMPLES"] = str(work_seconds), str(num_samples)

@@ -141,7 +141,7 @@ def _runs(store: Store, args: argparse.Namespace, options: dict[str, str]) -> li
     from raysp import Decode, Label, Parquet, Pipeline, Shards, Transcript
     from raysp.engine.cluster import local_ray
     from raysp.engine.running import run
-    from raysp.planning import Resources
+    from raysp.planning.resources import Resources
 
     for file in sorted(args.corpus.glob("*.parquet")):
         store.replace(f"in/{file.name}", file.read_bytes())

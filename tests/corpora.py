@@ -101,8 +101,8 @@ def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:
     """Do what a run does before its first commit; gives the job and the plan."""
     from raysp.engine.running import _job
-    from raysp.planning import local_resources
     from raysp.planning.opening import begin_run, make_plan
+    from raysp.planning.resources import local_resources
     from raysp.planning.retrying import plan_retry
     from raysp.sink.run_record import RunEntry
 

@@ -284,7 +284,7 @@ class TestTheChecker:
             ("specs/a.py", "if TYPE_CHECKING:\n    from raysp.ops.rows import OK"),
             ("specs/a.py", "def f():\n    import raysp"),
             ("cli/sinks.py", "def f():\n    import raysp\n    print(1)"),
-            ("planning/a.py", "from raysp.sink.todo import Todo\nfrom raysp.planning import Plan"),
+            ("planning/a.py", "from raysp.sink.todo import Todo\nfrom raysp.planning.plans import Plan"),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
             ("models/files/a.py", "import safetensors\nfrom raysp.models.kernels import dense"),
         ],

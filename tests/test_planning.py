@@ -12,13 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
-from raysp import ChangedError, CheckpointError, PlanError, StoreError, planning
+from raysp import ChangedError, CheckpointError, PlanError, StoreError
 from raysp.corpus.shards import cut_pieces
 from raysp.ops.precision import Batching
-from raysp.planning import Resources, count_gpus, hash_pipeline, settle
+from raysp.planning import checkpoints
+from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
 from raysp.planning.opening import begin_run, make_plan
+from raysp.planning.plans import Plan
+from raysp.planning.resources import Resources, count_gpus
 from raysp.planning.retrying import recorded_pipeline
+from raysp.planning.settling import settle
 from raysp.sink import stage
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import expand, open_store
@@ -181,18 +185,18 @@ class TestUrls:
 
     def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(planning, "fetch", lambda url, options: asked.append(options) or Path("copy"))
+        monkeypatch.setattr(checkpoints, "fetch", lambda url, options: asked.append(options) or Path("copy"))
         options = {"key": "A", "secret": raysp.Env("S")}
         label = raysp.Label("s3://models/m", outputs=[raysp.Transcript()])
         for url in ("s3://corpus/in", "memory://corpus/in"):
             source = raysp.Shards(url, storage_options=options)
             pipeline = a_pipeline(source, steps=[raysp.Decode(), label])
-            assert planning.checkpoint_folder(pipeline) == Path("copy")
+            assert checkpoints.checkpoint_folder(pipeline) == Path("copy")
         assert asked == [options, {}]
 
     def test_a_checkpoint_that_came_with_other_bytes_is_refused(self):
         with pytest.raises(CheckpointError, match=r"s3://m.*its digest was 00ff when .* planned, here it is [0-9a-f]+"):
-            planning.check_digest("s3://m", CHECKPOINT, "00ff")
+            checkpoints.check_digest("s3://m", CHECKPOINT, "00ff")
 
 
 class TestKinds:
@@ -761,7 +765,7 @@ class TestHubIds:
             raysp.Shards(str(tmp_path / "in")), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(tmp_path / "out"))
         )
 
-    def plan(self, tmp_path, checkpoint: str) -> planning.Plan:
+    def plan(self, tmp_path, checkpoint: str) -> Plan:
         return make_plan(self.pipeline(tmp_path, checkpoint), Resources(4))
 
     def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
@@ -769,9 +773,9 @@ class TestHubIds:
         plan = self.plan(tmp_path, "owner/name")
         assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
         (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)  # pushed meanwhile
-        folder = planning.checkpoint_folder(plan.pipeline)
+        folder = checkpoints.checkpoint_folder(plan.pipeline)
         assert folder == cache / "models--owner--name" / "snapshots" / COMMIT
-        planning.check_digest("owner/name", folder, str(plan.parts["steps.1.checkpoint_digest"]))
+        checkpoints.check_digest("owner/name", folder, str(plan.parts["steps.1.checkpoint_digest"]))
         begin_run(plan, RunEntry.now())
         assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
 

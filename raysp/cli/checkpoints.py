@@ -30,7 +30,7 @@ def inspect(
       raysp inspect s3://models/ctc --storage-option profile=models
     """
     from raysp.models.checking import check_checkpoint
-    from raysp.planning import locate
+    from raysp.planning.checkpoints import locate
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)

@@ -9,7 +9,7 @@ from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
-    from raysp.planning import Plan
+    from raysp.planning.plans import Plan
     from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 5

@@ -10,7 +10,7 @@ from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.engine.progress import Progress
-    from raysp.planning import Plan
+    from raysp.planning.plans import Plan
 
 
 class Shown(Display):

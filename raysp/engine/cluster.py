@@ -16,7 +16,7 @@ from typing import Any
 
 from raysp.engine.surroundings import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.errors import PlanError, RunError
-from raysp.planning import Resources
+from raysp.planning.resources import Resources
 
 logger = logging.getLogger(__name__)
 
@@ -331,7 +331,7 @@ def _gpu_memory() -> float | None:
     """Ask one node with a GPU how much memory that has; None where none answers soon, for instance before it starts."""
     import ray
 
-    from raysp.planning import gpu_memory
+    from raysp.planning.resources import gpu_memory
 
     try:
         found: float | None = ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote(), timeout=60)

@@ -14,7 +14,7 @@ from raysp.engine.progress import Progress
 from raysp.words import count, duration, folded, printable
 
 if TYPE_CHECKING:
-    from raysp.planning import Plan
+    from raysp.planning.plans import Plan
 
 OnProgress = Callable[[Progress], None]
 OnPlan = Callable[["Plan"], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from raysp.engine.cluster import local_ray
 from raysp.errors import RayspError
-from raysp.planning import Resources, count_gpus
 from raysp.planning.machine import memory_bytes, num_cpus
+from raysp.planning.resources import Resources, count_gpus
 from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000

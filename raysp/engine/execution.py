@@ -18,8 +18,8 @@ from raysp.engine.progress import Progress
 from raysp.engine.tasks import Job
 from raysp.errors import RayspError, RunError
 from raysp.ops.remedies import remedy
-from raysp.planning import Plan
 from raysp.planning.opening import open_sink
+from raysp.planning.plans import Plan
 from raysp.sink import lease, stopping
 from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError

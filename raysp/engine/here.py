@@ -17,7 +17,7 @@ from raysp.engine.packing import Told, failure
 from raysp.engine.poisoned import Poisoned
 from raysp.engine.tasks import Job, LabelActor, Reader, close_decoder, commit_shard, piece_item
 from raysp.errors import RunError, ShardError
-from raysp.planning import Plan
+from raysp.planning.plans import Plan
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 

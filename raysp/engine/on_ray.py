@@ -8,7 +8,7 @@ from raysp.engine.poisoned import Poisoned
 from raysp.engine.salvage import salvage
 from raysp.engine.stream import receipts
 from raysp.engine.tasks import Job
-from raysp.planning import Plan
+from raysp.planning.plans import Plan
 from raysp.sink.todo import Retry
 
 

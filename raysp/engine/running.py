@@ -17,10 +17,12 @@ from raysp.engine.progress import Progress
 from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.tasks import Job, load_functions
 from raysp.ops.remedies import remedy
-from raysp.planning import Plan, Resources, local_resources, windowing
 from raysp.planning.kept_columns import text_columns
 from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, open_sink
+from raysp.planning.plans import Plan
+from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
+from raysp.planning.settling import windowing
 from raysp.sink import failing, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry

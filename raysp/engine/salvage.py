@@ -26,7 +26,7 @@ from raysp.errors import RayspError
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
 from raysp.ops.rows import Fate, fates_table
-from raysp.planning import Plan
+from raysp.planning.plans import Plan
 from raysp.sink import failing, stage
 from raysp.sink.layout import BlockName
 from raysp.storage.store import open_store

@@ -16,7 +16,8 @@ from raysp.engine.packing import Told, failure
 from raysp.engine.tasks import Job, LabelActor, Reader, piece_item
 from raysp.engine.waiting import Waiting, cluster_nodes
 from raysp.errors import RayspError, RunError, ShardError
-from raysp.planning import Plan, Resources
+from raysp.planning.plans import Plan
+from raysp.planning.resources import Resources
 
 if TYPE_CHECKING:
     import ray.data

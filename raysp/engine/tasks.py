@@ -26,7 +26,7 @@ from raysp.engine.packing import Told, failure, pack, pack_told, poison, receipt
 from raysp.engine.watchdog import watched
 from raysp.errors import RayspError, RunError, ShardError, StoreError
 from raysp.ops.rows import ERROR, SKIPPED
-from raysp.planning import check_digest, checkpoint_folder
+from raysp.planning.checkpoints import check_digest, checkpoint_folder
 from raysp.planning.kept_columns import read_source_columns, text_columns
 from raysp.planning.replaced import find_replaced
 from raysp.sink import commit, failing, stage

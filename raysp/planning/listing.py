@@ -287,7 +287,7 @@ def _cut_folder(
 
 
 def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Give the recorded shards that were cut from one manifest or folder, in their order."""
+    """Return the recorded shards that were cut from one manifest or folder, in their order."""
     name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
     return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
 

@@ -5,20 +5,17 @@ from dataclasses import replace
 
 from raysp.corpus.shards import only_first_rows
 from raysp.errors import PlanError
-from raysp.planning import (
-    Plan,
-    Resources,
-    hash_pipeline,
-    local_resources,
-    pinned,
-    settle,
-    survey,
-)
+from raysp.planning.checkpoints import pinned
+from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
+from raysp.planning.plans import Plan
 from raysp.planning.recordings import refuse_without_recordings
 from raysp.planning.replaced import find_replaced
+from raysp.planning.resources import Resources, local_resources
 from raysp.planning.roots import check_root
+from raysp.planning.settling import settle
+from raysp.planning.surveying import survey
 from raysp.sink import failing, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.todo import compare

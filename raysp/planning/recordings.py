@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.planning import Corpus
+from raysp.planning.plans import Corpus
 from raysp.sink.todo import Todo
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.words import count

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from raysp.errors import SpecError
-from raysp.planning import Corpus, Plan, Resources, hash_pipeline, pinned, settle
+from raysp.planning.checkpoints import pinned
+from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.places import with_absolute_paths
+from raysp.planning.plans import Corpus, Plan
+from raysp.planning.resources import Resources
+from raysp.planning.settling import settle
 from raysp.planning.trust import read_recorded, refusal
 from raysp.sink import plan_record, run_record
 from raysp.sink.recommitting import find_error_rows

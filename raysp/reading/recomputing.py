@@ -10,7 +10,10 @@ import pyarrow as pa
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
-from raysp.planning import Resources, checkpoint_folder, count_gpus, hash_pipeline, settle, windowing
+from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.fingerprints import hash_pipeline
+from raysp.planning.resources import Resources, count_gpus
+from raysp.planning.settling import settle, windowing
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord

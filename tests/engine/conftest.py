@@ -10,7 +10,7 @@ import pytest
 
 import raysp
 from raysp.engine.cluster import local_ray as own_ray
-from raysp.planning import Resources
+from raysp.planning.resources import Resources
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
 CHECKPOINT = DEMO / "unispeech-digits-ctc"

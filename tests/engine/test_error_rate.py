@@ -16,8 +16,9 @@ from raysp.engine.here import CommitsHere, Here, Uncounted
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
 from raysp.engine.tasks import LabelActor, Reader, piece_item
-from raysp.planning import Plan, local_resources
 from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.plans import Plan
+from raysp.planning.resources import local_resources
 from raysp.sink import layout, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry

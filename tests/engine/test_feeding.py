@@ -11,7 +11,7 @@ import raysp
 from raysp.engine import stream
 from raysp.engine.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.running import run
-from raysp.planning import Resources
+from raysp.planning.resources import Resources
 from tests.corpora import label_here
 from tests.engine.conftest import DEMO, row_hash
 

@@ -10,7 +10,7 @@ from ray._private.node import Node
 
 from raysp.engine import cluster
 from raysp.errors import RunError
-from raysp.planning import Resources
+from raysp.planning.resources import Resources
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 

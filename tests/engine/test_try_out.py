@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import raysp
-from raysp import planning
 from raysp.engine import running
 from raysp.engine.running import try_out
 from raysp.ops.labelling import Labelling
+from raysp.planning import resources
 from raysp.reading.recomputing import differing
 from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
 
@@ -70,7 +70,7 @@ def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_r
 
 
 def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, without_ray, monkeypatch):
-    monkeypatch.setattr(planning, "num_cpus", lambda: 3)
+    monkeypatch.setattr(resources, "num_cpus", lambda: 3)
     write_shard(
         tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 20)
     )

@@ -98,15 +98,15 @@ def test_the_affinity_mask_binds_too(write, monkeypatch):
 
 def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
     import raysp
-    from raysp import planning
+    from raysp.planning import resources as here
 
-    monkeypatch.setattr(planning, "num_cpus", lambda: 4)
-    monkeypatch.setattr(planning, "memory_bytes", lambda: 16 * GIGABYTE)
+    monkeypatch.setattr(here, "num_cpus", lambda: 4)
+    monkeypatch.setattr(here, "memory_bytes", lambda: 16 * GIGABYTE)
     pipeline = raysp.Pipeline(
         raysp.Shards("in"),
         steps=[raysp.Decode(), raysp.Label("model", outputs=[raysp.Transcript()])],
         sink=raysp.Parquet("out"),
     )
-    resources = planning.local_resources(pipeline)
+    resources = here.local_resources(pipeline)
     assert (resources.machine_cpus, resources.memory) == (4, 16 * GIGABYTE)
     assert resources.cpus == 5  # four for the model, and a place for a reader beside it

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import planning
 from raysp.engine import running
-from raysp.planning import Resources, local_resources
+from raysp.planning import resources
 from raysp.planning.opening import make_plan
 from raysp.planning.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
+from raysp.planning.resources import Resources, local_resources
 from tests.corpora import a_pipeline, write_shard
 
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    monkeypatch.setattr(planning, "num_cpus", lambda: 2)
+    monkeypatch.setattr(resources, "num_cpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 

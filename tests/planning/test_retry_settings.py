@@ -8,9 +8,11 @@ import pytest
 
 import raysp
 from raysp.errors import PlanError, SpecError
-from raysp.planning import AUDIO_ROOT, hash_pipeline, local_resources, settle
+from raysp.planning.fingerprints import AUDIO_ROOT, hash_pipeline
 from raysp.planning.opening import make_plan
+from raysp.planning.resources import local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
+from raysp.planning.settling import settle
 from raysp.sink import run_record
 from raysp.storage.store import open_store
 from tests.commands import write_recipe

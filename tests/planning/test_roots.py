@@ -10,7 +10,8 @@ import raysp
 from raysp import ChangedError
 from raysp.corpus.shards import Piece, Shard
 from raysp.planning.listing import list_source
-from raysp.planning.opening import begin_run, make_plan
+from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.resources import local_resources
 from raysp.planning.roots import root_of
 from raysp.sink import layout, plan_record, run_record
 from raysp.sink.run_record import RunEntry
@@ -62,7 +63,7 @@ def test_another_root_is_refused_with_both_and_what_to_do(data, sink, number, is
         rf"Set source.root='{data}/a', undo the change of source.url, or label into another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
-        make_plan(pipeline, raysp.planning.local_resources(pipeline), relabel=relabel)
+        make_plan(pipeline, local_resources(pipeline), relabel=relabel)
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
 
@@ -91,7 +92,7 @@ def test_a_corpus_that_moved_as_a_whole_goes_on(data, sink, tmp_path):
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
     begin_run(plan, RunEntry.now())
-    assert run_record.load(raysp.planning.opening.open_sink(plan.pipeline)).root == str(moved)
+    assert run_record.load(open_sink(plan.pipeline)).root == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', those of this source to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
@@ -148,7 +149,7 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
     label_here(pipeline)
     assert raysp.verify(str(tmp_path / "out")).differences == ()
-    store = raysp.planning.opening.open_sink(pipeline)
+    store = open_sink(pipeline)
     [shard] = plan_record.load(store)
     doubled = Shard(**{**vars(shard), "name": "a/x.parquet"})
     plan_record.record(store, [doubled])

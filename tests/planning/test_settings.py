@@ -8,9 +8,11 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from raysp.planning import Plan, Resources, local_resources, settle
 from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.plans import Plan
+from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry
+from raysp.planning.settling import settle
 from raysp.sink import layout, run_record
 from raysp.sink.run_record import Resolved, RunEntry
 from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard

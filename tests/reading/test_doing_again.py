@@ -7,8 +7,8 @@ import pytest
 
 import raysp
 from raysp.errors import ChangedError, PlanError
-from raysp.planning import local_resources
 from raysp.planning.opening import make_plan
+from raysp.planning.resources import local_resources
 from raysp.sink import footer
 from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard

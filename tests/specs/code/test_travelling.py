@@ -13,8 +13,8 @@ from ray import cloudpickle
 
 import raysp
 from raysp.engine.running import _job
-from raysp.planning import local_resources
 from raysp.planning.opening import make_plan
+from raysp.planning.resources import local_resources
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
 from tests.corpora import NobodyDies, a_pipeline, write_shard

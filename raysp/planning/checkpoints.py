@@ -1,0 +1,82 @@
+"""The folder of a pipeline's checkpoint on this machine, and its digest."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from raysp.checkpoints.fetching import digest_files, fetch
+from raysp.errors import CheckpointError
+from raysp.models.files import hub
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.store import normalise, scheme_of
+
+
+def checkpoint_folder(pipeline: Pipeline) -> Path:
+    """Return the folder of the pipeline's checkpoint on this machine.
+
+    A step has no storage options of its own: the source's serve where both are of one scheme, else the environment
+    and the profile.
+
+    Raises:
+        CheckpointError, StoreError: as `locate`.
+    """
+    url, source = pipeline.label.checkpoint, pipeline.source
+    scheme = scheme_of(url)
+    return locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
+
+
+def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
+    """Return the folder of a checkpoint on this machine, fetched once from object storage or from the hub.
+
+    Raises:
+        CheckpointError: no such folder, or no checkpoint in it.
+        StoreError: it cannot be read.
+    """
+    if scheme_of(checkpoint):
+        return fetch(checkpoint, storage_options)
+    if (folder := Path(normalise(checkpoint))).is_dir():
+        return folder
+    if _names_hub(checkpoint):
+        return hub.local_checkpoint(checkpoint)
+    raise CheckpointError(
+        f"checkpoint {checkpoint!r}: no such folder; expected a Hugging Face model folder (config.json, "
+        "model.safetensors), on a local disk or on object storage, or a hub id ('owner/name')"
+    )
+
+
+def pinned(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with a hub id of its checkpoint resolved to a commit, which all machines read.
+
+    Raises:
+        CheckpointError: the hub does not know the id, or cannot be reached.
+    """
+    label = pipeline.label
+    if not _names_hub(label.checkpoint):
+        return pipeline
+    of_commit = replace(label, checkpoint=hub.pinned(label.checkpoint))
+    return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
+
+
+def _names_hub(checkpoint: str) -> bool:
+    """Tell whether a checkpoint is a hub id with its owner; a bare name is taken for a folder that is not there."""
+    return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)
+
+
+def check_digest(url: str, folder: Path, planned: str) -> None:
+    """Raise if a checkpoint, as it came to this machine, is no longer the one that was planned.
+
+    Raises:
+        CheckpointError: naming both digests.
+    """
+    if (found := digest_of(folder)) != planned:
+        raise CheckpointError(
+            f"checkpoint {url!r}: its digest was {planned} when the run was planned, here it is {found}; do not "
+            "change a checkpoint during a run, and give workers the same files"
+        )
+
+
+def digest_of(folder: Path) -> str:
+    """Return the digest of the files of a checkpoint that labels depend on."""
+    from raysp.models.checking import checkpoint_files
+
+    return digest_files(folder, checkpoint_files(folder))

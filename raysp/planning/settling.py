@@ -1,0 +1,161 @@
+"""Settings of a run: checkpoint and pool are checked, and "auto" values resolved."""
+
+from typing import TYPE_CHECKING
+
+from raysp.errors import CheckpointError, PlanError
+from raysp.ops.precision import Batching, batching
+from raysp.planning.pools import actor_cpus
+from raysp.sink.run_record import Resolved
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Decode, Keep, Label, Output
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.audio.windows import Windowing
+    from raysp.models.summary import CheckpointSummary
+
+from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.plans import Settings
+from raysp.planning.resources import Resources, actors_that_fit, shortage_of
+
+
+def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
+    """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
+
+    Args:
+        pipeline: the pipeline; what it sets itself is used.
+        resources: what is up now.
+        before: what the sink's first plan resolved, which holds whatever is up now; None at the first plan.
+
+    Raises:
+        CheckpointError: no such folder, or one that cannot be run.
+        PlanError: the pool does not fit, or leaves nothing to decode with.
+    """
+    from raysp.models.checking import check_checkpoint
+    from raysp.ops.budget import batch_seconds, block_seconds
+
+    for index, step in enumerate(pipeline.steps):
+        if not isinstance(step, Decode | Keep | Label):
+            raise PlanError(f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run")
+    label = pipeline.label
+    summary = check_checkpoint(checkpoint_folder(pipeline))
+    for output in label.outputs:
+        name = _kind(output)
+        if name and name not in summary.outputs:
+            raise CheckpointError(
+                f"{label.checkpoint}: {summary.architecture} cannot give {name}; it can give "
+                f"{', '.join(summary.outputs) or 'nothing that raysp knows'}"
+            )
+        output.check(summary)
+    try:
+        windowing(summary, label)
+    except ValueError as error:
+        raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
+    gpus = _gpus_per_actor(label, resources, before)
+    device = _device(label, gpus, before)
+    on_gpu = device == "cuda"
+    auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
+    dtype = auto_dtype if label.dtype == "auto" else label.dtype
+    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
+    _check_pool(label, resources, cpus.number, gpus, before)
+    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
+    fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory)
+    budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
+    return Settings(
+        checkpoint=summary,
+        dtype=dtype,
+        device=device,
+        batch_seconds=budget,
+        block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        batching=batching(dtype=dtype, device=device, exact=label.exact),
+        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
+    )
+
+
+def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
+    """Return the budget where labels may depend on it, on this device or on the one that the sink began with."""
+    began = before.device if before and before.device else device
+    depends = {
+        one: batching(dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED for one in (began, device)
+    }
+    if depends[began] and before and before.batch_seconds:
+        return label.batch_seconds or before.batch_seconds
+    return budget if any(depends.values()) else None
+
+
+def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: float) -> float:
+    """Return the recorded budget, or a smaller one where actors have less memory now.
+
+    In half precision a text may depend on its batch, so there the record holds as it is; a batch that does not fit is
+    halved when it fails.
+    """
+    if before is None or before.batch_seconds is None or before.device != device:
+        return fitting
+    return min(before.batch_seconds, fitting) if dtype == "float32" else before.batch_seconds
+
+
+def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float) -> float | None:
+    """Tell the bytes that each actor has: of its GPU, reserved, or its share of the machines beside one reader each."""
+    if gpus:
+        return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
+    if label.pool.memory or resources.memory is None:
+        return label.pool.memory
+    most = actors_that_fit(resources, cpus, gpus)
+    return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
+
+
+def _kind(output: Output) -> str | None:
+    """Name the output that the model must be able to give; a user's own, made from none of raysp's, asks for none."""
+    shipped = [cls for cls in type(output).__mro__ if cls.__module__ == Output.__module__ and cls is not Output]
+    return shipped[0].__name__ if shipped else None
+
+
+def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
+    """Say how rows are cut into windows for a checkpoint.
+
+    Raises:
+        ValueError: a window would not hold a frame of the model.
+    """
+    from raysp.ops.windowing import windowing_of
+
+    return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
+
+
+def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None) -> float:
+    if label.device == "cpu" or label.pool.gpus is not None:
+        return label.pool.gpus or 0
+    device = before.device if before and label.device == "auto" else label.device
+    if device == "cuda":
+        return 1
+    return 0 if device == "cpu" or resources.gpus == 0 else 1
+
+
+def _device(label: Label, gpus: float, before: Resolved | None) -> str:
+    if label.device != "auto":
+        return label.device
+    if label.pool.gpus is None and before and before.device:
+        return before.device
+    return "cuda" if gpus else "cpu"
+
+
+def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
+    """Raise if the pool cannot run: on a cluster only what contradicts itself, for more nodes may come up there."""
+    pool = label.pool
+    asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
+    if label.device == "cuda" and gpus == 0:
+        raise PlanError(f"{asked}: a model on a GPU needs a share of one; set pool.gpus, or device='cpu'")
+    if resources.can_grow or not shortage_of(1, resources, cpus, gpus):
+        return
+    if gpus > resources.gpus:
+        recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
+        why = ", as the labels of this sink were made on GPUs" if recorded else ""
+        raise PlanError(
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and no more can come up on this machine. Give the "
+            "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
+        )
+    raise PlanError(
+        f"pool: one actor of {count(cpus, 'CPU')} leaves none of {count(resources.cpus, 'CPU')} to decode with; "
+        "lower pool.cpus"
+    )

@@ -1,0 +1,150 @@
+"""Survey of a corpus: the footers of new shards are read, their columns checked, and shards cut into pieces."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pyarrow as pa
+
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard, check_columns, input_id
+from raysp.errors import PlanError, ShardError, StoreError
+from raysp.planning.listing import Found
+from raysp.planning.plans import Corpus
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Keep
+
+
+def survey(
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    pipeline: Pipeline,
+    *,
+    limit_rows: int | None = None,
+    relabel: bool = False,
+    replaceable: Collection[str] = (),
+) -> Corpus:
+    """Read the footers of shards that are new, check their columns and cut them into pieces.
+
+    Args:
+        found: the listing.
+        recorded: what earlier plans of the same sink recorded, by name.
+        pipeline: names the columns that must be there.
+        limit_rows: stop once so many rows are found.
+        relabel: take recorded shards whose content changed for new ones, instead of refusing them.
+        replaceable: names of recorded shards of which the same holds without `relabel`.
+
+    Raises:
+        PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
+    """
+    bare: set[str] = set()
+
+    def survey_one(one: Found) -> Shard | str:
+        return _survey_one(one, recorded.get(one.name), pipeline, relabel or one.name in replaceable, bare)
+
+    shards: list[Shard] = []
+    fresh: list[Shard] = []
+    unreadable: dict[str, str] = {}
+    for one, surveyed in _in_order(found, survey_one):
+        if isinstance(surveyed, str):
+            unreadable[one.name] = surveyed
+            continue
+        shards.append(surveyed)
+        known = recorded.get(one.name)
+        if known is None or (known.input_id, known.part) != (surveyed.input_id, surveyed.part):
+            fresh.append(surveyed)
+        if limit_rows is not None and sum(shard.num_rows for shard in shards) >= limit_rows:
+            break
+    names = {one.name for one in found}
+    vanished = tuple(sorted(name for name in recorded if name not in names))
+    supersedes = any(one.name in recorded for one in fresh)
+    without_bytes = frozenset(bare)
+    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes, without_bytes=without_bytes)
+
+
+def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> Iterator[tuple[Found, Shard | str]]:
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, len(found), 256):
+            yield from zip(found[start : start + 256], pool.map(work, found[start : start + 256]), strict=True)
+
+
+def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool, bare: set[str]) -> Shard | str:
+    """Survey a shard, or return why it cannot be read; `bare` gets its name if its rows hold no recording."""
+    if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
+        return replace(known, url=one.url, part=one.part or known.part)
+    if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may end in a line by now
+        raise _changed(one, known)
+    source = pipeline.source
+    try:
+        columns = (source.audio, *source_columns(pipeline))
+        found = sources.survey(one.kind, one.url, one.part, source.storage_options, columns)
+    except (ShardError, StoreError) as error:
+        return str(error)
+    if known is not None and not relabel:
+        raise _changed(one, known)
+    try:
+        has_rows = found.num_rows > 0  # without them a writer does not know types
+        check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline), has_rows=has_rows)
+    except ShardError as error:
+        raise PlanError(str(error)) from None
+    if source.text is not None and has_rows:
+        _check_text(one.url, found.schema, source.text)
+    _check_conditions(one.url, found.schema, pipeline)
+    is_by_path = source.audio_root is not None or one.kind not in (sources.PARQUET, sources.ARROW)
+    if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
+        bare.add(one.name)
+    return Shard(
+        name=one.name,
+        url=one.url,
+        num_bytes=one.num_bytes,
+        version=one.version,
+        num_rows=found.num_rows,
+        input_id=input_id(one.num_bytes, one.version, found),
+        pieces=found.pieces,
+        kind=one.kind,
+        part=one.part,
+        seconds=found.seconds,
+    )
+
+
+def _check_text(url: str, schema: pa.Schema, name: str) -> None:
+    """Refuse a reference that is no text: the word error rate would be of nothing, or of digits."""
+    found = schema.field(name).type
+    held = found.value_type if pa.types.is_dictionary(found) else found
+    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    if not any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null)):
+        raise PlanError(
+            f"{url}: column {name!r} holds {found}, expected texts, for source.text is what labels are compared with; "
+            f"name a column of texts, or leave source.text out and keep this one by sink.keep=[{name!r}]"
+        )
+
+
+def _changed(one: Found, known: Shard) -> PlanError:
+    return PlanError(
+        f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
+        f"version {known.version}, now {one.version}). Bring the old file back, label into another sink, or redo what "
+        "differs with --relabel"
+    )
+
+
+def _check_conditions(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
+    """Try the conditions of `Keep` on no rows, so that one that does not fit its column fails before any work."""
+    from raysp.ops.keeping import meets
+
+    for step in pipeline.steps:
+        if not isinstance(step, Keep) or step.where is None or isinstance(step.where, str):
+            continue
+        for name, compare, value in step.where:
+            try:
+                meets(pa.chunked_array([], schema.field(name).type), compare, value)
+            except pa.ArrowException as error:
+                kind = schema.field(name).type
+                raise PlanError(f"{url}: Keep cannot ask {name!r} {compare} {value!r} of {kind}: {error}") from None
+
+
+def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
+    """Name the source columns, besides the audio, that a pipeline must find."""
+    reads = [column for step in pipeline.steps if isinstance(step, Keep) for column in step.reads]
+    identity = [pipeline.source.id] if pipeline.source.id else []
+    return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))
