@@ -22,7 +22,7 @@ from raysp.cli.options import (
 from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
 from raysp.cli.results import (
-    next_command,
+    next_commands,
     print_examples,
     print_nothing_labelled,
     print_passed_over,
@@ -89,7 +89,7 @@ def run(
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
-        print_result(loaded, result, next_command(loaded, pipeline, settings))
+        print_result(loaded, result, next_commands(loaded, pipeline, settings))
     raise typer.Exit(result.exit_code)
 
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raysp.cli.console import FEW_LINES, err, print_fact, print_some, say
-from raysp.ops.precision import AGREED_RATE, Batching
-from raysp.words import count, duration
+from raysp.ops.precision import AGREED_RATE
 
 if TYPE_CHECKING:
     from raysp.planning.plans import Plan
@@ -46,21 +45,7 @@ def plan_json(found: "Plan") -> dict[str, object]:
 
 def print_plan(found: "Plan") -> None:
     """Print a plan, and on stderr what deserves attention."""
-    settings, size = found.settings, found.pool_size
-    shards = count(len(found.corpus.shards), "shard")
-    pieces = f"{count(found.pieces_todo, 'piece')} of {count(len(found.todo), 'shard')}"
-    audio = f", {duration(seconds)} of audio" if (seconds := found.corpus.seconds) else ""
-    facts = {
-        "source": f"{urls(found.pipeline)}: {shards}, {count(found.num_rows, 'row')}{audio}",
-        "checkpoint": f"{found.pipeline.label.checkpoint}: {settings.checkpoint.architecture}, "
-        f"{count(settings.checkpoint.num_parameters, 'parameter')}, {settings.checkpoint.sample_rate} Hz",
-        "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
-        f"{settings.dtype} on {settings.device}, {_batches(found)}",
-        "sink": f"{found.pipeline.sink.url}: {len(found.done):,} of {shards} committed",
-        "to do": f"{count(found.rows_todo, 'row')} in {pieces}",
-        "fingerprint": found.fingerprint,
-    }
-    for name, fact in facts.items():
+    for name, fact in found.facts.items():
         print_fact(name, fact)
     print_failures(found.corpus.unreadable)
     print_vanished(found.corpus.vanished)
@@ -70,13 +55,6 @@ def print_plan(found: "Plan") -> None:
     if not found.todo:
         readable = " that can be read" if found.corpus.unreadable else ""
         print_fact("nothing to do", f"all shards{readable} are committed")
-
-
-def _batches(found: "Plan") -> str:
-    settings = found.settings
-    if settings.batching is Batching.ALONE:
-        return "one window a pass"
-    return f"{count(settings.batch_seconds, 'padded second')} a pass"
 
 
 def _print_batching(found: "Plan") -> None:

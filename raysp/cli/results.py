@@ -1,6 +1,6 @@
 """The summary of a run: some of its rows, what was committed, what failed, what to do next."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raysp.cli.console import print_command, print_fact, say
 from raysp.cli.options import command_line
@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 EXAMPLE_CHARACTERS = 200
 
 
-def next_command(pipeline: "Pipeline", target: str, settings: list[str] | None) -> str:
-    """Return the command that shows the progress: with the pipeline file where a sink cannot be reached without."""
+class Commands(NamedTuple):
+    """Commands for the sink of a run: with the pipeline file where the sink cannot be reached without."""
+
+    status: str
+    retry: str
+
+
+def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None) -> Commands:
+    """Return what can be typed after a run."""
     if not pipeline.sink.storage_options:
-        return command_line("status", pipeline.sink.url, None)
-    return command_line("status", target, settings)
+        target, settings = pipeline.sink.url, None
+    return Commands(*(command_line(verb, target, settings) for verb in Commands._fields))
 
 
-def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -> None:
+def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
     """Print some rows of a run and its summary."""
     from raysp.reading.samples import first_rows
 
@@ -56,12 +63,14 @@ def print_result(pipeline: "Pipeline", result: "RunResult", next_command: str) -
         if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
             command = command_line("retry", result.sink, ["source.audio_root=DIR"])
             print_command("", f"to read them by path: {command}")
+        elif not result.nothing_labelled:
+            print_command("once mended", commands.retry)
     print_passed_over(result)
     if result.word_errors is not None:
         print_fact("word errors", word_errors(result.word_errors))
     if result.shards_failed:
         print_fact("again", "the same command tries the shards that failed once more")
-    print_command("next", next_command)
+    print_command("next", commands.status)
     print_nothing_labelled(result)
 
 

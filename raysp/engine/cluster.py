@@ -349,8 +349,9 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PlanError(
-            f"--address {address}: nothing answers there ({error}). Is the cluster up, and is the address its head's? "
+            f"--address {address}: nothing answers there ({reason}). Is the cluster up, and is the address its head's? "
             "`ray start --head` prints it; without --address or RAY_ADDRESS a run starts a Ray of its own"
         ) from error
 

@@ -15,7 +15,7 @@ from raysp.sink.todo import Todo
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
-from raysp.words import brief, count
+from raysp.words import brief, count, duration
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -101,8 +101,31 @@ class Plan:
     """The sink holds no result, and the record of another pipeline there is replaced."""
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
-        return brief(self)
+        """Return its facts, a line each."""
+        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
+        return "\n".join(["Plan(", *facts, ")"])
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a user wants to know of a plan, in words, by name."""
+        settings, size, source = self.settings, self.pool_size, self.pipeline.source
+        shards = count(len(self.corpus.shards), "shard")
+        more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
+        audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
+        checkpoint = settings.checkpoint
+        budget = f"{count(settings.batch_seconds, 'padded second')} a pass"
+        return {
+            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}",
+            "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
+            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
+            f"{settings.dtype} on {settings.device}, "
+            f"{'one window a pass' if settings.batching is Batching.ALONE else budget}",
+            "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
+            "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
+            f"of {count(len(self.todo), 'shard')}",
+            "fingerprint": self.fingerprint,
+        }
 
     def __post_init__(self) -> None:
         """Stage under the fingerprint unless told otherwise."""

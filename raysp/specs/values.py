@@ -13,12 +13,15 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeAlias, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from raysp.errors import SpecError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 T = TypeVar("T")
@@ -49,7 +52,19 @@ def spec(cls: type[T]) -> type[T]:
             raise SpecError(_explain(made, error)) from None
 
     made.__init__ = init  # type: ignore[method-assign]
+    made.__repr__ = _repr  # type: ignore[method-assign,assignment]
     return cast("type[T]", made)
+
+
+def _repr(self: "DataclassInstance") -> str:
+    """Return the call that makes a spec, without fields that have their defaults."""
+    shown = []
+    for place, field in enumerate(dataclasses.fields(self)):
+        value = getattr(self, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default:
+            shown.append(repr(value) if place == 0 else f"{field.name}={value!r}")
+    return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _explain(cls: type, error: ValidationError) -> str:

@@ -280,13 +280,15 @@ _REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
 
 _GO_ON = "run again: what was committed stays"
 _NO_PERMISSION = "give these credentials permission, or give others"
+_NO_KEYS = "give credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _WRONG_KEYS = "give other credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _NOT_REACHED = f"check endpoint_url (or AWS_ENDPOINT_URL) and the network, and {_GO_ON}"
 _ADVICE = {
     **dict.fromkeys(
         _EXPIRED, f"the credentials have expired, also after they were looked up anew: renew them, {_GO_ON}"
     ),
-    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError"), _WRONG_KEYS),
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"), _WRONG_KEYS),
+    "NoCredentialsError": _NO_KEYS,
     **dict.fromkeys(("CredentialRetrievalError", "PartialCredentialsError", "UnauthorizedSSOTokenError"), _WRONG_KEYS),
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403", "401"), _NO_PERMISSION),
     **dict.fromkeys(("NoSuchKey", "404"), "it is not there: check the url"),

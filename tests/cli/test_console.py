@@ -40,13 +40,14 @@ def printed(terminal: Console) -> list[str]:
 def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
     monkeypatch.setattr(results, "print_rows", lambda *_: None)
     monkeypatch.setattr("raysp.reading.samples.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
-    results.print_result(a_pipeline("in", "out"), RESULT, COMMAND)
+    results.print_result(a_pipeline("in", "out"), RESULT, results.Commands(COMMAND, "raysp retry out"))
     *lines, last = printed(terminal)
+    assert "once mended  raysp retry out" in lines
     assert last == f"next         {COMMAND}"
     assert max(map(cell_len, lines)) <= terminal.width
     assert len(lines) <= 20
     names = [line[:12].strip() for line in lines if line[:12].strip()]
-    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "word errors"]
+    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once mended", "word errors"]
     assert all(line[:13] == " " * 13 for line in lines if not line[:12].strip())
 
 

@@ -1,6 +1,7 @@
 """What a program or a notebook sees of a run, and of its results when they are printed."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -76,3 +77,17 @@ def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
         assert lines[0] == f"{type(result).__name__}("
         assert len(lines) <= 30
         assert max(map(len, lines)) <= 140, max(lines, key=len)
+
+
+def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(pipeline):
+    lines = repr(raysp.plan(pipeline)).splitlines()
+    assert [line.strip().partition("=")[0] for line in lines[1:-1]] == [
+        "source", "checkpoint", "model", "sink", "to_do", "fingerprint"
+    ]  # fmt: skip
+    assert "60 shards, 60 rows" in lines[1]
+    shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))
+    assert shown.startswith(
+        "Pipeline(Shards('in', text='text', storage_options={'key': Env('KEY')}), steps=(Decode(), "
+    )
+    assert "max_seconds" not in shown
+    assert repr(eval(shown, {name: getattr(raysp, name) for name in raysp.__all__})) == shown
