@@ -4,16 +4,24 @@
 raysp does.
 """
 
+import contextlib
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parents[1] / "pipelines" / "demo"
+LINES = 40
+"""That a command prints at most."""
 
 PIPELINE = """\
 import raysp
@@ -53,7 +61,19 @@ rows.select(range(12)).save_to_disk("corpus")
     File("label.py", PIPELINE.format(source='"corpus", text="text"', outputs="raysp.Transcript()")),
     "$ raysp plan label.py",
     "$ raysp run label.py --rows 5",
-    "`raysp run label.py` labels all rows into `labels`, which `datasets.load_dataset` reads.",
+    "The run labels all rows into `labels`, which `datasets` reads.",
+    "$ raysp run label.py",
+    File(
+        "read.py",
+        """\
+import datasets
+
+labels = datasets.load_dataset("parquet", data_dir="labels", split="train")
+print(labels.num_rows, labels.column_names)
+print([row["pred_text"] for row in labels.select(range(4))])
+""",
+    ),
+    "$ python read.py 2>/dev/null",
 ]
 
 MODELS = [
@@ -101,19 +121,251 @@ SCEPTIC = [
     "$ raysp run label.py --rows 3",
     "Nothing was kept so far.",
     "$ ls; raysp status labels",
-    "After `raysp run label.py`, `raysp verify labels --sample 10` reads every label shard back and labels ten rows "
-    "once more, each alone; the same `raysp run` again labels nothing twice.",
+    "A run writes into `labels` and nowhere else. The same command again labels nothing twice.",
+    "$ raysp run label.py; ls",
+    "$ raysp run label.py",
+    "`verify` reads every label shard back and labels some rows once more, each alone. It finds what was changed.",
+    "$ raysp verify labels --sample 10",
+    "$ cp labels/part-0.parquet labels/part-1.parquet; raysp verify labels",
 ]
 
-TOURS: dict[str, tuple[str, list[Step]]] = {
-    "datasets": ("With `datasets`", DATASETS),
-    "models": ("The models alone", MODELS),
-    "sceptic": ("A sceptic", SCEPTIC),
+RECOGNITION = [
+    "Which of two checkpoints recognises a corpus better? The second is the first with a third of its weights at 0.",
+    File(
+        "prune.py",
+        """\
+import torch
+
+from raysp.models import AutoModelForCTC, AutoProcessor
+
+model = AutoModelForCTC.from_pretrained("checkpoint")
+with torch.no_grad():
+    for weight in (one for one in model.parameters() if one.ndim == 2):
+        weight[weight.abs() < weight.abs().quantile(0.33)] = 0
+model.save_pretrained("pruned")
+AutoProcessor.from_pretrained("checkpoint").save_pretrained("pruned")
+""",
+    ),
+    "$ python prune.py; ls pruned",
+    "The reference texts are in the column `text`. `Keep` leaves recordings out by length or by their columns.",
+    File(
+        "label.py",
+        """\
+import raysp
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("digits", text="text"),
+    steps=[
+        raysp.Keep(where=[("speaker_id", "!=", "lucas")]),
+        raysp.Decode(),
+        raysp.Keep(min_seconds=0.2),
+        raysp.Label("checkpoint", outputs=[raysp.Transcript(words=True)]),
+    ],
+    sink=raysp.Parquet("labels", keep=["speaker_id"]),
+)
+""",
+    ),
+    "$ raysp plan label.py",
+    "$ raysp run label.py --rows 5",
+    "A whole run ends with the word error rate and its kinds of errors; so does `status`.",
+    "$ raysp run label.py",
+    "$ raysp run label.py --set steps.3.checkpoint=pruned --set sink.url=labels-pruned",
+    "$ raysp status labels-pruned",
+    "Labels of another checkpoint never mix with those that are there.",
+    "$ raysp run label.py --set steps.3.checkpoint=pruned",
+    "Label shards are Parquet files, a row for each row of the corpus.",
+    File(
+        "compare.py",
+        """\
+import datasets
+import pandas as pd
+import pyarrow.dataset as ds
+
+before, after = pd.read_parquet("labels"), pd.read_parquet("labels-pruned")
+both = before.merge(after, on="id", suffixes=("", "_pruned")).query("status == 'ok'")
+wrong = both[["pred_text", "pred_text_pruned"]].ne(both.text.str.upper(), axis=0)
+print(wrong.groupby(both.speaker_id).mean().round(3), end="\\n\\n")
+changed = both[both.pred_text != both.pred_text_pruned]
+print(changed[["id", "pred_text", "pred_text_pruned"]].head(5).to_string(index=False), end="\\n\\n")
+table = ds.dataset("labels").to_table(filter=ds.field("status") == "ok", columns=["id", "pred_words"])
+print(table.num_rows, "ok rows; the words of one:", table["pred_words"][0].as_py())
+print(datasets.load_dataset("parquet", data_dir="labels", split="train").num_rows, "rows for datasets")
+""",
+    ),
+    "$ python compare.py 2>/dev/null",
+    "Recordings that are missing are error rows. `retry` labels them, and nothing else, once they are there.",
+    File(
+        "manifest.py",
+        """\
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+Path("recordings").mkdir()
+with open("late.jsonl", "w") as lines:
+    for row in pq.read_table("digits").slice(0, 4).to_pylist():
+        name = f"{row['id']}.wav"
+        Path("recordings" if len(name) < 20 else ".", name).write_bytes(row["audio"]["bytes"])
+        print(json.dumps({"audio_filepath": f"recordings/{name}", "text": row["text"]}), file=lines)
+""",
+    ),
+    File(
+        "late.py",
+        PIPELINE.format(source='"late.jsonl", text="text"', outputs="raysp.Transcript()").replace('"labels"', '"late"'),
+    ),
+    "$ python manifest.py; raysp run late.py",
+    "$ mv *.wav recordings; raysp retry late",
+    "$ raysp status late",
+]
+
+BUCKET = [
+    "From a bucket into a bucket. The endpoint and the keys are in the environment: `AWS_ENDPOINT_URL`, "
+    "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`.",
+    File(
+        "put.py",
+        """\
+from pathlib import Path
+
+import boto3
+
+s3 = boto3.client("s3", region_name="us-east-1")
+s3.create_bucket(Bucket="corpus")
+for file in sorted(Path("digits").iterdir()):
+    s3.upload_file(file, "corpus", f"audio/{file.name}")
+    print(f"s3://corpus/audio/{file.name}")
+""",
+    ),
+    "$ python put.py",
+    File(
+        "label.py",
+        """\
+import raysp
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("s3://corpus/audio/*.parquet", text="text"),
+    steps=[raysp.Decode(), raysp.Label("checkpoint", outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet("s3://corpus/labels", keep=["speaker_id"]),
+)
+""",
+    ),
+    "Wrong keys, missing keys and misspelt names are refused before any work.",
+    "$ AWS_SECRET_ACCESS_KEY=wrong raysp plan label.py",
+    "$ env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY raysp plan label.py",
+    "$ raysp plan label.py --set 'source.url=s3://corpus/audoi/*.parquet'",
+    "$ raysp plan label.py --set 'source.url=s3://corpsu/audio/*.parquet'",
+    "With the right ones:",
+    "$ raysp plan label.py",
+    "$ raysp run label.py --rows 3",
+    "$ raysp run label.py",
+    "$ raysp status s3://corpus/labels",
+    "$ raysp verify s3://corpus/labels --sample 3",
+    "Keys in variables of other names are given as options: secrets by the name of the variable, never as they are.",
+    "$ export CORPUS_SECRET=$AWS_SECRET_ACCESS_KEY CORPUS_KEY=$AWS_ACCESS_KEY_ID; "
+    "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; "
+    "raysp status s3://corpus/labels --storage-option key=env:CORPUS_KEY --storage-option secret=env:CORPUS_SECRET",
+    "$ raysp status s3://corpus/labels --storage-option secret=testtest",
+]
+
+CLUSTER = [
+    "A cluster of one machine, with a token, without which nobody can run code on it. On several machines the address "
+    "is that of the head, and the others join with `ray start --address`.",
+    "$ ray get-auth-token --generate > token 2> /dev/null; "
+    "RAY_AUTH_MODE=token ray start --head --port 6379 --node-ip-address 127.0.0.1 --num-cpus 2 "
+    "--include-dashboard=false --disable-usage-stats > ray.log 2>&1; ls",
+    "A corpus of twelve shards:",
+    File(
+        "split.py",
+        """\
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+rows = pq.read_table("digits")
+Path("corpus").mkdir()
+for number in range(12):
+    pq.write_table(rows.slice(25 * number, 25), f"corpus/part-{number:02}.parquet")
+""",
+    ),
+    File("label.py", PIPELINE.format(source='"corpus", text="text"', outputs="raysp.Transcript()")),
+    "Without the token, or where no cluster is, a run is refused before any work.",
+    "$ python split.py; raysp run label.py --address 127.0.0.1:6379",
+    "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:1",
+    "With it a run goes on where one was killed. This one is killed as soon as a label shard is there.",
+    "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:6379 > killed.log 2>&1 & "
+    "until ls labels/*.parquet > /dev/null 2>&1; do sleep 0.1; done; kill -KILL $!",
+    "$ raysp status labels",
+    "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:6379",
+    "The same command again does nothing. `RAY_ADDRESS` names the cluster as `--address` does.",
+    "$ RAY_AUTH_MODE=token RAY_ADDRESS=127.0.0.1:6379 raysp run label.py",
+    "$ raysp verify labels --sample 3",
+    "`ray stop` ends the cluster.",
+]
+
+# Of a run that is killed at some moment, and of what is left of it.
+KILLED = [
+    (r"(?!0 )\d+ of 300 rows to do; \d+ of 12 shards", "... of 300 rows to do; ... of 12 shards"),
+    (r"\b(?!12 )\d+ of 12 shards committed(, \d+ more begun)?$", "... of 12 shards committed"),
+    (r"12 of 12 shards committed, \d+ of them", "12 of 12 shards committed, ... of them"),
+    (r"\d+ of 300 rows committed \(\d+%\)(, [\d,]+ more labelled)?", "... of 300 rows committed"),
+    (r"this run     \d+ rows, [\d:]+ of audio", "this run     ... rows, ... of audio"),
+    (r"audio  ( *)[\d:]+ in committed", r"audio  \1... in committed"),
+    (r"padding efficiency [\d.]+%", "padding efficiency ...%"),
+    (r"labels  ( *)\d+ ok", r"labels  \1... ok"),
+    (r"[\d.]+% of (?!300 )\d+ reference words in \d+ labelled rows (.*): \d+ sub\w+, \d+ ins\w+, \d+ del\w+",
+     r"...% of ... reference words in ... labelled rows \1: ... substitutions, ... insertions, ... deletions"),
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def bucket_server() -> Iterator[Mapping[str, str]]:
+    """Run an object store that checks keys; yields the environment with those of a user of it."""
+    os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "3"
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        place = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+        iam = boto3.client("iam", **place, aws_access_key_id="first", aws_secret_access_key="first")
+        iam.create_user(UserName="ann")
+        rights = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
+        iam.put_user_policy(UserName="ann", PolicyName="all", PolicyDocument=rights)
+        key = iam.create_access_key(UserName="ann")["AccessKey"]
+        yield {
+            "AWS_ENDPOINT_URL": place["endpoint_url"],
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Tour:
+    """A page: a title and what a user does, in surroundings that give more environment."""
+
+    title: str
+    steps: list[Step]
+    surroundings: Callable[[], AbstractContextManager[Mapping[str, str]]] = lambda: contextlib.nullcontext({})
+    varies: tuple[tuple[str, str], ...] = ()
+    """Patterns of what differs from one making to the next, and what stands for them."""
+
+
+TOURS = {
+    "datasets": Tour("With `datasets`", DATASETS),
+    "models": Tour("The models alone", MODELS),
+    "sceptic": Tour("A sceptic", SCEPTIC),
+    "recognition": Tour("A recognition researcher", RECOGNITION),
+    "bucket": Tour("From bucket to bucket", BUCKET, bucket_server),
+    "cluster": Tour("On a Ray cluster", CLUSTER, varies=tuple(KILLED)),
 }
 
 REPLACED = [
-    (r"\b\d+\.\d s: RTFx [\d,.]+", "... s: RTFx ..."),
-    (r"RTFx [\d,.]+", "RTFx ..."),
+    (r"\b\d+\.\d s: RTFx [\d,.]*\d", "... s: RTFx ..."),
+    (r"RTFx [\d,.]*\d", "RTFx ..."),
     (r"ETA [\d:]+ · ", ""),
     (r"waited for input [\d.]+%", "waited for input ...%"),
     (r"model waited \d+%", "model waited ...%"),
@@ -121,55 +373,135 @@ REPLACED = [
     (r"this machine has \d+ CPUs?", "this machine has ... CPUs"),
     (r"\d+ (to \d+ )?actors?[^,]*, \d+ CPUs?( \([^)]*\))? and", "1 actor, 1 CPU and"),
     (r"\b[\d,.]+ padded seconds a pass", "... padded seconds a pass"),
+    (r"Ray cluster at [\d.]+:", "Ray cluster at 127.0.0.1:"),
+    (
+        r"run .*killed; the same command again continues: .*",
+        "run          killed; the same command again continues: ...",
+    ),
 ]
 
 
-def normalised(text: str, folder: Path) -> str:
+def normalised(text: str, folder: Path, varies: tuple[tuple[str, str], ...] = ()) -> str:
     """Return what a command printed without what differs between machines."""
     text = text.replace(f"{folder}/", "").replace(str(folder), "~")
-    for pattern, put in REPLACED:
-        text = re.sub(pattern, put, text)
+    for pattern, put in [*REPLACED, *varies]:
+        text = re.sub(pattern, put, text, flags=re.MULTILINE)
     lines = (line.rstrip() for line in text.splitlines())
     # Plain lines of progress come by the clock.
     return "\n".join(line for line in lines if not re.match(r"raysp: \d+% · ", line))
 
 
-def made(title: str, steps: list[Step], folder: Path) -> str:
-    """Run the steps of a tour in a folder; returns its page."""
+def check(command: str, said: str, code: int) -> None:
+    """Hold that a command fits a screen and hides no failure."""
+    if len(said.splitlines()) > LINES or "Traceback" in said:
+        raise SystemExit(f"{command}\nprints more than {LINES} lines or a traceback:\n{said}")
+    if not code and re.search(
+        r"^raysp: .*(was labelled|cannot |refused|no such|differs|nothing answers)", said, re.MULTILINE
+    ):
+        raise SystemExit(f"{command}\nfails with exit code 0:\n{said}")
+
+
+def search_path() -> str:
+    """Return PATH with the commands of this Python first."""
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+class Shell:
+    """Runs the commands of a tour, and ends what they leave behind."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_", "XDG_"))}
+        self.environment = {
+            **kept,
+            "PATH": search_path(),
+            "PYTHONPATH": str(HERE.parents[1]),
+            "HOME": str(folder / ".home"),
+            "COLUMNS": "100",
+            **environment,
+        }
+        self.port = str(_free_port())
+        self._sessions: list[int] = []
+
+    def run(self, command: str) -> tuple[str, int]:
+        """Return what a command prints, and its exit code."""
+        started = subprocess.Popen(
+            ["bash", "-c", command.replace("6379", self.port)], cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        self._sessions.append(started.pid)
+        said, _ = started.communicate()
+        return said.replace(self.port, "6379"), started.returncode
+
+    def close(self) -> None:
+        """End the processes of all sessions, such as those of a cluster."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = [process for process in _processes() if _session(process) in self._sessions]
+            for process in left:
+                with contextlib.suppress(OSError):
+                    os.kill(process, number)
+            if number == signal.SIGTERM and left:
+                _wait_for_end(left)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _session(process: int) -> int:
+    try:
+        return os.getsid(process)
+    except OSError:
+        return -1
+
+
+def _wait_for_end(processes: list[int]) -> None:
+    for _ in range(50):
+        if not any(Path(f"/proc/{process}").exists() for process in processes):
+            return
+        time.sleep(0.2)
+
+
+def prepare(folder: Path) -> None:
+    """Put the checkpoint and the corpus of the demo into a folder."""
     (folder / "checkpoint").symlink_to(DEMO / "unispeech-digits-ctc")
     (folder / "digits").mkdir()
     for number, shard in enumerate(sorted((DEMO / "audio").glob("*.parquet"))):
         (folder / "digits" / f"part-{number}.parquet").symlink_to(shard)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "XDG_STATE_HOME": str(folder / ".state"),
-        "COLUMNS": "100",
-    }
-    parts = [f"# {title}", "Made by `make tour`; do not edit."]
-    for step in steps:
-        if isinstance(step, File):
-            (folder / step.name).write_text(step.text)
-            parts.append(f"`{step.name}`:\n\n```python\n{step.text}```")
-        elif step.startswith("$ "):
-            ran = subprocess.run(
-                ["bash", "-c", step[2:]], cwd=folder, env=environment, text=True, check=False,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            said = normalised(ran.stdout, folder)
-            code = f"[exit code {ran.returncode}]" if ran.returncode else ""
-            parts.append("\n".join(line for line in ("```console", step, said, code, "```") if line))
-        else:
-            parts.append(step)
+
+
+def made(tour: Tour, folder: Path) -> str:
+    """Run the steps of a tour in a folder; returns its page."""
+    prepare(folder)
+    (folder / ".home").mkdir()
+    parts = [f"# {tour.title}", "Made by `make tour`; do not edit."]
+    with tour.surroundings() as environment, contextlib.closing(Shell(folder, environment)) as shell:
+        for step in tour.steps:
+            if isinstance(step, File):
+                (folder / step.name).write_text(step.text)
+                parts.append(f"`{step.name}`:\n\n```python\n{step.text}```")
+            elif step.startswith("$ "):
+                printed, exit_code = shell.run(step[2:])
+                said = normalised(printed, folder, tour.varies)
+                check(step, said, exit_code)
+                code = f"[exit code {exit_code}]" if exit_code else ""
+                parts.append("\n".join(line for line in ("```console", step, said, code, "```") if line))
+            else:
+                parts.append(step)
     return "\n\n".join(parts) + "\n"
 
 
 def main(names: list[str]) -> None:
     """Make the tours of these names, or all."""
     for name in names or TOURS:
-        title, steps = TOURS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            (HERE / f"{name}.md").write_text(made(title, steps, Path(folder).resolve()))
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            (HERE / f"{name}.md").write_text(made(TOURS[name], Path(folder).resolve()))
 
 
 if __name__ == "__main__":
