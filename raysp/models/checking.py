@@ -7,8 +7,8 @@ from typing import Any
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
+from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.several_heads import refuse_shared_names
-from raysp.models.encoder.waveform_model import WaveformConfig
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
 from raysp.models.features.processors import (

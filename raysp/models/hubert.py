@@ -1,7 +1,7 @@
 """HuBERT (Hsu et al. 2021, arXiv:2106.07447): the encoder of wav2vec 2.0 with other pre-training and two options.
 
-What differs from transformer.py: the projection may go without its norm, and the positional convolution may stand
-behind a batch norm in place of being weight-normalised.
+Differences from encoder/transformer.py: the projection may omit its norm, and the positional convolution may follow a
+batch norm instead of being weight-normalised.
 
 Legend: B batch, S samples, T frames, H hidden.
 """
@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.encoder.transformer import FeatureProjection, TransformerConfig
-from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
+from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
+from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.grouped import conv1d
@@ -35,7 +35,7 @@ class HubertConfig(TransformerConfig):
 
 
 class HubertBatchNormConvEmbedding(nn.Module):
-    """A positional convolution behind a batch norm."""
+    """A positional convolution after a batch norm."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -51,27 +51,27 @@ class HubertBatchNormConvEmbedding(nn.Module):
         self.act = activation(config.feat_extract_activation)
 
     def forward(self, hidden_BTH: Tensor, kept_BT: Tensor | None) -> Tensor:
-        """Return what is added to each frame; frames outside `kept_BT` are as those beyond the ends: zero."""
+        """Return the residual (B, T, H); frames outside `kept_BT` count as zero."""
         x_BHT = self.batch_norm(hidden_BTH.transpose(1, 2))
         if kept_BT is not None:
             x_BHT = x_BHT.masked_fill(~kept_BT[:, None], 0.0)  # the norm has moved padding away from zero
         return self.act(conv1d(self.conv, x_BHT)[:, :, : hidden_BTH.shape[1]]).transpose(1, 2)
 
 
-class HubertPreTrainedModel(TransformerPreTrainedModel):
-    """What all HuBERT models share."""
+class HubertPreTrainedModel(SpeechModel):
+    """Initial weights of all HuBERT models."""
 
     config_class: ClassVar[type[Config]] = HubertConfig
     base_model_prefix: ClassVar[str] = "hubert"
     config: HubertConfig
 
-    def build_base(self) -> TransformerModel:
-        """Make the model that a head stands on."""
+    def build_base(self) -> "HubertModel":
+        """Return a new model without a head, for a head to stand on."""
         return HubertModel(self.config)
 
     def _init_module(self, module: nn.Module) -> None:
         match module:
-            case FeatureProjection():  # its dense layer as any other
+            case FeatureProjection():  # its dense layer is initialised like any other
                 pass
             case WeightNormConv1d(kernel=kernel, bias=bias):
                 weight = torch.empty_like(module.norm.original1)
@@ -88,35 +88,21 @@ class HubertPreTrainedModel(TransformerPreTrainedModel):
                 super()._init_module(module)
 
 
-class HubertModel(HubertPreTrainedModel, TransformerModel):
+class HubertModel(HubertPreTrainedModel, EncoderModel):
     """The encoder without a head."""
 
+    gives_features: ClassVar[bool] = False
     masks_padded_spans: ClassVar[bool] = True
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)
+        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         if not config.feat_proj_layer_norm:
             self.feature_projection.layer_norm = None
+        self.encoder = Encoder(config)
         if config.conv_pos_batch_norm:
             self.encoder.pos_conv_embed = HubertBatchNormConvEmbedding(config)
-
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
-        """Encode waveforms; as `TransformerModel.forward`, without `extract_features`."""
-        encoded = self.encode(input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states)
-        output = BaseModelOutput(
-            last_hidden_state=encoded.last_hidden_state,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
 
 
 class HubertForCTC(ForCTC, HubertPreTrainedModel):

@@ -1,7 +1,7 @@
 """UniSpeech (Wang et al. 2021, arXiv:2101.07597): a wav2vec 2.0 encoder for CTC, classes and pre-training.
 
-The encoder is that of transformer.py and transformer_base.py as it stands; heads are in encoder_heads.py,
-pre-training's quantiser and losses in quantization.py.
+The encoder is that of encoder/transformer.py, unchanged. Heads are in encoder/encoder_heads.py, the quantiser and the
+losses of pre-training in encoder/quantization.py.
 
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden, G groups of codes, K negatives.
 """
@@ -22,8 +22,9 @@ from raysp.models.encoder.quantization import (
     diversity_loss,
     sample_negative_indices,
 )
-from raysp.models.encoder.transformer import TransformerConfig
-from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
+from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
+from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
+from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
@@ -50,10 +51,10 @@ class UniSpeechConfig(TransformerConfig):
 
 @dataclass(eq=False)
 class UniSpeechForPreTrainingOutput(ModelOutput):
-    """What pre-training gives.
+    """Output of pre-training.
 
-    `loss` where frames are masked, `projected_states` and `projected_quantized_states` (B, T, H),
-    `codevector_perplexity`, and what was asked for.
+    `loss` if frames are masked, `projected_states` and `projected_quantized_states` (B, T, H),
+    `codevector_perplexity`, and hidden states and attentions if requested.
     """
 
     loss: Tensor | None = None
@@ -64,14 +65,15 @@ class UniSpeechForPreTrainingOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class UniSpeechPreTrainedModel(TransformerPreTrainedModel):
-    """What all UniSpeech models share."""
+class UniSpeechPreTrainedModel(SpeechModel):
+    """Initial weights of all UniSpeech models."""
 
     config_class: ClassVar[type[Config]] = UniSpeechConfig
     base_model_prefix: ClassVar[str] = "unispeech"
+    config: UniSpeechConfig
 
-    def build_base(self) -> TransformerModel:
-        """Make the model that a head stands on."""
+    def build_base(self) -> "UniSpeechModel":
+        """Return a new model without a head, for a head to stand on."""
         return UniSpeechModel(self.config)
 
     def _init_module(self, module: nn.Module) -> None:
@@ -83,8 +85,14 @@ class UniSpeechPreTrainedModel(TransformerPreTrainedModel):
             super()._init_module(module)
 
 
-class UniSpeechModel(UniSpeechPreTrainedModel, TransformerModel):
+class UniSpeechModel(UniSpeechPreTrainedModel, EncoderModel):
     """The encoder without a head."""
+
+    def __init__(self, config: UniSpeechConfig) -> None:
+        super().__init__(config)
+        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
+        self.encoder = Encoder(config)
 
 
 class UniSpeechForCTC(ForCTC, UniSpeechPreTrainedModel):
@@ -96,12 +104,10 @@ class UniSpeechForSequenceClassification(ForSequenceClassification, UniSpeechPre
 
 
 class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
-    """The encoder with a quantiser: masked frames are told from others by their codes.
+    """The encoder with a quantiser, trained to identify the codes of masked frames.
 
-    `ctc_proj` has no part in what the original returns; it is here because checkpoints hold it.
+    `ctc_proj` is unused, as in the original; checkpoints contain it.
     """
-
-    config: UniSpeechConfig
 
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)
@@ -117,7 +123,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         self.ctc_proj = nn.Linear(config.hidden_size, config.num_ctc_classes)
 
     def set_gumbel_temperature(self, temperature: float) -> None:
-        """Set how soft codes are drawn in training; lowered while it goes on."""
+        """Set the temperature of Gumbel noise, which is lowered in the course of training."""
         self.quantizer.temperature = temperature
 
     def forward(
@@ -130,18 +136,18 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         mask_time_indices: Tensor | None = None,
         sampled_negative_indices: Tensor | None = None,
     ) -> UniSpeechForPreTrainingOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
-        """Return quantised frames, and a loss where frames are masked.
+        """Return quantised frames, and a loss if frames are masked.
 
         Args:
-            input_values: See `UniSpeechModel`, as for what is not listed here.
-            attention_mask: As there.
-            output_attentions: As there.
-            output_hidden_states: As there.
-            return_dict: As there.
-            mask_time_indices: (B, T), true where a frame is masked; None: in training drawn as the configuration says,
-                else none, and then there is no loss.
-            sampled_negative_indices: (B, T, num_negatives) numbers into the B * T frames; None: drawn by
-                `sample_negative_indices` among the masked frames of each row.
+            input_values: As for `UniSpeechModel`.
+            attention_mask: As for `UniSpeechModel`.
+            output_attentions: As for `UniSpeechModel`.
+            output_hidden_states: As for `UniSpeechModel`.
+            return_dict: As for `UniSpeechModel`.
+            mask_time_indices: (B, T), true where a frame is masked; None: random in training, as configured, else no
+                frame, and no loss.
+            sampled_negative_indices: (B, T, num_negatives) indices into the B * T frames; None: drawn by
+                `sample_negative_indices` from the masked frames of each row.
         """
         valid_BT = self._valid(input_values, attention_mask)
         if mask_time_indices is None and self.training:
@@ -149,7 +155,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         encoded = self.unispeech.encode(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
-        features_BTC = F.dropout(encoded.extract_features, self.config.feat_quantizer_dropout, self.training)
+        features_BTC = F.dropout(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         counted_BT = valid_BT if self.padding == "exact" and attention_mask is not None else None
         quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
         quantized_BTH = self.project_hid(self.project_q(quantized_BTD))
@@ -179,8 +185,8 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         if given_BTK is not None:
             return given_BTK.to(masked_BT.device)
         shape = (masked_BT.shape[0], masked_BT.shape[1])
-        drawn = sample_negative_indices(shape, self.config.num_negatives, masked_BT.cpu().numpy())
-        return torch.from_numpy(drawn).to(masked_BT.device)
+        sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.cpu().numpy())
+        return torch.from_numpy(sampled).to(masked_BT.device)
 
     def _loss(
         self,

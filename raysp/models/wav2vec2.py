@@ -1,7 +1,7 @@
 """wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477): for CTC, classes of rows and of frames, and speakers.
 
-What differs from transformer.py: `add_adapter` puts strided convolutions behind the encoder, which bring its frames
-down to the rate of text for a decoder (Li et al. 2021), and there are heads over frames and for x-vectors.
+Differences from encoder/transformer.py: `add_adapter` appends strided convolutions to the encoder, which reduce its
+frames to the rate of text for a decoder (Li et al. 2021), and there are heads over frames and for x-vectors.
 
 Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a TDNN layer, N classes, E embedding.
 """
@@ -16,26 +16,25 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
-from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
 from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.configuration import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
     ForSequenceClassification,
     ForXVector,
-    XVectorConfig,
 )
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.quantization import sample_negative_indices
-from raysp.models.encoder.transformer import TransformerConfig
-from raysp.models.encoder.transformer_base import TransformerModel, TransformerPreTrainedModel
-from raysp.models.encoder.waveform import conv_output_frames, receptive_samples
+from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
+from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
+from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 from raysp.models.files.configuration import Config
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
 
-ADAPTER_PADDING = 1  # whatever the kernel
+ADAPTER_PADDING = 1  # for any kernel
 
 
 class Wav2Vec2Config(TransformerConfig, XVectorConfig):
@@ -66,7 +65,7 @@ class Wav2Vec2Config(TransformerConfig, XVectorConfig):
         self.output_hidden_size = self.output_hidden_size or self.hidden_size
 
     def validate(self) -> None:
-        """Check what must agree before a model can be built."""
+        """Raise CheckpointError for fields that contradict each other."""
         super().validate()
         counts = {name: len(getattr(self, name)) for name in ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")}
         if len(set(counts.values())) != 1 or not self.tdnn_dim:
@@ -86,12 +85,12 @@ class Wav2Vec2AdapterLayer(nn.Module):
         )
 
     def forward(self, hidden_BOT: Tensor) -> Tensor:
-        """Return about one frame for `adapter_stride` of them."""
+        """Return about one frame per `adapter_stride` frames."""
         return F.glu(self.conv(hidden_BOT), dim=1)
 
 
 class Wav2Vec2Adapter(nn.Module):
-    """Bring frames to the width and, by strides, near the rate that a text decoder expects."""
+    """Projection to a text decoder's width, and strides to about the rate of text."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class Wav2Vec2Adapter(nn.Module):
         self.layers = nn.ModuleList(Wav2Vec2AdapterLayer(config) for _ in range(config.num_adapter_layers))
 
     def forward(self, hidden_BTH: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        """Return fewer frames; with `num_frames_B` those after a row's end are as those beyond the ends: zero."""
+        """Return fewer frames; with `num_frames_B` frames after a row's end count as zero."""
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
         hidden_BOT = hidden_BTH.transpose(1, 2)
@@ -124,19 +123,19 @@ def _output_hidden_size(config: Wav2Vec2Config) -> int:
 
 
 def adapter_output_frames(num_frames: Count, config: Wav2Vec2Config) -> Count:
-    """Return the frames that one adapter layer makes."""
+    """Return the number of frames after one adapter layer."""
     return (num_frames + 2 * ADAPTER_PADDING - config.adapter_kernel_size) // config.adapter_stride + 1
 
 
-class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
-    """What all wav2vec 2.0 models share."""
+class Wav2Vec2PreTrainedModel(SpeechModel):
+    """Lengths of all wav2vec 2.0 models, which depend on the adapter."""
 
     config_class: ClassVar[type[Config]] = Wav2Vec2Config
     base_model_prefix: ClassVar[str] = "wav2vec2"
     config: Wav2Vec2Config
 
-    def build_base(self) -> TransformerModel:
-        """Make the model that a head stands on."""
+    def build_base(self) -> "Wav2Vec2Model":
+        """Return a new model without a head, for a head to stand on."""
         return Wav2Vec2Model(self.config)
 
     @property
@@ -146,7 +145,7 @@ class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest input, which gives one frame."""
+        """Samples of the shortest input, which yields one frame."""
         return self._samples_of(1, self.config.add_adapter)
 
     @property
@@ -157,16 +156,16 @@ class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
 
     @property
     def hidden_stride(self) -> int:
-        """Samples from one frame of `hidden_states`, which come before the adapter, to the next."""
+        """Samples from one frame of `hidden_states`, which precede the adapter, to the next."""
         return self.config.inputs_to_logits_ratio
 
     def num_hidden_frames(self, num_samples: Count) -> Count:
-        """Return the frames of `hidden_states` that inputs of these numbers of samples give."""
+        """Return the number of frames of `hidden_states` for inputs of these numbers of samples."""
         frames = self._get_feat_extract_output_lengths(num_samples, add_adapter=False)
         return frames * (frames > 0)
 
     def _samples_of(self, num_frames: int, add_adapter: bool) -> int:
-        """Return the samples of the shortest input that gives these frames."""
+        """Return the samples of the shortest input with this number of frames."""
         config = self.config
         for _ in range(config.num_adapter_layers if add_adapter else 0):
             inner = (num_frames - 1) * config.adapter_stride + config.adapter_kernel_size
@@ -176,7 +175,7 @@ class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
 
     def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         frames = super()._get_feat_extract_output_lengths(input_lengths)
-        for _ in range(self.config.num_adapter_layers if self._asks_adapter(add_adapter) else 0):
+        for _ in range(self.config.num_adapter_layers if self._includes_adapter(add_adapter) else 0):
             if self.padding == "reference":  # as if the kernel were 1, which is right for the usual one of 3
                 frames = (frames - 1) // self.config.adapter_stride + 1
             else:
@@ -189,32 +188,36 @@ class Wav2Vec2PreTrainedModel(TransformerPreTrainedModel):
         num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1), add_adapter)
         return self._valid_frames(num_frames_B, feature_vector_length)
 
-    def _asks_adapter(self, add_adapter: bool | None) -> bool:
+    def _includes_adapter(self, add_adapter: bool | None) -> bool:
         return self.config.add_adapter if add_adapter is None else add_adapter
 
 
-class Wav2Vec2Model(Wav2Vec2PreTrainedModel, TransformerModel):
-    """The encoder without a head."""
+class Wav2Vec2Model(Wav2Vec2PreTrainedModel, EncoderModel):
+    """The encoder without a head; includes the adapter if there is one."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
+        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
+        self.encoder = Encoder(config)
         self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
 
     def encode(
         self,
-        waves_BS: Tensor,
+        inputs: Tensor,
         mask_BS: Tensor | None = None,
+        /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         states: States | None = None,
-    ) -> Wav2Vec2BaseModelOutput:
-        """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
-        encoded = super().encode(waves_BS, mask_BS, mask_time_indices, output_attentions, output_hidden_states, states)
+    ) -> Encoded:
+        """Return the named output of `forward`; `states` receives each hidden state in addition."""
+        encoded = super().encode(inputs, mask_BS, mask_time_indices, output_attentions, output_hidden_states, states)
         if self.adapter is not None:
             num_frames_B: Tensor | None = None
             if mask_BS is not None and self.padding == "exact":
-                num_frames_B = conv_output_frames(mask_BS.sum(-1), self.config.conv_kernel, self.config.conv_stride)
+                num_frames_B = conv_output_frames(mask_BS.sum(-1), *self.config.convolutions)
             encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
         return encoded
 
@@ -228,17 +231,17 @@ class Wav2Vec2ForSequenceClassification(ForSequenceClassification, Wav2Vec2PreTr
 
 
 class Wav2Vec2ForAudioFrameClassification(ForAudioFrameClassification, Wav2Vec2PreTrainedModel):
-    """The encoder with classes for each frame, such as who speaks."""
+    """The encoder with classes for each frame, such as speakers."""
 
 
 class Wav2Vec2ForXVector(ForXVector, Wav2Vec2PreTrainedModel):
-    """The encoder with a TDNN that gives one vector for a speaker (Snyder et al. 2018)."""
+    """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
     config: Wav2Vec2Config
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest input, whose two frames behind the TDNN have a deviation."""
+        """Samples of the shortest input, which leaves two frames after the TDNN, the least with a deviation."""
         return self._samples_of(self._least_frames(), self._adapter_is_seen)
 
     def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:

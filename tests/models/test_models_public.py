@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import raysp.models
 import raysp.models.base.outputs
@@ -14,6 +15,13 @@ def test_names_resolve_when_first_used():
         assert name in dir(raysp.models)
     with pytest.raises(AttributeError, match="attribute Missing"):
         _ = raysp.models.Missing
+
+
+def test_no_model_has_more_than_seven_classes_in_its_resolution_order():
+    public = [getattr(raysp.models, name) for name in raysp.models.__all__]
+    models = [cls for cls in public if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
+    assert len(models) > 20
+    assert {cls.__name__: len(cls.__mro__) for cls in models if len(cls.__mro__) > 7} == {}
 
 
 def test_importing_the_package_imports_no_torch():

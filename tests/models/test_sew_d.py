@@ -17,7 +17,7 @@ from raysp.models import (
     load_checkpoint,
 )
 from raysp.models.encoder import relative_attention
-from raysp.models.sew_d import Distances
+from raysp.models.encoder.disentangled import Distances
 from tests.models import oracles
 
 TINY = {
@@ -397,7 +397,7 @@ def test_a_language_brings_its_own_head(tmp_path):
     later.load_adapter("spa")
     with torch.inference_mode():
         assert torch.equal(later(waves_and_mask()[0]).logits, model(waves_and_mask()[0]).logits)
-    with pytest.raises(ValueError, match="target_lang 'spa' asked for, but SEWDForCTC has no adapter layers"):
+    with pytest.raises(ValueError, match="target_lang 'spa' requested, but SEWDForCTC has no adapter layers"):
         SEWDForCTC(SEWDForCTC.config_class(**TINY), target_lang="spa")
 
 

@@ -432,5 +432,5 @@ def test_a_language_brings_its_own_head(tmp_path):
     later.load_adapter("spa")
     with torch.inference_mode():
         assert torch.equal(later(features_and_mask()[0]).logits, model(features_and_mask()[0]).logits)
-    with pytest.raises(ValueError, match="target_lang 'spa' asked for, but Wav2Vec2BertForCTC has no adapter layers"):
+    with pytest.raises(ValueError, match="target_lang 'spa' requested, but Wav2Vec2BertForCTC has no adapter layers"):
         Wav2Vec2BertForCTC(Wav2Vec2BertForCTC.config_class(**TINY), target_lang="spa")

@@ -1,12 +1,12 @@
-"""Language adapters of CTC models (MMS, Pratap et al. 2023): small weights of a language beside the model's.
+"""Language adapters of CTC models (MMS, Pratap et al. 2023): a small file of weights for each language.
 
-A language's file `adapter.<lang>.safetensors` holds every weight of the `adapter_layer` of each layer under its full
-name, and the `lm_head` of the language's own vocabulary.
+`adapter.<lang>.safetensors` holds every weight of the `adapter_layer` of each layer under its full name, and the
+`lm_head` for the language's vocabulary.
 """
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
-from raysp.models.files.configuration import Config
 from raysp.models.files.weights import read_pickle, read_safetensors, short, write_safetensors
 
 DEFAULT_LANG = "eng"
@@ -26,25 +25,25 @@ class AttnAdapterLayer(nn.Module):
 
     def __init__(self, hidden_size: int, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(hidden_size)  # its epsilon is PyTorch's, whatever config.layer_norm_eps says
+        self.norm = nn.LayerNorm(hidden_size)  # epsilon is PyTorch's default, not config.layer_norm_eps
         self.linear_1 = nn.Linear(hidden_size, width)
         self.linear_2 = nn.Linear(width, hidden_size)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Return what is added to each frame (B, T, H)."""
+        """Return the residual (B, T, H)."""
         adapted_BTH: Tensor = self.linear_2(F.relu(self.linear_1(self.norm(hidden_BTH))))
         return adapted_BTH
 
 
 def adapter_file_names(lang: str, *, allow_pickle: bool) -> list[str]:
-    """Return the names that a language's weights may have, the best first."""
+    """Return the possible file names of a language's weights, the preferred one first."""
     if not LANG.fullmatch(lang):
         raise ValueError(f"target_lang is {lang!r}, expected a language such as {DEFAULT_LANG!r}")
     return [f"adapter.{lang}.safetensors", *([f"adapter.{lang}.bin"] if allow_pickle else [])]
 
 
 def adapter_weights(model: Model) -> dict[str, Tensor]:
-    """Return the weights that belong to a language: of its adapter layers and of its CTC head."""
+    """Return the weights specific to a language: those of adapter layers and of the CTC head."""
     check_has_adapters(model)
     modules: dict[str, nn.Module] = {
         name: module for name, module in model.named_modules() if isinstance(module, AttnAdapterLayer)
@@ -56,14 +55,14 @@ def adapter_weights(model: Model) -> dict[str, Tensor]:
 
 
 def check_has_adapters(model: Model, lang: str | None = None) -> None:
-    """Raise ValueError where the configuration knows no adapters."""
+    """Raise ValueError if the configuration has no adapters."""
     if getattr(model.config, "adapter_attn_dim", None) is None:
-        asked = "" if lang is None else f"target_lang {lang!r} asked for, but "
-        raise ValueError(f"{asked}{type(model).__name__} has no adapter layers: set config.adapter_attn_dim")
+        request = "" if lang is None else f"target_lang {lang!r} requested, but "
+        raise ValueError(f"{request}{type(model).__name__} has no adapter layers: set config.adapter_attn_dim")
 
 
 def init_adapter_layers(model: Model) -> None:
-    """Draw the weights of adapter layers and of the head anew, to train them alone."""
+    """Initialise adapter layers and the head at random, to train them alone."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, AttnAdapterLayer):
@@ -75,11 +74,11 @@ def init_adapter_layers(model: Model) -> None:
 
 
 def load_adapter(model: Model, lang: str, folder: Path, *, allow_pickle: bool = False) -> None:
-    """Put a language's weights into a model; its head and `config.vocab_size` take the language's vocabulary.
+    """Load a language's weights into a model and set its head and `config.vocab_size` to the language's vocabulary.
 
     Raises:
         ValueError: The model has no adapters.
-        CheckpointError: The file is not there, or its names or shapes do not fit the model.
+        CheckpointError: The file is missing, or its names or shapes do not match the model.
     """
     check_has_adapters(model, lang)
     path = _adapter_path(folder, lang, allow_pickle)
@@ -88,15 +87,15 @@ def load_adapter(model: Model, lang: str, folder: Path, *, allow_pickle: bool = 
     unexpected, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: weights do not fit the model's adapters: missing {short(missing)}; unexpected "
-            f"{short(unexpected)}: use an adapter that was made for this checkpoint"
+            f"{path}: weights do not match the model's adapters: missing {short(missing)}; unexpected "
+            f"{short(unexpected)}: use an adapter made for this checkpoint"
         )
     for name, tensor in tensors.items():
         shape = expected[name].shape
         if tensor.shape[1:] != shape[1:] or (tensor.shape[:1] != shape[:1] and not name.startswith("lm_head.")):
             raise CheckpointError(
                 f"{path}: {name} is {tuple(tensor.shape)!r}, expected {tuple(shape)!r}: "
-                "use an adapter that was made for this checkpoint"
+                "use an adapter made for this checkpoint"
             )
     _resize_head(model, tensors)
     places = adapter_weights(model)
@@ -118,10 +117,10 @@ def _adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
     if found:
         return found[0]
     others = sorted(path.name.split(".")[1] for path in folder.glob("adapter.*.safetensors"))
-    pickled = "; its .bin is a pickle, which allow_pickle=True opens" if _has_pickle(folder, lang) else ""
+    pickled = "; its .bin is a pickle, which is read with allow_pickle=True" if _has_pickle(folder, lang) else ""
     raise CheckpointError(
         f"{folder}: {names[0]} not found{pickled}, expected one of the languages {short(others)}: "
-        "choose one of them or complete the checkpoint"
+        "pass one of them or complete the checkpoint"
     )
 
 
@@ -130,7 +129,7 @@ def _has_pickle(folder: Path, lang: str) -> bool:
 
 
 def _resize_head(model: Model, tensors: dict[str, Tensor]) -> None:
-    """Make the head anew where the language has more or fewer tokens."""
+    """Replace the head by one of the language's number of tokens."""
     head, config = getattr(model, "lm_head", None), model.config
     if not isinstance(head, nn.Linear):
         return
@@ -145,49 +144,3 @@ def _resize_head(model: Model, tensors: dict[str, Tensor]) -> None:
         model.lm_head.requires_grad_(like.requires_grad)
     any_config: Any = config
     any_config.vocab_size = vocab_size
-
-
-class ModelOfLanguages(Model):
-    """What CTC models of all architectures share: an adapter of a language loads with the weights, or later."""
-
-    target_lang: str | None = None
-
-    def use_language(self, target_lang: str | None) -> None:
-        """Say whose adapter `from_pretrained` loads; None: no other than the weights hold."""
-        self.target_lang = target_lang
-        if target_lang is not None:
-            check_has_adapters(self, target_lang)
-
-    @classmethod
-    def _with_language(cls, config: Config, target_lang: str) -> Self:
-        return cls(config, target_lang)  # type: ignore[call-arg]
-
-    def _comes_later(self, name: str) -> bool:
-        return self.target_lang is not None and (name.startswith("lm_head.") or ".adapter_layer." in name)
-
-    def _complete(self, allow_pickle: bool) -> None:
-        if self.target_lang is not None:
-            self.load_adapter(self.target_lang, allow_pickle=allow_pickle)
-
-    def load_adapter(self, target_lang: str = DEFAULT_LANG, *, allow_pickle: bool = False) -> None:
-        """Change to another language of the checkpoint that this model came from.
-
-        Args:
-            target_lang: Its `adapter.<lang>.safetensors` stands beside the model's weights.
-            allow_pickle: Open `adapter.<lang>.bin`, too (weights alone, no program).
-        """
-        names = adapter_file_names(target_lang, allow_pickle=allow_pickle)
-        check_has_adapters(self, target_lang)
-        load_adapter(self, target_lang, self.origin_folder(names), allow_pickle=allow_pickle)
-        self.target_lang = target_lang
-
-    def save_adapter(self, folder: str | Path, target_lang: str) -> None:
-        """Write this language's weights as `adapter.<lang>.safetensors`."""
-        save_adapter(self, target_lang, Path(folder))
-
-    def init_adapter_layers(self) -> None:
-        """Draw adapters and head anew, to train them alone."""
-        init_adapter_layers(self)
-
-    def _get_adapters(self) -> dict[str, Tensor]:
-        return adapter_weights(self)

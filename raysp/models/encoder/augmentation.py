@@ -1,4 +1,4 @@
-"""SpecAugment spans (Park et al. 2019, section 2), drawn exactly as checkpoints were trained with."""
+"""SpecAugment (Park et al. 2019, section 2), with the random spans that checkpoints were trained with."""
 
 from typing import Protocol
 
@@ -15,16 +15,16 @@ def compute_mask_indices(
     attention_mask: Tensor | None = None,
     min_masks: int = 0,
 ) -> npt.NDArray[np.bool_]:
-    """Draw spans of `mask_length` along the second axis of `shape`; True where masked.
+    """Return random spans of `mask_length` along the second axis of `shape`; True where masked.
 
     About `mask_prob` of an axis is covered (less where spans overlap), by at least `min_masks` spans. `attention_mask`
-    gives each row its own number of places. A row shorter than a span gets no span, also where the whole axis is that
-    short, which the original refuses. Draws from numpy's global generator, in the order of the original: one number
-    for the rounding, then the starts of each row; so `numpy.random.seed` repeats a training run.
+    limits each row to its own length. A row shorter than a span gets no span; where the whole axis is that short, the
+    original raises. numpy's global generator is used in the order of the original, one number for the rounding and
+    then the starts of each row, so `numpy.random.seed` repeats a training run.
     """
     if mask_length < 1:
         raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
-    # As a decorator it would import the compiler of torch, seconds of each process that knows a model.
+    # A decorator would import torch's compiler, which takes seconds, in every process that imports a model.
     draw = torch.compiler.disable(_draw) if torch.compiler.is_compiling() else _draw  # type: ignore[no-untyped-call]
     return draw(shape, mask_prob, mask_length, attention_mask, min_masks)
 
@@ -47,13 +47,13 @@ def _draw(
         starts = np.random.choice(np.arange(available - mask_length + 1), num_spans(available), replace=False)
         for start in starts:
             row[start : start + mask_length] = True
-        if len(starts) == 0:  # the original points a row without spans at its last place, which is padding
+        if len(starts) == 0:  # the original masks the last place of a row without spans, which is padding
             row[-1] = True
     return masked
 
 
 class Augmentation(Protocol):
-    """The fields of a configuration that say how training masks its input."""
+    """Fields of a configuration that control SpecAugment."""
 
     apply_spec_augment: bool
     mask_time_prob: float
@@ -69,16 +69,12 @@ def augmented(
     config: Augmentation,
     masked_spec_embed: Tensor | None,
     mask_time_indices: Tensor | None,
-    valid_BT: Tensor | None,
     training: bool,
 ) -> Tensor:
-    """Apply SpecAugment: in training by drawn spans, else where `mask_time_indices` (B, T) says."""
+    """Return frames with those of `mask_time_indices` (B, T) masked, and in training random features, too."""
     if not config.apply_spec_augment:
         return hidden_BTH
-    batch, num_frames, hidden_size = hidden_BTH.shape
-    if mask_time_indices is None and config.mask_time_prob > 0 and training:
-        shape, span, least = (batch, num_frames), config.mask_time_length, config.mask_time_min_masks
-        mask_time_indices = torch.from_numpy(compute_mask_indices(shape, config.mask_time_prob, span, valid_BT, least))
+    batch, _, hidden_size = hidden_BTH.shape
     if mask_time_indices is not None:
         if masked_spec_embed is None:
             raise ValueError("mask_time_indices given to a model without masked_spec_embed: set mask_time_prob > 0")
@@ -91,6 +87,6 @@ def augmented(
                 "correct config.json"
             )
         shape, span, least = (batch, hidden_size), config.mask_feature_length, config.mask_feature_min_masks
-        drawn_BH = torch.from_numpy(compute_mask_indices(shape, config.mask_feature_prob, span, min_masks=least))
-        hidden_BTH = hidden_BTH.masked_fill(drawn_BH.to(hidden_BTH.device)[:, None], 0.0)
+        masked_BH = torch.from_numpy(compute_mask_indices(shape, config.mask_feature_prob, span, min_masks=least))
+        hidden_BTH = hidden_BTH.masked_fill(masked_BH.to(hidden_BTH.device)[:, None], 0.0)
     return hidden_BTH

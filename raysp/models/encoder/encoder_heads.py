@@ -1,13 +1,14 @@
-"""Models with a head on any encoder of speech; an architecture gives its encoder and its name to them.
+"""Models with a head on any encoder of speech; an architecture adds its encoder and its name.
 
-The head stands first among the bases, the architecture's base behind it: `class HubertForCTC(ForCTC,
-HubertPreTrainedModel)`. Inputs (B, S) are samples; those of an encoder of features are (B, S, C).
+The head is the first base, the architecture's base the second: `class HubertForCTC(ForCTC, HubertPreTrainedModel)`.
+Inputs (B, S) are samples; those of an encoder of features are (B, S, C).
 
 Legend: B batch, S samples or frames of features, T frames, H hidden, C channels of a TDNN layer, V vocabulary, L labels
 of a row, N classes, E embedding.
 """
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,13 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import (
-    BaseModelOutput,
     CausalLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
-    Wav2Vec2BaseModelOutput,
     XVectorOutput,
 )
 from raysp.models.encoder import adapters
+from raysp.models.encoder.configuration import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
     AMSoftmaxLoss,
     LayerSum,
@@ -37,18 +37,22 @@ from raysp.models.encoder.heads import (
     tdnn_layers,
     tdnn_output_frames,
 )
-from raysp.models.encoder.speech_model import EncoderConfig, SpeechModel
+from raysp.models.encoder.speech_model import Encoded, SpeechModel
+from raysp.models.files.configuration import Config
 
 
-class ForCTC(adapters.ModelOfLanguages, SpeechModel):
+class ForCTC(SpeechModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank.
 
-    With a mask, "exact" padding makes frames behind a row's end give the blank with probability 1, so that
-    `logits.argmax(-1)` of a padded batch decodes to the texts of the rows alone. Without a mask nothing says where rows
-    end.
+    With a mask and "exact" padding, frames after a row's end have the blank with probability 1, so that
+    `logits.argmax(-1)` of a padded batch decodes to the texts of its rows alone. Without a mask the rows' ends are
+    unknown.
+
+    A language's adapter (MMS) is loaded with the weights (`target_lang`), or later by `load_adapter`.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
+    target_lang: str | None = None
 
     def __init__(self, config: EncoderConfig, target_lang: str | None = None) -> None:
         """Build the model; `target_lang` is the language whose adapter `from_pretrained` loads."""
@@ -57,7 +61,9 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
             raise CheckpointError("vocab_size is None, expected the number of tokens: pass vocab_size=...")
         setattr(self, self.base_model_prefix, self.build_base())
         self.lm_head = nn.Linear(self.output_size, config.vocab_size)
-        self.use_language(target_lang)
+        self.target_lang = target_lang
+        if target_lang is not None:
+            adapters.check_has_adapters(self, target_lang)
 
     def forward(
         self,
@@ -68,10 +74,10 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
         return_dict: bool | None = None,
         labels: Tensor | None = None,
     ) -> CausalLMOutput | tuple[Any, ...]:
-        """Return logits_BTV, and the CTC loss where labels are given.
+        """Return logits_BTV, and the CTC loss if labels are given.
 
-        `attention_mask` says where each row ends: frames behind it give the blank. `labels` are (B, L) ids; -100 and
-        the blank are left out. For the rest see the base model's `forward`.
+        Frames after the end of a row by `attention_mask` have the blank. `labels` are (B, L) ids; -100 and the blank
+        are ignored. For the other arguments see the base model's `forward`.
         """
         if labels is not None:
             check_labels(labels, self.lm_head.out_features)
@@ -95,7 +101,7 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
         return self.returned(output, return_dict)
 
     def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
-        """Return how many frames each row has alone."""
+        """Return the number of frames of each row alone."""
         return self._get_feat_extract_output_lengths(mask_BS.sum(-1))
 
     def _loss(self, logits_BTV: Tensor, inputs: Tensor, mask_BS: Tensor | None, labels_BL: Tensor) -> Tensor:
@@ -111,60 +117,85 @@ class ForCTC(adapters.ModelOfLanguages, SpeechModel):
             zero_infinity=self.config.ctc_zero_infinity,
         )
 
+    @classmethod
+    def _with_language(cls, config: Config, target_lang: str) -> Self:
+        return cls(config, target_lang)  # type: ignore[arg-type]
 
-class ForClassification(SpeechModel):
-    """What heads over classes share: which hidden states they look at."""
+    def _comes_later(self, name: str) -> bool:
+        return self.target_lang is not None and (name.startswith("lm_head.") or ".adapter_layer." in name)
 
-    takes_adapter: ClassVar[bool] = False
-    """Whether the head may stand behind an adapter that makes the encoder's frames fewer."""
+    def _complete(self, allow_pickle: bool) -> None:
+        if self.target_lang is not None:
+            self.load_adapter(self.target_lang, allow_pickle=allow_pickle)
 
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config)
-        if getattr(config, "add_adapter", False) and not self.takes_adapter:
-            raise CheckpointError(f"{type(self).__name__} has no use for add_adapter: set it to False in config.json")
-        setattr(self, self.base_model_prefix, self.build_base())
-        self.layer_weights: nn.Parameter | None = None
-        if config.use_weighted_layer_sum:
-            self.layer_weights = initial_layer_weights(config.num_hidden_layers)
+    def load_adapter(self, target_lang: str = adapters.DEFAULT_LANG, *, allow_pickle: bool = False) -> None:
+        """Load the adapter and head of another language of the checkpoint that this model was loaded from.
 
-    def encoded_frames(
-        self,
-        inputs: Tensor,
-        mask_BS: Tensor | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-    ) -> tuple[Tensor, BaseModelOutput | Wav2Vec2BaseModelOutput]:
-        """Return the frames that the head looks at (B, T, H), and what the base model gave."""
-        layer_sum = None if self.layer_weights is None else LayerSum(self.layer_weights)
-        encoded = self.base_model.encode(
-            inputs,
-            mask_BS,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            states=layer_sum,
-        )
-        return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
+        Args:
+            target_lang: Read from `adapter.<lang>.safetensors` beside the model's weights.
+            allow_pickle: Read `adapter.<lang>.bin` if there are no safetensors (weights only, no code).
+        """
+        names = adapters.adapter_file_names(target_lang, allow_pickle=allow_pickle)
+        adapters.check_has_adapters(self, target_lang)
+        adapters.load_adapter(self, target_lang, self.origin_folder(names), allow_pickle=allow_pickle)
+        self.target_lang = target_lang
 
-    def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
-        """Return valid_BT of the frames that the head looks at."""
-        return self._get_feature_vector_attention_mask(num_frames, mask_BS)
+    def save_adapter(self, folder: str | Path, target_lang: str) -> None:
+        """Write this language's weights as `adapter.<lang>.safetensors`."""
+        adapters.save_adapter(self, target_lang, Path(folder))
 
-    def _init_module(self, module: nn.Module) -> None:
-        if module is self and self.layer_weights is not None:
-            nn.init.constant_(self.layer_weights, 1 / len(self.layer_weights))
-        elif isinstance(module, AMSoftmaxLoss):
-            nn.init.normal_(module.weight)
-        else:
-            super()._init_module(module)
+    def init_adapter_layers(self) -> None:
+        """Initialise adapters and head at random, to train them alone."""
+        adapters.init_adapter_layers(self)
+
+    def _get_adapters(self) -> dict[str, Tensor]:
+        return adapters.adapter_weights(self)
 
 
-class ForSequenceClassification(ForClassification):
+def add_encoder(
+    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector", *, takes_adapter: bool = False
+) -> None:
+    """Set the base model of a head over classes, and the weights of its layer sum if configured.
+
+    Raises:
+        CheckpointError: The configuration adds an adapter, which makes the encoder's frames fewer, before a head that
+            does not support it.
+    """
+    config = model.config
+    if getattr(config, "add_adapter", False) and not takes_adapter:
+        raise CheckpointError(f"{type(model).__name__} has no use for add_adapter: set it to False in config.json")
+    setattr(model, model.base_model_prefix, model.build_base())
+    model.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
+
+
+def encoded_frames(
+    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector",
+    inputs: Tensor,
+    mask_BS: Tensor | None,
+    output_attentions: bool | None,
+    output_hidden_states: bool | None,
+) -> tuple[Tensor, Encoded]:
+    """Return the frames (B, T, H) that a head over classes reads, and the output of its base model."""
+    layer_sum = None if model.layer_weights is None else LayerSum(model.layer_weights)
+    encoded = model.base_model.encode(
+        inputs,
+        mask_BS,
+        output_attentions=output_attentions,
+        output_hidden_states=output_hidden_states,
+        states=layer_sum,
+    )
+    return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
+
+
+class ForSequenceClassification(SpeechModel):
     """The encoder with classes over the mean of its frames."""
 
     outputs: ClassVar[tuple[str, ...]] = ("Classes",)
+    layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
+        add_encoder(self)
         self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
 
@@ -177,11 +208,13 @@ class ForSequenceClassification(ForClassification):
         return_dict: bool | None = None,
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` where labels are given.
+        """Return logits_BN, and a loss by `config.problem_type` if labels are given.
 
-        `labels`: see `heads.classification_loss`. For the rest see the base model's `forward`.
+        `labels`: see `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
-        frames_BTH, encoded = self.encoded_frames(input_values, attention_mask, output_attentions, output_hidden_states)
+        frames_BTH, encoded = encoded_frames(
+            self, input_values, attention_mask, output_attentions, output_hidden_states
+        )
         valid_BT = None if attention_mask is None else self._pooled_frames(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         output = SequenceClassifierOutput(
@@ -192,14 +225,20 @@ class ForSequenceClassification(ForClassification):
         )
         return self.returned(output, return_dict)
 
+    def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
+        """Return valid_BT of the frames that the mean is over."""
+        return self._get_feature_vector_attention_mask(num_frames, mask_BS)
 
-class ForAudioFrameClassification(ForClassification):
-    """The encoder with classes for each frame, such as who speaks."""
+
+class ForAudioFrameClassification(SpeechModel):
+    """The encoder with classes for each frame, such as speakers."""
 
     outputs: ClassVar[tuple[str, ...]] = ("Segments",)
+    layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
+        add_encoder(self)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(
@@ -211,16 +250,18 @@ class ForAudioFrameClassification(ForClassification):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Return logits_BTN, and the cross entropy where one-hot labels (B, T, N) are given.
+        """Return logits_BTN, and the cross entropy if one-hot labels (B, T, N) are given.
 
-        With a mask, "exact" padding leaves frames of padding out of the loss, which the original counts. For the rest
-        see the base model's `forward`.
+        With a mask and "exact" padding the loss excludes frames of padding, which the original includes. For the other
+        arguments see the base model's `forward`.
         """
-        frames_BTH, encoded = self.encoded_frames(input_values, attention_mask, output_attentions, output_hidden_states)
+        frames_BTH, encoded = encoded_frames(
+            self, input_values, attention_mask, output_attentions, output_hidden_states
+        )
         logits_BTN = self.classifier(frames_BTH)
         valid_BT: Tensor | None = None
         if attention_mask is not None and self.padding == "exact":
-            valid_BT = self._pooled_frames(frames_BTH.shape[1], attention_mask)
+            valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         output = TokenClassifierOutput(
             loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
             logits=logits_BTN,
@@ -230,25 +271,16 @@ class ForAudioFrameClassification(ForClassification):
         return self.returned(output, return_dict)
 
 
-class XVectorConfig(EncoderConfig):
-    """The fields that a head for speakers reads, too."""
-
-    tdnn_dim: tuple[int, ...]
-    tdnn_kernel: tuple[int, ...]
-    tdnn_dilation: tuple[int, ...]
-    xvector_output_dim: int
-    add_adapter: bool
-
-
-class ForXVector(ForClassification):
-    """The encoder with a TDNN that gives one vector for a speaker (Snyder et al. 2018)."""
+class ForXVector(SpeechModel):
+    """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
     outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
-    takes_adapter: ClassVar[bool] = True
+    layer_weights: nn.Parameter | None
     config: XVectorConfig
 
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__(config)
+        add_encoder(self, takes_adapter=True)
         width = self.output_size if self._adapter_is_seen else config.hidden_size
         self.projector = nn.Linear(width, config.tdnn_dim[0])
         self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)
@@ -257,7 +289,7 @@ class ForXVector(ForClassification):
         self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
 
     def _least_frames(self) -> int:
-        """Return how many frames give two behind the TDNN, which have a deviation."""
+        """Return the fewest frames that leave two after the TDNN, the least with a standard deviation."""
         return 2 - tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
 
     def forward(
@@ -269,11 +301,13 @@ class ForXVector(ForClassification):
         return_dict: bool | None = None,
         labels: Tensor | None = None,
     ) -> XVectorOutput | tuple[Any, ...]:
-        """Return embeddings and logits, both (B, E), and the margin loss where speakers' numbers (B,) are given.
+        """Return embeddings and logits, both (B, E), and the margin loss if speaker numbers (B,) are given.
 
-        For the rest see the base model's `forward`.
+        For the other arguments see the base model's `forward`.
         """
-        frames_BTH, encoded = self.encoded_frames(input_values, attention_mask, output_attentions, output_hidden_states)
+        frames_BTH, encoded = encoded_frames(
+            self, input_values, attention_mask, output_attentions, output_hidden_states
+        )
         frames_BTC = self.projector(frames_BTH)
         for layer in self.tdnn:
             frames_BTC = layer(frames_BTC)
@@ -291,20 +325,20 @@ class ForXVector(ForClassification):
 
     @property
     def _adapter_is_seen(self) -> bool:
-        """Whether the head looks at frames behind an adapter: a sum over layers has those before it."""
+        """Whether the head reads the adapter's frames; a sum over layers has those before the adapter."""
         return self.config.add_adapter and self.layer_weights is None
 
     def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
-        """Return how many frames of each row the head looks at."""
+        """Return the number of frames of each row that the head reads."""
         raise NotImplementedError
 
     def _tdnn_frames(self, mask_BS: Tensor) -> Tensor:
-        """Return how many frames of each row count behind the TDNN."""
+        """Return the number of valid frames of each row after the TDNN."""
         if self.padding == "reference":
             return self._get_tdnn_output_lengths(self._get_feat_extract_output_lengths(mask_BS.sum(-1)))
         seen_B = self._seen_frames(mask_BS.sum(-1))
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
 
     def _get_tdnn_output_lengths(self, input_lengths: Tensor) -> Tensor:
-        """Return the original's number of frames, which leaves dilation and layer sums out."""
+        """Return the original's number of frames, which ignores dilation and layer sums."""
         return tdnn_output_frames(input_lengths, self.config.tdnn_kernel)

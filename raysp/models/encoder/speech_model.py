@@ -1,46 +1,40 @@
-"""The base of models on an encoder of speech: what heads ask of it, whatever the encoder.
+"""Bases of speech models: `SpeechModel` for all of them, `EncoderModel` for those without a head.
 
-Legend: B batch, S samples or frames of features, T frames.
+Legend: B batch, S samples or frames of features, T frames, C channels of the front end, H hidden.
 """
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysp.models.base.batches import warn_of_unknown_ends
-from raysp.models.base.modeling import Count, Model
-from raysp.models.base.outputs import BaseModelOutput, Wav2Vec2BaseModelOutput
-from raysp.models.encoder.heads import States
-from raysp.models.files.configuration import Config
+from raysp.models.base.modeling import Count, Model, asked
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
+from raysp.models.encoder.augmentation import augmented, compute_mask_indices
+from raysp.models.encoder.configuration import EncoderConfig
+from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
+from raysp.models.encoder.transformer import FeatureProjection
+from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
+from raysp.models.kernels.weight_norm import WeightNorm, WeightNormConv1d
 
-
-class EncoderConfig(Config):
-    """The fields that heads read; an architecture's configuration has them with its defaults."""
-
-    vocab_size: int | None
-    hidden_size: int
-    num_hidden_layers: int
-    final_dropout: float
-    ctc_loss_reduction: str
-    ctc_zero_infinity: bool
-    use_weighted_layer_sum: bool
-    classifier_proj_size: int
-    pad_token_id: int | None
+Encoded = BaseModelOutput | Wav2Vec2BaseModelOutput
 
 
 class SpeechModel(Model):
-    """An encoder of speech, or a model with a head on one.
+    """An encoder of speech, or a model with a head on one: lengths, checks of inputs, initial weights.
 
-    Inputs are samples or frames of features, whichever the encoder takes.
+    Inputs are samples or frames of features, depending on the encoder.
     """
 
-    config: EncoderConfig
+    training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     input_axes: ClassVar[str] = "(B, S)"
-    """Shape of what the encoder takes."""
+    """Shape of the encoder's input."""
+    config: EncoderConfig
 
     def build_base(self) -> "SpeechModel":
-        """Make the model that a head stands on."""
+        """Return a new model without a head, for a head to stand on."""
         raise NotImplementedError
 
     @property
@@ -49,11 +43,41 @@ class SpeechModel(Model):
         base: SpeechModel = getattr(self, self.base_model_prefix, self)
         return base
 
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest input, which yields one frame."""
+        return receptive_samples(*self.config.convolutions)
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one frame to the next."""
+        return self.config.inputs_to_logits_ratio
+
+    def num_frames(self, num_samples: Count) -> Count:
+        """Return the number of frames for inputs of these numbers of samples, at least 0."""
+        frames = self._get_feat_extract_output_lengths(num_samples)
+        return frames * (frames > 0)
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+        """Return the number of frames for inputs of these lengths; below 1 for too short ones."""
+        return conv_output_frames(input_lengths, *self.config.convolutions)
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
+        """Return valid_BT for a mask over inputs."""
+        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
+        return self._valid_frames(num_frames_B, feature_vector_length)
+
+    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
+        """Return valid_BT; with "reference" padding a row without frames is all valid."""
+        if self.padding == "reference":
+            num_frames_B = torch.where(num_frames_B < 1, num_frames_B + length, num_frames_B)
+        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
+
     def check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
-        """Raise ValueError for inputs or a mask of another shape; warn of padded rows without a mask, on a CPU."""
+        """Raise ValueError for inputs or a mask of the wrong shape; warn of padded rows without a mask, on a CPU."""
         num_axes = self.input_axes.count(",") + 1
         if inputs.dim() != num_axes:
-            advice = "add the axis of the batch, x[None]" if inputs.dim() == num_axes - 1 else "reshape it"
+            advice = "add the batch axis, x[None]" if inputs.dim() == num_axes - 1 else "reshape it"
             raise ValueError(
                 f"{type(self).__name__} was given an input of shape {tuple(inputs.shape)!r}, expected "
                 f"{self.input_axes}: {advice}"
@@ -70,7 +94,7 @@ class SpeechModel(Model):
                 warn_of_unknown_ends()
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
-        """Tell which rows (B,) end in one value for as long as the shortest input."""
+        """Return which rows (B,) end in one value for at least the length of the shortest input."""
         end_BS = inputs[:, -self.min_samples :]
         return (end_BS == end_BS[:, -1:]).all(-1)
 
@@ -83,25 +107,156 @@ class SpeechModel(Model):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         states: States | None = None,
-    ) -> BaseModelOutput | Wav2Vec2BaseModelOutput:
-        """Do what `forward` does, and always return the named output; `states` takes hidden states, too."""
+    ) -> Encoded:
+        """Return the named output of `forward`; `states` receives each hidden state in addition."""
         raise NotImplementedError
-
-    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
-        """Return the frames that inputs of these lengths give; below 0 for too short ones."""
-        raise NotImplementedError
-
-    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
-        """Return valid_BT for a mask over inputs."""
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
-        return self._valid_frames(num_frames_B, feature_vector_length)
-
-    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
-        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
 
     def freeze_feature_encoder(self) -> None:
-        """Do nothing: an encoder that reads log-mel features, such as Wav2Vec2-BERT, has no convolutional front end."""
+        """Exclude the convolutional front end from training; encoders of log-mel features have none."""
+        for module in self.modules():
+            if isinstance(module, FeatureEncoder):
+                module.requires_grad_(False)
+
+    def freeze_feature_extractor(self) -> None:
+        """Call `freeze_feature_encoder`: an older name of it."""
+        self.freeze_feature_encoder()
 
     def freeze_base_model(self) -> None:
-        """Train the head alone."""
+        """Exclude all but the head from training."""
         self.base_model.requires_grad_(False)
+
+    def _init_module(self, module: nn.Module) -> None:
+        match module:
+            case EncoderModel(masked_spec_embed=nn.Parameter() as embedding):
+                nn.init.uniform_(embedding)
+            case SpeechModel(layer_weights=nn.Parameter() as layer_weights):
+                nn.init.constant_(layer_weights, 1 / len(layer_weights))
+            case AMSoftmaxLoss():
+                nn.init.normal_(module.weight)
+            case FeatureProjection(projection=projection):
+                bound = math.sqrt(1 / projection.in_features)
+                nn.init.uniform_(projection.weight, -bound, bound)
+                nn.init.uniform_(projection.bias, -bound, bound)
+            case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
+                weight = torch.empty_like(module.norm.original1)
+                nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
+                module.parametrizations.weight = WeightNorm(weight)
+                nn.init.zeros_(bias)
+            case nn.Conv1d():
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    bound = math.sqrt(module.groups / (module.in_channels * module.kernel_size[0]))
+                    nn.init.uniform_(module.bias, -bound, bound)
+            case nn.Linear():
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.Embedding():
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+            case nn.LayerNorm() | nn.GroupNorm():
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class EncoderModel(SpeechModel):
+    """An encoder without a head: front end, projection, SpecAugment, layers.
+
+    An architecture sets `feature_extractor`, `feature_projection` and `encoder`, or projects inputs in its own way.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
+    gives_features: ClassVar[bool] = True
+    """Whether the output includes `extract_features`."""
+    masks_padded_spans: ClassVar[bool] = False
+    """Whether "reference" padding lets spans of SpecAugment fall into padding."""
+    feature_extractor: nn.Module
+    feature_projection: nn.Module | None
+    encoder: nn.Module
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.masked_spec_embed: nn.Parameter | None = None
+        if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+            self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Encode waveforms.
+
+        Args:
+            input_values: (B, S) normalised samples.
+            attention_mask: (B, S), nonzero for samples of the row, which come first; None: all of them.
+            mask_time_indices: (B, T), true where a frame is replaced by the learned mask.
+            output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
+            output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as
+                configured. With `do_stable_layer_norm` the last of them is not yet normalised. SEW-D's have
+                `T // squeeze_factor` frames, as its attentions.
+            return_dict: False returns a plain tuple.
+        """
+        output: ModelOutput = self.encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        return self.returned(output, return_dict)
+
+    def encode(
+        self,
+        inputs: Tensor,
+        mask_BS: Tensor | None = None,
+        /,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> Encoded:
+        """Return the named output of `forward`; `states` receives each hidden state in addition."""
+        self.check_inputs(inputs, mask_BS)
+        with_weights = asked(output_attentions, self.config.output_attentions)
+        kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
+        hidden_BTH, features_BTC, valid_BT = self.project(inputs, mask_BS)
+        if mask_time_indices is None and self.training:
+            mask_time_indices = self.draw_time_mask(hidden_BTH.shape[0], hidden_BTH.shape[1], valid_BT)
+        hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
+        hidden_BTH, weights = self.encoder(
+            hidden_BTH, valid_BT, states if kept is None else kept, with_weights, self.padding == "exact"
+        )
+        hidden_states = None if kept is None else tuple(kept)
+        attentions = weights if with_weights else None
+        if not self.gives_features:
+            return BaseModelOutput(last_hidden_state=hidden_BTH, hidden_states=hidden_states, attentions=attentions)
+        return Wav2Vec2BaseModelOutput(
+            last_hidden_state=hidden_BTH,
+            extract_features=features_BTC,
+            hidden_states=hidden_states,
+            attentions=attentions,
+        )
+
+    def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
+        num_samples_B = None if mask_BS is None else mask_BS.sum(-1)
+        features_BTC = self.feature_extractor(inputs, num_samples_B if self.padding == "exact" else None)
+        valid_BT: Tensor | None = None
+        if num_samples_B is not None:
+            num_frames_B = conv_output_frames(num_samples_B, *self.config.convolutions)
+            valid_BT = self._valid_frames(num_frames_B, features_BTC.shape[1])
+        assert self.feature_projection is not None
+        hidden_BTH, features_BTC = self.feature_projection(features_BTC)
+        return hidden_BTH, features_BTC, valid_BT
+
+    def draw_time_mask(self, batch: int, num_frames: int, valid_BT: Tensor | None) -> Tensor | None:
+        """Return frames for training to mask, drawn at random, (B, T) on the CPU; None where it masks none."""
+        config = self.config
+        if not config.apply_spec_augment or config.mask_time_prob <= 0:
+            return None
+        if self.masks_padded_spans and self.padding == "reference":
+            valid_BT = None
+        masked = compute_mask_indices(
+            (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
+        )
+        return torch.from_numpy(masked)

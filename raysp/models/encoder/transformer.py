@@ -1,13 +1,14 @@
-"""The Transformer over waveforms that wav2vec 2.0 (Baevski et al. 2020) has in common with HuBERT and UniSpeech.
+"""The Transformer over waveforms shared by wav2vec 2.0 (Baevski et al. 2020), HuBERT and UniSpeech.
 
-Read from top to bottom: configuration, feature projection, positional convolution, attention, layers, encoder. The
-convolutional front end is in waveform.py, the positional convolution's weight in weight_norm.py, models are in
-transformer_base.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
+In this order: configuration, feature projection, positional convolution, attention, layers, encoder. The convolutional
+front end is in waveform.py, the positional convolution's weight in kernels/weight_norm.py, models are in
+speech_model.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
 
 Legend: B batch, T frames, N frames of all rows, C channels of the front end, H hidden, A heads, D head, I inner.
 """
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.models.encoder.adapters import AttnAdapterLayer
+from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.heads import States
-from raysp.models.encoder.waveform_model import WaveformConfig
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
@@ -24,7 +25,7 @@ from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
 class TransformerConfig(WaveformConfig):
-    """Fields that the three architectures share, with their defaults."""
+    """Fields and defaults shared by the three architectures."""
 
     vocab_size: int | None = 32
     hidden_size: int = 768
@@ -66,16 +67,24 @@ class TransformerConfig(WaveformConfig):
     eos_token_id: int | list[int] | None = 2
 
 
+class FeatureProjectionConfig(Protocol):
+    """Fields of a configuration that `FeatureProjection` reads."""
+
+    hidden_size: int
+    feat_proj_dropout: float
+    layer_norm_eps: float
+
+
 class FeatureProjection(nn.Module):
-    """Normalise the front end's features and bring them to the hidden width."""
+    """Normalisation of the front end's features and projection to the hidden width."""
 
     layer_norm: nn.LayerNorm | None
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: FeatureProjectionConfig, in_features: int) -> None:
         super().__init__()
         self.config = config
-        self.layer_norm = nn.LayerNorm(config.conv_dim[-1], eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
+        self.layer_norm = nn.LayerNorm(in_features, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(in_features, config.hidden_size)
 
     def forward(self, features_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the projected and the normalised features."""
@@ -86,7 +95,7 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConvEmbedding(nn.Module):
-    """Tell frames their place by a wide convolution over their neighbours."""
+    """Positions of frames by a wide convolution over their neighbours."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -96,8 +105,8 @@ class PositionalConvEmbedding(nn.Module):
         self.act = activation(config.feat_extract_activation)
 
     def forward(self, hidden_BTH: Tensor, kept_BT: Tensor | None) -> Tensor:
-        """Return what is added to each frame; frames outside `kept_BT` are zero already."""
-        x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, : hidden_BTH.shape[1]]  # an even kernel makes one too many
+        """Return the residual (B, T, H); frames outside `kept_BT` are zero already."""
+        x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, : hidden_BTH.shape[1]]  # an even kernel yields one extra
         return self.act(x_BHT).transpose(1, 2)
 
 
@@ -115,7 +124,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and the weights_BATT where they are asked for: not of packed frames."""
+        """Return the attended frames, and weights_BATT if requested, which packed frames do not support."""
         heads = self.config.num_attention_heads
         shape = (*hidden_BTH.shape[:2], heads, hidden_BTH.shape[2] // heads)
         q_BATD, k_BATD, v_BATD = (
@@ -138,38 +147,46 @@ class Attention(nn.Module):
 
 
 def mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
-    """Give the attended frames (1, T, H) of each row, which by itself needs no mask."""
+    """Yield the attended frames (1, T, H) of each row; a row alone needs no mask."""
     for place in packing.places:
         q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
         yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
 
 
+class FeedForwardConfig(Protocol):
+    """Fields of a configuration that `FeedForward` reads."""
+
+    intermediate_size: int
+    activation_dropout: float
+    hidden_dropout: float
+
+
 class FeedForward(nn.Module):
     """Two dense layers with an activation between them."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: FeedForwardConfig, hidden_size: int, act: str) -> None:
         super().__init__()
-        self.config = config
-        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        activation(config.hidden_act)  # unknown ones are refused
-        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.config, self.act = config, act
+        self.intermediate_dense = nn.Linear(hidden_size, config.intermediate_size)
+        activation(act)  # raises if unknown
+        self.output_dense = nn.Linear(config.intermediate_size, hidden_size)
 
     def forward(self, hidden_BTH: Tensor) -> Tensor:
-        """Apply to each frame by itself."""
-        inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.config.hidden_act)
+        """Return (B, T, H), each frame on its own."""
+        inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.act)
         inner_BTI = F.dropout(inner_BTI, self.config.activation_dropout, self.training)
         return F.dropout(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward; `do_stable_layer_norm` normalises before each, else after."""
+    """Attention and feed-forward, normalised before with `do_stable_layer_norm`, else after."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.attention = Attention(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = FeedForward(config, config.hidden_size, config.hidden_act)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.adapter_layer: AttnAdapterLayer | None = None
         if config.do_stable_layer_norm and config.adapter_attn_dim is not None:
@@ -178,7 +195,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the layer's output, and attention weights where they are asked for."""
+        """Return the layer's output, and attention weights if requested."""
         if self.config.do_stable_layer_norm:
             return self._forward_stable(hidden_BTH, keys_B11T, with_weights, packing)
         attended_BTH, weights_BATT = self.attention(hidden_BTH, keys_B11T, with_weights, packing)
@@ -213,15 +230,15 @@ class Encoder(nn.Module):
     def forward(
         self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool, exact: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the last hidden state and attention weights; `states` takes each layer's input and the last output.
+        """Return the last hidden state and attention weights.
 
         Args:
             hidden_BTH: Projected features.
             valid_BT: True where a frame is part of its row; None: all of them.
-            states: Takes hidden states; a layer that is dropped in training gives its input.
-            with_weights: Ask for attention weights.
-            exact: Keep padding from frames even where the original does not. Where nothing but frames is asked for, a
-                CPU then does no work on padding, whose frames mean nothing.
+            states: Receives each layer's input and the last output; a layer dropped in training returns its input.
+            with_weights: Return attention weights.
+            exact: Keep padding out of frames even where the original does not. Without weights and training, a CPU
+                then does no work on padding, whose frames are meaningless.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
@@ -239,7 +256,9 @@ class Encoder(nn.Module):
                 states.append(hidden_BTH)
             if self.training and self.config.layerdrop > 0.0 and torch.rand([]) < self.config.layerdrop:
                 continue
-            hidden_BTH, weights_BATT = self._run(layer, hidden_BTH, keys_B11T, with_weights)
+            hidden_BTH, weights_BATT = run_layer(
+                layer, hidden_BTH, keys_B11T, with_weights, recomputes=self.gradient_checkpointing and self.training
+            )
             if weights_BATT is not None:
                 weights.append(weights_BATT)
         if states is not None:
@@ -249,7 +268,7 @@ class Encoder(nn.Module):
         return hidden_BTH, tuple(weights)
 
     def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
-        """Run the layers over the frames of rows alone, end to end."""
+        """Run the layers over the frames of all rows end to end, without padding."""
         packing = Packing.of(hidden_BTH, valid_BT)
         hidden_1NH = packing.pack(hidden_BTH)
         for layer in self.layers:
@@ -262,12 +281,11 @@ class Encoder(nn.Module):
             hidden_1NH = self.layer_norm(hidden_1NH)
         return packing.unpack(hidden_1NH)
 
-    def _run(
-        self, layer: nn.Module, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            found = checkpoint(layer, hidden_BTH, keys_B11T, with_weights, use_reentrant=False)
-        else:
-            found = layer(hidden_BTH, keys_B11T, with_weights)
-        hidden_BTH, weights_BATT = found
-        return hidden_BTH, weights_BATT
+
+def run_layer(layer: nn.Module, *arguments: Any, recomputes: bool) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+    """Return a layer's frames and weights; `recomputes` saves only its input and recomputes the rest for gradients."""
+    if recomputes and torch.is_grad_enabled():
+        hidden_BTH, weights_BATT = checkpoint(layer, *arguments, use_reentrant=False)
+    else:
+        hidden_BTH, weights_BATT = layer(*arguments)
+    return hidden_BTH, weights_BATT

@@ -14,7 +14,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,17 @@ class ConvLayer(nn.Module):
         self.layer_norm = nn.GroupNorm(channels, channels, NORM_EPS) if is_group else nn.LayerNorm(channels, NORM_EPS)
 
 
+class FrontEndConfig(Protocol):
+    """Fields of a configuration that the front end reads."""
+
+    conv_dim: tuple[int, ...]
+    conv_kernel: tuple[int, ...]
+    conv_stride: tuple[int, ...]
+    conv_bias: bool
+    feat_extract_norm: str
+    feat_extract_activation: str
+
+
 class FeatureEncoder(nn.Module):
     """Turn waveforms into frames of features."""
 
@@ -107,6 +118,18 @@ class FeatureEncoder(nn.Module):
         )
         for layer in self.layers[:1] if norm == "group" else self.layers:
             layer.add_norm(norm)
+
+    @classmethod
+    def of(cls, config: FrontEndConfig) -> Self:
+        """Build the front end of a configuration."""
+        return cls(
+            config.conv_dim,
+            config.conv_kernel,
+            config.conv_stride,
+            bias=config.conv_bias,
+            norm=config.feat_extract_norm,
+            act=config.feat_extract_activation,
+        )
 
     def forward(self, waves_BS: Tensor, num_samples_B: Tensor | None = None) -> Tensor:
         """Return features_BTC; with `num_samples_B` nothing after a row's end has a part in them.

@@ -167,7 +167,7 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path, change, message):
 
 def test_models_without_adapters_take_no_language(tmp_path):
     config = Wav2Vec2Config(**TINY)
-    with pytest.raises(ValueError, match=r"target_lang 'spa' asked for, but Wav2Vec2ForCTC has no adapter layers"):
+    with pytest.raises(ValueError, match=r"target_lang 'spa' requested, but Wav2Vec2ForCTC has no adapter layers"):
         Wav2Vec2ForCTC(config, target_lang="spa")
     model = Wav2Vec2ForCTC(config)
     model.init_weights().save_pretrained(tmp_path)

@@ -197,7 +197,7 @@ def test_a_processor_that_pads_without_a_mask_warns_once(warned):
 def test_an_input_without_the_axis_of_the_batch_is_named_with_what_is_expected(cls):
     model, is_log_mel = random_model(cls), cls is Wav2Vec2BertForCTC
     expected = r"shape \(90, 160\), expected \(B, T, C\)" if is_log_mel else r"shape \(3000,\), expected \(B, S\)"
-    with pytest.raises(ValueError, match=rf"{expected}: add the axis of the batch, x\[None\]"):
+    with pytest.raises(ValueError, match=rf"{expected}: add the batch axis, x\[None\]"):
         model(torch.zeros(90, 160) if is_log_mel else torch.zeros(3000))
     batch = torch.zeros(2, 90, 160) if is_log_mel else torch.zeros(2, 3000)
     with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 7\), expected \(2, \d+\)"):

@@ -1,0 +1,232 @@
+"""The Conformer layer (Gulati et al. 2020, arXiv:2005.08100) with the positions of Wav2Vec2-BERT.
+
+In this order: positions, convolution, attention, layer. The feed-forward is that of transformer.py, biases by distance
+are in relative_attention.py.
+
+Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a table of distances, W distances of T frames
+(2T - 1).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, gathered, skewed
+from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.packing import Packing
+
+POSITIONS = ("relative_key", "relative", "rotary", None)
+"""Kinds of positions, as `position_embeddings_type` names them."""
+
+
+class ConformerConfig(FeedForwardConfig, Protocol):
+    """Fields of a configuration that the layer reads."""
+
+    hidden_size: int
+    num_attention_heads: int
+    hidden_act: str
+    attention_dropout: float
+    conformer_conv_dropout: float
+    conv_depthwise_kernel_size: int
+    layer_norm_eps: float
+    position_embeddings_type: str | None
+    left_max_position_embeddings: int
+    right_max_position_embeddings: int
+
+
+def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:
+    """Return sines and cosines_WH of the distances `i - j` from `T - 1` down to `1 - T` (Dai et al. 2019)."""
+    distance_W1 = torch.arange(num_frames - 1, -num_frames, -1).float()[:, None]
+    rates = torch.exp(torch.arange(0, hidden_size, 2).float() * -(math.log(10000.0) / hidden_size))
+    waves_WH = torch.empty(distance_W1.shape[0], hidden_size)
+    waves_WH[:, 0::2] = torch.sin(distance_W1 * rates)
+    waves_WH[:, 1::2] = torch.cos(distance_W1 * rates)
+    return waves_WH.to(like)
+
+
+def rotations(num_frames: int, head_size: int, base: int, like: Tensor) -> Tensor:
+    """Return cosine and sine (2, T, 1, D) that rotate each frame by its place (Su et al. 2021, arXiv:2104.09864)."""
+    rates = 1.0 / (base ** (torch.arange(0, head_size, 2).float() / head_size))
+    angles_TD = (torch.arange(num_frames).float()[:, None] * rates).repeat(1, 2)
+    return torch.stack([angles_TD.cos(), angles_TD.sin()])[:, :, None].to(like)
+
+
+def rotated(x_BTH: Tensor, turns_2T1D: Tensor) -> Tensor:
+    """Return frames with each head rotated; the halves of a head are the two coordinates."""
+    x_BTAD = x_BTH.reshape(*x_BTH.shape[:2], -1, turns_2T1D.shape[-1])
+    first, second = x_BTAD.chunk(2, dim=-1)
+    turned_BTAD = x_BTAD * turns_2T1D[0] + torch.cat([-second, first], dim=-1) * turns_2T1D[1]
+    return turned_BTAD.flatten(2)
+
+
+class ConvolutionModule(nn.Module):
+    """Depthwise convolution over past frames; causal, so that padding after a row cannot affect it."""
+
+    def __init__(self, config: ConformerConfig) -> None:
+        super().__init__()
+        size, kernel = config.hidden_size, config.conv_depthwise_kernel_size
+        self.dropout = config.conformer_conv_dropout
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.pointwise_conv1 = nn.Conv1d(size, 2 * size, 1, bias=False)
+        self.depthwise_conv = nn.Conv1d(size, size, kernel, groups=size, bias=False)
+        self.depthwise_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.act = activation(config.hidden_act)
+        self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=False)
+
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, packing: Packing | None = None) -> Tensor:
+        """Return the residual (B, T, H)."""
+        x_BTH = self.layer_norm(hidden_BTH)
+        if valid_BT is not None:
+            x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+        # Convolutions of one tap are dense layers.
+        x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
+        if packing is None:
+            x_BTH = self._over_time(x_BTH)
+        else:
+            x_BTH = packing.joined(self._over_time(x_BTH[:, place]) for place in packing.places)
+        x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
+        x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
+        return F.dropout(x_BTH, self.dropout, self.training)
+
+    def _over_time(self, x_BTH: Tensor) -> Tensor:
+        past = self.depthwise_conv.kernel_size[0] - 1
+        mixed_BHT: Tensor = self.depthwise_conv(F.pad(x_BTH.transpose(1, 2), (past, 0)))
+        return mixed_BHT.transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over frames, with one of `POSITIONS`."""
+
+    def __init__(self, config: ConformerConfig, hidden_size: int, kind: str | None) -> None:
+        super().__init__()
+        self.heads, self.kind = config.num_attention_heads, kind
+        self.dropout = config.attention_dropout
+        head_size = hidden_size // self.heads
+        self.scale = head_size**-0.5
+        self.linear_q = nn.Linear(hidden_size, hidden_size)
+        self.linear_k = nn.Linear(hidden_size, hidden_size)
+        self.linear_v = nn.Linear(hidden_size, hidden_size)
+        self.linear_out = nn.Linear(hidden_size, hidden_size)
+        if kind == "relative":
+            self.linear_pos = nn.Linear(hidden_size, hidden_size, bias=False)
+            self.pos_bias_u = nn.Parameter(torch.zeros(self.heads, head_size))
+            self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, head_size))
+        if kind == "relative_key":
+            num_distances = config.left_max_position_embeddings + config.right_max_position_embeddings + 1
+            self.distance_embedding = nn.Embedding(num_distances, head_size)
+
+    def forward(
+        self,
+        hidden_BTH: Tensor,
+        keys_B11T: Tensor | None,
+        positions: Tensor | None,
+        with_weights: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and weights_BATT if requested, which packed frames do not support.
+
+        `positions` are those of `Wav2Vec2BertEncoder.positions`; of packed frames, those of one row.
+        """
+        q_BATD, k_BATD, v_BATD = self._projected(hidden_BTH, positions, packing)
+        if packing is not None:
+            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, positions, packing))
+            return dense(self.linear_out, mixed_BTH), None
+        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, positions, with_weights)
+        return dense(self.linear_out, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+
+    def _projected(self, hidden_BTH: Tensor, positions: Tensor | None, packing: Packing | None) -> list[Tensor]:
+        """Return q_BATD, k_BATD, v_BATD; rotary positions rotate the layer's input, not its projections."""
+        turned_BTH = hidden_BTH
+        if self.kind == "rotary" and positions is not None:
+            if packing is not None:
+                positions = packing.joined(positions[:, :size] for size in packing.sizes)
+            turned_BTH = rotated(hidden_BTH, positions)
+        inputs = ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
+        shape = (*hidden_BTH.shape[:2], self.heads, -1)
+        return [dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs]
+
+    def _mixed_rows(
+        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
+    ) -> Iterator[Tensor]:
+        """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
+        for place, count in zip(packing.places, packing.counts, strict=True):
+            keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
+            q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
+            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False)
+            yield mixed_1ATD.transpose(1, 2).flatten(2)
+
+    def _mixed(
+        self,
+        q_BATD: Tensor,
+        k_BATD: Tensor,
+        v_BATD: Tensor,
+        keys_B11T: Tensor | None,
+        positions: Tensor | None,
+        with_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return mixed_BATD, and weights_BATT if requested; there may be fewer keys than queries."""
+        bias: Bias | None = None
+        if self.kind == "relative_key" and positions is not None:
+            bias = self._key_bias(q_BATD, positions[: q_BATD.shape[2], : k_BATD.shape[2]])
+        elif self.kind == "relative" and positions is not None:
+            bias = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions, k_BATD.shape[2])
+            q_BATD = q_BATD + self.pos_bias_u[:, None]
+        dropout = self.dropout if self.training else 0.0
+        if not with_weights:
+            return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
+        weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
+        weights_BATT = F.dropout(weights_BATT, dropout, self.training)
+        return weights_BATT @ v_BATD, weights_BATT
+
+    def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> Bias:
+        """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
+        product_BATR = q_BATD @ (self.distance_embedding.weight.T.to(q_BATD.dtype) * self.scale)
+        return lambda rows, heads: gathered(product_BATR[rows, heads], index_TT)
+
+    def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
+        """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
+        beyond = (waves_WH.shape[0] + 1) // 2 - q_BATD.shape[2]
+        waves_WH = waves_WH[beyond : waves_WH.shape[0] - beyond]
+        distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
+        return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])[..., :num_keys]
+
+
+class ConformerLayer(nn.Module):
+    """A Conformer layer: half a feed-forward, attention, convolution, half a feed-forward."""
+
+    def __init__(self, config: ConformerConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.dropout = config.attention_dropout
+        self.ffn1_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.ffn1 = FeedForward(config, size, config.hidden_act)
+        self.self_attn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.self_attn = SelfAttention(config, size, config.position_embeddings_type)
+        self.conv_module = ConvolutionModule(config)
+        self.ffn2_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.ffn2 = FeedForward(config, size, config.hidden_act)
+        self.final_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_BTH: Tensor,
+        valid_BT: Tensor | None,
+        keys_B11T: Tensor | None,
+        positions: Tensor | None,
+        with_weights: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's output, and attention weights if requested."""
+        hidden_BTH = torch.add(hidden_BTH, self.ffn1(self.ffn1_layer_norm(hidden_BTH)), alpha=0.5)
+        normed_BTH = self.self_attn_layer_norm(hidden_BTH)
+        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, positions, with_weights, packing)
+        hidden_BTH = hidden_BTH + F.dropout(attended_BTH, self.dropout, self.training)
+        hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, valid_BT, packing)
+        hidden_BTH = torch.add(hidden_BTH, self.ffn2(self.ffn2_layer_norm(hidden_BTH)), alpha=0.5)
+        return self.final_layer_norm(hidden_BTH), weights_BATT

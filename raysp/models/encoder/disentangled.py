@@ -1,0 +1,224 @@
+"""Disentangled self-attention (He et al. 2021, DeBERTa, arXiv:2006.03654, section 3.1), as SEW-D has it.
+
+Legend: B batch, Q frames, H hidden, A attention heads, D head, R rows of the table of distances, W distances of Q
+frames (2Q - 1), N frames of all rows, or rows of a table in the order of reading.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.models.encoder.relative_attention import (
+    Bias,
+    attend,
+    attention_weights,
+    bucket_rows,
+    by_distance,
+    gathered,
+    log_buckets,
+    skewed,
+    tiled,
+)
+from raysp.models.kernels.dense import dense
+from raysp.models.kernels.folded import Folded
+from raysp.models.kernels.packing import Packing
+
+
+class DisentangledConfig(Protocol):
+    """Fields of a configuration that the attention reads."""
+
+    hidden_size: int
+    num_attention_heads: int
+    attention_dropout: float
+    activation_dropout: float
+    position_buckets: int
+    pos_att_type: tuple[str, ...]
+    relative_attention: bool
+    share_att_key: bool
+
+    @property
+    def furthest_distance(self) -> int:
+        """Distance in frames from which on all share the last bucket."""
+
+    @property
+    def distance_span(self) -> int:
+        """Rows of the table of distances to one side."""
+
+
+Reading = Literal["gathered", "tiled", "skewed"]
+"""How biases are read: by an index into a product with the rows that occur, or as views of a product with a row for
+each distance, in tiles or, where gradients or a GPU favour few operations, at once."""
+
+
+@dataclass(frozen=True)
+class Distances:
+    """The table of distances, and the row of it that each pair of frames reads."""
+
+    table_RH: Tensor
+    rows: slice
+    """Rows of the table that occur among the frames."""
+    row_W: Tensor
+    """Index into `rows` for `j - i` from `1 - Q` to `Q - 1`, with i the query and j the key."""
+    reading: Reading
+    """The reading with the smallest products."""
+    index_QQ: Tensor
+    """Row at i, j; used if gathered."""
+    turned_QQ: Tensor
+    """Row at j, i; used if gathered."""
+
+    @classmethod
+    def of_any(cls, bucket_starts: Sequence[int], table_RH: Tensor, num_squeezed: int) -> "Distances":
+        """Look up the rows without branches on the number of frames, for `torch.compile` and `torch.export`."""
+        index_QQ = bucket_rows(num_squeezed, bucket_starts, table_RH.device)
+        return cls(table_RH, slice(0, 2 * len(bucket_starts)), index_QQ[0], "gathered", index_QQ, index_QQ.T)
+
+    @classmethod
+    def of(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
+        """Look up the rows for a number of frames."""
+        span = config.distance_span
+        buckets_W = log_buckets(num_squeezed, config.position_buckets, config.furthest_distance)
+        row_W = (buckets_W + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
+        first, last = int(row_W[-1]), int(row_W[0])
+        row_W = (row_W - first).to(table_RH.device)
+        has_tiles = table_RH.device.type == "cpu" and not torch.is_grad_enabled()
+        if last - first + 1 < (num_squeezed if has_tiles else len(row_W)):  # gathering has a cost of its own
+            index_QQ, turned_QQ = by_distance(row_W), by_distance(row_W.flip(0))
+            return cls(table_RH, slice(first, last + 1), row_W, "gathered", index_QQ, turned_QQ)
+        return cls(table_RH, slice(first, last + 1), row_W, "tiled" if has_tiles else "skewed", row_W, row_W)
+
+    def among(self, num_squeezed: int) -> "Distances":
+        """Return the distances of the first frames alone."""
+        if self.reading != "gathered":
+            return self
+        first = slice(num_squeezed), slice(num_squeezed)
+        return replace(self, index_QQ=self.index_QQ[first], turned_QQ=self.turned_QQ[first])
+
+    def laid_out(self, table_ARD: Tensor, *, turned: bool) -> Tensor:
+        """Return table_AND, rows as they are read: each once, or one per distance `j - i` (`turned`: `i - j`)."""
+        if self.reading == "gathered":
+            return table_ARD[:, self.rows]
+        return table_ARD[:, self.rows].index_select(1, self.row_W.flip(0) if turned else self.row_W)
+
+    def read(self, x_BAQD: Tensor, table_AND: Tensor, *, turned: bool) -> Tensor:
+        """Return the product of frame i with the row for `j - i` at i, j (`turned`: with the row for `i - j`)."""
+        if self.reading == "gathered":
+            return gathered(x_BAQD @ table_AND.transpose(1, 2), self.turned_QQ if turned else self.index_QQ)
+        beyond = (table_AND.shape[1] + 1) // 2 - x_BAQD.shape[2]  # distances to either side that do not occur
+        table_AWD = table_AND[:, beyond : table_AND.shape[1] - beyond]
+        return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
+
+
+class DisentangledSelfAttention(nn.Module):
+    """Attention by content, and by content to distance ("c2p") and distance to content ("p2c")."""
+
+    def __init__(self, config: DisentangledConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.query_proj = nn.Linear(config.hidden_size, width)
+        self.key_proj = nn.Linear(config.hidden_size, width)
+        self.value_proj = nn.Linear(config.hidden_size, width)
+        self.has_c2p = "c2p" in config.pos_att_type
+        self.has_p2c = "p2c" in config.pos_att_type
+        self.scale = (config.hidden_size // config.num_attention_heads * (1 + self.has_c2p + self.has_p2c)) ** -0.5
+        if config.relative_attention and not config.share_att_key:
+            if self.has_c2p:
+                self.pos_key_proj = nn.Linear(config.hidden_size, width)
+            if self.has_p2c:
+                self.pos_query_proj = nn.Linear(config.hidden_size, width)
+        self._tables: Folded[tuple[Tensor, Tensor]] = Folded()
+
+    def forward(
+        self,
+        hidden_BQH: Tensor,
+        keys_B11Q: Tensor | None,
+        distances: Distances | None,
+        with_weights: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and weights_BAQQ if requested.
+
+        With a packing, which excludes gradients, masks and weights, `hidden_BQH` is (1, N, H).
+        """
+        if packing is not None:
+            return self._packed(hidden_BQH, distances, packing), None
+        q_BAQD, k_BAQD, v_BAQD = (
+            self._heads(dense(projection, hidden_BQH))
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        bias = None
+        if distances is not None and (self.has_c2p or self.has_p2c):
+            bias = self._bias(q_BAQD, k_BAQD, distances, self._tables_of(distances))
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if not with_weights:
+            mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
+            return mixed_BAQD.transpose(1, 2).flatten(2), None
+        weights_BAQQ = attention_weights(q_BAQD, k_BAQD, bias, keys_B11Q, scale=self.scale)
+        weights_BAQQ = F.dropout(weights_BAQQ, dropout, self.training)
+        return (weights_BAQQ @ v_BAQD).transpose(1, 2).flatten(2), weights_BAQQ
+
+    def _heads(self, x_BQE: Tensor) -> Tensor:
+        heads = self.config.num_attention_heads
+        return x_BQE.reshape(*x_BQE.shape[:-1], heads, x_BQE.shape[-1] // heads).transpose(-3, -2)
+
+    def _packed(self, hidden_1NH: Tensor, distances: Distances | None, packing: Packing) -> Tensor:
+        """Return the attended frames of all rows end to end; a row alone needs no mask."""
+        q_1AND, k_1AND, v_1AND = (
+            self._heads(dense(projection, hidden_1NH))
+            for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        tables = None
+        if distances is not None and (self.has_c2p or self.has_p2c):
+            tables = self._tables_of(distances)
+        mixed = []
+        for place in packing.places:
+            q_1AQD, k_1AQD, v_1AQD = (x[:, :, place].contiguous() for x in (q_1AND, k_1AND, v_1AND))
+            bias = None
+            if distances is not None and tables is not None and place.start < place.stop:
+                bias = self._bias(q_1AQD, k_1AQD, distances.among(place.stop - place.start), tables)
+            mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
+        return packing.joined(mixed)
+
+    def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
+        keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
+        return distances.laid_out(keys_ARD, turned=False), distances.laid_out(queries_ARD, turned=True)
+
+    def _bias(self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances, tables: tuple[Tensor, Tensor]) -> Bias:
+        """Return a function of rows and heads for `q_i . key(i - j) + k_j . query(i - j)`, scaled.
+
+        Both terms read the same row of the table, as `bucket(i - j) = -bucket(j - i)`.
+        """
+        keys_AND, queries_AND = tables
+        q_BAQD, k_BAQD = q_BAQD.contiguous(), k_BAQD.contiguous()
+
+        def bias(rows: slice, heads: slice) -> Tensor:
+            c2p = p2c = None
+            if self.has_c2p:
+                c2p = distances.read(q_BAQD[rows, heads], keys_AND[heads], turned=False)
+            if self.has_p2c:
+                p2c = distances.read(k_BAQD[rows, heads], queries_AND[heads], turned=True).transpose(2, 3)
+            if c2p is None or p2c is None:
+                return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
+            return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view must not be written to
+
+        return bias
+
+    def _position_tables(self, table_RH: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scaled keys and queries (A, R, D) of distances."""
+        share = self.config.share_att_key
+        key_proj = self.key_proj if share or not self.has_c2p else self.pos_key_proj
+        query_proj = self.query_proj if share or not self.has_p2c else self.pos_query_proj
+
+        def project() -> tuple[Tensor, Tensor]:
+            dropped_RH = F.dropout(table_RH, self.config.activation_dropout, self.training)
+            keys_ARD, queries_ARD = (self._heads(proj(dropped_RH)) * self.scale for proj in (key_proj, query_proj))
+            return keys_ARD, queries_ARD
+
+        if self.training:
+            return project()
+        weights = (table_RH, key_proj.weight, key_proj.bias, query_proj.weight, query_proj.bias)
+        return self._tables(weights, project)
