@@ -1,7 +1,7 @@
-"""Configurations, models and processors by what a checkpoint says it is.
+"""Auto classes: configurations, models and processors by the names in a checkpoint.
 
-The tables of architectures are `MODULES` and `DECODERS` in registry.py; a class is found by its name in its module: of
-`BertConfig` it is `BertLMHeadModel`, of `UniSpeechConfig` `UniSpeechForCTC`.
+The tables of architectures are `MODULES` and `DECODERS` in registry.py. A class is found by its name in its module: for
+`BertConfig` it is `BertLMHeadModel`, for `UniSpeechConfig` `UniSpeechForCTC`.
 """
 
 from pathlib import Path
@@ -18,23 +18,23 @@ from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, mo
 
 
 class _Auto:
-    """A class that is only asked for another's objects."""
+    """Base of classes that create objects of other classes and have no instances."""
 
     def __init__(self) -> None:
-        raise TypeError(f"{type(self).__name__} has no objects of its own: use {type(self).__name__}.from_pretrained")
+        raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
 
 
 class AutoConfig(_Auto):
-    """Configurations of any model of this package."""
+    """Configuration of any model of this package."""
 
     @staticmethod
     def for_model(model_type: str, **values: Any) -> Config:  # noqa: ANN401 - fields of the configuration
-        """Make a configuration of a kind of model."""
+        """Return a configuration of a model type."""
         return config_class(model_type).from_dict(values)
 
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Config:  # noqa: ANN401
-        """Read config.json of a checkpoint folder or hub id; keyword arguments replace its values."""
+        """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
         folder = local_folder(folder, CONFIG_FILES, revision=revision, access=access)
         return config_class(_model_type(folder)).from_pretrained(folder, **overrides)
@@ -48,15 +48,15 @@ def _model_type(folder: Path) -> str:
 
 
 class _AutoModel(_Auto):
-    """Models of one task."""
+    """Base of auto classes for the models of one task."""
 
     endings: ClassVar[tuple[str, ...]]
-    """Of the classes that do it."""
+    """Suffixes of the names of the task's classes, in order of preference."""
     model_types: ClassVar[tuple[str, ...]] = tuple(MODULES)
 
     @classmethod
     def from_config(cls, config: Config) -> Model:
-        """Make a model with random weights."""
+        """Return a randomly initialised model."""
         return cls._class_of(type(config).model_type)(config)
 
     @classmethod
@@ -67,9 +67,9 @@ class _AutoModel(_Auto):
         revision: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401 - a model
-        """Load a checkpoint folder or hub id, in eval mode; a head that it lacks is drawn anew.
+        """Load a checkpoint folder or hub id, in eval mode; a missing head is randomly initialised.
 
-        Arguments as for the model's class. What is read is of one commit of the hub, whatever is pushed meanwhile.
+        Arguments as for the model's class. All files are read from one commit of the hub, even during a push.
         """
         access, config = Access.taken({**options}), options.get("config")
         folder = pinned(folder, revision=revision, access=access)
@@ -97,51 +97,51 @@ class _AutoModel(_Auto):
 
 
 class AutoModel(_AutoModel):
-    """Speech models without a head, and encoders with their decoders."""
+    """Speech model without a head, or encoder with decoder."""
 
     endings = ("Model",)
 
 
 class AutoModelForCTC(_AutoModel):
-    """Speech models with a CTC head."""
+    """Speech model with a CTC head."""
 
     endings = ("ForCTC",)
 
 
 class AutoModelForAudioClassification(_AutoModel):
-    """Speech models that give a class for each recording."""
+    """Speech model that classifies recordings."""
 
     endings = ("ForSequenceClassification",)
 
 
 class AutoModelForAudioFrameClassification(_AutoModel):
-    """Speech models that give classes for each frame."""
+    """Speech model that classifies frames."""
 
     endings = ("ForAudioFrameClassification",)
 
 
 class AutoModelForAudioXVector(_AutoModel):
-    """Speech models that give a vector of the speaker."""
+    """Speech model with speaker embeddings."""
 
     endings = ("ForXVector",)
 
 
 class AutoModelForSpeechSeq2Seq(_AutoModel):
-    """Encoders of speech with their text decoders."""
+    """Speech encoder with a text decoder."""
 
     endings = ("Model",)
     model_types = (COMPOSITE,)
 
 
 class AutoModelForCausalLM(_AutoModel):
-    """Text decoders."""
+    """Text decoder."""
 
     endings = ("ForCausalLM", "LMHeadModel")
     model_types = tuple(DECODERS)
 
 
 class AutoTokenizer(_Auto):
-    """Tokenizers of CTC models and of text decoders."""
+    """Tokenizer of a CTC model or of a text decoder."""
 
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
@@ -150,7 +150,7 @@ class AutoTokenizer(_Auto):
 
 
 class AutoFeatureExtractor(_Auto):
-    """Feature extractors."""
+    """Feature extractor."""
 
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
@@ -162,11 +162,11 @@ class AutoFeatureExtractor(_Auto):
 
 
 class AutoProcessor(_Auto):
-    """Feature extractors with tokenizers, or whichever of them a checkpoint has."""
+    """Feature extractor with tokenizer, or the one of them that a checkpoint has."""
 
     @staticmethod
     def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
-        """Read what stands before and behind the model of a checkpoint folder or hub id."""
+        """Read the processor of a checkpoint folder or hub id."""
         access = Access.taken(options)
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
         kind = _processor_class(folder)
@@ -188,7 +188,7 @@ def _processor_class(folder: Path) -> str | None:
 
 
 def _public(folder: str | Path, name: object, ending: str) -> Any:  # noqa: ANN401 - a class
-    """Return a public class of this package by the name that a file has for it."""
+    """Return a public class of this package by its name in a file."""
     known = sorted(public for public in raysp.models.__all__ if public.endswith(ending) and "Auto" not in public)
     if name not in known:
         raise CheckpointError(f"{folder}: names {name!r}, expected one of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Whether a checkpoint folder is whole, safe and of one piece, and what is in it: all without reading its weights."""
+"""Checks and description of a checkpoint folder without reading its weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,21 +29,21 @@ PROCESSORS = {
     "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
 }
-MAX_SAMPLE_RATE = 768_000  # the highest that audio formats know
+MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
 
 
 def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
-    """Load the feature extractor that stands before a checkpoint's model.
+    """Load the feature extractor of a checkpoint.
 
     Raises:
-        CheckpointError: It is unknown, or does not make what the model takes.
+        CheckpointError: It is unknown, or its output is not the model's input.
     """
     folder = Path(folder)
     values, config = read_feature_extractor_config(folder), read_config(folder)
     takes_log_mels = config.get("model_type") == "wav2vec2-bert"
     expected = SeamlessM4TFeatureExtractor if takes_log_mels else Wav2Vec2FeatureExtractor
     kind = values.get("feature_extractor_type")
-    if kind is None:  # before it was saved, the processor's name told
+    if kind is None:  # older files name the processor instead
         kind = PROCESSORS.get(values.get("processor_class", ""), expected.__name__)
     if kind not in (expected.__name__, *(() if takes_log_mels else ("Wav2Vec2Processor",))):
         raise CheckpointError(
@@ -66,10 +66,10 @@ def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected:
 
 
 def check_checkpoint(folder: str | Path) -> CheckpointSummary:
-    """Check all that can be wrong with a checkpoint folder or hub id without reading its weights, and describe it.
+    """Check a checkpoint folder or hub id without reading its weights, and return its description.
 
     Raises:
-        CheckpointError: Files are missing, damaged or unsafe, or do not fit each other.
+        CheckpointError: Files are missing, damaged, unsafe or inconsistent.
     """
     folder = local_checkpoint(folder)
     classes = model_classes(folder)
@@ -108,28 +108,28 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
 
 
 def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
-    """Check what a checkpoint with a text decoder, with options of `generate`, would be asked to write.
+    """Check options of `generate` against a checkpoint with a text decoder.
 
     Raises:
-        CheckpointError: An option is unknown or has no such value, or names a token that is not there; the first token
-            is not known; texts may become longer than the decoder's positions.
+        CheckpointError: An option is unknown or its value invalid, or names a token beyond the vocabulary; the first
+            token is unknown; texts may exceed the decoder's positions.
     """
     config: Any = config_class(COMPOSITE).from_pretrained(folder)
     decoder = config.decoder
     try:
-        asked = GenerationConfig.of_checkpoint(folder, config).merged(GenerationConfig.from_dict(options))
-        settings = Settings.of(asked, 1, None)
+        generation = GenerationConfig.of_checkpoint(folder, config).merged(GenerationConfig.from_dict(options))
+        settings = Settings.of(generation, 1, None)
         settings.check_tokens(decoder.vocab_size)
     except ValueError as error:
         raise CheckpointError(f"{folder}: generate: {error}") from None
-    start = asked.first_token(config)
+    start = generation.first_token(config)
     if type(start) is not int or not 0 <= start < decoder.vocab_size:
         raise CheckpointError(
             f"{folder}: texts begin with decoder_start_token_id {start!r}, expected an id below the vocabulary's "
             f"{decoder.vocab_size}: correct config.json, or pass generate={{'decoder_start_token_id': ...}}"
         )
     positions = decoder.max_position_embeddings
-    if settings.max_length > positions + 1:  # the last token is not read
+    if settings.max_length > positions + 1:  # the last token is not an input
         raise CheckpointError(
             f"{folder}: texts may have {settings.max_length} tokens, the decoder has positions for {positions} "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
@@ -137,7 +137,7 @@ def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
 
 
 def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
-    """Add up what is alive at the widest place of front end and layers: some tensors of input, inner and output."""
+    """Estimate the values held at the widest place of front end and layers: input, inner and output tensors."""
     widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
     rate = float(sample_rate)
     front_end = zip(config.conv_dim, config.conv_stride, strict=True) if isinstance(config, WaveformConfig) else ()
@@ -148,7 +148,7 @@ def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -
 
 
 def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> None:
-    """Check that the checkpoint holds the weights of its model, or of each of its heads, and no others."""
+    """Check that the checkpoint holds exactly the weights of its model, or of its heads."""
     first, *others = models
     if others and any(one.base_model is one for one in models):
         names = " and ".join(type(one).__name__ for one in models)
@@ -174,7 +174,7 @@ def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
 
 
 def checkpoint_files(folder: str | Path) -> list[Path]:
-    """Return the files that determine a label: configuration, weights, processor, tokenizer."""
+    """Return the files that affect labels: configuration, weights, processor, tokenizer."""
     folder = Path(folder)
     return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
 
@@ -206,7 +206,7 @@ def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
 
 
 def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of any model that gives text
-    """Return the number of classes that text is made of, which the tokenizer must know."""
+    """Return the size of the vocabulary, after checking the tokenizer against it."""
     decoder = getattr(config, "decoder", None)
     if decoder is None:
         _check_tokenizer(folder, config)
@@ -222,12 +222,12 @@ def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of 
 
 
 def _sample_rate(folder: Path) -> int:
-    """Return the rate that the feature extractor expects, which nothing else may contradict."""
+    """Return the feature extractor's sample rate, after checking config.json against it."""
     rate = read_feature_extractor_config(folder).get("sampling_rate", 16000)
     load_feature_extractor(folder)
     if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
         raise CheckpointError(
-            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples a second such as 16000"
+            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples per second such as 16000"
         )
     for name in ("sampling_rate", "sample_rate"):
         other = read_config(folder).get(name, rate)
@@ -239,7 +239,7 @@ def _sample_rate(folder: Path) -> int:
 
 
 def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head
-    """Check that each class of the head is a token and that the blank is the padding token."""
+    """Check that the classes of the head are the tokens, and that the blank is the padding token."""
     if not (folder / "vocab.json").is_file():
         raise CheckpointError(
             f"{folder}: vocab.json not found, expected the tokens of the head: complete the checkpoint"
@@ -253,11 +253,11 @@ def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of an
     size = config.vocab_size
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - set(tokenizer.decoder))
-    lacking = set(range(size)) - set(tokenizer.get_vocab().values())
-    if beyond or lacking:
+    missing = set(range(size)) - set(tokenizer.get_vocab().values())
+    if beyond or missing:
         raise CheckpointError(
             f"{folder}: tokenizer has {len(tokenizer)} tokens, the head has {size} classes (config.json, vocab_size): "
-            f"ids without a class {_some(beyond)}, classes without a token {_some(lacking)}: "
+            f"ids without a class {_some(beyond)}, classes without a token {_some(missing)}: "
             "use the vocab.json that was saved with these weights"
         )
     if tokenizer.pad_token_id != config.pad_token_id:

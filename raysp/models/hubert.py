@@ -54,7 +54,7 @@ class HubertBatchNormConvEmbedding(nn.Module):
         """Return the residual (B, T, H); frames outside `kept_BT` count as zero."""
         x_BHT = self.batch_norm(hidden_BTH.transpose(1, 2))
         if kept_BT is not None:
-            x_BHT = x_BHT.masked_fill(~kept_BT[:, None], 0.0)  # the norm has moved padding away from zero
+            x_BHT = x_BHT.masked_fill(~kept_BT[:, None], 0.0)  # the norm makes padding nonzero
         return self.act(conv1d(self.conv, x_BHT)[:, :, : hidden_BTH.shape[1]]).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Loading the model of a checkpoint, its heads, and what stands before and behind it."""
+"""Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +17,24 @@ from raysp.models.registry import model_classes
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A model with what stands before and behind it."""
+    """A model with its feature extractor and tokenizer."""
 
     summary: CheckpointSummary
     model: Model
     feature_extractor: FeatureExtractor
     tokenizer: "TextOrCTCTokenizer | None"
-    """None for a model that gives no text."""
+    """None for a model without text output."""
     more_heads: tuple[Model, ...] = ()
-    """Further heads over the model's encoder, where config.json names several architectures."""
+    """Further heads over the model's encoder, if config.json names several architectures."""
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second that the model expects."""
+        """Samples per second that the model expects."""
         return self.feature_extractor.sampling_rate
 
     @property
     def text_tokenizer(self) -> Wav2Vec2CTCTokenizer:
-        """The tokenizer of a model with a CTC head; one that writes text (`generate`) has another in `tokenizer`."""
+        """The tokenizer of a CTC head; that of a text decoder is `tokenizer`."""
         if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer):
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
         return self.tokenizer
@@ -47,7 +47,7 @@ def load_model(
     device: torch.device | str | None = None,
     padding: Padding = "exact",
 ) -> Model:
-    """Load the model of a checkpoint folder or hub id in eval mode, the first of several.
+    """Load the model of a checkpoint folder or hub id in eval mode; the first of several heads.
 
     Arguments as for `Model.from_pretrained`.
     """
@@ -67,7 +67,7 @@ def load_models(
     options: dict[str, Any] = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     options |= {"dtype": dtype, "padding": padding, "strict": len(classes) == 1}
     if len(classes) > 1:
-        check_checkpoint(folder)  # all weights against all classes: below, each leaves out what is another's
+        check_checkpoint(folder)  # checks all weights against all classes; each class below ignores those of others
     model = classes[0].from_pretrained(folder, device=device, **options)
     return [model, *(with_encoder_of(model, cls.from_pretrained(folder, **options)) for cls in classes[1:])]
 

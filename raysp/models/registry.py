@@ -1,7 +1,7 @@
-"""Which classes there are, and which of them a checkpoint folder names.
+"""Registry of model classes, and their lookup by config.json.
 
-`model_type` and `architectures` of config.json name a class of this package; nothing else is ever imported, so code
-that comes with a checkpoint (`auto_map`) has no effect. A new architecture is one module and one line of `MODULES`.
+`model_type` and `architectures` of config.json name classes of this package; nothing else is imported, so code of a
+checkpoint (`auto_map`) is never run. A new architecture is one module and one line of `MODULES`.
 """
 
 import importlib
@@ -23,7 +23,7 @@ MODULES = {  # model_type -> module of this package
     "wav2vec2": "wav2vec2",
     "wav2vec2-bert": "wav2vec2_bert",
 }
-DECODERS = {  # the same for text decoders, which are parts of a speech-encoder-decoder
+DECODERS = {  # model_type -> module, for text decoders of a speech-encoder-decoder
     "bart": "bart",
     "bert": "bert",
     "gpt2": "gpt2",
@@ -34,7 +34,7 @@ COMPOSITE = "speech-encoder-decoder"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return what config.json holds."""
+    """Return the content of config.json."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder, expected a checkpoint with config.json and model.safetensors")
@@ -47,12 +47,12 @@ def encoder_types() -> list[str]:
 
 
 def decoder_types() -> list[str]:
-    """Return the model types that can be its decoder."""
+    """Return the model types that can be the decoder of a speech-encoder-decoder."""
     return sorted(DECODERS)
 
 
 def module_of(model_type: str) -> ModuleType:
-    """Return the module of a kind of model."""
+    """Return the module of a model type."""
     known = {**MODULES, **DECODERS}
     if model_type not in known:
         raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(sorted(known))}")
@@ -60,7 +60,7 @@ def module_of(model_type: str) -> ModuleType:
 
 
 def config_class(model_type: str) -> type[Config]:
-    """Return the class of configurations of a kind of model."""
+    """Return the configuration class of a model type."""
     for value in vars(module_of(model_type)).values():
         if isinstance(value, type) and issubclass(value, Config) and vars(value).get("model_type") == model_type:
             return value
@@ -68,7 +68,7 @@ def config_class(model_type: str) -> type[Config]:
 
 
 def architectures_of(model_type: str) -> dict[str, type[Model]]:
-    """Return the classes of a kind of model that can be run, by name."""
+    """Return the runnable classes of a model type by name."""
     module = module_of(model_type)
     return {
         name: value
@@ -79,15 +79,15 @@ def architectures_of(model_type: str) -> dict[str, type[Model]]:
 
 
 def possible_outputs(cls: type[Model]) -> tuple[str, ...]:
-    """Return the names of the outputs that a `Label` step can ask of a class: its head's, and embeddings."""
+    """Return the outputs that a `Label` step can request of a class: those of its head, and embeddings."""
     return tuple(dict.fromkeys([*cls.outputs, "Embedding"]))
 
 
 def model_classes(folder: str | Path) -> list[type[Model]]:
-    """Return the class that config.json names, or several whose heads share an encoder.
+    """Return the class that config.json names, or several classes that share an encoder.
 
     Raises:
-        CheckpointError: The model type or an architecture is not one of this package.
+        CheckpointError: The model type or an architecture is unknown.
     """
     config = read_config(folder)
     where = Path(folder) / "config.json"

@@ -1,4 +1,4 @@
-"""Description of a checkpoint; importable without torch, as workers that only decode receive it."""
+"""Description of a checkpoint; importable without torch, for workers that only decode audio."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """What a checkpoint is, known without loading its weights."""
+    """Facts about a checkpoint that are known without loading its weights."""
 
     path: Path
     model_type: str
     architecture: str
-    """Name of the class, or of each where there are several heads."""
+    """Class name, or names of several heads."""
     num_parameters: int
     sample_rate: int
     vocab_size: int | None
-    """Of the CTC head or of the text decoder; None without one."""
+    """Of the CTC head or the text decoder; None without either."""
     min_samples: int
     """Samples of the shortest input."""
     frame_stride: int
@@ -23,26 +23,26 @@ class CheckpointSummary:
     hidden_size: int
     """Of the encoder."""
     num_layers: int
-    """Of the encoder, and of the text decoder where there is one."""
+    """Of the encoder and the text decoder together."""
     outputs: tuple[str, ...]
-    """Names of the outputs that a `Label` step can ask for."""
+    """Names of the outputs that a `Label` step can request."""
     dtype: str
-    """Of the stored weights; of most of them, where they differ."""
+    """Of most of the stored weights."""
     weight_bytes: int
     receptive_samples: int
-    """n samples give `(n - this) // frame_stride + 1` frames."""
+    """n samples yield `(n - receptive_samples) // frame_stride + 1` frames."""
     hidden_stride: int
     """Samples from one frame of `hidden_states` to the next."""
     writes_text: bool
-    """Whether text comes from a decoder (`generate`) and not from frames."""
+    """Whether text is written by a decoder (`generate`) rather than read from frames."""
     activations_per_second: float
-    """Numbers that a forward pass holds at once for a second of audio, as estimated from the widths of layers."""
+    """Estimated peak number of activation values per second of audio, from the widths of layers."""
     output_size: int
     """Width of `last_hidden_state`."""
     xvector_size: int | None
-    """Width of a speaker's vector; None without a head for it."""
+    """Width of speaker embeddings; None without such a head."""
     labels: tuple[str, ...]
-    """Names of the classes of a classification head; empty without one."""
+    """Class names of a classification head; empty without one."""
     problem_type: str | None
 
     @property

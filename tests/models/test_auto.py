@@ -107,7 +107,7 @@ def test_a_configuration_gives_a_random_model():
 
 @pytest.mark.parametrize("name", AUTO)
 def test_the_classes_have_no_objects_of_their_own(name):
-    with pytest.raises(TypeError, match=rf"{name} has no objects of its own: use {name}\.from_pretrained"):
+    with pytest.raises(TypeError, match=rf"{name} has no instances: use {name}\.from_pretrained"):
         getattr(raysp.models, name)()
 
 

@@ -67,7 +67,7 @@ class WaveformConfig(EncoderConfig):
         return math.prod(self.conv_stride)
 
     def validate(self) -> None:
-        """Check what must agree before a model can be built."""
+        """Raise CheckpointError for fields that contradict each other."""
         counts = {name: len(getattr(self, name)) for name in ("conv_dim", "conv_stride", "conv_kernel")}
         if len(set(counts.values())) != 1 or not self.conv_dim:
             raise CheckpointError(f"lengths are {counts}, expected one length for all three: correct config.json")

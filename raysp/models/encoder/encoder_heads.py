@@ -26,7 +26,7 @@ from raysp.models.encoder.configuration import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
     AMSoftmaxLoss,
     LayerSum,
-    blank_behind,
+    blank_after_end,
     check_labels,
     classification_loss,
     ctc_loss,
@@ -91,7 +91,7 @@ class ForCTC(SpeechModel):
         loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
         if attention_mask is not None and self.padding == "exact":
             num_frames_B = self._decoded_frames(input_values, attention_mask)
-            logits_BTV = blank_behind(logits_BTV, num_frames_B, self.config.pad_token_id)
+            logits_BTV = blank_after_end(logits_BTV, num_frames_B, self.config.pad_token_id)
         output = CausalLMOutput(
             loss=loss,
             logits=logits_BTV,
@@ -163,7 +163,7 @@ def add_encoder(
     """
     config = model.config
     if getattr(config, "add_adapter", False) and not takes_adapter:
-        raise CheckpointError(f"{type(model).__name__} has no use for add_adapter: set it to False in config.json")
+        raise CheckpointError(f"{type(model).__name__} does not support add_adapter: set it to False in config.json")
     setattr(model, model.base_model_prefix, model.build_base())
     model.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
 
@@ -289,7 +289,7 @@ class ForXVector(SpeechModel):
         self.objective = AMSoftmaxLoss(config.xvector_output_dim, config.num_labels)
 
     def _least_frames(self) -> int:
-        """Return the fewest frames that leave two after the TDNN, the least with a standard deviation."""
+        """Return the number of frames that leaves two after the TDNN, the minimum for a standard deviation."""
         return 2 - tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
 
     def forward(

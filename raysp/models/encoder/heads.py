@@ -1,4 +1,4 @@
-"""What heads of several architectures share: sums over layers, pooling, x-vectors, and losses.
+"""Parts of heads shared by architectures: layer sums, pooling, x-vectors, losses.
 
 Legend: B batch, T frames, H hidden, C channels of a TDNN layer, K layers, V vocabulary, L labels of a row, N classes,
 E speaker embedding.
@@ -13,36 +13,36 @@ from torch import Tensor, nn
 
 Count = TypeVar("Count", int, Tensor)
 
-IGNORED_LABEL = -100  # of a position that has no part in a loss
+IGNORED_LABEL = -100  # label of positions excluded from losses
 AM_SCALE, AM_MARGIN = 30.0, 0.4  # Wang et al. 2018, "Additive margin softmax", with the margin of speaker verification
 NOT_BLANK = -1e4
-"""Logit of every other token where the blank's is 0: its exponential is 0, and every floating-point type holds it."""
+"""Logit of all other tokens if the blank's is 0: its exponential is 0, and all floating-point types can hold it."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 class States(Protocol):
-    """Takes the hidden states of an encoder as they come: a list keeps them, `LayerSum` does not."""
+    """Receiver of an encoder's hidden states in order: a list keeps them, `LayerSum` does not."""
 
     def append(self, hidden_BTH: Tensor, /) -> None:
-        """Take the input of the first layer, or the output of the next."""
+        """Receive the input of the first layer, then each layer's output."""
 
 
 class KeptStates(list[Tensor]):
-    """Keep hidden states, and hand them on to whoever else takes them."""
+    """A list of hidden states that also passes them to another receiver."""
 
     def __init__(self, also: States | None) -> None:
         super().__init__()
         self._also = also
 
     def append(self, hidden_BTH: Tensor, /) -> None:
-        """Keep and hand on the next state."""
+        """Keep the next state and pass it on."""
         super().append(hidden_BTH)
         if self._also is not None:
             self._also.append(hidden_BTH)
 
 
 class LayerSum:
-    """Sum hidden states by the softmax of learned weights while they come, so that one at a time is held."""
+    """Sum of hidden states weighted by the softmax of learned weights; holds one state at a time."""
 
     def __init__(self, layer_weights_K: Tensor) -> None:
         self._shares_K = layer_weights_K.softmax(-1)
@@ -50,9 +50,9 @@ class LayerSum:
         self._total_BTH: Tensor | None = None
 
     def append(self, hidden_BTH: Tensor, /) -> None:
-        """Add the next state by its share."""
+        """Add the next state with its weight."""
         if self._count == len(self._shares_K):
-            raise RuntimeError(f"state {self._count + 1} given, expected {len(self._shares_K)}: one a layer weight")
+            raise RuntimeError(f"state {self._count + 1} given, expected {len(self._shares_K)}: one per layer weight")
         share = self._shares_K[self._count].to(hidden_BTH.dtype)
         self._count += 1
         if self._total_BTH is None:
@@ -66,7 +66,7 @@ class LayerSum:
     def total(self) -> Tensor:
         """The sum (B, T, H) over all layers."""
         if self._total_BTH is None or self._count != len(self._shares_K):
-            raise RuntimeError(f"{self._count} states given, expected {len(self._shares_K)}: one a layer weight")
+            raise RuntimeError(f"{self._count} states given, expected {len(self._shares_K)}: one per layer weight")
         return self._total_BTH
 
 
@@ -76,7 +76,7 @@ def initial_layer_weights(num_hidden_layers: int) -> nn.Parameter:
 
 
 def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
-    """Return the mean (B, H) over valid frames, zero for a row without any; None: all of them are."""
+    """Return the mean (B, H) over valid frames, zero for a row without any; None: all are valid."""
     if valid_BT is None:
         return frames_BTH.mean(1)
     sum_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
@@ -84,7 +84,7 @@ def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
 
 
 class TDNNLayer(nn.Module):
-    """A dilated convolution over frames with ReLU (Snyder et al. 2018), its weight held as that of a dense layer."""
+    """A dilated convolution over frames with ReLU (Snyder et al. 2018); its weight has the shape of a dense layer's."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class TDNNLayer(nn.Module):
         self.kernel = nn.Linear(in_channels * kernel, channels)
 
     def forward(self, frames_BTC: Tensor) -> Tensor:
-        """Return the frames whose whole context is there: `(kernel - 1) * dilation` fewer."""
+        """Return the frames with full context, `(kernel - 1) * dilation` fewer."""
         if self.taps == 1:
             return F.relu(self.kernel(frames_BTC))
         weight = self.kernel.weight.view(self.kernel.out_features, self.taps, -1).transpose(1, 2)
@@ -101,15 +101,15 @@ class TDNNLayer(nn.Module):
 
 
 def tdnn_layers(dims: Sequence[int], kernels: Sequence[int], dilations: Sequence[int]) -> nn.ModuleList:
-    """Return the TDNN layers of an x-vector head; the first is as wide at its input as at its output."""
+    """Return the TDNN layers of an x-vector head; the first has equal input and output width."""
     widths = zip([dims[0], *dims], dims, kernels, dilations, strict=False)
     return nn.ModuleList(TDNNLayer(*width) for width in widths)
 
 
 def tdnn_output_frames(num_frames: Count, kernels: Sequence[int], dilations: Sequence[int] | None = None) -> Count:
-    """Return the frames that TDNN layers leave; below 1 for too few.
+    """Return the number of frames after TDNN layers; below 1 for too few.
 
-    Without `dilations` as if there were none: the count of transformers, which takes too many frames for valid.
+    None ignores dilations, as transformers does, whose count includes invalid frames.
     """
     for kernel, dilation in zip(kernels, [1] * len(kernels) if dilations is None else dilations, strict=True):
         num_frames = num_frames - (kernel - 1) * dilation
@@ -119,8 +119,8 @@ def tdnn_output_frames(num_frames: Count, kernels: Sequence[int], dilations: Seq
 def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
     """Return mean and standard deviation (divided by n - 1) over each row's first frames, side by side (B, 2C).
 
-    A negative number leaves out as many frames at the end, as a slice does. A row of fewer than two frames has no
-    deviation: NaN, as in torch.
+    A negative number excludes that many frames at the end, as in a slice. The deviation of a row of fewer than two
+    frames is NaN, as in torch.
     """
     num_frames = frames_BTC.shape[1]
     if num_frames_B is None:
@@ -134,13 +134,13 @@ def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) ->
 
 
 def _deviation(variance_BC: Tensor) -> Tensor:
-    """Return the square root, with a gradient of 0 at 0, as `torch.std` has it: infinity there times 0 would be NaN."""
+    """Return the square root with gradient 0 at 0, as `torch.std`; an infinite gradient times 0 would be NaN."""
     is_constant_BC = variance_BC == 0
     return variance_BC.masked_fill(is_constant_BC, 1.0).sqrt().masked_fill(is_constant_BC, 0.0)
 
 
 class AMSoftmaxLoss(nn.Module):
-    """Cross entropy over cosines, the right class's lowered by a margin (Wang et al. 2018, section 3)."""
+    """Cross entropy over cosines, with the right class's lowered by a margin (Wang et al. 2018, section 3)."""
 
     def __init__(self, embedding_dim: int, num_labels: int) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class AMSoftmaxLoss(nn.Module):
 
 
 def check_labels(labels_BL: Tensor, vocab_size: int) -> None:
-    """Raise ValueError for a label that is neither a token nor -100; call it before the costly forward."""
+    """Raise ValueError for a label that is neither a token nor -100; called before the costly forward pass."""
     highest = int(labels_BL.max()) if labels_BL.numel() else 0
     if highest >= vocab_size:
         raise ValueError(f"label {highest} found, expected below vocab_size {vocab_size}")
@@ -177,11 +177,11 @@ def ctc_loss(
 
     Args:
         logits_BTV: Before softmax.
-        num_frames_B: How many frames of each row count.
-        labels_BL: Tokens; -100 and the blank are left out wherever they stand.
-        blank: Its token, which is the padding token; None is 0.
-        reduction: "mean" divides each row by its number of labels first, "sum" does not; "none" gives (B,).
-        zero_infinity: Count rows with more labels than frames can hold as 0, in place of infinity.
+        num_frames_B: Valid frames of each row.
+        labels_BL: Tokens; -100 and the blank are ignored at any place.
+        blank: Blank token, which is the padding token; None is 0.
+        reduction: "mean" first divides each row by its number of labels, "sum" does not; "none" returns (B,).
+        zero_infinity: Count rows with more labels than their frames allow as 0 instead of infinity.
     """
     blank = blank or 0
     kept_BL = (labels_BL != IGNORED_LABEL) & (labels_BL != blank)
@@ -197,28 +197,28 @@ def ctc_loss(
         )
 
 
-def blank_behind(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
-    """Return logits whose frames behind each row's end give the blank with probability 1, and no gradient.
+def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
+    """Return logits in which frames after each row's end have the blank with probability 1, and no gradient.
 
-    Logits stay as they are where the vocabulary has no such token; None is 0, as for `ctc_loss`.
+    Logits are unchanged if the vocabulary has no such token; None is 0, as for `ctc_loss`.
     """
     _, num_frames, vocab_size = logits_BTV.shape
     blank = blank or 0
     if not 0 <= blank < vocab_size:
         return logits_BTV
-    behind_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
+    after_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
     is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
-    return torch.where(behind_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
+    return torch.where(after_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
 
 
 def classification_loss(logits_BN: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Return the loss of classes over whole rows.
+    """Return the classification loss of whole rows.
 
     Args:
         logits_BN: Before softmax.
         labels: Numbers (B,) for "regression", class numbers (B,) for "single_label_classification", zeros and ones
             (B, N) for "multi_label_classification".
-        problem_type: None tells it from the facts: one output is a regression, labels of floating point are many.
+        problem_type: None infers it: regression for one output, multi-label for floating-point labels.
     """
     labels = labels.to(logits_BN.device)
     num_labels = logits_BN.shape[-1]
@@ -243,7 +243,7 @@ def _problem_type(num_labels: int, labels: Tensor) -> str:
 
 
 def frame_classification_loss(logits_BTN: Tensor, labels_BTN: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-    """Return the cross entropy over frames, whose labels are one-hot; frames that are not valid are left out."""
+    """Return the cross entropy over frames with one-hot labels, excluding frames that are not valid."""
     if labels_BTN.shape != logits_BTN.shape:
         raise ValueError(f"labels have shape {tuple(labels_BTN.shape)!r}, expected one-hot {tuple(logits_BTN.shape)!r}")
     classes_BT = labels_BTN.to(logits_BTN.device).argmax(-1)
@@ -253,7 +253,7 @@ def frame_classification_loss(logits_BTN: Tensor, labels_BTN: Tensor, valid_BT: 
 
 
 def check_classes(labels: Tensor, num_labels: int) -> None:
-    """Raise ValueError for a class number that the head does not have."""
+    """Raise ValueError for a class number beyond the head's classes."""
     wrong = labels[((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= num_labels)]
     if wrong.numel():
         raise ValueError(f"label {wrong.flatten()[0].item()} found, expected below num_labels {num_labels}")

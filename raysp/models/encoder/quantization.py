@@ -1,4 +1,4 @@
-"""Pre-training by contrast: product quantisation of features, negatives and the two losses (Baevski et al. 2020, 3).
+"""Contrastive pre-training: product quantisation of features, negatives and the two losses (Baevski et al. 2020, 3).
 
 Legend: B batch, T frames, C channels of the front end, G groups of codes, V codes of a group, D of a code, F frames of
 the whole batch, M masked frames of one row, K negatives, H hidden.
@@ -14,7 +14,7 @@ from raysp.errors import CheckpointError
 
 
 class GumbelVectorQuantizer(nn.Module):
-    """Replace each frame by one code of each group: the likeliest, or in training one drawn by Gumbel noise."""
+    """Quantiser of frames to one code of each group: the likeliest, or in training one sampled with Gumbel noise."""
 
     def __init__(self, in_channels: int, *, num_groups: int, num_codes: int, dim: int) -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class GumbelVectorQuantizer(nn.Module):
     def forward(self, features_BTC: Tensor, counted_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return quantised frames (B, T, D of all groups), the perplexity of the codes, and code numbers (B, T, G).
 
-        `counted_BT` says which frames the perplexity is of; None: all of them. It is the sum over groups, at most
-        `num_groups * num_codes`; in training that of the soft distribution.
+        `counted_BT` selects the frames for the perplexity; None: all of them. The perplexity is the sum over groups, at
+        most `num_groups * num_codes`; in training that of the soft distribution.
         """
         scores_BTGV = self.weight_proj(features_BTC).unflatten(-1, (self.num_groups, self.num_codes))
         codes_GVD = self.codevectors.view(self.num_groups, self.num_codes, -1)
@@ -39,10 +39,10 @@ class GumbelVectorQuantizer(nn.Module):
             chosen_BTGD = codes_GVD[torch.arange(self.num_groups, device=ids_BTG.device), ids_BTG]
             used_FGV = F.one_hot(counted_FGV.argmax(-1), self.num_codes).to(scores_BTGV.dtype)
             return chosen_BTGD.flatten(2), perplexity(used_FGV), ids_BTG
-        drawn = F.gumbel_softmax(scores_BTGV.float().flatten(0, 2), tau=self.temperature, hard=True)
-        drawn_BTGV = drawn.view_as(scores_BTGV).type_as(scores_BTGV)
-        chosen_BTGD = torch.einsum("btgv,gvd->btgd", drawn_BTGV, codes_GVD)
-        return chosen_BTGD.flatten(2), perplexity(counted_FGV.float().softmax(-1)), drawn_BTGV.argmax(-1)
+        sampled = F.gumbel_softmax(scores_BTGV.float().flatten(0, 2), tau=self.temperature, hard=True)
+        sampled_BTGV = sampled.view_as(scores_BTGV).type_as(scores_BTGV)
+        chosen_BTGD = torch.einsum("btgv,gvd->btgd", sampled_BTGV, codes_GVD)
+        return chosen_BTGD.flatten(2), perplexity(counted_FGV.float().softmax(-1)), sampled_BTGV.argmax(-1)
 
 
 def perplexity(shares_FGV: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ def perplexity(shares_FGV: Tensor) -> Tensor:
 def sample_negative_indices(
     features_shape: tuple[int, int], num_negatives: int, mask_time_indices: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int32]:
-    """Draw for each masked frame other masked frames of its row, uniformly; (B, T, K) numbers into the B * T frames.
+    """Sample for each masked frame other masked frames of its row, uniformly; (B, T, K) indices into the B * T frames.
 
-    Draws from numpy's global generator in the order of the original. Rows with fewer than two masked frames have
-    nothing to draw from: their numbers point at the row's first frame, and `contrastive_loss` leaves them out.
+    numpy's global generator is used in the order of the original. Rows with fewer than two masked frames have no
+    negatives: their indices refer to the row's first frame, and `contrastive_loss` excludes them.
     """
     batch, num_frames = features_shape
     masked_BT = np.ones(features_shape, np.bool_) if mask_time_indices is None else mask_time_indices.astype(np.bool_)
@@ -65,9 +65,9 @@ def sample_negative_indices(
     for row in range(batch):
         (masked_M,) = np.nonzero(masked_BT[row])
         if len(masked_M) > 1:
-            drawn_MK = np.random.randint(0, len(masked_M) - 1, size=(len(masked_M), num_negatives))
-            drawn_MK += drawn_MK >= np.arange(len(masked_M))[:, None]  # past the frame itself, all others alike
-            negatives_BTK[row, masked_M] = masked_M[drawn_MK]
+            sampled_MK = np.random.randint(0, len(masked_M) - 1, size=(len(masked_M), num_negatives))
+            sampled_MK += sampled_MK >= np.arange(len(masked_M))[:, None]  # skips the frame itself
+            negatives_BTK[row, masked_M] = masked_M[sampled_MK]
         negatives_BTK[row] += row * num_frames
     return negatives_BTK
 
@@ -82,11 +82,11 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the sum over masked frames of the cross entropy of the right quantised frame among negatives.
 
-    Only products of masked frames of one row are formed, never (K, B, T, H). A negative of the same codes as the right
-    one is no negative and is left out.
+    Only products of masked frames of one row are computed, never (K, B, T, H). Negatives with the same codes as the
+    right frame are excluded.
     """
     num_frames = masked_BT.shape[1]
-    losses = [quantized_BTH.sum() * 0.0]  # without masked frames still a part of the graph
+    losses = [quantized_BTH.sum() * 0.0]  # part of the graph even without masked frames
     for row, masked_T in enumerate(masked_BT):
         at_M = masked_T.nonzero()[:, 0]
         if len(at_M) < 2:
@@ -104,5 +104,5 @@ def contrastive_loss(
 
 
 def diversity_loss(code_perplexity: Tensor, num_codes: int, num_masked: Tensor) -> Tensor:
-    """Return the share of codes out of use, for each masked frame."""
+    """Return the share of unused codes, times the number of masked frames."""
     return (num_codes - code_perplexity) / num_codes * num_masked

@@ -1,12 +1,12 @@
 """Attention whose scores have a bias by the distance of frames (Shaw et al. 2018; He et al. 2021, DeBERTa, section 3).
 
-A bias (B, A, T, T) is larger than all else in a layer. It is made for a few rows or heads at a time, so that on a CPU
-it never leaves the cache, and becomes their scores and weights there; a GPU has it handed to
-`scaled_dot_product_attention` whole. It is read from the product of frames with a table of distances, or is a skewed
-view of it (Dai et al. 2019, appendix B): nothing is ever (T, T, D).
+A bias (B, A, T, T) is the largest tensor of a layer. On a CPU it is computed for a few rows or heads at a time, so that
+it stays in the cache, and overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives it
+whole. It is read from the product of frames with a table of distances, or is a skewed view of it (Dai et al. 2019,
+appendix B); no tensor is (T, T, D).
 
 Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1),
-I some of the frames that ask, N distances that they have to all others (I + T - 1).
+I some of the queries, N distances between them and all frames (I + T - 1).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Bias = Callable[[slice, slice], Tensor]
-"""Gives the bias (B', A', T, T) of some rows and heads, in memory that may be written to."""
+"""Function of rows and heads that returns their bias (B', A', T, T), in writable memory."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
 FAR_FRAMES = 1 << 14  # eleven minutes of squeezed frames
-TILE_FRAMES = 96  # fewer make products too thin to be fast, more make them too wide
+TILE_FRAMES = 96  # fewer: products too thin to be fast; more: too wide
 
 
 def attend(
@@ -34,12 +34,12 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Return mixed_BATD: values weighted by the softmax of `q k^T scale + bias` over the keys that count."""
+    """Return mixed_BATD: values weighted by the softmax of `q k^T scale + bias` over unmasked keys."""
     if bias is None:
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale=scale)
     batch, heads, num_frames, _ = q_BATD.shape
     if q_BATD.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        # Contiguous, as kernels of a GPU want the rows of a bias aligned, which those of a skewed view are not.
+        # Contiguous: GPU kernels expect aligned rows of a bias, and those of a skewed view are not.
         masked_BATT = _masked(bias(slice(None), slice(None)).contiguous(), keys_B11T)
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
     mixed_BATD = torch.empty_like(q_BATD.transpose(1, 2)).transpose(1, 2)
@@ -59,8 +59,8 @@ def _mixed(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend within a block that stays in the cache, where plain products are the fastest; writes over the bias."""
-    if q_BATD.dtype != torch.float32:  # sums of scores want more digits than those types have
+    """Return mixed_BATD of a block that stays in the cache, where plain products are fastest; overwrites the bias."""
+    if q_BATD.dtype != torch.float32:  # sums of scores need more precision
         masked_BATT = _masked(bias_BATT, keys_B11T)
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
     q_NTD, k_NTD, v_NTD = (x.flatten(0, 1) for x in (q_BATD, k_BATD, v_BATD))
@@ -73,7 +73,7 @@ def _mixed(
 def attention_weights(
     q_BATD: Tensor, k_BATD: Tensor, bias: Bias | None, keys_B11T: Tensor | None, *, scale: float
 ) -> Tensor:
-    """Return weights_BATT, the softmax that `attend` does not show."""
+    """Return weights_BATT, the softmax inside `attend`."""
     scores_BATT = q_BATD @ k_BATD.transpose(2, 3) * scale
     if bias is not None:
         scores_BATT = scores_BATT + bias(slice(None), slice(None))
@@ -85,7 +85,7 @@ def _masked(scores_BATT: Tensor, keys_B11T: Tensor | None) -> Tensor:
 
 
 def _blocks(batch: int, heads: int, num_frames: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch into rows, or a row into heads, of at most `BLOCK_SCORES` scores where one head is not more."""
+    """Yield rows, or heads of a row, of at most `BLOCK_SCORES` scores, but at least one head."""
     num_rows = max(1, BLOCK_SCORES // max(1, heads * num_frames**2))
     num_heads = min(heads, max(1, BLOCK_SCORES // max(1, num_frames**2)))
     for row in range(0, batch, num_rows):
@@ -94,12 +94,12 @@ def _blocks(batch: int, heads: int, num_frames: int) -> Iterator[tuple[slice, sl
 
 
 def gathered(product_BATR: Tensor, index_TT: Tensor) -> Tensor:
-    """Return what each query's row of a product with a table holds for each key."""
+    """Return each query's products with the table rows of its keys."""
     return product_BATR.gather(-1, index_TT.expand(*product_BATR.shape[:2], -1, -1))
 
 
 def skewed(product_BAIN: Tensor) -> Tensor:
-    """View a product with N distances as (B, A, I, T): at i, j that with `j - i`, where 0, 0 has the I-th of them."""
+    """View a product with N distances as (B, A, I, T), at i, j that with `j - i`; 0, 0 has the I-th distance."""
     batch, heads, num_asking, width = product_BAIN.shape
     product_BAIN = product_BAIN.contiguous()
     strides = (heads * num_asking * width, num_asking * width, width - 1, 1)
@@ -108,31 +108,31 @@ def skewed(product_BAIN: Tensor) -> Tensor:
 
 
 def tiled(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
-    """Return what `skewed` shows of the product with a table of W rows; in memory of its own, and without gradients.
+    """Return a copy of `skewed` of the product with a table of W rows, without gradients.
 
-    A tile of frames is so far from all others that it has a product with little more than T of the rows.
+    A tile of frames needs the product with little more than T of the rows.
     """
     batch, heads, num_frames, _ = frames_BATD.shape
     size = -(-num_frames // -(-num_frames // TILE_FRAMES))
-    found_BATT = frames_BATD.new_empty(batch, heads, num_frames, num_frames)
+    bias_BATT = frames_BATD.new_empty(batch, heads, num_frames, num_frames)
     for start in range(0, num_frames, size):
         stop = min(start + size, num_frames)
         near_AND = table_AWD[:, num_frames - stop : 2 * num_frames - 1 - start]
-        found_BATT[:, :, start:stop] = skewed(frames_BATD[:, :, start:stop] @ near_AND.transpose(1, 2))
-    return found_BATT
+        bias_BATT[:, :, start:stop] = skewed(frames_BATD[:, :, start:stop] @ near_AND.transpose(1, 2))
+    return bias_BATT
 
 
 def by_distance(values_W: Tensor) -> Tensor:
-    """Return values_TT: at i, j what `values_W` has for `j - i`, which it lists from `1 - T` to `T - 1`."""
+    """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
     num_frames = (values_W.shape[0] + 1) // 2
-    if torch.compiler.is_compiling():  # a view of any number of frames would be of this number for ever
+    if torch.compiler.is_compiling():  # a view would fix the number of frames
         places_T = torch.arange(num_frames, device=values_W.device)
         return values_W[places_T + (num_frames - 1 - places_T)[:, None]]
     return values_W.unfold(0, num_frames, 1).flip(0)
 
 
 def clipped_distances(num_frames: int, left: int, right: int, device: torch.device) -> Tensor:
-    """Return index_TT into a table of the distances `j - i` from `-left` to `right`; those beyond count as these."""
+    """Return index_TT into a table of the distances `j - i`, clipped to `-left` and `right`."""
     distance_W = torch.arange(1 - num_frames, num_frames, device=device)
     return by_distance(distance_W.clamp(-left, right) + left)
 
@@ -141,9 +141,9 @@ def clipped_distances(num_frames: int, left: int, right: int, device: torch.devi
 def log_buckets(num_frames: int, num_buckets: int, max_distance: int) -> Tensor:
     """Return buckets_W of the distances `i - j`, listed from `T - 1` down to `1 - T`.
 
-    Half of the buckets are one distance each, the others grow (He et al. 2021, appendix A.5); without buckets each
-    distance is its own. Always in float32 on a CPU, operation by operation as the original has it: a boundary that
-    falls on the other side of a rounding is another embedding.
+    Half of the buckets hold one distance each, the others grow (He et al. 2021, appendix A.5); without buckets each
+    distance is its own. Always computed in float32 on a CPU with the operations of the original: another rounding at a
+    boundary would select another embedding.
     """
     with torch.inference_mode(False), torch.device("cpu"):
         distance_W = torch.arange(num_frames - 1, -num_frames, -1)
@@ -158,14 +158,14 @@ def log_buckets(num_frames: int, num_buckets: int, max_distance: int) -> Tensor:
 
 
 def bucket_starts(span: int, num_buckets: int, max_distance: int) -> tuple[int, ...]:
-    """Return the first distance of each bucket from 1 to `span`, as far as recordings can have it."""
+    """Return the first distance of each bucket from 1 to `span`, for distances below `FAR_FRAMES`."""
     buckets = log_buckets(FAR_FRAMES, num_buckets, max_distance)[:FAR_FRAMES].flip(0)  # of the distances from 0 on
     numbers = torch.arange(1, span + 1, device="cpu")
     return tuple(torch.searchsorted(buckets.contiguous(), numbers).tolist())
 
 
 def bucket_rows(num_frames: int, starts: Sequence[int], device: torch.device) -> Tensor:
-    """Return index_TT: at i, j the row of a table of `2 * len(starts)` rows for `i - j`, by whole numbers."""
+    """Return index_TT: at i, j the row of a table of `2 * len(starts)` rows for `i - j`, by integer arithmetic."""
     places_T = torch.arange(num_frames, device=device)
     distance_TT = places_T[:, None] - places_T
     size_TT = torch.bucketize(distance_TT.abs(), torch.tensor(starts, device=device), right=True)

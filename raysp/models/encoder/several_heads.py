@@ -1,7 +1,7 @@
 """Several heads over one encoder: checkpoints whose config.json names several classes in `architectures`.
 
-Such a checkpoint is one file of weights, those of the encoder once. The first class is the model; transformers loads
-any of them from it, as it leaves out what belongs to the others.
+Such a checkpoint holds the encoder's weights once. The first class is the model; transformers loads any of the classes
+from it and ignores the weights of the others.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.weights import short, write_tensors
 
-OF_EACH_CLASS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
+PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 
 
 def with_encoder_of(model: Model, head: Model) -> Model:
-    """Put a model's encoder in place of a head's own; returns the head, on the model's device."""
+    """Replace a head's encoder by a model's; return the head, on the model's device."""
     setattr(head, head.base_model_prefix, model.base_model)
     return head.to(model.device).eval()
 
 
 @contextlib.contextmanager
 def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
-    """Let a model's encoder give what it gave before, while the block lasts."""
+    """Replay an encoder's output inside the block, so that a further head needs no second pass."""
     encoder: Any = model.speech_encoder
 
     def replayed(*_: object, states: Any = None, **__: object) -> ModelOutput:  # noqa: ANN401 - as for encode
@@ -41,19 +41,19 @@ def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
     try:
         yield
     finally:
-        del encoder.encode  # the class's own is seen again
+        del encoder.encode  # restores the method of the class
 
 
 def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int = 5 * 10**9) -> None:
-    """Write heads that were trained over one frozen encoder as one checkpoint.
+    """Write heads trained over one frozen encoder as one checkpoint.
 
     Args:
-        models: Of one kind, such as a UniSpeechForCTC and a UniSpeechForSequenceClassification.
-        folder: Where config.json and safetensors go; processor and tokenizer are saved by themselves.
-        shard_bytes: Most bytes of a file of weights.
+        models: Of one architecture, such as a UniSpeechForCTC and a UniSpeechForSequenceClassification.
+        folder: Receives config.json and safetensors; processor and tokenizer are saved separately.
+        shard_bytes: Largest size of a file of weights.
 
     Raises:
-        CheckpointError: Encoders or configurations differ, or two heads have weights of one name.
+        CheckpointError: Encoders or configurations differ, or two heads have weights of the same name.
     """
     first = models[0]
     _check_encoders(models)
@@ -62,7 +62,7 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
         head = {name: value for name, value in model.stored_weights().items() if not _is_of_encoder(model, name)}
         refuse_shared_names([*weights], [*head])
         weights.update(head)
-    config = type(first.config).from_dict(_joined_fields(models))
+    config = type(first.config).from_dict(_merged_fields(models))
     config.architectures = [type(model).__name__ for model in models]
     config.dtype = str(first.dtype).removeprefix("torch.")
     config.save_pretrained(folder)
@@ -70,10 +70,10 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
 
 
 def refuse_shared_names(one: Sequence[str], other: Sequence[str]) -> None:
-    """Raise CheckpointError where two heads have weights of one name."""
+    """Raise CheckpointError if two heads have weights of the same name."""
     if shared := sorted({*one} & {*other}):
         raise CheckpointError(
-            f"two heads have weights of one name, {short(shared)}: a checkpoint holds one of them, and a CTC head"
+            f"two heads have weights of the same name, {short(shared)}: a checkpoint holds one such head and a CTC head"
         )
 
 
@@ -88,8 +88,8 @@ def _check_encoders(models: Sequence[Model]) -> None:
         differing = [name for name, value in expected.items() if not _same(found.get(name), value)]
         if differing or found.keys() != expected.keys():
             raise CheckpointError(
-                f"the encoder of {type(model).__name__} is not that of {type(first).__name__}: {short(differing)} "
-                "differ: train the second head over the first one's encoder, frozen"
+                f"the encoders of {type(model).__name__} and {type(first).__name__} differ: {short(differing)}: "
+                "train the second head over the frozen encoder of the first"
             )
 
 
@@ -97,15 +97,15 @@ def _same(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape and torch.equal(one, other.to(one.device))
 
 
-def _joined_fields(models: Sequence[Model]) -> dict[str, Any]:
-    """Take of each field what one of the configurations has in place of the default."""
-    joined: dict[str, Any] = models[0].config.to_dict()
+def _merged_fields(models: Sequence[Model]) -> dict[str, Any]:
+    """Return each field with the value that differs from the default, if any."""
+    merged: dict[str, Any] = models[0].config.to_dict()
     defaults: Mapping[str, Any] = type(models[0].config)().to_dict()
     for model in models[1:]:
         for name, value in model.config.to_dict().items():
-            if name in OF_EACH_CLASS or value in (joined.get(name), defaults.get(name)):
+            if name in PER_HEAD_FIELDS or value in (merged.get(name), defaults.get(name)):
                 continue
-            if joined.get(name) != defaults.get(name):
-                raise CheckpointError(f"configurations differ in {name}: {joined[name]!r} and {value!r}; make them one")
-            joined[name] = value
-    return joined
+            if merged.get(name) != defaults.get(name):
+                raise CheckpointError(f"configurations differ in {name}: {merged[name]!r} and {value!r}: set one value")
+            merged[name] = value
+    return merged

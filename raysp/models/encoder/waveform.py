@@ -1,13 +1,12 @@
-"""The convolutional front end that wav2vec 2.0 and its relatives read waveforms with (Baevski et al. 2020, section 2).
+"""The convolutional front end of wav2vec 2.0 and related encoders of waveforms (Baevski et al. 2020, section 2).
 
-Kept apart from the architectures because all of them share it. It differs from the usual writing in three ways, none of
-which changes a value by more than rounding:
+It differs from the usual implementation in three ways, which change values by rounding only:
 
-- Frames are last but one, channels last: a strided convolution is then a matrix product over windows, and layer norm
-  needs no transposes.
-- The group norm over time of the first layer is folded into that layer's weights. The mean and variance that it needs
-  of `W x` are `W mean(x)` and `W cov(x) W^T`, over windows of ten samples in place of hundreds of channels.
-- So every frame depends on its own samples alone, and a clip is read in chunks that stay in the cache.
+- Channels are the last axis: a strided convolution is a matrix product over windows, and layer norm needs no
+  transposes.
+- The group norm over time of the first layer is folded into that layer's weights. The mean and variance of `W x` are
+  `W mean(x)` and `W cov(x) W^T`, over windows of ten samples instead of hundreds of channels.
+- Each frame then depends on its own samples only, and a clip is computed in chunks that stay in the cache.
 
 Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
@@ -28,25 +27,25 @@ from raysp.models.kernels.folded import Folded
 
 Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]
-"""What a layer does to frames (B, T, C), norm and activation aside."""
+"""A layer's function of frames (B, T, C), without norm and activation."""
 
-NORM_EPS = 1e-5  # both norms, whatever config.layer_norm_eps says
-CHUNK_FRAMES = 64  # output frames at a time on a CPU: 8 MB of first-layer activations at 512 channels
-WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to
+NORM_EPS = 1e-5  # of both norms; config.layer_norm_eps does not apply
+CHUNK_FRAMES = 64  # output frames per chunk on a CPU: 8 MB of first-layer activations at 512 channels
+WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to MAX_CHUNK_FRAMES
 MAX_CHUNK_FRAMES = 256
 LEAST_FRAMES = 8  # of a chunk
-BATCH_SAMPLES = 1 << 22  # samples at a time on a GPU: about 1 GB of bfloat16 activations at 512 channels
+BATCH_SAMPLES = 1 << 22  # samples per pass on a GPU: about 1 GB of bfloat16 activations at 512 channels
 
 
 def conv_output_frames(samples: Count, kernels: Sequence[int], strides: Sequence[int]) -> Count:
-    """Return the frames that convolutions without padding make of a number of samples; below 1 for too few."""
+    """Return the number of frames after convolutions without padding; below 1 for too few samples."""
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def receptive_samples(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Return the samples that one output frame sees, which is also the shortest input."""
+    """Return the receptive field of an output frame in samples, which is also the shortest input."""
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
@@ -54,7 +53,7 @@ def receptive_samples(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 class ConvLayer(nn.Module):
-    """Hold the weights of one layer: `conv`, and `layer_norm` where the layer has a norm."""
+    """Weights of one layer: `conv`, and `layer_norm` if the layer has a norm."""
 
     layer_norm: nn.GroupNorm | nn.LayerNorm
 
@@ -65,16 +64,16 @@ class ConvLayer(nn.Module):
 
     @property
     def flat_weight(self) -> Tensor:
-        """The kernel (O, K * C), as windows of frames lie in memory; kept while it does not change."""
+        """The kernel (O, K * C) in the memory order of windows of frames; cached while it does not change."""
         weight_OCK = self.conv.weight
         return self._flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
 
     def forget_flat_weight(self) -> None:
-        """Derive the kernel again when it is next asked for."""
+        """Drop the cached kernel."""
         self._flat_weight.clear()
 
     def add_norm(self, norm: str) -> None:
-        """Give the layer a norm over time for each channel ("group"), or over channels ("layer")."""
+        """Add a norm over time for each channel ("group"), or over channels ("layer")."""
         channels = self.conv.out_channels
         is_group = norm == "group"
         self.layer_norm = nn.GroupNorm(channels, channels, NORM_EPS) if is_group else nn.LayerNorm(channels, NORM_EPS)
@@ -92,7 +91,7 @@ class FrontEndConfig(Protocol):
 
 
 class FeatureEncoder(nn.Module):
-    """Turn waveforms into frames of features."""
+    """The convolutions from waveforms to frames of features."""
 
     def __init__(
         self,
@@ -132,14 +131,14 @@ class FeatureEncoder(nn.Module):
         )
 
     def forward(self, waves_BS: Tensor, num_samples_B: Tensor | None = None) -> Tensor:
-        """Return features_BTC; with `num_samples_B` nothing after a row's end has a part in them.
+        """Return features_BTC; with `num_samples_B` they do not depend on samples after a row's end.
 
-        Frames that are not whole within a row are then zero or without meaning.
+        Frames that extend beyond a row's end are then zero or undefined.
         """
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
-        if torch.compiler.is_compiling():  # plain convolutions of any number of rows, samples and frames
+        if torch.compiler.is_compiling():  # plain convolutions for any shape
             return self._frames(waves_BS, self._first_layer(waves_BS, num_samples_B), self._products(convolved))
         has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         if has_gradients and torch.is_grad_enabled():
@@ -153,12 +152,12 @@ class FeatureEncoder(nn.Module):
 
     @property
     def layers(self) -> list[ConvLayer]:
-        """The layers, as what they are."""
+        """The layers, typed."""
         return [layer for layer in self.conv_layers if isinstance(layer, ConvLayer)]
 
-    def _products(self, way: Callable[[ConvLayer, int], Product]) -> list[Product]:
-        """Return what the layers behind the first do to frames."""
-        return [way(layer, stride) for layer, stride in zip(self.layers[1:], self.strides[1:], strict=True)]
+    def _products(self, kind: Callable[[ConvLayer, int], Product]) -> list[Product]:
+        """Return the functions of the layers after the first."""
+        return [kind(layer, stride) for layer, stride in zip(self.layers[1:], self.strides[1:], strict=True)]
 
     def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         batch, num_samples = waves_BS.shape
@@ -188,19 +187,19 @@ class FeatureEncoder(nn.Module):
         return torch.cat([self._frames(waves, self._first_layer(waves, count), products) for waves, count in batches])
 
     def _frames(
-        self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product], computes_again: bool = False
+        self, waves_BS: Tensor, first: tuple[Tensor, Tensor], products: Sequence[Product], recomputes: bool = False
     ) -> Tensor:
-        """Run all layers over waveforms that are whole; `computes_again` keeps the input of each for its gradients."""
+        """Return all layers' output; `recomputes` saves only the input of each layer for gradients."""
         x, steps = waves_BS, [lambda x_BS: self._first_product(x_BS, first), *products]
         for layer, product in zip(self.layers, steps, strict=True):
-            if computes_again:
+            if recomputes:
                 x = checkpoint(self._layer, layer, product, x, use_reentrant=False)
             else:
                 x = self._layer(layer, product, x)
         return x
 
     def _layer(self, layer: ConvLayer, product: Product, x: Tensor) -> Tensor:
-        """Return a layer's frames (B, T, C) of those before it, or of waveforms (B, S)."""
+        """Return a layer's frames (B, T, C) for the frames of the layer before it, or for waveforms (B, S)."""
         x_BTC = product(x)
         if self.norm == "layer":
             x_BTC = layer.layer_norm(x_BTC)
@@ -214,7 +213,7 @@ class FeatureEncoder(nn.Module):
         return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
 
     def _first_layer(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return weight_BCK and bias_B1C of the first convolution, with the group norm of each row folded in."""
+        """Return weight_BCK and bias_B1C of the first convolution, with each row's group norm folded in."""
         layer = self.layers[0]
         weight_CK, bias_C = layer.conv.weight[:, 0], layer.conv.bias
         batch = waves_BS.shape[0]
@@ -222,18 +221,18 @@ class FeatureEncoder(nn.Module):
             bias_C = torch.zeros_like(weight_CK[:, 0]) if bias_C is None else bias_C
             return weight_CK.expand(batch, -1, -1), bias_C.expand(batch, 1, -1)
         mean_BK, cov_BKK = self._window_statistics(waves_BS, num_samples_B)
-        wide_CK = weight_CK.double()  # speech spans 60 dB over its spectrum: in float32 W cov W^T would cancel
+        wide_CK = weight_CK.double()  # the spectrum of speech spans 60 dB: W cov W^T would cancel in float32
         variance_BC = ((wide_CK @ cov_BKK) * wide_CK).sum(-1)
         scale_BC = layer.layer_norm.weight.double() * (variance_BC + NORM_EPS).rsqrt()
         weight_BCK = scale_BC[:, :, None] * wide_CK
-        # The convolution's own bias shifts the mean by as much, and so has no effect.
+        # The convolution's bias shifts the mean by the same amount, and so has no effect.
         bias_BC = layer.layer_norm.bias.double() - (weight_BCK @ mean_BK[:, :, None])[:, :, 0]
         if bias_C is not None:
-            bias_BC = bias_BC + 0.0 * bias_C  # distributed training wants every parameter to have a gradient
+            bias_BC = bias_BC + 0.0 * bias_C  # distributed training expects a gradient for every parameter
         return weight_BCK.to(weight_CK.dtype), bias_BC[:, None].to(weight_CK.dtype)
 
     def _window_statistics(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return mean_BK and cov_BKK of the first kernel's windows that lie within each row."""
+        """Return mean_BK and cov_BKK of the first kernel's windows within each row."""
         kernel, stride = self.kernels[0], self.strides[0]
         windows_BTK = waves_BS.unfold(1, kernel, stride).double()
         num_windows = windows_BTK.shape[1]
@@ -249,19 +248,19 @@ class FeatureEncoder(nn.Module):
 
 
 def usual_frames(num_frames: int) -> int:
-    """Return the next number of frames that chunks have: oneDNN keeps a program for each."""
+    """Round up to a number of frames that recurs: oneDNN caches a program for each number."""
     step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))
     return -(-num_frames // step) * step
 
 
 def convolved(layer: ConvLayer, stride: int) -> Product:
-    """Convolve along T by what has gradients, which are followed by writes to the weight."""
+    """Return a convolution along T with gradients; drops the cached kernel, as a weight update follows."""
     if not torch.compiler.is_compiling():
         layer.forget_flat_weight()
 
     def product(x_BTC: Tensor) -> Tensor:
         x_BCT, weight_OCK, bias_O = x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias
-        if x_BTC.device.type == "cpu":  # there the kernels for images take channels last; others copy x and gradients
+        if x_BTC.device.type == "cpu":  # 2d kernels take channels last there; 1d ones copy x and gradients
             return F.conv2d(x_BCT[:, :, None], weight_OCK[:, :, None], bias_O, (1, stride))[:, :, 0].transpose(1, 2)
         return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
 
@@ -269,7 +268,7 @@ def convolved(layer: ConvLayer, stride: int) -> Product:
 
 
 def window_product(layer: ConvLayer, stride: int) -> Product:
-    """Convolve along T as one product with windows, which overlap and are copied: for chunks of one row on a CPU."""
+    """Return a convolution along T as one product with overlapping windows, for chunks of one row on a CPU."""
     weight_ON, bias_O, kernel = layer.flat_weight, layer.conv.bias, layer.conv.kernel_size[0]
 
     def product(x_1TC: Tensor) -> Tensor:
@@ -282,10 +281,10 @@ def window_product(layer: ConvLayer, stride: int) -> Product:
 
 
 def strided_product(layer: ConvLayer, stride: int) -> Product:
-    """Convolve along T as a sum of matrix products, without copies.
+    """Return a convolution along T as a sum of matrix products, without copies.
 
-    `stride` neighbouring frames lie side by side in memory, so that a view of them is a matrix which needs no copy; a
-    kernel is cut into matrices of at most as many taps.
+    `stride` neighbouring frames are contiguous in memory, so a view of them is a matrix. A kernel is split into
+    matrices of at most `stride` taps.
     """
     kernel, bias_O = layer.conv.kernel_size[0], layer.conv.bias
     parts = [part.permute(2, 1, 0).flatten(0, 1) for part in torch.split(layer.conv.weight, stride, dim=2)]

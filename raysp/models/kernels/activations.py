@@ -1,4 +1,4 @@
-"""Activation functions under the names that configurations use."""
+"""Activation functions by their names in configurations."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_fast": _gelu_tanh,
     "gelu_new": _gelu_tanh,
-    "gelu_python": F.gelu,  # written out in the original; one pass over memory in place of five
+    "gelu_python": F.gelu,  # element-wise operations in the original; one pass over memory instead of five
     "gelu_pytorch_tanh": _gelu_tanh,
     "hardswish": F.hardswish,
     "leaky_relu": F.leaky_relu,
@@ -43,7 +43,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return the function that a configuration names."""
+    """Return an activation function by its name in a configuration."""
     if name not in ACTIVATIONS:
         raise CheckpointError(f"activation is {name!r}, expected one of {', '.join(ACTIVATIONS)}: correct config.json")
     return ACTIVATIONS[name]

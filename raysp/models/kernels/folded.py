@@ -1,7 +1,7 @@
 """Cache of values derived from weights; invalidated when they change.
 
-Writes through `.data` and fused optimizers leave no trace in a tensor. A cache is therefore a module without weights:
-`train()`, `eval()`, `load_state_dict()`, `to()` and `half()` of any module around it reach it.
+Writes through `.data` and fused optimizers do not change a tensor's version. A cache is therefore a module without
+weights, which `train()`, `eval()`, `load_state_dict()`, `to()` and `half()` of its parent modules reach.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ Value = TypeVar("Value")
 
 
 class Source(NamedTuple):
-    """A weight as it was when a value was derived from it."""
+    """Identity and version of a weight from which a value was derived."""
 
     weight: Tensor
-    """An alias, so that no other weight can take its place in memory meanwhile."""
+    """An alias, which keeps its memory from being reused."""
     version: int
 
     @classmethod
     def of(cls, weight: Tensor) -> Self:
-        """Take note of a weight."""
+        """Record a weight."""
         return cls(weight.detach(), weight._version)
 
-    def is_still(self, weight: Tensor) -> bool:
-        """Return whether a weight is this one, unchanged as far as a tensor shows it."""
+    def matches(self, weight: Tensor) -> bool:
+        """Return whether a weight is this one and its version unchanged."""
         kept = self.weight
         return (kept.data_ptr(), self.version, kept.dtype, kept.device) == (
             weight.data_ptr(),
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 class Kept(NamedTuple, Generic[Value]):
-    """A value, what it was derived from, and how many optimizer steps there had been."""
+    """A value, the weights that it was derived from, and the number of optimizer steps until then."""
 
     value: Value
     sources: list[Source]
@@ -47,11 +47,11 @@ class Kept(NamedTuple, Generic[Value]):
 
 
 class Folded(nn.Module, Generic[Value]):
-    """Keep a value while the weights that it is derived from stay and none of them requires a gradient.
+    """Cache of a value derived from weights, while they are unchanged and none requires a gradient.
 
-    It is derived again after a forward pass with gradients, a step of any optimizer, `train()`, `eval()`, loading, a
-    move or conversion, a write in place and an assigned weight. A write through `.data` amid evaluation is seen by
-    none of these: call `eval()` after it. Copies and pickles start empty.
+    The value is recomputed after a forward pass with gradients, a step of any optimizer, `train()`, `eval()`, loading,
+    a move or conversion, a write in place and an assigned weight. A write through `.data` during evaluation is not
+    detected: call `eval()` after it. Copies and pickles start empty.
     """
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class Folded(nn.Module, Generic[Value]):
         self._kept: Kept[Value] | None = None
 
     def __call__(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
-        """Return what `compute` gives now, or gave for the same weights.
+        """Return the cached result of `compute`, or call it if the weights have changed.
 
-        A program that `torch.compile` or `torch.export` makes keeps nothing: its weights are its inputs.
+        Programs of `torch.compile` and `torch.export` do not cache: weights are their inputs.
         """
         if torch.compiler.is_compiling():
             return compute()
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-            self.clear()  # gradients are followed by writes
+            self.clear()  # an update of the weights follows gradients
             return compute()
         if any(weight.is_inference() for weight in weights):
             return compute()
@@ -80,13 +80,13 @@ class Folded(nn.Module, Generic[Value]):
         self._kept = None
 
     def train(self, mode: bool = True) -> Self:
-        """Drop the value: weights change between the two modes."""
+        """Drop the value: weights may change between the two modes."""
         self.clear()
         return super().train(mode)
 
     def _derived(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Kept[Value]:
         sources, num_steps = [Source.of(weight) for weight in weights], _optimizer_steps().so_far
-        with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients of other weights
+        with torch.inference_mode(False), torch.no_grad():  # the value may be used where other weights have gradients
             return Kept(compute(), sources, num_steps)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as the base's
@@ -103,18 +103,18 @@ class Folded(nn.Module, Generic[Value]):
 
 
 def _is_fresh(kept: Kept[Any], weights: Sequence[Tensor]) -> bool:
-    are_same = all(source.is_still(weight) for source, weight in zip(kept.sources, weights, strict=True))
+    are_same = all(source.matches(weight) for source, weight in zip(kept.sources, weights, strict=True))
     return are_same and kept.num_steps == _optimizer_steps().so_far
 
 
 class OptimizerSteps:
-    """Number of optimizer steps of this process, of any optimizer: fused ones count up no version of a weight."""
+    """Number of steps of all optimizers in this process: fused ones do not change a weight's version."""
 
     def __init__(self) -> None:
         self.so_far = 0
 
     def count(self, *_: object) -> None:
-        """Count one more, as a hook of optimizers."""
+        """Count a step; called as a hook of optimizers."""
         self.so_far += 1
 
 

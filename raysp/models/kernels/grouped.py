@@ -1,8 +1,8 @@
 """Grouped convolutions in bfloat16.
 
-oneDNN 3.12 computes wrong numbers for forward convolutions of groups of 4 to 15 channels on processors with AMX, off by
-as much as the largest value. Wider groups, such as those of every published checkpoint, and depthwise convolutions are
-right.
+oneDNN 3.12 computes wrong results for forward convolutions with groups of 4 to 15 channels on processors with AMX, with
+errors as large as the largest value. Wider groups, as in every published checkpoint, and depthwise convolutions are
+correct.
 """
 
 import torch
@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MIN_CHANNELS = 16
-"""Channels of a group from which bfloat16 on a CPU is computed in bfloat16."""
+"""Channels per group from which bfloat16 convolutions on a CPU are correct."""
 
 
 def conv1d(conv: nn.Conv1d, x_BCT: Tensor) -> Tensor:
-    """Convolve as a grouped layer of stride 1 does; the result has the dtype of the input."""
+    """Apply a grouped layer of stride 1; the result has the dtype of the input."""
     x, weight_OCK, bias = in_safe_precision(x_BCT, conv.weight, conv.bias)
     return F.conv1d(x, weight_OCK, bias, padding=conv.padding[0], groups=conv.groups).to(x_BCT.dtype)
 
 
 def in_safe_precision(x_BCT: Tensor, weight_OCK: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the arguments of a grouped convolution, in float32 where bfloat16 would be computed wrongly."""
+    """Return the arguments of a grouped convolution, in float32 if bfloat16 would be wrong."""
     if x_BCT.device.type == "cpu" and x_BCT.dtype == torch.bfloat16 and 1 < weight_OCK.shape[1] < MIN_CHANNELS:
         return x_BCT.float(), weight_OCK.float(), None if bias is None else bias.float()
     return x_BCT, weight_OCK, bias

@@ -1,10 +1,10 @@
-"""Linear layers of text decoders, fast where each text brings one row: a step of `generate` on a CPU.
+"""Linear layers of text decoders, fast for one row per text: a step of `generate` on a CPU.
 
-Such a product does little but read the weight. oneDNN reads it 1.5 to 3 times as fast once it lies in blocks of its own
-choice, so that a second copy of the weight is kept in that layout: made by the first step, given up when the weight
-changes. Everything else (a single row, training, other devices and types) is the plain product.
+Such a product mostly reads the weight. oneDNN reads it 1.5 to 3 times faster in its own blocked layout, so a second
+copy of the weight is cached in that layout: packed at the first step, dropped when the weight changes. All other cases
+(a single row, training, other devices and types) use the plain product.
 
-Legend: R rows, L tokens of each, I width before, O width behind.
+Legend: R rows, L tokens of each, I inputs, O outputs.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from raysp.models.kernels.folded import Folded
 
 
 class PackedProduct(nn.Module):
-    """Multiply by a weight; keeps its packed copy."""
+    """Product with a weight; caches its packed copy."""
 
     def __init__(self) -> None:
         super().__init__()
         self._packed: Folded[Tensor] = Folded()
 
     def __call__(self, x_RLI: Tensor, weight_OI: Tensor, bias: Tensor | None) -> Tensor:
-        """Return what `torch.nn.functional.linear` does, of (R, L, I) or (R, I)."""
+        """Return `torch.nn.functional.linear` of (R, L, I) or (R, I)."""
         if not _is_step(x_RLI, weight_OI):
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                self._packed.clear()  # gradients are followed by writes
+                self._packed.clear()  # an update of the weight follows gradients
             return F.linear(x_RLI, weight_OI, bias)
         pack: Callable[[], Tensor] = lambda: torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())  # noqa: E731
         packed = self._packed((weight_OI,), pack)
@@ -45,26 +45,26 @@ class StepLinear(nn.Linear):
         self._product = PackedProduct()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return (..., O) of (..., I)."""
+        """Return (..., O) for (..., I)."""
         return self._product(input, self.weight, self.bias)
 
 
 def _is_step(x_RLI: Tensor, weight_OI: Tensor) -> bool:
-    """Tell whether each of several texts brings one row, and nothing stands against packing."""
+    """Return whether each of several texts has one row, and the weight can be packed."""
     if torch.compiler.is_compiling():  # the number of texts stays open
         return False
-    one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
+    is_one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
     return (
-        one_row_each
+        is_one_row_each
         and is_inference_on_cpu(x_RLI, weight_OI)
-        and not weight_OI.is_inference()  # nothing would tell when it changes
+        and not weight_OI.is_inference()  # its changes could not be detected
         and _can_pack()
     )
 
 
 @cache
 def _can_pack() -> bool:
-    """Tell whether torch has oneDNN and the two operators, which `torch.compile` uses for the same end."""
+    """Return whether torch has oneDNN and the two operators, which `torch.compile` uses for the same purpose."""
     operators = ("_reorder_linear_weight", "_linear_pointwise")
     has_library = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     return has_library and all(hasattr(torch.ops.mkldnn, name) for name in operators)

@@ -1,7 +1,7 @@
-"""Rows of unlike length end to end, so that what treats each frame by itself does no work on padding; or their mask.
+"""Rows of different length packed end to end, so that frame-wise layers do no work on padding; or their mask.
 
-What mixes frames takes one row after the other. Behind the rows stand some frames of zeros, to a number that products
-of matrices are fast at (`dense.filled`).
+Layers that mix frames process row by row. Frames of zeros fill up the packed rows to a number that matrix products are
+fast at (`dense.filled`).
 
 Legend: B batch, T frames, N frames of all rows, H hidden.
 """
@@ -18,7 +18,7 @@ from raysp.models.kernels.dense import filled
 
 @dataclass(frozen=True)
 class Packing:
-    """How many frames each row has, and how many it has with padding."""
+    """Number of frames of each row, and of rows with padding."""
 
     counts: tuple[int, ...]
     num_frames: int
@@ -27,27 +27,27 @@ class Packing:
 
     @classmethod
     def of(cls, hidden_BTH: Tensor, valid_BT: Tensor | None, *, keeps_next: bool = False) -> "Packing":
-        """Count the frames of rows that are padded behind; without `valid_BT` none is."""
+        """Count the frames of rows padded at the end; None: no row is padded."""
         batch, num_frames, _ = hidden_BTH.shape
         counts = [num_frames] * batch if valid_BT is None else valid_BT.sum(-1).tolist()
         return cls(tuple(counts), num_frames, keeps_next)
 
     @property
     def sizes(self) -> list[int]:
-        """Frames of each row that are packed."""
+        """Number of packed frames of each row."""
         return [min(count + self.keeps_next, self.num_frames) for count in self.counts]
 
     @property
     def places(self) -> list[slice]:
-        """Where each row is."""
+        """Place of each row in the packed frames."""
         return [slice(*ends) for ends in itertools.pairwise(itertools.accumulate(self.sizes, initial=0))]
 
     def pack(self, x_BTH: Tensor) -> Tensor:
-        """Return x_1NH without padding, or x_1N of x_BT."""
+        """Return x_1NH without padding, or x_1N for x_BT."""
         return self.joined(row[None, :size] for row, size in zip(x_BTH, self.sizes, strict=True))
 
     def joined(self, rows: Iterable[Tensor]) -> Tensor:
-        """Return x_1NH of the (1, size, H) of each row, zero behind them; the 1 and H may be other sizes."""
+        """Return x_1NH of rows (1, size, H), filled up with zeros; the first and last axis may have any size."""
         parts = [*rows]
         total, like = sum(self.sizes), parts[0]
         fillers = like.new_zeros(len(like), filled(total) - total, *like.shape[2:])
@@ -62,21 +62,21 @@ class Packing:
 
 
 def can_pack(hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> bool:
-    """Tell whether rows may be packed: on a CPU, without gradients, and where no padding is to have values."""
-    if torch.compiler.is_compiling():  # a program for any lengths has padding
+    """Return whether rows can be packed: on a CPU, without gradients, and if padding needs no values."""
+    if torch.compiler.is_compiling():  # a compiled program for any lengths has padding
         return False
     is_plain = hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
     return is_plain and (exact or valid_BT is None)
 
 
 def is_known_to_be_full(valid_BT: Tensor) -> bool:
-    """Tell whether a mask has no zeros; False where that cannot be known now: on a GPU, or in a compiled program."""
+    """Return whether a mask has no zeros; False if unknown: on a GPU, or in a compiled program."""
     return valid_BT.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid_BT.all())
 
 
 def attended_keys(valid_BT: Tensor) -> Tensor | None:
-    """Return which frames may be attended to, or None for all of them (known without waiting for a GPU)."""
+    """Return the mask of attended frames, or None if all are (never waits for a GPU)."""
     if is_known_to_be_full(valid_BT):
         return None
     first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
-    return (valid_BT | first_T)[:, None, None]  # a row without frames attends to something, or it would give NaN
+    return (valid_BT | first_T)[:, None, None]  # a row without frames needs a key, or it would be NaN

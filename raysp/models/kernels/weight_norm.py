@@ -12,30 +12,30 @@ from raysp.models.kernels.grouped import in_safe_precision
 
 
 class WeightNorm(nn.Module):
-    """Hold the halves of a normalised weight: `original0` its length for each tap, `original1` its direction."""
+    """The two factors of a normalised weight: `original0` its norm for each tap, `original1` its direction."""
 
     def __init__(self, weight_OCK: Tensor) -> None:
         super().__init__()
-        is_meta = weight_OCK.device.type == "meta"  # a norm there imports torch's compiler, which takes a second
+        is_meta = weight_OCK.device.type == "meta"  # a norm on it imports torch's compiler, which takes a second
         length_11K = weight_OCK[:1, :1] if is_meta else weight_OCK.norm(dim=(0, 1), keepdim=True)
         self.original0 = nn.Parameter(length_11K)
         self.original1 = nn.Parameter(weight_OCK)
 
     def folded(self) -> Tensor:
-        """Return the weight; summed in float32, as a norm over many small squares."""
+        """Return the weight; the norm is computed in float32, as it sums many small squares."""
         length_11K, direction_OCK = self.original0.float(), self.original1.float()
         weight_OCK: Tensor = direction_OCK * (length_11K / direction_OCK.norm(dim=(0, 1), keepdim=True))
         return weight_OCK.to(self.original1.dtype)
 
 
 class WeightNormConv1d(nn.Module):
-    """A grouped convolution whose weight is normalised over all but its taps, and folded once while it stays."""
+    """A grouped convolution whose weight is normalised over all axes but taps; the folded weight is cached."""
 
     def __init__(self, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
         super().__init__()
         self.kernel, self.groups, self.stride = kernel, groups, stride
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.parametrizations = nn.Module()  # this and `weight` are there for the names of the weights
+        self.parametrizations = nn.Module()  # this and `weight` match the names of weights in checkpoints
         self.parametrizations.weight = WeightNorm(torch.randn(channels, channels // groups, kernel))
         self._folded: Folded[Tensor] = Folded()
 
@@ -43,21 +43,21 @@ class WeightNormConv1d(nn.Module):
         """Convolve with `kernel // 2` zeros on each side."""
         padding, dtype = self.kernel // 2, x_BHT.dtype
         x_BHT, weight_OCK, bias = in_safe_precision(x_BHT, self.weight, self.bias)
-        if x_BHT.device.type == "cpu":  # there the kernels for images are faster, by a third with 128 taps
+        if x_BHT.device.type == "cpu":  # 2d kernels are faster there, by a third with 128 taps
             x_BH1T, weight_OC1K, stride = x_BHT[:, :, None], weight_OCK[:, :, None], (1, self.stride)
             return F.conv2d(x_BH1T, weight_OC1K, bias, stride, (0, padding), groups=self.groups)[:, :, 0].to(dtype)
         return F.conv1d(x_BHT, weight_OCK, bias, self.stride, padding, groups=self.groups)
 
     @property
     def norm(self) -> WeightNorm:
-        """The halves of the weight."""
+        """The two factors of the weight."""
         norm = self.parametrizations.weight
         assert isinstance(norm, WeightNorm)
         return norm
 
     @property
     def weight(self) -> Tensor:
-        """The folded weight; kept while neither half changes and nothing asks for gradients."""
+        """The folded weight; cached while neither factor changes or requires gradients."""
         if self.training:
             return self.norm.folded()
         return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)
