@@ -70,6 +70,9 @@ class _Brief(reprlib.Repr):
         words = " ".join(repr(x).split())
         return words if len(words) <= self.maxother else f"{words[: self.maxother - 4]} ..."
 
+    def repr_float(self, x: float, level: int) -> str:
+        return f"{x:.6g}"
+
     def repr_mappingproxy(self, x: Mapping[object, object], level: int) -> str:
         return self.repr_dict(dict(x), level)
 

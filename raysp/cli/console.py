@@ -28,12 +28,12 @@ def escape(text: str) -> str:
 
 def say(message: str) -> None:
     """Print a message on stderr, on a terminal broken between words."""
-    _print_folded(err, f"raysp: {message}", 2)
+    print_folded(err, f"raysp: {message}", 2)
 
 
 def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
     """Print a name and a fact in a line, on a terminal broken between words below the fact's beginning."""
-    _print_folded(out, f"{name:{width}} {fact}", width + 1)
+    print_folded(out, f"{name:{width}} {fact}", width + 1)
 
 
 def print_command(name: str, command: str) -> None:
@@ -41,7 +41,8 @@ def print_command(name: str, command: str) -> None:
     out.print(f"{name:{NAME_WIDTH}} {printable(command)}", markup=False)
 
 
-def _print_folded(console: Console, line: str, indent: int) -> None:
+def print_folded(console: Console, line: str, indent: int) -> None:
+    """Print a line, on a terminal broken between words."""
     width = console.width if console.is_terminal else None
     console.print(folded(printable(line), width, indent), markup=False)
 
@@ -60,9 +61,9 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
 def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MOST_LINES) -> None:
     """Print the first lines, and how many more there are."""
     for line in lines[:most]:
-        _print_folded(console, line, 2)
+        print_folded(console, line, 2)
     if len(lines) > most:
-        _print_folded(console, f"... and {count(len(lines) - most, f'more {noun}')}; --json lists all", 2)
+        print_folded(console, f"... and {count(len(lines) - most, f'more {noun}')}; --json lists all", 2)
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from raysp.cli.console import out
+from raysp.cli.console import out, print_folded
 from raysp.words import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None
         drawn.add_row(*(Text(row[name]) for name in widths))
     out.print(drawn, soft_wrap=False)
     if left_out := [printable(name) for name in names if name not in widths]:
-        out.print(f"Columns without room here: {', '.join(left_out)}", markup=False)
+        print_folded(out, f"Columns without room here: {', '.join(left_out)}", 2)
 
 
 def _cell(value: object) -> str:

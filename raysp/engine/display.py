@@ -45,6 +45,11 @@ class Display:
         """Whether a line can be drawn again; rich needs ipywidgets for that in a notebook."""
         return self.console.is_terminal or (self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets")))
 
+    @property
+    def _width(self) -> int | None:
+        """Cells of a line where lines are drawn; None: lines are not cut."""
+        return self.console.width if self.console.is_terminal or self.console.is_jupyter else None
+
     def __enter__(self) -> Self:
         """Begin; nothing is shown before `start`."""
         return self
@@ -59,8 +64,7 @@ class Display:
     def say(self, message: str) -> None:
         """Print a line that stays."""
         if not self.is_quiet:
-            width = self.console.width if self.console.is_terminal else None
-            self.console.print(folded(f"raysp: {printable(message)}", width), markup=False)
+            self.console.print(folded(f"raysp: {printable(message)}", self._width), markup=False)
 
     def start(self) -> None:
         """Show the live line from now on."""
@@ -80,7 +84,8 @@ class Display:
 
 def progress_line(progress: Progress, width: int | None = None) -> str:
     """Return a run's figures in one line, with those for which a terminal of this width has room."""
-    eta, padding, waited = progress.eta_seconds, progress.padding_efficiency, progress.wait_share
+    eta = progress.eta_seconds if progress.share < 1 else None
+    padding, waited = progress.padding_efficiency, progress.wait_share
     parts = {
         "share": f"{progress.share:.0%}",
         "ETA": f"ETA {duration(eta)}" if eta is not None else "",

@@ -2,12 +2,14 @@
 
 import io
 
+import pyarrow as pa
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from raysp.cli import console, results
 from raysp.cli.console import print_command, print_fact, say
+from raysp.cli.rows import print_rows
 from raysp.engine.display import Display
 from raysp.engine.progress import Progress
 from raysp.engine.running import RunResult
@@ -20,6 +22,7 @@ RESULT = RunResult(
     "out", "0" * 16, 2, 2, 1, {}, 300, {"no_audio": 2}, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,),
     135.0, 20.0, 6.75, 0.93, 0.0, skipped={"too_short": 4}, word_errors=ERRORS,
 )  # fmt: skip
+NO_ERROR = {"status": ["ok"], "error_type": pa.nulls(1), "error_message": pa.nulls(1)}
 COMMAND = "raysp status out --storage-option key=AKIA --storage-option secret=env:SECRET --storage-option a=b"
 
 
@@ -58,6 +61,16 @@ def test_a_message_fits_a_terminal_of_any_width_and_long_words_stay_whole(termin
     assert first.startswith("raysp:")
     assert all(line.startswith("  ") and (len(line) <= terminal.width or line.strip() == f"{url}:") for line in others)
     assert url in "".join(printed(terminal))
+
+
+def test_columns_that_are_left_out_are_named_in_lines_that_fit(terminal, monkeypatch):
+    monkeypatch.setattr("raysp.cli.rows.out", terminal)
+    print_rows(
+        pa.table({f"a_long_name_of_a_column_{number}": ["words " * 9] for number in range(30)} | NO_ERROR), "Rows"
+    )
+    lines = printed(terminal)
+    [first] = [place for place, line in enumerate(lines) if line.startswith("Columns without room")]
+    assert max(map(cell_len, lines[first:])) <= terminal.width
 
 
 def test_what_is_no_terminal_has_whole_lines(capsys):

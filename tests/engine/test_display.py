@@ -54,6 +54,15 @@ def test_a_terminal_has_one_live_line(kind, monkeypatch):
         assert progress_line(STATE)[:20] in stream.getvalue()
 
 
+def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_has_no_time_left():
+    console = Console(file=io.StringIO(), force_jupyter=False, width=60)
+    console.is_jupyter = True
+    assert Display(console)._width == 60
+    assert Display(Console(file=io.StringIO(), width=60))._width is None
+    done = replace(STATE, rows=4, _first=(STATE.started, 0, 0.0))
+    assert progress_line(done).startswith("100% · 4/4 rows")
+
+
 def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
     console = Console(file=io.StringIO(), force_jupyter=False)
     console.is_jupyter = True
