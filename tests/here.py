@@ -1,5 +1,7 @@
 """Runs in this process: what `raysp run` does, with Ray's part done by `engine.here`."""
 
+import contextlib
+
 import pytest
 
 from raysp.engine import running
@@ -7,4 +9,5 @@ from raysp.engine import running
 
 def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `raysp.run`, `raysp.retry` and the command line label in this process."""
+    monkeypatch.setattr(running, "_ray_and_ray_data", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(running, "_on_ray", lambda plan, deaths, _: running._in_this_process(plan, deaths))

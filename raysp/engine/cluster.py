@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, ModuleType
-from typing import Any
+from typing import IO, Any
 
 from raysp.engine.surroundings import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.errors import PlanError, RunError
@@ -29,6 +30,9 @@ START_SECONDS = 180
 STARTS = 2
 """Of a local Ray, before it is given up."""
 
+_RAYS_LINE = re.compile(rb"\[[^]]*\] \w+\.cc:\d+: ")
+"""Which Ray's libraries write to stderr."""
+
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -40,12 +44,7 @@ _SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # Otherwise `ray.init` waits for a worker a CPU, though most of a run's workers are started later.
-    "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
-    # Threads of a model that wait for each other sleep: spinning takes the core that decoding and the driver need, and
-    # doubles the CPU time of two threads where other programs run (docs/performance.md).
-    "OMP_WAIT_POLICY": "PASSIVE",
     # Ray gives each part of itself 5 to 30 seconds to start in.
     "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
@@ -259,7 +258,10 @@ def _object_store_bytes() -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them."""
+    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them.
+
+    Lines of other threads wait until Ray has started.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
@@ -267,13 +269,20 @@ def _quiet_start() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            said.seek(0)
-            error.add_note(said.read().decode(errors="replace"))
+            error.add_note(_read(said).decode(errors="replace"))
             raise
+        else:
+            sys.stderr.flush()
+            os.write(kept, b"".join(line for line in _read(said).splitlines(True) if not _RAYS_LINE.match(line)))
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from raysp.engine.attempts import Attempts, hang_seconds
+from raysp.engine.beside import Beside
 from raysp.engine.cluster import connected, is_cluster, local_ray
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.examples import describe
@@ -113,7 +115,12 @@ def run(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(pipeline, address, stack)
         return _begin(
-            lambda: make_plan(pipeline, resources, relabel=relabel), pipeline, stack, plan_shown, progress_shown
+            lambda on_surveyed: make_plan(pipeline, resources, relabel=relabel, on_surveyed=on_surveyed),
+            pipeline,
+            resources,
+            stack,
+            plan_shown,
+            progress_shown,
         )
 
 
@@ -152,7 +159,9 @@ def retry(
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(made, address, stack)
-        return _begin(lambda: plan_retry(made, resources), made, stack, plan_shown, progress_shown, is_own=not trust)
+        return _begin(
+            lambda _: plan_retry(made, resources), made, resources, stack, plan_shown, progress_shown, is_own=not trust
+        )
 
 
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
@@ -176,8 +185,11 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
         plans: list[Plan] = []
         result = _begin(
-            lambda: make_plan(pipeline, resources, limit_rows=num_rows),
+            lambda on_surveyed: make_plan(
+                pipeline, resources, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed
+            ),
             pipeline,
+            resources,
             stack,
             plans.append,
             is_own=False,
@@ -202,8 +214,9 @@ def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitSt
 
 
 def _begin(
-    make: Callable[[], Plan],
+    make: Callable[[Callable[[], None]], Plan],
     pipeline: Pipeline,
+    resources: Resources,
     stack: contextlib.ExitStack,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -211,21 +224,30 @@ def _begin(
     is_own: bool = True,
     without_ray: Callable[[Plan], bool] = lambda _: False,
 ) -> RunResult:
-    """Plan, take the lease and work; what is refused is refused before anything is written."""
+    """Plan, take the lease and work; what is refused is refused before anything is written.
+
+    `make` returns the plan; it is given a function to call as soon as there is sure to be work: a local Ray then starts
+    while the rest is planned.
+    """
     stack.enter_context(warnings.catch_warnings())  # modules that are imported from here on add filters
+    own_ray = Beside(lambda: _ray_and_ray_data(resources))
+    stack.callback(own_ray.end)
     epoch = lease.highest_epoch(open_sink(pipeline))
-    plan = make()
+    plan = make(own_ray.begin)
+    store = open_checked(pipeline)
+    if own_ray.has_begun:
+        own_ray.wait()  # before anything is shown: the start of Ray is kept off the terminal
     if on_plan:
         on_plan(plan)
     deaths = failing.arm()
-    store = open_checked(pipeline)
     if plan.todo and plan.resources.can_grow:
         from raysp.engine.probing import check_shared
 
         check_shared(store, plan.pipeline.sink)
     own = stack.enter_context(lease.held(store))
+    stack.callback(own_ray.end)  # before the lease is given up
     if own.epoch != epoch + 1:  # somebody else was at work since
-        plan = make()
+        plan = make(own_ray.begin)
     entry = RunEntry.now(resolved=_resolved(plan))
     begin_run(plan, entry, store, is_own=is_own)
     progress = Progress(
@@ -235,7 +257,7 @@ def _begin(
     if plan.todo:
         from raysp.engine.execution import Execution
 
-        workers, job = _in_this_process(plan, deaths) if without_ray(plan) else _on_ray(plan, deaths, stack)
+        workers, job = _in_this_process(plan, deaths) if without_ray(plan) else _on_ray(plan, deaths, own_ray)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
     if plan.stops and not failed:
@@ -245,11 +267,17 @@ def _begin(
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})
 
 
-def _on_ray(plan: Plan, deaths: Mapping[str, str], stack: contextlib.ExitStack) -> tuple["Workers", Job]:
-    """Start a local Ray unless one is connected; returns where to label and commit, and what workers must know."""
-    stack.enter_context(local_ray(plan.resources))
-    stack.enter_context(pickling_kept())
-    stack.enter_context(quiet_datasets())
+@contextlib.contextmanager
+def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
+    """Start a local Ray unless one is connected, and import what labels on it, half a second of a core."""
+    with local_ray(resources), pickling_kept(), quiet_datasets():
+        import_module("raysp.engine.on_ray")
+        yield
+
+
+def _on_ray(plan: Plan, deaths: Mapping[str, str], own_ray: Beside) -> tuple["Workers", Job]:
+    """Wait for Ray; returns where to label and commit, and what workers must know."""
+    own_ray.wait()
     from raysp.engine.on_ray import OnRay
 
     return OnRay(), _job(plan, deaths, Attempts())

@@ -97,7 +97,10 @@ class Job:
 
 
 def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
-    """Make the job again, on a worker."""
+    """Make the job again, on a worker, before torch is imported there."""
+    # Threads of a model that wait for each other sleep: spinning takes the core that decoding and the driver need, and
+    # doubles the CPU time of two threads where other programs run (docs/performance.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
 

@@ -1,11 +1,11 @@
 """Open a sink for a pipeline: what it remembers, made into a plan; and the beginning of a run."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from raysp.corpus.shards import only_first_rows
 from raysp.errors import PlanError
-from raysp.planning.checkpoints import pinned
+from raysp.planning.checkpoints import checkpoint_folder, pinned
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
@@ -41,7 +41,12 @@ def plan(pipeline: Pipeline) -> Plan:
 
 
 def make_plan(
-    pipeline: Pipeline, resources: Resources, *, limit_rows: int | None = None, relabel: bool = False
+    pipeline: Pipeline,
+    resources: Resources,
+    *,
+    limit_rows: int | None = None,
+    relabel: bool = False,
+    on_surveyed: Callable[[], None] | None = None,
 ) -> Plan:
     """Compare corpus, pipeline and sink; writes nothing.
 
@@ -50,6 +55,8 @@ def make_plan(
         resources: what the run may use.
         limit_rows: only the first rows of the corpus.
         relabel: what differs in the sink is to be done again, instead of being refused.
+        on_surveyed: called once corpus and checkpoint are found, before the checkpoint is read, if the sink has no
+            record: there is work then, unless the rest of the plan is refused.
 
     A sink in which nothing is staged or committed binds no pipeline: where its record would refuse, it is begun anew.
 
@@ -60,12 +67,18 @@ def make_plan(
     pipeline = with_absolute_paths(pipeline)
     store = open_sink(pipeline)
     record = run_record.load(store)
+
+    def make(record: RunRecord | None) -> Plan:
+        return _make_plan(
+            pipeline, resources, store, record, limit_rows=limit_rows, relabel=relabel, on_surveyed=on_surveyed
+        )
+
     try:
-        return _make_plan(pipeline, resources, store, record, limit_rows=limit_rows, relabel=relabel)
+        return make(record)
     except PlanError:
         if record is None or _holds_results(store, record):
             raise
-    return replace(_make_plan(pipeline, resources, store, None, limit_rows=limit_rows, relabel=relabel), anew=True)
+    return replace(make(None), anew=True)
 
 
 def _holds_results(store: Store, record: RunRecord) -> bool:
@@ -86,6 +99,7 @@ def _make_plan(
     *,
     limit_rows: int | None,
     relabel: bool,
+    on_surveyed: Callable[[], None] | None,
 ) -> Plan:
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
     listed = list_corpus(pipeline.source, recorded, relabel=relabel)
@@ -95,6 +109,12 @@ def _make_plan(
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
+    stops = stopping.load(store)
+    replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
+    corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
+    checkpoint_folder(pipeline)
+    if record is None and on_surveyed:
+        on_surveyed()
     settings = settle(pipeline, resources, record.resolved if record else None)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved anew
@@ -105,9 +125,6 @@ def _make_plan(
         run_record.check_same(
             store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields
         )
-    stops = stopping.load(store)
-    replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
-    corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)

@@ -43,17 +43,6 @@ def test_one_that_is_too_slow_is_started_once_more_with_long_time_outs(starts, c
         assert int(seen[0][name]) >= 120
 
 
-def test_threads_of_models_do_not_spin_while_they_wait_unless_the_user_says_so(starts, monkeypatch):
-    seen = starts(0)
-    for asked, found in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if asked:
-            monkeypatch.setenv("OMP_WAIT_POLICY", asked)
-        with cluster.local_ray(Resources(cpus=2)):
-            assert seen[-1]["OMP_WAIT_POLICY"] == found
-        assert os.environ.get("OMP_WAIT_POLICY") == asked
-
-
 def test_only_the_servers_of_a_run_are_started_and_all_of_them_where_that_failed(starts, monkeypatch):
     names = ("start_api_server", "start_log_monitor", "start_monitor")
     own = {name: getattr(Node, name) for name in names}

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -91,6 +93,19 @@ def outputs() -> tuple:
     import my_output
 
     return (my_output.Shouted(),)
+
+
+def test_threads_of_models_do_not_spin_while_they_wait_unless_the_user_says_so(tmp_path, monkeypatch):
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+    job = _job(make_plan(pipeline, local_resources(pipeline)), {}, NobodyDies())
+    packed = cloudpickle.dumps(replace(job, attempts=None))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    pickle.loads(packed)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    pickle.loads(packed)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_workers_run_what_was_read_whatever_lies_on_their_disk_by_then(project, tmp_path, monkeypatch):
