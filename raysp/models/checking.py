@@ -18,9 +18,10 @@ from raysp.models.features.processors import (
     read_tokenizer,
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
+from raysp.models.files.comparison import compare
 from raysp.models.files.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
 from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import TensorHeader, check_names_and_shapes, read_headers, weight_files
+from raysp.models.files.weights import TensorHeader, read_headers, weight_files
 from raysp.models.registry import COMPOSITE, config_class, model_classes, possible_outputs, read_config
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
 
@@ -160,8 +161,9 @@ def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, Tens
         refuse_shared_names(heads, [*other.stored_weights()])
         expected.update(own)
     found = {name: header.shape for name, header in first.current_names(headers).items()}
-    optional = [name for name in {*found, *expected} if all(one._may_differ(name, strict=True) for one in models)]
-    check_names_and_shapes(folder, found, expected, optional)
+    difference = compare(found, expected)
+    optional = [name for name in difference.names if all(one._may_differ(name, strict=True) for one in models)]
+    difference.without(optional).check(folder)
 
 
 def _gives_vectors(model: Model) -> bool:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.files.comparison import compare, short
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.models.files.sharing import upload_saved
 from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import check_names_and_shapes, read_tensors, short, write_tensors
+from raysp.models.files.weights import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -383,38 +384,35 @@ class Model(nn.Module):
         ignore_sizes: bool,
         changed: Set[str],
     ) -> LoadingInfo:
+        """Raise for weights that must fit and do not, report the others, and take over the tensors."""
         tensors = self._without_tied(folder, tensors)
         expected = self.stored_weights()
-        mismatched = [
-            name
-            for name, value in tensors.items()
-            if name in expected and expected[name].shape != value.shape and (ignore_sizes or self._comes_later(name))
-        ]
+        difference = compare(_shapes(tensors), _shapes(expected))
+        later = {name for name in difference.names if self._comes_later(name)}
+        replaced = {name for name, _, _ in difference.mismatched if ignore_sizes or name in later}
+        optional = [name for name in difference.names if name in changed or self._may_differ(name, strict)]
+        difference.without(optional, shapes=replaced).check(folder)
+        reported = difference.without(shapes=later)
         info: LoadingInfo = {
-            "missing_keys": {name for name in expected if name not in tensors and not self._comes_later(name)},
-            "unexpected_keys": {*left_over, *(name for name in tensors if name not in expected)},
-            "mismatched_keys": {
-                (name, tuple(tensors[name].shape), tuple(expected[name].shape))
-                for name in mismatched
-                if not self._comes_later(name)
-            },
+            "missing_keys": {*reported.missing} - later,
+            "unexpected_keys": {*left_over, *reported.unexpected},
+            "mismatched_keys": {*reported.mismatched},
             "error_msgs": [],
         }
-        tensors = {name: value for name, value in tensors.items() if name not in mismatched}
-        optional = [name for name in {*expected, *tensors} if self._may_differ(name, strict)]
-        optional += [*mismatched, *changed]
-        found = {name: tuple(value.shape) for name, value in tensors.items()}
-        check_names_and_shapes(folder, found, {name: tuple(v.shape) for name, v in expected.items()}, optional)
         self._report(folder, info)
-        fresh = [name for name in expected if name not in tensors]
-        if fresh:
+        self._assign({name: tensors[name] for name in expected if name in tensors and name not in replaced})
+        return info
+
+    def _assign(self, tensors: dict[str, Tensor]) -> None:
+        """Make these tensors the weights; initialise the weights that they lack."""
+        names = self.stored_weights().keys()
+        if names - tensors.keys():
             initial = type(self)(self.config).state_dict()
-            tensors.update({name: initial[name] for name in fresh})
-        self.load_state_dict({name: tensors[name] for name in expected}, assign=True, strict=not self.tied_weights())
+            tensors = {name: tensors[name] if name in tensors else initial[name] for name in names}
+        self.load_state_dict(tensors, assign=True, strict=not self.tied_weights())
         self.tie_weights()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
-        return info
 
     def _may_differ(self, name: str, strict: bool) -> bool:
         """Tell whether a weight may be missing, or left over."""
@@ -482,6 +480,10 @@ class Model(nn.Module):
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `sharing.upload`."""
         return upload_saved(self, repo_id, **options)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def _drawing(construct: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
-from raysp.models.files.weights import read_pickle, read_safetensors, short, write_safetensors
+from raysp.models.files.comparison import short
+from raysp.models.files.weights import read_pickle, read_safetensors, write_safetensors
 
 DEFAULT_LANG = "eng"
 LANG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"

@@ -15,7 +15,8 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.files.weights import short, write_tensors
+from raysp.models.files.comparison import short
+from raysp.models.files.weights import write_tensors
 
 PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 

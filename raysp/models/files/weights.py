@@ -5,10 +5,9 @@ PyTorch's reader of plain weights, which refuses whatever is none.
 """
 
 import json
-import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
+from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
 
 SINGLE_FILE = "model.safetensors"
@@ -43,8 +43,6 @@ RENAMED_ENDINGS = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
 }
-
-SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -248,38 +246,3 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
         weight_map.update(dict.fromkeys(shard, file_name))
     total = sum(tensor.nbytes for tensor in tensors.values())
     write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def check_names_and_shapes(
-    where: str | os.PathLike[str],
-    found: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-    optional: Iterable[str] = (),
-) -> None:
-    """Raise with both sides where a checkpoint's weights are not exactly the model's."""
-    skipped = set(optional)
-    missing = [name for name in expected if name not in found and name not in skipped]
-    unexpected = [name for name in found if name not in expected and name not in skipped]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{where}: weights do not fit config.json: missing {short(missing)}; unexpected {short(unexpected)}: "
-            "use the config.json that was saved with these weights"
-        )
-    shapes = [
-        f"{name} is {tuple(found[name])!r}, expected {tuple(shape)!r}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
-    ]
-    if shapes:
-        raise CheckpointError(
-            f"{where}: shapes of weights do not fit config.json: {short(shapes)}: "
-            "use the config.json that was saved with these weights"
-        )
-
-
-def short(names: list[str]) -> str:
-    """Join names; of a long list, the first few and the count."""
-    if not names:
-        return "none"
-    rest = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more ({len(names)} in all)" if rest > 0 else "")
