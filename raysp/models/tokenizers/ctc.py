@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.models.tokenizers.padding import PaddingTokenizer
 from raysp.models.tokenizers.written import Letters, Written
 
 Offsets = list[dict[str, str | int]]
@@ -51,7 +52,7 @@ class CTCDecoded:
         return getattr(self, name)
 
 
-class Wav2Vec2CTCTokenizer:
+class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     """Hold a vocabulary {token: id}, or one of several {language: {token: id}}."""
 
     model_input_names = ("input_ids", "attention_mask")
@@ -267,28 +268,8 @@ class Wav2Vec2CTCTokenizer:
             return self.decoder[index]
         return self._added[index].content if index in self._added else self.unk_token or ""
 
-    def pad(
-        self,
-        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Bring lists of ids to one length by the padding token."""
-        if not isinstance(encoded_inputs, Mapping):
-            encoded_inputs = {"input_ids": [item["input_ids"] for item in encoded_inputs]}
-        rows = [list(map(int, row)) for row in encoded_inputs["input_ids"]]
-        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
-        lengths = [len(row) if target is None else max(target, len(row)) for row in rows]
-        blank = self.pad_token_id
-        encoded = {"input_ids": [row + [blank] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)]}
-        if return_attention_mask:
-            encoded["attention_mask"] = [
-                [1] * len(row) + [0] * (n - len(row)) for row, n in zip(rows, lengths, strict=True)
-            ]
-        return tensors_of(encoded, return_tensors)
+    def _padding_id(self) -> int:
+        return self.pad_token_id
 
     # Ids to text
 
@@ -346,7 +327,7 @@ class Wav2Vec2CTCTokenizer:
         if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
             plain = self._plain_text(ids)
             if plain is not None:
-                return _cleaned(plain) if clean else plain
+                return without_extra_spaces(plain) if clean else plain
         tokens = cast(list[str], self.convert_ids_to_tokens(ids.tolist()))
         if skip_special_tokens:
             dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
@@ -356,7 +337,7 @@ class Wav2Vec2CTCTokenizer:
         joint = " " if spaces_between_special_tokens else ""
         text = joint.join(str(offset["char"]) for offset in offsets).strip()
         text = text.lower() if self.do_lower_case else text
-        text = _cleaned(text) if clean else text
+        text = without_extra_spaces(text) if clean else text
         if not with_offsets:
             return text
         words = self._word_offsets(offsets) if output_word_offsets else None
@@ -489,7 +470,7 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedTok
     return added
 
 
-def _cleaned(text: str) -> str:
+def without_extra_spaces(text: str) -> str:
     """Take away the space before punctuation and before English contractions."""
     for written, meant in (
         (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),

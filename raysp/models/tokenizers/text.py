@@ -13,11 +13,12 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.tokenizers import sentencepiece
-from raysp.models.tokenizers.ctc import _cleaned as cleaned
+from raysp.models.tokenizers.ctc import without_extra_spaces
+from raysp.models.tokenizers.padding import PaddingTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -124,7 +125,7 @@ CLASS_OF = {  # model_type -> tokenizer_class, where tokenizer_config.json names
 }
 
 
-class TextTokenizer:
+class TextTokenizer(PaddingTokenizer):
     """A tokenizer of texts.
 
     Args:
@@ -288,35 +289,10 @@ class TextTokenizer:
         """Return the ids of one text; options as for a call."""
         return self(text, text_pair, **options)["input_ids"]
 
-    def pad(
-        self,
-        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Bring lists of ids to one length by the padding token."""
-        if not isinstance(encoded_inputs, Mapping):
-            keys = encoded_inputs[0].keys()
-            encoded_inputs = {key: [item[key] for item in encoded_inputs] for key in keys}
-        rows = [list(map(int, row)) for row in encoded_inputs["input_ids"]]
-        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
-        missing = [max(0, (target or 0) - len(row)) for row in rows]
-        if any(missing) and self.pad_token_id is None:
+    def _padding_id(self) -> int:
+        if self.pad_token_id is None:
             raise ValueError("texts differ in length and there is no pad_token: set tokenizer.pad_token")
-        types = encoded_inputs.get("token_type_ids")
-        padded: dict[str, Any] = {"input_ids": self._filled(rows, missing, self.pad_token_id)}
-        if types is not None:
-            padded["token_type_ids"] = self._filled([list(map(int, row)) for row in types], missing, 0)
-        if return_attention_mask:
-            padded["attention_mask"] = self._filled([[1] * len(row) for row in rows], missing, 0)
-        return tensors_of(padded, return_tensors)
-
-    def _filled(self, rows: list[list[int]], missing: list[int], value: int) -> list[list[int]]:
-        left = self.padding_side == "left"
-        return [[value] * n + row if left else row + [value] * n for row, n in zip(rows, missing, strict=True)]
+        return int(self.pad_token_id)
 
     # Ids to text
 
@@ -331,7 +307,7 @@ class TextTokenizer:
         text = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
         asked = self.clean_up_tokenization_spaces
         asked = asked if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        return cleaned(text) if asked and not isinstance(self.backend.model, models.BPE) else text
+        return without_extra_spaces(text) if asked and not isinstance(self.backend.model, models.BPE) else text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
