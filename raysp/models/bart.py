@@ -8,13 +8,12 @@ Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.modeling import Value
-from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.configuration import Config
@@ -170,6 +169,7 @@ class BartForCausalLM(TextDecoder):
     config_class: ClassVar[type[Config]] = BartConfig
     decoder_class: ClassVar[type[BartDecoder]] = BartDecoder
     base_model_prefix: ClassVar[str] = "model"
+    shifts_labels: ClassVar[bool] = False
     tied_pairs: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
     config: BartConfig
 
@@ -216,39 +216,6 @@ class BartForCausalLM(TextDecoder):
     def get_output_embeddings(self) -> nn.Linear:
         """Return the layer that gives logits."""
         return self.lm_head
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Return logits_RLV, and the loss where labels (R, L) are given; these are not shifted, as in transformers.
-
-        For the rest see `TextDecoder.run`.
-        """
-        return self.run(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            labels=labels,
-            shift_labels=False,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Take the decoder out of a whole model; its tokens' embeddings may be those that both halves share."""

@@ -7,7 +7,7 @@ Legend: R rows, L tokens, H hidden, A heads, D head, I feed-forward, V vocabular
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Value
-from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.configuration import Config
@@ -224,6 +223,7 @@ class BertLMHeadModel(TextDecoder):
     base_model_prefix: ClassVar[str] = "bert"
     new_parts: ClassVar[tuple[str, ...]] = (".crossattention.", "cls.predictions.")
     positions_follow_mask: ClassVar[bool] = True
+    caches_with_labels: ClassVar[bool] = False
     tied_pairs: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -272,43 +272,6 @@ class BertLMHeadModel(TextDecoder):
         self.cls.predictions.bias = nn.Parameter(F.pad(bias, (0, added))[: self.config.vocab_size].clone())
         self.tie_weights()
         return embeddings
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Return logits_RLV, and the loss of predicting each next label where labels (R, L) are given.
-
-        For the rest see `TextDecoder.run`.
-        """
-        return self.run(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            labels=labels,
-            shift_labels=True,
-            past_key_values=past_key_values,
-            use_cache=False if labels is not None else use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Take the decoder out of BERT with or without heads; older releases called a norm's weights gamma and beta."""

@@ -39,6 +39,13 @@ def test_the_cache_changes_nothing(pair):
     decoder_checks.the_cache_changes_nothing(*pair)
 
 
+def test_a_cache_in_place_of_a_mask_is_refused_with_its_keyword(pair):
+    _, ours = pair
+    cache = ours(torch.tensor([[1, 2]]), use_cache=True).past_key_values
+    with pytest.raises(TypeError, match=r"attention_mask is of KeyValueCache, .* as past_key_values="):
+        ours(torch.tensor([[3]]), cache)
+
+
 def test_loss_and_gradients_equal_theirs(pair):
     decoder_checks.loss_and_gradients_equal_theirs(*pair)
 

@@ -143,6 +143,10 @@ def attend_to_encoder(
 
 def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:
     """Return (R, 1, L, P + L), true where a new token attends to a token, or None where it is all up to itself."""
+    if mask_RT is not None and not isinstance(mask_RT, Tensor):
+        raise TypeError(
+            f"attention_mask is of {type(mask_RT).__name__}, expected a tensor: pass a cache as past_key_values=..."
+        )
     if mask_RT is not None and mask_RT.shape[-1] != num_past + num_new:
         raise ValueError(f"attention_mask has {mask_RT.shape[-1]} tokens, expected {num_past} so far and {num_new} new")
     if mask_RT is not None and is_known_to_be_full(mask_RT):

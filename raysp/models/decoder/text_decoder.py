@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
+from raysp.models.base.modeling import asked
 from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
 from raysp.models.decoder.attention import Pass, frame_mask, token_mask
 from raysp.models.decoder.cache import KeyValueCache
@@ -72,6 +73,10 @@ class TextDecoder(GeneratingModel):
     """Names of weights that are the input embeddings, or parts of the head, under another name."""
     positions_follow_mask: ClassVar[bool] = False
     """Whether tokens of a padded prompt are counted without the padding."""
+    shifts_labels: ClassVar[bool] = True
+    """Whether the logits of a token predict the label of the next one; BART expects shifted labels."""
+    caches_with_labels: ClassVar[bool] = True
+    """Whether a call with labels can return its cache."""
     config: Any
 
     def __init__(self, config: Config) -> None:
@@ -149,7 +154,7 @@ class TextDecoder(GeneratingModel):
 
     def _through(self, layer: nn.Module, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return a layer's output; what is computed again for gradients must not be noted again in `run`."""
-        if not self._computes_again:
+        if not self._recomputes:
             output_RLH: Tensor = layer(hidden_RLH, run, index)
             return output_RLH
 
@@ -163,7 +168,7 @@ class TextDecoder(GeneratingModel):
         return hidden_RLH
 
     @property
-    def _computes_again(self) -> bool:
+    def _recomputes(self) -> bool:
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     @property
@@ -171,72 +176,81 @@ class TextDecoder(GeneratingModel):
         """Share of layers that training leaves out."""
         return 0.0
 
-    def run(
+    def forward(
         self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         *,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        inputs_embeds: Tensor | None,
-        encoder_hidden_states: Tensor | None,
-        encoder_attention_mask: Tensor | None,
-        labels: Tensor | None,
-        past_key_values: Any,  # noqa: ANN401 - a cache or tuples
-        use_cache: bool | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-        return_dict: bool | None,
-        shift_labels: bool,
-        position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Do what `forward` of every architecture does.
+        """Return logits_RLV, and the mean cross entropy where labels are given.
 
         Args:
             input_ids: (R, L) new tokens.
-            attention_mask: (R, P + L), nonzero where a token, so far or new, is attended to; None: everywhere.
+            attention_mask: (R, P + L), nonzero where an earlier or new token is attended to; None: everywhere.
+            token_type_ids: (R, L), for architectures that have token types.
+            position_ids: (R, L); None: counted on from the P cached tokens.
             inputs_embeds: (R, L, H) in place of `input_ids`.
             encoder_hidden_states: (B, S, H) frames to attend to; R is B, or B times the beams.
             encoder_attention_mask: (B, S), nonzero where a frame is attended to; None: everywhere.
-            labels: (R, L) ids; -100 is left out of the loss.
-            past_key_values: What an earlier call returned, or N tuples of 2 or 4 tensors; it is not changed.
-            use_cache: Return `past_key_values`; None: as the configuration says, and not where `torch.export` makes a
-                program. Never in training with gradient checkpointing, where a cache would take in again what is
-                computed again.
-            output_attentions: Ask for weights, (R, A, L, P + L) and (R, A, L, S) for each layer.
-            output_hidden_states: Ask for (R, L, H) before the first layer and after each; the last is normalised.
-            return_dict: False gives a plain tuple.
-            shift_labels: A token answers for the label behind it.
-            position_ids: (R, L) in place of the places behind the tokens so far.
-            token_type_ids: (R, L).
+            labels: (R, L) ids; -100 is ignored by the loss. They are shifted where `shifts_labels` is true.
+            past_key_values: The cache that an earlier call returned, or N tuples of 2 or 4 tensors. It is not changed.
+            use_cache: Return `past_key_values`. None: the value of the configuration; False under `torch.export`.
+                Always False in training with gradient checkpointing, where recomputation would append to it again.
+            output_attentions: Return weights, (R, A, L, P + L) and (R, A, L, S), one of each per layer.
+            output_hidden_states: Return (R, L, H) before the first layer and after each; the last is normalised.
+            return_dict: False returns a plain tuple.
+
+        Raises:
+            ValueError: Inputs are missing, contradict each other, or exceed the positions of the model.
         """
-        config, given = self.config, input_ids if input_ids is not None else inputs_embeds
-        keeps = config.use_cache and not torch.compiler.is_exporting() if use_cache is None else use_cache
-        if self._computes_again:
-            keeps = self._without_cache(use_cache, past_key_values)
-        cache: KeyValueCache | None = None
-        if past_key_values is not None:
-            cache = KeyValueCache.of(past_key_values, len(self.layers))
-        elif keeps:
-            cache = KeyValueCache(len(self.layers))
-        num_new = 0 if given is None else given.shape[1]
+        config, inputs = self.config, input_ids if input_ids is not None else inputs_embeds
+        cache, returns_cache = self._cache(past_key_values, use_cache, has_labels=labels is not None)
+        num_new = 0 if inputs is None else inputs.shape[1]
         run = Pass(
             tokens=token_mask(attention_mask, num_new, cache.num_tokens if cache else 0, self.device),
             encoder_BSH=encoder_hidden_states,
             frames=frame_mask(encoder_attention_mask),
             cache=cache,
-            with_weights=config.output_attentions if output_attentions is None else output_attentions,
-            with_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            with_weights=asked(output_attentions, config.output_attentions),
+            with_states=asked(output_hidden_states, config.output_hidden_states),
         )
         logits_RLV = self.head(self.decode(run, input_ids, inputs_embeds, position_ids, token_type_ids))
         output = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else causal_lm_loss(logits_RLV, labels, shift=shift_labels),
+            loss=None if labels is None else causal_lm_loss(logits_RLV, labels, shift=self.shifts_labels),
             logits=logits_RLV,
-            past_key_values=cache if keeps else None,
+            past_key_values=cache if returns_cache else None,
             hidden_states=tuple(run.states) if run.with_states else None,
             attentions=tuple(run.attentions) if run.with_weights else None,
             cross_attentions=tuple(run.cross_attentions) if run.with_weights and run.has_encoder else None,
         )
-        return output.to_tuple() if (config.return_dict if return_dict is None else return_dict) is False else output
+        return self.returned(output, return_dict)
+
+    def _cache(
+        self,
+        past_key_values: Any,  # noqa: ANN401 - a cache, or tuples
+        use_cache: bool | None,
+        *,
+        has_labels: bool,
+    ) -> tuple[KeyValueCache | None, bool]:
+        """Return the cache of a call, if any, and whether the output includes it."""
+        default = self.config.use_cache and not torch.compiler.is_exporting()
+        returns_cache = asked(use_cache, default) and (self.caches_with_labels or not has_labels)
+        if self._recomputes:
+            returns_cache = self._without_cache(use_cache, past_key_values)
+        if past_key_values is not None:
+            return KeyValueCache.of(past_key_values, len(self.layers)), returns_cache
+        return KeyValueCache(len(self.layers)) if returns_cache else None, returns_cache
 
     def _without_cache(self, use_cache: bool | None, past_key_values: object) -> bool:
         """Return False; raise where there is a cache already."""
