@@ -1,7 +1,7 @@
 """The decoder of BART (Lewis et al. 2019, arXiv:1910.13461).
 
 Read from top to bottom: configuration, embeddings, attention, layers, model. Names of modules and weights are those of
-published checkpoints; of a whole encoder-decoder the decoder is taken.
+published checkpoints; of an encoder-decoder checkpoint the decoder is used.
 
 Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
 """
@@ -20,11 +20,11 @@ from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.packed import StepLinear
 
-POSITION_OFFSET = 2  # the first two rows of the position embeddings are not used
+POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
 
 
 class BartConfig(TextDecoderConfig):
-    """Fields and defaults of `BartConfig` in transformers; the encoder's fields are kept and not used."""
+    """Fields and defaults of `BartConfig` in transformers; the encoder's fields are stored but unused."""
 
     model_type: ClassVar[str] = "bart"
     default_labels: ClassVar[int] = 3
@@ -60,12 +60,12 @@ class BartConfig(TextDecoderConfig):
     forced_eos_token_id: int | list[int] | None = 2
 
     def validate(self) -> None:
-        """Check what must agree before a model can be built."""
+        """Raise CheckpointError for fields that no model can be built from."""
         check_heads(self.d_model, self.decoder_attention_heads)
 
 
 class BartPositions(nn.Embedding):
-    """Learned position embeddings, stored behind two that are not used."""
+    """Learned position embeddings, stored after two unused rows."""
 
     def __init__(self, num_positions: int, width: int) -> None:
         super().__init__(num_positions + POSITION_OFFSET, width)
@@ -87,13 +87,13 @@ class BartAttention(nn.Module):
         self.out_proj = StepLinear(config.d_model, config.d_model)
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return what the tokens so far add to each token."""
+        """Return the residual of self-attention."""
         keys, values = self._keys_and_values(hidden_RLH)
         mixed_RLH = attend_to_tokens(self._queries(hidden_RLH), keys, values, run, index, self._dropout)
         return self._projected(mixed_RLH)
 
     def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return what the frames add to each token."""
+        """Return the residual of cross-attention."""
         queries = self._queries(hidden_RLH)
         mixed_RLH = attend_to_encoder(queries, self._keys_and_values, run, index, self._dropout)
         return self._projected(mixed_RLH)
@@ -114,7 +114,7 @@ class BartAttention(nn.Module):
 
 
 class BartDecoderLayer(nn.Module):
-    """Attention to tokens, to frames, and the feed-forward network, each before a norm."""
+    """Self-attention, cross-attention and feed-forward network, each followed by a norm."""
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -137,13 +137,13 @@ class BartDecoderLayer(nn.Module):
         return output_RLH
 
     def feed_forward(self, hidden_RLH: Tensor) -> Tensor:
-        """Return what the feed-forward network adds to each token."""
+        """Return the residual of the feed-forward network."""
         inner = F.dropout(self.act(self.fc1(hidden_RLH)), self.config.activation_dropout, self.training)
         return F.dropout(self.fc2(inner), self.config.dropout, self.training)
 
 
 class BartDecoder(nn.Module):
-    """Hold embeddings and layers."""
+    """Embeddings and layers."""
 
     layer_class: ClassVar[type[BartDecoderLayer]] = BartDecoderLayer
 
@@ -156,7 +156,7 @@ class BartDecoder(nn.Module):
 
 
 class BartDecoderWrapper(nn.Module):
-    """Hold the decoder, under the name that checkpoints have for it."""
+    """Container that gives the decoder its name in checkpoints."""
 
     def __init__(self, decoder: BartDecoder) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class BartForCausalLM(TextDecoder):
 
     def __init__(self, config: BartConfig) -> None:
         config.is_decoder, config.is_encoder_decoder = True, False
-        config.add_cross_attention = True  # its layers have no other form
+        config.add_cross_attention = True  # its layers always have it
         super().__init__(config)
         self.model = BartDecoderWrapper(self.decoder_class(config))
         self.lm_head = StepLinear(config.d_model, config.vocab_size, bias=False)
@@ -188,7 +188,7 @@ class BartForCausalLM(TextDecoder):
 
     @property
     def layerdrop(self) -> float:
-        """Share of layers that training leaves out."""
+        """Probability of skipping a layer in training."""
         return self.config.decoder_layerdrop
 
     def embed(
@@ -196,7 +196,7 @@ class BartForCausalLM(TextDecoder):
     ) -> Tensor:
         """Return the first hidden_RLH."""
         if token_type_ids is not None:
-            raise ValueError(f"token_type_ids given to {type(self).__name__}, which knows no types of tokens")
+            raise ValueError(f"token_type_ids given to {type(self).__name__}, which has no token types: leave them out")
         decoder = self.model.decoder
         if inputs_embeds is None:
             scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
@@ -214,11 +214,11 @@ class BartForCausalLM(TextDecoder):
         return self.model.decoder.embed_tokens
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that gives logits."""
+        """Return the layer that computes logits."""
         return self.lm_head
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Take the decoder out of a whole model; its tokens' embeddings may be those that both halves share."""
+        """Return the weights of the decoder alone; its token embeddings may be the shared ones."""
         named: dict[str, Value] = {}
         for name, value in values.items():
             bare = name.removeprefix("model.")

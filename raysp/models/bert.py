@@ -43,15 +43,15 @@ class BertConfig(TextDecoderConfig):
     classifier_dropout: float | None = None
 
     def validate(self) -> None:
-        """Check what must agree before a model can be built."""
+        """Raise CheckpointError for fields that no model can be built from."""
         check_heads(self.hidden_size, self.num_attention_heads)
         kind = vars(self).get("position_embedding_type", "absolute")
         if kind != "absolute":
-            raise CheckpointError(f"position_embedding_type is {kind!r}, expected 'absolute': use such a checkpoint")
+            raise CheckpointError(f"position_embedding_type is {kind!r}, expected 'absolute': use another checkpoint")
 
 
 class BertEmbeddings(nn.Module):
-    """Add up the embeddings of words, of positions and of token types."""
+    """Sum of the embeddings of words, positions and token types."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class BertEmbeddings(nn.Module):
     def forward(
         self, ids_RL: Tensor | None, embeds_RLH: Tensor | None, positions: Tensor, types_RL: Tensor | None
     ) -> Tensor:
-        """Return hidden_RLH; without types all tokens are of type 0."""
+        """Return hidden_RLH; without `types_RL` all tokens have type 0."""
         words_RLH = self.word_embeddings(ids_RL) if embeds_RLH is None else embeds_RLH
         types = self.token_type_embeddings.weight[0] if types_RL is None else self.token_type_embeddings(types_RL)
         hidden_RLH = self.LayerNorm(words_RLH + types + self.position_embeddings(positions))
@@ -72,7 +72,7 @@ class BertEmbeddings(nn.Module):
 
 
 class BertSelfAttention(nn.Module):
-    """Project to queries, keys and values."""
+    """Projections to queries, keys and values."""
 
     def __init__(self, config: BertConfig, source_width: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class BertSelfAttention(nn.Module):
 
 
 class BertResidual(nn.Module):
-    """Project, add what was there before, normalise."""
+    """Projection, residual connection and norm."""
 
     def __init__(self, config: BertConfig, width: int) -> None:
         super().__init__()
@@ -116,14 +116,14 @@ class BertAttention(nn.Module):
         self.output = BertResidual(config, config.hidden_size)
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Attend to the tokens so far."""
+        """Return self-attention with its residual."""
         keys, values = self.self.keys_and_values(hidden_RLH)
         mixed_RLH = attend_to_tokens(self.self.queries(hidden_RLH), keys, values, run, index, self._dropout)
         attended: Tensor = self.output(mixed_RLH, hidden_RLH)
         return attended
 
     def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Attend to the frames."""
+        """Return cross-attention with its residual."""
         queries = self.self.queries(hidden_RLH)
         mixed_RLH = attend_to_encoder(queries, self.self.keys_and_values, run, index, self._dropout)
         attended: Tensor = self.output(mixed_RLH, hidden_RLH)
@@ -148,7 +148,7 @@ class BertIntermediate(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Attention to tokens, to frames, and the feed-forward network."""
+    """Self-attention, cross-attention and feed-forward network."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(nn.Module):
-    """Hold the layers, under the name that checkpoints have for them."""
+    """Container that gives the layers their name in checkpoints."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class BertEncoder(nn.Module):
 
 
 class BertBody(nn.Module):
-    """Hold embeddings and layers."""
+    """Embeddings and layers."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class BertLMPredictionHead(nn.Module):
 
 
 class BertHead(nn.Module):
-    """Hold the head, under the name that checkpoints have for it."""
+    """Container that gives the head its name in checkpoints."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -259,13 +259,13 @@ class BertLMHeadModel(TextDecoder):
         return self.bert.embeddings.word_embeddings
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that gives logits."""
+        """Return the layer that computes logits."""
         return self.cls.predictions.decoder
 
     def resize_token_embeddings(
         self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
     ) -> nn.Module:
-        """Change the number of tokens; new ones start as the mean of the old. Returns the input embeddings."""
+        """Change the vocabulary size and return the input embeddings; new tokens start as the mean of the old."""
         embeddings = super().resize_token_embeddings(num_tokens, pad_to_multiple_of)
         bias = self.cls.predictions.bias.detach()
         added = max(0, self.config.vocab_size - len(bias))
@@ -274,7 +274,7 @@ class BertLMHeadModel(TextDecoder):
         return embeddings
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Take the decoder out of BERT with or without heads; older releases called a norm's weights gamma and beta."""
+        """Return the decoder's weights of a checkpoint with or without heads; older ones name norms gamma and beta."""
         endings = {".gamma": ".weight", ".beta": ".bias"}
         named: dict[str, Value] = {}
         bare = not any(name.startswith("bert.") for name in values)

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) as a text decoder, with cross attention where it is asked for.
+"""GPT-2 (Radford et al. 2019) as a text decoder, with optional cross-attention.
 
 Read from top to bottom: configuration, attention, layers, model. Names of modules and weights are those of published
 checkpoints.
@@ -52,7 +52,7 @@ class GPT2Config(TextDecoderConfig):
     eos_token_id: int | list[int] | None = 50256
 
     def validate(self) -> None:
-        """Check what must agree before a model can be built."""
+        """Raise CheckpointError for fields that no model can be built from."""
         check_heads(self.n_embd, self.n_head)
 
 
@@ -71,7 +71,7 @@ class Conv1D(nn.Module):
 
 
 class GPT2Attention(nn.Module):
-    """Attention to the tokens so far."""
+    """Causal self-attention."""
 
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class GPT2Attention(nn.Module):
         self.scale = attention_scale(config, index)
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return what is added to each token."""
+        """Return the residual."""
         q, k, v = (split_heads(x, self.config.n_head) for x in self.c_attn(hidden_RLH).chunk(3, -1))
         dropout = self.config.attn_pdrop if self.training else 0.0
         mixed_RLH = attend_to_tokens(q, k, v, run, index, dropout, self.scale)
@@ -89,7 +89,7 @@ class GPT2Attention(nn.Module):
 
 
 class GPT2CrossAttention(nn.Module):
-    """Attention to the frames of an encoder."""
+    """Attention to the frames of an encoder, with its own query projection."""
 
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class GPT2CrossAttention(nn.Module):
         return split_heads(k_BSH, self.config.n_head), split_heads(v_BSH, self.config.n_head)
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return what is added to each token."""
+        """Return the residual."""
         q_RALD = split_heads(self.q_attn(hidden_RLH), self.config.n_head)
         dropout = self.config.attn_pdrop if self.training else 0.0
         mixed_RLH = attend_to_encoder(q_RALD, self._keys_and_values, run, index, dropout, self.scale)
@@ -112,7 +112,7 @@ class GPT2CrossAttention(nn.Module):
 
 
 def attention_scale(config: GPT2Config, index: int) -> float:
-    """Return what a layer's products of queries and keys are multiplied by."""
+    """Return the scale of a layer's attention scores."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
     return scale / (index + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
@@ -129,12 +129,12 @@ class GPT2MLP(nn.Module):
         self.act = activation(config.activation_function)
 
     def forward(self, hidden_RLH: Tensor) -> Tensor:
-        """Return what is added to each token."""
+        """Return the residual."""
         return F.dropout(self.c_proj(self.act(self.c_fc(hidden_RLH))), self.config.resid_pdrop, self.training)
 
 
 class GPT2Block(nn.Module):
-    """Attention to tokens, to frames, and the feed-forward network, each behind a norm."""
+    """Self-attention, cross-attention and feed-forward network, each preceded by a norm."""
 
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class GPT2Block(nn.Module):
 
 
 class GPT2Body(nn.Module):
-    """Hold embeddings, layers and the last norm."""
+    """Embeddings, layers and the last norm."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class GPT2LMHeadModel(TextDecoder):
         return F.dropout(hidden_RLH, self.config.embd_pdrop, self.training)
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Normalise behind the last layer."""
+        """Return the normalised output of the last layer."""
         normalised: Tensor = self.transformer.ln_f(hidden_RLH)
         return normalised
 
@@ -214,11 +214,11 @@ class GPT2LMHeadModel(TextDecoder):
         return self.transformer.wte
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that gives logits."""
+        """Return the layer that computes logits."""
         return self.lm_head
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Name the weights of checkpoints with and without the prefix; leave out their constant causal masks."""
+        """Return weights by this model's names, with the prefix and without constant causal masks."""
         bare = not any(name.startswith("transformer.") for name in values)
         prefix = "transformer." if bare else ""
         return {

@@ -1,6 +1,9 @@
-"""The decoder of mBART (Liu et al. 2020, arXiv:2001.08210): BART's, with the norms before and one behind the layers.
+"""The decoder of mBART (Liu et al. 2020, arXiv:2001.08210): BART's with norms in other places.
 
-Names of modules and weights are those of published checkpoints; of a whole encoder-decoder the decoder is taken.
+A norm precedes each sublayer and one follows the last layer.
+
+Names of modules and weights are those of published checkpoints; of an encoder-decoder checkpoint the
+decoder is used.
 
 Legend: R rows, L tokens, H hidden.
 """
@@ -15,7 +18,7 @@ from raysp.models.files.configuration import Config
 
 
 class MBartConfig(BartConfig):
-    """Fields and defaults of `MBartConfig` in transformers; the encoder's fields are kept and not used."""
+    """Fields and defaults of `MBartConfig` in transformers; the encoder's fields are stored but unused."""
 
     model_type: ClassVar[str] = "mbart"
     default_labels: ClassVar[int] = 2
@@ -24,7 +27,7 @@ class MBartConfig(BartConfig):
 
 
 class MBartDecoderLayer(BartDecoderLayer):
-    """Attention to tokens, to frames, and the feed-forward network, each behind a norm."""
+    """Self-attention, cross-attention and feed-forward network, each preceded by a norm."""
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the layer's output."""
@@ -35,7 +38,7 @@ class MBartDecoderLayer(BartDecoderLayer):
 
 
 class MBartDecoder(BartDecoder):
-    """Hold embeddings, layers and the last norm."""
+    """Embeddings, layers and the last norm."""
 
     layer_class: ClassVar[type[BartDecoderLayer]] = MBartDecoderLayer
 
@@ -52,7 +55,7 @@ class MBartForCausalLM(BartForCausalLM):
     config: MBartConfig
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Normalise behind the last layer."""
+        """Return the normalised output of the last layer."""
         decoder = cast(MBartDecoder, self.model.decoder)
         normalised: Tensor = decoder.layer_norm(hidden_RLH)
         return normalised

@@ -1,6 +1,6 @@
 """A speech encoder and a text decoder that attends to its frames (Wang et al. 2021, arXiv:2104.06678).
 
-Any encoder and any decoder of this package go together; nothing here knows one by name.
+Any encoder and decoder of this package can be combined; this file names none.
 
 Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
@@ -28,7 +28,7 @@ from raysp.models.registry import decoder_types, encoder_types
 
 FLAX = (
     "FlaxSpeechEncoderDecoderModel is the JAX class, which raysp does not have: load the checkpoint with "
-    "SpeechEncoderDecoderModel, which is the same model in PyTorch"
+    "SpeechEncoderDecoderModel, the same model in PyTorch"
 )
 
 
@@ -39,10 +39,10 @@ def __getattr__(name: str) -> object:
 
 
 class SpeechEncoderDecoderConfig(Config):
-    """The configurations of an encoder and of a decoder, and the tokens that texts begin and are padded with.
+    """Configurations of an encoder and a decoder, and the start and padding tokens of texts.
 
-    `encoder` and `decoder` are configurations or what config.json holds of them. Neither given is a wav2vec 2.0 encoder
-    with a BERT decoder, as in transformers.
+    `encoder` and `decoder` are configurations or their JSON objects. The defaults are wav2vec 2.0 and BERT, as in
+    transformers.
     """
 
     model_type: ClassVar[str] = "speech-encoder-decoder"
@@ -63,27 +63,27 @@ class SpeechEncoderDecoderConfig(Config):
 
     @classmethod
     def from_encoder_decoder_configs(cls, encoder_config: Config, decoder_config: Config, **values: Any) -> Self:  # noqa: ANN401
-        """Make a configuration of two; the decoder's is made one of a decoder with cross attention."""
+        """Combine two configurations; enable cross-attention in the decoder's."""
         decoder: Any = decoder_config
         decoder.is_decoder = decoder.add_cross_attention = True
         return cls(encoder=encoder_config.to_dict(), decoder=decoder_config.to_dict(), **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every value as plain JSON types, those of the two parts nested."""
+        """Return all values as plain JSON types, with the two parts nested."""
         return {**super().to_dict(), "encoder": self.encoder.to_dict(), "decoder": self.decoder.to_dict()}
 
     @property
     def encoder_width(self) -> int:
-        """Width of the encoder's frames: its adapter's where it has one."""
+        """Width of the encoder's frames: of its adapter if it has one."""
         encoder = self.encoder
         has_adapter = getattr(encoder, "add_adapter", False)
         return int((has_adapter and getattr(encoder, "output_hidden_size", None)) or encoder.hidden_size)
 
     @property
     def has_projection(self) -> bool:
-        """Whether frames are brought to the decoder's width by `enc_to_dec_proj`, by the rule of transformers.
+        """Whether `enc_to_dec_proj` projects frames to the decoder's width, by the rule of transformers.
 
-        It goes by `output_hidden_size` of the encoder even where no adapter brings its frames to that width.
+        The rule uses `output_hidden_size` of the encoder even if no adapter produces that width.
         """
         if getattr(self.decoder, "cross_attention_hidden_size", None) is not None:
             return False
@@ -91,7 +91,7 @@ class SpeechEncoderDecoderConfig(Config):
         return (declared, self.encoder_width) != (self.decoder.hidden_size, self.decoder.hidden_size)
 
     def validate(self) -> None:
-        """Check that decoder and encoder fit."""
+        """Raise CheckpointError unless the widths of encoder and decoder fit."""
         width = getattr(self.decoder, "cross_attention_hidden_size", None)
         if width is not None and width != self.encoder_width:
             raise CheckpointError(
@@ -101,7 +101,7 @@ class SpeechEncoderDecoderConfig(Config):
 
 
 def _part(name: str, value: Any, default: dict[str, Any], known: Sequence[str]) -> Config:  # noqa: ANN401
-    """Return the configuration of one of the two models."""
+    """Return the configuration of one part."""
     if isinstance(value, Config) and type(value).model_type in known:
         return value
     value = value.to_dict() if isinstance(value, Config) else value
@@ -118,7 +118,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     """An encoder of speech and a decoder of text.
 
     Args:
-        config: Makes both parts with random weights, or describes those given.
+        config: Configuration of both parts. A part that is not given is randomly initialised.
         encoder: A base model of an encoder, without a head.
         decoder: A text decoder with cross attention.
     """
@@ -142,13 +142,13 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         if not isinstance(config, SpeechEncoderDecoderConfig):
             raise ValueError(f"config is of {type(config).__name__}, expected SpeechEncoderDecoderConfig")
         config.validate()
-        config.tie_word_embeddings = False  # of the decoder alone, which has a field of its own
+        config.tie_word_embeddings = False  # the decoder has its own field
         super().__init__(config)
         self.encoder: Any = AutoModel.from_config(config.encoder) if encoder is None else encoder
         self.decoder: Any = AutoModelForCausalLM.from_config(config.decoder) if decoder is None else decoder
         _check_parts(self.encoder, self.decoder)
         for part, part_config in ((self.encoder, config.encoder), (self.decoder, config.decoder)):
-            for module in part.modules():  # so that both configurations stay one when a value is assigned
+            for module in part.modules():  # model and part share one configuration object
                 if getattr(module, "config", None) is part.config and module is not part:
                     module.config = part_config
             part.config = part_config
@@ -164,23 +164,21 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         *model_args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Self:
-        """Put two pretrained checkpoints together; what they lack, such as cross attention, is drawn anew.
+        """Combine two pretrained checkpoints; missing weights, such as cross-attention, are randomly initialised.
 
         Args:
             encoder_pretrained_model_name_or_path: Checkpoint of a speech model, with or without a head.
             decoder_pretrained_model_name_or_path: Checkpoint of a text model that has a decoder.
             model_args: Further arguments of the encoder's class.
-            kwargs: With the prefix `encoder_` or `decoder_` values of that part's configuration, arguments of its
-                `from_pretrained`, or `..._config` and `..._model`, the part itself; without a prefix values of this
-                model's configuration, or how both checkpoints are reached (`token`, `cache_dir`, ...).
+            kwargs: With the prefix `encoder_` or `decoder_`: configuration values of that part, arguments of its
+                `from_pretrained`, or the part itself (`..._config`, `..._model`). Without a prefix: configuration
+                values of this model, or access to both checkpoints (`token`, `cache_dir`, ...).
 
         Returns:
             The model in eval mode.
         """
         if kwargs.pop("from_tf", False) or kwargs.pop("from_flax", False):
-            raise ValueError(
-                "from_tf=True or from_flax=True given, but raysp reads PyTorch weights alone: convert them"
-            )
+            raise ValueError("from_tf=True or from_flax=True given, but raysp reads PyTorch weights only: convert them")
         of_encoder, of_decoder, own = _routed(kwargs)
         shared = {name: own.pop(name) for name in KEYWORDS if name in own and name != "revision"}
         of_encoder, of_decoder = {**shared, **of_encoder}, {**shared, **of_decoder}
@@ -199,11 +197,11 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             model.enc_to_dec_proj.to(decoder.device, decoder.dtype)
         return model.eval()
 
-    # What the engine asks of a model
+    # Lengths and widths
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest input, which gives one frame."""
+        """Number of samples of the shortest input, which has one frame."""
         return int(self.encoder.min_samples)
 
     @property
@@ -217,12 +215,12 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return int(self.encoder.hidden_stride)
 
     def num_hidden_frames(self, num_samples: Count) -> Count:
-        """Return the frames of the encoder's `hidden_states`."""
+        """Return the number of frames of the encoder's `hidden_states`."""
         return cast(Count, self.encoder.num_hidden_frames(num_samples))
 
     @property
     def output_size(self) -> int:
-        """Width of the encoder's `last_hidden_state`, before it is brought to the decoder's."""
+        """Width of the encoder's `last_hidden_state`, before any projection."""
         return int(self.encoder.output_size)
 
     @property
@@ -232,7 +230,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return encoder
 
     def num_frames(self, num_samples: Count) -> Count:
-        """Return the frames that inputs of these numbers of samples give, at least 0."""
+        """Return the number of frames for these numbers of samples, at least 0."""
         return cast(Count, self.encoder.num_frames(num_samples))
 
     # Weights
@@ -242,11 +240,11 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return {f"decoder.{name}": f"decoder.{source}" for name, source in self.decoder.tied_weights().items()}
 
     def untie(self, name: str) -> None:
-        """Give a tied weight of the decoder its own values."""
+        """Replace a tied weight of the decoder by a parameter of its own."""
         self.decoder.untie(name.removeprefix("decoder."))
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Give the decoder's weights their current names, without those that are tied."""
+        """Return entries by current names; tied weights of the decoder are dropped."""
         of_decoder = {n.removeprefix("decoder."): value for n, value in values.items() if n.startswith("decoder.")}
         named = {f"decoder.{name}": value for name, value in self.decoder.current_names(of_decoder).items()}
         return {name: value for name, value in values.items() if not name.startswith("decoder.")} | named
@@ -255,21 +253,21 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return self.current_names(tensors), []
 
     def _may_differ(self, name: str, strict: bool) -> bool:
-        """Tell whether inference can do without a weight: all parts of a checkpoint must be there."""
+        """Return whether a weight is used in training only; all others must be in the checkpoint."""
         if name.startswith("encoder."):
             return bool(self.encoder.is_training_only(name.removeprefix("encoder.")))
         return False
 
     def init_weights(self) -> Self:
-        """Draw all weights anew from torch's generator; returns the model."""
+        """Initialise all weights from torch's generator; return the model."""
         self.encoder.init_weights()
         self.decoder.init_weights()
         if self.enc_to_dec_proj is not None:
             self._init_module(self.enc_to_dec_proj)
         return self
 
-    def _draw_first_weights(self) -> None:
-        """Draw those of the projection alone: both parts have theirs."""
+    def _init_new_model(self) -> None:
+        """Initialise the projection only: both parts are initialised already."""
         if self.enc_to_dec_proj is not None:
             self._init_module(self.enc_to_dec_proj)
 
@@ -284,17 +282,17 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return cast(nn.Module, self.decoder.get_input_embeddings())
 
     def get_output_embeddings(self) -> nn.Module:
-        """Return the decoder's layer that gives logits."""
+        """Return the decoder's layer that computes logits."""
         return cast(nn.Module, self.decoder.get_output_embeddings())
 
     def resize_token_embeddings(
         self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
     ) -> nn.Module:
-        """Change the number of the decoder's tokens; new ones start as the mean of the old."""
+        """Change the decoder's vocabulary size; new tokens start as the mean of the old."""
         return cast(nn.Module, self.decoder.resize_token_embeddings(num_tokens, pad_to_multiple_of))
 
     def freeze_feature_encoder(self) -> None:
-        """Take the encoder's convolutional front end out of training, where it has one (Wav2Vec2-BERT has none)."""
+        """Freeze the encoder's convolutional front end, if it has one (Wav2Vec2-BERT has none)."""
         self.encoder.freeze_feature_encoder()
 
     # Forward
@@ -317,24 +315,24 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return_dict: bool | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Seq2SeqLMOutput | tuple[Any, ...]:
-        """Encode speech and give logits of the tokens behind those given.
+        """Encode speech and return logits of the next tokens.
 
         Args:
             inputs: (B, S) normalised samples, or (B, S, F) features.
-            attention_mask: (B, S), nonzero where a sample or feature frame is part of its row.
+            attention_mask: (B, S), nonzero where a sample or feature frame belongs to its row.
             decoder_input_ids: (B, L) tokens; with `past_key_values` the new ones; None: made from `labels`.
-            decoder_attention_mask: (B, L, with a cache all tokens so far), nonzero where a token is attended to.
-            encoder_outputs: What the encoder gave, in place of `inputs`: (last_hidden_state, ...).
-            past_key_values: What an earlier call returned, or N tuples of 4 tensors; it is not changed.
+            decoder_attention_mask: (B, L), nonzero where a token is attended to; with a cache, for cached tokens too.
+            encoder_outputs: Output of the encoder, in place of `inputs`: (last_hidden_state, ...).
+            past_key_values: The cache of an earlier call, or N tuples of 4 tensors. It is not changed.
             decoder_inputs_embeds: (B, L, H) in place of `decoder_input_ids`.
-            labels: (B, L) ids of the text; -100 is left out of the loss. Others must be in the vocabulary.
-            use_cache: Return `past_key_values`; None: as the decoder's configuration says.
-            output_attentions: Ask for attention weights of both parts.
-            output_hidden_states: Ask for hidden states of both parts.
+            labels: (B, L) ids of the text, within the vocabulary; -100 is ignored by the loss.
+            use_cache: Return `past_key_values`; None: the value of the decoder's configuration.
+            output_attentions: Return attention weights of both parts.
+            output_hidden_states: Return hidden states of both parts.
             input_values: The same as `inputs`.
             input_features: The same as `inputs`.
-            return_dict: False gives a plain tuple.
-            kwargs: With the prefix `decoder_` for the decoder, others for the encoder.
+            return_dict: False returns a plain tuple.
+            kwargs: Arguments of the decoder, with the prefix `decoder_`, and of the encoder, without.
         """
         own = self.config
         if labels is not None:
@@ -404,14 +402,14 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return frames_BTH if self.enc_to_dec_proj is None else self.enc_to_dec_proj(frames_BTH)
 
     def _frame_mask(self, frames_BTH: Tensor, attention_mask: Tensor | None) -> Tensor | None:
-        """Return which frames belong to their rows, for a mask over samples or feature frames."""
+        """Return the mask of frames for a mask of samples or feature frames."""
         if attention_mask is None:
             return None
         mask_BT: Tensor = self.encoder._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         return mask_BT
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """Shift labels (B, L) to the right, `decoder_start_token_id` in front and padding in place of -100."""
+        """Return labels (B, L) shifted right after `decoder_start_token_id`, with padding in place of -100."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
 
     def generate(
@@ -431,37 +429,37 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
-        """Write a text for each row of speech, in the mode that the model is in (see `eval`).
+        """Generate a text for each row of speech, in the current mode of the model (see `eval`).
 
         Args:
-            inputs: (B, S) normalised samples, or (B, S, F) features; or by the two names below.
-            attention_mask: (B, S), nonzero where a sample or feature frame is part of its row.
+            inputs: (B, S) normalised samples, or (B, S, F) features; or one of the two names below.
+            attention_mask: (B, S), nonzero where a sample or feature frame belongs to its row.
             input_values: The same as `inputs`.
             input_features: The same as `inputs`.
-            encoder_outputs: What the encoder gave, in place of `inputs`.
-            decoder_input_ids: (B, T) tokens to start from, the start token before them where it is not there.
-            decoder_attention_mask: (B, T), nonzero where such a token counts.
+            encoder_outputs: Output of the encoder, in place of `inputs`.
+            decoder_input_ids: (B, T) tokens to start from; a missing start token is added.
+            decoder_attention_mask: (B, T), nonzero where such a token is attended to.
             generation_config: Options, in place of the model's.
-            generator: Where sampling draws from.
-            generators: One for each row, so that what is drawn does not depend on the batch.
-            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows;
-                they come behind the changes that options make, and before those of sampling.
-            stopping_criteria: Functions of (input_ids, scores) that return a bool for each text: it ends here.
+            generator: Random generator for sampling.
+            generators: One per row, so that samples do not depend on the batch.
+            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows.
+                They run after the changes of other options and before those of sampling.
+            stopping_criteria: Functions of (input_ids, scores) that return a bool per text: true ends it.
             options: Options by name, in place of either; see `GenerationConfig`.
 
         Returns:
-            Tokens (B * num_return_sequences, T) with the start token; rows are filled with padding behind their end.
+            Tokens (B * num_return_sequences, T) with the start token; rows are padded after their end.
             `GenerateOutput` with `return_dict_in_generate=True`.
         """
-        asked = self._options(generation_config, options)
+        merged = self._options(generation_config, options)
         with torch.no_grad():
             if encoder_outputs is None:
                 encoder_outputs = self._encode(_one_input(inputs, input_values, input_features), attention_mask)
             frames_BTH = self._projected(encoder_outputs[0])
-        prompt_BL, mask_BL = self._prompt(asked, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
+        prompt_BL, mask_BL = self._prompt(merged, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
         return generate(
             self.decoder,
-            asked,
+            merged,
             prompt_BL,
             encoder_BSH=frames_BTH,
             encoder_mask_BS=self._frame_mask(frames_BTH, attention_mask),
@@ -471,13 +469,13 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         )
 
     def _prompt(
-        self, asked: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
+        self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the tokens to start from, the start token in front, and their mask."""
-        start = asked.first_token(self.config)
+        """Return the tokens to start from, with the start token first, and their mask."""
+        start = options.first_token(self.config)
         if start is None:
             raise ValueError(
-                "decoder_start_token_id and bos_token_id are None, expected the token that texts begin with"
+                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set either"
             )
         first_B1 = torch.as_tensor(start, device=self.device).reshape(-1, 1).expand(batch, 1)
         if ids_BL is None:
@@ -492,11 +490,11 @@ AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
 
 
 def shift_tokens_right(labels_BL: Tensor, pad_token_id: int | None, decoder_start_token_id: int | None) -> Tensor:
-    """Return labels (B, L) one place to the right, the start token in front and padding in place of -100."""
+    """Return labels (B, L) one place to the right, with the start token first and padding in place of -100."""
     if decoder_start_token_id is None:
-        raise ValueError("config.decoder_start_token_id is None, expected the token that texts begin with: set it")
+        raise ValueError("config.decoder_start_token_id is None, expected the start token of texts: set it")
     if pad_token_id is None:
-        raise ValueError("config.pad_token_id is None, expected the token that texts are padded with: set it")
+        raise ValueError("config.pad_token_id is None, expected the padding token of texts: set it")
     shifted_BL = F.pad(labels_BL[:, :-1], (1, 0), value=decoder_start_token_id)
     return shifted_BL.masked_fill(shifted_BL == -100, pad_token_id)
 
@@ -506,7 +504,7 @@ def _loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 
 
 def _one_input(inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None) -> Tensor:
-    """Return what the encoder reads, under whichever of its names it was given."""
+    """Return the input of the encoder, given under one of three names."""
     given = [value for value in (inputs, input_values, input_features) if value is not None]
     if len(given) != 1:
         raise ValueError(f"{len(given)} of inputs, input_values and input_features given, expected one")
@@ -535,11 +533,11 @@ def _named(part: str, name: str | Path | None) -> str | Path:
 
 
 def _routed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what is meant for the encoder, for the decoder, and for both together."""
+    """Return the arguments for the encoder, for the decoder, and for the whole model."""
     parts: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
     for name, value in kwargs.items():
         for part, prefix in zip(parts, ("encoder_", "decoder_", ""), strict=True):
-            # A few of the model's own fields begin like the decoder's.
+            # Some fields of the model begin with a part's prefix.
             if name.startswith(prefix) and (name not in OWN_FIELDS or not prefix):
                 part[name.removeprefix(prefix)] = value
                 break

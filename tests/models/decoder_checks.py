@@ -70,7 +70,7 @@ def the_cache_changes_nothing(oracle, model):
     first = model(input_ids=ids[:, :3], attention_mask=mask_of_tokens[:, :3])
     second = model(input_ids=ids[:, 3:], attention_mask=mask_of_tokens, past_key_values=first.past_key_values)
     assert_close(second.logits, whole[:, 3:])
-    with pytest.raises(ValueError, match="attention_mask has 4 tokens, expected 3 so far and 4 new"):
+    with pytest.raises(ValueError, match="attention_mask has 4 tokens, expected 3 cached and 4 new"):
         model(input_ids=ids[:, 3:], attention_mask=mask_of_tokens[:, 3:], past_key_values=first.past_key_values)
 
 
@@ -189,7 +189,7 @@ def layers_that_are_asked_for_are_new(model, folder, caplog):
     again, info = type(model).from_pretrained(folder, output_loading_info=True, **{_depth(model): 3})
     assert len(info["missing_keys"]) == len(again.stored_weights()) - len(model.stored_weights()) > 0
     assert all(".2." in name for name in info["missing_keys"])
-    assert "drawn anew, train them before use" in caplog.text
+    assert "randomly initialised, train them before use" in caplog.text
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
 

@@ -280,14 +280,10 @@ def test_labels_are_shifted_and_need_their_tokens(bart):
     assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[7, -100, -100]])).tolist() == [[3, 7, 1]]
     waves, _ = waves_and_mask((500,))
     model.config.pad_token_id = None
-    with pytest.raises(
-        ValueError, match=r"config\.pad_token_id is None, expected the token that texts are padded with"
-    ):
+    with pytest.raises(ValueError, match=r"config\.pad_token_id is None, expected the padding token of texts"):
         model(waves, labels=labels)
     model.config.decoder_start_token_id = None
-    with pytest.raises(
-        ValueError, match=r"config\.decoder_start_token_id is None, expected the token that texts begin"
-    ):
+    with pytest.raises(ValueError, match=r"config\.decoder_start_token_id is None, expected the start token of texts"):
         model(waves, labels=labels)
 
 
@@ -523,7 +519,7 @@ def test_what_an_override_adds_to_an_encoder_is_drawn(adaptable, encoder, overri
     paths = adaptable / encoder, adaptable / f"bert of {width}"
     prefixed = {f"encoder_{name}": value for name, value in overrides.items()}
     model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, **prefixed)
-    assert ("drawn anew, train them before use" in caplog.text) or drawn is None
+    assert ("randomly initialised, train them before use" in caplog.text) or drawn is None
     theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*map(str, paths), **prefixed).eval()
     expected = {name: value.shape for name, value in theirs.state_dict().items()}
     assert {name: value.shape for name, value in model.state_dict().items()} == expected
@@ -543,7 +539,7 @@ def test_what_an_override_adds_to_an_encoder_is_drawn(adaptable, encoder, overri
 def test_what_an_override_adds_to_a_decoder_is_drawn(adaptable, caplog):
     paths = adaptable / "wav2vec2", adaptable / "bert of 32"
     model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, decoder_num_hidden_layers=3)
-    assert "drawn anew, train them before use: bert.encoder.layer.0.crossattention" in caplog.text
+    assert "randomly initialised, train them before use: bert.encoder.layer.0.crossattention" in caplog.text
     assert len(model.decoder.bert.encoder.layer) == 3
     first = transformers.BertModel.from_pretrained(paths[1]).encoder.layer[0].output.dense.weight
     assert torch.equal(model.decoder.bert.encoder.layer[0].output.dense.weight, first)
@@ -569,7 +565,7 @@ def test_what_cannot_be_put_together_is_refused(parts):
     put = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
     with pytest.raises(ValueError, match="encoder_pretrained_model_name_or_path and encoder_model are None"):
         put(None, decoder)
-    with pytest.raises(ValueError, match="from_tf=True or from_flax=True given, but raysp reads PyTorch weights alone"):
+    with pytest.raises(ValueError, match="from_tf=True or from_flax=True given, but raysp reads PyTorch weights only"):
         put(encoder, decoder, from_tf=True)
     with pytest.raises(
         CheckpointError, match="model_type is 'unispeech', AutoModelForCausalLM expects one of bart, bert"

@@ -1,4 +1,4 @@
-"""What processors return and models take: lists, arrays or tensors by name, padded to one length."""
+"""Batches between processors and models: lists, arrays or tensors by name, padded to one length."""
 
 import logging
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ logger = logging.getLogger(__name__)
 
 
 class BatchFeature(dict[str, Any]):
-    """A dict whose entries are attributes too."""
+    """A dict with its entries as attributes."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a list, array or tensor
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"{name!r} is not here, only {', '.join(self) or 'nothing'}") from None
+            raise AttributeError(f"no entry {name!r}, expected one of: {', '.join(self) or 'none'}") from None
 
     def to(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as for torch.Tensor.to
-        """Move tensors to a device; a dtype applies to those of floating point."""
+        """Move tensors to a device; a dtype applies to floating-point tensors only."""
         device = kwargs.get("device", next((arg for arg in args if not isinstance(arg, torch.dtype)), None))
         dtype = kwargs.get("dtype", next((arg for arg in args if isinstance(arg, torch.dtype)), None))
         for name, value in self.items():
@@ -31,7 +31,7 @@ class BatchFeature(dict[str, Any]):
 
 
 def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
-    """Turn rows of one length into arrays ("np") or tensors ("pt"); None leaves them."""
+    """Return rows of one length as arrays ("np") or tensors ("pt"); None returns them unchanged."""
     if kind is None:
         return BatchFeature(values)
     if kind not in ("np", "pt"):
@@ -47,7 +47,7 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
 
 
 def truncates(truncation: bool | None, padding: bool | str) -> bool:
-    """Tell whether texts are cut at a length that was given: as in transformers also unasked, without padding."""
+    """Return whether texts are cut at `max_length`; by default, as in transformers, only without padding."""
     return padding is False if truncation is None else truncation
 
 
@@ -69,7 +69,7 @@ def padded_length(
 
 @cache
 def warn_of_unknown_ends() -> None:
-    """Warn, once a process, that rows of unequal length go on without a mask."""
+    """Warn, once per process, that rows of unequal length have no mask."""
     logger.warning(
         "rows of unequal length are in one batch without attention_mask: nothing says where each one ends, so padding "
         "counts as speech and what a row gives depends on its batch. Pass return_attention_mask=True to the processor, "

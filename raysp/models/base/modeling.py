@@ -35,39 +35,38 @@ ARGUMENTS = (
     *("config", "dtype", "device", "device_map", "padding", "strict", "ignore_mismatched_sizes", "allow_pickle"),
     *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", *KEYWORDS),
 )
-"""Names that `from_pretrained` knows besides fields of configurations."""
+"""Arguments of `from_pretrained` besides fields of configurations."""
 
 
 class LoadingInfo(TypedDict):
-    """What did not come from the checkpoint, and what of it has no place in the model."""
+    """Weights not loaded from the checkpoint, and weights of the checkpoint not used."""
 
     missing_keys: set[str]
     unexpected_keys: set[str]
     mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
     """Names with the shapes of the checkpoint and of the model."""
     error_msgs: list[str]
-    """Always empty: what cannot be loaded is an exception."""
+    """Always empty: errors are raised."""
 
 
 class Model(nn.Module):
-    """A model of one architecture; made of a configuration, it has weights drawn as that says.
+    """A model of one architecture; constructed from a configuration, its weights are randomly initialised.
 
-    `padding` says what padding may do. "exact": a row of a padded batch gives what it gives alone, provided that
-    `attention_mask` says where it ends. "reference": the arithmetic of transformers, whose padding leaks.
+    `padding` sets the effect of padding. "exact": a row of a padded batch has the same output as alone, provided that
+    `attention_mask` marks its end. "reference": the arithmetic of transformers, where padding affects outputs.
     """
 
     config_class: ClassVar[type[Config]]
     base_model_prefix: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]] = ()
     training_only: ClassVar[tuple[str, ...]] = ()
-    """Last parts of names of weights that inference does not use: published checkpoints lack them or have them in
-    excess."""
+    """Suffixes of weights used in training only, which published checkpoints may lack or add."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - as the base's
-        """Let a model draw its weights once it is whole, which no constructor knows: a subclass's may go on."""
+        """Wrap the constructor so that weights are initialised after the outermost one has returned."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = _drawing(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _initialising(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -77,7 +76,7 @@ class Model(nn.Module):
 
     @property
     def padding(self) -> Padding:
-        """What padding may do: "exact" or "reference"."""
+        """Effect of padding: "exact" or "reference"."""
         return self._padding
 
     @padding.setter
@@ -90,16 +89,16 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Data type of the weights."""
         return next(self.parameters()).dtype
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return how many numbers the parameters hold; tied ones count once.
+        """Return the number of elements of the parameters; tied ones count once.
 
         Args:
             only_trainable: Count those that require gradients.
@@ -120,7 +119,7 @@ class Model(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest input, which gives one frame."""
+        """Number of samples of the shortest input, which has one frame."""
         raise NotImplementedError
 
     @property
@@ -129,12 +128,12 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def num_frames(self, num_samples: Count) -> Count:
-        """Return the frames that inputs of these numbers of samples give, at least 0."""
+        """Return the number of frames for these numbers of samples, at least 0."""
         raise NotImplementedError
 
     @property
     def receptive_samples(self) -> int:
-        """Samples from the start of a frame to its end: n samples give `(n - this) // frame_stride + 1` frames.
+        """Samples from the start of a frame to its end: n samples have `(n - this) // frame_stride + 1` frames.
 
         An input of fewer than `min_samples` may still be too short.
         """
@@ -150,7 +149,7 @@ class Model(nn.Module):
         return self.frame_stride
 
     def num_hidden_frames(self, num_samples: Count) -> Count:
-        """Return the frames of `hidden_states` that inputs of these numbers of samples give."""
+        """Return the number of frames of `hidden_states` for these numbers of samples."""
         return self.num_frames(num_samples)
 
     @property
@@ -161,7 +160,7 @@ class Model(nn.Module):
 
     @property
     def speech_encoder(self) -> "Model":
-        """The model that turns audio into frames, whose `encode` every pass goes through."""
+        """The model that encodes audio into frames; every forward pass calls its `encode`."""
         return self.base_model
 
     @property
@@ -171,24 +170,24 @@ class Model(nn.Module):
         return base
 
     def init_weights(self) -> Self:
-        """Draw all weights anew from torch's generator; returns the model."""
+        """Initialise all weights from torch's generator; return the model."""
         with torch.no_grad():
-            for module in reversed(list(self.modules())):  # a module after its parts, which it may draw anew
+            for module in reversed(list(self.modules())):  # a module after its parts, which it may initialise again
                 self._init_module(module)
         return self
 
-    def _draw_first_weights(self) -> None:
-        """Draw the weights of a model that is just made; one on the device "meta" has none."""
+    def _init_new_model(self) -> None:
+        """Initialise a new model, unless it is on the device "meta"."""
         if self.device.type != "meta":
             self.init_weights()
 
     def _init_module(self, module: nn.Module) -> None:
-        """Draw the weights that one module holds itself."""
+        """Initialise the weights that one module holds itself."""
         raise NotImplementedError
 
     @classmethod
     def is_training_only(cls, name: str) -> bool:
-        """Tell whether inference can do without a weight."""
+        """Return whether a weight is used in training only."""
         return name.rpartition(".")[2] in cls.training_only
 
     @overload
@@ -245,25 +244,25 @@ class Model(nn.Module):
 
         Args:
             name: A folder with config.json and safetensors, or a hub id such as "facebook/wav2vec2-base-960h".
-            config: Used in place of config.json.
-            dtype: Of the weights, such as torch.bfloat16 or "float32"; None or "auto" keeps what is stored.
-            device: Where to put the weights; None is the CPU.
-            device_map: The same for habits from transformers: "auto" is the GPU where there is one. One device alone.
+            config: Replaces config.json.
+            dtype: Data type of the weights, such as torch.bfloat16 or "float32"; None or "auto": as stored.
+            device: Device of the weights; None is the CPU.
+            device_map: Alternative to `device`, as in transformers: "auto" is the GPU if there is one. One device only.
             padding: See the class.
-            strict: Refuse a checkpoint without this model's head or with another one; else a head that it lacks is
-                drawn anew, and one that the model lacks is left out, both with a warning. Weights of the base model
-                must always be those of the model, except for those that `config` or an override adds to or takes from
-                what config.json describes, such as an adapter (`add_adapter=True`): they are treated like a head.
-            ignore_mismatched_sizes: Draw weights anew whose shape differs.
-            allow_pickle: Open pytorch_model.bin where there are no safetensors (weights alone, no program).
-            attn_implementation: "eager", "sdpa" or "flash_attention_2": accepted, and without effect, as torch chooses
-                the kernel and any of them can give attention weights.
+            strict: Refuse a checkpoint without this model's head or with another one. If False, a missing head is
+                randomly initialised with a warning, and an extra one is ignored. Weights of the base model must always
+                match, except those that `config` or an override adds to or removes from the model of config.json, such
+                as an adapter (`add_adapter=True`): they are treated like a head.
+            ignore_mismatched_sizes: Initialise weights whose shape differs.
+            allow_pickle: Read pytorch_model.bin if there are no safetensors (weights only, no code).
+            attn_implementation: "eager", "sdpa" or "flash_attention_2": accepted, but without effect: torch
+                chooses the kernel, and attention weights are always available.
             revision: Branch, tag or commit of a hub id.
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
-            output_loading_info: Return what was drawn anew and what was left out, too.
+            output_loading_info: Return the model with a `LoadingInfo`.
             overrides: Values that replace those of the configuration; or `token`, `cache_dir`, `local_files_only`,
                 `force_download` and `subfolder` as in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and
-                `trust_remote_code=False` ask for what is done anyway; code of a checkpoint is never run.
+                `trust_remote_code=False` are the defaults; code of a checkpoint is never run.
 
         Raises:
             CheckpointError: Files, names or shapes do not fit.
@@ -274,8 +273,8 @@ class Model(nn.Module):
         use_safetensors = overrides.pop("use_safetensors", None)
         if use_safetensors is False and not allow_pickle:
             raise ValueError(
-                "use_safetensors=False given, but raysp opens pickled weights only where that is asked for: pass "
-                "allow_pickle=True, or leave use_safetensors out"
+                "use_safetensors=False given, but raysp reads pickled weights only with allow_pickle=True: pass it, or "
+                "leave use_safetensors out"
             )
         check_attn_implementation(attn_implementation)
         allow_pickle = allow_pickle and not use_safetensors
@@ -295,40 +294,40 @@ class Model(nn.Module):
         return (model.eval(), info) if output_loading_info else model.eval()
 
     def _changed_names(self, folder: Path) -> set[str]:
-        """Return the weights that only one of this model and the model of the folder's config.json has."""
+        """Return the weights that are in either this model or the model of config.json, but not in both."""
         try:
             with without_weights():
                 written = type(self)(type(self).config_class.from_pretrained(folder))
-        except CheckpointError:  # no config.json, or one that describes no model without what was replaced
+        except CheckpointError:  # no config.json, or one that is invalid without the overrides
             return set()
         return set(written.stored_weights()) ^ set(self.stored_weights())
 
     @classmethod
     def _with_language(cls, config: Config, target_lang: str) -> Self:
-        """Make a model whose adapter of a language is to be loaded."""
-        raise ValueError(f"{cls.__name__} takes no target_lang, which is for CTC models with adapters")
+        """Make a model for the adapter of a language."""
+        raise ValueError(f"{cls.__name__} takes no target_lang, expected a CTC model with adapters: leave it out")
 
     def _complete(self, allow_pickle: bool) -> None:
-        """Load what stands beside the weights."""
+        """Load files beside the weights."""
 
     def _comes_later(self, name: str) -> bool:
-        """Tell whether `_complete` gives a weight."""
+        """Return whether `_complete` loads a weight."""
         return False
 
     def origin_folder(self, files: Sequence[str]) -> Path:
-        """Return the folder of the checkpoint that this model came from, with these files where it has them."""
+        """Return the folder of the checkpoint that this model was loaded from, with these files if it has them."""
         if self._origin is None:
             raise CheckpointError(
-                f"this {type(self).__name__} came from no checkpoint, expected one beside which {files[0]} stands: "
+                f"this {type(self).__name__} was not loaded from a checkpoint, expected one with {files[0]}: "
                 "load the model by from_pretrained"
             )
         name, revision, access = self._origin
         return local_folder(name, files, revision=revision, access=access)
 
     def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Take the base model out of a checkpoint with a head, or put one without under this model's prefix.
+        """Return tensors by this model's names, and the names of an unused head.
 
-        Returns the tensors, and the names of a head that the base model leaves out.
+        A base model drops the prefix and the head of a checkpoint; a model with a head adds a missing prefix.
         """
         prefix = self.base_model_prefix + "."
         stored_with_prefix = any(name.startswith(prefix) for name in tensors)
@@ -340,30 +339,30 @@ class Model(nn.Module):
         return dict(tensors), []
 
     def tied_weights(self) -> dict[str, str]:
-        """Return the weights that are another's, with that other's name; files hold only the latter."""
+        """Return {name: name of the weight that it equals}; files hold the latter only."""
         return {}
 
     def tie_weights(self) -> None:
-        """Make tied weights one tensor, as after loading."""
+        """Make tied weights share one tensor."""
         for name, source in self.tied_weights().items():
             module, _, attribute = name.rpartition(".")
             setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     def untie(self, name: str) -> None:
-        """Give a tied weight its own values, where a checkpoint has other ones for it."""
+        """Replace a tied weight by a parameter of its own, for a checkpoint where the values differ."""
         raise NotImplementedError
 
     def stored_weights(self) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint holds: all but the tied ones."""
+        """Return the weights that a checkpoint holds: all except tied ones."""
         tied = self.tied_weights()
         return {name: value for name, value in self.state_dict().items() if name not in tied}
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return what a checkpoint holds by this model's names, without what it has no place for."""
+        """Return the entries of a checkpoint by this model's names, without those it never uses."""
         return dict(values)
 
     def _without_tied(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop what is tied, or untie it where the checkpoint has other values for it."""
+        """Drop tied weights, or untie those with other values in the checkpoint."""
         tensors = dict(tensors)
         for name, source in self.tied_weights().items():
             if name not in tensors:
@@ -415,63 +414,63 @@ class Model(nn.Module):
             parameter.requires_grad_(parameter.is_floating_point())
 
     def _may_differ(self, name: str, strict: bool) -> bool:
-        """Tell whether a weight may be missing, or left over."""
+        """Return whether a weight may be missing or unexpected."""
         if self.is_training_only(name) or self._comes_later(name):
             return True
         is_head = self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
         return is_head and not strict
 
     def _report(self, folder: Path, info: LoadingInfo) -> None:
-        drawn = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
-        telling = sorted(name for name in drawn if not self.is_training_only(name))
-        if telling:
-            logger.warning("%s: drawn anew, train them before use: %s", folder, short(telling))
-        left_out = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
-        if left_out:
-            logger.info("%s: left out, as %s has no place for it: %s", folder, type(self).__name__, short(left_out))
+        initialised = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
+        relevant = sorted(name for name in initialised if not self.is_training_only(name))
+        if relevant:
+            logger.warning("%s: randomly initialised, train them before use: %s", folder, short(relevant))
+        unused = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
+        if unused:
+            logger.info("%s: not used by %s: %s", folder, type(self).__name__, short(unused))
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
-        """In training keep a layer's input alone and compute the layer again for gradients: less memory, more time.
+        """Recompute layers in the backward pass of training: less memory, more time.
 
-        The one way of torch without re-entrance is used; `gradient_checkpointing_kwargs` cannot ask for the other.
+        Only the non-reentrant variant of torch is supported (`use_reentrant=False`).
         """
         if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
-            raise ValueError("use_reentrant=True asked for, only False is there")
+            raise ValueError("use_reentrant is True, expected False: leave it out")
         self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep all activations again."""
+        """Store all activations again."""
         self._set_gradient_checkpointing(False)
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether any part computes activations again."""
+        """Whether any part recomputes activations."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     def _set_gradient_checkpointing(self, value: bool) -> None:
         parts: list[Any] = [module for module in self.modules() if hasattr(module, "gradient_checkpointing")]
         if not parts:
-            raise ValueError(f"{type(self).__name__} has no part that can compute its activations again")
+            raise ValueError(f"{type(self).__name__} does not support gradient checkpointing")
         for part in parts:
             part.gradient_checkpointing = value
 
     def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
-        """Refuse, as transformers 5 has no such method any more.
+        """Raise NotImplementedError; transformers 5 has removed the method.
 
         Raises:
-            NotImplementedError: Always, with what to do instead.
+            NotImplementedError: Always; the message has an alternative.
         """
         raise NotImplementedError(
-            f"{type(self).__name__}: attention heads cannot be pruned, which transformers 5 has given up, too: to "
-            "silence a head, set its columns of the weight behind the attention (out_proj, output.dense, ...) to 0"
+            f"{type(self).__name__}: attention heads cannot be pruned, which transformers 5 has removed too: to "
+            "disable a head, set its columns of the weight after the attention (out_proj, output.dense, ...) to 0"
         )
 
     def returned(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
-        """Return an output as it is, or as a plain tuple where the caller or the configuration says so."""
+        """Return the output, or its plain tuple if the argument or the configuration says so."""
         return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
 
     def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Write config.json and safetensors, which transformers loads too."""
+        """Write config.json and safetensors, which transformers can load."""
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
@@ -486,22 +485,22 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
-def _drawing(construct: Callable[..., None]) -> Callable[..., None]:
-    """Return a constructor after which the weights are drawn, if it is the outermost of its object."""
+def _initialising(construct: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that initialises the weights if it is the outermost one of its object."""
 
     @functools.wraps(construct)
     def constructed(self: Model, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the constructor's
-        is_outermost = "_is_unfinished" not in vars(self)
-        vars(self)["_is_unfinished"] = True
+        is_outermost = "_is_under_construction" not in vars(self)
+        vars(self)["_is_under_construction"] = True
         if not is_outermost:
             construct(self, *args, **kwargs)
         else:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # they are refused
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # `_refuse_empty_weights` raises
                 construct(self, *args, **kwargs)
-            del vars(self)["_is_unfinished"]
+            del vars(self)["_is_under_construction"]
             _refuse_empty_weights(self)
-            self._draw_first_weights()
+            self._init_new_model()
 
     return constructed
 
@@ -517,7 +516,7 @@ def _refuse_empty_weights(model: Model) -> None:
 
 @contextlib.contextmanager
 def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
-    """Collect what a model's encoder gives while the block lasts, so that one pass serves its head and others."""
+    """Collect the outputs of a model's encoder within the block, so that several heads share one pass."""
     encoder: Any = model.speech_encoder
     encode, outputs = encoder.encode, []
 
@@ -530,11 +529,11 @@ def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
     try:
         yield outputs
     finally:
-        del encoder.encode  # the class's own is seen again
+        del encoder.encode  # restores the method of the class
 
 
 def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
-    """Return torch.float32 for it or for "float32", and None for None or "auto"."""
+    """Return a floating-point dtype, given itself or its name; None for None or "auto"."""
     if value is None or value == "auto":
         return None
     found = getattr(torch, value, None) if isinstance(value, str) else value
@@ -544,7 +543,7 @@ def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torch.device:
-    """Return the device that either argument names; "auto" is the GPU where there is one."""
+    """Return the device named by either argument; "auto" is the GPU if there is one."""
     if device_map is not None and device is not None:
         raise ValueError(f"both device {device!r} and device_map {device_map!r} given, expected one of them")
     if isinstance(device_map, Mapping):
@@ -563,13 +562,13 @@ def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torc
 
 
 def check_attn_implementation(name: str | None) -> None:
-    """Raise ValueError for a way of attention that is not one of `ATTN_IMPLEMENTATIONS`."""
+    """Raise ValueError unless the name is one of `ATTN_IMPLEMENTATIONS`."""
     if name is not None and name not in ATTN_IMPLEMENTATIONS:
         raise ValueError(f"attn_implementation is {name!r}, expected one of {', '.join(ATTN_IMPLEMENTATIONS)}")
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Return a configuration with some values replaced; each must be one that it has."""
+    """Return a configuration with some of its values replaced."""
     unknown = [name for name in overrides if not hasattr(config, name)]
     if unknown:
         known = [*vars(config), "num_labels", *ARGUMENTS]
@@ -579,5 +578,5 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def asked(argument: bool | None, configured: bool) -> bool:
-    """Return an argument of `forward`, or what the configuration says where it is None."""
+    """Return an argument of `forward`, or the configured value if it is None."""
     return configured if argument is None else argument

@@ -1,4 +1,4 @@
-"""What models return: fields by attribute, name or position; those that are None have no position."""
+"""Outputs of models: fields by attribute, name or position; fields that are None have no position."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ Class = TypeVar("Class")
 
 
 class ModelOutput:
-    """Give a dataclass of tensors the reading habits of a tuple and of a mapping."""
+    """Base of output dataclasses, which read as tuples and mappings too."""
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""
@@ -41,7 +41,7 @@ class ModelOutput:
 
 @dataclass_transform(eq_default=False, kw_only_default=True)
 def output(cls: type[Class]) -> type[Class]:
-    """Make a dataclass of what a model returns, which `torch.export` looks into for its tensors."""
+    """Make a class an output dataclass, registered with `torch.export`."""
     made = dataclass(eq=False, kw_only=True)(cls)
     register_dataclass(made, serialized_type_name=f"{made.__module__}.{made.__qualname__}")
     return made
@@ -49,7 +49,7 @@ def output(cls: type[Class]) -> type[Class]:
 
 @output
 class Wav2Vec2BaseModelOutput(ModelOutput):
-    """`last_hidden_state` (B, T, H), `extract_features` (B, T, C) before projection, and what was asked for."""
+    """`last_hidden_state` (B, T, H), `extract_features` (B, T, C) before projection, states and weights."""
 
     last_hidden_state: Tensor
     extract_features: Tensor
@@ -59,7 +59,7 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 @output
 class CausalLMOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, T, V) before softmax, and what was asked for."""
+    """`loss` when labels were given, `logits` (B, T, V) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -69,7 +69,7 @@ class CausalLMOutput(ModelOutput):
 
 @output
 class BaseModelOutput(ModelOutput):
-    """`last_hidden_state` (B, T, H) and what was asked for."""
+    """`last_hidden_state` (B, T, H), states and weights."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
@@ -78,7 +78,7 @@ class BaseModelOutput(ModelOutput):
 
 @output
 class SequenceClassifierOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, num_labels) before softmax, and what was asked for."""
+    """`loss` when labels were given, `logits` (B, num_labels) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -88,7 +88,7 @@ class SequenceClassifierOutput(ModelOutput):
 
 @output
 class TokenClassifierOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, T, num_labels) before softmax, and what was asked for."""
+    """`loss` when labels were given, `logits` (B, T, num_labels) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -98,7 +98,7 @@ class TokenClassifierOutput(ModelOutput):
 
 @output
 class XVectorOutput(ModelOutput):
-    """`loss` when labels were given, `logits` and `embeddings` (B, xvector_output_dim), and what was asked for."""
+    """`loss` when labels were given, `logits` and `embeddings` (B, xvector_output_dim), states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -109,7 +109,7 @@ class XVectorOutput(ModelOutput):
 
 @output
 class CausalLMOutputWithCrossAttentions(ModelOutput):
-    """What a text decoder gives: `logits` (B, L, V), the cache, and what was asked for."""
+    """Output of a text decoder: `logits` (B, L, V), the cache, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -121,7 +121,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
 
 @output
 class Seq2SeqLMOutput(ModelOutput):
-    """What an encoder and its decoder give: `logits` (B, L, V), the cache, and what was asked for."""
+    """Output of an encoder-decoder: `logits` (B, L, V), the cache, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor

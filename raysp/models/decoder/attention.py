@@ -1,7 +1,7 @@
-"""What text decoders do alike: new tokens attend to the tokens so far and to the frames of an encoder.
+"""Self- and cross-attention shared by the text decoders.
 
-Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), L new tokens, P tokens so far, T both,
-S frames, or whatever keys there are, H hidden, A heads, D head.
+Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), L new tokens, P cached tokens, T both,
+S frames or other keys, H hidden, A heads, D head.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.kernels.packing import is_known_to_be_full
 
 FEW_QUERIES = 8
-"""Up to these, two products and a softmax are faster than the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
+"""Up to this many, two products and a softmax beat the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
 
 
 @dataclass(kw_only=True)
 class Pass:
-    """What all layers share in one forward pass, and what they leave for the output."""
+    """Inputs shared by all layers in one forward pass, and the states and weights collected for the output."""
 
     tokens: Tensor | None = None
-    """(R, 1, L, P + L), true where a new token attends to a token; None: to all up to itself."""
+    """(R, 1, L, P + L), true where a new token attends to a token; None: causal attention to all."""
     encoder_BSH: Tensor | None = None
     frames: Tensor | None = None
     """(B, 1, 1, S), true where a frame is attended to; None: everywhere."""
@@ -36,7 +36,7 @@ class Pass:
 
     @property
     def has_encoder(self) -> bool:
-        """Tell whether there are frames to attend to."""
+        """Whether there are frames to attend to."""
         return self.encoder_BSH is not None or (self.cache is not None and self.cache.knows_encoder)
 
 
@@ -57,9 +57,9 @@ def attend(
     dropout: float = 0.0,
     with_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return what each query gathers, (R, L, H), and the weights where they are asked for.
+    """Return the attention output (R, L, H), and the weights if `with_weights`.
 
-    `causal` without `allowed` means queries that start where the keys do.
+    `causal` without `allowed` expects queries that start at the first key.
     """
     is_step = (
         not torch.compiler.is_compiling()
@@ -81,7 +81,7 @@ def attend(
 
 
 def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: bool, scale: float | None) -> Tensor:
-    """Return (R * A, L, S), what each query takes of each key."""
+    """Return the attention weights, (R * A, L, S)."""
     *shape, width = q_RALD.shape
     scaled_RALD = q_RALD * (width**-0.5 if scale is None else scale)
     scores_NLS = torch.bmm(scaled_RALD.flatten(0, 1), k_RASD.flatten(0, 1).mT)
@@ -95,7 +95,7 @@ def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: boo
 def attend_to_tokens(
     q_RALD: Tensor, k_RALD: Tensor, v_RALD: Tensor, run: Pass, layer: int, dropout: float, scale: float | None = None
 ) -> Tensor:
-    """Let new tokens attend to those so far and to themselves; returns (R, L, H)."""
+    """Return the attention of new tokens to cached tokens and to themselves, (R, L, H)."""
     if run.cache is not None:
         k_RALD, v_RALD = run.cache.layers[layer].append(k_RALD, v_RALD)
     causal = q_RALD.shape[2] > 1
@@ -115,9 +115,9 @@ def attend_to_encoder(
     dropout: float,
     scale: float | None = None,
 ) -> Tensor:
-    """Let tokens attend to the encoder's frames; returns (R, L, H).
+    """Return the attention of tokens to the frames of the encoder, (R, L, H).
 
-    `project` makes keys and values of frames; it is called once for a cache.
+    `project` computes keys and values from frames. It is called once per cache.
     """
     known = None if run.cache is None else run.cache.layers[layer]
     if known is not None and known.cross_keys is not None and known.cross_values is not None:
@@ -129,7 +129,7 @@ def attend_to_encoder(
             k_BASD, v_BASD = known.keep_frames(k_BASD, v_BASD)
     rows, heads, length, width = q_RALD.shape
     beams = rows // k_BASD.shape[0]
-    if beams > 1:  # beams of one recording are more queries of its frames, not more copies of them
+    if beams > 1:  # the beams of a recording are extra queries of its frames: no copies
         folded = (-1, beams, heads, length, width)
         q_RALD = q_RALD.reshape(folded).transpose(1, 2).reshape(-1, heads, beams * length, width)
     mixed, weights = attend(
@@ -142,13 +142,13 @@ def attend_to_encoder(
 
 
 def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:
-    """Return (R, 1, L, P + L), true where a new token attends to a token, or None where it is all up to itself."""
+    """Return (R, 1, L, P + L), true where a new token attends to a token; None for plain causal attention."""
     if mask_RT is not None and not isinstance(mask_RT, Tensor):
         raise TypeError(
             f"attention_mask is of {type(mask_RT).__name__}, expected a tensor: pass a cache as past_key_values=..."
         )
     if mask_RT is not None and mask_RT.shape[-1] != num_past + num_new:
-        raise ValueError(f"attention_mask has {mask_RT.shape[-1]} tokens, expected {num_past} so far and {num_new} new")
+        raise ValueError(f"attention_mask has {mask_RT.shape[-1]} tokens, expected {num_past} cached and {num_new} new")
     if mask_RT is not None and is_known_to_be_full(mask_RT):
         mask_RT = None
     if mask_RT is None and (num_new == 1 or num_past == 0):
@@ -159,11 +159,11 @@ def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torc
     if mask_RT is None:
         return before_LT[None, None]
     allowed = before_LT & mask_RT.to(device, torch.bool)[:, None, None]
-    return allowed | (itself_LT & ~allowed.any(-1, keepdim=True))  # a token with nothing to attend to would give NaN
+    return allowed | (itself_LT & ~allowed.any(-1, keepdim=True))  # attention to no token would be NaN
 
 
 def frame_mask(mask_BS: Tensor | None) -> Tensor | None:
-    """Return (B, 1, 1, S), true where a frame is attended to, or None where it is all of them."""
+    """Return (B, 1, 1, S), true where a frame is attended to; None if all are."""
     if mask_BS is None:
         return None
     valid_BS = mask_BS.bool()

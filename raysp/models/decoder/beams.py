@@ -1,8 +1,8 @@
-"""Beam search: several texts of a row at a time, the best of those that ended are its result.
+"""Beam search: several open texts per row; the best finished ones are its results.
 
-Rows do not know of each other: one that is done gets no other result, and is dropped once half of a batch is done.
+Rows are independent. The results of a decided row stay, and decided rows leave the batch once they are half of it.
 
-Legend: B rows, K beams, C candidates (more than beams, so that enough go on where some end), T longest text, V
+Legend: B rows, K beams, C candidates (more than beams, so that enough stay open when some end), T longest text, V
 vocabulary.
 """
 
@@ -17,13 +17,13 @@ from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 from raysp.models.decoder.sampling import Decoding, Generators, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
-BLOCK = 64  # scores that are looked at together, see `best`
+BLOCK = 64  # scores per block in `best`
 
 
 def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the highest scores of each row and their places, as `topk`.
+    """Return the highest scores of each row and their indices, as `topk`.
 
-    Of a large vocabulary on a CPU the blocks with the highest maxima are found first: the best are in these.
+    For a large vocabulary on a CPU, only the blocks with the highest maxima are searched: they hold the best scores.
     """
     rows, size = scores_RV.shape
     blocks = size // BLOCK
@@ -43,27 +43,27 @@ def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class Texts:
     """Texts of each row with their scores.
 
-    `history` holds (B, n, 2, T): the tokens, and of each token the row of the batch of beams that it came from.
+    `history` (B, n, 2, T) holds the tokens and, for each token, the row of the batch of beams it came from.
     """
 
     history: Tensor
     scores: Tensor
     ended: Tensor
-    """(B, n), true where a text has come to its end."""
+    """(B, n), true where a text has ended."""
 
     def chosen(self, places_BK: Tensor) -> "Texts":
-        """Take some texts of each row, in this order."""
+        """Return the texts of each row at these indices."""
         spread = places_BK[..., None, None].expand(-1, -1, *self.history.shape[2:])
         return Texts(self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK))
 
     def rows(self, rows: Tensor) -> "Texts":
-        """Take some rows."""
+        """Return these rows."""
         return Texts(self.history[rows], self.scores[rows], self.ended[rows])
 
 
 @dataclass(frozen=True)
 class Beams:
-    """What beam search returns: `sequences` (B * n, T), their scores, and the rows that their tokens came from."""
+    """Result of a beam search: `sequences` (B * n, T), their scores, and the rows that their tokens came from."""
 
     sequences: Tensor
     sequences_scores: Tensor
@@ -75,12 +75,12 @@ class BeamSearch:
     """The search for one batch.
 
     Args:
-        settings: what was asked for.
-        decoding: gives logits; holds B rows that have seen the prompt but for its last step.
-        changes: of the scores.
-        prompt_BT: tokens to start from.
-        generators: for sampling.
-        functions: that the caller gave.
+        settings: Options of the call.
+        decoding: Decoder state of B rows, before the prompt.
+        changes: Changes of the scores, in order.
+        prompt_BT: Tokens to start from.
+        generators: Random generators for sampling.
+        functions: Functions given by the caller.
     """
 
     def __init__(
@@ -115,18 +115,18 @@ class BeamSearch:
         history[:, :, 0, : self.start] = prompt_BT[:, None]
         scores = torch.full((batch, beams), LOWEST, device=device)
         if not fresh:
-            scores[:, 0] = 0.0  # all beams are alike at first, so that one is enough
+            scores[:, 0] = 0.0  # all beams are equal at first: one is enough
         return Texts(history, scores, torch.zeros((batch, beams), dtype=torch.bool, device=device))
 
     @property
     def _filling(self) -> int:
-        """The token behind the end of a text; as in transformers the end itself where padding is token 0."""
+        """Token that fills a text after its end; as in transformers the end token where padding is token 0."""
         if not self.settings.eos_token_ids:
             return -1
         return self.settings.pad_token_id or self.settings.eos_token_ids[0]
 
     def run(self) -> Beams:
-        """Search until nothing can become better."""
+        """Search until no result can improve."""
         tokens_RT = self.running.history[:, 0, 0, : self.start]
         expand: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(self.settings.num_beams, 0)  # noqa: E731
         logits_RV = expand(self.decoding(tokens_RT))
@@ -142,7 +142,7 @@ class BeamSearch:
         return self._output()
 
     def _candidates(self, logits_RV: Tensor) -> Texts:
-        """Return the best continuations of all beams of each row, or drawn ones."""
+        """Return the best, or sampled, continuations of the beams of each row."""
         scores_RV, offsets_R = self._scored(logits_RV)
         beams, size = self.settings.num_beams, logits_RV.shape[1]
         before_BK = self.running.scores - offsets_R.view(-1, beams)
@@ -158,7 +158,7 @@ class BeamSearch:
         return self._continued(scores_BC, from_BC, ids_BC)
 
     def _scored(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
-        """Return changed scores, and what they are above log-probabilities in each row."""
+        """Return changed scores, and per row the offset to subtract to get log-probabilities."""
         offsets_R = logits_RV.logsumexp(-1)
         changes = [change for change in self.changes if change.applies(self.length)]
         keeps_scores = self.settings.output_scores and self.settings.return_dict
@@ -185,7 +185,7 @@ class BeamSearch:
         return Texts(texts.history, scores_BC, ended)
 
     def _advance(self, candidates: Texts) -> bool:
-        """Let the best that go on be the beams, and the best that ended results; tells whether nothing goes on."""
+        """Make the best open candidates the beams and the best ended ones results; return whether all ended."""
         beams = self.settings.num_beams
         going_on_BC = candidates.scores + candidates.ended * LOWEST
         places_BK = going_on_BC.topk(beams).indices
@@ -201,10 +201,10 @@ class BeamSearch:
         return is_last
 
     def _finished_with(self, candidates: Texts) -> Texts:
-        """Return the best of the finished texts and of those candidates that end now."""
+        """Return the best of the finished texts and of the candidates that end now."""
         beams = self.settings.num_beams
         first_C = torch.arange(self.num_candidates, device=candidates.scores.device) < beams
-        ended_BC = candidates.ended & first_C  # the others are there so that enough go on
+        ended_BC = candidates.ended & first_C  # the others only replace ended ones
         scores_BC = candidates.scores / (self.length + 1 - self.start) ** self.settings.length_penalty
         full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
         scores_BC = scores_BC + (full_B | ~self.open_B)[:, None] * LOWEST + ~ended_BC * LOWEST
@@ -216,7 +216,7 @@ class BeamSearch:
         return merged.chosen(merged.scores.topk(beams).indices)
 
     def _can_improve(self) -> Tensor:
-        """Return, for each row, whether its best beam may yet become better than its worst result."""
+        """Return, for each row, whether its best beam can still beat its worst result."""
         settings = self.settings
         never = settings.early_stopping == "never" and settings.length_penalty > 0.0
         hoped_for = (settings.max_length if never else self.length) - self.start
@@ -231,7 +231,7 @@ class BeamSearch:
         return self.open_B & ~full_B
 
     def _drop_decided(self) -> None:
-        """Go on with the undecided rows alone, once they are at most half."""
+        """Keep only the undecided rows, once they are at most half."""
         undecided_B = self._undecided()
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         if (

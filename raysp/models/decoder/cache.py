@@ -1,6 +1,6 @@
-"""What a text decoder remembers of the tokens so far: keys and values, a layer each.
+"""Cache of keys and values of a text decoder, per layer.
 
-Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), A heads, P tokens so far, S frames,
+Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), A heads, P cached tokens, S frames,
 D head.
 """
 
@@ -10,11 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-MANY_TEXTS = 4  # from so many on
+MANY_TEXTS = 4  # texts per row of the encoder from which keys are stored transposed
 
 
 class LayerCache:
-    """Keys and values of one layer: of the tokens so far, and of the encoder's frames."""
+    """Keys and values of one layer: of the cached tokens, and of the frames of the encoder."""
 
     def __init__(self, room: int = 0, texts: int = 1) -> None:
         self.room = room
@@ -26,14 +26,14 @@ class LayerCache:
         self.cross_values: Tensor | None = None
 
     def append(self, keys_RALD: Tensor, values_RALD: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of new tokens and return all of them, (R, A, P, D)."""
+        """Append keys and values of new tokens; return all, (R, A, P, D)."""
         end = self.num_tokens + keys_RALD.shape[2]
         if self.keys is None or self.values is None:
             self.keys, self.values = self._with_room(keys_RALD), self._with_room(values_RALD)
         elif end <= self.keys.shape[2]:
             self.keys[:, :, self.num_tokens : end] = keys_RALD
             self.values[:, :, self.num_tokens : end] = values_RALD
-        else:  # without room a new tensor: the old one may be part of a graph, or the caller's
+        else:  # a new tensor: the old one may belong to an autograd graph or to the caller
             keys, values = self.keys[:, :, : self.num_tokens], self.values[:, :, : self.num_tokens]
             self.keys = self._with_room(torch.cat([keys, keys_RALD], 2))
             self.values = self._with_room(torch.cat([values, values_RALD], 2))
@@ -49,7 +49,7 @@ class LayerCache:
         return roomy
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows of the decoder, in this order; a row may be named many times."""
+        """Keep these rows of the decoder, in this order; rows may repeat."""
         if self.keys is not None and self.values is not None:
             self.keys, self.values = self._selected(self.keys, rows), self._selected(self.values, rows)
 
@@ -62,9 +62,10 @@ class LayerCache:
         return chosen
 
     def keep_frames(self, keys_BASD: Tensor, values_BASD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of frames, laid out as they are read fastest once a token; returns them so.
+        """Store keys and values of frames in the layout that is fastest to read at every token, and return them.
 
-        One piece a head; for several queries of a head the frames run fastest in the keys (1.1 to 1.2x of four).
+        Contiguous per head. For several queries per head the frames are the innermost axis of the keys (1.1 to 1.2
+        times faster with four).
         """
         turns = self.texts >= MANY_TEXTS
         self.cross_keys = keys_BASD.mT.contiguous().mT if turns else keys_BASD.contiguous()
@@ -77,22 +78,22 @@ class LayerCache:
             self.keep_frames(self.cross_keys.index_select(0, rows), self.cross_values.index_select(0, rows))
 
     def to_tuple(self) -> tuple[Tensor, ...]:
-        """Return keys and values of the tokens, then of the frames where there are any."""
+        """Return keys and values of the tokens, then of the frames if there are any."""
         own = (self.keys, self.values)
         tensors = [x[:, :, : self.num_tokens] for x in own if x is not None]
         return (*tensors, *(x for x in (self.cross_keys, self.cross_values) if x is not None))
 
 
 class KeyValueCache:
-    """A decoder's memory; iterates as a tuple of (keys, values, cross keys, cross values), a layer each.
+    """Cache of all layers; iterates as (keys, values, cross keys, cross values) per layer.
 
-    The keys and values of frames are held once a row of the encoder, however many beams share it.
+    Keys and values of frames are stored once per row of the encoder, shared by its beams.
 
     Args:
-        num_layers: of the decoder.
-        room: tokens to make room for at once, so that none is copied when another one comes; 0: none, every call
-            then leaves the tensors of earlier ones as they are.
-        texts: of each row of the encoder that will be decoded together.
+        num_layers: Layers of the decoder.
+        room: Tokens to allocate at once, so that appending copies nothing. With 0, every call leaves the tensors of
+            earlier calls unchanged.
+        texts: Texts decoded together for each row of the encoder.
     """
 
     def __init__(self, num_layers: int, room: int = 0, texts: int = 1) -> None:
@@ -100,7 +101,7 @@ class KeyValueCache:
 
     @classmethod
     def of(cls, past: Any, num_layers: int) -> Self:  # noqa: ANN401 - a cache, or the tuples that it stands for
-        """Take over a cache or tuples of 2 or 4 tensors, a layer each; the caller's own is not changed."""
+        """Make a cache from another one or from tuples of 2 or 4 tensors per layer, which do not change."""
         if len(past) != num_layers:
             raise ValueError(f"past_key_values has {len(past)} layers, expected {num_layers}, one for each layer")
         cache = cls(num_layers)
@@ -118,20 +119,20 @@ class KeyValueCache:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens so far."""
+        """Number of cached tokens."""
         return self.layers[0].num_tokens if self.layers else 0
 
     def get_seq_length(self) -> int:
-        """Return `num_tokens`, by the name that transformers has for it."""
+        """Return `num_tokens`; its name in transformers."""
         return self.num_tokens
 
     @property
     def knows_encoder(self) -> bool:
-        """Tell whether keys and values of frames are here."""
+        """Whether keys and values of frames are cached."""
         return bool(self.layers) and self.layers[0].cross_keys is not None
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows of the decoder, as beams are chosen; rows of the encoder stay."""
+        """Keep these rows of the decoder, all rows of the encoder."""
         for layer in self.layers:
             layer.select(rows)
 
@@ -141,7 +142,7 @@ class KeyValueCache:
             layer.select_encoder(rows)
 
     def to_tuple(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Return the tuples of tensors, a layer each."""
+        """Return a tuple of tensors per layer."""
         return tuple(layer.to_tuple() for layer in self.layers)
 
     def __len__(self) -> int:

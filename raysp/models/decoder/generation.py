@@ -1,7 +1,7 @@
 """`generate`: greedy decoding, sampling and beam search, with the options and the tokens of transformers.
 
-The two ways of decoding are in sampling.py and beams.py, the options in generation_config.py, what they do to scores in
-logits.py.
+sampling.py and beams.py hold the two ways of decoding, generation_config.py the options, logits.py their effect on
+scores.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True)
 class GenerateOutput(ModelOutput):
-    """What `generate` gives with `return_dict_in_generate=True`.
+    """Output of `generate` with `return_dict_in_generate=True`.
 
-    `sequences` (B * n, T); with `output_scores=True` `scores`, (R, V) for each token, and of beam search
-    `sequences_scores` (B * n,); `beam_indices` (B * n, new tokens) are rows of `scores`, -1 behind the end.
+    `sequences` (B * n, T); with `output_scores=True` `scores`, (R, V) for each token, and for beam search
+    `sequences_scores` (B * n,); `beam_indices` (B * n, new tokens) are rows of `scores`, -1 after the end.
     """
 
     sequences: Tensor
@@ -40,9 +40,9 @@ class GenerateOutput(ModelOutput):
 
 
 class GeneratingModel(Model):
-    """A model that can write text.
+    """A model that generates text.
 
-    `generation_config` holds its defaults: those of generation_config.json, or else what config.json says when
+    `generation_config` holds its defaults: those of generation_config.json, else those of the configuration when
     `generate` is called.
     """
 
@@ -52,7 +52,7 @@ class GeneratingModel(Model):
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """Options that apply where a call says nothing else; they can be assigned to."""
+        """Default options of `generate`; assignable."""
         if self._generation_config is None:
             self._generation_config = GenerationConfig.from_model_config(self.config)
         return self._generation_config
@@ -62,13 +62,13 @@ class GeneratingModel(Model):
         self._generation_config = value
 
     def _load(self, folder: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base's
-        """Load the weights, and generation_config.json where there is one that says more than config.json."""
+        """Load the weights, and generation_config.json unless it only repeats config.json."""
         loaded = super()._load(folder, *args, **kwargs)
         self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
     def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Write config.json, safetensors, and generation_config.json where its options were read or set."""
+        """Write config.json, safetensors, and generation_config.json if its options were read or set."""
         super().save_pretrained(folder, shard_bytes=shard_bytes)
         if self._generation_config is not None:
             self._generation_config.save_pretrained(folder)
@@ -97,18 +97,19 @@ def generate(
     """Continue each row of a prompt.
 
     Args:
-        decoder: Writes the text.
-        options: What is asked for.
+        decoder: Generates the text.
+        options: Options of the call.
         prompt_BT: Tokens to start from, (B, T).
         encoder_BSH: Frames to attend to.
         encoder_mask_BS: Nonzero where a frame is attended to; None: everywhere.
         prompt_mask_BT: Nonzero where a token of the prompt counts; None: everywhere.
-        num_positions: Limits the length where nothing was asked for.
-        generators: Where sampling draws from; a list of one for each row makes a row's text independent of its batch.
-        functions: That the caller gave.
+        num_positions: Limit of the default length.
+        generators: Random generators for sampling; with a list, one per row, the text of a row does not depend on its
+            batch.
+        functions: Functions given by the caller.
 
     Returns:
-        Tokens (B * num_return_sequences, T), the prompt among them, or `GenerateOutput` where it is asked for.
+        Tokens (B * num_return_sequences, T), prompt included, or `GenerateOutput` with `return_dict_in_generate=True`.
     """
     settings = Settings.of(options, prompt_BT.shape[1], num_positions)
     settings.check_tokens(decoder.config.vocab_size)
@@ -136,7 +137,7 @@ def generate(
 
 
 def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:
-    """Return the one generator, or the one for each row, that a call was given."""
+    """Return the generator of a call, or its list of one per row."""
     if generator is not None and generators is not None:
-        raise ValueError("generator and generators given, expected one of them")
+        raise ValueError("both generator and generators given, expected one of them")
     return generator if generators is None else list(generators)

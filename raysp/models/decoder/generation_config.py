@@ -1,4 +1,4 @@
-"""What a user can ask of `generate`, read from generation_config.json, from config.json or from keywords."""
+"""Options of `generate`, read from generation_config.json, config.json or keywords."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,9 +10,9 @@ from raysp.models.files.configuration import Config, checked, read_json, suggest
 from raysp.models.files.hub import GENERATION_FILES, local_folder
 
 FILE = "generation_config.json"
-DEFAULT_NEW_TOKENS = 20  # where nothing says how long a text may become
+DEFAULT_NEW_TOKENS = 20  # where no length is set
 
-# What transformers writes beside options, or writes for options that do nothing: not a reason to refuse.
+# Metadata that transformers writes beside options, and values that disable an option: accepted.
 NOT_OPTIONS = {"_from_model_config", "_commit_hash", "_original_object_hash", "transformers_version"}
 WITHOUT_EFFECT: dict[str, object] = {
     "typical_p": 1.0,
@@ -34,10 +34,10 @@ WITHOUT_EFFECT: dict[str, object] = {
 
 @dataclass(kw_only=True)
 class GenerationConfig:
-    """Options of `generate` under their names in transformers; None is not set.
+    """Options of `generate` under their names in transformers; None means not set.
 
-    Lengths count the tokens that generation starts from, those of `max_new_tokens` and `min_new_tokens` do not.
-    `use_cache` has no effect: tokens are the same, and there always is a cache.
+    `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not. `use_cache` has no
+    effect: a cache is always used and does not change tokens.
     """
 
     max_length: int | None = None
@@ -69,10 +69,10 @@ class GenerationConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make options of a mapping.
+        """Make options from a mapping.
 
         Raises:
-            ValueError: An option is not one of these; lists them.
+            ValueError: An option is unknown; the message lists the known ones.
         """
         known = [field.name for field in fields(cls)]
         unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
@@ -89,7 +89,7 @@ class GenerationConfig:
 
     @classmethod
     def from_file(cls, folder: Path) -> Self | None:
-        """Return the options of generation_config.json where there is one that says more than config.json."""
+        """Return the options of generation_config.json; None if it is absent or only repeats config.json."""
         if (folder / FILE).is_file() and not read_json(folder / FILE).get("_from_model_config"):
             return cls.from_pretrained(folder)
         return None
@@ -105,7 +105,7 @@ class GenerationConfig:
 
     @classmethod
     def from_model_config(cls, config: Config) -> Self:
-        """Take the options that a model's configuration holds, and those of its decoder where it holds none."""
+        """Return the options in a model's configuration; those of its decoder fill gaps."""
         decoder = getattr(config, "decoder", None)
         values = {} if decoder is None else _options(decoder)
         return cls.from_dict({**values, **_options(config)})
@@ -119,17 +119,17 @@ class GenerationConfig:
         write_json(Path(folder) / FILE, self.to_dict())
 
     def first_token(self, config: Any) -> int | list[int] | None:  # noqa: ANN401 - of a speech-encoder-decoder
-        """Return the token that texts begin with, by these options or else the configuration; None: nothing says."""
+        """Return the token that texts begin with, by these options or else the configuration; None if unset."""
         named = (self.decoder_start_token_id, config.decoder_start_token_id, self.bos_token_id)
         return next((token for token in named if token is not None), None)
 
     def merged(self, other: "GenerationConfig") -> Self:
-        """Return these options, with those that are set in another in their place."""
+        """Return these options, replaced by those set in `other`."""
         return replace(self, **other.to_dict())
 
 
 def _of_its_type(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - an option and its annotation
-    if value is None or name == "early_stopping":  # is checked with the settings
+    if value is None or name == "early_stopping":  # checked in `Settings`
         return value
     try:
         return checked(name, value, hint)
@@ -191,12 +191,12 @@ class Settings:
 
     @classmethod
     def of(cls, config: GenerationConfig, prompt_length: int, num_positions: int | None) -> "Settings":
-        """Fill in defaults.
+        """Return settings with defaults filled in.
 
         Args:
-            config: What was asked for.
-            prompt_length: Tokens that generation starts from.
-            num_positions: Tokens of the longest text, for a default length; None where nothing limits it.
+            config: Options of the call.
+            prompt_length: Tokens of the prompt.
+            num_positions: Limit of the default length; None: no limit.
         """
         eos = _ids(config.eos_token_id)
         settings = cls(
@@ -251,13 +251,13 @@ class Settings:
         }
         for name, tokens in forced.items():
             if tokens and {*tokens} <= {*self.suppress_tokens}:
-                raise ValueError(f"{name} {list(tokens)} is in suppress_tokens, expected in one of them alone")
+                raise ValueError(f"{name} {list(tokens)} is in suppress_tokens too, expected in one of the two")
         if any(not word for word in self.bad_words_ids):
             raise ValueError("bad_words_ids has an empty list, expected the token ids of a word in each")
 
     @property
     def _most_sequences(self) -> int | None:
-        """Sequences that a row can give at most; None: as many as asked for."""
+        """Largest number of sequences per row; None: no limit."""
         if self.num_beams > 1:
             return self.num_beams
         return None if self.do_sample else 1

@@ -1,8 +1,8 @@
-"""How options of generation change the scores of the next token.
+"""Changes of the scores of the next token, as options of generation set them.
 
-A change takes the tokens so far (R, T) and scores (R, V), and returns scores; it may write into those it was given.
+A change takes earlier tokens (R, T) and scores (R, V) and returns scores. It may modify its inputs.
 
-Legend: R rows (beams among them), T tokens so far, V vocabulary.
+Legend: R rows (beams included), T earlier tokens, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from raysp.models.decoder.generation_config import Settings
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 """A caller's change: takes `input_ids` (R, T) and scores (R, V), returns scores."""
 StoppingCriteria = Callable[[Tensor, Any], Tensor | bool]
-"""A caller's end of texts: takes `input_ids` (R, T) and the scores so far, or None; returns a bool for each text."""
+"""A caller's stopping rule: takes `input_ids` (R, T) and the scores, or None; returns a bool per text."""
 
 NEVER = float("-inf")
 
@@ -28,17 +28,17 @@ class Change(Protocol):
 
     @property
     def needs_log_probs(self) -> bool:
-        """Tell whether it matters to the change that scores are log-probabilities, beams score by these."""
+        """Whether the change expects log-probabilities, which beam search scores by."""
 
     def applies(self, length: int) -> bool:
-        """Tell whether it does anything behind this number of tokens."""
+        """Return whether it has an effect after this number of tokens."""
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Return the changed scores."""
 
 
 class _Ban:
-    """A change that only takes tokens away."""
+    """A change that only bans tokens."""
 
     needs_log_probs = False
 
@@ -48,11 +48,11 @@ class _Ban:
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Make tokens less likely that were there already (Keskar et al. 2019, section 4.1)."""
+    """Make earlier tokens less likely (Keskar et al. 2019, section 4.1)."""
 
     penalty: float
     num_padding: Tensor | None = None
-    """(B,) tokens on the left of each row of the prompt that do not count."""
+    """(B,) padding tokens on the left of each row of the prompt."""
     needs_log_probs = True
 
     def applies(self, length: int) -> bool:
@@ -60,7 +60,7 @@ class RepetitionPenalty:
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Divide positive scores of such tokens, multiply negative ones."""
+        """Divide positive scores of earlier tokens, multiply negative ones."""
         if self.num_padding is not None:
             places_T = torch.arange(tokens_RT.shape[1], device=tokens_RT.device)
             padding_R = self.num_padding.repeat_interleave(len(tokens_RT) // len(self.num_padding))
@@ -76,16 +76,16 @@ class RepetitionPenalty:
 
 @dataclass(frozen=True)
 class NoRepeatedNgrams(_Ban):
-    """Let no sequence of `size` tokens come twice."""
+    """Ban repeated sequences of `size` tokens."""
 
     size: int
 
     def applies(self, length: int) -> bool:
-        """Apply once there is such a sequence."""
+        """Apply once the text is that long."""
         return length >= self.size
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban what followed the last tokens earlier."""
+        """Ban tokens that followed an earlier occurrence of the last tokens."""
         windows_RWN = tokens_RT.unfold(1, self.size, 1)
         last_RN = tokens_RT[:, tokens_RT.shape[1] + 1 - self.size :]
         matches_RW = (windows_RWN[..., :-1] == last_RN[:, None]).all(-1)
@@ -96,12 +96,12 @@ class NoRepeatedNgrams(_Ban):
 
 @dataclass(frozen=True)
 class NoBadWords(_Ban):
-    """Let none of these sequences of tokens come."""
+    """Ban these sequences of tokens."""
 
     words: tuple[tuple[int, ...], ...]
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban the last token of each word whose others are there."""
+        """Ban the last token of each word whose other tokens end the text."""
         for *before, last in self.words:
             if not before:
                 scores_RV[:, last] = NEVER
@@ -113,7 +113,7 @@ class NoBadWords(_Ban):
 
 @dataclass(frozen=True)
 class Suppress(_Ban):
-    """Let these tokens not come where the text has at least `start` and fewer than `stop` tokens."""
+    """Ban these tokens while the text has at least `start` and fewer than `stop` tokens."""
 
     ids: Tensor
     start: int = 0
@@ -124,13 +124,13 @@ class Suppress(_Ban):
         return self.start <= length and (self.stop is None or length < self.stop)
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban them."""
+        """Ban the tokens."""
         return scores_RV.index_fill_(1, self.ids, NEVER)
 
 
 @dataclass(frozen=True)
 class Force:
-    """Let one of these tokens come where the text has `length` tokens."""
+    """Force one of these tokens when the text has `length` tokens."""
 
     ids: Tensor
     length: int
@@ -141,7 +141,7 @@ class Force:
         return length == self.length
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban all others."""
+        """Ban all other tokens."""
         return scores_RV.fill_(NEVER).index_fill_(1, self.ids, 0.0)
 
 
@@ -157,7 +157,7 @@ class Temperature:
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Make the likely likelier below 1, the unlikely above."""
+        """Sharpen the distribution below 1, flatten it above."""
         return scores_RV.div_(self.temperature)
 
 
@@ -168,20 +168,20 @@ class TopK(_Ban):
     count: int
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban what is worse than the last of them."""
+        """Ban tokens that score below the last of them."""
         worst_R1 = scores_RV.topk(min(self.count, scores_RV.shape[1])).values[:, -1:]
         return scores_RV.masked_fill_(scores_RV < worst_R1, NEVER)
 
 
 @dataclass(frozen=True)
 class TopP(_Ban):
-    """Keep the best tokens that have this probability together (Holtzman et al. 2020), and at least so many."""
+    """Keep the best tokens up to this total probability (Holtzman et al. 2020), and at least `at_least`."""
 
     share: float
     at_least: int
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Ban the rest."""
+        """Ban the other tokens."""
         ordered_RV, places_RV = scores_RV.sort(descending=False)
         banned_RV = ordered_RV.softmax(-1).cumsum(-1) <= 1 - self.share
         banned_RV[:, -self.at_least :] = False
@@ -190,19 +190,19 @@ class TopP(_Ban):
 
 @dataclass(frozen=True)
 class Functions:
-    """What a caller of `generate` gives as functions."""
+    """Functions given by a caller of `generate`."""
 
     processors: tuple[LogitsProcessor, ...] = ()
     criteria: tuple[StoppingCriteria, ...] = ()
 
     @classmethod
     def of(cls, processors: Any, criteria: Any) -> "Functions":  # noqa: ANN401 - None, a function or a list of them
-        """Take functions, alone or in lists."""
+        """Return the functions, given alone or in lists."""
         return cls(_functions("logits_processor", processors), _functions("stopping_criteria", criteria))
 
     @property
     def want_all_rows(self) -> bool:
-        """Whether rows that are done stay in the batch, as a function may tell rows by their place."""
+        """Whether finished rows stay in the batch, because a function may identify rows by index."""
         return bool(self.processors or self.criteria)
 
     def stop(self, tokens_RT: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
@@ -232,7 +232,7 @@ def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa
 
 @dataclass(frozen=True)
 class Given:
-    """A change that a caller gives, as in transformers: scores from `input_ids` and scores."""
+    """A caller's change, as in transformers: scores from `input_ids` and scores."""
 
     processor: LogitsProcessor
     needs_log_probs = True
@@ -242,7 +242,7 @@ class Given:
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Return what the caller's function returns."""
+        """Return the scores of the caller's function."""
         found: Any = self.processor(tokens_RT, scores_RV)
         if not isinstance(found, Tensor) or found.shape != scores_RV.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -257,7 +257,7 @@ def changes_of(
     padding_B: Tensor | None = None,
     given: Sequence[LogitsProcessor] = (),
 ) -> Sequence[Change]:
-    """Return the changes that options ask for and a caller gives, in the order in which transformers makes them."""
+    """Return the changes set by options and by the caller, in the order of transformers."""
 
     def ids(values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
@@ -286,7 +286,7 @@ def changes_of(
 
 
 def _sampling_changes(settings: Settings) -> list[Change]:
-    # Beams need a token more than there are ends, so that a text can go on.
+    # Beams need one token more than there are end tokens, so that a text can continue.
     at_least = 1 if settings.num_beams == 1 else max(2, len(settings.eos_token_ids) + 1)
     changes: list[Change] = []
     if settings.temperature != 1.0:

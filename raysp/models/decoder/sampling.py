@@ -1,6 +1,6 @@
-"""Greedy decoding and sampling, and what every way of decoding drives: a decoder with its memory.
+"""Greedy decoding and sampling, and the decoder state that beam search uses too.
 
-Legend: B rows of the encoder, R rows of the decoder, L new tokens, T tokens so far, V vocabulary.
+Legend: B rows of the encoder, R rows of the decoder, L new tokens, T earlier tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from raysp.models.decoder.text_decoder import TextDecoder
 
 Generators = torch.Generator | list[torch.Generator] | None
-"""Where random numbers come from: torch's own, one generator, or one for each row."""
+"""Sources of random numbers: the default of torch, one generator, or one per row."""
 
 
 class Decoding:
-    """A decoder on its way through the texts of a batch.
+    """Decoder and cache during the generation of a batch.
 
     Args:
-        decoder: gives logits.
-        room: tokens of the longest text.
-        encoder_BSH: frames to attend to.
+        decoder: Computes logits.
+        room: Tokens of the longest text.
+        encoder_BSH: Frames to attend to.
         frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
         prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
-        texts: of each row, once there are as many as `expand` will be asked for.
+        texts: Texts per row after `expand`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Decoding:
         self.beams = 1
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:
-        """Take in new tokens and return float32 logits_RV of the one behind them."""
+        """Feed new tokens; return the float32 logits_RV of the next one."""
         past, num_new = self.cache.num_tokens, tokens_RL.shape[1]
         positions: Tensor | None = None
         if self.mask_RT is not None:
@@ -70,7 +70,7 @@ class Decoding:
         return self.decoder.head(hidden_RLH[:, -1]).float()
 
     def expand(self, beams: int) -> None:
-        """Let there be so many texts of each row."""
+        """Repeat each row, once per beam."""
         if beams > 1:
             rows = torch.arange(self.num_rows, device=self.decoder.device)
             self.select(rows.repeat_interleave(beams))
@@ -78,18 +78,18 @@ class Decoding:
 
     @property
     def num_rows(self) -> int:
-        """Texts that are decoded at a time."""
+        """Texts in the batch."""
         keys = self.cache.layers[0].keys
         return 0 if keys is None else len(keys)
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these texts; the frames stay."""
+        """Keep these texts, in this order; the frames stay."""
         self.cache.select(rows)
         if self.mask_RT is not None:
             self.mask_RT = self.mask_RT[rows]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows, all texts of each."""
+        """Keep these rows, with all texts of each."""
         offsets = torch.arange(self.beams, device=rows.device)
         self.select((rows[:, None] * self.beams + offsets).flatten())
         self.cache.select_encoder(rows)
@@ -98,9 +98,9 @@ class Decoding:
 
 
 def draw(probs_RN: Tensor, count: int, generators: Generators) -> Tensor:
-    """Draw places by their probabilities, `count` different ones of each row.
+    """Sample `count` different indices per row by their probabilities.
 
-    With a list of generators each draws for its own rows, which are neighbours.
+    With a list of generators, each samples for its own, adjacent rows.
     """
     if not isinstance(generators, list):
         return torch.multinomial(probs_RN, count, generator=generators)
@@ -114,17 +114,17 @@ def of_rows(generators: Generators, rows: Tensor) -> Generators:
 
 
 class TokenByToken:
-    """Greedy decoding or sampling of one batch: the best token, or a drawn one, at a time.
+    """Greedy decoding or sampling of one batch: the best, or a sampled, token at a time.
 
-    Texts that have ended are filled with padding, and dropped once half of them have.
+    Ended texts are filled with padding, and leave the batch once half of all texts have ended.
 
     Args:
-        settings: what was asked for.
-        decoding: gives logits; has seen nothing yet.
-        changes: of the scores.
-        prompt_BT: tokens to start from.
-        generators: for sampling.
-        functions: that the caller gave.
+        settings: Options of the call.
+        decoding: Decoder state, before the prompt.
+        changes: Changes of the scores, in order.
+        prompt_BT: Tokens to start from.
+        generators: Random generators for sampling.
+        functions: Functions given by the caller.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class TokenByToken:
         self.tokens_RT = F.pad(prompt_RT, (0, settings.max_length - self.length), value=self.padding)
         self.eos = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=prompt_BT.device)
         self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
-        """Rows that are still decoded, and below the same of their texts."""
+        """Rows still in the batch; `rows_R` holds their texts."""
         self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
         self.all_scores: list[Tensor] = []
 
     def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return `sequences` (B * n, T), and the scores (B * n, V) of each token where they are asked for."""
+        """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
         logits_RV = self.decoding(self.prompt_BT).repeat_interleave(self.texts, 0)
         self.decoding.expand(self.texts)
         while True:
@@ -193,7 +193,7 @@ class TokenByToken:
         return self.settings.output_scores and self.settings.return_dict
 
     def _drop_done(self) -> None:
-        """Go on with the rows alone that have an open text, once these are at most half."""
+        """Keep only the rows with an open text, once they are at most half."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         open_B = ~self.done_R.view(-1, self.texts).all(-1)
         if self._keeps_scores or self.functions.want_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):

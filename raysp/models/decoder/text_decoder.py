@@ -1,8 +1,8 @@
-"""What text decoders share: configuration, the pass over the layers, tied weights.
+"""The base of text decoders: configuration, forward pass, tied weights.
 
-Each architecture is its own file: bert.py, gpt2.py, bart.py, mbart.py. `generate` is in generation.py.
+Each architecture is one file: bert.py, gpt2.py, bart.py, mbart.py. `generate` is in generation.py.
 
-Legend: R rows, L new tokens, P tokens so far, S frames of the encoder, H hidden, A heads, D head, V vocabulary.
+Legend: R rows, L new tokens, P cached tokens, S frames of the encoder, H hidden, A heads, D head, V vocabulary.
 """
 
 import logging
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 
 class TextDecoderConfig(Config):
-    """Fields that the configurations of all text decoders have.
+    """Fields common to the configurations of all text decoders.
 
-    `cross_attention_hidden_size` is the width of the encoder's frames where they are not brought to the decoder's own.
+    `cross_attention_hidden_size` is the width of the encoder's frames if they are not projected to the decoder's.
     """
 
     aliases: ClassVar[dict[str, str]] = {}
-    """Names that mean a field of another name."""
+    """Alternative names of fields."""
 
     vocab_size: int = 1
     is_decoder: bool = False
@@ -54,7 +54,7 @@ class TextDecoderConfig(Config):
         """Width of the frames that cross attention reads."""
         return int(self.cross_attention_hidden_size or self.hidden_size)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the field that the name means
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the field of this alias
         alias = type(self).aliases.get(name)
         if alias is None:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
@@ -68,9 +68,9 @@ class TextDecoder(GeneratingModel):
     """A causal language model that can attend to an encoder's frames."""
 
     new_parts: ClassVar[tuple[str, ...]] = ()
-    """Parts of names of weights that a checkpoint of another kind of model may lack: cross attention, the head."""
+    """Parts of names of weights that checkpoints of other models lack: cross attention, the head."""
     tied_pairs: ClassVar[dict[str, str]] = {}
-    """Names of weights that are the input embeddings, or parts of the head, under another name."""
+    """Names of tied weights, each with the name of the weight it equals."""
     positions_follow_mask: ClassVar[bool] = False
     """Whether tokens of a padded prompt are counted without the padding."""
     shifts_labels: ClassVar[bool] = True
@@ -100,7 +100,7 @@ class TextDecoder(GeneratingModel):
         """Return the first hidden_RLH of tokens at these positions."""
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Normalise behind the last layer, where the architecture does."""
+        """Return the output of the last layer, normalised if the architecture does so."""
         return hidden_RLH
 
     @abstractmethod
@@ -113,7 +113,7 @@ class TextDecoder(GeneratingModel):
 
     @abstractmethod
     def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that gives logits."""
+        """Return the layer that computes logits."""
 
     @property
     def num_positions(self) -> int:
@@ -128,7 +128,7 @@ class TextDecoder(GeneratingModel):
         positions: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
-        """Take new tokens through all layers; returns the last hidden_RLH and fills `run`."""
+        """Run new tokens through all layers; return the last hidden_RLH and fill `run`."""
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("expected either input_ids or inputs_embeds, found both or neither")
@@ -153,7 +153,7 @@ class TextDecoder(GeneratingModel):
         return hidden_RLH
 
     def _through(self, layer: nn.Module, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return a layer's output; what is computed again for gradients must not be noted again in `run`."""
+        """Return a layer's output; with gradient checkpointing, recomputation leaves `run` unchanged."""
         if not self._recomputes:
             output_RLH: Tensor = layer(hidden_RLH, run, index)
             return output_RLH
@@ -173,7 +173,7 @@ class TextDecoder(GeneratingModel):
 
     @property
     def layerdrop(self) -> float:
-        """Share of layers that training leaves out."""
+        """Probability of skipping a layer in training."""
         return 0.0
 
     def forward(
@@ -253,10 +253,10 @@ class TextDecoder(GeneratingModel):
         return KeyValueCache(len(self.layers)) if returns_cache else None, returns_cache
 
     def _without_cache(self, use_cache: bool | None, past_key_values: object) -> bool:
-        """Return False; raise where there is a cache already."""
+        """Return False, warning of an explicit `use_cache`; raise if there is a cache already."""
         if past_key_values is not None:
             raise ValueError(
-                "past_key_values given in training with gradient checkpointing, which takes no cache: give all tokens "
+                "past_key_values given in training with gradient checkpointing, which uses no cache: pass all tokens "
                 "at once, or call gradient_checkpointing_disable() or eval()"
             )
         if use_cache:
@@ -277,34 +277,34 @@ class TextDecoder(GeneratingModel):
         stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
-        """Continue texts; without any, one from `bos_token_id` on.
+        """Continue texts; without a prompt, generate one text from `bos_token_id`.
 
         Args:
             input_ids: (B, T) tokens to start from.
-            attention_mask: (B, T), nonzero where a token counts, padding being on the left; None: all but padding.
+            attention_mask: (B, T), nonzero where a token is attended to (padding is on the left); None: not padding.
             encoder_hidden_states: (B, S, H) frames to attend to.
             encoder_attention_mask: (B, S), nonzero where a frame is attended to.
             generation_config: Options, in place of the model's.
-            generator: Where sampling draws from.
-            generators: One for each row, so that what is drawn does not depend on the batch.
-            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows;
-                they come behind the changes that options make, and before those of sampling.
-            stopping_criteria: Functions of (input_ids, scores) that return a bool for each text: it ends here.
+            generator: Random generator for sampling.
+            generators: One per row, so that samples do not depend on the batch.
+            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows.
+                They run after the changes of other options and before those of sampling.
+            stopping_criteria: Functions of (input_ids, scores) that return a bool per text: true ends it.
             options: Options by name, in place of either.
 
         Returns:
             Tokens (B * num_return_sequences, T), or `GenerateOutput` with `return_dict_in_generate=True`.
         """
-        asked = self._options(generation_config, options)
+        merged = self._options(generation_config, options)
         if input_ids is None:
-            if asked.bos_token_id is None:
+            if merged.bos_token_id is None:
                 raise ValueError("neither input_ids nor bos_token_id given, expected tokens to start from")
-            input_ids = torch.full((1, 1), asked.bos_token_id, device=self.device)
-        if attention_mask is None and asked.pad_token_id is not None and asked.pad_token_id != asked.eos_token_id:
-            attention_mask = input_ids != asked.pad_token_id
+            input_ids = torch.full((1, 1), merged.bos_token_id, device=self.device)
+        if attention_mask is None and merged.pad_token_id is not None and merged.pad_token_id != merged.eos_token_id:
+            attention_mask = input_ids != merged.pad_token_id
         return generate(
             self,
-            asked,
+            merged,
             input_ids,
             encoder_BSH=encoder_hidden_states,
             encoder_mask_BS=encoder_attention_mask,
@@ -320,16 +320,16 @@ class TextDecoder(GeneratingModel):
         return self.current_names(tensors), []
 
     def _may_differ(self, name: str, strict: bool) -> bool:
-        """Tell whether a weight may be missing: cross attention and head, where `strict` is False."""
+        """Return whether a weight may be missing: cross attention and head, unless `strict`."""
         return not strict and any(part in name for part in self.new_parts)
 
     def tied_weights(self) -> dict[str, str]:
-        """Return the weights that are another's, with that other's name."""
+        """Return {name: name of the weight that it equals}."""
         pairs = self.tied_pairs if self.config.tie_word_embeddings else {}
         return {name: source for name, source in pairs.items() if name not in self._untied}
 
     def untie(self, name: str) -> None:
-        """Give a tied weight its own values."""
+        """Replace a tied weight by a parameter of its own."""
         self._untied.add(name)
         module, _, attribute = name.rpartition(".")
         setattr(self.get_submodule(module), attribute, nn.Parameter(torch.empty_like(self.get_parameter(name))))
@@ -337,7 +337,7 @@ class TextDecoder(GeneratingModel):
     def resize_token_embeddings(
         self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None
     ) -> nn.Module:
-        """Change the number of tokens; new ones start as the mean of the old. Returns the input embeddings."""
+        """Change the vocabulary size and return the input embeddings; new tokens start as the mean of the old."""
         embeddings, output = self.get_input_embeddings(), self.get_output_embeddings()
         size = embeddings.num_embeddings if num_tokens is None else num_tokens
         size = math.ceil(size / (pad_to_multiple_of or 1)) * (pad_to_multiple_of or 1)
@@ -366,7 +366,7 @@ class TextDecoder(GeneratingModel):
 
 
 def causal_lm_loss(logits_RLV: Tensor, labels_RL: Tensor, *, shift: bool) -> Tensor:
-    """Return the mean cross entropy over labels other than -100; `shift`: a token answers for the next label."""
+    """Return the mean cross entropy over labels other than -100; `shift`: a token predicts the next label."""
     if shift:
         labels_RL = F.pad(labels_RL, (0, 1), value=-100)[:, 1:]
     labels = labels_RL.reshape(-1).to(logits_RLV.device)
@@ -381,12 +381,12 @@ def _resized(weight_VH: Tensor, size: int) -> nn.Parameter:
 
 
 def initial_deviation(config: Any) -> float:  # noqa: ANN401 - of any text decoder
-    """Return the standard deviation of newly drawn weights."""
+    """Return the standard deviation of initial weights."""
     named = "init_std" if hasattr(config, "init_std") else "initializer_range"
     return float(getattr(config, named))
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raise where the width cannot be split over the heads."""
+    """Raise CheckpointError unless the heads divide the width."""
     if num_heads < 1 or width % num_heads:
         raise CheckpointError(f"attention has {num_heads} heads, expected a divisor of the width {width}")

@@ -1,4 +1,4 @@
-"""What feature extractors share: settings in a checkpoint's folder, and rows brought to one length."""
+"""The base of feature extractors: settings in a checkpoint folder, and padding of rows to one length."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ Array = npt.NDArray[Any]
 
 
 def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
-    """Return what preprocessor_config.json holds, or else the part of processor_config.json that replaced it.
+    """Return the content of preprocessor_config.json, or else of `feature_extractor` in processor_config.json.
 
     Raises:
-        CheckpointError: Neither is there, or both are and disagree.
+        CheckpointError: Neither exists, or they disagree.
     """
     old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
     nested = read_json(new).get("feature_extractor") if new.is_file() else None
@@ -29,8 +29,8 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
     if not old.is_file():
         if nested is None:
             raise CheckpointError(
-                f"{folder}: neither {old.name} nor a feature_extractor in {new.name} found, which say the sampling "
-                "rate and whether waveforms are normalised: copy the file from the checkpoint's source"
+                f"{folder}: neither {old.name} nor a feature_extractor in {new.name} found, which hold the sampling "
+                "rate and the normalisation of waveforms: copy the file from the checkpoint's source"
             )
         return nested
     values = read_json(old)
@@ -42,12 +42,12 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
 
 
 class PaddingExtractor:
-    """A feature extractor whose attributes are its settings, and what it makes rows (T,) or (T, C) of float32."""
+    """A feature extractor with its settings as attributes; its features are float32 rows (T,) or (T, C)."""
 
     model_input_names: ClassVar[tuple[str, ...]]
-    """Of the rows and of their mask."""
+    """Names of the rows and of their mask."""
     older_names: ClassVar[tuple[str, ...]] = ()
-    """That checkpoints have for this class, too."""
+    """Other names of this class in checkpoints."""
     padding_value: float
     padding_side: str
     return_attention_mask: bool
@@ -62,7 +62,7 @@ class PaddingExtractor:
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Bring rows, and masks that come with them, to one length, as a collate function does."""
+        """Pad rows, and masks given with them, to one length."""
         if not isinstance(processed_features, Mapping):
             keys = processed_features[0].keys()
             processed_features = {key: [item[key] for item in processed_features] for key in keys}
@@ -94,7 +94,7 @@ class PaddingExtractor:
         return np.pad(row, [width, *[(0, 0)] * (row.ndim - 1)], constant_values=value) if missing else row
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as they are saved."""
+        """Return the settings as saved."""
         return {**vars(self), "feature_extractor_type": type(self).__name__}
 
     @classmethod
@@ -132,7 +132,7 @@ class PaddingExtractor:
 
 
 def _is_like(value: object, default: object) -> bool:
-    """Tell whether a setting has the type of its default, a whole number being a number, too."""
+    """Return whether a setting has the type of its default; an int is a valid float."""
     if isinstance(default, bool):
         return value is None or isinstance(value, bool)
     if isinstance(default, str):
@@ -143,7 +143,7 @@ def _is_like(value: object, default: object) -> bool:
 
 
 def waveforms_of(raw_speech: Any, shapes: Sequence[str]) -> list[Any]:  # noqa: ANN401 - as for an extractor
-    """Return a list of waveforms, one or many given; an array may have one of these shapes, of 1, 2, ... axes."""
+    """Return a list of waveforms from one or many; `shapes` are the valid shapes of an array, by axes."""
     if isinstance(raw_speech, np.ndarray | Tensor):
         if raw_speech.ndim > len(shapes):
             raise ValueError(f"waveforms have shape {tuple(raw_speech.shape)!r}, expected {' or '.join(shapes)}")

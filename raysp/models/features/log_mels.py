@@ -1,8 +1,8 @@
 """Log-mel energies of speech as Kaldi computes them (Povey et al. 2011), for whole batches, on any device.
 
-A frame loses its mean, is pre-emphasised, windowed and transformed. All of that but the transform is linear, and the
-window is zero at a frame's first sample: so the waveform is pre-emphasised once, and of each frame's mean only what
-pre-emphasis leaves of a constant is taken away.
+A frame loses its mean, is pre-emphasised, windowed and transformed. All steps before the transform are linear,
+and the window is zero at the first sample of a frame. So the waveform is pre-emphasised once, and each frame loses only
+its pre-emphasised mean.
 
 Legend: B batch, S samples, M log-mel frames, N mel bins, K real and imaginary parts of frequencies.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 
 Count = TypeVar("Count", int, Tensor)
 Band = tuple[slice, slice, Tensor]
-"""Some bins, the part of a spectrum that reaches them, and how: filters_KN."""
+"""A range of bins, the range of frequencies with nonzero weights, and the weights filters_KN."""
 
-WINDOW_SAMPLES = 400  # 25 ms at 16 kHz; these are samples whatever the rate
+WINDOW_SAMPLES = 400  # 25 ms at 16 kHz; constant in samples at any rate
 HOP_SAMPLES = 160  # 10 ms
 TRANSFORM_SAMPLES = 512
 PREEMPHASIS = 0.97
@@ -25,21 +25,21 @@ LOWEST_HERTZ = 20
 FULL_SCALE = 2.0**15  # Kaldi's samples are 16-bit integers
 ENERGY_FLOOR = 1.192092955078125e-07
 VARIANCE_FLOOR = 1e-7  # added to the variance
-MELS_PER_FRAME = 2  # log-mel frames that a model of pairs takes for one of its own
+MELS_PER_FRAME = 2  # log-mel frames per frame of a model that reads pairs
 
 CHUNK_MELS = 256  # frames at a time on a CPU: 1 MB for the transform
-BAND_BINS = 16  # filters in one product: neighbours are zero but for a few frequencies
-LEAST_ROWS = 4  # a product of fewer rows sums in another order: a row's last bit would depend on what follows it
+BAND_BINS = 16  # filters per product: neighbours are nonzero at few frequencies only
+LEAST_ROWS = 4  # products of fewer rows sum in another order: the last bit of a row would depend on the next ones
 _MEAN_SAMPLES = 80  # divides window and hop, so that means are sums of a few shared sums
 
 
 def num_mels(num_samples: Count) -> Count:
-    """Return the log-mel frames that lie whole within numbers of samples; below 1 for too few."""
+    """Return the number of whole log-mel frames in these numbers of samples; below 1 for too few."""
     return (num_samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
 
 
 def samples_of_mels(count: int) -> int:
-    """Return the fewest samples that hold so many log-mel frames."""
+    """Return the smallest number of samples with this number of log-mel frames."""
     return WINDOW_SAMPLES + (count - 1) * HOP_SAMPLES
 
 
@@ -61,12 +61,12 @@ def normalised_log_mels(
     """Return mels_BMN with zero mean and unit variance of each bin over a row's own frames.
 
     Args:
-        waves_BS: In [-1, 1]; at least a frame is returned for them.
-        num_mels_B: The frames of each row, on the device of the waveforms.
+        waves_BS: Samples in [-1, 1]; at least one frame is returned.
+        num_mels_B: Number of frames of each row, on the device of the waveforms.
         num_bins: Mel bins.
         sample_rate: In hertz.
-        multiple: What the number of returned frames is rounded up to.
-        padding: What stands behind a row's frames.
+        multiple: The number of returned frames is rounded up to a multiple of this.
+        padding: Value after a row's frames.
     """
     num_frames = max(0, num_mels(waves_BS.shape[1]))
     num_padded = -(-max(1, num_frames) // multiple) * multiple
@@ -83,7 +83,7 @@ def normalised_log_mels(
 
 
 def _write_row(wave_S: Tensor, mels_MN: Tensor, sample_rate: int) -> None:
-    """Write the first log-mels of one waveform, some at a time as fit a core's cache."""
+    """Write the first log-mels of one waveform, in chunks that fit a core's cache."""
     num_frames = len(mels_MN)
     frames_MS = _buffer(min(num_frames, CHUNK_MELS), wave_S.device)
     for start in range(0, num_frames, CHUNK_MELS):
@@ -94,7 +94,7 @@ def _write_row(wave_S: Tensor, mels_MN: Tensor, sample_rate: int) -> None:
 
 
 def _write_rows(waves_BS: Tensor, mels_BMN: Tensor, sample_rate: int) -> None:
-    """Write log-mels of whole waveforms at once."""
+    """Write log-mels of whole waveforms in one pass."""
     batch, num_frames, _ = mels_BMN.shape
     if mels_BMN.numel() > 0:
         frames_MS = _buffer(batch * num_frames, waves_BS.device)
@@ -102,12 +102,12 @@ def _write_rows(waves_BS: Tensor, mels_BMN: Tensor, sample_rate: int) -> None:
 
 
 def _buffer(num_frames: int, device: torch.device) -> Tensor:
-    """Make frames_MS, which stay zero outside of the window."""
+    """Return frames_MS, zero outside the window."""
     return torch.zeros(max(num_frames, LEAST_ROWS), TRANSFORM_SAMPLES, dtype=torch.float64, device=device)
 
 
 def _write(waves_BS: Tensor, frames_MS: Tensor, mels_BMN: Tensor, sample_rate: int) -> None:
-    """Write log-mels of waveforms that end with a whole frame, by way of a buffer for all of their frames."""
+    """Write log-mels of waveforms that end with a whole frame, using a buffer for all frames."""
     num_frames, num_bins = mels_BMN.shape[:2].numel(), mels_BMN.shape[2]
     window_S, bands = _constants(num_bins, sample_rate, waves_BS.device)
     _put_frames(waves_BS, frames_MS[:num_frames], window_S)
@@ -120,10 +120,10 @@ def _write(waves_BS: Tensor, frames_MS: Tensor, mels_BMN: Tensor, sample_rate: i
 
 
 def _put_frames(waves_BS: Tensor, frames_MS: Tensor, window_S: Tensor) -> None:
-    """Put the windowed frames of waveforms into a buffer.
+    """Write the windowed frames of waveforms to a buffer.
 
-    In float64, as is the transform: recordings of telephones hold nothing above 4 kHz, where what float32 rounds off in
-    the bands below would be all that is heard.
+    In float64, like the transform: above 4 kHz telephone recordings are silent, and float32 rounding errors of lower
+    bands would be the only signal.
     """
     waves_BS = waves_BS.double()
     emphasised_BS = torch.sub(waves_BS[:, 1:], waves_BS[:, :-1], alpha=PREEMPHASIS)
@@ -137,7 +137,7 @@ def _put_frames(waves_BS: Tensor, frames_MS: Tensor, window_S: Tensor) -> None:
 
 @lru_cache(maxsize=8)
 def _constants(num_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, list[Band]]:
-    """Return the window (Kaldi's "povey"), which brings samples to full scale too, and the filters."""
+    """Return the window (Kaldi's "povey"), scaled to full scale, and the filters."""
     with torch.inference_mode(False):
         hann_S = torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64)
         window_S = FULL_SCALE * hann_S**0.85
@@ -155,7 +155,7 @@ def _band(filters_KN: Tensor, bins: slice) -> Band:
 
 
 def mel_filters(num_bins: int, sample_rate: int) -> Tensor:
-    """Return triangles over frequencies (K, N), float64, that are straight and equally wide in mels."""
+    """Return triangular filters (K, N), float64, linear and equally wide in mels."""
     hertz = torch.arange(TRANSFORM_SAMPLES // 2 + 1, dtype=torch.float64) * (sample_rate / TRANSFORM_SAMPLES)
     limits = _mels(torch.tensor([LOWEST_HERTZ, sample_rate // 2], dtype=torch.float64)).tolist()
     corners = torch.linspace(limits[0], limits[1], num_bins + 2, dtype=torch.float64)
@@ -169,7 +169,7 @@ def _mels(hertz: Tensor) -> Tensor:
 
 
 def normalise(mels_MN: Tensor) -> None:
-    """Bring each bin of one row to zero mean and unit variance, in place; sums in float64."""
+    """Normalise each bin of one row to zero mean and unit variance, in place; sums in float64."""
     count = max(1, len(mels_MN))
     mels_MN.sub_((mels_MN.sum(0, dtype=torch.float64) / count).float())
     variance_N = mels_MN.square().sum(0, dtype=torch.float64) / max(1, count - 1)
@@ -177,7 +177,7 @@ def normalise(mels_MN: Tensor) -> None:
 
 
 def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, padding: float) -> None:
-    """Do as `normalise` with each row's own frames, without waiting for their numbers; `padding` behind them."""
+    """Apply `normalise` to each row's own frames without a device synchronisation, and fill with `padding`."""
     out_BM1 = (torch.arange(mels_BMN.shape[1], device=mels_BMN.device) >= num_mels_B[:, None])[:, :, None]
     count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
     mean_B1N = mels_BMN.masked_fill_(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11

@@ -1,7 +1,7 @@
-"""Processors of waveform models: waveforms to `input_values`, and the pair of that with a tokenizer.
+"""Feature extractor and processor of waveform models.
 
-`Wav2Vec2FeatureExtractor.extract` is the way of raysp's own steps: the same values for a row whatever shares its batch,
-on whatever device the waveforms are. Calling the extractor behaves as in transformers, batch effects included.
+`Wav2Vec2FeatureExtractor.extract` serves raysp's own steps: its values do not depend on the batch, and it runs on the
+device of the waveforms. Calling the extractor behaves as in transformers, batch effects included.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ Array = npt.NDArray[np.float32]
 
 
 class FeatureExtractor(Protocol):
-    """What stands before a model: waveforms to its inputs."""
+    """Conversion of waveforms to the inputs of a model."""
 
     sampling_rate: int
 
@@ -72,7 +72,7 @@ class FeatureExtractor(Protocol):
 
 
 class Wav2Vec2FeatureExtractor(PaddingExtractor):
-    """Bring waveforms to zero mean and unit variance, each by itself, and pad them."""
+    """Normalises each waveform to zero mean and unit variance, and pads."""
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
     older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Processor",)
@@ -98,13 +98,13 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
 
         Args:
             waves_BT: float32, zero from each row's end on.
-            num_samples_B: Where each row ends.
+            num_samples_B: Number of samples of each row.
         """
         num_samples_B = num_samples_B.to(waves_BT.device)
         valid_BT = torch.arange(waves_BT.shape[1], device=waves_BT.device) < num_samples_B[:, None]
         values_BT = waves_BT
         if self.do_normalize:
-            # Sums in float64: a row's mean is then the same to the last bit of float32 however long its padding is.
+            # Sums in float64: a row's float32 mean does not depend on the length of its padding.
             count_B1 = num_samples_B.clamp(min=1)[:, None].double()
             mean_B1 = waves_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
             centred_BT = waves_BT - mean_B1.float()
@@ -127,7 +127,7 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         """Normalise and pad one waveform or several.
 
         As in transformers, without an attention mask a padded waveform is normalised together with its padding, and so
-        depends on its batch; `extract` does not.
+        depends on its batch. `extract` does not.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
@@ -159,9 +159,9 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
 
 
 def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
-    """Read the tokenizer that a checkpoint folder or hub id names: of a CTC head, or of a text decoder.
+    """Read the tokenizer of a CTC head or of a text decoder from a checkpoint folder or hub id.
 
-    Where none is named it is that of the text decoder, if there is one.
+    If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
     from raysp.models.tokenizers.text import TextTokenizer, names_text_tokenizer
 
@@ -183,7 +183,7 @@ class Wav2Vec2Processor(Shareable):
     def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
         """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`).
 
-        Options go to both parts, but for those that one of them alone knows.
+        Options go to both parts, except those that only one part has.
         """
         if audio is None and text is None:
             raise ValueError("neither audio nor text given, expected at least one")
@@ -220,7 +220,7 @@ class Wav2Vec2Processor(Shareable):
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         if overrides:
             named = ", ".join(f"{name!r}{suggestion(name, KEYWORDS)}" for name in overrides)
-            raise TypeError(f"{named}: no argument of {cls.__name__}.from_pretrained: give it to one of its two parts")
+            raise TypeError(f"{named}: no argument of {cls.__name__}.from_pretrained: pass it to one of its two parts")
         return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
     def save_pretrained(
@@ -231,12 +231,12 @@ class Wav2Vec2Processor(Shareable):
         repo_id: str | None = None,
         **options: Any,  # noqa: ANN401 - those of `upload`
     ) -> None:
-        """Write both parts, so that transformers before and after release 5 read them.
+        """Write both parts, in the formats of transformers before and after release 5.
 
         Args:
-            save_directory: Is made where it is not there.
-            push_to_hub: Send the whole folder to the hub, too.
-            repo_id: Where to; None is a repository of the folder's name.
+            save_directory: Folder, created if missing.
+            push_to_hub: Upload the whole folder to the hub.
+            repo_id: Repository; None: the folder's name.
             options: As for `push_to_hub`.
         """
         folder = Path(save_directory)

@@ -1,7 +1,7 @@
-"""Processors of models that read log-mels: waveforms to pairs of log-mel frames, and that with a tokenizer.
+"""Feature extractor and processor of models that read pairs of log-mel frames.
 
-`SeamlessM4TFeatureExtractor.extract` is the way of raysp's own steps: a batch at once, on whatever device the waveforms
-are, each row as it is alone. Calling the extractor behaves as in transformers.
+`SeamlessM4TFeatureExtractor.extract` serves raysp's own steps: it processes a batch on the device of the waveforms, and
+rows do not depend on their batch. Calling the extractor behaves as in transformers.
 """
 
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class SeamlessM4TFeatureExtractor(PaddingExtractor):
-    """Turn waveforms into normalised log-mel energies, `stride` neighbouring frames side by side."""
+    """Converts waveforms to normalised log-mel energies; `stride` neighbouring frames are concatenated."""
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
 
@@ -51,7 +51,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
 
         Args:
             waves_BT: float32, zero from each row's end on.
-            num_samples_B: Where each row ends. A last group of frames that is not full is there, but not in the mask.
+            num_samples_B: Number of samples of each row. An incomplete last group of frames is masked.
         """
         most = max(0, num_mels(waves_BT.shape[1]))
         num_mels_B = num_mels(num_samples_B).clamp(0, most).to(waves_BT.device)
@@ -79,17 +79,17 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         return_attention_mask: bool | None = None,
         do_normalize_per_mel_bins: bool = True,
     ) -> BatchFeature:
-        """Return features of one waveform or several; of (C, T) the first channel counts.
+        """Return features of one waveform or several; of (C, T) the first channel is used.
 
         Args:
             raw_speech: Samples in [-1, 1].
             padding: As for `pad`, in log-mel frames.
-            pad_to_multiple_of: See `padding`; a multiple of `stride`, or frames are lost.
-            max_length: See `padding`.
+            pad_to_multiple_of: As for `pad`; if not a multiple of `stride`, frames are lost.
+            max_length: As for `pad`, in log-mel frames.
             truncation: Cut at `max_length`.
-            return_tensors: "pt" or "np"; None gives arrays, too.
+            return_tensors: "pt", "np" or None (arrays).
             sampling_rate: Checked against the checkpoint's.
-            return_attention_mask: None: as the extractor says.
+            return_attention_mask: None: the setting of the extractor.
             do_normalize_per_mel_bins: Whether each bin of a row has zero mean and unit variance.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:

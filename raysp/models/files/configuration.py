@@ -17,19 +17,19 @@ JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[st
 
 logger = logging.getLogger(__name__)
 
-SAME_BUT_FOR_A_LETTER = 0.93  # of ten letters or more; other fields that checkpoints have are less alike
-MAX_FLOAT = 1e38  # what float32 holds
-CONFIG_BYTES = 16 << 20  # a config.json of a model is some kilobytes; more is not read
+SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fields of checkpoints are less similar
+MAX_FLOAT = 1e38  # below the largest float32
+CONFIG_BYTES = 16 << 20  # a config.json usually has a few kilobytes
 
 
 def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return " (did you mean ...?)" where a known name is much like an unknown one, else nothing."""
+    """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a checkpoint's file."""
+    """Read a JSON object from a file of a checkpoint."""
     try:
         if path.stat().st_size > CONFIG_BYTES:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {CONFIG_BYTES}: replace it")
@@ -46,20 +46,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write a JSON object the way Hugging Face libraries lay it out."""
+    """Write a JSON object in the layout of Hugging Face libraries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class Config(Shareable):
-    """A configuration: annotated class attributes are its fields and defaults, other keys are kept as given.
+    """A configuration: annotated class attributes are fields with defaults; other keys are stored unchanged.
 
-    Values are read when a model uses them, so that assigning to `model.config` works.
+    Models read values when they use them, so that assigning to `model.config` works.
     """
 
     model_type: ClassVar[str] = ""
     default_labels: ClassVar[int] = 2
-    """Number of classes of a head where nothing names them."""
+    """Default number of classes of a head."""
 
     architectures: list[str] | None = None
     dtype: str | None = None
@@ -70,7 +70,7 @@ class Config(Shareable):
     problem_type: str | None = None
     return_dict: bool = True
 
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds, checked against the annotations
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
         if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
@@ -85,7 +85,7 @@ class Config(Shareable):
             setattr(self, name, values.pop(name, getattr(type(self), name)))
         for name, value in values.items():
             if close := suggestion(name, [*hints, "num_labels"], cutoff=SAME_BUT_FOR_A_LETTER):
-                logger.warning("%s: no field %r%s: it is kept and has no effect", type(self).__name__, name, close)
+                logger.warning("%s: no field %r%s: it is stored without effect", type(self).__name__, name, close)
             if not hasattr(type(self), name):  # a derived value, such as a property, is not stored
                 setattr(self, name, value)
         for name, hint in hints.items():
@@ -100,7 +100,7 @@ class Config(Shareable):
         self.validate()
 
     def validate(self) -> None:
-        """Raise CheckpointError where fields cannot go together."""
+        """Raise CheckpointError for fields that contradict each other."""
 
     @property
     def num_labels(self) -> int:
@@ -115,14 +115,14 @@ class Config(Shareable):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:  # noqa: ANN401
-        """Make a configuration from what config.json holds; other names of classes replace them both ways."""
+        """Make a configuration from the content of config.json; overriding `id2label` replaces `label2id` too."""
         if "id2label" in overrides:
             overrides = {"label2id": None, **overrides}
         return cls(**{**values, **overrides})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
-        """Read `config.json` of a checkpoint folder or hub id; keyword arguments replace its values."""
+        """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
         path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
         values = read_json(path)
@@ -135,15 +135,15 @@ class Config(Shareable):
             raise CheckpointError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every value as plain JSON types, with `model_type`."""
+        """Return all values as plain JSON types, with `model_type`."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {**values, "model_type": self.model_type}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`; fields that any model has are left out where they say nothing."""
-        values, nothing_said = self.to_dict(), Config(num_labels=self.default_labels)
+        """Write config.json, without common fields that have their default."""
+        values, defaults = self.to_dict(), Config(num_labels=self.default_labels)
         for name in _field_types(Config):
-            if values[name] == getattr(nothing_said, name):
+            if values[name] == getattr(defaults, name):
                 del values[name]
         write_json(Path(folder) / "config.json", values)
 
@@ -157,7 +157,7 @@ class Config(Shareable):
 
 
 def _dtype_name(value: object) -> str | None:
-    """Return "float32" for it or for torch.float32."""
+    """Return the name of a dtype given as a name or a `torch.dtype`."""
     return None if value is None else str(value).removeprefix("torch.")
 
 
@@ -167,7 +167,7 @@ def _field_types(cls: type[Config]) -> dict[str, Any]:
 
 
 def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
-    """Return a value of the annotated type: JSON's whole numbers serve as floats, its lists as tuples."""
+    """Return a value of the annotated type; JSON integers are valid floats, lists become tuples."""
     if hint is Any:
         return value
     if isinstance(hint, types.UnionType):
@@ -184,7 +184,7 @@ def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
         return {int(name) if key is int and str(name).isdigit() else name: item for name, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT:
         return value
-    if hint is float and isinstance(value, float):  # infinite, or none
+    if hint is float and isinstance(value, float):  # infinite or NaN
         raise CheckpointError(f"{where} is {value!r}, expected a finite number: correct config.json")
     if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value

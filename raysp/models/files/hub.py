@@ -1,7 +1,7 @@
-"""Where a checkpoint's files are: a folder, or the cached snapshot of a Hugging Face hub id.
+"""Location of a checkpoint's files: a folder, or the cached snapshot of a Hugging Face hub id.
 
 A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit. Only files that raysp reads are
-fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as everywhere with huggingface_hub.
+fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from raysp.errors import CheckpointError
 
 Name = TypeVar("Name", str, Path, "str | Path")
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-][\w./-]*)?")  # or a bare old name
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-][\w./-]*)?")  # or a legacy name without owner
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG_FILES = ("config.json",)
 PROCESSOR_FILES = (
-    *CONFIG_FILES,  # it tells the kind of tokenizer where nothing else does
+    *CONFIG_FILES,  # determines the kind of tokenizer as a last resort
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer_config.json",
@@ -42,30 +42,30 @@ CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES)
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How a checkpoint is reached, by the keywords that `from_pretrained` has in transformers."""
+    """Options of access to a checkpoint, with the names of `from_pretrained` in transformers."""
 
     token: str | bool | None = None
-    """Of the hub, in place of HF_TOKEN."""
+    """Token of the hub, in place of HF_TOKEN."""
     cache_dir: str | Path | None = None
-    """Where fetched files are kept, in place of HF_HOME."""
+    """Folder of the cache, in place of HF_HOME."""
     local_files_only: bool = False
-    """Fetch nothing, as with HF_HUB_OFFLINE."""
+    """Use cached files only, as with HF_HUB_OFFLINE."""
     force_download: bool = False
-    """Fetch files again that are in the cache."""
+    """Download cached files again."""
     subfolder: str = ""
-    """Of the folder or repository, with the files."""
+    """Folder of the files within the folder or repository."""
 
     @classmethod
     def taken(cls, options: dict[str, Any]) -> Self:
-        """Take these keywords out of others, with those that raysp has no use for.
+        """Remove these keywords, and those without effect, from `options` and return them.
 
         Raises:
-            ValueError: One asks for what raysp never does.
+            ValueError: `trust_remote_code` is true.
         """
         if options.pop("trust_remote_code", None):
             raise ValueError(
                 "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: leave it out; "
-                "its architectures are its own, `raysp models` lists them"
+                "`raysp models` lists the supported architectures"
             )
         for name in WITHOUT_EFFECT:
             options.pop(name, None)
@@ -78,28 +78,28 @@ class Access:
 
 DIRECT = Access()
 WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_fast")
-"""Keywords of `from_pretrained` that change nothing here: weights are read once anyway, tokenizers have one kind."""
+"""Keywords of `from_pretrained` without effect: weights are always read once, tokenizers have one implementation."""
 KEYWORDS = ("revision", *(field.name for field in fields(Access)), *WITHOUT_EFFECT, "trust_remote_code")
 
 
 def is_hub_id(name: str | Path) -> bool:
-    """Tell whether a name can only be a hub id: a string that looks like one and is no path here."""
+    """Return whether a name is a hub id: a string of that form that is not an existing path."""
     return isinstance(name, str) and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def local_folder(
     name: str | Path, files: Sequence[str], *, revision: str | None = None, access: Access = DIRECT
 ) -> Path:
-    """Return the folder of a checkpoint, fetched first where its name is a hub id.
+    """Return the folder of a checkpoint, downloaded first if its name is a hub id.
 
     Args:
         name: A folder, or a hub id such as "facebook/wav2vec2-base-960h" or "facebook/wav2vec2-base-960h@main".
-        files: Names or patterns of what is needed.
-        revision: Branch, tag or commit of a hub id; None is what the name says, or else its main branch.
-        access: See there.
+        files: Names or patterns of the required files.
+        revision: Branch, tag or commit of a hub id; None: the one in the name, or else the main branch.
+        access: Options of access.
 
     Raises:
-        CheckpointError: No such folder, or the hub does not give the files.
+        CheckpointError: No such folder, or the hub does not provide the files.
     """
     if not is_hub_id(name):
         return Path(name, access.subfolder)
@@ -107,7 +107,7 @@ def local_folder(
 
 
 def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, access: Access) -> str:
-    """Return the folder of a hub id's files, fetched where the cache lacks them."""
+    """Return the folder of a hub id's files, downloaded unless cached."""
     from huggingface_hub import snapshot_download
 
     hub_id, revision = _parts(str(name), revision)
@@ -123,7 +123,7 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
                 local_files_only=access.local_files_only,
                 force_download=access.force_download,
             )
-    except Exception as error:  # errors of whatever HTTP client the library uses are among them
+    except Exception as error:  # includes errors of the HTTP client of the library
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"{name!r}: no such folder, and the Hugging Face hub does not give it ({type(error).__name__}: {reason}): "
@@ -133,10 +133,10 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
 
 @contextlib.contextmanager
 def _no_bars_without_terminal() -> Iterator[None]:
-    """Keep the library's progress bars, which it draws for what is cached too, out of logs."""
+    """Disable progress bars, which the library shows for cached files too, unless on a terminal."""
     from huggingface_hub import utils
 
-    library: Any = utils  # whose types do not tell that these functions are public
+    library: Any = utils  # its types do not export these public functions
     if sys.stderr.isatty() or library.are_progress_bars_disabled():
         yield
         return
@@ -148,7 +148,7 @@ def _no_bars_without_terminal() -> Iterator[None]:
 
 
 def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Return the id and the revision, which one of both may name."""
+    """Return the id and the revision, given in the name or as an argument."""
     hub_id, _, named = name.partition("@")
     if named and revision is not None and revision != named:
         raise ValueError(f"{name!r} given with revision {revision!r}, expected one revision: leave one of them out")
@@ -156,7 +156,7 @@ def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
 
 
 def _advice(error: Exception, revision: str | None, access: Access) -> str:
-    """Say how to go on without the files."""
+    """Return the remedy for an error of the hub."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):

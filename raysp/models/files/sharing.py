@@ -1,6 +1,6 @@
-"""Sending what was saved to the Hugging Face hub; nothing is sent unasked.
+"""Upload of saved models and processors to the Hugging Face hub, on request only.
 
-HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN act as everywhere with huggingface_hub.
+HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub.
 """
 
 from pathlib import Path
@@ -20,22 +20,22 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Put the files of a folder into a repository of the hub, which is made where there is none.
+    """Upload the files of a folder to a repository of the hub, which is created if missing.
 
     Args:
-        folder: What to send, all of it.
+        folder: Folder to upload, with all its files.
         repo_id: "owner/name", or a name of the logged-in user's.
-        commit_message: Says what was done.
-        private: Of a new repository; None as the hub's settings say.
-        token: In place of HF_TOKEN or of the one that `hf auth login` keeps.
+        commit_message: Message of the commit.
+        private: Whether a new repository is private; None: the default of the hub.
+        token: Token in place of HF_TOKEN or the one stored by `hf auth login`.
         revision: Branch; None is the main one.
-        create_pr: Propose it, in place of doing it.
+        create_pr: Open a pull request instead of committing.
 
     Returns:
         The address of the commit.
 
     Raises:
-        StoreError: The hub cannot be reached, or refuses.
+        StoreError: The hub is unreachable or rejects the upload.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -49,7 +49,7 @@ def upload(
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise StoreError(
-            f"{repo_id!r}: the Hugging Face hub does not take it ({type(error).__name__}: {reason}): "
+            f"{repo_id!r}: the Hugging Face hub rejects the upload ({type(error).__name__}: {reason}): "
             "log in by `hf auth login`, or correct the name"
         ) from error
     return str(commit.commit_url)

@@ -13,10 +13,9 @@ _DRAWING = {torch.randn, torch.rand}
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Skip drawing values that no tensor of "meta" holds.
+    """Skip random initialisation of tensors on "meta", which hold no values.
 
-    torch takes such a call for one to be compiled and imports its compiler, which takes longer than all else that is
-    asked of a model without weights.
+    For such a call torch imports its compiler, which takes longer than all other work on a model without weights.
     """
 
     def __torch_function__(
@@ -33,6 +32,6 @@ class _WithoutValues(TorchFunctionMode):
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Make the modules that are constructed inside without values."""
+    """Construct modules without values within the block."""
     with torch.device("meta"), _WithoutValues():
         yield

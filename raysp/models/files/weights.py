@@ -1,7 +1,7 @@
-"""Weights of a checkpoint folder: safetensors files, one or sharded by an index, checked before they are loaded.
+"""Weights of a checkpoint folder: one safetensors file, or several with an index, checked before loading.
 
-`pytorch_model.bin` is a pickle, and a pickle is a program: it is opened only where that is asked for, and then by
-PyTorch's reader of plain weights, which refuses whatever is none.
+`pytorch_model.bin` is a pickle, which can run code. It is read only with `allow_pickle`, by PyTorch's reader of plain
+weights, which refuses everything else.
 """
 
 import json
@@ -47,7 +47,7 @@ RENAMED_ENDINGS = {
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a safetensors header says of one tensor."""
+    """Entry of one tensor in a safetensors header."""
 
     name: str
     dtype: torch.dtype
@@ -60,12 +60,12 @@ class TensorHeader:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its data."""
+        """Number of bytes of the data."""
         return self.num_elements * self.dtype.itemsize
 
 
 def canonical_name(name: str) -> str:
-    """Return the current name of a weight that an older release saved under another."""
+    """Return the current name of a weight that older releases named differently."""
     for old, new in RENAMED_ENDINGS.items():
         if name.endswith(old):
             return name.removesuffix(old) + new
@@ -73,7 +73,7 @@ def canonical_name(name: str) -> str:
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """Return the files of a checkpoint's weights: one, or those that its index names; pickles where nothing else is."""
+    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():
@@ -85,8 +85,8 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
     pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
     if pickles and not allow_pickle:
         raise CheckpointError(
-            f"{folder}: weights are a pickle ({short(pickles)}), which can run any program; expected {SINGLE_FILE}: "
-            "convert them where you trust them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
+            f"{folder}: weights are a pickle ({short(pickles)}), which can run any code; expected {SINGLE_FILE}: "
+            "if you trust them, convert them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
         )
     raise CheckpointError(
         f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
@@ -112,7 +112,7 @@ def _indexed_files(index: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> list[TensorHeader]:
-    """Read what a safetensors file holds, without its weights (8 bytes of length, JSON, data)."""
+    """Read the header of a safetensors file (8 bytes of length, JSON, data), without the weights."""
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -130,7 +130,7 @@ def read_header(path: Path) -> list[TensorHeader]:
 
 
 def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> Iterator[TensorHeader]:
-    """Check that entries tile the data without holes or overlaps, which also catches a file cut short."""
+    """Yield entries; raise unless they cover the data without gaps or overlaps (detects truncated files)."""
     spans = []
     for name, entry in entries.items():
         if name == "__metadata__":
@@ -156,7 +156,7 @@ def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> 
 
 
 def _twice(path: Path, name: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {name!r} is there twice, expected once: remove one of the two")
+    return CheckpointError(f"{path}: {name!r} occurs twice, expected once: remove one of the two")
 
 
 def _corrupt(path: Path, what: str) -> CheckpointError:
@@ -176,7 +176,7 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
 
 
 def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Load all tensors of a checkpoint by canonical name, on the CPU, as they are stored."""
+    """Load all tensors of a checkpoint by canonical name, on the CPU, in their stored types."""
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder, allow_pickle=allow_pickle):
         found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
@@ -188,7 +188,7 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Load the tensors of one safetensors file, on the CPU, after its header has been checked."""
+    """Load the tensors of one safetensors file on the CPU, after checking its header."""
     read_header(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -198,14 +198,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Load the tensors of one file of `torch.save`, on the CPU; anything but tensors by name is refused."""
+    """Load the tensors of one file of `torch.save` on the CPU; refuse anything but tensors by name."""
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the format is that of a program: it can fail in any way
+    except Exception as error:  # pickles can fail in any way
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path}: not weights alone ({type(error).__name__}: {reason}); copy the file again, or convert it "
-            "where you trust it"
+            f"{path}: not plain weights ({type(error).__name__}: {reason}); copy the file again, or convert it "
+            "if you trust it"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
@@ -215,12 +215,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file that transformers reads too."""
+    """Write one safetensors file that transformers can read."""
     import safetensors.torch
 
     values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)  # of any file here; the library lets none but the owner read
+    mode = stat.S_IMODE(path.stat().st_mode)  # the umask's; the library writes files readable by the owner only
     safetensors.torch.save_file(values, path, metadata={"format": "pt"})
     path.chmod(mode)
 

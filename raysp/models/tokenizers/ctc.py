@@ -1,4 +1,4 @@
-"""The character tokenizer of CTC models: text to ids, and a frame-wise argmax to text."""
+"""The character tokenizer of CTC models: text to ids, and frame-wise ids to text."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token that is never split; `lstrip` and `rstrip` take the spaces beside it with it."""
+    """A token that is never split; `lstrip` and `rstrip` absorb adjacent spaces."""
 
     content: str
     lstrip: bool = False
@@ -53,7 +53,7 @@ class CTCDecoded:
 
 
 class Wav2Vec2CTCTokenizer(PaddingTokenizer):
-    """Hold a vocabulary {token: id}, or one of several {language: {token: id}}."""
+    """A tokenizer with a vocabulary {token: id}, or one per language {language: {token: id}}."""
 
     model_input_names = ("input_ids", "attention_mask")
 
@@ -72,7 +72,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         extra_special_tokens: Sequence[str] = (),
         clean_up_tokenization_spaces: bool = False,
     ) -> None:
-        """Take the vocabulary or the path of its JSON file."""
+        """Make a tokenizer from a vocabulary or the path of its JSON file."""
         self.vocab: dict[str, Any] = read_json(Path(vocab)) if isinstance(vocab, str | Path) else dict(vocab)
         self.bos_token, self.eos_token, self.unk_token, self.pad_token = bos_token, eos_token, unk_token, pad_token
         self.word_delimiter_token = word_delimiter_token
@@ -85,14 +85,14 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         self._use_vocabulary(target_lang)
 
     def set_target_lang(self, target_lang: str) -> None:
-        """Change to the vocabulary of another language."""
+        """Switch to the vocabulary of another language."""
         if not self.is_multilingual:
-            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary is of one language")
+            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary has one language: leave it out")
         self._use_vocabulary(target_lang)
 
     @property
     def is_multilingual(self) -> bool:
-        """Tell whether there is a vocabulary for each of several languages."""
+        """Whether there is a vocabulary per language."""
         return bool(self.vocab) and all(isinstance(value, dict) for value in self.vocab.values())
 
     def _use_vocabulary(self, target_lang: str | None) -> None:
@@ -121,7 +121,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
 
     def _distinct_ids(self) -> range:
-        """Return the ids from 0 on that are different tokens."""
+        """Return the longest range of ids from 0 with distinct tokens."""
         tokens: set[str] = set()
         while len(tokens) in self.decoder or len(tokens) in self._added:
             token, before = self._token(len(tokens)), len(tokens)
@@ -141,7 +141,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Special tokens, the word delimiter among them."""
+        """Special tokens, the word delimiter included."""
         named = (getattr(self, name) for name in NAMED_TOKENS)
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
@@ -157,12 +157,12 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
 
     @property
     def unk_token_id(self) -> int:
-        """Id of what stands for unknown characters."""
+        """Id of the token for unknown characters."""
         return self._id_of("unk_token", self.unk_token)
 
     @property
     def word_delimiter_token_id(self) -> int:
-        """Id of what stands between words."""
+        """Id of the token between words."""
         return self._id_of("word_delimiter_token", self.word_delimiter_token)
 
     def _id_of(self, name: str, token: str | None) -> int:
@@ -172,7 +172,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Entries of the vocabulary file."""
+        """Number of entries of the vocabulary file."""
         return len(self.decoder)
 
     def get_vocab(self) -> dict[str, int]:
@@ -199,7 +199,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     ) -> BatchFeature:
         """Return `input_ids` and `attention_mask` of a text, or of each in a list.
 
-        Cut at `max_length` where `truncation` says so, or says nothing and there is no padding.
+        `truncation` cuts at `max_length`; by default only texts without padding are cut.
         With `is_split_into_words` a text is a list of words, whose ids follow each other without a delimiter, as in
         transformers 5.
         """
@@ -223,7 +223,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         return [self._id(token) for word in words for token in self.tokenize(word)]
 
     def tokenize(self, text: str) -> list[str]:
-        """Cut a text into tokens: added ones whole, the rest into characters."""
+        """Split a text into tokens: added ones are kept whole, the rest become characters."""
         parts = self._pieces.split(text) if self._added else [text]
         whole = [index % 2 == 1 for index in range(len(parts))]
         for index in range(1, len(parts), 2):
@@ -274,12 +274,12 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     # Ids to text
 
     def decode_collapsed(self, ids: Iterable[int]) -> str:
-        """Return the text of ids whose repeats are joined and whose blanks are gone (see `raysp.text.ctc.greedy`)."""
+        """Return the text of collapsed ids, without repeats and blanks (see `raysp.text.ctc.greedy`)."""
         text = "".join(map(self._written.__getitem__, ids)).strip()
         return text.lower() if self.do_lower_case else text
 
     def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
-        """Return the text of each row of such ids (N,), row after row; `counts` (B,) says how many belong to each."""
+        """Return the text of each row of collapsed ids (N,); `counts` (B,) holds the ids per row."""
         ends = np.cumsum(counts).tolist()
         texts = self._letters.texts(ids, ends)
         if texts is None:
@@ -287,21 +287,21 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         return [text.strip().lower() if self.do_lower_case else text.strip() for text in texts]
 
     def _writes(self, index: int) -> str:
-        """Return what an id writes into a text."""
+        """Return the text of an id."""
         token = self._token(index)
         if token == self.pad_token:
             return ""
         return self.replace_word_delimiter_char if token == self.word_delimiter_token else token
 
     def _writes_in_a_word(self, index: int) -> str:
-        """Return what an id writes inside a word; "" for what stands between words."""
+        """Return the text of an id within a word; "" for delimiters."""
         text = self._writes(index)
         if self._token(index) == self.word_delimiter_token or text.isspace():
             return ""
         return text.lower() if self.do_lower_case else text
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
-        """Return what each of such ids writes into the text; "" for what stands between words."""
+        """Return the text of each collapsed id within a word; "" for delimiters."""
         return list(map(self._characters_of.__getitem__, ids))
 
     def decode(
@@ -314,10 +314,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         group_tokens: bool = True,
         spaces_between_special_tokens: bool = False,
     ) -> str | CTCDecoded:
-        """Return the text of frame-wise ids: repeats are joined, then blanks dropped.
+        """Return the text of frame-wise ids: repeats are merged, then blanks dropped.
 
-        `skip_special_tokens` takes special tokens out before repeats are joined, blanks too: letters that only a blank
-        kept apart become one.
+        `skip_special_tokens` drops special tokens, blanks included, before repeats are merged: letters separated by
+        blanks only are merged.
         """
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
@@ -344,11 +344,11 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         return CTCDecoded(text, offsets if output_char_offsets else None, words)
 
     def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
-        """Return the text of frame-wise ids; None where two ids may be the same token."""
+        """Return the text of frame-wise ids; None if two ids may be the same token."""
         if not self._letters.knows(ids):
             return None
         kept = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
-        return self.decode_collapsed(kept.tolist())  # blanks write nothing
+        return self.decode_collapsed(kept.tolist())  # blanks have an empty text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
@@ -412,7 +412,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         return cls(folder / "vocab.json", **{**options, **overrides})
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write vocab.json and tokenizer_config.json, and the files that older releases read beside them."""
+        """Write vocab.json and tokenizer_config.json, and the additional files of older releases."""
         folder = Path(folder)
         named = {name: getattr(self, name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         config = {
@@ -440,13 +440,13 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
-    """Return a token that is written as a string, or as an object with its `content`."""
+def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - JSON
+    """Return a token given as a string, or as an object with its `content`."""
     content = token.get("content") if isinstance(token, dict) else token
     return None if token is None else cast(str, _of_kind(folder, name, content, str))
 
 
-def _of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - JSON
     if not isinstance(value, kind):
         where = folder / "tokenizer_config.json"
         raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")
@@ -471,7 +471,7 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedTok
 
 
 def without_extra_spaces(text: str) -> str:
-    """Take away the space before punctuation and before English contractions."""
+    """Remove the space before punctuation and English contractions."""
     for written, meant in (
         (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
         (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),

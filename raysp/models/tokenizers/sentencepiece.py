@@ -1,7 +1,7 @@
-"""Tokenizers of a sentencepiece file (Kudo and Richardson 2018), which mBART's checkpoints come with.
+"""Tokenizers from a sentencepiece file (Kudo and Richardson 2018), as in mBART's checkpoints.
 
-The file is a protocol buffer. Of it are read the pieces with their scores, which algorithm they are for, and the table
-by which characters are normalised; the work is done by the `tokenizers` library.
+This module reads pieces, scores, algorithm and normalisation table from the protocol buffer. The `tokenizers` library
+does the tokenization.
 """
 
 import struct
@@ -34,16 +34,16 @@ MORE_LANGUAGES = [  # of mBART-50
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a sentencepiece file says."""
+    """Content of a sentencepiece file."""
 
     scores: Sequence[tuple[str, float]]
     """Pieces with their log-probabilities, by id."""
     normalisation: bytes
-    """A table of sentencepiece's own; empty: characters stay."""
+    """Normalisation table in sentencepiece's format; empty: none."""
 
 
 def mbart(folder: Path, options: Mapping[str, Any]) -> Tokenizer:
-    """Make mBART's tokenizer: the language follows the text and its end."""
+    """Make mBART's tokenizer: the language follows the text and the end token."""
     language = options.get("src_lang") or "en_XX"
     return _multilingual(folder, options, LANGUAGES, ["$A", options["eos_token"], language], language)
 
@@ -59,7 +59,7 @@ def mbart50(folder: Path, options: Mapping[str, Any]) -> Tokenizer:
 def _multilingual(
     folder: Path, options: Mapping[str, Any], languages: Sequence[str], order: list[str], language: str
 ) -> Tokenizer:
-    """Put special tokens where fairseq had them: four before the pieces, languages and the mask behind them."""
+    """Make a tokenizer with the ids of fairseq: four special tokens, pieces, languages, mask."""
     if language not in languages:
         raise CheckpointError(f"{folder}: src_lang is {language!r}, expected one of {', '.join(languages)}")
     pieces = read_pieces(folder / MODEL_FILE)
@@ -87,7 +87,7 @@ def read_pieces(path: Path) -> Pieces:
     """Read a sentencepiece file.
 
     Raises:
-        CheckpointError: It is not there, damaged, or of another algorithm.
+        CheckpointError: The file is missing, damaged, or of another algorithm.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: not found, nor tokenizer.json: complete the checkpoint")
@@ -105,7 +105,7 @@ def read_pieces(path: Path) -> Pieces:
 
 
 def _pieces(data: bytes) -> Pieces:
-    """Read a ModelProto: field 1 pieces, 2 how it was trained, 3 how text is normalised."""
+    """Read a ModelProto: field 1 is the pieces, 2 the training options, 3 the normalisation."""
     scores, normalisation = [], b""
     for number, message in _fields(data):
         if number == 1:
@@ -122,7 +122,7 @@ def _pieces(data: bytes) -> Pieces:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Give the fields of a message: numbers, or bytes where they are longer."""
+    """Yield the fields of a message: numbers, or bytes for other wire types."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -141,7 +141,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, lowest first; gives it and where it ends."""
+    """Read a varint (7 bits per byte, lowest first); return it and its end."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -1,6 +1,6 @@
-"""Tokenizers of text decoders: WordPiece, byte-level BPE, and whatever a tokenizer.json describes.
+"""Tokenizers of text decoders: WordPiece, byte-level BPE, and any tokenizer.json.
 
-The work is done by the `tokenizers` library. Where a checkpoint has no tokenizer.json, one is made of its vocabulary:
+The `tokenizers` library does the tokenization. Without a tokenizer.json, a tokenizer is made from the vocabulary:
 vocab.txt (BERT), vocab.json and merges.txt (GPT-2, BART), or sentencepiece.bpe.model (mBART).
 """
 
@@ -27,7 +27,7 @@ Options = Mapping[str, Any]
 
 
 def _word_pieces(folder: Path, options: Options) -> Tokenizer:
-    """Make BERT's tokenizer of vocab.txt, which has a token a line."""
+    """Make BERT's tokenizer from vocab.txt, with one token per line."""
     vocab = {token: index for index, token in enumerate(_lines(folder / "vocab.txt"))}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=options["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -48,7 +48,7 @@ def _word_pieces(folder: Path, options: Options) -> Tokenizer:
 
 
 def _byte_pairs(folder: Path, options: Options) -> Tokenizer:
-    """Make GPT-2's tokenizer of vocab.json and merges.txt."""
+    """Make GPT-2's tokenizer from vocab.json and merges.txt."""
     merges = [tuple(line.split(" ")) for line in _lines(folder / "merges.txt") if line and not line.startswith("#ver")]
     if any(len(pair) != 2 for pair in merges):
         raise CheckpointError(f"{folder / 'merges.txt'}: a line is no pair of tokens: copy the file again")
@@ -60,7 +60,7 @@ def _byte_pairs(folder: Path, options: Options) -> Tokenizer:
 
 
 def _byte_pairs_between_ends(folder: Path, options: Options) -> Tokenizer:
-    """Make BART's tokenizer: GPT-2's, with <s> before a text and </s> behind it."""
+    """Make BART's tokenizer: GPT-2's, with <s> before and </s> after a text."""
     tokenizer = _byte_pairs(folder, options)
     vocab = tokenizer.get_vocab()
     cls, sep = options["cls_token"], options["sep_token"]
@@ -82,7 +82,7 @@ def _not_without_json(folder: Path, options: Options) -> Tokenizer:
 
 @dataclass(frozen=True)
 class Kind:
-    """What tokenizers of one class have in common."""
+    """Properties of one class of tokenizers."""
 
     tokens: Mapping[str, str]
     make: Callable[[Path, Options], Tokenizer] = _not_without_json
@@ -117,7 +117,7 @@ KINDS = {  # tokenizer_class, without "Fast" -> what it is
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
 }
-CLASS_OF = {  # model_type -> tokenizer_class, where tokenizer_config.json names none
+CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "bert": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "bart": "BartTokenizer",
@@ -129,11 +129,11 @@ class TextTokenizer(PaddingTokenizer):
     """A tokenizer of texts.
 
     Args:
-        backend: Does the work.
-        tokenizer_class: Its name in transformers, see `KINDS`.
-        model_max_length: Tokens that `truncation=True` cuts at; None: nowhere.
+        backend: Tokenizer of the `tokenizers` library.
+        tokenizer_class: Name of the class in transformers, see `KINDS`.
+        model_max_length: Number of tokens that `truncation=True` cuts at; None: no limit.
         padding_side: "right" or "left".
-        clean_up_tokenization_spaces: Take away spaces before punctuation when decoding, which BPE never needs.
+        clean_up_tokenization_spaces: Remove spaces before punctuation when decoding; ignored for BPE.
         tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token` by name.
     """
 
@@ -169,7 +169,7 @@ class TextTokenizer(PaddingTokenizer):
                 self.backend.add_special_tokens([AddedToken(token, lstrip=takes_space, special=True, normalized=False)])
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a token, or its id
-        """Give `pad_token`, `pad_token_id` and their like; None for a token that there is not."""
+        """Return a special token (`pad_token`) or its id (`pad_token_id`); None if unset."""
         tokens = self.__dict__.get("tokens", {})
         if name in tokens:
             return tokens[name]
@@ -179,7 +179,7 @@ class TextTokenizer(PaddingTokenizer):
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        """Take `tokenizer.pad_token = "<pad>"` for one more special token."""
+        """Assign an attribute; `tokenizer.pad_token = "<pad>"` adds a special token."""
         if name in NAMED_TOKENS:
             self.tokens[name] = value
             self._add_named_tokens()
@@ -188,7 +188,7 @@ class TextTokenizer(PaddingTokenizer):
 
     @property
     def model_input_names(self) -> tuple[str, ...]:
-        """What a call returns."""
+        """Names of the values that a call returns."""
         return ("input_ids", *(("token_type_ids",) if self.kind.has_types else ()), "attention_mask")
 
     @property
@@ -205,7 +205,7 @@ class TextTokenizer(PaddingTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary without those added to it."""
+        """Size of the vocabulary without added tokens."""
         return self.backend.get_vocab_size(with_added_tokens=False)
 
     def get_vocab(self) -> dict[str, int]:
@@ -216,7 +216,7 @@ class TextTokenizer(PaddingTokenizer):
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:  # noqa: ANN401 - an id, or a list of them
-        """Return the id of a token, or of each in a list; unknown tokens have that of the unknown token."""
+        """Return the id of a token, or of each in a list; unknown tokens have the id of the unknown token."""
         if isinstance(tokens, str):
             index = self.backend.token_to_id(tokens)
             return self.unk_token_id if index is None else index
@@ -227,7 +227,7 @@ class TextTokenizer(PaddingTokenizer):
         return self.backend.id_to_token(ids) if isinstance(ids, int) else [self.backend.id_to_token(i) for i in ids]
 
     def tokenize(self, text: str) -> list[str]:
-        """Cut a text into tokens, without special ones around it."""
+        """Split a text into tokens, without special ones around it."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     # Text to ids
@@ -249,8 +249,8 @@ class TextTokenizer(PaddingTokenizer):
     ) -> BatchFeature:
         """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
 
-        Cut at `max_length`, or the tokenizer's own, where `truncation` says so; at the former also where `truncation`
-        says nothing and there is no padding.
+        `truncation` cuts at `max_length`, or else at the tokenizer's limit. By default a text is cut at a given
+        `max_length` unless it is padded.
         """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         texts = [text] if one else list(text)
@@ -305,9 +305,9 @@ class TextTokenizer(PaddingTokenizer):
         """Return the text of ids."""
         ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
         text = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
-        asked = self.clean_up_tokenization_spaces
-        asked = asked if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        return without_extra_spaces(text) if asked and not isinstance(self.backend.model, models.BPE) else text
+        clean = clean_up_tokenization_spaces
+        clean = self.clean_up_tokenization_spaces if clean is None else clean
+        return without_extra_spaces(text) if clean and not isinstance(self.backend.model, models.BPE) else text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
@@ -326,7 +326,7 @@ class TextTokenizer(PaddingTokenizer):
         """Read tokenizer.json, or the vocabulary, and tokenizer_config.json of a checkpoint folder or hub id.
 
         Raises:
-            CheckpointError: Files are missing or damaged, or the tokenizer is not one of `KINDS`.
+            CheckpointError: Files are missing or damaged, or the class is not one of `KINDS`.
         """
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         config = _optional_json(folder / "tokenizer_config.json")
@@ -352,7 +352,7 @@ class TextTokenizer(PaddingTokenizer):
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads too."""
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers can read."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / TOKENIZER_FILE))
@@ -369,7 +369,7 @@ class TextTokenizer(PaddingTokenizer):
         write_json(folder / "special_tokens_map.json", named)
 
     def _settings(self) -> dict[str, Any]:
-        """Return what transformers makes its tokenizer of beside the vocabulary."""
+        """Return the settings that transformers needs beside the vocabulary."""
         before, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
         if isinstance(before, pre_tokenizers.ByteLevel):
             return {"add_prefix_space": before.add_prefix_space}
@@ -383,13 +383,13 @@ class TextTokenizer(PaddingTokenizer):
 
 
 def names_text_tokenizer(folder: Path) -> bool:
-    """Tell whether a checkpoint's tokenizer is one of texts, by its class or else by its model."""
+    """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
     name = _optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
     return name is not None and not str(name).startswith("Wav2Vec2")
 
 
 def _class_of_model(folder: Path) -> str | None:
-    """Return the tokenizer's class by the kind of the model, or of its decoder."""
+    """Return the tokenizer's class by the type of the model or of its decoder."""
     config = _optional_json(folder / "config.json")
     decoder = config.get("decoder")
     model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")

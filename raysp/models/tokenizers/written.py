@@ -1,4 +1,4 @@
-"""What the ids of a CTC tokenizer write: into a text, as characters of a word, and many rows at once."""
+"""Text of the ids of a CTC tokenizer: one id at a time, and many rows at once."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 class Written(dict[int, str]):
-    """What each id writes, found when first asked for."""
+    """Cache of the text of each id."""
 
     def __init__(self, find: Callable[[int], str]) -> None:
         super().__init__()
@@ -20,21 +20,21 @@ class Written(dict[int, str]):
 
 
 class Letters:
-    """Texts of ids that write one character each, all rows in one pass over memory.
+    """Texts of rows of ids with one character each, decoded in one pass.
 
     Args:
-        written: what the ids from 0 on write.
+        written: Text of each id, from 0.
     """
 
     def __init__(self, written: list[str]) -> None:
         self.codes = np.array([ord(text) if len(text) == 1 else 0 for text in written], np.dtype("<u4"))
 
     def knows(self, ids: npt.NDArray[np.integer]) -> bool:
-        """Tell whether all of the ids are among those."""
+        """Return whether all of the ids are known."""
         return not len(ids) or bool(ids.min() >= 0 and ids.max() < len(self.codes))
 
     def texts(self, ids: npt.NDArray[np.integer], ends: list[int]) -> list[str] | None:
-        """Return the text of each row, which ends where `ends` says; None where an id does not write one character."""
+        """Return the text of each row, which ends at `ends`; None if an id is not one character."""
         codes = self.codes[ids] if self.knows(ids) else np.zeros(1)
         if not codes.all():
             return None

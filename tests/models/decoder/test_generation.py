@@ -331,7 +331,7 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty list"),
         (
             {"forced_eos_token_id": [2, 9], "suppress_tokens": [9, 2, 4]},
-            r"forced_eos_token_id \[2, 9\] is in suppress_tokens, expected in one of them alone",
+            r"forced_eos_token_id \[2, 9\] is in suppress_tokens too, expected in one of the two",
         ),
         ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is in suppress_tokens"),
         ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's 50"),

@@ -183,7 +183,7 @@ def test_models_without_adapters_take_no_language(tmp_path):
 def test_a_model_from_no_checkpoint_has_no_languages():
     model = Wav2Vec2ForCTC(Wav2Vec2Config(**FLAGS), target_lang="spa")
     assert model.target_lang == "spa"
-    with pytest.raises(CheckpointError, match=r"came from no checkpoint, expected one beside which adapter.spa.safet"):
+    with pytest.raises(CheckpointError, match=r"was not loaded from a checkpoint, expected one with adapter.spa.safet"):
         model.load_adapter("spa")
 
 

@@ -71,7 +71,7 @@ def test_wrong_calls_say_what_was_expected():
         extractor(np.zeros((1, 2, 100)))
     with pytest.raises(ValueError, match=r"rows of lengths .* make no tensor: pass padding=True"):
         extractor(waves(), return_tensors="pt")
-    with pytest.raises(AttributeError, match="'labels' is not here, only input_values"):
+    with pytest.raises(AttributeError, match="no entry 'labels', expected one of: input_values"):
         _ = extractor(waves()[0]).labels
 
 
@@ -234,7 +234,7 @@ def test_languages_change_the_vocabulary(tmp_path):
         assert ours.decode_collapsed([5, 6]) == theirs.decode([5, 6])
     with pytest.raises(CheckpointError, match="target_lang is 'fra', expected one of: deu, eng"):
         ours.set_target_lang("fra")
-    with pytest.raises(ValueError, match="the vocabulary is of one language"):
+    with pytest.raises(ValueError, match="the vocabulary has one language"):
         both_tokenizers(tmp_path)[0].set_target_lang("eng")
 
 

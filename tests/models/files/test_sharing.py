@@ -72,8 +72,8 @@ def test_a_processor_is_sent_when_it_is_saved_and_only_where_that_is_asked_for(s
 def test_a_hub_that_refuses_is_named_with_the_reason(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        StoreError, match=r"'owner/name': the Hugging Face hub does not take it \(OfflineModeIsEnabled: "
+        StoreError, match=r"'owner/name': the Hugging Face hub rejects the upload \(OfflineModeIsEnabled: "
     ):
         UniSpeechConfig().push_to_hub("owner/name", token="hf_x")
-    with pytest.raises(StoreError, match=r"'a b/c': the Hugging Face hub does not take it \("):
+    with pytest.raises(StoreError, match=r"'a b/c': the Hugging Face hub rejects the upload \("):
         UniSpeechConfig().push_to_hub("a b/c")
