@@ -46,7 +46,7 @@ class FeatureExtractor(Protocol):
     sampling_rate: int
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
-        """Return a model's arguments for a batch, each row as it is alone, on the device of the waveforms."""
+        """Return a model's arguments for a batch, on the device of the waveforms; rows do not depend on the batch."""
         ...
 
     def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
@@ -54,11 +54,11 @@ class FeatureExtractor(Protocol):
         ...
 
     def pad(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Bring features to one length, as a collate function does."""
+        """Pad features to one length."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as they are saved."""
+        """Return the settings as saved."""
         ...
 
     @classmethod

@@ -179,12 +179,12 @@ def _advice(error: Exception, revision: str | None, access: Access) -> str:
 
 
 def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) -> Name | str:
-    """Return a hub id with the commit that it means now, so that all who read it later read the same.
+    """Return a hub id with its current commit, so that later reads get the same files.
 
-    A folder is returned as it is.
+    A folder is returned unchanged.
 
     Raises:
-        CheckpointError: The hub does not give its config.json.
+        CheckpointError: The hub does not provide config.json.
     """
     if not is_hub_id(name):
         return name
@@ -197,7 +197,7 @@ def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) 
 def model_folder(
     name: str | Path, *, revision: str | None = None, allow_pickle: bool = False, access: Access = DIRECT
 ) -> Path:
-    """Return the folder with a model's weights; pickles of a hub id are fetched only where there is nothing better."""
+    """Return the folder with a model's weights; pickles of a hub id are downloaded only if it has no safetensors."""
     folder = local_folder(name, MODEL_FILES, revision=revision, access=access)
     if allow_pickle and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
         return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision, access=access)
@@ -205,5 +205,5 @@ def model_folder(
 
 
 def local_checkpoint(name: str | Path) -> Path:
-    """Return the folder with all that a labelling run needs of a checkpoint."""
+    """Return the folder with all files of a checkpoint that labelling needs."""
     return local_folder(name, CHECKPOINT_FILES)
