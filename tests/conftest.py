@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from raysp.cli import main
 from tests import s3_servers
@@ -13,8 +13,30 @@ from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
 from tests.s3_servers import S3Server
 
-settings.register_profile("the same every time", derandomize=True)  # `make soak` draws anew
+settings.register_profile(  # `make soak` draws new cases; a busy machine is no failure
+    "the same every time", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("the same every time")
+
+
+SERVERS = {"local_ray", "s3_server", "moto_server"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the first case of each test for `--fast`."""
+    if not config.getoption("--fast"):
+        return
+    kept: dict[str, pytest.Item] = {}
+    for item in items:
+        is_slow = any(item.get_closest_marker(name) for name in ("cluster", "gpu", "slow", "soak"))
+        if not is_slow and not SERVERS.intersection(getattr(item, "fixturenames", ())):
+            kept.setdefault(item.nodeid.partition("[")[0], item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept.values()])
+    items[:] = kept.values()
 
 
 @pytest.fixture(scope="session")
