@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 
-.PHONY: demo test test-fast check format bench soak gpu tour clean
+.PHONY: demo test test-fast check format bench soak gpu docs tour clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -34,6 +34,10 @@ soak: $(VENV)/.installed-dev
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS)
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
+	@echo "The documentation is in build/docs/index.html"
+
 tour: $(VENV)/.installed-dev
 	$(BIN)/python docs/tour/make.py
 
@@ -51,4 +55,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need into $(VENV)."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
