@@ -123,6 +123,12 @@ class Attempts:
             return -1, 0
         return int(reports), int(num_open)
 
+    def close(self) -> None:
+        """End the ledger; a caller's Ray would keep it as long as the program runs."""
+        import ray
+
+        ray.kill(self.ledger)
+
     @staticmethod
     def actor_id() -> str:
         """Name the actor that asks; the same when it has been started anew."""

@@ -119,6 +119,9 @@ class Uncounted(Attempts):
         """Return that nothing is out."""
         return 0
 
+    def close(self) -> None:
+        """Do nothing: there is no ledger."""
+
     @staticmethod
     def actor_id() -> str:
         """Name this process's model."""

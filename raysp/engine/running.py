@@ -258,6 +258,7 @@ def _begin(
         from raysp.engine.execution import Execution
 
         workers, job = _in_this_process(plan, deaths) if without_ray(plan) else _on_ray(plan, deaths, own_ray)
+        stack.callback(job.attempts.close)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
     if plan.stops and not failed:

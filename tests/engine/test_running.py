@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 import raysp
+from raysp.engine.attempts import Attempts
 from raysp.engine.running import run, try_out
 from tests.engine.conftest import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
 from tests.hub_server import COMMIT, lay_out
@@ -176,6 +177,19 @@ def test_too_many_error_rows_stop_the_run_and_once_mended_the_same_command_label
     (tmp_path / "bad.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
     assert run(make_pipeline(tmp_path / "bad.parquet")).exit_code == 0
     assert pq.read_table(tmp_path / "labels" / "bad.parquet").column("status").to_pylist() == ["ok"] * 20
+
+
+def test_a_run_on_a_ray_of_the_caller_ends_its_ledger(local_ray, make_pipeline, small_shards, monkeypatch):
+    ledgers = []
+
+    class Kept(Attempts):
+        def __init__(self):
+            super().__init__()
+            ledgers.append(self)
+
+    monkeypatch.setattr("raysp.engine.running.Attempts", Kept)
+    run(make_pipeline(small_shards / "part-0.parquet"))
+    assert [ledger.activity() for ledger in ledgers] == [(-1, 0)]  # it does not answer
 
 
 def test_a_try_out_leaves_nothing_behind(local_ray, make_pipeline, small_shards, tmp_path):
