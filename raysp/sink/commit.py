@@ -1,9 +1,9 @@
-"""The commit: staged results become a label shard, visible in one atomic step, once.
+"""Commit: staged results become a label shard in one atomic step.
 
 The label shard itself is the commit. The marker and the removal of the stage that follow only save work, so a process
-may die between any two steps, and two may do the same at once. A label shard that is there stays as it is, unless a
-relabelling or a retry replaces it, whole and in one step as well. A commit removes nothing but what it staged itself:
-files that another label shard may need are removed by `raysp gc` alone.
+may be killed between any two steps, and two processes may commit the same shard concurrently. An existing label shard
+stays unchanged, unless a relabelling or a retry replaces it, also whole and in one step. A commit removes only staged
+blocks of its shard. Files that another label shard may need are removed by `raysp gc` alone.
 """
 
 import uuid
@@ -37,16 +37,15 @@ _RESULT_COLUMNS: Mapping[str, pa.DataType] = {
     "error_message": pa.string(),
 }
 RESULT_SCHEMA = pa.schema(_RESULT_COLUMNS)
-"""The columns that every staged block begins with; the outputs follow."""
+"""First columns of every staged block; the outputs follow."""
 
-ROW_GROUP_BYTES = (
-    64 * 1024 * 1024
-)  # of Arrow memory: what a commit holds at a time, besides what it carries over of a piece's source
+# Arrow memory that a commit holds at a time, besides the source columns of a piece
+ROW_GROUP_BYTES = 64 * 1024 * 1024
 ROW_GROUP_ROWS = 128 * 1024
 FOOTERS_AT_ONCE = 16
 
 PEAK = 6
-"""Bytes that a commit holds at most for each that it sorts or writes at a time (docs/performance.md)."""
+"""Upper bound of a commit's memory, as a multiple of the bytes it sorts or writes at a time (docs/performance.md)."""
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
 Rows = Literal["all", "ok"]
@@ -56,13 +55,13 @@ SourceColumns = Callable[[Piece], pa.Table]
 
 @dataclass(frozen=True)
 class Committed:
-    """Which shards need nothing more."""
+    """Committed shards, and shards with a foreign file in their place."""
 
     done: frozenset[str]
     foreign: Mapping[str, str]
-    """Shards in whose place lies something that this pipeline did not make of this input, and why that is known."""
+    """Shards with a file in their place that this pipeline did not make from this input, with the reason."""
     outdated: frozenset[str] = frozenset()
-    """Those of `foreign` that raysp made, so that a relabelling may replace them."""
+    """Shards of `foreign` whose file raysp made, so that a relabelling may replace it."""
 
 
 def commit(
@@ -83,35 +82,34 @@ def commit(
     stage_id: str = "",
     texts: TextColumns | None = None,
 ) -> ShardReceipt:
-    """Make the label shard of a shard whose pieces are all staged; one that is there already is success.
+    """Commit a shard whose pieces are all staged. An existing label shard counts as success.
 
-    Columns: those of `source_columns`, `RESULT_SCHEMA`, `output_schema`. Rows in the order of the shard.
+    The columns are those of `source_columns`, `RESULT_SCHEMA` and `output_schema`; rows are in the order of the shard.
 
     Args:
         store: the sink.
-        shard: as recorded.
-        fingerprint: of the pipeline.
-        source_columns: gives id and kept columns of a piece's rows in their order; asked for an empty piece when the
-            shard has no rows.
-        output_schema: of the staged columns behind `RESULT_SCHEMA`.
-        rows: "ok" leaves the other rows out and keeps them in `.raysp/errors/`.
-        compression: of the Parquet file.
-        metadata: added to the file's metadata.
-        join: makes rows of the windows of longer ones.
-        file_id: hash of what changes the file but no label.
-        replace: a relabelling: put it in the place of a label shard of other input, of another pipeline or with other
-            columns.
-        versions: of the files that rows name; None where none is read by path.
-        is_replaced: returns whether such files were replaced after the label shard was made; asked with `replace`.
-        stage_id: stands for the fingerprint in the names of staged results; empty: the fingerprint does.
-        texts: columns whose word errors are counted; None: nothing is compared.
+        shard: the recorded shard.
+        fingerprint: fingerprint of the pipeline.
+        source_columns: returns id and kept columns of a piece's rows in their order. Called with an empty piece if
+            the shard has no rows.
+        output_schema: schema of the staged columns after `RESULT_SCHEMA`.
+        rows: "ok" leaves out all other rows and stores them in `.raysp/errors/`.
+        compression: compression of the Parquet file.
+        metadata: entries added to the file's metadata.
+        join: joins the windows of longer rows.
+        file_id: hash of settings that change the file but no label.
+        replace: for a relabelling: replace a label shard of other input, of another pipeline or with other columns.
+        versions: returns the versions of files that rows name; None: no rows are read by path.
+        is_replaced: returns whether such files were replaced after the label shard was made. Used with `replace` only.
+        stage_id: id that replaces the fingerprint in the names of staged results; empty: the fingerprint is used.
+        texts: columns whose word errors are counted; None: no comparison.
 
     Raises:
-        ChangedError: Something else lies in the label shard's place.
+        ChangedError: Another file is in the label shard's place.
         ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
-        RunError: Staged blocks are missing or do not make up the shard's rows (they are removed then).
+        RunError: Staged blocks are missing, or do not match the shard's rows and were removed.
     """
-    expected = _version(store, shard.name) if replace else None  # of before anything else is looked at
+    expected = _version(store, shard.name) if replace else None  # read before everything else
     blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
     label_shard = LabelShard(
         shard,
@@ -130,7 +128,7 @@ def commit(
         blocks,
         texts,
     )
-    # A label shard that is there is met only where commits race, and then when this one is published.
+    # Without `replace`, a label shard exists only if commits race. `publish` detects that.
     receipt = _find(store, label_shard) if replace or not blocks else None
     receipt = receipt or _make(store, label_shard, expected)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
@@ -140,25 +138,25 @@ def commit(
 
 
 def memory(num_rows: int, staged_bytes: int) -> int:
-    """Return about the bytes of memory that the commit of so many rows takes at most; a row is never cut in two."""
+    """Return the approximate peak memory in bytes of a commit of `num_rows` rows. A row is never split."""
     return PEAK * min(staged_bytes, max(ROW_GROUP_BYTES, staged_bytes // max(1, num_rows)))
 
 
 def committed(
     store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True, file_id: str = "", trust: bool = True
 ) -> Committed:
-    """Tell which shards are committed, by one listing and the footers of label shards without a marker.
+    """Return the committed shards, from one listing and the footers of label shards without a marker.
 
-    Where something was ever relabelled, footers decide alone: a process that comes late may leave a marker of what
-    has been replaced since.
+    In a sink that was ever relabelled, only footers are used: a late process may leave a marker for a label shard that
+    has since been replaced.
 
     Args:
         store: the sink.
-        shards: as recorded.
-        fingerprint: of the pipeline.
-        mend: write the markers that are missing.
-        file_id: hash of what changes the file but no label; empty where that does not matter.
-        trust: take a marker for what it says; False: look into every footer.
+        shards: the recorded shards.
+        fingerprint: fingerprint of the pipeline.
+        mend: write missing markers.
+        file_id: hash of settings that change the file but no label; empty: not compared.
+        trust: accept markers; False: read every footer.
     """
     files, markers, relabelled = _list(store)
     done: set[str] = set()
@@ -195,7 +193,7 @@ def _read_footers(
 
 
 def for_each(work: Callable[[Shard], T], shards: Sequence[Shard]) -> list[T]:
-    """Do a little work, which mostly waits for the store, on each shard; where they are many, on some at once."""
+    """Return the results of `work`, which mostly waits for the store; many shards are processed in parallel."""
     if len(shards) < FOOTERS_AT_ONCE:
         return [work(shard) for shard in shards]
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
@@ -204,7 +202,7 @@ def for_each(work: Callable[[Shard], T], shards: Sequence[Shard]) -> list[T]:
 
 @dataclass(frozen=True)
 class LabelShard:
-    """What `commit` was asked for."""
+    """Arguments of a commit."""
 
     shard: Shard
     fingerprint: str
@@ -220,13 +218,13 @@ class LabelShard:
     is_replaced: Callable[[], bool] | None = None
     stage_id: str = ""
     blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
-    """As listed; None: each piece's are listed when it is read."""
+    """Staged blocks as listed; None: the blocks of each piece are listed when it is read."""
     texts: TextColumns | None = None
 
 
 @dataclass
 class Tally:
-    """Counts over the rows that went by."""
+    """Counts over the rows added."""
 
     rows: int = 0
     seconds: float = 0.0
@@ -245,7 +243,11 @@ class Tally:
             self.word_errors.count(table, self.texts)
 
     def receipt(self, shard: Shard) -> ShardReceipt:
-        """Sum up, once all rows of the shard went by."""
+        """Return the receipt of a shard whose rows were all added.
+
+        Raises:
+            RunError: rows are missing or have an unknown status.
+        """
         if self.rows != shard.num_rows or self.by_status.keys() - {"ok", "skipped", "error"}:
             raise RunError(
                 f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
@@ -264,7 +266,7 @@ class Tally:
 
 
 def _list(store: Store) -> tuple[set[str], set[str], bool]:
-    """Tell files that readers see from markers, and whether anything was ever relabelled."""
+    """Return the files that readers see, the markers, and whether the sink was ever relabelled."""
     files: set[str] = set()
     markers: set[str] = set()
     relabelled = False
@@ -278,7 +280,7 @@ def _list(store: Store) -> tuple[set[str], set[str], bool]:
 
 
 def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
-    """Read the receipt of a label shard that is there; None when there is none, or one that is to be replaced."""
+    """Return the receipt of an existing label shard; None if it does not exist or is to be replaced."""
     shard = label_shard.shard
     if store.stat(shard.name) is None:
         return None
@@ -293,13 +295,13 @@ def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
 
 
 def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardReceipt:
-    """Write and publish; where another process was faster, its label shard is the result."""
+    """Write and publish a label shard; return the receipt of another process if that published first."""
     shard = label_shard.shard
     hashes = Hashes.of_none(shard.num_rows)
     try:
         with closing(_tables(store, label_shard, hashes)) as tables:
             receipt = write(store, label_shard, tables, hashes, expected=expected)
-    except (RunError, StoreError):  # such as: the faster one has removed the stage
+    except (RunError, StoreError):  # for example, the other process has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
     receipt = receipt or _find(store, label_shard)
@@ -318,15 +320,14 @@ def write(
     *,
     expected: str | None,
 ) -> ShardReceipt | None:
-    """Write a label shard from tables in the order of its rows and publish it; None when another process did meanwhile.
+    """Write a label shard from its rows in order and publish it; return None if another process published meanwhile.
 
     Args:
         store: the sink.
-        label_shard: what to write.
+        label_shard: the label shard to write.
         tables: its rows.
-        hashes: filled as the tables come.
-        expected: version of the label shard to replace, taken before its rows were looked at; None: create it, and
-            only if none is there.
+        hashes: filled while the tables are consumed.
+        expected: version of the label shard to replace, read before its rows; None: create it, only if absent.
     """
     name = label_shard.shard.name
     with store.scratch() as scratch, store.scratch() as rest_scratch:
@@ -352,10 +353,10 @@ def _version(store: Store, name: str) -> str | None:
 
 
 def _check_wanted(store: Store, label_shard: LabelShard) -> None:
-    """Refuse to replace a label shard after another run has begun to relabel the sink with another pipeline.
+    """Raise if another run has begun to relabel the sink with another pipeline.
 
     Raises:
-        RunError: One has: what this process made is no longer wanted.
+        RunError: Another run has; the results of this process are obsolete.
     """
     shard, fingerprint = label_shard.shard, label_shard.fingerprint
     record = run_record.load(store)
@@ -372,11 +373,11 @@ def _check_wanted(store: Store, label_shard: LabelShard) -> None:
 def _fill(
     scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: LabelShard, hashes: Hashes
 ) -> tuple[ShardReceipt, str]:
-    """Write the label shard into one scratch file, and into the other the rows that it leaves out, if any.
+    """Write the label shard to one scratch file, and the rows that it leaves out, if any, to the other.
 
-    Returns the receipt and the id of the other file, empty when there are no such rows. The id is new with every
-    write: so a file that no footer names now is named by none later, but for the write that made it. The rows are an
-    Arrow stream: Arrow's file format has no place for dictionaries that change on the way.
+    Returns the receipt and the id of the other file, empty without such rows. Every write has a new id. So a file that
+    no footer names now is never named later, except by the write that made it. The left-out rows are an Arrow stream,
+    because Arrow's file format does not support dictionaries that change between batches.
     """
     tally = Tally(texts=label_shard.texts)
     first = next(tables)
@@ -415,12 +416,12 @@ def _fill(
 
 
 def new_id() -> str:
-    """Return an id that no other write, and no other attempt, ever has."""
+    """Return an id that is unique to one write or attempt."""
     return uuid.uuid4().hex[:16]
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Join neighbouring tables into row groups of a sensible size."""
+    """Yield neighbouring tables joined into row groups of at least ROW_GROUP_BYTES or ROW_GROUP_ROWS."""
     waiting: list[pa.Table] = []
     num_bytes = num_rows = 0
     for table in tables:
@@ -434,10 +435,10 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
-    """Yield the label shard's rows in their order, at most a row group at a time; an empty table if there are none.
+    """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows.
 
     Raises:
-        ChangedRecordingsError: files were replaced, once all pieces were looked at.
+        ChangedRecordingsError: files were replaced; raised after all pieces were read.
     """
     shard, schema = label_shard.shard, None
     changed: list[ChangedRecordingsError] = []
@@ -458,7 +459,7 @@ def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[
 
 
 def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
-    """Read what a label shard carries over of a piece, and check that it has all its rows."""
+    """Read the source columns of a piece, and check their number of rows."""
     shard = label_shard.shard
     try:
         source = label_shard.source_columns(piece)
@@ -475,7 +476,7 @@ def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
 
 
 def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
-    """Put the columns together; metadata of the source's fields would speak of another file."""
+    """Return the columns of the label shard, without metadata of the source's fields, which describes another file."""
     schema = pa.schema(
         [*(field.remove_metadata() for field in source.schema), *RESULT_SCHEMA, *label_shard.output_schema]
     )
@@ -514,18 +515,18 @@ def _in_order(
 def read_staged(
     store: Store, label_shard: LabelShard, piece: Piece, hashes: Hashes, *, rows: Sequence[int] | None = None
 ) -> Iterator[pa.Table]:
-    """Yield a piece's staged results in order, and take over which files they were made of.
+    """Yield a piece's staged results in order, and collect the versions of the files they were made from.
 
     Args:
         store: the sink.
-        label_shard: what is made of them.
-        piece: to read.
-        hashes: filled on the way.
-        rows: those of the piece's rows that are staged; None: all.
+        label_shard: the label shard to make.
+        piece: the piece to read.
+        hashes: filled with the versions.
+        rows: rows of the piece that are staged; None: all.
 
     Raises:
-        ChangedRecordingsError: one of the files was replaced since; the piece is no longer staged.
-        StoreError: that cannot be found out.
+        ChangedRecordingsError: a file was replaced after it was labelled; the piece is no longer staged.
+        StoreError: the versions cannot be read.
     """
     shard, changed = label_shard.shard, list[tuple[int, str]]()
     versions = label_shard.versions and recordings.asked_once(label_shard.versions)
@@ -557,7 +558,10 @@ def read_staged(
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:
-    """Name the first column whose type is not that of the schema, which has the table's from `first_column` on."""
+    """Return a text on the first column with a wrong type; empty if all match.
+
+    The table's columns are those of the schema from `first_column` on.
+    """
     for expected in list(schema)[first_column : first_column + table.num_columns]:
         found = table.schema.field(expected.name).type if expected.name in table.schema.names else None
         if found != expected.type:

@@ -1,7 +1,7 @@
-"""Deaths on purpose, for tests: RAYSP_FAIL_AT=<before_|after_><phase>:<n> ends a run at the n-th passing of a phase.
+"""Fault injection for tests: RAYSP_FAIL_AT=<before_|after_><phase>:<n> kills a run at the n-th passing of a phase.
 
-The driver and whichever process gets there are ended by SIGKILL, as by a machine that fails. The passings of all
-processes are counted together, by files in a folder. Without the variable a passing costs one look into a dictionary.
+SIGKILL ends the driver and the process that reaches the phase, as a failing machine would. The passings of all
+processes are counted together, by files in a folder. Without the variable a passing costs one dictionary lookup.
 """
 
 import os
@@ -17,17 +17,17 @@ from raysp.errors import PlanError
 FAIL_AT = "RAYSP_FAIL_AT"
 DRIVER = "RAYSP_DRIVER_PID"
 FOLDER = "RAYSP_FAIL_FOLDER"
-"""Where passings are counted; a fresh temporary folder unless given."""
+"""Variable for the folder in which passings are counted; by default a new temporary folder."""
 PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
 
 _SETTING = re.compile(rf"((?:before|after)_(?:{'|'.join(PHASES)})):([1-9]\d*)")
 
 
 def arm() -> dict[str, str]:
-    """Make this process the driver that may be ended; gives what its workers must know.
+    """Make this process the driver to kill, and return the variables for its workers; empty without fault injection.
 
     Raises:
-        PlanError: the variable holds something else.
+        PlanError: the variable has an invalid value.
     """
     wanted = os.environ.get(FAIL_AT)
     if not wanted:
@@ -43,7 +43,7 @@ def arm() -> dict[str, str]:
 
 
 def adopt(told: Mapping[str, str]) -> None:
-    """Take over in a worker what its driver said by `arm`."""
+    """Set in a worker the variables that `arm` returned in its driver."""
     for name in (FAIL_AT, DRIVER, FOLDER):
         if name in told:
             os.environ[name] = told[name]
@@ -53,7 +53,7 @@ def adopt(told: Mapping[str, str]) -> None:
 
 @contextmanager
 def passing(phase: str) -> Iterator[None]:
-    """Pass a phase: what stands inside is what is done in it."""
+    """Run the body as one passing of a phase; the process may be killed before or after it."""
     if FAIL_AT not in os.environ:
         yield
         return
@@ -67,7 +67,7 @@ def _reach(place: str) -> None:
     if wanted is None or wanted[1] != place or DRIVER not in os.environ:
         return
     folder = Path(os.environ[FOLDER])
-    if not folder.is_dir():  # another machine than the driver's, where its number means another process
+    if not folder.is_dir():  # not the driver's machine: its pid is another process here
         return
     if _count(folder, place) == int(wanted[2]):
         os.kill(int(os.environ[DRIVER]), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a label shard says of itself in its Parquet metadata, and whether that is what a plan expects."""
+"""Parquet metadata of a label shard, and its comparison with a plan."""
 
 import json
 from collections.abc import Mapping
@@ -18,22 +18,22 @@ PREFIX = "raysp."
 
 @dataclass(frozen=True)
 class LabelFooter:
-    """The metadata that raysp reads back."""
+    """Metadata of a label shard that raysp reads back."""
 
     fingerprint: str
     input_id: str
     file_id: str
     rest_id: str
-    """Of the file with the rows that were left out; empty where there are none."""
+    """Id of the file with the rows that were left out; empty without such rows."""
     write_id: str
-    """Of the one write that made the file; empty in label shards of before it was there."""
+    """Id of the write that made the file; empty in older label shards."""
     recordings: str
-    """`recordings.Hashes` of the files that rows were made of, encoded; empty where none was read by path."""
+    """Encoded `recordings.Hashes` of the files that rows were made from; empty if no row was read by path."""
     receipt: ShardReceipt
 
 
 class OutdatedError(ChangedError):
-    """A label shard of raysp, but of other input, of another pipeline or with other columns: it may be replaced."""
+    """A label shard of raysp with other input, another pipeline or other columns: it may be replaced."""
 
 
 def encode(
@@ -47,17 +47,17 @@ def encode(
     write_id: str = "",
     recordings: str = "",
 ) -> dict[str, str]:
-    """Make the key-value metadata of a label shard; `metadata` adds to it, under the same prefix.
+    """Return the key-value metadata of a label shard; `metadata` adds entries under the same prefix.
 
     Args:
-        receipt: what the label shard holds.
-        fingerprint: of the pipeline.
-        input_id: of the shard.
+        receipt: counts of the label shard.
+        fingerprint: fingerprint of the pipeline.
+        input_id: input id of the shard.
         metadata: further entries.
-        file_id: hash of what changes the file but no label: the columns carried over and the rows left out.
-        rest_id: of the file with the rows that were left out, if there are any.
-        write_id: new with every write of a label shard.
-        recordings: hashes of the files that rows were made of, if any were read by path.
+        file_id: hash of settings that change the file but no label: the columns carried over and the rows left out.
+        rest_id: id of the file with the rows that were left out, if any.
+        write_id: unique to every write of a label shard.
+        recordings: hashes of the files that rows were made from, if any were read by path.
     """
     counts = {name: value for name, value in vars(receipt).items() if name not in ("shard", "existing")}
     own = {
@@ -75,10 +75,10 @@ def encode(
 
 
 def read(store: Store, name: str) -> LabelFooter:
-    """Read a label shard's metadata, and nothing else of it.
+    """Read a label shard's metadata only.
 
     Raises:
-        ChangedError: The file is no label shard of raysp.
+        ChangedError: The file is not a label shard of raysp.
     """
     try:
         with store.open(name) as file:
@@ -105,23 +105,23 @@ def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
 
 
 def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
-    """Read the receipt out of the label shard of this very input and pipeline.
+    """Return the receipt from the label shard of this input and pipeline.
 
     Args:
         store: the sink.
-        shard: as recorded.
-        fingerprint: of the pipeline.
-        file_id: of its columns and rows; empty where that does not matter.
+        shard: the recorded shard.
+        fingerprint: fingerprint of the pipeline.
+        file_id: hash of its columns and rows; empty: not compared.
 
     Raises:
-        OutdatedError: It answers other input, was made by another pipeline, or has other columns.
-        ChangedError: It is no label shard of raysp.
+        OutdatedError: It was made from other input or by another pipeline, or has other columns.
+        ChangedError: It is not a label shard of raysp.
     """
     return expect(store, read(store, shard.name), shard, fingerprint, file_id)
 
 
 def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
-    """Return the receipt of a footer that was read, if it is of this very input and pipeline; as `read_expected`."""
+    """Return the receipt of a footer that was read, after the checks of `read_expected`."""
     differing = tuple(
         f"{what}: {old!r} -> {new!r}"
         for what, old, new in (

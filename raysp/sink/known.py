@@ -1,6 +1,6 @@
-"""Pipelines that this user ran on this machine: a hash of each, kept outside any sink, where no stranger writes.
+"""Hashes of pipelines that this user ran on this machine, kept outside all sinks, where other users do not write.
 
-A record of a sink that holds one of them names nothing that its user did not choose.
+If the record of a sink holds one of these pipelines, it names only values that this user chose.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def remember(value: JsonValue) -> None:
-    """Keep the hash of a pipeline, or of the root of its corpus; where that cannot be written, nothing is known."""
+    """Store the hash of a pipeline, or of the root of its corpus; if it cannot be written, the value stays unknown."""
     if (place := _place(value)) is None:
         return
     try:
@@ -38,6 +38,6 @@ def _place(value: JsonValue) -> Path | None:
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     try:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home folder
         return None
     return Path(state) / "raysp" / "known" / digest

@@ -1,4 +1,4 @@
-"""The rows of a finished label shard, and those that `rows="ok"` left beside it, read some at a time in their order."""
+"""Rows of a finished label shard, and rows that `rows="ok"` left out of it, read in order and in batches."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,12 @@ from raysp.storage.store import Store
 
 ROWS_A_BATCH = 10_000
 BYTES_A_BATCH = 16 * 1024 * 1024
-"""Of Arrow memory: a row of frame embeddings holds half a megabyte, one of texts a hundred bytes."""
+"""Arrow memory of a batch: a row of frame embeddings takes half a megabyte, a row of texts a hundred bytes."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
 
 def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a label shard some rows at a time, by their bytes, an empty table first; page checksums are checked."""
+    """Yield a label shard in batches limited by bytes, an empty table first; page checksums are checked."""
     with store.open(shard.name) as file:
         reader = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         empty = reader.schema_arrow.remove_metadata().empty_table()
@@ -30,9 +30,9 @@ def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) ->
 
 
 def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
-    """Return how many rows of a row group are read at once, by the bytes that its footer has for them.
+    """Return how many rows of a row group to read at once, from the sizes in the footer.
 
-    Values that repeat are stored once, so numbers are counted with their width.
+    Repeated values are stored once, so numbers are counted with their width.
     """
     num_bytes = 0
     for number in range(group.num_columns):
@@ -43,7 +43,7 @@ def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -
 
 
 def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
-    """Yield the rows that `rows="ok"` left out of a label shard, if any, some at a time."""
+    """Yield the rows that `rows="ok"` left out of a label shard, if any, in batches."""
     found = footer.read(store, shard.name)
     path = layout.errors_path(shard.name, found.input_id, found.fingerprint, found.rest_id)
     if not found.rest_id or store.stat(path) is None:
@@ -54,14 +54,14 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
 
 
 class Cursor:
-    """Takes tables apart by row number."""
+    """Reader that splits tables by row number."""
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
         self._tables = tables
         self._held: list[pa.Table] = []
 
     def until(self, end: int) -> pa.Table | None:
-        """Give the next rows in front of `end`; None where there never was a table."""
+        """Return all next rows before `end`; None if there were no tables at all."""
         while not any(table.num_rows and table.column("row")[-1].as_py() >= end for table in self._held):
             if (table := next(self._tables, None)) is None:
                 break
@@ -69,7 +69,7 @@ class Cursor:
         return self._take(end) if self._held else None
 
     def some(self, end: int) -> pa.Table | None:
-        """Give the next rows in front of `end`, of one table; none where there are no more of them."""
+        """Return next rows before `end`, from one table; empty if no rows are left, None if there were no tables."""
         while not sum(table.num_rows for table in self._held):
             if (table := next(self._tables, None)) is None:
                 break
@@ -84,7 +84,7 @@ class Cursor:
 
 
 def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tuple[pa.Table, int]]:
-    """Yield the rows from `first` to `end` some at a time, each time with the row number in front of which they lie."""
+    """Yield the rows from `first` to `end` in batches, each with the row number that follows it."""
     while first < end:
         found = labels.some(end)
         assert found is not None
@@ -93,12 +93,12 @@ def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tu
 
 
 def side_by_side(labels: pa.Table | None, rest: pa.Table | None) -> pa.Table:
-    """Put together the rows of a label shard and those beside it."""
+    """Return the rows of a label shard and the rows left out of it, in order."""
     assert labels is not None
     return labels if rest is None or rest.num_rows == 0 else in_order(pa.concat_tables([labels, rest]))
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """Sort by row number."""
-    # Neighbours may bring dictionaries of their own, which cannot be taken from together.
+    """Return the rows sorted by row number."""
+    # Neighbouring tables may have different dictionaries, which `take` does not support.
     return table.unify_dictionaries().take(pc.sort_indices(table.column("row")))

@@ -1,8 +1,8 @@
-"""Where everything lies in a sink: label shards beside `.raysp/`, which holds the rest.
+"""Paths in a sink: label shards, and `.raysp/` beside them with everything else.
 
-Under `.raysp/` a shard's name stands with `~` behind each folder, and behind the name itself where it is a folder:
-`a/b.parquet` is staged in `.raysp/stage/a~/b.parquet~/`. So nothing there ends in `.parquet`, whatever the shard is
-called, and a file never meets a folder. Names of parts are pure functions; nothing here touches a store.
+Under `.raysp/`, every folder of a shard's name gets the suffix `~`, and so does the name itself if it is a folder:
+`a/b.parquet` is staged in `.raysp/stage/a~/b.parquet~/`. So no path there ends in `.parquet`, for any name of a shard,
+and files never collide with folders. All functions are pure and access no store.
 """
 
 import re
@@ -23,10 +23,10 @@ TMP = ".raysp/tmp/"
 STOPPED = ".raysp/stopped/"
 TRIAL = ".raysp/trial/"
 RELABELLED = ".raysp/relabelled"
-"""Made before a label shard is first replaced and never removed: from then on footers decide, not markers."""
+"""File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 
 MAX_COMPONENT_BYTES = 200
-"""Of a shard's name: 255 is what file systems take, less a marker's `.<input id>.<fingerprint>` and some room."""
+"""Limit for a shard's name: the 255 of file systems, less a marker's `.<input id>.<fingerprint>` and some reserve."""
 
 _HASH = r"[0-9a-f]+"
 _BLOCK = re.compile(rf"(\d+)-(\d+)\.({_HASH})\.({_HASH})\.(\d+)of(\d+)")
@@ -38,7 +38,7 @@ _EPOCH = re.compile(rf"{re.escape(LEASE)}(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class BlockName:
-    """Which block of which piece, of which input and pipeline, a staged result is."""
+    """Identity of a staged block: its shard, piece, input and pipeline, and its place in the piece."""
 
     shard: str
     piece: Piece
@@ -47,14 +47,14 @@ class BlockName:
     k: int
     """Place among the blocks of its piece, from 0."""
     of: int
-    """How many blocks the piece was cut into, on the last of them; 0 on the others, since it is not known before."""
+    """Number of blocks of the piece, on the last of them; 0 on the others, because it is not known earlier."""
 
 
 def check_shard_name(name: str) -> None:
-    """Refuse a label shard's path that could not be stored, found again, or seen by readers.
+    """Raise if a label shard's path cannot be stored, parsed back, or seen by readers.
 
     Raises:
-        PlanError: Naming the shard and what is wrong with it.
+        PlanError: With the shard and the reason.
     """
     for part in name.split("/"):
         where = f"shard {name!r}: {part!r}"
@@ -72,22 +72,22 @@ def check_shard_name(name: str) -> None:
 
 
 def stage_folder(shard: str) -> str:
-    """Name the folder of a shard's staged blocks, with `/` at its end."""
+    """Return the folder of a shard's staged blocks, with `/` at its end."""
     return f"{STAGE}{_folder(shard)}/"
 
 
 def stage_path(block: BlockName) -> str:
-    """Name a staged block."""
+    """Return the path of a staged block."""
     return f"{stage_piece_prefix(block.shard, block.piece)}{block.input_id}.{block.fingerprint}.{block.k}of{block.of}"
 
 
 def stage_piece_prefix(shard: str, piece: Piece) -> str:
-    """Name what the paths of all staged blocks of a piece begin with."""
+    """Return the common prefix of the paths of a piece's staged blocks."""
     return f"{stage_folder(shard)}{piece.first}-{piece.end}."
 
 
 def parse_stage_path(path: str) -> BlockName | None:
-    """Read a block's name from its path; None when it is not one."""
+    """Return a staged block's name from its path; None for other paths."""
     folder, _, name = path.removeprefix(STAGE).rpartition("/")
     match = _BLOCK.fullmatch(name)
     if match is None or not path.startswith(STAGE) or not folder.endswith("~"):
@@ -97,12 +97,12 @@ def parse_stage_path(path: str) -> BlockName | None:
 
 
 def done_path(shard: str, input_id: str, fingerprint: str) -> str:
-    """Name the marker of a committed shard."""
+    """Return the path of the marker of a committed shard."""
     return f"{DONE}{_file(shard)}.{input_id}.{fingerprint}"
 
 
 def parse_done_path(path: str) -> tuple[str, str, str] | None:
-    """Read (shard, input id, fingerprint) from a marker's path; None when it is not one."""
+    """Return (shard, input id, fingerprint) from a marker's path; None for other paths."""
     match = _MARKER.fullmatch(path.removeprefix(DONE))
     if match is None or not path.startswith(DONE):
         return None
@@ -110,12 +110,12 @@ def parse_done_path(path: str) -> tuple[str, str, str] | None:
 
 
 def errors_path(shard: str, input_id: str, fingerprint: str, rest_id: str) -> str:
-    """Name the file of the rows that `rows="ok"` leaves out of a label shard; `rest_id` is of one write."""
+    """Return the path of the rows that `rows="ok"` leaves out of a label shard; `rest_id` is unique to one write."""
     return f"{ERRORS}{_file(shard)}.{input_id}.{fingerprint}.{rest_id}.arrow"
 
 
 def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
-    """Read (shard, input id, fingerprint, rest id) from such a file's path; None when it is not one."""
+    """Return (shard, input id, fingerprint, rest id) from the path of such a file; None for other paths."""
     match = _REST.fullmatch(path.removeprefix(ERRORS))
     if match is None or not path.startswith(ERRORS):
         return None
@@ -123,39 +123,39 @@ def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
 
 
 def plan_path(number: int) -> str:
-    """Name a part of the recorded plan."""
+    """Return the path of a part of the recorded plan."""
     return f"{PLAN}{number:05d}.arrow"
 
 
 def parse_plan_path(path: str) -> int | None:
-    """Read a part's number from its path; None when it is not one."""
+    """Return the number of a part of the plan from its path; None for other paths."""
     match = _PLAN_PART.fullmatch(path)
     return int(match[1]) if match else None
 
 
 def lease_path(epoch: int) -> str:
-    """Name an epoch of the lease."""
+    """Return the path of an epoch of the lease."""
     return f"{LEASE}{epoch:08d}"
 
 
 def parse_lease_path(path: str) -> int | None:
-    """Read an epoch's number from its path; None when it is not one."""
+    """Return an epoch's number from its path; None for other paths."""
     match = _EPOCH.fullmatch(path)
     return int(match[1]) if match else None
 
 
 def receipts_prefix(run_id: str) -> str:
-    """Name what the paths of all batches of a run's receipts begin with."""
+    """Return the common prefix of the paths of a run's batches of receipts."""
     return f"{RECEIPTS}{run_id}-"
 
 
 def receipts_path(run_id: str, number: int) -> str:
-    """Name a batch of a run's receipts."""
+    """Return the path of a batch of a run's receipts."""
     return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
 
 
 def stopped_path(number: int, *, is_done: bool = False) -> str:
-    """Name the record of a stopped run, or of the end of the stops up to that one."""
+    """Return the path of the record of a stopped run, or of the record that all stops up to it are done."""
     return f"{STOPPED}{number:05d}.{'done' if is_done else 'json'}"
 
 

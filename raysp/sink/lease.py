@@ -1,9 +1,9 @@
-"""The lease: who works on a sink. It saves work that two drivers would do twice; correctness never rests on it.
+"""Lease: the run that works on a sink. It avoids duplicate work of two drivers; correctness never depends on it.
 
-Each holder makes the next `.raysp/lease/<epoch>`, and the highest epoch holds. What is in it is told from nobody's wall
-clock: a holder is dead when its process is known to be, or when its beat did not change for `STALE_BEATS` beats of the
-watcher's own monotonic clock. An epoch that was given back stays as it is, so that epochs only ever grow and a holder
-that was away finds that it is no longer the highest.
+Each holder creates the next `.raysp/lease/<epoch>`, and the highest epoch holds the lease. Wall clocks are never
+compared: a holder is dead if its process is known to have ended, or if its beat did not change for `STALE_BEATS` beats
+of the watcher's own monotonic clock. The file of a released epoch is kept, so that epochs only grow and a holder that
+was suspended finds that its epoch is no longer the highest.
 """
 
 import contextlib
@@ -29,49 +29,49 @@ BEAT_SECONDS = 10.0
 STALE_BEATS = 6
 POLLS_A_BEAT = 10
 BEAT_VARIABLE = "RAYSP_BEAT_SECONDS"
-"""For tests, in which nobody wants to wait a minute."""
+"""Environment variable that replaces BEAT_SECONDS in tests, which would otherwise wait a minute."""
 
 _ended: set[str] = set()
-"""Owners of this process that have ended, whether or not they could still write that down."""
+"""Owners of this process that have ended, even if they could not write their release."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What an epoch of the lease holds."""
+    """Content of an epoch of the lease."""
 
     owner: str
-    """Unique; begins with the user's name."""
+    """Unique name; starts with the user's name."""
     process: Process
     since: str
-    """By the holder's wall clock; for people, never compared."""
+    """Start by the holder's wall clock; shown to users, never compared."""
     beat: int = 0
     released: bool = False
 
     @classmethod
     def now(cls) -> "Holder":
-        """Describe this process as a new holder."""
+        """Return this process as a new holder."""
         return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def is_over(self) -> bool:
-        """Whether it is known to have ended: it said so, its process is gone, or it was of this very process."""
+        """Whether it is known to have ended: it was released, its process ended, or it ended in this process."""
         return self.released or self.owner in _ended or self.process.is_known_dead()
 
     @property
     def words(self) -> str:
-        """Name the holder."""
+        """Description of the holder for messages."""
         return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since})"
 
 
 class Lease:
-    """A lease that this process holds; made by `acquire`.
+    """A lease held by this process; created by `acquire`.
 
     Args:
         store: the sink.
-        epoch: the own one.
-        holder: as written there.
-        beat_seconds: between two beats.
-        clock: monotonic.
+        epoch: the epoch held.
+        holder: content of the epoch.
+        beat_seconds: seconds between two beats.
+        clock: monotonic clock.
     """
 
     def __init__(
@@ -87,21 +87,21 @@ class Lease:
 
     @property
     def owner(self) -> str:
-        """Name the holder, as nobody else is named."""
+        """Unique name of the holder."""
         return self._holder.owner
 
     def beat(self) -> None:
-        """Say that the holder lives, unless a higher epoch says that another one took over; as often as due."""
+        """Write the next beat, unless a higher epoch shows that another holder took over."""
         self._look()
         if not self._lost:
             self._holder = replace(self._holder, beat=self._holder.beat + 1)
             self._store.replace(layout.lease_path(self.epoch), _encode(self._holder))
 
     def check(self) -> None:
-        """Go on only while no other run has taken over; looks at the store only when the last look is long ago.
+        """Raise if another run has taken over. The store is read only if the last read is half a stale period ago.
 
         Raises:
-            RunError: one has; its work and this one's fit together, but only one should go on.
+            RunError: another run has taken over. The work of both is compatible, but only one should continue.
         """
         if not self._lost and self._clock() - self._looked > STALE_BEATS * self._beat_seconds / 2:
             with contextlib.suppress(StoreError):
@@ -110,7 +110,7 @@ class Lease:
             raise RunError(self._lost)
 
     def release(self) -> None:
-        """Give it back; the epoch stays, so that the next one is higher."""
+        """Release the lease. The epoch is kept, so that the next one is higher."""
         self._look()
         if not self._lost and not self._holder.released:
             self._holder = replace(self._holder, released=True)
@@ -130,10 +130,10 @@ class Lease:
 
 @contextlib.contextmanager
 def held(store: Store) -> Iterator[Lease]:
-    """Hold a sink's lease, with a thread that keeps its beat, and give it back at the end.
+    """Hold a sink's lease, with a thread that writes its beats, and release it at the end.
 
     Raises:
-        PlanError: a living run holds it.
+        PlanError: an active run holds it.
     """
     beat_seconds = seconds_between_beats()
     lease = acquire(store, beat_seconds=beat_seconds)
@@ -158,10 +158,10 @@ def acquire(
     sleep: Callable[[float], None] = time.sleep,
     holder: Holder | None = None,
 ) -> Lease:
-    """Take the lease, over from a dead holder if need be; waits until that is known.
+    """Acquire the lease, from a dead holder if necessary; wait until the holder is known to be dead.
 
     Raises:
-        PlanError: a living run holds it.
+        PlanError: an active run holds it.
     """
     holder = holder or Holder.now()
     while True:
@@ -172,32 +172,32 @@ def acquire(
 
 
 def highest_epoch(store: Store) -> int:
-    """Give the highest epoch that was ever held, 0 before there is one."""
+    """Return the highest epoch that was ever held; 0 if there was no epoch."""
     return (_epochs(store) or [0])[-1]
 
 
 def last_holder(store: Store) -> Holder | None:
-    """Return who held the lease last, or holds it; None where nobody did, or it cannot be read."""
+    """Return the current or last holder of the lease; None if there was no holder, or it cannot be read."""
     top = highest_epoch(store)
     return _read(store, top) if top else None
 
 
 def refuse_if_held(store: Store, *, beat_seconds: float | None = None) -> None:
-    """Raise if a living run holds the lease; takes nothing and writes nothing.
+    """Raise if an active run holds the lease. Nothing is acquired or written.
 
     Raises:
-        PlanError: naming it.
+        PlanError: with the holder.
     """
     _wait_until_free(store, seconds_between_beats() if beat_seconds is None else beat_seconds)
 
 
 def seconds_between_beats() -> float:
-    """Give the seconds between two beats."""
+    """Return the seconds between two beats."""
     return float(os.environ.get(BEAT_VARIABLE) or BEAT_SECONDS)
 
 
 def old_epochs(store: Store) -> list[str]:
-    """Name the files of epochs that nobody looks at any more: all but the highest and the one that it followed."""
+    """Return the files of epochs that are no longer read: all but the highest and the one before it."""
     return [layout.lease_path(epoch) for epoch in _epochs(store)[:-2]]
 
 
@@ -207,7 +207,7 @@ def _wait_until_free(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Give the highest epoch, 0 before there is one, once nobody alive holds it."""
+    """Return the highest epoch, or 0 without an epoch, once it is known that no active run holds it."""
     watched: tuple[int, Holder | None] | None = None
     since = clock()
     while True:
@@ -236,7 +236,7 @@ def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> N
     while not done.wait(beat_seconds):
         try:
             lease.beat()
-        except StoreError as error:  # without a beat another run may take over: work done twice, nothing worse
+        except StoreError as error:  # without a beat another run may take over: only work is duplicated
             log.warning("the beat of the lease could not be written: %s", error)
 
 
@@ -246,7 +246,7 @@ def _epochs(store: Store) -> list[int]:
 
 
 def _read(store: Store, epoch: int) -> Holder | None:
-    """Read an epoch; None when it is gone or cannot be understood, which no living holder leaves so."""
+    """Return the holder of an epoch; None if the file is missing or malformed, which an active holder never leaves."""
     path = layout.lease_path(epoch)
     try:
         if store.stat(path) is None:
@@ -259,7 +259,7 @@ def _read(store: Store, epoch: int) -> Holder | None:
 
 
 def _forget(store: Store, top: int) -> None:
-    """Remove the epochs below the one that was just left: one is kept, for whoever looks at it now."""
+    """Remove the epochs below `top`, the previous one, which is kept for processes that are reading it."""
     with contextlib.suppress(StoreError):
         for epoch in _epochs(store):
             if epoch < top:

@@ -1,7 +1,7 @@
-"""Staged rows of a piece in the order of the shard, whatever they hold: an external merge sort.
+"""External merge sort of the staged rows of a piece into the order of the shard.
 
-Small pieces are sorted in memory. Of larger ones, sorted runs are written into a scratch file and taken from there a
-slice at a time. So a commit holds about a row group, not a piece: an hour of frame embeddings has half a gigabyte.
+Small pieces are sorted in memory. For larger ones, sorted runs are written to a scratch file and read back in slices.
+So a commit holds about a row group, not a piece: an hour of frame embeddings takes half a gigabyte.
 """
 
 import functools
@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PART_BYTES = 256 * 1024
-"""Of a run, read at once; a part holds at least one row."""
+"""Bytes of a run that are read at once; a part holds at least one row."""
 NUMBERS = ("row", "window", "windows")
-"""Columns that are kept in memory; those of windows may be missing."""
+"""Columns that are kept in memory; `window` and `windows` may be missing."""
 
 Places = npt.NDArray[np.int64]
 
 
 class Sorter:
-    """Collects the tables of a piece and yields their rows in order.
+    """Sorter of the tables of a piece.
 
     Args:
-        lend: asked once for the path of a scratch file, where the rows do not fit.
-        num_bytes: about what may be held in memory.
+        lend: returns the path of a scratch file; called once, and only if the rows do not fit in memory.
+        num_bytes: approximate limit of memory, in bytes.
     """
 
     def __init__(self, lend: Callable[[], Path], num_bytes: int) -> None:
@@ -42,10 +42,10 @@ class Sorter:
         self._part_bytes: list[int] = []
 
     def add(self, table: pa.Table) -> None:
-        """Take a table.
+        """Add a table.
 
         Raises:
-            ArrowInvalid: its columns differ from those of the tables before it.
+            ArrowInvalid: its columns differ from those of earlier tables.
         """
         self._schema = self._schema or table.schema
         if not table.schema.equals(self._schema):
@@ -60,7 +60,7 @@ class Sorter:
         return pa.concat_tables([*self._numbers, *map(_numbers, self._held)])
 
     def slices(self) -> Iterator[pa.Table]:
-        """Yield all rows in order, a quarter of `num_bytes` at a time where they are many; no row is cut in two."""
+        """Yield all rows in order, in slices of a quarter of `num_bytes` if they do not fit. A row is never split."""
         if not self._offsets:
             yield in_order(self._held)
             return
@@ -71,7 +71,7 @@ class Sorter:
                 yield in_order([self._read(file, part, places[parts == part]) for part in np.unique(parts).tolist()])
 
     def _write_run(self) -> None:
-        """Append what is held to the file, in order and in small parts."""
+        """Append the held rows to the file, in order and in small parts."""
         run = pa.concat_tables(self._held).unify_dictionaries().combine_chunks()
         rows_a_part = max(1, run.num_rows * PART_BYTES // max(1, self._held_bytes))
         self._held, self._held_bytes = [], 0
@@ -87,7 +87,7 @@ class Sorter:
                     writer.write_table(part)
 
     def _cut(self) -> Iterator[tuple[Places, Places]]:
-        """Yield the part and the place in it of each row (or window) of a slice, one slice after the other."""
+        """Yield, slice by slice, the part of each row (or window) and the place in that part."""
         parts = np.repeat(np.arange(len(self._part_rows)), self._part_rows)
         places = np.concatenate([np.arange(count) for count in self._part_rows])
         numbers = self.numbers()
@@ -95,7 +95,7 @@ class Sorter:
         rows = numbers.column("row").to_numpy()[order]
         ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, len(rows))
         row_bytes = np.array(self._part_bytes) / np.array(self._part_rows)
-        held = np.cumsum(row_bytes[parts[order]])[ends - 1]  # up to the end of each row
+        held = np.cumsum(row_bytes[parts[order]])[ends - 1]  # bytes up to the end of each row
         row, begin, before = 0, 0, 0.0
         while row < len(ends):
             row = max(row + 1, int(np.searchsorted(held, before + self._num_bytes / 4, "right")))

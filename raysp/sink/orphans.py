@@ -1,9 +1,9 @@
-"""Files that killed and late processes leave in a sink and that nothing will use any more; readers never see them.
+"""Orphans: files of killed and late processes that no run will use any more; readers never see them.
 
-Nothing but `gc` removes a file that rows may depend on. It holds the lease, and of the rows that `rows="ok"` left out
-it removes only files that the footer of no label shard names, whichever pipeline or input that label shard is of and
-whether or not its shard is still there. A worker that outlived its run may be about to commit a label shard that names
-such a file: therefore a file is left alone until `REST_SECONDS` after it was written.
+Only `gc` removes files that rows may depend on, and it holds the lease. Of the files with rows that `rows="ok"` left
+out, it removes only those that no label shard's footer names. The pipeline and input of that label shard do not matter,
+nor whether its shard still exists. A worker that outlived its run may be about to commit a label shard that names such
+a file. So every such file is kept until `REST_SECONDS` after it was written.
 """
 
 import time
@@ -20,7 +20,7 @@ from raysp.storage.store import Store
 
 @dataclass(frozen=True)
 class Orphan:
-    """A file, or an upload that was never completed, that nothing will use any more."""
+    """A file, or an upload that was never completed, that no run will use any more."""
 
     path: str
     num_bytes: int
@@ -28,12 +28,12 @@ class Orphan:
 
 
 def remove_orphans(store: Store, own: lease.Lease, *, rest_seconds: float | None = None) -> tuple[Orphan, ...]:
-    """Remove what no run will use any more.
+    """Remove files and uploads that no run will use any more.
 
     Args:
         store: the sink.
-        own: the lease, which was taken just now: its file tells the time by the store's clock.
-        rest_seconds: instead of `REST_SECONDS`.
+        own: the lease, acquired just now, so that its file has the current time of the store's clock.
+        rest_seconds: replaces `REST_SECONDS`.
 
     Raises:
         RunError: Another process took over the lease.
@@ -48,12 +48,12 @@ def remove_orphans(store: Store, own: lease.Lease, *, rest_seconds: float | None
 
 
 def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float | None = None) -> Iterator[Orphan]:
-    """List what no run will use any more, as long as none is at work.
+    """Yield files and uploads that no run will use any more, provided that no run is active.
 
     Args:
         store: the sink.
-        now: by the store's clock; None: by this machine's.
-        rest_seconds: instead of `REST_SECONDS`.
+        now: seconds since the epoch by the store's clock; None: by this machine's clock.
+        rest_seconds: replaces `REST_SECONDS`.
     """
     record = run_record.load(store)
     if record is None:
@@ -65,7 +65,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     stage_id = stopping.load(store).stage_id(record.fingerprint)
     old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
-    entries = list(store.list(layout.HOME))  # before the footers: what a footer names by then is never removed
+    entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
     named = _named(store, (entry.path for entry in entries))
     for entry in entries:
         if rest := layout.parse_errors_path(entry.path):
@@ -80,13 +80,13 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
 
 
 def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
-    """Read which of these files of left-out rows the label shards name; a shard is missing where that is unknown."""
+    """Return the files of left-out rows that label shards name, by shard; shards with a damaged footer are missing."""
     named: dict[str, Collection[str]] = {}
     for shard in sorted({rest[0] for path in paths if (rest := layout.parse_errors_path(path))}):
         if store.stat(shard) is None:
             named[shard] = ()
             continue
-        with suppress(ChangedError):  # a damaged label shard may have named any
+        with suppress(ChangedError):  # a damaged label shard may name any of them
             found = footer.read(store, shard)
             named[shard] = (layout.errors_path(shard, found.input_id, found.fingerprint, found.rest_id),)
     return named
@@ -94,10 +94,10 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
 
 REST = "rows beside a label shard that does not name them"
 REST_SECONDS = 3600.0
-"""How long a commit may take after it wrote the rows that it leaves out, pauses included, until it names them."""
+"""Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
 UPLOAD = "an upload that was never completed"
 UPLOAD_SECONDS = 3600.0
-"""After so long nobody is still at an upload whose sink no run is at work on: a worker outlives its run by minutes."""
+"""Age from which an upload counts as abandoned if no run is active: a worker outlives its run by minutes."""
 
 
 def _reason(
@@ -108,7 +108,7 @@ def _reason(
     foreign: Iterable[str],
     old_epochs: Iterable[str],
 ) -> str:
-    """Say why nothing will use a file any more; empty when something may."""
+    """Return why no run will use a file any more; empty if a run may."""
     if path.startswith(layout.TMP):
         return "a temporary file of a process that is gone"
     if trial.is_left(path):
@@ -129,7 +129,7 @@ def _of_another(found: tuple[str, str, str], wanted: Mapping[str, tuple[str, str
 
 
 def _uploads(store: Store) -> list[str]:
-    # Only stores that upload in parts know of any.
+    # Only stores with multipart uploads have this method.
     listing: Callable[[float], Iterable[str]] | None = getattr(store, "incomplete_uploads", None)
     return list(listing(UPLOAD_SECONDS)) if listing else []
 

@@ -1,7 +1,7 @@
-"""The recorded plan: which shards a sink answers and how each is cut, written once and never cut again.
+"""Recorded plan: the shards of a sink and the pieces of each, written once. Existing pieces never change.
 
-New shards of later runs are added as further parts. Where two parts name the same shard, the first one holds, unless
-a later one says that it supersedes: shards whose content changed and that are labelled again.
+New shards of later runs are added as further parts. If two parts name the same shard, the first one is used, unless
+a later one supersedes it: shards whose content changed and that are labelled again.
 """
 
 import io
@@ -28,19 +28,19 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "seconds": pa.float64(),
 }
 _LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None}
-"""Columns that the first plans did not have, with what they meant."""
+"""Columns that older plans lack, with their default values."""
 SCHEMA = pa.schema(_COLUMNS)
-WORTH_COMPRESSING = 100  # shards; below, the frames around every buffer take more than they save
+WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save
 _SUPERSEDES = {b"raysp.supersedes": b"true"}
 
 
 def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) -> None:
-    """Append shards as the next part; what counts afterwards is what `load` returns.
+    """Append shards as the next part. `load` returns the plan that results from all parts.
 
     Args:
         store: the sink.
-        shards: new ones; with `supersede` also recorded ones whose content changed.
-        supersede: they hold instead of what was recorded of them before.
+        shards: new shards; with `supersede` also recorded shards whose content changed.
+        supersede: whether these shards replace earlier records of them.
 
     Raises:
         PlanError: A shard's name cannot be stored.
@@ -57,7 +57,7 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
 
 
 def load(store: Store) -> list[Shard]:
-    """Return all recorded shards in the order of their recording; an empty list when nothing was recorded."""
+    """Return all recorded shards in the order of recording; empty if nothing was recorded."""
     shards: dict[str, Shard] = {}
     for number in sorted(_parts(store)):
         supersedes, part = _decode(store, layout.plan_path(number))
@@ -97,7 +97,7 @@ def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
 
 
 def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
-    """Read a part: whether it supersedes, and its shards."""
+    """Return whether a part supersedes earlier ones, and its shards."""
     try:
         whole = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
         supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()

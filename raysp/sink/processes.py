@@ -1,4 +1,4 @@
-"""Which process a record speaks of: told apart from every other one, on this machine or elsewhere."""
+"""Identity of a process, unique on this machine and across machines."""
 
 import os
 import socket
@@ -8,26 +8,26 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process by the machine it runs on, its number there and its start."""
+    """A process, identified by its machine, its pid and its start time."""
 
     host: str
     boot: str
-    """Of the machine's kernel and of the namespace in which `pid` counts; empty where the system does not tell."""
+    """Boot id of the machine's kernel, and namespace of `pid`; empty if the system does not provide them."""
     pid: int
     start: str
-    """When it started, in the kernel's ticks; empty where the system does not tell."""
+    """Start time in the kernel's ticks; empty if the system does not provide it."""
 
     @classmethod
     def here(cls) -> "Process":
-        """Describe this process."""
+        """Return the identity of this process."""
         return cls(socket.gethostname(), _boot(), os.getpid(), _start(os.getpid()))
 
     def is_known_dead(self) -> bool:
-        """Tell whether it ran on this machine and is gone; False where that cannot be told from here."""
+        """Return whether it ran on this machine and has ended; False if that cannot be determined here."""
         return self._is_of_this_machine() and _start(self.pid) != self.start
 
     def is_known_alive(self) -> bool:
-        """Return whether it runs on this machine; False where that cannot be told from here."""
+        """Return whether it runs on this machine; False if that cannot be determined here."""
         return self._is_of_this_machine() and _start(self.pid) == self.start
 
     def _is_of_this_machine(self) -> bool:
@@ -35,7 +35,7 @@ class Process:
 
 
 def _boot() -> str:
-    # In a container the kernel's boot is the machine's, but a pid means another process.
+    # A container has the boot id of its machine, but pids of its own.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -44,9 +44,9 @@ def _boot() -> str:
 
 
 def _start(pid: int) -> str:
-    """Read when a process started; empty when there is none, or only what its parent has not waited for yet."""
+    """Return when a process started; empty if it does not exist or is a zombie."""
     try:
-        # The name in parentheses may hold anything; behind it come the state and, as the 20th, the start.
+        # The name in parentheses may hold any character. The state is the first field after it, the start the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""

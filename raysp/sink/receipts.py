@@ -1,7 +1,7 @@
-"""Receipts: small records of what became of blocks and shards, appended in batches that are never rewritten.
+"""Receipts: small records of the outcome of blocks and shards, appended in batches that are never rewritten.
 
-They feed progress, `status` and reports. Nothing that must be right depends on them: a lost batch costs a look into
-the footers of label shards.
+They feed progress, `status` and reports. Correctness never depends on them: if a batch is lost, the footers of label
+shards are read instead.
 """
 
 import json
@@ -17,55 +17,55 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BlockReceipt:
-    """What a model did with one block."""
+    """Counts and times of one block that went through a model."""
 
     shard: str
     first: int
     end: int
     k: int
     of: int
-    """0 on all blocks of a piece but the last."""
+    """Number of blocks of the piece, on its last block; 0 on the others."""
     rows: int
-    """That end here: a row of several windows counts where its last one is."""
+    """Rows that end in this block: a row of several windows counts in the block of its last one."""
     windows: int
-    """That went through the model."""
+    """Windows that went through the model."""
     audio_seconds: float
     real_samples: int
     padded_samples: int
     """Samples that went through the model, padding included."""
     load_seconds: float
-    """Time that the model waited for and unpacked its input."""
+    """Time spent waiting for the input and unpacking it."""
     forward_seconds: float
     actor: str
     finished: float = 0.0
     """Seconds since the epoch, by the actor's clock."""
     staged_bytes: int = 0
-    """Of Arrow memory, that the commit reads."""
+    """Arrow memory of the result, which the commit reads."""
 
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """What a committed label shard holds."""
+    """Counts of a committed label shard."""
 
     shard: str
     rows: int
-    """Of the shard: with `rows="ok"` the label shard itself holds only `ok` of them."""
+    """Rows of the shard; with `rows="ok"` the label shard itself holds only `ok` of them."""
     ok: int
     skipped: int
     error: int
     errors_by_type: Mapping[str, int] = field(default_factory=dict)
     """Rows by `error_type`, the reasons of skipped rows included."""
     seconds: float = 0.0
-    """Of decoded audio."""
+    """Seconds of decoded audio."""
     word_errors: Mapping[str, int] = field(default_factory=dict)
-    """Counts of `WordErrors`; empty where no row has a reference text, or nothing was compared with it."""
+    """Counts of `WordErrors`; empty without reference texts or without a comparison."""
     existing: bool = False
-    """It had been committed before, by another run or a racing task."""
+    """Whether the shard was committed before, by another run or a concurrent task."""
 
 
 @dataclass(frozen=True)
 class ShardFailure:
-    """Why a shard was not committed."""
+    """Reason why a shard was not committed."""
 
     shard: str
     reason: str
@@ -78,7 +78,7 @@ _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 
 
 class ReceiptLog:
-    """Collects a run's receipts and writes them out in numbered batches."""
+    """Buffer of a run's receipts, written in numbered batches."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
@@ -87,15 +87,15 @@ class ReceiptLog:
         self._lines: list[str] = []
 
     def __len__(self) -> int:
-        """Count the receipts that are not written yet."""
+        """Return the number of receipts that are not written yet."""
         return len(self._lines)
 
     def add(self, receipt: Receipt) -> None:
-        """Take a receipt; it is lost if the process ends before `flush`."""
+        """Add a receipt; it is lost if the process ends before `flush`."""
         self._lines.append(json.dumps({"kind": _KIND_OF[type(receipt)], **asdict(receipt)}))
 
     def flush(self) -> None:
-        """Write what was added since the last time as one new file; on failure it stays for the next time."""
+        """Write the receipts added since the last flush to a new file; keep them if that fails."""
         if not self._lines:
             return
         data = "".join(f"{line}\n" for line in self._lines).encode()
@@ -106,7 +106,7 @@ class ReceiptLog:
 
 
 def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockReceipt]:
-    """Return the block receipts of the last batches that a run has written."""
+    """Return the block receipts of a run's last batches."""
     prefix = layout.receipts_prefix(run_id)
     paths = sorted(entry.path for entry in store.list(layout.RECEIPTS) if entry.path.startswith(prefix))
     found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("block",)))
@@ -114,7 +114,7 @@ def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockRece
 
 
 def load(store: Store, kinds: Collection[str] = tuple(KINDS)) -> Iterator[Receipt]:
-    """Yield all receipts of these kinds, in the order of runs and writing; what cannot be read is logged."""
+    """Yield all receipts of these kinds, in the order of runs and writing; log and skip unreadable ones."""
     for entry in store.list(layout.RECEIPTS):
         yield from _read(store, entry.path, kinds)
 

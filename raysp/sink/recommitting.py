@@ -1,8 +1,8 @@
-"""Error rows of committed shards, done once more: which they are, and how their results take their place.
+"""Retries of error rows of committed shards: finding the rows, and putting their new results in place.
 
-Each attempt stages its results under an id of its own, so that nothing else is ever taken for them: neither leftovers
-of the first labelling, nor what an attempt that was interrupted or given up has staged. An attempt replaces only the
-very label shard that it was planned for; one that comes late finds another, and changes nothing.
+Each attempt stages its results under its own id. So it uses neither leftovers of the first labelling nor results that
+an interrupted or abandoned attempt has staged. An attempt replaces only the label shard that it was planned for. A late
+attempt finds another label shard and changes nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +25,9 @@ from raysp.storage.store import Store
 
 
 def find_error_rows(store: Store, shards: Sequence[Shard], fingerprint: str) -> Iterator[Todo]:
-    """Find the error rows of all label shards of this very input and pipeline.
+    """Yield the error rows of all label shards of this input and pipeline.
 
-    Each call begins an attempt of its own: what others have staged is not used, for it may hold the same errors.
+    Each call starts a new attempt: results staged by others are not used, because they may hold the same errors.
     """
 
     def find(shard: Shard) -> Retry | None:
@@ -61,12 +61,13 @@ def recommit(
     versions: Versions | None = None,
     texts: TextColumns | None = None,
 ) -> ShardReceipt:
-    """Put the staged results of retried rows in their places; all other rows stay as they are, value for value.
+    """Replace retried rows of a label shard by their staged results; all other rows keep their values.
 
-    Arguments are those of `commit.commit`.
+    Arguments are those of `commit.commit`, and `retry` with the rows.
 
     Raises:
-        RunError: the label shard is no longer the one that was to be retried, or results are missing.
+        ChangedError: the label shard is now of other input or another pipeline.
+        RunError: results are missing, or another run has begun to relabel the sink.
     """
     label_shard = LabelShard(
         shard,
@@ -85,7 +86,7 @@ def recommit(
     )
     expected, before = store.stat(shard.name), footer.read(store, shard.name)
     if expected is None or before.write_id != retry.write_id:
-        # As a rule it is this very commit that was tried twice; if not, the rest is for the next retry.
+        # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
         receipt = footer.read_expected(store, shard, fingerprint)
     else:
         hashes = Hashes.decode(before.recordings, shard.num_rows)
@@ -98,10 +99,10 @@ def recommit(
 
 
 def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
-    """Find the rows that are neither labelled nor skipped, in the label shard or beside it.
+    """Return the rows that are neither labelled nor skipped, in the label shard or beside it; None without such rows.
 
-    `write_id` is that of the footer that was looked at: a label shard that was replaced since has another one, and
-    whatever is planned for it here is never put into its place.
+    `write_id` is that of the footer that was read. A label shard that has since been replaced has another one, so this
+    retry never replaces it.
     """
     settled = np.zeros(shard.num_rows, bool)
     for table in chain(read_labels(store, shard, ["row", "status"]), read_rest(store, shard)):
@@ -112,7 +113,7 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
 
 
 def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes) -> Iterator[pa.Table]:
-    """Yield the label shard's rows in their order, with the new results in their places."""
+    """Yield the label shard's rows in order, with the new results of retried rows."""
     shard = label_shard.shard
     labels = Cursor(read_labels(store, shard))
     rest = Cursor(read_rest(store, shard))
@@ -131,7 +132,7 @@ def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes)
 def _fresh(
     store: Store, label_shard: LabelShard, piece: Piece, rows: Sequence[int], hashes: Hashes
 ) -> Iterator[pa.Table]:
-    """Yield the retried rows of a piece as they are labelled now, some at a time."""
+    """Yield the retried rows of a piece with their new labels, in batches."""
     if not rows:
         return
     source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])

@@ -1,8 +1,9 @@
-"""Which files the rows of a label shard were made of, where they were read by path.
+"""Versions of the files that rows of a label shard were made from, for rows read by path.
 
-A shard's own identity says nothing of the files that its rows name. So the version of each (size, and etag or
-modification time) is staged with its row, compared when the label shard is made, and kept with it: as a short hash a
-row in the Parquet metadata, where no reader of labels sees it and no further file has to be kept in step.
+A shard's own identity does not cover the files that its rows name. So the version of each file (size, and etag or
+modification time) is staged with its row, compared when the label shard is made, and kept in the label shard as a short
+hash per row. The hashes are in the Parquet metadata: readers of labels do not see them, and no second file has to stay
+consistent with the label shard.
 """
 
 import base64
@@ -21,12 +22,12 @@ from raysp.errors import RunError
 from raysp.ops.rows import CHANGED
 
 RECORDING, VERSION = "recording", "version"
-"""Columns of staged results: path below its root and version of the file that was read; null where none was."""
-HASH_BYTES = 3  # a change is overlooked by `verify` once in 16 million; what is compared at the commit is not hashed
+"""Columns of staged results: path below the root, and version of the file that was read; null if no file was read."""
+HASH_BYTES = 3  # `verify` misses one change in 16 million; the commit compares versions, not hashes
 SHOWN_ROWS = 3
 
 Versions = Callable[[Collection[str]], Mapping[str, str]]
-"""Gives the current versions of files by path; one that is gone, or cannot be asked for, is absent."""
+"""Callable that returns the current versions of files by path; missing or refused files are absent."""
 
 
 class ChangedRecordingsError(RunError):
@@ -38,15 +39,15 @@ class ChangedRecordingsError(RunError):
         self.pieces = pieces
 
     def __reduce__(self) -> tuple[type["ChangedRecordingsError"], tuple[str, str, tuple[Piece, ...]]]:
-        """Keep all arguments when the error crosses a process."""
+        """Return the error with all its arguments, for pickling between processes."""
         return type(self), (str(self), self.shard, self.pieces)
 
 
 def changed_rows(staged: pa.Table, versions: Versions) -> list[tuple[int, str]]:
-    """Return the rows whose file is another by now, each with its path; a file that is gone has not changed.
+    """Return the rows whose file was replaced, each with its path; a missing file does not count as replaced.
 
     Raises:
-        StoreError: the versions cannot be found out.
+        StoreError: the versions cannot be read.
     """
     read = staged.select(["row", RECORDING, VERSION]).filter(staged.column(RECORDING).is_valid())
     if read.num_rows == 0:
@@ -58,7 +59,7 @@ def changed_rows(staged: pa.Table, versions: Versions) -> list[tuple[int, str]]:
 
 
 def asked_once(versions: Versions) -> Versions:
-    """Return the same, which asks for the version of a file once."""
+    """Return `versions` with a cache, so that the version of each file is read once."""
     known: dict[str, str | None] = {}
 
     def ask(paths: Collection[str]) -> Mapping[str, str]:
@@ -70,7 +71,7 @@ def asked_once(versions: Versions) -> Versions:
 
 
 def shown(changed: Sequence[tuple[int, str]]) -> str:
-    """Return the first of some rows and their paths in words."""
+    """Return the first rows and their paths as text."""
     first = ", ".join(f"row {row} ({path!r:.80})" for row, path in changed[:SHOWN_ROWS])
     more = f" and {len(changed) - SHOWN_ROWS} more" if len(changed) > SHOWN_ROWS else ""
     return first + more
@@ -78,21 +79,21 @@ def shown(changed: Sequence[tuple[int, str]]) -> str:
 
 @dataclass
 class Hashes:
-    """Hashes of the versions of a label shard's files, one a row; zero where none was read."""
+    """Hashes of the versions of a label shard's files, one per row; zero for rows not read by path."""
 
     by_row: npt.NDArray[np.uint8]  # (rows, HASH_BYTES)
 
     @classmethod
     def of_none(cls, num_rows: int) -> "Hashes":
-        """Return those of rows that were not read by path."""
+        """Return the hashes of rows that were not read by path."""
         return cls(np.zeros((num_rows, HASH_BYTES), np.uint8))
 
     @classmethod
     def decode(cls, text: str, num_rows: int) -> "Hashes":
-        """Read what `encode` wrote.
+        """Return the hashes from the text of `encode`.
 
         Raises:
-            ValueError: it did not.
+            ValueError: the text is not from `encode`.
         """
         if not text:
             return cls.of_none(num_rows)
@@ -103,13 +104,13 @@ class Hashes:
         return cls(np.frombuffer(raw, np.uint8).reshape(num_rows, HASH_BYTES).copy())
 
     def encode(self) -> str:
-        """Return them as a text; empty where nothing was read by path."""
+        """Return the hashes as text; empty if no row was read by path."""
         if not self.by_row.any():
             return ""
         return base64.b64encode(zlib.compress(self.by_row.tobytes(), 1)).decode()
 
     def add(self, staged: pa.Table) -> None:
-        """Take over the versions of staged rows."""
+        """Set the hashes of staged rows."""
         if VERSION not in staged.column_names:
             return
         rows = staged.column("row").to_numpy()
@@ -120,11 +121,11 @@ class Hashes:
 
     @property
     def is_read(self) -> npt.NDArray[np.bool_]:
-        """Which rows were read by path."""
+        """Mask of the rows that were read by path."""
         return np.asarray(self.by_row.any(1))
 
     def differ(self, rows: Sequence[int], versions: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Return which of these rows have another version."""
+        """Return a mask of the rows whose recorded version differs."""
         return np.asarray((self.by_row[list(rows)] != _hashes(versions)).any(1))
 
 

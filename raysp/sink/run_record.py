@@ -1,4 +1,4 @@
-"""`.raysp/run.json`: the pipeline that a sink belongs to, and every run over it."""
+"""`.raysp/run.json`: the pipeline of a sink, and every run over it."""
 
 import functools
 import json
@@ -19,21 +19,21 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 
 SCHEMA_VERSION = 1
-"""Of everything under `.raysp/` and of the metadata in label shards."""
+"""Version of everything under `.raysp/` and of the metadata in label shards."""
 
 ABSENT = "absent"
 UNSET = "unset"
 CODE = "code."
-"""Prefix of the parts that are hashes of a user's files."""
-SHOWN_CHARACTERS = 40  # of a value in a difference
+"""Prefix of parts that are hashes of a user's files."""
+SHOWN_CHARACTERS = 40  # of each value in a difference
 
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One execution: where, by what, and the values that were left open by the pipeline."""
+    """One execution: its host, command, package versions, and values that the pipeline left open."""
 
     run_id: str
-    """Begins with the time, so that runs sort by it."""
+    """Starts with the time, so that runs sort by it."""
     started: str
     versions: Mapping[str, str]
     host: str
@@ -44,7 +44,7 @@ class RunEntry:
     def now(
         cls, *, command: Sequence[str] | None = None, resolved: Mapping[str, JsonValue] | None = None
     ) -> "RunEntry":
-        """Describe a run that begins here and now; the command is this process's unless given."""
+        """Return the entry of a run that begins now on this host; the command is this process's by default."""
         time = datetime.now(UTC)
         return cls(
             run_id=f"{time:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:6]}",
@@ -58,35 +58,35 @@ class RunEntry:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Values of "auto" settings as a sink's first plan resolved them; every later plan takes them."""
+    """Values of "auto" settings, resolved by a sink's first plan and used by every later one."""
 
     dtype: str
     device: str | None = None
     batch_seconds: float | None = None
-    """None: the pipeline set it, or it is unknown."""
+    """None: set by the pipeline, or unknown."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What run.json holds; see there."""
+    """Content of run.json."""
 
     created: str
     pipeline: JsonValue
     fingerprint: str
     parts: Mapping[str, JsonValue]
-    """All that can change a label, by dotted names."""
+    """Everything that can change a label, by dotted name."""
     file_parts: Mapping[str, JsonValue]
-    """What changes a label shard but no label."""
+    """Everything that changes a label shard but no label."""
     runs: tuple[RunEntry, ...]
     root: str | None = None
-    """What label shards are named relative to; None in sinks of before it was recorded."""
+    """Folder that label shards are named relative to; None in older sinks."""
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Values of "auto" settings as the first plan resolved them ; empty in older sinks."""
+    """Values of "auto" settings, resolved by the first plan; empty in older sinks."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def resolved(self) -> Resolved:
-        """Values of "auto" settings that hold for this sink; an older one tells them by its last run."""
+        """Values of "auto" settings for this sink; in older sinks from `parts` and the last run with a device."""
         if self.settings:
             return Resolved(**self.settings)  # type: ignore[arg-type]
         dtype = next((str(value) for key, value in self.parts.items() if key.endswith(".dtype")), "float32")
@@ -95,10 +95,10 @@ class RunRecord:
 
 
 def load(store: Store) -> RunRecord | None:
-    """Read the record; None when the store is no sink yet.
+    """Return the record; None if the store is not a sink yet.
 
     Raises:
-        PlanError: It was written by a newer raysp, or is not a record at all.
+        PlanError: It was written by a newer raysp, or is not a record.
     """
     if store.stat(layout.RUN) is None:
         return None
@@ -129,17 +129,17 @@ def begin(
     resolved: Resolved | None = None,
     anew: bool = False,
 ) -> RunRecord:
-    """Make the record with a sink's first run, or add a later run to it.
+    """Create the record with a sink's first run, or add a later run to it.
 
-    With `anew` the sink holds no result, so that nothing binds a run to the pipeline that began it.
+    With `anew` the sink holds no result, so the recorded pipeline is replaced without a check.
 
-    With `relabel` the sink belongs to this pipeline from now on. Else the pipeline gives the same labels, and its
-    places, options and pool are recorded in place of the earlier ones; see `_latest`. `root` is that of the listing,
-    which the plan has checked; None where nothing was listed. `resolved` is kept from the first plan, or from the
-    first one that relabels with another pipeline.
+    With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
+    and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
+    by the plan; None if nothing was listed. `resolved` is kept from the first plan, or from the first plan that
+    relabels with another pipeline.
 
     Raises:
-        ChangedError: The sink belongs to a pipeline that gives other labels or other files.
+        ChangedError: The sink belongs to a pipeline that produces other labels or other files.
     """
     settings = asdict(resolved) if resolved else {}
     made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings)
@@ -155,7 +155,7 @@ def begin(
     if not recorded.settings or (relabel and recorded.fingerprint != fingerprint):
         recorded = replace(recorded, settings=settings)
     if relabel:
-        store.create(layout.RELABELLED, b"")  # before anything is replaced, so that no marker is trusted from then on
+        store.create(layout.RELABELLED, b"")  # before the first replacement: from then on no marker is trusted
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     pipeline = _latest(recorded.pipeline, pipeline)
@@ -165,16 +165,16 @@ def begin(
 
 
 def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
-    """Return which of two pipelines of the same labels to record: the latest that names an `audio_root`, if one does.
+    """Return which of two pipelines with the same labels to record: the latest with an `audio_root`, if one has it.
 
-    Without it rows that were read by path could not be checked again. It is always one of the two, never a mixture:
-    a user who ran it knows all of it.
+    Without it, rows that were read by path could not be checked again. The result is always one of the two, never a
+    mixture, so a user who ran it chose all of it.
     """
     return recorded if names_audio_root(recorded) and not names_audio_root(current) else current
 
 
 def names_audio_root(pipeline: JsonValue) -> bool:
-    """Return whether a pipeline, as JSON, says below which folder recordings may be read by path."""
+    """Return whether a pipeline, as JSON, sets the folder of recordings that are read by path."""
     source = pipeline.get("source") if isinstance(pipeline, dict) else None
     return isinstance(source, dict) and source.get("audio_root") is not None
 
@@ -188,12 +188,12 @@ def check_same(
     file_parts: Mapping[str, JsonValue],
     pipeline: JsonValue = None,
 ) -> None:
-    """Refuse to go on with a sink that another pipeline began.
+    """Raise if the sink belongs to another pipeline.
 
-    `pipeline` is the current one, whose fields say what differs in the files where only these do.
+    `pipeline` is the current one. If only the files differ, the differences are described by its fields.
 
     Raises:
-        ChangedError: `differences` names every key with its recorded and its current value.
+        ChangedError: `differences` lists every key with its recorded and its current value.
     """
     if recorded.fingerprint != fingerprint:
         ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": fingerprint}
@@ -212,7 +212,7 @@ def check_same(
 
 
 def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """Describe what differs, as "`steps.1.window_seconds` was 30, now 20"; long values are cut to where they differ."""
+    """Return the differences, as "`steps.1.window_seconds` was 30, now 20"; long values are cut around the change."""
     old, new = dict(_flatten(dict(recorded))), dict(_flatten(dict(current)))
     keys = [*old, *(key for key in new if key not in old)]
     found = {key: (old.get(key, UNSET), new.get(key, UNSET)) for key in keys}
@@ -222,13 +222,13 @@ def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonVal
 def file_differences(
     recorded: RunRecord, file_parts: Mapping[str, JsonValue], pipeline: JsonValue = None
 ) -> tuple[str, ...]:
-    """Describe what differs in the files of a sink, by the fields of the current pipeline where these show it."""
+    """Return the differences in the files of a sink, by fields of the pipeline if these differ."""
     found = differences(recorded.file_parts, file_parts)
     return found and (differences(_file_fields(recorded.pipeline), _file_fields(pipeline)) or found)
 
 
 def _described(key: str, old: str, new: str) -> str:
-    """Describe one difference; hashes, which say nothing to a reader, by what they are made of."""
+    """Return one difference as text; for a hash, the text names its source."""
     before, now = _shown(old, new)
     if key.startswith(CODE) and "version" not in old + new:
         file = key.removeprefix(CODE)
@@ -254,7 +254,7 @@ def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:
 
 @functools.cache
 def raysp_version() -> str:
-    """Return the installed version."""
+    """Return the installed version of raysp."""
     return metadata.version("raysp")
 
 
@@ -269,7 +269,7 @@ def _versions() -> dict[str, str]:
 
 
 def _encode(record: RunRecord) -> bytes:
-    """Write it so that people can read it: the pipeline indented, a line for each other part and for each run."""
+    """Return the record as readable JSON: the pipeline indented, one line for each other part and each run."""
     pipeline = json.dumps(record.pipeline, indent=1).replace("\n", "\n ")
     runs = ",\n  ".join(json.dumps(vars(run)) for run in record.runs)
     values = {
@@ -288,7 +288,7 @@ def _encode(record: RunRecord) -> bytes:
 
 
 def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, value as shown) for every leaf; an empty object and a list of plain values are leaves."""
+    """Yield (dotted key, value as shown) for every leaf; empty objects and lists of plain values are leaves."""
     items: list[tuple[str, JsonValue]] = []
     if isinstance(value, dict):
         items = list(value.items())
@@ -303,7 +303,7 @@ def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _shown(old: str, new: str) -> tuple[str, str]:
-    """Cut both values alike, around the first character that differs."""
+    """Return both values, cut to the same range around the first different character."""
     same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     first = max(0, same - SHOWN_CHARACTERS // 2) if max(len(old), len(new)) > SHOWN_CHARACTERS else 0
     return _cut(old, first), _cut(new, first)

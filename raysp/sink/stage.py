@@ -1,7 +1,7 @@
-"""Staged results: what a model said of a block, kept until every piece of its shard is there.
+"""Staged results: outputs of a model for one block, kept until every piece of its shard is staged.
 
-A block holds rows, or windows of longer rows: those have a column `window`, their number in the row, and `windows`, how
-many the row has, which stands on its last one alone (1 on a row that is one window).
+A block holds rows, or windows of longer rows. Windows have a column `window`, their number in the row, and `windows`,
+the number of windows of the row, which is set only on its last window (1 for a row that is one window).
 """
 
 import io
@@ -21,20 +21,20 @@ from raysp.sink.merging import Sorter, in_order
 from raysp.storage.store import Store
 
 Join = Callable[[pa.Table], pa.Table]
-"""Makes a row of each run of windows of one row, which are given sorted and complete. Its columns are those of a staged
-row that is one window, less those that only windows have."""
+"""Callable that joins the windows of each row into one row. The windows are passed sorted and complete. The result has
+the columns of a staged row that is one window, less those that only windows have."""
 
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""Of a block, read at once."""
+"""Bytes of a block that are read at once."""
 
 
 class BrokenStageError(RunError):
-    """The staged blocks of a piece do not make up its rows: they have to be made again."""
+    """The staged blocks of a piece do not match its rows and have to be made again."""
 
 
 def stage(store: Store, name: BlockName, table: pa.Table) -> None:
-    """Keep a block's result; one that is there already stays, for it says the same."""
+    """Write a block's result; an existing one is kept, because it is equal."""
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
         writer.write_table(table, max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes)))
@@ -43,19 +43,19 @@ def stage(store: Store, name: BlockName, table: pa.Table) -> None:
 
 
 Blocks = dict[tuple[int, int], int]
-"""Staged blocks (k, of) of a piece, with their bytes."""
+"""Staged blocks (k, of) of a piece, with their sizes in bytes."""
 
 
 def staged(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, dict[Piece, Blocks]]:
-    """Return by one listing which blocks of which pieces of these shards are staged.
+    """Return the staged blocks of these shards by shard and piece, from one listing.
 
-    Blocks of other input or of another pipeline do not count.
+    Blocks of other input or of another pipeline are ignored.
     """
     return staged_as(store, {shard.name: (shard.input_id, fingerprint) for shard in shards})
 
 
 def staged_as(store: Store, wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[Piece, Blocks]]:
-    """Do as `staged`, with an (input id, fingerprint) of its own for each shard's name."""
+    """Return the blocks as `staged` does, for an (input id, fingerprint) by shard name."""
     found: dict[str, dict[Piece, Blocks]] = {}
     for entry in store.list(layout.STAGE):
         block = layout.parse_stage_path(entry.path)
@@ -65,12 +65,12 @@ def staged_as(store: Store, wanted: Mapping[str, tuple[str, str]]) -> dict[str, 
 
 
 def is_complete(blocks: Collection[tuple[int, int]]) -> bool:
-    """Tell whether all blocks (k, of) of a piece are there: a last one, and all that are before it."""
+    """Return whether all blocks (k, of) of a piece are staged: a last one, and all before it."""
     return _complete_cut(blocks) is not None
 
 
 def unstaged(shard: Shard, blocks: Mapping[Piece, Collection[tuple[int, int]]]) -> tuple[Piece, ...]:
-    """Return the pieces of which blocks are missing."""
+    """Return the pieces with missing blocks."""
     return tuple(piece for piece in shard.pieces if not is_complete(blocks.get(piece, ())))
 
 
@@ -86,24 +86,24 @@ def read_rows(
     names: Sequence[BlockName] | None = None,
     num_bytes: int = 64 * 1024 * 1024,
 ) -> Iterator[pa.Table]:
-    """Yield a piece's staged results in order, one row for each of its rows, some at a time; all is checked before.
+    """Yield a piece's staged results in order, one row for each of its rows, in batches. All checks come first.
 
     Tables in which a longer row was joined lack the columns that only windows have.
 
     Args:
         store: the sink.
-        shard: its name.
-        piece: to read.
-        input_id: of the shard.
-        fingerprint: of the pipeline.
-        join: makes rows of the windows of longer ones.
-        rows: those of the piece's rows that are there; None: all.
-        names: the piece's blocks as `listed`; None: listed here.
-        num_bytes: about what may be held in memory; a single row may be larger.
+        shard: name of the shard.
+        piece: the piece to read.
+        input_id: input id of the shard.
+        fingerprint: fingerprint of the pipeline.
+        join: joins the windows of longer rows.
+        rows: rows of the piece that are staged; None: all.
+        names: the piece's blocks from `listed`; None: they are listed here.
+        num_bytes: approximate limit of memory, in bytes; a single row may be larger.
 
     Raises:
-        RunError: Blocks are missing, or windows are there but no `join`.
-        BrokenStageError: A block cannot be read, or rows or windows are missing or there twice.
+        RunError: Blocks are missing, or there are windows without a `join`.
+        BrokenStageError: A block cannot be read, or rows or windows are missing or duplicate.
     """
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
     names = _names(store, shard, piece, input_id, fingerprint) if names is None else names
@@ -128,7 +128,7 @@ def read_rows(
 
 
 def listed(store: Store, shard: str, input_id: str, fingerprint: str) -> dict[Piece, list[BlockName]]:
-    """List a shard's staged blocks of one input and pipeline, by piece, in one request."""
+    """Return a shard's staged blocks of one input and pipeline by piece, from one listing."""
     found: dict[Piece, list[BlockName]] = {}
     for entry in store.list(layout.stage_folder(shard)):
         block = layout.parse_stage_path(entry.path)
@@ -138,19 +138,19 @@ def listed(store: Store, shard: str, input_id: str, fingerprint: str) -> dict[Pi
 
 
 def remove_listed(store: Store, blocks: Mapping[Piece, Iterable[BlockName]]) -> None:
-    """Remove what was `listed`; a block that came later is left to `gc`."""
+    """Remove the blocks that `listed` returned; later blocks are left to `gc`."""
     for names in blocks.values():
         for name in names:
             store.delete(layout.stage_path(name))
 
 
 def discard(store: Store, shard: str, piece: Piece) -> None:
-    """Remove the staged blocks of one piece, whichever pipeline they are of."""
+    """Remove the staged blocks of one piece, of any pipeline."""
     _delete_all(store, layout.stage_piece_prefix(shard, piece))
 
 
 def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) -> None:
-    """Remove the blocks of pieces that are not whole: they are made again, and may then be cut otherwise."""
+    """Remove the blocks of incomplete pieces: they are made again, and may then be cut differently."""
     for shard, pieces in staged(store, shards, fingerprint).items():
         for piece, blocks in pieces.items():
             if not is_complete(blocks):
@@ -158,7 +158,7 @@ def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) 
 
 
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
-    """Find into how many blocks a piece was cut, of which all are there; the smallest number if there are several."""
+    """Return the number of blocks of a complete cut of a piece, the smallest of several; None without such a cut."""
     there = set(blocks)
     cuts = sorted(of for k, of in there if k == of - 1)
     return next((of for of in cuts if all((k, 0) in there or (k, of) in there for k in range(of))), None)
@@ -183,12 +183,12 @@ def _read_block(store: Store, name: BlockName) -> Iterator[pa.Table]:
 
 
 def join_windows(where: str, table: pa.Table, join: Join | None) -> pa.Table:
-    """Join the windows of longer rows; only the columns that all rows have then are left.
+    """Join the windows of longer rows; return only the columns that all rows have then.
 
-    Rows stay in order where they are.
+    Rows that are in order stay in order.
 
     Raises:
-        BrokenStageError: a row's windows are not all there, or there twice.
+        BrokenStageError: windows of a row are missing or duplicate.
     """
     windows = _windows_of(where, table, join)
     if windows is None or join is None:
@@ -199,7 +199,7 @@ def join_windows(where: str, table: pa.Table, join: Join | None) -> pa.Table:
 
 
 def _windows_of(where: str, table: pa.Table, join: Join | None) -> pa.Table | None:
-    """Return the windows of longer rows, sorted and checked; None where there are none."""
+    """Return the windows of longer rows, sorted and checked; None if there are no such windows."""
     if "windows" not in table.column_names or (is_whole := _is_whole(table)).all():
         return None
     if join is None:
@@ -212,12 +212,12 @@ def _windows_of(where: str, table: pa.Table, join: Join | None) -> pa.Table | No
 
 
 def _is_whole(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows of a table are no windows of longer ones."""
-    return np.asarray(table.column("windows").to_numpy() == 1)  # null is NaN
+    """Return a mask of the rows of a table that are not windows of longer ones."""
+    return np.asarray(table.column("windows").to_numpy() == 1)  # null becomes NaN
 
 
 def _check(where: str, numbers: pa.Table, wanted: Collection[int], join: Join | None) -> None:
-    """Refuse rows and windows that are missing or there twice."""
+    """Raise if rows or windows are missing or duplicate."""
     windows = _windows_of(where, numbers, join)
     rows = numbers.column("row") if windows is None else numbers.filter(_is_whole(numbers)).column("row")
     long_rows = [] if windows is None else pc.unique(windows.column("row")).to_pylist()
@@ -225,10 +225,10 @@ def _check(where: str, numbers: pa.Table, wanted: Collection[int], join: Join | 
 
 
 def _check_windows(where: str, windows: pa.Table) -> None:
-    """Refuse rows that do not have each of their windows once; they are sorted."""
+    """Raise unless each row has each of its windows once; `windows` must be sorted."""
     row, window = (windows.column(name).to_numpy() for name in ("row", "window"))
     num_windows = np.nan_to_num(windows.column("windows").to_numpy()).astype(int)
-    ends = np.append(row[1:] != row[:-1], True)  # the last window that is there of each row
+    ends = np.append(row[1:] != row[:-1], True)  # True at the last staged window of each row
     starts = np.insert(ends[:-1], 0, True)
     expected = np.where(starts, 0, np.insert(window[:-1] + 1, 0, 0))
     wrong = (window != expected) | (num_windows != np.where(ends, window + 1, 0))

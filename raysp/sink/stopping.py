@@ -1,9 +1,8 @@
-"""Runs that stopped because too many rows failed: none of their error rows stays.
+"""Runs that stopped because too many rows failed: all of their error rows are redone.
 
-`.raysp/stopped/<number>.json` is made before such a run ends. From then on results are staged under another id, so that
-nothing that the run staged is ever committed, whichever of its workers comes late; and the error rows that it had
-committed by then are done again by the next run. `.raysp/stopped/<number>.done` says that they were. Neither is ever
-removed.
+`.raysp/stopped/<number>.json` is written before such a run ends. From then on results are staged under another id, so
+that results staged by the run are never committed, even by a late worker. Error rows that it had already committed are
+redone by the next run. `.raysp/stopped/<number>.done` records that they were. Neither file is ever removed.
 """
 
 import hashlib
@@ -24,26 +23,26 @@ _STOP = re.compile(rf"{re.escape(layout.STOPPED)}(\d+)\.(json|done)")
 
 @dataclass(frozen=True)
 class Stops:
-    """The runs of a sink that stopped because too many rows failed."""
+    """Runs of a sink that stopped because too many rows failed."""
 
     number: int = 0
     redo: frozenset[str] = frozenset()
-    """Label shards that they committed with error rows, which are still to be done again."""
+    """Label shards that they committed with error rows, and that are still to be redone."""
     is_open: bool = False
-    """No run has come to its end since."""
+    """Whether no run has completed since."""
 
     def stage_id(self, fingerprint: str) -> str:
-        """Return what stands for the fingerprint in the names of staged results: another id after each stop."""
+        """Return the id in the names of staged results: the fingerprint, and another id after each stop."""
         if not self.number:
             return fingerprint
         return hashlib.sha256(f"stopped\0{fingerprint}\0{self.number}".encode()).hexdigest()[:16]
 
 
 def load(store: Store) -> Stops:
-    """Read which runs stopped.
+    """Return the stopped runs.
 
     Raises:
-        StoreError: a record of one cannot be read.
+        StoreError: the record of a stopped run cannot be read.
     """
     found = [match for entry in store.list(layout.STOPPED) if (match := _STOP.fullmatch(entry.path))]
     numbers = sorted(int(match[1]) for match in found if match[2] == "json")
@@ -61,7 +60,7 @@ def _shards(store: Store, path: str) -> Iterable[str]:
 
 
 def record(store: Store, shards: Iterable[str]) -> None:
-    """Note that a run stops; `shards` are those whose commit it began, with error rows."""
+    """Record that a run stops; `shards` are those with error rows whose commit it began."""
     number = load(store).number + 1
     data = json.dumps({"shards": sorted(shards)}).encode()
     while not store.create(layout.stopped_path(number), data):
@@ -69,17 +68,17 @@ def record(store: Store, shards: Iterable[str]) -> None:
 
 
 def settle(store: Store, number: int) -> None:
-    """Note that a run came to its end after these stops: there is nothing of them to do again."""
+    """Record that a run completed after these stops, so that nothing of them is left to redo."""
     store.create(layout.stopped_path(number, is_done=True), b"")
 
 
 def redo(store: Store, stops: Stops, shards: Iterable[Shard], fingerprint: str) -> Sequence[Todo]:
-    """Find the error rows that stopped runs committed, to be done again; what is staged of them does not count.
+    """Return the error rows that stopped runs committed, to be redone; results staged for them are not used.
 
     Args:
         store: the sink.
-        stops: as loaded.
-        shards: committed ones.
-        fingerprint: of the pipeline.
+        stops: the stopped runs.
+        shards: committed shards.
+        fingerprint: fingerprint of the pipeline.
     """
     return list(find_error_rows(store, [shard for shard in shards if shard.name in stops.redo], fingerprint))

@@ -12,33 +12,33 @@ from raysp.storage.store import Store
 
 @dataclass(frozen=True)
 class Retry:
-    """That only some rows of a committed shard are done again."""
+    """Selected rows of a committed shard to redo."""
 
     stage_id: str
-    """Stands in for the fingerprint where their results are staged; of this attempt alone."""
+    """Id of this attempt, which replaces the fingerprint in the names of its staged results."""
     rows: tuple[int, ...]
-    """Sorted."""
+    """Row numbers, sorted."""
     write_id: str = ""
-    """Of the label shard that is retried."""
+    """Write id of the label shard to retry."""
 
     def of(self, piece: Piece) -> tuple[int, ...]:
-        """Give those of a piece."""
+        """Return the rows of a piece."""
         return self.rows[bisect_left(self.rows, piece.first) : bisect_left(self.rows, piece.end)]
 
 
 @dataclass(frozen=True)
 class Todo:
-    """Pieces of one shard that are not staged yet; none: the shard only waits to be committed."""
+    """Pieces of one shard that are not staged yet; if empty, the shard only waits to be committed."""
 
     shard: Shard
     pieces: tuple[Piece, ...]
     retry: Retry | None = None
     staged_bytes: int = field(default=0, compare=False)
-    """Of the other pieces, which are staged."""
+    """Bytes of the other pieces, which are staged."""
 
     @property
     def num_rows(self) -> int:
-        """Count the rows to label."""
+        """Number of rows to label."""
         return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
 
 
@@ -52,12 +52,12 @@ def compare(
     is_replaced: Callable[[Shard], bool] = lambda shard: False,
     stage_id: str = "",
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
-    """Tell which shards are committed, and what is to do of the others.
+    """Return the names of committed shards, and the work left on the others.
 
-    With `relabel` a shard is also to do where `is_replaced` says that files which its rows name were replaced.
+    With `relabel`, a shard is also redone if `is_replaced` returns that files named by its rows were replaced.
 
     Raises:
-        ChangedError: in the place of a label shard lies something that is not to be replaced.
+        ChangedError: a file that is not to be replaced is in the place of a label shard.
     """
     committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id, trust=not relabel)
     kept = committed.outdated if relabel else frozenset[str]()
@@ -75,7 +75,7 @@ def compare(
 
 
 def _todo(shard: Shard, blocks: Mapping[Piece, stage.Blocks]) -> Todo:
-    """Compare a shard's pieces with the blocks that are staged."""
+    """Return the work left on a shard, from its staged blocks."""
     pieces = stage.unstaged(shard, blocks)
     staged_bytes = sum(sum(found.values()) for piece, found in blocks.items() if piece not in pieces)
     return Todo(shard, pieces, staged_bytes=staged_bytes)

@@ -1,4 +1,4 @@
-"""The sink of a try-out, which is removed again."""
+"""Sink of a try-out, removed at its end."""
 
 import shutil
 import tempfile
@@ -14,12 +14,12 @@ from raysp.specs.pipeline import Parquet
 from raysp.storage.store import join_url, normalise, open_store, scheme_of
 
 LEFT_AFTER_NS = 24 * 3600 * 10**9
-"""A try-out that is older was killed."""
+"""Age from which a try-out counts as killed."""
 
 
 @contextmanager
 def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
-    """Lend a sink for a try-out: a temporary folder, or where other machines write too, a place below the real sink."""
+    """Yield a sink for a try-out: a temporary folder, or a place below the real sink if other machines write too."""
     if not is_shared:
         with tempfile.TemporaryDirectory(prefix="raysp-") as folder:
             yield replace(sink, url=folder, storage_options={})
@@ -37,7 +37,7 @@ def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
 
 
 def is_left(path: str) -> bool:
-    """Return whether a file of a sink was left by a try-out that was killed."""
+    """Return whether a file of a sink was left by a killed try-out."""
     started = path.removeprefix(layout.TRIAL).partition("/")[0]
     return path.startswith(layout.TRIAL) and started.isdigit() and time.time_ns() - int(started) > LEFT_AFTER_NS
 
@@ -54,7 +54,7 @@ def _clear(sink: Parquet) -> None:
 
 
 def _remove_folders(folder: Path, before: Path) -> None:
-    """Remove a folder, and those above it that are empty, down from one that was there before."""
+    """Remove a folder, and its empty parents below `before`, which existed earlier."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         for place in folder.parents:

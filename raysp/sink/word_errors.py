@@ -1,4 +1,4 @@
-"""Word errors of labels against the reference texts of their rows, letter case and punctuation aside."""
+"""Word errors of labels against the reference texts of their rows, ignoring letter case and punctuation."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ class TextColumns(NamedTuple):
 
 @dataclass
 class WordErrors:
-    """Counts over rows that have a reference; an empty one counts, too."""
+    """Counts over rows that have a reference, which may be empty."""
 
     rows: int = 0
     """Labelled rows."""
     unlabelled: int = 0
-    """Error rows and skipped rows, which have no part in the counts of words."""
+    """Error rows and skipped rows, which are not in the counts of words."""
     skipped: int = 0
-    """Of the unlabelled rows, those that were skipped on purpose."""
+    """Skipped rows among the unlabelled ones."""
     words: int = 0
-    """Of the references of labelled rows."""
+    """Words in the references of labelled rows."""
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
@@ -42,16 +42,16 @@ class WordErrors:
         return self.errors / self.words if self.words else 0.0
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add counts as `to_counts` returns them; none where a label shard was made without."""
+        """Add counts in the form of `to_counts`; missing counts are zero."""
         for name in asdict(self):
             setattr(self, name, getattr(self, name) + counts.get(name, 0))
 
     def to_counts(self) -> dict[str, int]:
-        """Return all counts by name, or nothing where no row has a reference."""
+        """Return all counts by name; empty if no row has a reference."""
         return asdict(self) if self.rows or self.unlabelled else {}
 
     def count(self, table: pa.Table, columns: TextColumns) -> None:
-        """Count the rows of a table that has a `status`."""
+        """Count the rows of a table with a `status` column."""
         references, hypotheses = (_texts(table.column(name)) for name in columns)
         pairs = []
         for reference, hypothesis, status in zip(
@@ -81,9 +81,9 @@ class WordErrors:
 
 
 def _texts(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
-    """Return texts; what is no UTF-8, which label shards carry over as it is, is replaced.
+    """Return the texts of a column; invalid UTF-8, which label shards carry over unchanged, is replaced.
 
-    Numbers are compared as they are written; of lists and other types no row has a text.
+    Numbers are converted to text. Lists and other types have no text.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
