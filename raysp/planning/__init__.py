@@ -1,1 +1,1 @@
-"""What there is to do: a pipeline, a listing of its corpus and what a sink holds, made into pieces, without Ray."""
+"""Planning: the pieces to do, from a pipeline, a listing of its corpus and the state of its sink, without Ray."""

@@ -1,4 +1,4 @@
-"""The folder of a pipeline's checkpoint on this machine, and its digest."""
+"""Local folder of a pipeline's checkpoint, and its digest."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,10 +12,10 @@ from raysp.storage.store import normalise, scheme_of
 
 
 def checkpoint_folder(pipeline: Pipeline) -> Path:
-    """Return the folder of the pipeline's checkpoint on this machine.
+    """Return the local folder of the pipeline's checkpoint.
 
-    A step has no storage options of its own: the source's serve where both are of one scheme, else the environment
-    and the profile.
+    A step has no storage options of its own. Those of the source are used if both urls have the same scheme,
+    otherwise the environment and the profile.
 
     Raises:
         CheckpointError, StoreError: as `locate`.
@@ -26,10 +26,10 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
 
 
 def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
-    """Return the folder of a checkpoint on this machine, fetched once from object storage or from the hub.
+    """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
 
     Raises:
-        CheckpointError: no such folder, or no checkpoint in it.
+        CheckpointError: the folder does not exist or holds no checkpoint.
         StoreError: it cannot be read.
     """
     if scheme_of(checkpoint):
@@ -45,10 +45,10 @@ def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None)
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with a hub id of its checkpoint resolved to a commit, which all machines read.
+    """Return the pipeline with the hub id of its checkpoint resolved to a commit, so that all machines read the same.
 
     Raises:
-        CheckpointError: the hub does not know the id, or cannot be reached.
+        CheckpointError: the hub has no such id, or cannot be reached.
     """
     label = pipeline.label
     if not _names_hub(label.checkpoint):
@@ -58,15 +58,15 @@ def pinned(pipeline: Pipeline) -> Pipeline:
 
 
 def _names_hub(checkpoint: str) -> bool:
-    """Tell whether a checkpoint is a hub id with its owner; a bare name is taken for a folder that is not there."""
+    """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
     return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)
 
 
 def check_digest(url: str, folder: Path, planned: str) -> None:
-    """Raise if a checkpoint, as it came to this machine, is no longer the one that was planned.
+    """Raise if a checkpoint on this machine differs from the planned one.
 
     Raises:
-        CheckpointError: naming both digests.
+        CheckpointError: with both digests.
     """
     if (found := digest_of(folder)) != planned:
         raise CheckpointError(

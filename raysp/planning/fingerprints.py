@@ -1,4 +1,4 @@
-"""The fingerprint of a pipeline with resolved settings."""
+"""Fingerprint of a pipeline with resolved settings."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from raysp.specs.pipeline import Pipeline, fingerprint, label_parts
 from raysp.specs.values import JsonValue
 
 AUDIO_ROOT = "source.audio_root"
-"""Part of the fingerprints of older sinks: true where the pipeline that began them had one."""
+"""Part of the fingerprints of older sinks: true if their first pipeline had an audio root (docs/decisions/016)."""
 
 
 def hash_pipeline(
@@ -18,13 +18,13 @@ def hash_pipeline(
     code: UserCode | None = None,
     recorded: Mapping[str, JsonValue] | None = None,
 ) -> tuple[dict[str, JsonValue], str]:
-    """Collect what can change a label and hash it.
+    """Return everything that can change a label, by dotted name, and its hash.
 
     Args:
         pipeline: the pipeline.
         settings: its resolved values.
         code: its code from outside raysp; None: read now.
-        recorded: parts of the sink's record; None: there is none, or they do not bind.
+        recorded: parts of the sink's record; None: no record, or not binding.
     """
     digest = digest_of(checkpoint_folder(pipeline))
     parts = label_parts(

@@ -1,4 +1,4 @@
-"""What a label shard carries over from its shard."""
+"""Columns that a label shard carries over from its shard."""
 
 import pyarrow as pa
 
@@ -10,7 +10,7 @@ from raysp.specs.steps import Transcript
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
-    """Read what a label shard carries over: `id`, then the kept columns, as they are in the source."""
+    """Read the columns that a label shard carries over: `id`, then the kept columns, with the source's values."""
     source = pipeline.source
     columns = [*([source.id] if source.id else []), *pipeline.kept]
     table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
@@ -24,7 +24,7 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
 
 
 def text_columns(pipeline: Pipeline) -> TextColumns | None:
-    """Return the columns of the reference and of the first transcript; None where there is none of either."""
+    """Return the columns of the reference and of the first transcript; None if either is missing."""
     name = next((output.name for output in pipeline.label.outputs if isinstance(output, Transcript)), None)
     reference = pipeline.source.text
     return TextColumns(reference, f"{name}_text") if reference and name is not None else None

@@ -1,4 +1,4 @@
-"""The shards of a corpus: what its urls stand for, and how the label shards are named."""
+"""Shards of a corpus: the files that its urls list, and the names of their label shards."""
 
 import json
 import os
@@ -33,7 +33,7 @@ SUFFIXES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Found:
-    """A shard as the listing shows it; its footer is not read yet."""
+    """A listed shard; its footer is not read yet."""
 
     name: str
     """Path of its label shard."""
@@ -46,48 +46,48 @@ class Found:
 
 @dataclass(frozen=True)
 class Listed:
-    """A corpus as its urls list it."""
+    """A listed corpus."""
 
     root: str
-    """What the label shards are named relative to."""
+    """Folder that the label shards are named relative to."""
     found: tuple[Found, ...]
     """Sorted by name."""
     passed_over: Mapping[str, int]
     """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
     unnamed: int = 0
-    """Recordings that no metadata file names, in folders that have such files."""
+    """Recordings without a row in the metadata, in folders with metadata files."""
     missing: int = 0
-    """Recordings that metadata names and that are not there."""
+    """Recordings of the metadata that do not exist."""
 
 
 @dataclass(frozen=True)
 class _Sorted:
-    """The files of one url, sorted by what they are."""
+    """Files of one url, sorted by kind."""
 
     listing: Listing
-    """Shards, or recordings."""
+    """Shards or recordings."""
     is_audio: bool = False
     others: tuple[Entry, ...] = ()
-    """Passed over."""
+    """Other files, which are passed over."""
     metadata: Metadata | None = None
-    """Of recordings."""
+    """Metadata of the recordings."""
 
 
 def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
-    """List a corpus's shards and name their label shards; see `list_corpus`."""
+    """Return a corpus's shards with the names of their label shards; see `list_corpus`."""
     return list(list_corpus(source, recorded).found)
 
 
 def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False) -> Listed:
-    """List a corpus's shards and name their label shards relative to its root.
+    """Return a corpus's shards with the names of their label shards relative to its root.
 
     Args:
         source: the corpus.
-        recorded: shards of earlier plans by name: what was cut from a manifest or a folder is never cut again ...
-        relabel: ... unless a manifest changed so that its recorded slices no longer end with a line.
+        recorded: shards of earlier plans by name. Their slices of manifests and folders never change.
+        relabel: slice a manifest again if it changed so that its recorded slices no longer end with a line.
 
     Raises:
-        PlanError: nothing there, two label shards of one name, a name that readers would pass over.
+        PlanError: there is no shard, two label shards have the same name, or readers would pass over a name.
     """
     try:
         listings = [_list_url(url, source.storage_options) for url in source.urls]
@@ -117,7 +117,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
 
 
 def _recordings(listings: Sequence[_Sorted]) -> dict[str, tuple[Entry, ...]]:
-    """Return the audio files of each folder, once, whichever of the urls list them."""
+    """Return the audio files by folder, each once, even if several urls list it."""
     files: dict[str, dict[str, Entry]] = {}
     for one in listings:
         if one.is_audio:
@@ -126,7 +126,7 @@ def _recordings(listings: Sequence[_Sorted]) -> dict[str, tuple[Entry, ...]]:
 
 
 def _common_root(listings: Sequence[Listing]) -> str:
-    """Find the folder that holds all listings' roots."""
+    """Return the folder that holds the roots of all listings."""
     roots = [listing.root.split("/") for listing in listings]
     alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*roots, strict=False))
     shared = [parts[0] for parts in alike]
@@ -138,7 +138,7 @@ def _common_root(listings: Sequence[Listing]) -> str:
 
 
 def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
-    """List what a url stands for: the shards among its files where there are some, else the audio files."""
+    """Return the files of a url: its shards if it has any, otherwise its audio files."""
     try:
         listing = expand(url, storage_options, "**/*")
     except NothingListedError as error:
@@ -173,7 +173,7 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
 
 
 def _metadata_of(listing: Listing, shards: Sequence[Entry], storage_options: Mapping[str, object]) -> list[str]:
-    """Return the metadata files of a folder of recordings; none where it has shards, of which Parquet may be one."""
+    """Return the metadata files of a folder of recordings; empty if it has shards (a Parquet file may be either)."""
     files = [entry.path for entry in listing.entries if metadata.is_metadata(entry.path)]
     names = {entry.path for entry in shards}
     if not names <= {*files}:
@@ -191,14 +191,14 @@ def _read_metadata(root: str, files: Sequence[str], storage_options: Mapping[str
 
 
 def _is_shard(name: str, *, is_folder: bool) -> bool:
-    """Return whether a file is a shard by its name: in a folder by a known one, in a glob by any that may be one."""
+    """Return whether a file is a shard by its name: in a folder by a known suffix, in a glob by any possible one."""
     if is_folder:
         return name.endswith((".parquet", ".arrow"))
     return not (folders.is_audio(name) or sources.is_other(name))
 
 
 def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
-    """Return whether a file belongs to the data set that `datasets` saved, which is not worth a word."""
+    """Return whether a file belongs to a data set that `datasets` saved, and need not be reported."""
     return bool(shards) and entry.path.rpartition("/")[2] in ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
@@ -214,7 +214,7 @@ def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> 
 
 
 def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
-    """Describe files by their suffix, as in "3 other files: 2 .txt, 1 .json"; `done` stands before the colon."""
+    """Return a text such as "3 other files: 2 .txt, 1 .json"; `done` is inserted before the colon."""
     total, kinds = sum(by_suffix.values()), list(by_suffix.items())
     shown = [f"{number:,} {suffix or 'without suffix'}" for suffix, number in kinds[:SUFFIXES_SHOWN]]
     if rest := sum(number for _, number in kinds[SUFFIXES_SHOWN:]):
@@ -223,7 +223,7 @@ def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
 
 
 def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> list[Entry]:
-    """Leave out what `datasets` keeps beside the files of a saved data set, such as the results of `map`."""
+    """Return the entries without other Arrow files in the folders of saved data sets, such as results of `map`."""
     files: dict[str, set[str] | None] = {}
     store = open_store(listing.root, storage_options)
     for entry in (one for one in listing.entries if sources.kind_of(one.path) == sources.ARROW):
@@ -240,7 +240,7 @@ def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> li
 
 
 def _data_files(store: Store, path: str) -> set[str] | None:
-    """Read which files make up a data set that `save_to_disk` wrote; None where there is none."""
+    """Return the names of the files of a data set written by `save_to_disk`; None if there is no such data set."""
     if store.stat(path) is None:
         return None
     try:
@@ -287,7 +287,7 @@ def _cut_folder(
 
 
 def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Return the recorded shards that were cut from one manifest or folder, in their order."""
+    """Return the recorded shards that are slices of one manifest or folder, in order."""
     name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
     return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
 
@@ -303,10 +303,10 @@ def _label_name(url: str, root: str) -> str:
 
 
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
-    """Raise if a label shard would be listed as a shard, or would take the place of one.
+    """Raise if a label shard would be listed as a shard, or would overwrite one.
 
     Raises:
-        PlanError: naming the url and the label shard.
+        PlanError: with the url and the label shard.
     """
     sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
     shards = {place for one in found for place in (one.url, _real(one.url))}
@@ -329,12 +329,12 @@ def _normal(url: str) -> str:
 
 
 def _real(place: str) -> str:
-    """Resolve the links of a local path."""
+    """Return a local path with its links resolved; urls are unchanged."""
     return place if scheme_of(place) else os.path.realpath(place)
 
 
 def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
-    """Give a folder or glob as its root, as written and with its links resolved, and the pattern below it."""
+    """Return root and pattern of a folder or glob, with the root as written and with its links resolved."""
     place = _normal(url)
     if place in shards:
         return []
@@ -347,6 +347,6 @@ def _is_folder(place: str) -> bool:
 
 
 def _lists(root: str, pattern: str, url: str) -> bool:
-    """Tell whether `expand` would find a file at `url`."""
+    """Return whether `expand` would list a file at `url`."""
     beginning = join_url(root, "")
     return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)

@@ -1,7 +1,7 @@
-"""The CPUs and the memory that this process may use: of the machine, of its affinity mask and of its control group.
+"""CPUs and memory that this process may use: of the machine, of its affinity mask and of its control group.
 
-A container sees the whole machine in `os.cpu_count()` and in the size of physical memory; what it may use of it stands
-in its control group (cgroup), version 2 or 1.
+In a container, `os.cpu_count()` and the size of physical memory are those of the machine. The limits of the container
+are in its control group (cgroup), version 2 or 1.
 """
 
 import os
@@ -12,24 +12,24 @@ ROOT = Path("/")
 
 
 def num_cpus(root: Path = ROOT) -> int:
-    """Return the number of CPUs that this process may keep busy, at least 1; a part of a CPU does not count.
+    """Return the number of CPUs that this process may use, rounded down, at least 1.
 
     Args:
-        root: of the file system, below which `proc/self/cgroup` and `sys/fs/cgroup` are.
+        root: root of the file system, with `proc/self/cgroup` and `sys/fs/cgroup` below it.
     """
     quotas = [*_quotas(root)]
     return max(1, int(min([len(os.sched_getaffinity(0)), *quotas])))
 
 
 def memory_bytes(root: Path = ROOT) -> int:
-    """Return the bytes of main memory that this process may use; `root` as of `num_cpus`."""
+    """Return the bytes of main memory that this process may use; `root` is that of `num_cpus`."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (_number(folder / name) for folder, name in _files(root, "memory", "memory.max", "memory.limit_in_bytes"))
     return min([physical, *(int(limit) for limit in limits if limit)])
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield how many CPUs each control group around this process may use, for those that have a limit."""
+    """Yield the CPU limit of each control group around this process that has one."""
     for folder, name in _files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
         if name == "cpu.max":  # "400000 100000": microseconds of each period, or "max 100000"
             words = (_read(folder / name) or "").split()
@@ -41,7 +41,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tuple[Path, str]]:
-    """Yield the folders of this process's control group and of those around it, each with the name of its limit."""
+    """Yield the folders of this process's control group and of its parents, each with the name of its limit file."""
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
@@ -51,7 +51,7 @@ def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tup
             mount, found = root / "sys/fs/cgroup" / controllers, name_v1
         else:
             continue
-        # A container's own group is the root of what it sees, though its path may be told from the outside.
+        # In a container the mount starts at its own group, but the path may be the one outside of it.
         inside = PurePosixPath(place.lstrip("/"))
         yield from ((mount / folder, found) for folder in (inside, *inside.parents) if ".." not in folder.parts)
 
@@ -68,5 +68,5 @@ def _number(file: Path) -> float | None:
 
 
 def _parsed(word: str) -> float | None:
-    """Return a positive number; None for "max", -1 and everything else that is no limit."""
+    """Return a positive number; None for "max", -1 and everything else that is not a limit."""
     return float(word) if word.isdigit() and int(word) else None

@@ -1,4 +1,4 @@
-"""Open a sink for a pipeline: what it remembers, made into a plan; and the beginning of a run."""
+"""Opening of a sink for a pipeline: the plan that continues from its records, and the start of a run."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -26,17 +26,17 @@ from raysp.storage.store import Store, open_store
 
 
 def open_sink(pipeline: Pipeline) -> Store:
-    """Open the store that receives a pipeline's label shards; nothing is touched yet."""
+    """Open the store that receives a pipeline's label shards; nothing is changed yet."""
     return open_store(pipeline.sink.url, pipeline.sink.storage_options)
 
 
 def plan(pipeline: Pipeline) -> Plan:
-    """Say what a run on this machine would do; writes nothing and starts no Ray.
+    """Return the plan of a run on this machine; nothing is written, and Ray is not started.
 
     Raises:
         PlanError, ChangedError, CheckpointError: as `make_plan`.
     """
-    # The run may have a cluster: what this machine lacks is no reason to refuse.
+    # The run may have a cluster, so a shortage on this machine is not an error.
     return make_plan(pipeline, replace(local_resources(pipeline), can_grow=True))
 
 
@@ -48,17 +48,18 @@ def make_plan(
     relabel: bool = False,
     on_surveyed: Callable[[], None] | None = None,
 ) -> Plan:
-    """Compare corpus, pipeline and sink; writes nothing.
+    """Return the plan from corpus, pipeline and sink; nothing is written.
 
     Args:
         pipeline: the pipeline.
-        resources: what the run may use.
-        limit_rows: only the first rows of the corpus.
-        relabel: what differs in the sink is to be done again, instead of being refused.
-        on_surveyed: called once corpus and checkpoint are found, before the checkpoint is read, if the sink has no
-            record: there is work then, unless the rest of the plan is refused.
+        resources: resources that the run may use.
+        limit_rows: plan only the first rows of the corpus.
+        relabel: redo label shards that differ, instead of raising.
+        on_surveyed: called if the sink has no record, once corpus and checkpoint are found and before the checkpoint
+            is read. There is work then, unless the rest of the plan fails.
 
-    A sink in which nothing is staged or committed binds no pipeline: where its record would refuse, it is begun anew.
+    A sink without staged or committed results is not bound to its recorded pipeline: instead of raising, the plan
+    replaces the record.
 
     Raises:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
@@ -82,7 +83,7 @@ def make_plan(
 
 
 def _holds_results(store: Store, record: RunRecord) -> bool:
-    """Return whether anything is committed in a sink, or staged so that a run would use it."""
+    """Return whether a sink has committed results, or staged results that a run would use."""
     stage_id = stopping.load(store).stage_id(record.fingerprint)
     for entry in store.list(layout.STAGE):
         block = layout.parse_stage_path(entry.path)
@@ -117,7 +118,7 @@ def _make_plan(
         on_surveyed()
     settings = settle(pipeline, resources, record.resolved if record else None)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
-    if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved anew
+    if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
         settings = settle(pipeline, resources)
         parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None and not relabel:
@@ -158,27 +159,27 @@ def _make_plan(
 
 
 def _uncommitted(store: Store, recorded: Collection[str]) -> frozenset[str]:
-    """Return the recorded shards that have no label shard."""
+    """Return the recorded shards without a label shard."""
     return frozenset(recorded).difference(entry.path for entry in store.list())
 
 
 def file_id(pipeline: Pipeline) -> str:
-    """Hash what changes a label shard but no label."""
+    """Return the hash of settings that change a label shard but no label."""
     return hash_parts(file_parts(pipeline))
 
 
 def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: bool = True) -> Store:
-    """Check that the sink can be written, and record the run and the shards that are new.
+    """Check that the sink can be written, and record the run and the new shards.
 
     Args:
-        plan: as made.
-        run: this one.
-        store: the sink, where it is opened and checked already.
-        is_own: the user gave the pipeline, so that its record may be used from now on.
+        plan: the plan.
+        run: entry of this run.
+        store: the sink, if it is opened and checked already.
+        is_own: whether the user passed the pipeline, so that its record may be used from now on.
 
     Raises:
-        StoreError: it cannot.
-        ChangedError: another pipeline was faster.
+        StoreError: the sink cannot be written.
+        ChangedError: another pipeline was recorded first.
     """
     store = store or open_checked(plan.pipeline)
     if plan.anew:
@@ -208,13 +209,13 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: 
 
 
 def _forget(store: Store) -> None:
-    """Remove what was planned and received of a sink that is begun anew; no result depends on it."""
+    """Remove recorded plan and receipts of a sink whose record is replaced; no result depends on them."""
     for entry in [*store.list(layout.PLAN), *store.list(layout.RECEIPTS)]:
         store.delete(entry.path)
 
 
 def _discard_other(store: Store, plan: Plan) -> None:
-    """Remove what stopped runs staged, which is never used."""
+    """Remove results that stopped runs staged, which are never used."""
     for todo in plan.todo:
         for entry in list(store.list(layout.stage_folder(todo.shard.name))):
             block = layout.parse_stage_path(entry.path)
@@ -226,7 +227,7 @@ def open_checked(pipeline: Pipeline) -> Store:
     """Open the sink and check that it can be written.
 
     Raises:
-        StoreError: it cannot.
+        StoreError: it cannot be written.
     """
     store = open_sink(pipeline)
     store.probe()

@@ -1,4 +1,4 @@
-"""Places that a pipeline names, as every machine understands them: local paths are absolute."""
+"""Places in a pipeline, in the same form on every machine: local paths are absolute."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,11 @@ from raysp.storage.store import normalise, scheme_of
 def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
     """Return the pipeline with its local paths made absolute, relative to this process's working directory.
 
-    A worker has another one. Urls stay as they are, and so does a checkpoint that is no folder here: it may be an id of
-    the Hugging Face hub.
+    Workers have another working directory. Urls are unchanged, and so is a checkpoint that is not a local folder: it
+    may be an id of the Hugging Face hub.
 
     Raises:
-        PlanError: a url of a scheme that is not known.
+        PlanError: the scheme of a url is unknown.
     """
     source, sink, label = pipeline.source, pipeline.sink, pipeline.label
     url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]

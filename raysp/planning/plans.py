@@ -1,4 +1,4 @@
-"""A plan: what a run would do."""
+"""Plan of a run: the work to do, with resolved settings and resources."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,38 +29,38 @@ class Corpus:
 
     shards: tuple[Shard, ...]
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Shards that cannot be read, by name, with the reason."""
+    """Unreadable shards by name, with the reason."""
     fresh: tuple[Shard, ...] = ()
-    """Those of `shards` that no plan has recorded yet, or not with this content."""
+    """Those of `shards` that no plan has recorded yet, or only with other content."""
     vanished: tuple[str, ...] = ()
-    """Recorded shards that are no longer there; their labels are kept."""
+    """Recorded shards that no longer exist; their labels are kept."""
     supersedes: bool = False
-    """Some of `fresh` are recorded with other content."""
+    """Whether some of `fresh` are recorded with other content."""
     root: str | None = None
-    """What the label shards are named relative to; None: not listed."""
+    """Folder that the label shards are named relative to; None: not listed."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
     unnamed: int = 0
-    """Recordings that no metadata file names, in folders that have such files."""
+    """Recordings without a row in the metadata, in folders with metadata files."""
     missing: int = 0
-    """Recordings that metadata names and that are not there."""
+    """Recordings of the metadata that do not exist."""
     without_bytes: frozenset[str] = frozenset()
-    """Names of those of `fresh` whose rows hold no recording, and none may be read by path."""
+    """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
+        """Return a text that fits on a screen."""
         return brief(self)
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of audio, as the source claims them; None where it does not for some shard."""
+        """Seconds of audio, as declared by the source; None if some shard does not declare them."""
         known = [shard.seconds for shard in self.shards if shard.seconds is not None]
         return sum(known) if known and len(known) == len(self.shards) else None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a pipeline's "auto" values come to here."""
+    """Resolved values of a pipeline's `auto` settings."""
 
     checkpoint: "CheckpointSummary"
     dtype: str
@@ -68,17 +68,17 @@ class Settings:
     batch_seconds: float
     block_seconds: float
     cpus_per_actor: ActorCpus
-    """Which are also its torch threads."""
+    """CPUs of each actor, and its number of torch threads."""
     gpus_per_actor: float
     batching: Batching
-    """How windows are brought to the model on this device."""
+    """Batching of windows on this device."""
     fingerprint_seconds: float | None
-    """The budget, where the sink's labels may depend on it; None: they do not."""
+    """Budget in padded seconds, if the sink's labels may depend on it; None: they do not."""
 
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a run would do."""
+    """Plan of a run."""
 
     pipeline: Pipeline
     settings: Settings
@@ -90,24 +90,24 @@ class Plan:
     todo: tuple[Todo, ...]
     resources: Resources
     relabel: bool = False
-    """What is committed already but differs is done again and replaced."""
+    """Whether committed label shards that differ are redone and replaced."""
     code: UserCode = field(default_factory=UserCode)
-    """The code from outside raysp that was hashed, and that workers are given."""
+    """Code from outside raysp that was hashed, and that workers receive."""
     stage_id: str = ""
-    """Stands for the fingerprint in the names of staged results: the fingerprint itself, until a run stops."""
+    """Id in the names of staged results: the fingerprint itself, until a run stops."""
     stops: int = 0
-    """Number of the last stopped run of which something is left to do again; 0: none."""
+    """Number of the last stopped run with work left to redo; 0: no such run."""
     anew: bool = False
-    """The sink holds no result, and the record of another pipeline there is replaced."""
+    """Whether the sink holds no result, and its record of another pipeline is replaced."""
 
     def __repr__(self) -> str:
-        """Return its facts, a line each."""
+        """Return the facts of the plan, one per line."""
         facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
         return "\n".join(["Plan(", *facts, ")"])
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What a user wants to know of a plan, in words, by name."""
+        """Facts of the plan for users, as text by name."""
         settings, size, source = self.settings, self.pool_size, self.pipeline.source
         shards = count(len(self.corpus.shards), "shard")
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
@@ -128,19 +128,19 @@ class Plan:
         }
 
     def __post_init__(self) -> None:
-        """Stage under the fingerprint unless told otherwise."""
+        """Set `stage_id` to the fingerprint by default."""
         object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
 
     @property
     def resolved(self) -> Resolved:
-        """Values of "auto" settings that later plans take."""
+        """Values of "auto" settings that later plans use."""
         is_set = self.pipeline.label.batch_seconds is not None
         settings = self.settings
         return Resolved(settings.dtype, settings.device, None if is_set else settings.batch_seconds)
 
     @property
     def pool_size(self) -> PoolSize:
-        """Number of actors that a run starts: what the pool asks for, as far as the machine and the work bear it."""
+        """Number of actors of the run: as the pool requests, limited by the machine and by the work."""
         pool, resources, gpus = self.pipeline.label.pool, self.resources, self.settings.gpus_per_actor
         cpus = self.settings.cpus_per_actor.number
         if not (pieces := self.pieces_todo):
@@ -157,7 +157,7 @@ class Plan:
         )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:
-        """Yield rows and encoded bytes of each piece to do; None for the bytes where rows are read by path."""
+        """Yield rows and encoded bytes of each piece to do; the bytes are None if rows are read by path."""
         is_by_path = self.pipeline.source.audio_root is not None
         for todo in self.todo:
             shard = todo.shard
@@ -167,13 +167,13 @@ class Plan:
 
     @property
     def shortage(self) -> str:
-        """Resources that the pool asks for and that are not up; empty when all are."""
+        """Resources that the pool requests and that are not up; empty if all are."""
         settings = self.settings
         return shortage_of(self.pool_size.low, self.resources, settings.cpus_per_actor.number, settings.gpus_per_actor)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on what a user may not expect of the source."""
+        """Sentences on properties of the source that a user may not expect."""
         found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         if unnamed := self.corpus.unnamed:
             found.append(f"{count(unnamed, 'recording')} without a row in the metadata: other columns are null there")
@@ -191,15 +191,15 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Count the corpus's rows."""
+        """Number of rows of the corpus."""
         return sum(shard.num_rows for shard in self.corpus.shards)
 
     @property
     def rows_todo(self) -> int:
-        """Count the rows of pieces that are not staged yet."""
+        """Number of rows to label."""
         return sum(todo.num_rows for todo in self.todo)
 
     @property
     def pieces_todo(self) -> int:
-        """Count the pieces that are not staged yet."""
+        """Number of pieces to label."""
         return sum(len(todo.pieces) for todo in self.todo)

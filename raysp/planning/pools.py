@@ -1,4 +1,4 @@
-"""The number of actors that a run starts: those asked for, but no more than the machine and the work bear."""
+"""Number of actors of a run: as requested, limited by the machine and by the work."""
 
 import math
 from collections.abc import Iterable
@@ -8,23 +8,23 @@ from raysp.specs.steps import Pool
 from raysp.words import count
 
 FEWEST_BYTES_PER_SECOND = 500
-"""Of encoded audio: Opus at its lowest rate has 750."""
+"""Lower bound for encoded audio: Opus at its lowest rate has 750."""
 
 CPUS_A_READER = 10
-"""That run models for each CPU that decodes: decoding takes a tenth of a core or less beside one that runs a model."""
+"""CPUs that run models per CPU that decodes: for each core that runs a model, decoding takes a tenth or less."""
 
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Bounds of a pool, and why they are not those asked for."""
+    """Bounds of a pool, and the reason if they differ from those requested."""
 
     low: int
     high: int
     reason: str = ""
-    """Empty: as asked."""
+    """Empty: as requested."""
 
     def __str__(self) -> str:
-        """Return it as one phrase: "2 actors (64 asked for; this machine has 2 CPUs)"."""
+        """Return one phrase, such as "2 actors (64 asked for; this machine has 2 CPUs)"."""
         return f"{_actors(self.low, self.high)}{self.reason}"
 
 
@@ -32,9 +32,9 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
     """Return the bounds that a run uses.
 
     Args:
-        pool: as asked.
-        machine: actors that it bears, None where more machines may come up; and the reason to show.
-        work: upper bound of the blocks to do, of which an actor takes one at a time; and the reason to show.
+        pool: the requested pool.
+        machine: number of actors that fit, None if more machines may come up; and the reason to show.
+        work: upper bound of the blocks to do, one at a time per actor; and the reason to show.
     """
     bounds = [(max(1, most), reason) for most, reason in (work, machine) if most is not None]
     bound, reason = min(bounds, key=lambda one: one[0])
@@ -45,25 +45,25 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
 
 @dataclass(frozen=True)
 class ActorCpus:
-    """CPUs of each actor of a pool, and where they come from."""
+    """CPUs of each actor of a pool, and the reason for their number."""
 
     number: int
     reason: str = ""
-    """Empty: as asked, or 1 where nothing was."""
+    """Empty: as requested, or 1 by default."""
     is_capped: bool = False
-    """Whether more were asked for."""
+    """Whether more were requested."""
 
     def __str__(self) -> str:
-        """Return it as one phrase: "2 CPUs (all of this machine)"."""
+        """Return one phrase, such as "2 CPUs (all of this machine)"."""
         return count(self.number, "CPU") + (f" ({self.reason})" if self.reason else "")
 
 
 def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCpus:
-    """Return the CPUs of each actor: those asked for, as far as the machine has them, else a share of the machine.
+    """Return the CPUs of each actor: as requested, at most those of the machine; by default a share of the machine.
 
     Args:
-        pool: as asked.
-        machine_cpus: of this machine; None where actors run on a cluster, whose nodes may differ.
+        pool: the requested pool.
+        machine_cpus: CPUs of this machine; None if actors run on a cluster, whose nodes may differ.
         on_gpu: whether the model runs on a GPU, so that an actor's threads only prepare its batches.
     """
     if machine_cpus is None:
@@ -82,18 +82,18 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
 
 
 def most_actors(*, cpus: float, cpus_per_actor: int, gpus: float, gpus_per_actor: float) -> int:
-    """Return how many actors a machine bears beside one CPU that decodes; 0: not one."""
+    """Return how many actors fit on a machine besides one CPU that decodes; may be 0."""
     by_cpus = int((cpus - 1) // cpus_per_actor)
     return min(by_cpus, int(gpus / gpus_per_actor + 1e-6)) if gpus_per_actor else by_cpus
 
 
 def most_blocks(pieces: Iterable[tuple[int, float | None]], block_seconds: float, enough: int) -> int:
-    """Return an upper bound of the blocks that pieces give, each at least one; counts no further than `enough`.
+    """Return an upper bound of the blocks of all pieces, at least one each; counting stops at `enough`.
 
     Args:
-        pieces: rows and encoded bytes of each; bytes are None where rows are read by path: a block a row then.
-        block_seconds: audio in a block.
-        enough: most that the caller wants to know of.
+        pieces: rows and encoded bytes of each. Bytes are None if rows are read by path, which counts a block per row.
+        block_seconds: seconds of audio in a block.
+        enough: number of blocks at which counting stops.
     """
     blocks = 0
     for rows, num_bytes in pieces:

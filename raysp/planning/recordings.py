@@ -1,4 +1,4 @@
-"""Corpora without a recording that could be read: refused before any work."""
+"""Check for corpora without a readable recording, before any work starts."""
 
 import os
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ SAMPLE_ROWS = 20
 
 
 def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pipeline) -> None:
-    """Raise if no row that is to do holds a recording, and none may be read by path: none could be labelled.
+    """Raise if no row to label holds a recording and rows may not be read by path.
 
     Raises:
-        PlanError: with some of the paths, and what to do.
+        PlanError: with one of the paths, and the remedy.
     """
     shards = [one.shard for one in todo if one.shard.num_rows]
     if not shards or any(shard.name not in corpus.without_bytes for shard in shards):
@@ -32,7 +32,7 @@ def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pi
 
 
 def _paths_of(shard: Shard, source: Shards) -> str:
-    """Describe the paths that the first rows have in the place of recordings, and what to do."""
+    """Return a text on the paths that the first rows hold instead of recordings, and the remedy."""
     first = Piece(0, min(SAMPLE_ROWS, shard.num_rows))
     try:
         found = [path for path in sources.read_paths(shard, first, source.audio, source.storage_options) if path]

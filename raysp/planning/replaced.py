@@ -1,4 +1,4 @@
-"""Which rows of a committed label shard are of files that were replaced since they were labelled."""
+"""Rows of a committed label shard whose files were replaced after they were labelled."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,19 +18,21 @@ from raysp.storage.store import Store
 
 @dataclass(frozen=True)
 class Replaced:
-    """How the files of a label shard's rows compare with those that are there."""
+    """Comparison of the files that a label shard's rows were made from with the current files."""
 
     rows: tuple[tuple[int, str], ...] = ()
-    """That are of another version of their file, each with its path."""
+    """Rows made from another version of their file, each with its path."""
     gone: tuple[tuple[int, str], ...] = ()
-    """Whose file is no longer there, or may no longer be read: their labels are kept."""
+    """Rows whose file no longer exists or may no longer be read, each with its path: their labels are kept."""
 
 
 def find_replaced(store: Store, pipeline: Pipeline, shard: Shard) -> Replaced:
-    """Compare the files that a label shard's rows were made of with what is there now; nothing of them is read.
+    """Compare the versions of the files that a label shard's rows were made from with the current ones.
+
+    The contents of the files are not read.
 
     Raises:
-        ChangedError: the label shard is none of raysp.
+        ChangedError: the file is not a label shard of raysp.
         ShardError: the shard cannot be read.
         StoreError: the storage fails.
     """
@@ -53,7 +55,7 @@ def find_replaced(store: Store, pipeline: Pipeline, shard: Shard) -> Replaced:
 def _paths(
     pipeline: Pipeline, shard: Shard, root: AudioRoot, is_read: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, str]]:
-    """Yield the rows that were read by path, and their paths below the root."""
+    """Yield the rows that were read by path, with their paths below the root."""
     for piece in shard.pieces:
         if not is_read[piece.first : piece.end].any():
             continue
@@ -64,5 +66,5 @@ def _paths(
             if is_read[row] and path is not None:
                 try:
                     yield row, root.inside(path)
-                except AudioError:  # it was read: so it was allowed, by another root
+                except AudioError:  # it was read before, so another root allowed it
                     continue

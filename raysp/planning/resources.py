@@ -1,4 +1,4 @@
-"""What a run may use: this machine's processors, memory and GPUs, or a cluster's."""
+"""Resources of a run: CPUs, memory and GPUs of this machine or of a cluster."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from raysp.words import count
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use."""
+    """Resources that a run may use."""
 
     cpus: float
     gpus: float = 0
@@ -21,17 +21,17 @@ class Resources:
     gpu_memory: float | None = None
     """Bytes of one GPU; None: unknown."""
     machine_cpus: int | None = None
-    """CPUs of this machine, where a run starts a Ray of its own on it; None: a cluster."""
+    """CPUs of this machine, if the run starts a local Ray on it; None: a cluster."""
     node_cpus: float | None = None
     """CPUs of the cluster's largest node; None: unknown, or no cluster."""
     can_grow: bool = False
-    """More may come up than is up now: a cluster, which may start nodes that are asked for."""
+    """Whether more resources may come up: a cluster may start nodes on demand."""
 
 
 def local_resources(pipeline: Pipeline) -> Resources:
-    """Return what a local Ray is started with: every CPU, and at least one to decode with beside the actors.
+    """Return the resources of a local Ray: every CPU, and at least one for decoding besides the actors.
 
-    It has no more actors than the machine has CPUs, but always one.
+    There are no more actors than fit on the machine's CPUs, but at least one.
     """
     label = pipeline.label
     gpus, machine_cpus = count_gpus(), num_cpus()
@@ -47,7 +47,7 @@ def local_resources(pipeline: Pipeline) -> Resources:
 
 
 def gpu_memory() -> float | None:
-    """Ask the driver for the bytes of this machine's smallest GPU; None where it does not say."""
+    """Return the memory in bytes of this machine's smallest GPU, as its driver reports it; None if unknown."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -57,7 +57,7 @@ def gpu_memory() -> float | None:
 
 
 def count_gpus() -> int:
-    """Count the NVIDIA GPUs that this process may use, without asking a driver library."""
+    """Return the number of NVIDIA GPUs that this process may use, without a driver library."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
@@ -68,14 +68,14 @@ def count_gpus() -> int:
 
 
 def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
-    """Return how many actors the machine bears; None: more machines may come up."""
+    """Return how many actors fit on the machine; None: more machines may come up."""
     if resources.can_grow:
         return None
     return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
 
 
 def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
-    """Describe what so many actors ask for beyond what is up; empty when all is."""
+    """Return a text on the resources missing for `actors` actors; empty if all are up."""
     wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
     short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
     if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:

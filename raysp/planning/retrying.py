@@ -1,4 +1,4 @@
-"""Plan of a retry: error rows of committed label shards, labelled by the pipeline that a sink records."""
+"""Plan of a retry: error rows of committed label shards, to be labelled by the sink's recorded pipeline."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from raysp.specs.values import override, to_json
 from raysp.storage.store import open_store
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
-"""What a retry may set: nothing that rows with a label depend on."""
+"""Settings that a retry may change: existing labels do not depend on them."""
 _SETTABLE = re.compile("|".join(name.replace(".", r"\.").replace("N", r"\d+") for name in SETTINGS))
 
 
@@ -31,14 +31,14 @@ def recorded_pipeline(
     trust: bool = False,
     settings: Sequence[str] = (),
 ) -> Pipeline:
-    """Return the pipeline that a sink was labelled by, with the sink where it is now.
+    """Return the pipeline that labelled a sink, with the current place of the sink.
 
     Arguments are those of `read_recorded`; `settings` are values to change, as `PATH=VALUE`.
 
     Raises:
-        PlanError: there is no sink at the place.
-        TrustError: its record, or its plan, names what is not used on its word.
-        SpecError: a step or function of it cannot be imported here, or a setting is none of `SETTINGS`.
+        PlanError: there is no sink at this url.
+        TrustError: its record or its plan names untrusted values.
+        SpecError: a step or function of it cannot be imported here, or a setting is not one of `SETTINGS`.
     """
     options = _with_sink_options(settings, storage_options, pipeline)
     recorded = read_recorded(url, options, pipeline=pipeline, trust=trust)
@@ -51,10 +51,10 @@ def recorded_pipeline(
 def _with_sink_options(
     settings: Sequence[str], storage_options: Mapping[str, object] | None, pipeline: Pipeline | None
 ) -> Mapping[str, object] | None:
-    """Return how to reach a sink, of whose options some may be set.
+    """Return the storage options of a sink, with those of `settings`.
 
     Raises:
-        SpecError: a setting is none of `SETTINGS`.
+        SpecError: a setting is not one of `SETTINGS`.
     """
     options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     for setting in settings:
@@ -72,10 +72,10 @@ def _with_sink_options(
 
 
 def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
-    """Plan to do the error rows of all committed shards again; the source is not listed.
+    """Return the plan that redoes the error rows of all committed shards; the source is not listed.
 
     Raises:
-        PlanError, ChangedError: the pipeline does not fit the resources, or is not the one that made the labels.
+        PlanError, ChangedError: the pipeline does not fit the resources, or did not make the labels.
         CheckpointError: the checkpoint cannot be run.
     """
     pipeline = pinned(with_absolute_paths(pipeline))

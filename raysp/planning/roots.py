@@ -1,6 +1,6 @@
-"""The root of a sink: the folder that its label shards are named relative to, the same in every run.
+"""Root of a sink: the folder that its label shards are named relative to, the same in every run.
 
-With another root the same shards get other names, and readers of the sink see their rows twice.
+With another root the same shards would get other names, and readers of the sink would see their rows twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,12 @@ from raysp.planning.listing import Found
 
 
 def root_of(shards: Iterable[Shard]) -> str | None:
-    """Return the root that recorded shards were named relative to; None if they do not determine one."""
+    """Return the root that recorded shards are named relative to; None if they do not determine it."""
     return next((root for shard in shards if (root := _root_of(shard)) is not None), None)
 
 
 def _root_of(shard: Shard) -> str | None:
-    """Take the folders of a shard's name off its url; the url of a folder of audio has no file name."""
+    """Return a shard's url without its file and the folders of its name; the url of an audio folder has no file."""
     *folders, name = shard.name.split("/")
     *parts, file = [*shard.url.split("/"), ""] if shard.kind == sources.FOLDER else shard.url.split("/")
     is_one_file = shard.kind in (sources.PARQUET, sources.ARROW)
@@ -29,19 +29,19 @@ def _root_of(shard: Shard) -> str | None:
 def check_root(
     sink: str, recorded_root: str | None, root: str, found: Sequence[Found], recorded: Mapping[str, Shard]
 ) -> None:
-    """Raise unless the label shards of a listing are named as those of the sink.
+    """Raise unless a listing names its label shards as the sink does.
 
     A corpus that moved as a whole has another root and the same names, which is allowed.
 
     Args:
-        sink: its url.
-        recorded_root: of the sink; None: unknown.
-        root: of the listing.
+        sink: url of the sink.
+        recorded_root: root of the sink; None: unknown.
+        root: root of the listing.
         found: the listing.
         recorded: shards of earlier plans by name.
 
     Raises:
-        ChangedError: naming both roots.
+        ChangedError: with both roots.
     """
     root_before = recorded_root or root_of(recorded.values())
     if not recorded or root_before in (None, root) or _is_moved(found, recorded):
@@ -55,7 +55,7 @@ def check_root(
 
 
 def _is_moved(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
-    """Return whether every recorded shard is found under its name with its content, and none under another name."""
+    """Return whether every recorded shard is listed with its name and content, and never with another name."""
     contents = {one.name: (one.num_bytes, one.version) for one in found}
     names = {(one.url, one.part): one.name for one in found}
     return all(
@@ -65,7 +65,7 @@ def _is_moved(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
 
 
 def named_twice(shards: Iterable[Shard]) -> list[tuple[str, list[str]]]:
-    """Return the url and the names of every shard that is recorded under more than one name."""
+    """Return the url and the names of every shard with rows that is recorded under more than one name."""
     names: dict[tuple[str, str], list[str]] = {}
     for shard in (one for one in shards if one.num_rows):
         names.setdefault((shard.url, shard.part), []).append(shard.name)

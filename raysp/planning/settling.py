@@ -1,4 +1,4 @@
-"""Settings of a run: checkpoint and pool are checked, and "auto" values resolved."""
+"""Settings of a run: checks of checkpoint and pool, and values of "auto" settings."""
 
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,13 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
 
     Args:
-        pipeline: the pipeline; what it sets itself is used.
-        resources: what is up now.
-        before: what the sink's first plan resolved, which holds whatever is up now; None at the first plan.
+        pipeline: the pipeline; its explicit settings are used.
+        resources: resources that are up now.
+        before: values resolved by the sink's first plan, used on any resources; None at the first plan.
 
     Raises:
-        CheckpointError: no such folder, or one that cannot be run.
-        PlanError: the pool does not fit, or leaves nothing to decode with.
+        CheckpointError: the folder does not exist, or its checkpoint cannot be run.
+        PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
     from raysp.models.checking import check_checkpoint
     from raysp.ops.budget import batch_seconds, block_seconds
@@ -75,7 +75,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
 
 
 def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
-    """Return the budget where labels may depend on it, on this device or on the one that the sink began with."""
+    """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
     depends = {
         one: batching(dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED for one in (began, device)
@@ -86,9 +86,9 @@ def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, b
 
 
 def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: float) -> float:
-    """Return the recorded budget, or a smaller one where actors have less memory now.
+    """Return the recorded budget, or a smaller one if actors have less memory now.
 
-    In half precision a text may depend on its batch, so there the record holds as it is; a batch that does not fit is
+    In half precision a text may depend on its batch, so the recorded budget is kept. A batch that does not fit is
     halved when it fails.
     """
     if before is None or before.batch_seconds is None or before.device != device:
@@ -97,7 +97,7 @@ def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: 
 
 
 def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float) -> float | None:
-    """Tell the bytes that each actor has: of its GPU, reserved, or its share of the machines beside one reader each."""
+    """Return the bytes of each actor: of its GPU, as reserved, or its share of memory among all actors and a reader."""
     if gpus:
         return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
     if label.pool.memory or resources.memory is None:
@@ -107,13 +107,13 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
 
 
 def _kind(output: Output) -> str | None:
-    """Name the output that the model must be able to give; a user's own, made from none of raysp's, asks for none."""
+    """Return the name of the output that the model must support; None for a user's output without a base of raysp."""
     shipped = [cls for cls in type(output).__mro__ if cls.__module__ == Output.__module__ and cls is not Output]
     return shipped[0].__name__ if shipped else None
 
 
 def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
-    """Say how rows are cut into windows for a checkpoint.
+    """Return how rows are cut into windows for a checkpoint.
 
     Raises:
         ValueError: a window would not hold a frame of the model.
@@ -141,7 +141,7 @@ def _device(label: Label, gpus: float, before: Resolved | None) -> str:
 
 
 def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
-    """Raise if the pool cannot run: on a cluster only what contradicts itself, for more nodes may come up there."""
+    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up."""
     pool = label.pool
     asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:

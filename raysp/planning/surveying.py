@@ -1,4 +1,4 @@
-"""Survey of a corpus: the footers of new shards are read, their columns checked, and shards cut into pieces."""
+"""Survey of a corpus: reads the footers of new shards, checks their columns and cuts shards into pieces."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +24,15 @@ def survey(
     relabel: bool = False,
     replaceable: Collection[str] = (),
 ) -> Corpus:
-    """Read the footers of shards that are new, check their columns and cut them into pieces.
+    """Read the footers of new shards, check their columns and cut them into pieces.
 
     Args:
         found: the listing.
-        recorded: what earlier plans of the same sink recorded, by name.
-        pipeline: names the columns that must be there.
-        limit_rows: stop once so many rows are found.
-        relabel: take recorded shards whose content changed for new ones, instead of refusing them.
-        replaceable: names of recorded shards of which the same holds without `relabel`.
+        recorded: shards recorded by earlier plans of the same sink, by name.
+        pipeline: determines the required columns.
+        limit_rows: stop once this many rows are found.
+        relabel: treat recorded shards with changed content as new, instead of raising.
+        replaceable: names of recorded shards that are treated so even without `relabel`.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
@@ -69,10 +69,10 @@ def _in_order(found: Sequence[Found], work: Callable[[Found], Shard | str]) -> I
 
 
 def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool, bare: set[str]) -> Shard | str:
-    """Survey a shard, or return why it cannot be read; `bare` gets its name if its rows hold no recording."""
+    """Return a shard, or why it cannot be read; add its name to `bare` if its rows hold no recording."""
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return replace(known, url=one.url, part=one.part or known.part)
-    if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may end in a line by now
+    if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may no longer end with a line
         raise _changed(one, known)
     source = pipeline.source
     try:
@@ -83,7 +83,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
     if known is not None and not relabel:
         raise _changed(one, known)
     try:
-        has_rows = found.num_rows > 0  # without them a writer does not know types
+        has_rows = found.num_rows > 0  # a writer cannot infer types without rows
         check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline), has_rows=has_rows)
     except ShardError as error:
         raise PlanError(str(error)) from None
@@ -108,7 +108,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
 
 
 def _check_text(url: str, schema: pa.Schema, name: str) -> None:
-    """Refuse a reference that is no text: the word error rate would be of nothing, or of digits."""
+    """Raise if a reference column is not text: its word error rate would be empty, or one of digits."""
     found = schema.field(name).type
     held = found.value_type if pa.types.is_dictionary(found) else found
     of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -129,7 +129,7 @@ def _changed(one: Found, known: Shard) -> PlanError:
 
 
 def _check_conditions(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
-    """Try the conditions of `Keep` on no rows, so that one that does not fit its column fails before any work."""
+    """Evaluate the conditions of `Keep` on no rows, so that a wrong type fails before any work starts."""
     from raysp.ops.keeping import meets
 
     for step in pipeline.steps:
@@ -144,7 +144,7 @@ def _check_conditions(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
 
 
 def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
-    """Name the source columns, besides the audio, that a pipeline must find."""
+    """Return the source columns that a pipeline requires besides the audio."""
     reads = [column for step in pipeline.steps if isinstance(step, Keep) for column in step.reads]
     identity = [pipeline.source.id] if pipeline.source.id else []
     return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))

@@ -1,8 +1,8 @@
-"""What of a sink's record may be used: a sink is data, and whoever made it wrote its record.
+"""Trust in a sink's record: a sink is data, and its record may come from another user.
 
-Its record names urls, options with environment variables and endpoints, and modules. None of these is used unless the
-user gives the pipeline, says that the sink is trusted, or ran this very pipeline on this machine before; a module is
-not imported even then.
+The record names urls, options with environment variables and endpoints, and modules. These are used only if the user
+passes the pipeline, declares the sink trusted, or ran the same pipeline on this machine before. In the last case
+modules are still not imported.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,29 +25,29 @@ SHOWN_PARTS = 20
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sink, its record, and what of that may be used."""
+    """A sink, its record, and the parts of the record that may be used."""
 
     store: Store
     record: RunRecord
     pipeline: Pipeline | None
-    """That made the labels, with the sink where it is now; None: the record's may not be used."""
+    """Pipeline that made the labels, with the current place of the sink; None: the recorded one may not be used."""
     unused: tuple[str, ...] = ()
-    """What the record names and may not be used, as `source.url='...'`."""
+    """Values of the record that may not be used, as `source.url='...'`."""
     roots: tuple[str, ...] | None = None
-    """Files and folders that the plan's shards may lie in; None: anywhere."""
+    """Files and folders that may hold the plan's shards; None: no restriction."""
 
     def trusted_pipeline(self) -> Pipeline:
         """Return the pipeline.
 
         Raises:
-            TrustError: it is the record's, and that may not be used.
+            TrustError: only the recorded one is available, and it may not be used.
         """
         if self.pipeline is None:
             raise refusal(self.store.url, self.unused)
         return self.pipeline
 
     def outside(self, shards: Iterable[Shard]) -> tuple[str, ...]:
-        """Return the urls of planned shards that are not of the pipeline's source: the sink's plan named them."""
+        """Return the urls of planned shards outside the pipeline's source, which only the sink's plan names."""
         if self.roots is None:
             return ()
         files = frozenset(self.roots)
@@ -66,14 +66,14 @@ def read_recorded(
     """Open a sink and read its record.
 
     Args:
-        sink: where label shards are.
-        storage_options: how to reach it; None: those of `pipeline`, else as recorded if that may be used, else by
-            environment and profile.
-        pipeline: that made the labels; then nothing of the record is used.
-        trust: use whatever the record names.
+        sink: url of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, else the recorded ones if they may be used,
+            else environment and profile.
+        pipeline: pipeline that made the labels; the recorded one is then not used.
+        trust: use everything that the record names.
 
     Raises:
-        PlanError: there is no sink at the place.
+        PlanError: there is no sink at this url.
     """
     store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     options = storage_options if storage_options is not None else _options(sink, record, pipeline, trust)
@@ -92,10 +92,10 @@ def open_recorded(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> tuple[Store, RunRecord]:
-    """Open a sink and read its record; arguments as those of `read_recorded`, and nothing is imported.
+    """Open a sink and read its record without importing anything; arguments are those of `read_recorded`.
 
     Raises:
-        PlanError: there is no sink at the place.
+        PlanError: there is no sink at this url.
     """
     options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     store = open_store(sink, options) if isinstance(sink, str) else sink
@@ -108,10 +108,10 @@ def open_recorded(
 
 
 def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
-    """Raise if a pipeline carries over other columns than the recorded one; what it labels is not looked at.
+    """Raise if a pipeline carries over other columns than the recorded one; its labels are not compared.
 
     Raises:
-        ChangedError: naming what differs.
+        ChangedError: with the differences.
     """
     ids: dict[str, JsonValue] = {"source.id": pipeline.source.id}
     old = {"source.id": record.parts.get("source.id", pipeline.source.id)}
@@ -124,12 +124,12 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
 
 
 def refusal(sink: str, unused: Sequence[str]) -> TrustError:
-    """Return the error that lists what was not used."""
+    """Return the error that lists the unused values."""
     return TrustError(f"{sink}: {explain(unused)}", tuple(unused))
 
 
 def explain(unused: Sequence[str]) -> str:
-    """Return why some of a record is not used, and what to do."""
+    """Return a text on why values of a record are not used, and the remedy."""
     more = f"; and {len(unused) - SHOWN_PARTS} more" if len(unused) > SHOWN_PARTS else ""
     return (
         f"its record names {'; '.join(unused[:SHOWN_PARTS])}{more}. A sink is data, and none of this is used unless "
@@ -138,7 +138,7 @@ def explain(unused: Sequence[str]) -> str:
 
 
 def untrusted_parts(record: RunRecord) -> tuple[str, ...]:
-    """Return what of a record's pipeline must not be used; empty where this user ran that pipeline before."""
+    """Return the untrusted values of a recorded pipeline; empty if this user ran it before and it imports no module."""
     parts = tuple(_foreign(record.pipeline, ""))
     imports = any(_is_import(part) for part in parts)
     return () if known.is_known(record.pipeline) and not imports else parts
@@ -150,7 +150,7 @@ def _is_import(part: str) -> bool:
 
 
 def _foreign(value: JsonValue, path: str) -> Iterator[str]:
-    """Yield what a recorded value names outside the sink: places, options, modules."""
+    """Yield the places, options and modules outside the sink that a recorded value names."""
     if isinstance(value, dict):
         kind = value.get("type")
         if kind == "Env":
@@ -168,7 +168,7 @@ def _foreign(value: JsonValue, path: str) -> Iterator[str]:
 
 
 def _is_foreign(value: JsonValue, path: str) -> bool:
-    """Return whether a plain value leads out of the sink."""
+    """Return whether a plain value refers to something outside the sink."""
     *parents, name = [part for part in path.split(".") if not part.isdigit()] or [""]
     if value is None or (path == "sink.url" and "storage_options" not in parents):
         return False
@@ -182,7 +182,7 @@ def _shown(path: str, value: str) -> str:
 
 
 def _options(sink: str, record: RunRecord, pipeline: Pipeline | None, trust: bool) -> Mapping[str, object] | None:
-    """Return the storage options of a sink that may be used; those of a record that is known hold at its place only."""
+    """Return the usable storage options of a sink; those of a known record are valid only at its recorded place."""
     if pipeline is not None:
         return pipeline.sink.storage_options
     recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
