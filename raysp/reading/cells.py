@@ -1,4 +1,4 @@
-"""Values of label shards as short text: what a table in a terminal shows of them."""
+"""Values of label shards as short text, for tables in a terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +7,9 @@ SHOWN_NUMBERS = 3
 
 
 def cell(value: object, most: int = MOST_CHARACTERS) -> str:
-    """Return a value in at most `most` characters: of vectors the first numbers and their count, of spans their times.
+    """Return a value as text of at most `most` characters.
 
-    Other structs show their fields.
+    Vectors show their first numbers and their count, spans their times, other structs their fields.
     """
     text = _text(value)
     return text if len(text) <= most else text[: most - 1] + "…"
@@ -40,7 +40,7 @@ def _numbers(values: Sequence[object]) -> str:
 
 
 def _span(value: Mapping[str, object]) -> str:
-    """Give a word, a character or a segment with its times: `ONE 0.12-0.48`."""
+    """Return a word, a character or a segment with its times: `ONE 0.12-0.48`."""
     if not {"start", "end"} <= value.keys():
         return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
     name = next((str(value[key]) for key in ("word", "char", "label") if key in value), "")

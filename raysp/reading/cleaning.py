@@ -1,4 +1,4 @@
-"""Removal of what killed runs left in a sink."""
+"""Removal of files that killed runs left in a sink."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from raysp.words import brief
 
 @dataclass(frozen=True, repr=False)
 class Cleaning:
-    """What `gc` found, and removed unless it was a dry run."""
+    """Files that `gc` found, and removed unless it was a dry run."""
 
     sink: str
     removed: bool
     orphans: tuple[Orphan, ...]
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
+        """Return a text that fits on a screen."""
         return brief(self)
 
     @property
     def num_bytes(self) -> int:
-        """Add up their sizes."""
+        """Total size of the files in bytes."""
         return sum(orphan.num_bytes for orphan in self.orphans)
 
 
@@ -37,17 +37,17 @@ def gc(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> Cleaning:
-    """Remove what killed runs left behind.
+    """Remove files that killed runs left behind.
 
     Args:
-        sink: where label shards are.
-        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
-        dry_run: only list it; nothing is written.
-        pipeline: that made the labels; only its storage options are used.
-        trust: reach the sink by the recorded options, whoever recorded them.
+        sink: url or store of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        dry_run: only list the files; nothing is written.
+        pipeline: pipeline that made the labels; only its storage options are used.
+        trust: use the recorded storage options, regardless of who recorded them.
 
     Raises:
-        PlanError: there is no sink at the place, or a living run is at work on it.
+        PlanError: there is no sink at this url, or a run is active on it.
     """
     store, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     if dry_run:

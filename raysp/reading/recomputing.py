@@ -1,4 +1,4 @@
-"""Single rows labelled once more, each alone, by the ops themselves: what `verify --sample` compares with."""
+"""Single rows labelled again, each alone, by the ops themselves: the reference of `verify --sample`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ from raysp.words import count
 
 
 class Recomputing:
-    """Label rows of a sink again, one at a time, without Ray.
+    """Callable that labels rows of a sink again, one at a time, without Ray.
 
     Args:
-        pipeline: as recorded.
-        record: of the sink; the checkpoint must still be the recorded one.
+        pipeline: the recorded pipeline.
+        record: record of the sink; the checkpoint must still be the recorded one.
 
     Raises:
-        ChangedError: it is not.
+        ChangedError: the checkpoint is not the recorded one.
     """
 
     def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
@@ -67,7 +67,7 @@ class Recomputing:
         )
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
-        """Give the label of one row, as a label shard would hold it but for the columns carried over."""
+        """Return the label of one row, with the columns of a label shard except those carried over."""
         from raysp.ops.decoding import Decoding
         from raysp.ops.recordings import DURATION, OFFSET
 
@@ -100,9 +100,9 @@ class Recomputing:
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:
-    """Name the first column in which a label differs from that of the row alone; empty when none does.
+    """Return a text on the first column in which a label differs from that of the row alone; empty if all agree.
 
-    Texts are compared exactly, numbers to so many digits.
+    Texts are compared exactly, numbers to `digits` digits.
     """
     for name, value in alone.items():
         if not _alike(labelled.get(name), value, 10.0**-digits):

@@ -1,4 +1,4 @@
-"""The first rows of finished label shards."""
+"""First rows of finished label shards."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +10,7 @@ from raysp.storage.store import Store, open_store
 
 
 def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | None = None) -> pa.Table:
-    """Read the first rows of a sink; a table without rows where its label shards hold none.
+    """Return the first rows of a sink; an empty table if its label shards hold no rows.
 
     Raises:
         PlanError: there is no label shard.
@@ -31,7 +31,7 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
 
 
 def _readable(table: pa.Table) -> pa.Table:
-    """Replace what is no UTF-8, which label shards carry over as it is but Python has no text for."""
+    """Return the table with invalid UTF-8 replaced, which label shards carry over but Python cannot decode."""
     for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             raw = table.column(index).cast(pa.large_binary()).to_pylist()

@@ -1,6 +1,6 @@
-"""How far a sink is: from its plan, markers and receipts, and footers of label shards only where a receipt is missing.
+"""Progress of a sink, from its plan, markers and receipts, and from footers of label shards without a valid receipt.
 
-Nothing is written, so a sink that others own, or that a run is busy with, can be asked.
+Nothing is written, so it works on sinks of other users and on sinks with an active run.
 """
 
 from collections import Counter
@@ -25,28 +25,28 @@ from raysp.words import brief
 
 
 class Running(StrEnum):
-    """Whether a run is at work on a sink, as far as this machine can know."""
+    """Whether a run is active on a sink, as far as this machine can determine."""
 
     YES = "yes"
     NO = "no"
     KILLED = "killed"
-    """Its process is gone, and it did not say that it ended."""
+    """Its process has ended without releasing the lease."""
     ELSEWHERE = "elsewhere"
-    """It runs, or ran, on another machine, and did not say that it ended."""
+    """It runs, or ran, on another machine, and has not released the lease."""
 
 
 @dataclass(frozen=True, repr=False)
 class Status:
-    """How far a sink is; all of it turns into JSON by `dataclasses.asdict`."""
+    """Progress of a sink; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
     fingerprint: str
     shards: int
     shards_committed: int
     shards_staged: int
-    """Not committed, but some results are kept: the next run goes on from there."""
+    """Uncommitted shards with some staged results, from which the next run continues."""
     rows: int
-    """Planned."""
+    """Planned rows."""
     rows_committed: int
     ok: int
     skipped: int
@@ -54,33 +54,33 @@ class Status:
     errors_by_type: Mapping[str, int]
     """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
     audio_seconds: float
-    """Decoded, in committed shards."""
+    """Seconds of decoded audio in committed shards."""
     word_errors: WordErrors | None
-    """Of the first transcript; None where no row has a reference, or all label shards are older than these counts."""
+    """Word errors of the first transcript; None without references, or if all label shards predate these counts."""
     failed: Mapping[str, str]
-    """Shards that could not be committed, and why."""
+    """Shards that could not be committed, with the reason."""
     foreign: Mapping[str, str]
-    """Shards in whose place lies something that this sink's pipeline did not make of their input, and what."""
+    """Shards with a file in their place that this sink's pipeline did not make from their input, with the reason."""
     last_run: RunEntry | None
     running: Running = Running.NO
     holder: str = ""
-    """Who is at work, or was last: user, host, process and since when."""
+    """Current or last holder of the lease: user, host, process and start."""
     rows_staged: int = 0
-    """Of shards that are not committed: labelled, and kept for the next run."""
+    """Labelled rows of uncommitted shards, kept for the next run."""
     rows_per_second: float | None = None
-    """Of the last run in its last minutes, by its receipts; None: too few yet."""
+    """Speed of the last run in its last minutes, from its receipts; None: too few receipts."""
     last_receipt: float | None = None
-    """Seconds since the epoch, by the clock of whoever wrote it."""
+    """Time of the last receipt, in seconds since the epoch by the clock of its writer."""
     checkpoint_digest: str | None = None
-    """Hash of the weights, configuration and tokenizer that the labels were made by."""
+    """Hash of the weights, configuration and tokenizer that the labels were made with."""
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
+        """Return a text that fits on a screen."""
         return brief(self)
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds that a run at work still takes at its last speed; None where none is known to be."""
+        """Seconds left at the last speed; None if no run can be active, the speed is unknown, or no rows are left."""
         left = self.rows - self.rows_committed - self.rows_staged
         if self.running in (Running.NO, Running.KILLED) or not self.rows_per_second or left <= 0:
             return None
@@ -88,7 +88,7 @@ class Status:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether every planned shard is committed."""
+        """Whether every planned shard is committed."""
         return self.shards_committed == self.shards
 
 
@@ -99,16 +99,16 @@ def status(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> Status:
-    """Return the progress of a sink; all of it is read in the sink alone.
+    """Return the progress of a sink; only the sink is read.
 
     Args:
-        sink: where label shards are.
-        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
-        pipeline: that made the labels; only its storage options are used.
-        trust: reach the sink by the recorded options, whoever recorded them.
+        sink: url or store of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        pipeline: pipeline that made the labels; only its storage options are used.
+        trust: use the recorded storage options, regardless of who recorded them.
 
     Raises:
-        PlanError: There is no sink at the place.
+        PlanError: There is no sink at this url.
     """
     store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     shards = plan_record.load(store)
@@ -167,7 +167,7 @@ class _Activity(TypedDict):
 
 
 def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
-    """Return rows a second between the first and the last of some blocks."""
+    """Return rows per second between the first and the last block; None if they do not determine a speed."""
     times = sorted((block.finished, block.rows) for block in blocks if block.finished)
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return None
@@ -175,7 +175,7 @@ def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
 
 
 def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:
-    """Collect what was last said of every shard: its receipt, or why it failed."""
+    """Return the last receipt of each committed shard, and the last reason of each failed shard."""
     written: dict[str, ShardReceipt] = {}
     failed: dict[str, str] = {}
     for receipt in receipts.load(store, kinds=("shard", "failure")):
@@ -189,9 +189,9 @@ def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str
 def _count(
     store: Store, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
 ) -> list[ShardReceipt]:
-    """Return the counts of committed shards: of their receipts where these must hold still, else of their footers.
+    """Return the counts of committed shards, from receipts that must still be valid and otherwise from footers.
 
-    A killed retry or relabelling may have replaced a label shard and left no receipt of it. A retry replaces only label
+    A killed retry or relabelling may have replaced a label shard without writing a receipt. A retry replaces only label
     shards with error rows.
     """
     is_relabelled = store.stat(layout.RELABELLED) is not None
@@ -206,5 +206,5 @@ def _count(
 def _footer(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
     try:
         return footer.read_expected(store, shard, fingerprint)
-    except ChangedError:  # its marker says otherwise: something was put in its place by hand
+    except ChangedError:  # despite its marker: the file was replaced by hand
         return ShardReceipt(shard.name, rows=0, ok=0, skipped=0, error=0)

@@ -1,6 +1,6 @@
-"""Whether a sink holds what it should: every row once and in its place, and what made it.
+"""Verification of a sink: every row once, in its place, and made by the recorded pipeline from the recorded input.
 
-Label shards are read whole and checked against the plan, the source and themselves; nothing is written.
+Label shards are read completely and checked against the plan, the source and themselves; nothing is written.
 """
 
 import math
@@ -43,41 +43,41 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """What was checked and found; all of it turns into JSON by `dataclasses.asdict`."""
+    """Result of a verification; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
     shards: int
-    """Planned."""
+    """Planned shards."""
     rows: int
-    """Found in label shards, and beside them where only ok rows are in them."""
+    """Rows found in label shards, and beside them if label shards hold only ok rows."""
     sampled: int
     """Rows that were labelled again, each alone."""
     sampled_equal: int
-    """Those of them that got the same label again."""
+    """Sampled rows that got the same label again."""
     duplicate_ids: int
-    """Rows whose id another row in front of them has as well: allowed, for rows are kept by their place."""
+    """Rows whose id an earlier row has as well: allowed, because rows are identified by their place."""
     sources_missing: tuple[str, ...]
-    """Shards that are no longer there, so that ids could not be compared, and how many recordings of others are not."""
+    """Shards that no longer exist, whose ids could not be compared, and the number of missing recordings of others."""
     orphans: tuple[str, ...]
-    """Files of killed runs that `raysp gc` removes; those in use, while a run is at work."""
+    """Files of killed runs that `raysp gc` removes; during a run also files in use."""
     differences: tuple[str, ...]
-    """What is not as it should be, a line each."""
+    """Deviations from the expected state, one per line."""
     unused: tuple[str, ...] = ()
-    """What the sink names and was not used on its word: the source was not compared (`raysp.planning.trust`)."""
+    """Untrusted values of the sink, because of which the source was not compared (`raysp.planning.trust`)."""
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
+        """Return a text that fits on a screen."""
         return brief(self)
 
     @property
     def exit_code(self) -> int:
-        """1 when there is a difference, else 0."""
+        """1 if there is a difference, else 0."""
         return 1 if self.differences else 0
 
 
 @dataclass
 class _Checked:
-    """What was found in one label shard."""
+    """Findings in one label shard."""
 
     differences: list[str] = field(default_factory=list)
     rows: int = 0
@@ -86,7 +86,7 @@ class _Checked:
     ids: list[Ints] = field(default_factory=list)
     """Hashes of the ids."""
     chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = field(default_factory=list)
-    """Ok rows that may be sampled: the number drawn for it, shard, row, label."""
+    """Ok rows that may be sampled: random number, shard, row, label."""
 
 
 def verify(
@@ -98,23 +98,24 @@ def verify(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> Verification:
-    """Check a sink: every label shard is there, whole, in order, and made of what the plan says.
+    """Check a sink: every label shard exists, is complete and in order, and matches the plan.
 
     Args:
-        sink: where label shards are.
-        storage_options: how to reach it; None: those of `pipeline`, or as recorded where that may be used.
-        sample: label so many ok rows again, each alone and without Ray, and compare: in float32 texts exactly and
-            numbers to three digits, in half precision by the share of rows that are equal (`ops.precision`).
-        seed: of the choice of those rows.
-        pipeline: that made the labels; None: the recorded one, if this user ran it on this machine. Without either the
-            source is not compared with, and `unused` lists why.
-        trust: use the recorded pipeline, whoever recorded it.
+        sink: url of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
+            compared exactly and numbers to three digits; in half precision, the share of equal rows is checked
+            (`ops.precision`).
+        seed: seed for the choice of these rows.
+        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
+            either, the source is not compared, and `unused` lists the reasons.
+        trust: use the recorded pipeline, regardless of who recorded it.
 
     Raises:
-        PlanError: There is no sink at the place.
-            Or `sample` is asked for, rows were read by path, and the pipeline does not say below which folder.
+        PlanError: There is no sink at this url. Or `sample` is set, rows were read by path, and the pipeline has no
+            `source.audio_root`.
         ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
-        TrustError: `sample` is asked for, and the sink names what is not used on its word.
+        TrustError: `sample` is set, and the sink names untrusted values.
     """
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, record = recorded.store, recorded.record
@@ -172,7 +173,7 @@ def verify(
 
 
 def beyond_agreement(unequal: Sequence[str], num_rows: int, dtype: str) -> list[str]:
-    """Return rows that differ as a sink's differences: each in float32; in half precision only where they are many."""
+    """Return the differences that unequal rows make: each row in float32; in half precision one, if too many differ."""
     if len(unequal) <= most_unequal(num_rows, dtype):
         return []
     if agreed_rate(dtype) == 1.0:
@@ -201,7 +202,7 @@ def _count_duplicates(ids: Sequence[Ints]) -> int:
 
 
 class _Check:
-    """Checks one label shard after the other."""
+    """Callable that checks a label shard."""
 
     def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
         self.store = recorded.store
@@ -232,7 +233,7 @@ class _Check:
         return checked
 
     def _check_rows(self, shard: Shard, receipt: ShardReceipt, checked: _Checked) -> bool:
-        """Read all of a label shard; tells whether its rows are those of the shard in their order."""
+        """Read all of a label shard; return whether its rows are in order and within the shard."""
         tally, seen = Tally(), np.zeros(shard.num_rows, bool)
         drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
         in_order, last = True, -1
@@ -292,7 +293,7 @@ class _Check:
         checked.chosen = sorted([*checked.chosen, *fresh], key=lambda one: one[0])[: self.sample]
 
     def _check_source(self, shard: Shard, checked: _Checked) -> None:
-        """Compare what was carried over with the source."""
+        """Compare the columns carried over with the source."""
         if self.pipeline is None or shard.url in self.outside:
             checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
             return
@@ -318,7 +319,7 @@ class _Check:
                     return
 
     def _check_recordings(self, shard: Shard, checked: _Checked) -> None:
-        """Compare the files that rows were labelled from with those that are there now."""
+        """Compare the files that rows were labelled from with the current files."""
         if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
             return
         try:
@@ -343,17 +344,17 @@ def _numbers(table: pa.Table) -> Ints:
 
 
 def _hashes(ids: "pa.ChunkedArray[Any]") -> Ints:
-    """Hash ids to 64 bits: so much is kept of each, until all are read."""
+    """Return 64-bit hashes of ids; only these are kept until all label shards are read."""
     known = [hash(value) for value in ids.to_pylist() if value is not None]
     return np.array(known, np.int64)
 
 
 def _differing(found: pa.Table, source: pa.Table, column: str) -> str:
-    """Name the first row in which a column that was carried over differs from the source."""
+    """Return a text on the first row in which a carried-over column differs from the source; empty if all agree."""
     ours, theirs = found.column(column), source.column(column)
     if ours.equals(theirs):
         return ""
     pairs = zip(found.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)
-    # A NaN is no difference.
+    # Two NaNs are equal here.
     wrong = ((row, a, b) for row, a, b in pairs if a != b and not (a != a and b != b))
     return next((f"row {row}: {column} is {a!r}, in the source it is {b!r}" for row, a, b in wrong), "")
