@@ -1,8 +1,8 @@
-"""Who dies over what: Ray repeats the work of a worker that died for ever, so somebody has to count.
+"""Count of crashes per unit of work. Ray retries crashed work indefinitely.
 
-A worker says what it begins and what it has ended. What was begun several times and never ended has killed its
-workers (a crash in native code, the memory monitor, the watchdog), and is not begun again. What began on a node that is
-gone since does not count: the node took its workers with it.
+A worker reports the start and the end of each unit of work. A unit that was started several times and never ended has
+crashed its workers (a crash in native code, the memory monitor, the watchdog) and is not started again. Starts on a
+node that has been lost do not count: its workers ended with the node.
 """
 
 import logging
@@ -16,44 +16,44 @@ from raysp.engine import nodes
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""Of workers over one piece, block or load of a model, before something else is done about it."""
+"""Crashes of workers on one piece, block or model load after which it is not started again."""
 HANG_SECONDS = 900.0
-"""After which a block, meant to take some ten seconds, has hung."""
+"""Time after which a block counts as hung; a block is sized for some ten seconds."""
 HANG_VARIABLE = "RAYSP_HANG_SECONDS"
-"""For models that need longer than that for a block, and for tests."""
+"""Overrides `HANG_SECONDS`, for models that need longer for a block, and for tests."""
 ASK_SECONDS = 60
 SETTLE_SECONDS = 5.0
-"""Before work is held to be deadly: a node that is taken away may answer for a moment longer than its workers."""
+"""Wait before work is judged to crash workers: a node being removed may answer slightly longer than its workers."""
 
 
 class Ledger:
-    """Count what was begun and not ended; one small actor a run.
+    """Counts of work that was started and has not ended; one small actor per run.
 
     Args:
-        living: returns which of some nodes live.
+        living: returns the given nodes that are alive.
     """
 
     def __init__(self, living: Callable[[Iterable[str]], set[str]] = nodes.living) -> None:
         self.living = living
         self.open: dict[str, list[str]] = {}
-        """The nodes on which work began that has not ended."""
+        """Nodes on which unfinished work started, by the name of the work."""
         self.places: dict[str, dict[str, int]] = {}
         self.reports = 0
-        """Of workers, of whatever kind."""
+        """Number of reports of any kind from workers."""
 
     def activity(self) -> tuple[int, int]:
-        """Return how often workers have reported something, and how much they have begun and not ended."""
+        """Return the number of reports from workers, and the number of unfinished units of work."""
         return self.reports, sum(map(bool, self.open.values()))
 
     def begin(self, work: str, node: str) -> int:
-        """Note that work begins on a node; returns how often it had begun before without an end."""
+        """Record a start of work on a node, and return the number of earlier starts without an end."""
         self.reports += 1
         before = self.deaths(work)
         self.open.setdefault(work, []).append(node)
         return before
 
     def deaths(self, work: str) -> int:
-        """Count how often work began without an end on nodes that live; the others are forgotten."""
+        """Return the number of starts without an end on nodes that are alive; other starts are dropped."""
         if not (begun := self.open.get(work)):
             return 0
         alive = self.living(set(begun))
@@ -61,24 +61,24 @@ class Ledger:
         return len(begun)
 
     def end(self, work: str) -> None:
-        """Note that it has ended, however."""
+        """Record the end of work, successful or not."""
         self.reports += 1
         self.open.pop(work, None)
         self.places.pop(work, None)
 
     def reach(self, task: str, part: str, places: int) -> None:
-        """Note how much of a part of a task is out."""
+        """Record the number of blocks of a part of a task that were yielded."""
         self.reports += 1
         parts = self.places.setdefault(task, {})
         parts[part] = max(places, parts.get(part, 0))
 
     def reached(self, task: str, part: str) -> int:
-        """Give the most of a part that was ever out."""
+        """Return the largest number of blocks of a part that was ever yielded."""
         return self.places.get(task, {}).get(part, 0)
 
 
 class Attempts:
-    """A worker's or the driver's way to the ledger; a copy of it travels with the job."""
+    """Client of the ledger for workers and the driver; a copy is pickled with the job."""
 
     def __init__(self) -> None:
         import ray
@@ -89,31 +89,31 @@ class Attempts:
         self.ledger: Any = ray.remote(Ledger).options(**options).remote()
 
     def begin(self, work: str) -> int:
-        """Say that work begins; returns the number of workers that died over it, so far as is known."""
+        """Report a start of work, and return the known number of workers that crashed on it."""
         deaths = self._ask("begin", work, nodes.here())
         if deaths >= MAX_DEATHS:
             time.sleep(SETTLE_SECONDS)
-            deaths = max(0, self._ask("deaths", work) - 1)  # this one lives
+            deaths = max(0, self._ask("deaths", work) - 1)  # minus the start just reported
         return deaths
 
     def deaths(self, work: str) -> int:
-        """Count the workers that died over work that none is at."""
+        """Return the number of workers that crashed on work that no worker is doing now."""
         return self._ask("deaths", work)
 
     def end(self, work: str) -> None:
-        """Say that it has ended; does not wait."""
+        """Report the end of work, without waiting."""
         self.ledger.end.remote(work)
 
     def reach(self, task: str, part: str, places: int) -> None:
-        """Say how many blocks of a part of a task are out; does not wait."""
+        """Report the number of blocks of a part of a task that were yielded, without waiting."""
         self.ledger.reach.remote(task, part, places)
 
     def reached(self, task: str, part: str) -> int:
-        """Give the most blocks of a part that were ever out."""
+        """Return the largest number of blocks of a part that was ever yielded."""
         return self._ask("reached", task, part)
 
     def activity(self) -> tuple[int, int]:
-        """Return how often workers have reported something, and how much they are at; (-1, 0) if it is not known."""
+        """Return the numbers of reports and of unfinished units of work; (-1, 0) if the ledger does not answer."""
         import ray
 
         try:
@@ -131,7 +131,7 @@ class Attempts:
 
     @staticmethod
     def actor_id() -> str:
-        """Name the actor that asks; the same when it has been started anew."""
+        """Return the id of the calling actor, which a restart keeps."""
         import ray
 
         return str(ray.get_runtime_context().get_actor_id())
@@ -141,11 +141,11 @@ class Attempts:
 
         try:
             return int(ray.get(getattr(self.ledger, method).remote(*arguments), timeout=ASK_SECONDS))
-        except ray.exceptions.RayError as error:  # the node that held it is gone: the count begins again
+        except ray.exceptions.RayError as error:  # its node was lost: counting restarts
             logger.warning("the ledger of attempts does not answer: %s", error)
             return 0
 
 
 def hang_seconds() -> float:
-    """Give the seconds after which what a worker does has hung."""
+    """Return the seconds after which a worker's operation counts as hung."""
     return float(os.environ.get(HANG_VARIABLE) or HANG_SECONDS)

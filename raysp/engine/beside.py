@@ -1,7 +1,7 @@
-"""A context that a thread of its own enters and leaves, so that its caller goes on while it is being entered.
+"""A context that a separate thread enters and leaves, so that the caller continues while it is being entered.
 
-So a local Ray starts while its run is planned. The thread stays in the context until its end: the operating system ends
-the servers of Ray with the thread that started them.
+A local Ray starts this way while its run is planned. The thread stays in the context until the end, because the
+operating system ends Ray's servers with the thread that started them.
 """
 
 import logging
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class Beside:
-    """Enter a context in another thread.
+    """A context held by another thread.
 
     Args:
-        make: returns the context; called there.
+        make: returns the context; called in that thread.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
@@ -28,19 +28,19 @@ class Beside:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the context is entered or being entered, or was."""
+        """Whether entering the context has started."""
         return self._thread.ident is not None
 
     def begin(self) -> None:
-        """Begin to enter the context, unless that has begun."""
+        """Start entering the context; has no effect if already started."""
         if not self.has_begun:
             self._thread.start()
 
     def wait(self) -> None:
-        """Return once the context is entered; begins if nothing has. A signal ends the wait.
+        """Wait until the context is entered, starting if necessary. A signal ends the wait.
 
         Raises:
-            BaseException: what entering it raised.
+            BaseException: the exception raised on entering.
         """
         self.begin()
         self._entered.wait()
@@ -48,7 +48,7 @@ class Beside:
             raise self._error
 
     def end(self) -> None:
-        """Leave the context as soon as it is entered, and return then; does nothing if it was never begun."""
+        """Leave the context once it is entered, and wait for that; has no effect if never started."""
         self._left.set()
         if self.has_begun:
             self._thread.join()

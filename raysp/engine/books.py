@@ -1,4 +1,4 @@
-"""What the driver remembers of shards that are not committed yet; it grows with what is in flight, not with rows."""
+"""The driver's state of uncommitted shards; its size depends on work in flight, not on the number of rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ MAX_EXAMPLES = 5
 
 
 class Books:
-    """Count receipts against the plan.
+    """Receipts counted against the plan.
 
     Args:
         todo: the plan.
-        progress: kept up to date.
+        progress: updated with each receipt.
     """
 
     def __init__(self, todo: Iterable[Todo], progress: Progress) -> None:
@@ -29,14 +29,14 @@ class Books:
         self.open = {name: set(one.pieces) for name, one in self.todo.items()}
         self.failed: dict[str, str] = {}
         self.staged_bytes = Counter({one.shard.name: one.staged_bytes for one in self.todo.values()})
-        """Of shards that are not committed."""
+        """Bytes staged, by uncommitted shard."""
         self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], Told]] = {}
         self._long_errors: dict[str, set[int]] = {}
         self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
-        """Of pieces that are not whole: seconds that headers claim, and seconds that are labelled."""
+        """Seconds claimed by headers and seconds labelled, by incomplete piece."""
 
     def add(self, block: BlockReceipt, told: Told) -> Shard | None:
-        """Note a staged block; gives the shard if it waits for nothing more. What is told twice counts once."""
+        """Count a staged block, and return its shard if that is now complete. Repeated receipts count once."""
         piece = Piece(block.first, block.end)
         waiting = self.open.get(block.shard, set())
         if piece not in waiting:
@@ -59,7 +59,7 @@ class Books:
         return self.todo[block.shard].shard
 
     def _measure(self, block: BlockReceipt, piece: Piece, claimed: float, *, is_whole: bool) -> None:
-        """Count audio: of a whole piece all that its headers claim, of another what is labelled of it."""
+        """Count audio: for a complete piece the seconds that its headers claim, else the seconds labelled."""
         key, progress = (block.shard, piece), self.progress
         if key not in self._audio:
             progress.begun_rows += self._rows(block.shard, piece)
@@ -90,7 +90,7 @@ class Books:
         progress.examples = [*progress.examples, *(Example(block.shard, *one) for one in examples)][:MAX_EXAMPLES]
 
     def _new_errors(self, shard: str, long_errors: Sequence[tuple[int, str]]) -> list[str]:
-        """Give the error types of rows of several windows that no other block has told of."""
+        """Return error types of rows of several windows that no earlier block has reported."""
         if not long_errors:
             return []
         seen = self._long_errors.setdefault(shard, set())
@@ -99,7 +99,7 @@ class Books:
         return new
 
     def forget(self, shard: str, piece: Piece) -> None:
-        """Take back what was counted of a piece: it is done anew."""
+        """Subtract the counts of a piece that is labelled again."""
         if (shard, piece) in self._audio:
             claimed, labelled = self._audio.pop((shard, piece))
             self.progress.begun_rows -= self._rows(shard, piece)
@@ -114,19 +114,19 @@ class Books:
             self.progress.skipped -= Counter(cast("Mapping[str, int]", told["skipped"]))
 
     def reopen(self, todo: Todo) -> None:
-        """Take pieces of a shard for such as are still to do: what was staged of them no longer counts."""
+        """Mark pieces of a shard as still to do; their staged results no longer count."""
         self.todo[todo.shard.name] = todo
         self.open[todo.shard.name] = set(todo.pieces)
         self.staged_bytes[todo.shard.name] = todo.staged_bytes
         self.progress.rows_total += todo.num_rows
 
     def committed(self, shard: str) -> None:
-        """Note that a shard's label shard is there."""
+        """Record that a shard is committed."""
         self.progress.shards_committed += 1
         del self.open[shard], self.staged_bytes[shard]
 
     def unfinished(self) -> dict[str, str]:
-        """Compare receipts with the plan: what gave none is named, never passed over."""
+        """Return shards that failed, or have pieces without a receipt, with the reasons."""
         lost = {
             name: f"{count(len(pieces), 'piece')} gave no result; run again"
             for name, pieces in self.open.items()

@@ -1,4 +1,4 @@
-"""The Ray that a run uses: the one at an address, or a fresh local one that ends with it."""
+"""The Ray cluster of a run: the one at an address, or a local one that ends with the run."""
 
 import contextlib
 import logging
@@ -24,28 +24,28 @@ logger = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 CONNECT_SECONDS = 10
-"""In which a host must accept a connection."""
+"""Timeout of a connection to the host of an address."""
 START_SECONDS = 180
-"""For each part of a local Ray to start in: on a machine that is busy with other work it takes minutes."""
+"""Timeout of the start of each part of a local Ray: on a busy machine it takes minutes."""
 STARTS = 2
-"""Of a local Ray, before it is given up."""
+"""Attempts to start a local Ray."""
 
 _RAYS_LINE = re.compile(rb"\[[^]]*\] \w+\.cc:\d+: ")
-"""Which Ray's libraries write to stderr."""
+"""Beginning of a log line that Ray's libraries write to stderr."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # Ray retries a task whose worker was killed for memory without end unless this says otherwise.
+    # By default Ray indefinitely retries a task whose worker was killed for memory.
     "RAY_task_oom_retries": str(OOM_RETRIES),
-    # Ray starts workers at niceness 15, with which they starve beside other programs: they get the command's priority.
+    # Ray starts workers at niceness 15, at which other programs starve them: they get the command's priority.
     "RAY_worker_niceness": "0",
-    # What looks like a switch for other systems is the one that keeps every server of a local Ray on 127.0.0.1.
+    # Despite its name, this setting keeps every server of a local Ray on 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_metrics_collection": "0",
-    # Ray gives each part of itself 5 to 30 seconds to start in.
+    # By default Ray's parts have 5 to 30 seconds to start.
     "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
     "RAY_raylet_start_wait_time_s": str(START_SECONDS),
@@ -53,17 +53,17 @@ _SETTINGS = {
 
 
 def is_cluster(address: str | None) -> bool:
-    """Tell whether a run uses a Ray that is there already: at an address, or connected by this process."""
+    """Return whether a run uses an existing Ray: at an address, or connected by this process."""
     ray = sys.modules.get("ray")
     return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Resources]:
-    """Connect to the cluster at `address`, else at RAY_ADDRESS; one that is connected already is used as it is.
+    """Connect to the cluster at `address`, else at RAY_ADDRESS; an existing connection is used unchanged.
 
     Raises:
-        PlanError: nothing answers at the address, or another raysp is installed there.
+        PlanError: nothing answers at the address, or another version of raysp is installed there.
     """
     with _signals_held():
         import ray
@@ -73,7 +73,7 @@ def connected(address: str | None) -> Iterator[Resources]:
         return
     address = address or os.environ["RAY_ADDRESS"]
     with contextlib.ExitStack() as stack:
-        # Otherwise Ray writes advice on its own actors between the lines of a run.
+        # Otherwise Ray writes advice on its actors between the lines of a run.
         quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}
         changes = _undone_at_the_end(stack, quiet)
         _check_reachable(address)
@@ -93,7 +93,7 @@ def connected(address: str | None) -> Iterator[Resources]:
 
 @contextlib.contextmanager
 def local_ray(resources: Resources) -> Iterator[None]:
-    """Start a Ray of one's own and stop it at the end; does nothing where one is connected.
+    """Start a local Ray and stop it at the end; does nothing if one is connected.
 
     Raises:
         RunError: it does not start.
@@ -118,7 +118,7 @@ def local_ray(resources: Resources) -> Iterator[None]:
 
 
 def _start(resources: Resources) -> None:
-    """Start a local Ray; once more where it was too slow, for what has started by then is in the caches."""
+    """Start a local Ray, retrying once: after a start that was too slow, its files are in the disk cache."""
     import ray
 
     for attempt in range(1, STARTS + 1):
@@ -143,7 +143,7 @@ def _start(resources: Resources) -> None:
 
 
 def _undone_at_the_end(stack: contextlib.ExitStack, settings: Mapping[str, str]) -> Environment:
-    """Set environment variables, and have the stack undo what a start of Ray changes in this process."""
+    """Set environment variables, and register on the stack the undoing of Ray's changes to this process."""
     stack.enter_context(loggers_kept())
     stack.enter_context(fault_handler_kept())
     stack.enter_context(sigterm_kept())
@@ -157,9 +157,9 @@ def _undone_at_the_end(stack: contextlib.ExitStack, settings: Mapping[str, str])
 
 @contextlib.contextmanager
 def _quiet_raylet() -> Iterator[None]:
-    """Send what the raylet says of each dead worker to the log: Ray prints it on stdout, which no switch prevents.
+    """Send the raylet's messages about dead workers to the log. Ray prints them on stdout and has no setting for it.
 
-    What matters of it is told by the run itself.
+    The run reports crashes of workers itself.
     """
     from ray._private import worker
 
@@ -169,7 +169,7 @@ def _quiet_raylet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Keep the servers of a local Ray on 127.0.0.1, also where Ray was imported before its setting was made."""
+    """Keep the servers of a local Ray on 127.0.0.1, even if Ray was imported before its setting was made."""
     from ray._private import ray_constants
 
     with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
@@ -178,7 +178,7 @@ def _on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patient_start() -> Iterator[None]:
-    """Give a node longer to appear than 30 seconds, for which Ray has no setting."""
+    """Wait longer than 30 seconds for a node to appear. Ray has no setting for it."""
     from ray._private import services
 
     asked: Callable[[str, str], object] = services.get_node
@@ -201,8 +201,8 @@ def _patient_start() -> Iterator[None]:
 def _servers_of_a_run() -> Iterator[None]:
     """Start only the servers of Ray that a run uses: no API server, log monitor or autoscaler, and small agents.
 
-    `ray.init` has a switch for the dashboard alone. Each of these servers imports Ray, half a second of a core, while
-    workers wait for one.
+    `ray.init` can turn off the dashboard only. Each of these servers imports Ray, which takes half a second of a core
+    that workers wait for.
     """
     from ray._private import utils
     from ray._private.node import Node
@@ -217,14 +217,14 @@ def _servers_of_a_run() -> Iterator[None]:
         stack.enter_context(_replaced(Node, "start_api_server", without_api_server))
         stack.enter_context(_replaced(Node, "start_log_monitor", without))
         stack.enter_context(_replaced(Node, "start_monitor", without))
-        # An agent that lacks the dashboard's packages loads none of its modules; looking for them takes a second, too.
+        # An agent without the dashboard's packages loads no modules; the search for these packages takes a second too.
         stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not used")))
         yield
 
 
 @contextlib.contextmanager
 def _replaced(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute of one of Ray's own modules or classes, where this version of Ray has it."""
+    """Replace an attribute of a module or class of Ray, if this version of Ray has it."""
     if not hasattr(module, name):
         yield
         return
@@ -242,7 +242,7 @@ def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
 
 
 def _reread_settings() -> None:
-    """Have Ray look at its environment again: it does when it is first imported, which may have been long before."""
+    """Make Ray read its environment variables again: it reads them on import, which may have been much earlier."""
     from ray._raylet import Config  # type: ignore[attr-defined]
 
     Config.initialize("")
@@ -258,9 +258,9 @@ def _object_store_bytes() -> int:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep Ray's own announcements, which no switch of its reaches, off the terminal; an error shows them.
+    """Keep Ray's messages off the terminal, which no setting of Ray does. An error includes them.
 
-    Lines of other threads wait until Ray has started.
+    Lines that other threads write to stderr are printed after Ray has started.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -287,11 +287,11 @@ def _read(file: IO[bytes]) -> bytes:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until Ray is imported or has started; a second one is passed on at once.
+    """Defer Ctrl-C and SIGTERM until Ray is imported or has started; a second signal is passed on at once.
 
-    What a handler raises amid Ray's start is swallowed by a callback, leaves a lock held, or aborts the process; amid
-    its import, it leaves half of Ray, whose exit handler then fails. Ray would also put its own handler of SIGTERM,
-    which leaves without a word, in the place of the one that stood before.
+    An exception of a handler during Ray's start is swallowed by a callback, leaves a lock held, or aborts the process.
+    During Ray's import it leaves a partial module, whose exit handler then fails. Ray would also replace the handler of
+    SIGTERM by its own, which exits without a message.
     """
     own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in own.items() if callable(handler)}
@@ -320,7 +320,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _cluster_resources() -> Resources:
-    """Ask Ray for the cluster's CPUs and GPUs."""
+    """Return the resources of the cluster, as Ray reports them."""
     import ray
 
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -337,7 +337,7 @@ def _cluster_resources() -> Resources:
 
 
 def _gpu_memory() -> float | None:
-    """Ask one node with a GPU how much memory that has; None where none answers soon, for instance before it starts."""
+    """Return the memory of the GPU of one node; None if no node answers soon, for example before it starts."""
     import ray
 
     from raysp.planning.resources import gpu_memory
@@ -351,7 +351,7 @@ def _gpu_memory() -> float | None:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address of a host and port at which nothing listens: Ray waits there for minutes without a word."""
+    """Raise PlanError if nothing listens at a host and port, where Ray would wait silently for minutes."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
         return

@@ -1,7 +1,7 @@
-"""Commit tasks: label shards, as soon as all pieces of their shards are staged.
+"""Commit tasks, which write a label shard once all pieces of its shard are staged.
 
-A commit mostly waits for the store. So where many are due, one task makes several side by side, in threads; where few
-are, or where each holds much, each has a task of its own. Tasks ask Ray for the memory that they hold.
+A commit mostly waits for the store. If many are due, one task makes several concurrently, in threads. If few are due,
+or if they need much memory, each has its own task. Tasks request the memory that they need from Ray.
 """
 
 import logging
@@ -27,17 +27,17 @@ logger = logging.getLogger(__name__)
 Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
 
 SHARDS_IN_FLIGHT = 128
-"""Of requests of 50 ms this makes 175 commits a second on two cores; they are busy then (docs/performance.md)."""
+"""With requests of 50 ms, 175 commits per second on two cores, which are then busy (docs/performance.md)."""
 TASKS_IN_FLIGHT = 8
 SHARDS_A_TASK = 32
 ROWS_A_TASK = 10_000
-"""Of shards that one task commits side by side."""
+"""Rows of the shards that one task commits concurrently."""
 BYTES_A_TASK = 512 * 1024 * 1024
-"""Of memory that these commits hold: one with more has a task of its own."""
+"""Memory of concurrent commits in one task; a commit that needs more has its own task."""
 MEMORY_STEP = 64 * 1024 * 1024
-"""Memory is asked for in powers of two of this: for Ray, each amount is another kind of task; less is not asked for."""
+"""Requests for memory are powers of two of this, since Ray schedules each amount separately; less is not requested."""
 PATIENCE_SECONDS = 120
-"""After which commits that wait for memory, and for nothing else that ends, go on without having asked for it."""
+"""Time after which commits that wait only for memory are resubmitted without a request for it."""
 MAX_RETRIES = 3
 
 
@@ -47,16 +47,16 @@ class Due(NamedTuple):
     shard: Shard
     retry: Retry | None
     memory: int = 0
-    """Bytes that its commit holds, about."""
+    """Approximate bytes of memory that its commit needs."""
 
 
 class Commits:
-    """Commit tasks in flight; they use no CPU slot, so that decoding never keeps one waiting.
+    """Commit tasks in flight; they use no CPU slot, so that decoding never delays them.
 
     Args:
-        job: of the run.
-        retries: by the names of shards whose error rows are done again.
-        actor_memory: that each actor of the pool asks for.
+        job: the job of the run.
+        retries: retries by the names of shards whose error rows are labelled again.
+        actor_memory: bytes of memory that each actor of the pool requests.
     """
 
     def __init__(self, job: Job, retries: Mapping[str, Retry], *, actor_memory: int = 0) -> None:
@@ -67,19 +67,19 @@ class Commits:
         self.in_flight: dict[ray.ObjectRef[list[Outcome | UnusableError]], list[Due]] = {}
         self.waiting: deque[Due] = deque()
         self.alone: deque[Due] = deque()
-        """Of tasks whose workers kept dying: each is committed by a task of its own, so that only one is at fault."""
+        """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
         self.stopped = False
         self.asks_for_memory = True
         self.asked = 0
-        """The most memory that a task asked for."""
+        """Largest amount of memory that a task requested."""
         self.last_ended = time.monotonic()
 
     def begun(self) -> list[str]:
-        """Return the names of shards whose commit has begun and is not known to have ended."""
+        """Return the names of shards whose commit has started and is not known to have ended."""
         return [due.shard.name for batch in (*self.in_flight.values(), self.alone) for due in batch]
 
     def start(self, shard: Shard, staged_bytes: int) -> None:
-        """Commit a shard, of which so much is staged, as soon as there is room."""
+        """Queue the commit of a shard with this number of staged bytes."""
         memory = commit.memory(shard.num_rows, staged_bytes)
         self.waiting.append(Due(shard, self.retries.get(shard.name), memory))
         self._fill()
@@ -103,18 +103,18 @@ class Commits:
         )
 
     def finished(self) -> list[Outcome]:
-        """Collect what is done by now, without waiting."""
+        """Return the outcomes of commits that have ended, without waiting."""
         return self._collect(len(self.in_flight), timeout=0) if self.in_flight else []
 
     def rest(self) -> list[Outcome]:
-        """Wait for all."""
+        """Wait for all commits, and return their outcomes."""
         outcomes: list[Outcome] = []
         while self.in_flight:
             outcomes += self._collect(1, timeout=PATIENCE_SECONDS)
         return outcomes
 
     def stop(self, seconds: float) -> list[Outcome]:
-        """Start no more, and wait for those in flight, for so long at most."""
+        """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
         self.stopped = True
         return self._collect(len(self.in_flight), timeout=seconds) if self.in_flight else []
 
@@ -129,14 +129,14 @@ class Commits:
         return outcomes
 
     def _waits_for_memory(self) -> bool:
-        """Return whether nothing has ended for long, and no node may have the memory that was asked for."""
+        """Return whether no task has ended for long, and possibly no node has the requested memory free."""
         if not self.asked or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
             return False
         free = ray.available_resources().get("memory", 0.0)  # type: ignore[no-untyped-call]
         return bool(free / max(1, len(node_memories())) < self.asked)
 
     def _go_on_without_memory(self) -> None:
-        """Begin what is in flight once more, without asking for memory: others may hold it for as long as they run.
+        """Resubmit tasks in flight without a request for memory: other jobs may hold it as long as they run.
 
         A commit that was only slow is then made twice, which the protocol allows.
         """
@@ -164,7 +164,7 @@ class Commits:
 
 
 def next_batch(waiting: deque[Due]) -> list[Due]:
-    """Take the shards that the next task commits side by side; one at least."""
+    """Remove and return the shards that the next task commits concurrently, at least one."""
     batch: list[Due] = []
     rows = memory = 0
     while waiting and len(batch) < SHARDS_A_TASK:
@@ -177,7 +177,7 @@ def next_batch(waiting: deque[Due]) -> list[Due]:
 
 
 def asked_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
-    """Return the bytes that a task asks Ray for: no more than a node has left where actors hold all that they can."""
+    """Return the bytes that a task requests of Ray, at most the memory left on a node that is full of actors."""
     held = sum(due.memory for due in batch)
     if held < MEMORY_STEP:
         return None
@@ -186,12 +186,12 @@ def asked_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
 
 
 def node_memories() -> list[float]:
-    """Return the memory that Ray lends on each node, whoever holds it."""
+    """Return the total bytes of memory that Ray schedules on each node, in use or not."""
     return [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> list[Outcome | UnusableError]:
-    """Commit shards side by side, on a worker; returns an outcome each, in their order."""
+    """Commit shards concurrently, on a worker, and return an outcome per shard, in order."""
     if len(batch) == 1:
         return [commit_shard(job, *batch[0])]
     with ThreadPoolExecutor(len(batch)) as threads:

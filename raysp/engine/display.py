@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: one live line on a terminal or in a notebook, else a plain line now and then."""
+"""Progress display of a run: one live line on a terminal or in a notebook, else a plain line every ten seconds."""
 
 import importlib.util
 import time
@@ -21,16 +21,16 @@ OnPlan = Callable[["Plan"], None]
 
 PLAIN_LINE_SECONDS = 10.0
 SPINNER_CELLS = 2
-"""In front of the live line."""
+"""Terminal cells of the spinner before the live line."""
 LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "ETA")
-"""Parts of the progress line, in the order in which they are left out where there is no room."""
+"""Parts of the progress line, in the order in which they are left out of a narrow line."""
 
 
 class Display:
-    """Shows the progress of a run on stderr.
+    """Display of the progress of a run.
 
     Args:
-        console: where to; None: stderr.
+        console: output console; None: stderr.
         is_quiet: show nothing.
     """
 
@@ -42,27 +42,27 @@ class Display:
 
     @property
     def _may_redraw(self) -> bool:
-        """Whether a line can be drawn again; rich needs ipywidgets for that in a notebook."""
+        """Whether a line can be redrawn; in a notebook rich needs ipywidgets for that."""
         return self.console.is_terminal or (self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets")))
 
     @property
     def _width(self) -> int | None:
-        """Cells of a line where lines are drawn; None: lines are not cut."""
+        """Cells per line of a terminal or notebook; None: lines are not folded."""
         return self.console.width if self.console.is_terminal or self.console.is_jupyter else None
 
     def __enter__(self) -> Self:
-        """Begin; nothing is shown before `start`."""
+        """Return the display; nothing is shown before `start`."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._live:
             self._live.stop()
 
     def say(self, message: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         if not self.is_quiet:
             self.console.print(folded(f"raysp: {printable(message)}", self._width), markup=False)
 
@@ -83,7 +83,7 @@ class Display:
 
 
 def progress_line(progress: Progress, width: int | None = None) -> str:
-    """Return a run's figures in one line, with those for which a terminal of this width has room."""
+    """Return the figures of a run that fit into a line of this width."""
     eta = progress.eta_seconds if progress.share < 1 else None
     padding, waited = progress.padding_efficiency, progress.wait_share
     parts = {
@@ -111,7 +111,7 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def _audio(progress: Progress) -> str:
-    """Return the audio that is done, and of how much, which is an estimate until all pieces are begun."""
+    """Return done and total audio; the total is an estimate until all pieces have started."""
     if (total := progress.total_seconds) is None:
         return f"{duration(progress.audio_seconds)} of audio"
     about = "about " if progress.begun_rows < progress.rows_total else ""
@@ -122,11 +122,11 @@ def _audio(progress: Progress) -> str:
 def shown(
     on_plan: OnPlan | None, on_progress: OnProgress | None, *, progress: bool
 ) -> Iterator[tuple[OnPlan, OnProgress]]:
-    """Show a run of a program or notebook; yields what to call with its plan and with each state of it.
+    """Show a run of a program or notebook, and yield callbacks for its plan and for each state of its progress.
 
     Args:
-        on_plan: called as well.
-        on_progress: called as well.
+        on_plan: also called with the plan.
+        on_progress: also called with each state.
         progress: False shows nothing.
     """
     last: list[Progress] = []

@@ -1,4 +1,4 @@
-"""Look at this machine: what a run needs, and whether it is there."""
+"""Checks of this machine for the requirements of a run."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ MIN_MEMORY_BYTES = 4_000_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     found: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; the last finding starts a local Ray and stops it."""
+    """Run all checks; the last one starts a local Ray and stops it."""
     return [_python(), *_packages(), _sound(), _processors(), _memory(), _shared_memory(), _ray()]
 
 

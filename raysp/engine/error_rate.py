@@ -1,8 +1,8 @@
-"""Whether too many rows fail, and which shards wait to be committed until that is known.
+"""Error rate of a run, and the shards that are not committed until it is known.
 
-A run that stops leaves no error rows, so a shard with such rows is committed only when the run has seen enough rows to
-be trusted; and one that by itself has too many, at the run's end. Of a shard whose error rows are retried, its other
-rows count as well: so a retry stops where too much of its shards fails, not where most of what failed before does.
+A run that stops leaves no error rows. A shard with error rows is therefore committed only after enough rows of the run
+are counted, and a shard whose own error rate is too high at the end of the run. When error rows are retried, the other
+rows of their shards count too: a retry stops if too many rows of its shards fail, not if most retried rows fail again.
 """
 
 import math
@@ -12,34 +12,34 @@ from raysp.corpus.shards import Shard
 from raysp.sink.todo import Todo
 
 MIN_ROWS = 200
-"""From so many rows on the share of error rows is taken as it is."""
+"""Number of rows from which the share of error rows itself is compared with the limit."""
 FIRST_ROWS = 20
-"""From so many rows on a run stops where the share is too high beyond doubt: its lower bound exceeds the limit."""
+"""Number of rows from which a run stops if the lower bound of the share exceeds the limit."""
 QUANTILE = 3.09
-"""Of the normal distribution for a one-sided confidence of 99.9 %: the bound is looked at after every block."""
+"""Quantile of the normal distribution for a one-sided confidence of 99.9 %: the bound is checked after every block."""
 
 
 class ErrorRate:
-    """Count rows and error rows, and hold shards back.
+    """Counts of rows and error rows, and the shards held back.
 
     Args:
-        most: the largest share of rows that may fail.
+        most: largest share of rows that may fail.
     """
 
     def __init__(self, most: float) -> None:
         self.most = most
         self.rows = 0
         self.errors: Counter[str] = Counter()
-        """By shard, while it is not released."""
+        """Error rows by shard, until it is released."""
         self.num_errors = 0
         self._waiting: list[Shard] = []
-        """Until there are enough rows."""
+        """Shards held back until there are enough rows."""
         self._held: list[Shard] = []
-        """Until the end: too many of their own rows failed."""
+        """Shards held back until the end, because too many of their own rows failed."""
 
     @property
     def is_known(self) -> bool:
-        """Whether there are enough rows to judge."""
+        """Whether there are enough rows to compare the share with the limit."""
         return self.rows >= MIN_ROWS
 
     @property
@@ -50,14 +50,14 @@ class ErrorRate:
         return self.rows >= FIRST_ROWS and lower_bound(self.num_errors, self.rows) > self.most
 
     def add(self, shard: str, rows: int, errors: int) -> None:
-        """Count rows of a shard, or take them back."""
+        """Add counts of rows of a shard; negative counts subtract."""
         self.rows += rows
         self.num_errors += errors
         if errors:
             self.errors[shard] += errors
 
     def release(self, todo: Todo) -> list[Shard]:
-        """Take a shard that is staged whole; return it if it may be committed at once."""
+        """Accept a completely staged shard, and return it if it may be committed at once."""
         failed = self.errors.pop(todo.shard.name, 0)
         is_clean = not failed and todo.pieces == todo.shard.pieces
         if todo.retry is not None or is_clean:
@@ -69,7 +69,7 @@ class ErrorRate:
         return []
 
     def released(self, *, at_end: bool = False) -> list[Shard]:
-        """Return the shards held back that may be committed by now; at the run's end all of them."""
+        """Return the held-back shards that may be committed now; at the end of the run, all of them."""
         found: list[Shard] = []
         if self.is_known or at_end:
             found, self._waiting = self._waiting, []

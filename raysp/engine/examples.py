@@ -1,4 +1,4 @@
-"""Examples of error rows as a user reads them: with the id of the row, which is read only for them."""
+"""Descriptions of example error rows with the id of each row. Ids are read for these rows only."""
 
 import logging
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from raysp.specs.pipeline import Pipeline
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of an Arrow shard whose ids are read: there they lie among the recordings."""
+"""Largest Arrow shard whose ids are read: in Arrow files they are stored among the recordings."""
 
 
 def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
     """Describe error rows by shard, row, id and reason.
 
     Args:
-        examples: of a run.
-        shards: of the run.
-        pipeline: how their ids are read.
+        examples: error rows of a run.
+        shards: shards of the run.
+        pipeline: pipeline of the run, for the id column and storage options.
     """
     listed = list(examples)
     wanted = {one.shard for one in listed}
@@ -36,9 +36,9 @@ def _describe(one: Example, shard: Shard | None, pipeline: Pipeline) -> str:
 
 
 def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
-    """Read the id of a row; None where it has none, or it cannot be read."""
+    """Return the id of a row; None if it has none or it cannot be read."""
     column = pipeline.source.id
-    if column is None or (shard.kind == ARROW and shard.num_bytes > MOST_BYTES):  # None: made of shard and row
+    if column is None or (shard.kind == ARROW and shard.num_bytes > MOST_BYTES):  # None: ids are <shard>:<row>
         return None
     try:
         ids = read_table(shard, Piece(row, row + 1), [column], pipeline.source.storage_options).column(column)

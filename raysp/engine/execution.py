@@ -1,4 +1,4 @@
-"""The driver's loop: receipts come in, shards that are whole are committed, what goes wrong is kept count of."""
+"""The driver's loop, which collects receipts, commits complete shards and counts failures."""
 
 import contextlib
 import logging
@@ -32,11 +32,11 @@ OnProgress = Callable[[Progress], None]
 
 RECEIPTS_A_BATCH = 500
 RECEIPTS_SECONDS = 30.0
-"""After which receipts are written though the batch is not full, so that `raysp status` sees them."""
+"""Time after which a partial batch of receipts is written, so that `raysp status` shows them."""
 MOST_TIMES_REPLACED = 2
-"""Times that a run labels pieces of a shard again whose recordings were replaced."""
+"""Times that a run labels pieces of a shard again because their recordings were replaced."""
 LAST_COMMITS_SECONDS = 60
-"""That a run which stops waits for commits in flight."""
+"""Time that a stopping run waits for commits in flight."""
 
 T = TypeVar("T")
 
@@ -48,36 +48,36 @@ class Committing(Protocol):
     """Commits in flight."""
 
     def start(self, shard: Shard, staged_bytes: int) -> None:
-        """Commit a shard, of which so much is staged, as soon as there is room."""
+        """Queue the commit of a shard with this number of staged bytes."""
 
     def begun(self) -> list[str]:
-        """Return the names of shards whose commit has begun and is not known to have ended."""
+        """Return the names of shards whose commit has started and is not known to have ended."""
 
     def finished(self) -> list[Outcome]:
-        """Collect the outcomes that are known by now, without waiting."""
+        """Return the outcomes of commits that have ended, without waiting."""
 
     def rest(self) -> list[Outcome]:
-        """Wait for all."""
+        """Wait for all commits, and return their outcomes."""
 
     def stop(self, seconds: float) -> list[Outcome]:
-        """Start no more, and wait for those in flight, for so long at most."""
+        """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
 
 
 class Workers(Protocol):
-    """Where pieces are labelled and shards committed: on Ray (`on_ray`), or in this process (`here`)."""
+    """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`here`)."""
 
     def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan; yields a receipt a block."""
+        """Label the pieces of a plan, and yield a receipt per block."""
 
     def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Label pieces over which workers die; yields receipts as well."""
+        """Label pieces that crash workers, and yield receipts."""
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
-        """Return an empty set of commits; `retries` by the names of shards."""
+        """Return an empty set of commits; `retries` is keyed by names of shards."""
 
 
 class Execution:
-    """One pass over what is to do: receipts come in, label shards are committed."""
+    """One execution of a plan: receipts are collected and label shards committed."""
 
     def __init__(
         self,
@@ -100,17 +100,17 @@ class Execution:
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], Poisoned] = {}
         self.replaced: list[Todo] = []
-        """Pieces to label again, since recordings of theirs were replaced meanwhile."""
+        """Pieces to label again, because their recordings were replaced during the run."""
         self.times_replaced: Counter[str] = Counter()
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.retried: set[str] = set()
-        """Shards of which rows that were not retried are counted."""
+        """Shards whose rows outside the retry are counted."""
         self.flushed = time.monotonic()
         self.flawed: list[str] = []
-        """Shards that were committed with error rows."""
+        """Shards committed with error rows."""
 
     def __call__(self) -> dict[str, str]:
-        """Label and commit; gives the shards that failed, with reasons.
+        """Label and commit, and return the shards that failed, with reasons.
 
         Raises:
             RunError: too many error rows, the sink cannot be written, another run took over, or Ray failed.
@@ -131,13 +131,13 @@ class Execution:
         return self.books.unfinished()
 
     def _label(self, plan: Plan) -> None:
-        """Label the pieces of a plan, those last over which workers die, and commit the shards that are whole."""
+        """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
         with contextlib.closing(self.workers.receipts(plan, self.job)) as stream:
             for told in stream:
                 self._take(told)
         pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
         self.poisoned = {}
-        for one in pieces:  # a reader that Ray started anew may have told of their blocks again
+        for one in pieces:  # a reader that Ray restarted may have reported their blocks again
             self._forget(one.shard.name, one.piece)
         for told in self.workers.salvage(plan, self.job, pieces):
             self._take(told)
@@ -165,11 +165,11 @@ class Execution:
         self._commit(self.rate.released())
 
     def _stop(self) -> NoReturn:
-        """End the run so that no error row of it stays.
+        """End the run so that none of its error rows remain.
 
-        The record of it comes first: whatever dies from then on, nothing staged is used again, and the next run does
-        the error rows anew that are committed by now. A retry has none but those that were there before, and what it
-        staged is never used again anyway.
+        The stop is recorded first. From then on, even after a crash, staged results are not reused, and the next run
+        labels the error rows committed so far again. A retry needs no record: it commits no new error rows, and its
+        staged results are never reused.
         """
         begun = [*self.flawed, *self.commits.begun()]
         if any(todo.retry is None for todo in self.plan.todo):
@@ -191,7 +191,7 @@ class Execution:
         self._judged(shard, lambda: self.books.forget(shard, piece))
 
     def _judged(self, shard: str, count: Callable[[], T]) -> T:
-        """Count by the books and for the error rate; of a shard with rows that are retried, all others are labelled."""
+        """Update progress and error rate; rows of a retried shard outside the retry count as labelled."""
         rows, errors = self.progress.rows, self.progress.num_errors
         found = count()
         todo = self.books.todo.get(shard)
@@ -207,7 +207,7 @@ class Execution:
         self.log.add(failure)
 
     def _set_aside(self, told: Told) -> None:
-        """Keep a piece over which workers die until the rest is through."""
+        """Defer a piece that crashes workers until all others are done."""
         todo = self.books.todo[str(told["shard"])]
         piece = next(one for one in todo.pieces if [one.first, one.end] == [told["first"], told["end"]])
         if (todo.shard.name, piece) not in self.poisoned:
@@ -230,7 +230,7 @@ class Execution:
                     self.flawed.append(outcome.shard)
 
     def _label_again(self, changed: ChangedRecordingsError) -> None:
-        """Take pieces whose recordings were replaced once more; a shard whose recordings keep changing fails."""
+        """Queue pieces whose recordings were replaced again; a shard whose recordings keep changing fails."""
         self.times_replaced[changed.shard] += 1
         if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
             reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again once they no longer change"

@@ -1,12 +1,12 @@
-"""Tasks enter one plan of Ray Data a few at a time and leave nothing behind in the driver.
+"""Incremental input of one Ray Data plan, with bounded memory in the driver.
 
-Ray Data takes all inputs of a plan at its start and keeps statistics of every block to its end: kilobytes a block, too
-much for millions of blocks. Its executor calls `Feeding` after every step, which hands on more tasks as earlier ones
-are read, drops the inputs that were handed on, and clears the statistics. So one plan serves a whole run, and its
-actors load their model once.
+Ray Data takes all inputs of a plan at its start and keeps statistics of every block to its end: kilobytes per block,
+too much for millions of blocks. Its executor calls `Feeding` after every step, which submits more tasks as earlier ones
+are read, drops the submitted inputs, and clears the statistics. One plan thus serves a whole run, and its actors load
+their model once.
 
-Ray passes small objects by value. A task below `MAX_TASK_BYTES` therefore does not need its input's object again, not
-even when a node is lost and the task is repeated.
+Ray passes small objects by value. A task below `MAX_TASK_BYTES` therefore does not need the object of its input again,
+even if a node is lost and the task is repeated.
 """
 
 import itertools
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 MAX_TASK_BYTES = 64_000
-"""Of a task's table; Ray passes objects of up to 100 kB by value."""
+"""Largest table of a task; Ray passes objects of up to 100 kB by value."""
 SETTING = "raysp.feed"
-"""Names a feed in the context of its dataset: contexts travel to workers, feeds stay with the driver."""
+"""Key of a feed's number in the context of its dataset: contexts are sent to workers, feeds stay in the driver."""
 
 _feeds: dict[int, "Feed"] = {}
 _numbers = itertools.count()
 
 
 class Feed:
-    """Tasks that are not handed to Ray Data yet.
+    """Tasks not yet submitted to Ray Data.
 
     Args:
-        tasks: pieces as written down; taken as they are wanted, by another thread.
-        ahead: most tasks that are handed on and not read to their end.
-        waiting: looks now and then whether the cluster has room.
+        tasks: serialised pieces; consumed on demand, by another thread.
+        ahead: largest number of tasks submitted and not completely read.
+        waiting: check for room in the cluster.
     """
 
     def __init__(self, tasks: Iterator[list[str]], ahead: int, waiting: Waiting | None = None) -> None:
@@ -52,17 +52,17 @@ class Feed:
         self.ahead = ahead
         self.waiting = waiting
         self.error: Exception | None = None
-        """Raised by `tasks`; the plan ends with what was handed on before."""
+        """Exception raised by `tasks`; the plan ends after the tasks submitted before it."""
         self._number = next(_numbers)
 
     def attach(self, context: "DataContext") -> None:
-        """Feed the plan of the dataset that this context is of."""
+        """Feed the plan of the dataset with this context."""
         _feeds[self._number] = self
         context.set_config(SETTING, self._number)
         context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Feeding]
 
     def detach(self) -> None:
-        """Hand nothing on any more."""
+        """Submit no more tasks."""
         _feeds.pop(self._number, None)
 
     def take(self) -> pa.Table | None:
@@ -76,13 +76,13 @@ class Feed:
 
 
 class Feeding(ExecutionCallback):
-    """Hand tasks on to the input of a plan, and clear what its operators remember of blocks."""
+    """Callback that submits tasks to the input of a plan and clears its operators' statistics of blocks."""
 
     feed: Feed | None = None
     waiting: Waiting | None = None
 
     def before_execution_starts(self, executor: "StreamingExecutor") -> None:
-        """Find the input, and keep it from being finished."""
+        """Find the input operator, and keep it open."""
         self.feed = _feeds.get(executor._data_context.get_config(SETTING))
         operators = executor._topology or {}
         self.input = next(one for one in operators if isinstance(one, InputDataBuffer))
@@ -94,10 +94,10 @@ class Feeding(ExecutionCallback):
                 watch_loads(one)
         if self.feed:
             self.input._is_execution_marked_finished = self.input._inputs_complete = False
-            operators[self.input].inputs_done_called = True  # it has none, so they would be complete
+            operators[self.input].inputs_done_called = True  # without inputs it would count as complete
 
     def on_execution_step(self, executor: "StreamingExecutor") -> None:
-        """Hand on as many tasks as were read to their end since."""
+        """Submit tasks until `ahead` of them are in progress."""
         for one in self.maps:
             one._output_blocks_stats.clear()
         if self.waiting:
@@ -122,7 +122,7 @@ class Feeding(ExecutionCallback):
 
 
 def _num_actors(maps: Iterable[MapOperator]) -> int:
-    """Count the actors that have started."""
+    """Return the number of running actors."""
     return sum(one._actor_pool.num_running_actors() for one in maps if isinstance(one, ActorPoolMapOperator))
 
 

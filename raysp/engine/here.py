@@ -1,7 +1,7 @@
-"""This process as the place where pieces are labelled and shards committed, without Ray.
+"""Labelling and commits in this process, without Ray.
 
-For a try-out of a few rows: starting Ray takes longer than labelling them. The code is that of workers. What kills a
-worker kills the try-out, for nothing is there to repeat it.
+Used for a try-out of a few rows, since starting Ray takes longer than labelling them. The code is that of workers. A
+crash ends the try-out, since nothing retries it.
 """
 
 import json
@@ -22,14 +22,14 @@ from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 
 MOST_ROWS = 20
-"""Rows of a try-out that are labelled here; reading ahead, more actors and other machines are of no use to so few."""
+"""Largest number of rows labelled in this process; so few do not gain from reading ahead, actors or other machines."""
 
 
 class Here:
-    """Label and commit one after the other, in this process."""
+    """Workers that label and commit sequentially, in this process."""
 
     def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan; yields a receipt a block."""
+        """Label the pieces of a plan, and yield a receipt per block."""
         import torch
 
         threads = torch.get_num_threads()
@@ -50,7 +50,7 @@ class Here:
             torch.set_num_threads(threads)
 
     def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Yield nothing: there are no such pieces."""
+        """Return an empty iterator: `receipts` never yields poison receipts."""
         return iter(())
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
@@ -59,7 +59,7 @@ class Here:
 
 
 class CommitsHere:
-    """Commits, each made when it is started; their outcomes are known when they are asked for."""
+    """Commits that run synchronously in `start`."""
 
     def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
         self.job = job
@@ -78,7 +78,7 @@ class CommitsHere:
         self._outcomes[shard.name] = outcome
 
     def begun(self) -> list[str]:
-        """Return the names of shards that are committed without anybody having asked for the outcome."""
+        """Return the names of shards whose outcomes were not returned yet."""
         return list(self._outcomes)
 
     def finished(self) -> list[Outcome]:
@@ -96,27 +96,27 @@ class CommitsHere:
 
 
 class Uncounted(Attempts):
-    """No ledger: this process ends with what it crashes over, so that nothing is attempted twice."""
+    """Attempts without a ledger: a crash ends this process, so no work is repeated."""
 
     def __init__(self) -> None:
         """Start no actor."""
 
     def begin(self, work: str) -> int:
-        """Return that nothing has died over it."""
+        """Return 0."""
         return 0
 
     def deaths(self, work: str) -> int:
-        """Return that nothing has died over it."""
+        """Return 0."""
         return 0
 
     def end(self, work: str) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def reach(self, task: str, part: str, places: int) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def reached(self, task: str, part: str) -> int:
-        """Return that nothing is out."""
+        """Return 0."""
         return 0
 
     def close(self) -> None:
@@ -124,5 +124,5 @@ class Uncounted(Attempts):
 
     @staticmethod
     def actor_id() -> str:
-        """Name this process's model."""
+        """Return a constant id."""
         return "here"

@@ -1,4 +1,4 @@
-"""Actors that cannot load their model: the run goes on while others can, and ends when none can."""
+"""Failed model loads of actors: a run continues while other actors can load the model, and ends if no actor can."""
 
 import logging
 import time
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MORE_LOADS = 1
-"""Failed loads in a row, beyond one an actor of the pool, before a run ends of which no actor has loaded its model."""
+"""Consecutive failed loads beyond one per actor of the pool that end a run in which no actor has loaded its model."""
 PAUSE_SECONDS = 30.0
-"""Before an actor whose load failed gives its place back, while others work: the next one may get the same GPU."""
+"""Pause before an actor whose load failed frees its slot, while others work: the next one may get the same GPU."""
 LOADS, LOADED = "loads", "loaded"
 
 
 def allow_failures(context: "DataContext", actors: int) -> None:
-    """Let Ray Data replace so many actors that cannot start before it ends the plan with the reason of the last."""
+    """Set how many failed actors Ray Data replaces before it ends the plan with the last error."""
     context.max_consecutive_actor_init_deaths = actors + MORE_LOADS
 
 
 def watch_loads(operator: "ActorPoolMapOperator") -> None:
-    """Log each failed load of an operator's actors, and count none against the run while an actor has its model.
+    """Log each failed load of an operator's actors, and reset their count while an actor is running.
 
     Args:
-        operator: of a plan of Ray Data that starts.
+        operator: operator of a starting Ray Data plan.
     """
     from raysp.engine.stream import cause
 
@@ -46,12 +46,12 @@ def watch_loads(operator: "ActorPoolMapOperator") -> None:
 
 
 def loaded(attempts: "Attempts") -> None:
-    """Note that an actor of this run has loaded its model."""
+    """Record that an actor of this run has loaded its model."""
     attempts.reach(LOADS, LOADED, 1)
 
 
 def failed(attempts: "Attempts", node: str, error: Exception) -> RunError:
-    """Return the error of a load with the node that it failed on, after a pause if other actors can load."""
+    """Return the error of a failed load with its node, after a pause if another actor has loaded the model."""
     if attempts.reached(LOADS, LOADED):
         time.sleep(PAUSE_SECONDS)
     return RunError(f"node {node}: {type(error).__name__}: {error}")

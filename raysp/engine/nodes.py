@@ -1,4 +1,4 @@
-"""Which nodes of the cluster live: Ray itself notices the loss of one only after half a minute."""
+"""Live nodes of the cluster: Ray itself detects the loss of a node only after half a minute."""
 
 import logging
 import socket
@@ -10,20 +10,20 @@ ANSWER_SECONDS = 5.0
 
 
 def living(node_ids: Iterable[str]) -> set[str]:
-    """Return those nodes that Ray knows to live and whose raylet takes connections; all of them if Ray does not say."""
+    """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
     import ray
 
     try:
         found = ray.nodes()  # type: ignore[no-untyped-call]
         known = {str(node["NodeID"]): node for node in found if node["Alive"]}
-    except Exception as error:  # Ray's own error types differ by where it fails
+    except Exception as error:  # types of Ray's errors vary
         logger.warning("Ray does not say which nodes live: %s", error)
         return set(node_ids)
     return {one for one in node_ids if one in known and _answers(known[one])}
 
 
 def here() -> str:
-    """Return the id of this process's node; a node that is started again has another one."""
+    """Return the id of this process's node; a restarted node has a new id."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id())

@@ -1,4 +1,4 @@
-"""Ray as the place where a run's pieces are labelled and its shards committed."""
+"""Labelling and commits of a run on Ray."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
@@ -13,14 +13,14 @@ from raysp.sink.todo import Retry
 
 
 class OnRay:
-    """Label on the actors of one plan of Ray Data, and commit in tasks."""
+    """Workers on Ray: actors of one Ray Data plan label, tasks commit."""
 
     def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan; yields a receipt a block."""
+        """Label the pieces of a plan, and yield a receipt per block."""
         return receipts(plan, job)
 
     def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Label pieces over which workers die, each half in a task of its own."""
+        """Label pieces that crash workers, each half in a separate task, and yield receipts."""
         return salvage(plan, job, pieces)
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:

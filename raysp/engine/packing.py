@@ -1,4 +1,4 @@
-"""How blocks and receipts cross Ray Data: one row each, so that it hands them on whole and never looks inside."""
+"""Wire form of blocks and receipts in Ray Data: one row each, so that Ray Data never splits or inspects them."""
 
 import json
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 
 Told = Mapping[str, object]
-"""A receipt as it travels: `kind` is "block", "failure", "poison" or "fatal"; the rest depends on it."""
+"""Wire form of a receipt: `kind` is "block", "failure", "poison" or "fatal"; other keys depend on it."""
 
 
 def pack(name: BlockName, block: pa.Table) -> pa.Table:
-    """Put a block into one row."""
+    """Return a table of one row that holds a block."""
     return _row({"kind": "block", **asdict(name)}, _to_ipc(block))
 
 
 def pack_told(told: Told) -> pa.Table:
-    """Put what reading has to tell in place of a block into one row; the model's actor only passes it on."""
+    """Return a table of one row that holds a receipt of the reader, which the model's actor forwards."""
     return _row(told, pa.py_buffer(b""))
 
 
 def unpack(packed: pa.Table) -> tuple[BlockName, pa.Table] | Told:
-    """Take a block out again without copying its samples, or what was told in its place."""
+    """Return the block of a row, without copying its samples, or the receipt in its place."""
     fields = json.loads(packed.column("name")[0].as_py())
     if fields["kind"] != "block":
         told: Told = fields
@@ -36,17 +36,17 @@ def unpack(packed: pa.Table) -> tuple[BlockName, pa.Table] | Told:
 
 
 def receipt_row(told: Told) -> pa.Table:
-    """Put a receipt into one row."""
+    """Return a table of one row that holds a receipt."""
     return pa.table({"receipt": [json.dumps(told)]})
 
 
 def failure(shard: str, reason: str) -> Told:
-    """Tell that a shard will not be committed."""
+    """Return a receipt for a shard that cannot be committed."""
     return {"kind": "failure", **asdict(ShardFailure(shard, reason))}
 
 
 def poison(shard: str, piece: Piece, deaths: int) -> Told:
-    """Tell that workers keep dying over a piece."""
+    """Return a receipt for a piece that repeatedly crashes workers."""
     return {"kind": "poison", "shard": shard, "first": piece.first, "end": piece.end, "deaths": deaths}
 
 
@@ -57,7 +57,7 @@ def _row(name: Told, data: pa.Buffer) -> pa.Table:
 
 
 def _to_ipc(block: pa.Table) -> pa.Buffer:
-    """Write a table into memory of just its size: what grows takes twice as much."""
+    """Return a table in a buffer of its exact size: a growing buffer takes twice the memory."""
     measured = pa.MockOutputStream()
     with pa.ipc.new_stream(measured, block.schema) as writer:
         writer.write_table(block)

@@ -1,4 +1,4 @@
-"""A piece over which workers keep dying, set aside until the rest of a run is done."""
+"""A piece that repeatedly crashes workers, deferred until the rest of a run is done."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from raysp.sink.todo import Retry
 
 @dataclass(frozen=True)
 class Poisoned:
-    """A piece that killed its workers."""
+    """A piece that crashed its workers."""
 
     shard: Shard
     piece: Piece
@@ -16,10 +16,10 @@ class Poisoned:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Give the rows to label, by their numbers in the shard."""
+        """Numbers of the rows to label, in the shard."""
         return self.retry.of(self.piece) if self.retry else tuple(range(self.piece.first, self.piece.end))
 
     @property
     def stage_id(self) -> str | None:
-        """Give what stands in for the fingerprint where rows are retried."""
+        """Staging id of the retry, used in place of the job's; None if this is not a retry."""
         return self.retry.stage_id if self.retry else None

@@ -1,4 +1,4 @@
-"""Whether the machines of a cluster see one and the same sink: asked before any work."""
+"""Check before any work that all machines of a cluster see the same sink."""
 
 import time
 from typing import Any, cast
@@ -12,18 +12,18 @@ from raysp.storage.store import Store, open_store
 from raysp.words import count
 
 MOST_NODES = 8
-"""That are asked, spread over all."""
+"""Largest number of nodes checked, spread evenly over the cluster."""
 ANSWER_SECONDS = 60.0
-"""A node that does not answer in this time is passed over: it may be busy, or about to end."""
+"""Time after which a node that does not answer is ignored: it may be busy or shutting down."""
 APPEAR_SECONDS = 3.0
-"""Within which a file that was written on one machine is there on the others."""
+"""Time within which a file written on one machine must appear on the others."""
 
 
 def check_shared(store: Store, sink: Parquet) -> None:
-    """Raise unless workers see what this process writes into a sink.
+    """Raise PlanError unless workers see the files that this process writes into a sink.
 
     Raises:
-        PlanError: naming the nodes that do not.
+        PlanError: some nodes do not see them; the message has their number and the first one's reason.
     """
     nodes = _nodes()
     path = f"{layout.TMP}{time.time_ns():x}-seen"
@@ -45,7 +45,7 @@ def check_shared(store: Store, sink: Parquet) -> None:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """Choose some of the nodes on which workers can run now; none while all are scaled to zero."""
+    """Return up to `MOST_NODES` nodes on which workers can run now; empty while the cluster is scaled to zero."""
     nodes = [node for node in cast("Any", ray).nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     return nodes[:: -(-len(nodes) // MOST_NODES)] if nodes else []
 
@@ -57,7 +57,7 @@ def _on(node_id: str) -> object:
 
 
 def _look(url: str, storage_options: dict[str, object], path: str) -> str:
-    """Look for a file on a worker; returns why it is not there, nothing if it is."""
+    """Look for a file on a worker, and return why it is missing; empty if it exists."""
     deadline = time.monotonic() + APPEAR_SECONDS
     while True:
         try:
@@ -74,5 +74,5 @@ def _look(url: str, storage_options: dict[str, object], path: str) -> str:
 def _wait(answer: object) -> str:
     try:
         return str(ray.get(cast("ray.ObjectRef[str]", answer), timeout=ANSWER_SECONDS))
-    except ray.exceptions.RayError:  # no answer is none: a node may have ended
+    except ray.exceptions.RayError:  # ignored: the node may have ended
         return ""

@@ -1,4 +1,4 @@
-"""What a run knows of itself while it goes on."""
+"""Progress of a run."""
 
 import time
 from collections import Counter
@@ -19,91 +19,91 @@ class Example:
 
 @dataclass
 class Progress:
-    """Counts since the run began; seconds are of wall clock unless they are of audio."""
+    """Counts since the start of the run; seconds are wall-clock time unless named audio."""
 
     rows_total: int
-    """Rows of pieces that this run has to do."""
+    """Rows of the pieces that this run has to label."""
     shards_total: int
     shards_committed: int = 0
-    """Shards whose label shard is there, from this run or before."""
+    """Shards committed by this run or before."""
     rows: int = 0
     audio_seconds: float = 0.0
     real_samples: int = 0
-    """That went through the model."""
+    """Samples processed by the model, without padding."""
     padded_samples: int = 0
-    """The same with the padding."""
+    """Samples processed by the model, with padding."""
     busy_seconds: float = 0.0
-    """Of all actors."""
+    """Time that actors spent labelling, summed over actors."""
     wait_seconds: float = 0.0
-    """In which actors had nothing to do, since their first block."""
+    """Time that actors were idle since their first block, summed over actors."""
     blocks: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     """Error rows by type."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Rows that were left unlabelled on purpose, by reason."""
+    """Rows skipped on purpose, by reason."""
     committed: Counter[str] = field(default_factory=Counter)
-    """Rows of the shards that this run committed: "ok", or by `error_type`; without shards whose rows were retried."""
+    """Rows of the shards committed by this run, by "ok" or `error_type`, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few error rows."""
     begun_rows: int = 0
-    """Rows of pieces that have given a block."""
+    """Rows of pieces with at least one labelled block."""
     begun_seconds: float = 0.0
-    """Audio in those pieces, as the headers of their recordings claim."""
+    """Seconds of audio in these pieces, from the headers of their recordings."""
     done_seconds: float = 0.0
-    """Of `begun_seconds`, what is done: whole pieces, and of the others what was labelled."""
+    """Part of `begun_seconds` that is done: complete pieces, and the labelled audio of others."""
     started: float = field(default_factory=lambda: time.monotonic())
     _first: tuple[float, int, float] | None = None
 
     @property
     def wall_seconds(self) -> float:
-        """Measure since the run began."""
+        """Wall-clock seconds since the run began."""
         return time.monotonic() - self.started
 
     @property
     def rtfx(self) -> float:
-        """Divide audio seconds by wall seconds."""
+        """Seconds of audio labelled per wall-clock second."""
         return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
     def padding_efficiency(self) -> float | None:
-        """Divide the samples that went through the model by what was computed; None before there are any."""
+        """Share of the computed samples that are not padding; None before the first block."""
         return self.real_samples / self.padded_samples if self.padded_samples else None
 
     @property
     def wait_share(self) -> float | None:
-        """Tell the share of time that models waited for input; None before there is any."""
+        """Share of time that models waited for input; None before the first block."""
         total = self.busy_seconds + self.wait_seconds
         return self.wait_seconds / total if total else None
 
     @property
     def num_errors(self) -> int:
-        """Count error rows."""
+        """Number of error rows."""
         return sum(self.errors.values())
 
     @property
     def unlabelled(self) -> Counter[str]:
-        """Rows by `error_type`, where none was labelled though some should have been; else empty."""
+        """Rows by `error_type` if no row was labelled and not all were filtered out; else empty."""
         found = self.errors + self.skipped or +self.committed
         some_ok = self.rows > found.total() or found["ok"] or self.committed["ok"]
         return Counter() if some_ok or not found.keys() - {FILTERED} else found
 
     @property
     def total_seconds(self) -> float | None:
-        """Audio of all rows to do, if those of pieces that are not begun are as long as the others; None: unknown."""
+        """Estimated seconds of audio of all rows to label, from the mean of started pieces; None: unknown."""
         if not self.begun_seconds or not self.begun_rows:
             return None
         return self.begun_seconds * max(self.rows_total, self.begun_rows) / self.begun_rows
 
     @property
     def share(self) -> float:
-        """Share of the work that is done: of its audio where its length is known, else of its rows."""
+        """Share of the work that is done: of the audio if its duration is known, else of the rows."""
         if total := self.total_seconds:
             return min(1.0, self.done_seconds / total)
         return self.rows / self.rows_total if self.rows_total else 1.0
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimate the seconds left from the speed since the first block; None before there is any."""
+        """Estimated seconds left, from the speed since the first block; None before there is an estimate."""
         if self._first is None:
             return None
         since, rows, seconds = self._first
@@ -120,5 +120,5 @@ class Progress:
         self.rows += rows
         self.blocks += 1
         self.audio_seconds += audio_seconds
-        # Starting Ray and loading the model say nothing of the speed, so the estimate begins here.
+        # The estimate starts here: the time to start Ray and load the model is no measure of the speed.
         self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)

@@ -1,4 +1,4 @@
-"""Run a pipeline on Ray Data: pieces in, blocks through the model, label shards committed as they become whole."""
+"""Runs of a pipeline: pieces are decoded, blocks labelled on Ray Data, label shards committed as they complete."""
 
 import contextlib
 import logging
@@ -42,48 +42,48 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a run did."""
+    """Result of a run."""
 
     sink: str
     fingerprint: str
     shards: int
-    """Of the corpus."""
+    """Shards of the corpus."""
     shards_committed: int
-    """Of the corpus, by this run or before."""
+    """Shards of the corpus committed by this run or before."""
     shards_before: int
-    """Committed before this run, and not done again."""
+    """Shards committed before this run, and not done again."""
     shards_failed: dict[str, str]
-    """Not committed, with the reason."""
+    """Shards not committed, with the reasons."""
     rows: int
-    """Labelled by this run."""
+    """Rows labelled by this run."""
     errors: dict[str, int]
     """Error rows of this run, by type."""
     error_examples: tuple[str, ...]
     audio_seconds: float
     wall_seconds: float
-    """From the plan to the last commit, the start of Ray and of the model included."""
+    """Seconds from the plan to the last commit, including the start of Ray and the loading of the model."""
     rtfx: float
     padding_efficiency: float | None
     wait_share: float | None
     vanished: tuple[str, ...] = ()
-    """Label shards whose shard is no longer there; they are kept."""
+    """Label shards whose shard is no longer in the source; they are kept."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Skipped rows of this run, by reason."""
     nothing_labelled: str | None = None
-    """Why no row was labelled, and what to do; None where some row was, or there was none but rows to leave out."""
+    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out."""
     word_errors: WordErrors | None = None
-    """Of all label shards of the sink, against `source.text`; None where no row has a reference."""
+    """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
     word_error_rate: float | None = None
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
 
     def __repr__(self) -> str:
-        """Return a screen at most."""
+        """Return a text of at most one screen."""
         return brief(self)
 
     @property
     def exit_code(self) -> int:
-        """0 when every shard is committed and rows were labelled, as far as there were any; else 3."""
+        """Exit code: 3 if a shard failed or no row was labelled (`nothing_labelled`), else 0."""
         return 3 if self.shards_failed or self.nothing_labelled else 0
 
 
@@ -96,20 +96,20 @@ def run(
     on_progress: OnProgress | None = None,
     progress: bool = True,
 ) -> RunResult:
-    """Label a corpus; run again, it goes on where it was.
+    """Label a corpus. The same call again continues where it stopped.
 
     Args:
-        pipeline: what to do.
-        relabel: where the sink holds labels of another pipeline or of input that changed, make and replace them,
-            instead of refusing; run again with it to go on.
-        address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
-        on_plan: told what is going to be done.
+        pipeline: the pipeline to run.
+        relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
+            to continue.
+        address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        on_plan: called with the plan before any work.
         on_progress: called after every block and commit.
-        progress: show it on stderr: as one live line on a terminal or in a notebook, else as a line now and then.
+        progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
 
     Raises:
         PlanError, ChangedError, CheckpointError, StoreError: before any work.
-        RunError: too many error rows, or Ray failed; what was committed stays.
+        RunError: too many error rows, or Ray failed; committed shards remain.
     """
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
@@ -136,24 +136,24 @@ def retry(
     on_progress: OnProgress | None = None,
     progress: bool = True,
 ) -> RunResult:
-    """Label the error rows of a sink once more; the other rows stay as they are, value for value.
+    """Label the error rows of a sink again. The values of all other rows stay the same.
 
-    Relative paths of a record from before paths were recorded absolute are relative to the working directory.
+    Relative paths in records from before paths were recorded absolute are relative to the working directory.
 
     Args:
         url: the sink.
-        storage_options: of the sink; None: those of `pipeline`, else as recorded.
-        pipeline: that made the labels; None: the recorded one, if this user ran it on this machine.
-        trust: use the recorded pipeline, whoever recorded it.
-        settings: to change, as `PATH=VALUE`: the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
-        address: of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
-        on_plan: told what is going to be done.
+        storage_options: options of the sink; None: those of `pipeline`, else as recorded.
+        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
+        trust: use the recorded pipeline, regardless of who recorded it.
+        settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
+        address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        on_plan: called with the plan before any work.
         on_progress: called after every block and commit.
-        progress: show it on stderr: as one live line on a terminal or in a notebook, else as a line now and then.
+        progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
 
     Raises:
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
-        RunError: Ray failed; what was committed stays.
+        RunError: Ray failed; committed shards remain.
     """
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
@@ -165,10 +165,10 @@ def retry(
 
 
 def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
-    """Label the first rows of a corpus into a sink that is removed again.
+    """Label the first rows of a corpus into a temporary sink.
 
-    A few rows are labelled in this process where the model runs on its CPUs and no cluster is asked for: starting a Ray
-    takes longer.
+    A few rows are labelled in this process if the model runs on CPUs and no cluster is used, since starting Ray takes
+    longer.
 
     Returns:
         The result, and the label rows as a table.
@@ -180,7 +180,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
         is_few = num_rows <= MOST_ROWS and not is_cluster(address)
-        # The rows are shown, and with them what is wrong: no error rate ends a try-out.
+        # The caller shows the rows with their errors, so no error rate ends a try-out.
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
         pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
         plans: list[Plan] = []
@@ -198,7 +198,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
         tables = [pq.read_table(store.open(name)) for name in names]
-        if (columns := text_columns(pipeline)) is not None:  # a trial records no plan that its sink could be asked by
+        if (columns := text_columns(pipeline)) is not None:  # `status` needs a recorded plan
             errors = WordErrors()
             for table in tables:
                 errors.count(table, columns)
@@ -209,7 +209,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
 
 
 def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Resources:
-    """Connect to the cluster if there is one; a local Ray is not started before it is known that there is work."""
+    """Connect to the cluster, if there is one, and return the resources; a local Ray starts later, if there is work."""
     return stack.enter_context(connected(address)) if is_cluster(address) else local_resources(pipeline)
 
 
@@ -224,19 +224,19 @@ def _begin(
     is_own: bool = True,
     without_ray: Callable[[Plan], bool] = lambda _: False,
 ) -> RunResult:
-    """Plan, take the lease and work; what is refused is refused before anything is written.
+    """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
 
-    `make` returns the plan; it is given a function to call as soon as there is sure to be work: a local Ray then starts
-    while the rest is planned.
+    `make` returns the plan. Its argument is a function to call once it is certain that there is work: a local Ray then
+    starts while the rest is planned.
     """
-    stack.enter_context(warnings.catch_warnings())  # modules that are imported from here on add filters
+    stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
     own_ray = Beside(lambda: _ray_and_ray_data(resources))
     stack.callback(own_ray.end)
     epoch = lease.highest_epoch(open_sink(pipeline))
     plan = make(own_ray.begin)
     store = open_checked(pipeline)
     if own_ray.has_begun:
-        own_ray.wait()  # before anything is shown: the start of Ray is kept off the terminal
+        own_ray.wait()  # before any output: Ray's start redirects stderr
     if on_plan:
         on_plan(plan)
     deaths = failing.arm()
@@ -245,8 +245,8 @@ def _begin(
 
         check_shared(store, plan.pipeline.sink)
     own = stack.enter_context(lease.held(store))
-    stack.callback(own_ray.end)  # before the lease is given up
-    if own.epoch != epoch + 1:  # somebody else was at work since
+    stack.callback(own_ray.end)  # before the lease is released
+    if own.epoch != epoch + 1:  # another run has written since
         plan = make(own_ray.begin)
     entry = RunEntry.now(resolved=_resolved(plan))
     begin_run(plan, entry, store, is_own=is_own)
@@ -270,14 +270,14 @@ def _begin(
 
 @contextlib.contextmanager
 def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
-    """Start a local Ray unless one is connected, and import what labels on it, half a second of a core."""
+    """Start a local Ray unless one is connected, and import `on_ray`, which takes half a second of a core."""
     with local_ray(resources), pickling_kept(), quiet_datasets():
         import_module("raysp.engine.on_ray")
         yield
 
 
 def _on_ray(plan: Plan, deaths: Mapping[str, str], own_ray: Beside) -> tuple["Workers", Job]:
-    """Wait for Ray; returns where to label and commit, and what workers must know."""
+    """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
     from raysp.engine.on_ray import OnRay
 
@@ -333,7 +333,7 @@ def _digest_key(plan: Plan) -> str:
 
 
 def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:
-    """Return why no row was labelled, and what to do; None where some row was."""
+    """Return why no row was labelled, with a remedy; None if `progress.unlabelled` is empty."""
     if not (kinds := progress.unlabelled):
         return None
     most = kinds.most_common(1)[0][0]
@@ -368,14 +368,14 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
 
 
 def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult:
-    """Return a result with its word errors; as it is where no row has a reference."""
+    """Return a result with its word errors; unchanged if no row has a reference."""
     if errors is None or not errors.to_counts():
         return result
     return replace(result, word_errors=errors, word_error_rate=errors.rate)
 
 
 def _word_errors(plan: Plan, progress: Progress) -> WordErrors | None:
-    """Return the word errors of the whole sink, which its receipts have."""
+    """Return the word errors of the whole sink, from its receipts; None without reference texts or commits."""
     from raysp.reading.status import status
 
     if text_columns(plan.pipeline) is None or not progress.shards_committed:

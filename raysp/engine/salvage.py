@@ -1,8 +1,8 @@
-"""Pieces over which workers keep dying: halved until each row that kills its worker alone is found.
+"""Bisection of pieces that repeatedly crash workers, down to the rows at fault.
 
-A row that does becomes an error row, `worker_crashed`, and its shard is committed like any other. Each half is done by
-a task of its own, from reading to staging, which Ray does not repeat. The loss of a node is no row's fault, and want
-of memory only that of a row which nothing else is tried beside.
+A row that crashes its worker alone becomes an error row, `worker_crashed`, and its shard is committed like any other.
+Each half is read, labelled and staged by a separate task, which Ray does not retry. The loss of a node is attributed to
+no row, and an out-of-memory kill only to a row that ran with no other salvage task beside it.
 """
 
 import contextlib
@@ -36,39 +36,39 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 4
 ALONE = 2
-"""Times that a row is tried alone: a machine that fails meanwhile is not the row's fault."""
+"""Crashes of a row alone before it becomes an error row: one of them may be the fault of the machine."""
 MAX_DEATHS = 200
-"""Of workers over one piece, after which its shard is left for another run."""
+"""Crashes of workers on one piece after which its shard fails."""
 MAX_LOSSES = 100
-"""Of nodes, or of workers before they began, over one piece; then its shard is left for another run."""
+"""Losses of nodes, or of workers before they started a piece, after which its shard fails."""
 DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
 
 
 @dataclass
 class _Search:
-    """How far one piece is."""
+    """State of the bisection of one piece."""
 
     pending: list[tuple[int, ...]]
     crashed: list[int] = field(default_factory=list)
     alone: int = 0
-    """Deaths of the row that is tried alone."""
+    """Crashes of the current row alone."""
     deaths: int = 0
     losses: int = 0
     staged: int = 0
-    """Blocks."""
+    """Number of staged blocks."""
     is_done: bool = False
     """Whether the last block is staged."""
     needs_room: bool = False
-    """Whether the row at hand was killed for want of memory, and is tried again with nothing beside it."""
+    """Whether the current row ran out of memory, and is tried again with no other task beside it."""
 
     @property
     def is_given_up(self) -> bool:
-        """Whether too many workers died."""
+        """Whether too many workers crashed or were lost."""
         return self.deaths >= MAX_DEATHS or self.losses >= MAX_LOSSES
 
 
 class _Room:
-    """Turns of the pieces that are salvaged at once: side by side, or one with nothing beside it."""
+    """Slots for concurrent salvage tasks; a task that runs alone takes all of them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -76,7 +76,7 @@ class _Room:
 
     @contextlib.contextmanager
     def taken(self, *, alone: bool) -> Iterator[None]:
-        """Wait for a turn and hold it."""
+        """Wait for one slot, or all, and hold them within the block."""
         need = AT_ONCE if alone else 1
         with self.changed:
             self.changed.wait_for(lambda: self.num_taken + need <= AT_ONCE)
@@ -90,7 +90,7 @@ class _Room:
 
 
 def salvage(plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-    """Label what can be labelled of such pieces; yields receipts of blocks, or of a shard's failure."""
+    """Label the rows of such pieces that do not crash, and yield receipts of blocks or of a shard's failure."""
     pool, settings = plan.pipeline.label.pool, plan.settings
     asked = {"num_cpus": settings.cpus_per_actor.number, "num_gpus": settings.gpus_per_actor}
     options: dict[str, Any] = {**asked, "max_retries": 0}
@@ -115,15 +115,15 @@ def salvage(plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
 
 
 class _Label(Protocol):
-    """Labels some rows of a piece in a task of its own, as `label_rows`."""
+    """Function that runs `label_rows` in a separate task."""
 
     def __call__(self, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool) -> Told:
-        """Label rows and mark those that crashed."""
+        """Label rows, and mark those that crashed."""
         ...
 
 
 def _salvage_one(one: Poisoned, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Told]:
-    """Find the rows of one piece at fault, and stage them last, as a block of their own."""
+    """Find the rows of one piece at fault, stage them last as a separate block, and yield receipts."""
     search = _Search([one.rows])
     try:
         while (search.pending or not search.is_done) and not search.is_given_up:
@@ -147,11 +147,11 @@ def _salvage_one(one: Poisoned, label: _Label, attempts: Attempts, room: _Room) 
 
 
 def _deaths(attempts: Attempts, one: Poisoned, rows: tuple[int, ...]) -> int:
-    """Count the workers that died over rows, on nodes that live and once they had begun; and begin to count anew."""
+    """Return the number of workers that crashed on rows, on nodes that are alive, and reset the count."""
     work = _work_name(one, rows)
     deaths = attempts.deaths(work)
     if deaths and len(rows) == 1:
-        time.sleep(SETTLE_SECONDS)  # a node that is taken away may answer for a moment longer than its workers
+        time.sleep(SETTLE_SECONDS)  # a node being removed may answer slightly longer than its workers
         deaths = attempts.deaths(work)
     attempts.end(work)
     return deaths
@@ -162,13 +162,13 @@ def _work_name(one: Poisoned, rows: tuple[int, ...]) -> str:
 
 
 def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: bool) -> None:
-    """Decide what the end of a worker says of the rows that it was at.
+    """Update the search after the loss of a worker.
 
     Args:
-        search: of the piece.
-        rows: that it was at; empty where it only marked those that crashed.
-        error: how Ray reports it.
-        is_own: whether it had begun with them, on a node that lives.
+        search: search of the piece.
+        rows: rows that the worker was labelling; empty if it only marked crashed ones.
+        error: error reported by Ray.
+        is_own: whether the worker had started these rows, on a node that is alive.
     """
     is_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
     if not rows or isinstance(error, ray.exceptions.NodeDiedError) or not (is_memory or is_own):
@@ -183,7 +183,7 @@ def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: 
 
 
 def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
-    """Halve rows that killed their worker; one that did it alone, and again, is at fault."""
+    """Halve rows that crashed their worker; a single row that crashed `ALONE` workers is at fault."""
     search.deaths += 1
     if len(rows) > 1:
         search.pending += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
@@ -208,19 +208,19 @@ def _given_up(one: Poisoned, search: _Search) -> str:
 def label_rows(
     job: Job, one: Poisoned, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool
 ) -> Told:
-    """Label some rows of a piece, on a worker that may die of it, and stage them as one block.
+    """Label rows of a piece on a worker, stage them as one block, and return its receipt. May crash the worker.
 
     Args:
-        job: the run's.
+        job: job of the run.
         one: the piece.
-        rows: to label.
-        crashed: rows that are known to kill their worker, and are only marked.
+        rows: rows to label.
+        crashed: rows known to crash their worker, which are only marked.
         k: number of the block.
-        is_last: whether it is the piece's last block.
+        is_last: whether this is the last block of the piece.
     """
     failing.adopt(job.deaths)
     labelling = _labelling(job)
-    job.attempts.begin(_work_name(one, rows))  # once the model is loaded, over which no row kills a worker
+    job.attempts.begin(_work_name(one, rows))  # after the model is loaded: no row is at fault for a crash there
     results = list(_label_blocks(job, labelling, one.shard.name, _blocks(job, one, rows, crashed)))
     job.attempts.end(_work_name(one, rows))
     labels = pa.concat_tables([table for table, _ in results])
@@ -239,7 +239,7 @@ def label_rows(
 def _label_blocks(
     job: Job, labelling: Labelling, shard: str, blocks: Iterator[pa.Table]
 ) -> Iterator[tuple[pa.Table, Figures]]:
-    """Read and label one block after the other, each with the time that it has elsewhere."""
+    """Yield labelled blocks with their figures; reading and labelling each have the usual time limit."""
     while True:
         with watched(job.hang_seconds):
             block = next(blocks, None)
@@ -263,7 +263,7 @@ _loaded: dict[str, Labelling] = {}
 
 
 def _labelling(job: Job) -> Labelling:
-    """Keep the model for the next task of this process."""
+    """Return the model, cached for the next task of this process."""
     if job.fingerprint not in _loaded:
         _loaded.clear()
         _loaded[job.fingerprint] = load_labelling(job)

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 PIECES_A_TASK = 64
 READER_CPUS = 0.99
-"""One CPU, but never what an actor asks for: Ray Data fuses neighbours of equal requests into one worker."""
+"""About one CPU, but never the request of an actor: Ray Data fuses operators of equal requests into one worker."""
 TASKS_AHEAD = 64
-"""At least; more where there are many CPUs: tasks in Ray Data that are not read to their end."""
+"""Least number of unfinished tasks submitted to Ray Data; more if there are many CPUs."""
 TASKS_AHEAD_A_CPU = 4
 
 
 def receipts(plan: Plan, job: Job) -> Generator[Told]:
-    """Stream the corpus through decoding and the model; yields a receipt a block.
+    """Stream the corpus through decoding and the model, and yield a receipt per block.
 
     Raises:
         RunError: Ray failed.
@@ -56,7 +56,7 @@ def _taken(failures: deque[Told]) -> Iterator[Told]:
 
 
 def _items(plan: Plan, failures: deque[Told]) -> Iterator[tuple[str, float]]:
-    """Yield pieces as written down, with their encoded bytes; those that cannot be are failures."""
+    """Yield serialised pieces with their encoded bytes; pieces that cannot be serialised become failures."""
     for todo in plan.todo:
         shard = todo.shard
         for piece in todo.pieces:
@@ -90,19 +90,19 @@ def _waiting(plan: Plan, job: Job) -> Waiting:
 
 
 def cause(error: BaseException) -> str:
-    """Find the reason in what Ray wrapped: the last error that its report names, in one line."""
+    """Return the reason of an error that Ray has wrapped, in one line: the last error in its report."""
     named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Died\w*|Failed\w*): .+)$", str(error), re.MULTILINE)
     reasons = [line for line in named if not line.startswith(("UserCodeException", "RayTaskError"))]
     return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def group(items: Iterable[tuple[str, float]], resources: Resources, num_items: int) -> Iterator[list[str]]:
-    """Put small neighbouring pieces into one task each, but leave enough tasks to spread.
+    """Group small neighbouring pieces into tasks, leaving enough tasks to distribute.
 
     Args:
-        items: pieces as written down, with their encoded bytes; taken as tasks are.
-        resources: what there is to spread over.
-        num_items: how many there are, about.
+        items: serialised pieces with their encoded bytes; consumed lazily.
+        resources: resources to distribute tasks over.
+        num_items: approximate number of items.
     """
     most = max(1, min(PIECES_A_TASK, num_items // max(1, int(4 * resources.cpus))))
     task: list[str] = []
@@ -148,10 +148,10 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
 
 
 def _configure(context: "DataContext") -> None:
-    """Set what a dataset needs in the context that it has copied, so that the caller's own context stays as it is."""
+    """Set options in a dataset's copy of the context, so that the caller's context does not change."""
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
-    # Below the size of any block: each is handed on when it is yielded, not when its piece is through.
+    # Below the size of any block: each is passed on when it is yielded, not at the end of its piece.
     context.target_max_block_size = 1
-    context.execution_no_progress_timeout_s = -1  # a busy cluster is waited for by `waiting`, with a word
+    context.execution_no_progress_timeout_s = -1  # `waiting` waits for a busy cluster, with warnings

@@ -1,4 +1,4 @@
-"""State of the calling process that a run changes; each change is undone when the run ends, however it ends."""
+"""State of the calling process that a run changes; each change is undone at the end of the run, also after an error."""
 
 import contextlib
 import faulthandler
@@ -14,7 +14,7 @@ class Environment:
     """Environment variables set by a run or by the start of its Ray.
 
     Args:
-        settings: variables to set; one that is set already keeps its value.
+        settings: variables to set; variables that are already set keep their values.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -25,11 +25,11 @@ class Environment:
         self.record()
 
     def record(self) -> None:
-        """Record which variables differ by now."""
+        """Record the variables that have changed."""
         self._changed = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
 
     def restore(self) -> None:
-        """Restore what was recorded; a variable that the caller has changed since keeps its value."""
+        """Restore the recorded variables, except those that the caller has changed since."""
         for name, value in self._changed.items():
             if os.environ.get(name) != value:
                 continue
@@ -41,7 +41,7 @@ class Environment:
 
 @contextlib.contextmanager
 def loggers_kept() -> Iterator[None]:
-    """Restore level, handlers, filters and propagation of Ray's loggers."""
+    """Restore level, handlers, filters and propagation of Ray's loggers on exit."""
     names = {"ray", "ray.data", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
     loggers = [logging.getLogger(name) for name in names]
     kept = [(one, one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers]
@@ -56,8 +56,8 @@ def loggers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """Keep Ray Data's log off the terminal; the errors in it are raised as well."""
-    import ray.data  # sets its loggers up
+    """Keep Ray Data's log off the terminal; its errors are also raised."""
+    import ray.data  # sets up its loggers
 
     with loggers_kept():
         logging.getLogger(ray.data.__name__).setLevel(logging.CRITICAL)
@@ -66,7 +66,7 @@ def quiet_datasets() -> Iterator[None]:
 
 @contextlib.contextmanager
 def pickling_kept() -> Iterator[None]:
-    """Unregister the modules that were registered inside to be pickled by value."""
+    """Unregister on exit the modules that were registered within the block to be pickled by value."""
     from ray import cloudpickle
 
     before = set(cloudpickle.list_registry_pickle_by_value())  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ def pickling_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM where Ray has put its own in the place of the default one."""
+    """Restore the handler of SIGTERM on exit if Ray has replaced it."""
     kept = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -91,7 +91,7 @@ def sigterm_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fault_handler_kept() -> Iterator[None]:
-    """Disable the fault handler, which Ray enables, unless it was enabled before."""
+    """Disable the fault handler on exit, which Ray enables, unless it was enabled before."""
     was_enabled = faulthandler.is_enabled()
     try:
         yield

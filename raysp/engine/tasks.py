@@ -1,4 +1,4 @@
-"""What runs on workers: thin shells around ops and sink, which do the work and know nothing of Ray."""
+"""Code that runs on workers: thin wrappers of ops and sink, which are independent of Ray."""
 
 import atexit
 import functools
@@ -52,43 +52,43 @@ logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 3
 SPARE_PLACES = 4
-"""More than the ledger knows of: what a worker says just before it dies may not arrive."""
+"""Markers yielded beyond the number of recorded blocks: the last report before a crash may be lost."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker must know; the same for every task of a run."""
+    """Data that workers need, the same for every task of a run."""
 
     pipeline: Pipeline
     checkpoint: "CheckpointSummary"
-    """As planned; its path is the driver's."""
+    """Summary from the plan; its path is that of the driver."""
     fingerprint: str
     stage_id: str
-    """As in the plan."""
+    """Staging id of the plan."""
     windowing: Windowing
     block_seconds: float
     batch_seconds: float
     dtype: str
     device: str
     threads: int
-    """Of torch, in each actor."""
+    """Torch threads of each actor."""
     output_schema: pa.Schema
     metadata: Mapping[str, str]
     file_id: str
     relabel: bool
     deaths: Mapping[str, str]
-    """What `sink.failing` must know, in tests."""
+    """Settings of the fault injection of `sink.failing`, for tests."""
     code: UserCode
-    """What workers import of code from outside raysp."""
+    """Code from outside raysp that workers import."""
     functions: Mapping[str, Callable[..., object]]
-    """Of the program itself, by the name that the pipeline has for them; they travel by value."""
+    """Functions of the main program, by their names in the pipeline; pickled by value."""
     attempts: Attempts
-    """Where workers say what they begin and end."""
+    """Client of the ledger, to which workers report starts and ends of work."""
     hang_seconds: float
-    """After which what a worker does at once has hung."""
+    """Time after which a single operation of a worker counts as hung; 0: no limit."""
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
-        """Travel so that a worker has the code before anything that is made of it."""
+        """Pickle so that a worker installs the user's code before it unpickles values that use it."""
         from ray import cloudpickle
 
         values = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -97,29 +97,29 @@ class Job:
 
 
 def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
-    """Make the job again, on a worker, before torch is imported there."""
-    # Threads of a model that wait for each other sleep: spinning takes the core that decoding and the driver need, and
-    # doubles the CPU time of two threads where other programs run (docs/performance.md).
+    """Restore the job on a worker, before torch is imported there."""
+    # Waiting threads of a model sleep: spinning takes the core that decoding and the driver need, and doubles the CPU
+    # time of two threads if other programs run (docs/performance.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
 
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
-    """Return the functions of the program itself that a pipeline names: no worker can import them."""
+    """Return the functions of a pipeline that the main program defines, which workers cannot import."""
     names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
     mine = [name for name in names if name.startswith("__main__:")]
     return {name: cast("Callable[..., object]", load_function(name)) for name in mine}
 
 
 def piece_item(shard: Shard, piece: Piece, retry: Retry | None = None) -> str:
-    """Write down a piece for `Reader`, or those of its rows that are retried."""
+    """Serialise a piece for `Reader`, or its retried rows."""
     part = {"retry": {"stage_id": retry.stage_id, "rows": retry.of(piece)}} if retry else {}
     return json.dumps({**asdict(sources.narrow(shard, piece)), "pieces": [[piece.first, piece.end]], **part})
 
 
 def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
-    """Read what `piece_item` wrote."""
+    """Parse an item of `piece_item`."""
     found = json.loads(text)
     piece = Piece(*found.pop("pieces")[0])
     retry = found.pop("retry", None)
@@ -127,14 +127,14 @@ def read_item(text: str) -> tuple[Shard, Piece, Retry | None]:
 
 
 class Reader:
-    """Read and decode pieces, one packed block after the other."""
+    """Reader and decoder of pieces, which yields packed blocks."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.attempts = job.attempts
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
-        """Yield the blocks of the pieces named in column `piece`, which one task reads."""
+        """Yield packed blocks of the pieces in column `piece`, which one task reads."""
         pieces = [read_item(text) for text in items.column("piece")[0].as_py().split("\n")]
         task = f"read {pieces[0][0].name} {pieces[0][1].first}"
         deaths = self.attempts.begin(task)
@@ -151,10 +151,10 @@ class Reader:
         self.attempts.end(task)
 
     def _carefully(self, task: str, shard: Shard, piece: Piece, retry: Retry | None) -> Iterator[pa.Table]:
-        """Yield a piece's blocks, or that workers die over it: some have died over the task that it is in.
+        """Yield blocks, or poison markers after MAX_DEATHS crashes. Used when workers have crashed on this task.
 
-        Ray takes what a repeated task yields for what it has yielded before, by place alone. So in the place of each
-        block that may have gone out before stands the same news.
+        Ray identifies the yields of a retried task by position alone. The markers therefore cover the positions of all
+        blocks that may have been yielded before.
         """
         if (deaths := self.attempts.begin(_piece_name(shard, piece))) >= MAX_DEATHS:
             places = self.attempts.reached(task, _piece_name(shard, piece)) + SPARE_PLACES
@@ -172,18 +172,18 @@ class Reader:
             if block is None:
                 return
             packed = [pack(BlockName(shard.name, piece, shard.input_id, stage_id, k, k + 1 if is_last else 0), block)]
-            del block  # or it would be held while the next one is made
+            del block  # so that it is not held while the next one is made
             self.attempts.reach(task, _piece_name(shard, piece), k + 1)
             yield packed.pop()
 
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
-        """Yield the decoded blocks of a piece, or of some of its rows, and whether each is the last."""
+        """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last."""
         op, columns = self._decoding(shard)
         source = self.job.pipeline.source
         table = read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {count(table.num_rows, 'row')}")
-        pa.default_memory_pool().release_unused()  # reading one large row takes three times its bytes, for a moment
+        pa.default_memory_pool().release_unused()  # reading one large row temporarily takes three times its bytes
         if rows is not None:
             table = table.take([row - piece.first for row in rows])
         for block, is_last in op(table, piece.first):
@@ -238,7 +238,7 @@ def _piece_name(shard: Shard, piece: Piece) -> str:
 
 @functools.cache
 def _decoder() -> "Decoder":
-    """Keep one decoding process for each worker process, whatever tasks it is given."""
+    """Return the decoding process of this worker process, shared by all its tasks."""
     from raysp.audio.isolation import Decoder
 
     decoder = Decoder(on_wait=watchdog.touch)  # its own limits are shorter
@@ -247,7 +247,7 @@ def _decoder() -> "Decoder":
 
 
 def close_decoder() -> None:
-    """End this process's decoding process; another one is started when it is needed."""
+    """End this process's decoding process; the next use starts a new one."""
     if _decoder.cache_info().currsize:
         decoder = _decoder()
         _decoder.cache_clear()
@@ -256,7 +256,7 @@ def close_decoder() -> None:
 
 
 def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
-    """Give the rows of a block, counted among `rows` from `first`, the numbers that they have in the shard."""
+    """Return a block whose row numbers, positions in `rows` plus `first`, are replaced by numbers in the shard."""
     numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
     place = block.schema.get_field_index("row")
     return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
@@ -285,10 +285,10 @@ def load_labelling(job: Job) -> "Labelling":
 
 
 class LabelActor:
-    """Hold the model of a `Label` step: label blocks and stage their results.
+    """Actor that holds the model of a `Label` step, labels blocks and stages the results.
 
-    Calls may overlap. The model runs in one thread of its own, so that while one result is written behind, the next
-    block is already being labelled.
+    Calls may overlap. The model runs in one separate thread, so that the next block is labelled while a result is
+    staged.
     """
 
     def __init__(self, job: Job) -> None:
@@ -305,7 +305,7 @@ class LabelActor:
         loading.loaded(job.attempts)
 
     def _load(self) -> "Labelling":
-        """Load the model, unless this actor's processes keep dying over it."""
+        """Load the model, unless processes of this actor repeatedly crash on it."""
         attempts = self.job.attempts
         load = f"load {attempts.actor_id()}"
         if (deaths := attempts.begin(load)) >= MAX_DEATHS:
@@ -322,7 +322,7 @@ class LabelActor:
         self.thread.shutdown()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        """Label one packed block and give its receipt; what goes wrong is told in it, for Ray would only repeat it."""
+        """Label one packed block and return its receipt, which also carries errors: Ray would retry raised ones."""
         found = unpack(packed)
         if isinstance(found, Mapping):
             return receipt_row(found)
@@ -332,14 +332,14 @@ class LabelActor:
         except Exception as error:
             logger.exception("%s: a block failed", name.shard)
             if _is_of_the_process(error):
-                os._exit(1)  # Ray starts the actor anew and gives it the block again
+                os._exit(1)  # Ray restarts the actor and retries the block
             return receipt_row(failure(name.shard, f"{type(error).__name__}: {error}"))
         if isinstance(labelled, Mapping):
             return receipt_row(labelled)
         labels, figures, waited = labelled
         try:
             stage.stage(self.store, name, labels)
-        except UnusableError as error:  # there is no room, or no right to write: no other shard could be written
+        except UnusableError as error:  # no space or no permission: no other shard could be written
             return receipt_row({"kind": "fatal", "reason": str(error)})
         except StoreError as error:
             return receipt_row(failure(name.shard, str(error)))
@@ -377,9 +377,9 @@ def block_receipt(
     actor: str,
     claimed: float = 0.0,
 ) -> Told:
-    """Describe a staged block, with its error and skipped rows by type and some examples of error rows.
+    """Return the receipt of a staged block, with its error and skipped rows by type and examples of error rows.
 
-    `claimed` are the seconds of audio in its whole piece, as far as they are known before they are decoded.
+    `claimed` is the duration in seconds of the audio in the whole piece, as far as it is known before decoding.
     """
     receipt = BlockReceipt(
         shard=name.shard,
@@ -404,13 +404,13 @@ def block_receipt(
     examples: list[tuple[int, str, str]] = []
     columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
     for row, status, error_type, message, windows in zip(*columns, strict=True):
-        if status == SKIPPED and windows is not None:  # of a row of several windows the last one
+        if status == SKIPPED and windows is not None:  # a row of several windows counts at its last one
             skipped[error_type] = skipped.get(error_type, 0) + 1
         if status != ERROR or row in long_errors:
             continue
         if windows == 1:
             errors[error_type] = errors.get(error_type, 0) + 1
-        else:  # more windows of it may fail in other blocks: who collects the receipts counts it once
+        else:  # other blocks may have failed windows of this row: `Books` counts it once
             long_errors[row] = error_type
         if len(examples) < MAX_EXAMPLES:
             examples.append((row, error_type, message))
@@ -428,9 +428,9 @@ def block_receipt(
 def commit_shard(
     job: Job, shard: Shard, retry: Retry | None
 ) -> ShardReceipt | ShardFailure | ChangedRecordingsError | UnusableError:
-    """Make a label shard of a shard whose pieces are all staged, or put retried rows into the one that is there.
+    """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
 
-    Returns the error where pieces have to be labelled again, or where no shard at all could be committed.
+    Returns the error if pieces must be labelled again, or if no shard can be committed.
     """
     failing.adopt(job.deaths)
     store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
@@ -473,6 +473,6 @@ def commit_shard(
 def _join(job: Job, windows: pa.Table) -> pa.Table:
     from raysp.ops.joining import Joining
 
-    checkpoint = replace(job.checkpoint, path=checkpoint_folder(job.pipeline))  # where it is on this machine
+    checkpoint = replace(job.checkpoint, path=checkpoint_folder(job.pipeline))  # the local path
     outputs = [output.join_op(checkpoint) for output in job.pipeline.label.outputs]
     return Joining(outputs, job.windowing.sample_rate)(windows)

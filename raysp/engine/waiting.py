@@ -1,4 +1,4 @@
-"""Wait for a busy cluster: name what is missing, and end the run when it stays missing for too long."""
+"""Waiting for a busy cluster: warnings about missing resources, and the end of the run after too long."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ Amounts = Mapping[str, float]
 
 LOOK_SECONDS = 10.0
 WORD_SECONDS = 60.0
-"""Before the first warning; each further one comes after twice the time."""
+"""Time before the first warning; the time before each further warning doubles."""
 WAIT_SECONDS = 7200.0
 WAIT_VARIABLE = "RAYSP_WAIT_SECONDS"
 AT_WORK_SECONDS = 1800.0
-"""Without a word of workers that have begun something, after which they count as gone: twice the time of a hang."""
+"""Time without a report after which workers with unfinished work count as lost: twice the time of a hang."""
 SHOWN = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}
 
 
@@ -31,19 +31,19 @@ class Nodes:
     total: Sequence[Amounts]
 
     def fit(self, request: Amounts) -> bool:
-        """Return whether some node has room for a request."""
+        """Return whether any node has room for a request."""
         return any(all(node.get(name, 0) >= amount - 1e-6 for name, amount in request.items()) for node in self.free)
 
 
 class Waiting:
-    """Follow whether workers have what they ask for.
+    """Monitor of the resources that workers request.
 
     Args:
-        activity: returns how often workers have reported something, and how much they are at.
-        nodes: returns what the cluster has.
-        actor: what a model actor asks for.
-        reader: what a reader asks for.
-        clock: seconds of any origin.
+        activity: returns the number of reports from workers, and the number of unfinished units of work.
+        nodes: returns the resources of the cluster.
+        actor: request of a model actor.
+        reader: request of a reader.
+        clock: returns seconds since any origin.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Waiting:
         self._warned_at = 0.0
 
     def look(self, num_actors: int) -> None:
-        """Warn of what is missing; called often, looks every ten seconds.
+        """Warn about missing resources. Called often; checks every ten seconds.
 
         Args:
-            num_actors: that have loaded their model.
+            num_actors: number of actors that have loaded their model.
 
         Raises:
-            RunError: it was missing for too long.
+            RunError: resources were missing for too long.
         """
         elapsed = self.clock() - self._looked
         if elapsed < LOOK_SECONDS:
@@ -83,7 +83,7 @@ class Waiting:
         if reports != self._reports:
             self._reports, self._quiet, self._warned_at = reports, 0.0, 0.0
             return
-        self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # this process was paused for the rest
+        self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # for the rest, this process was paused
         waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
         if waited >= min(self.limit, max(WORD_SECONDS, 2 * self._warned_at)):
             self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {"a model actor": self.actor}))
@@ -112,12 +112,12 @@ class Waiting:
 
 
 def wait_seconds() -> float:
-    """Return how long a run waits for a busy cluster."""
+    """Return the seconds that a run waits for a busy cluster."""
     return float(os.environ.get(WAIT_VARIABLE) or WAIT_SECONDS)
 
 
 def cluster_nodes() -> Nodes:
-    """Read what the nodes of the connected cluster have."""
+    """Return the resources of the nodes of the connected cluster."""
     import ray
     from ray._private import state
 

@@ -1,7 +1,7 @@
-"""End this process over work that hangs, even where that holds the interpreter's lock.
+"""Watchdog that ends this process when work hangs, even if that holds the global interpreter lock.
 
-Seconds are those in which it worked, or slept though nothing kept it from working: a pause of the process, the
-container or the machine ends nothing. A small process beside it counts them (`audio.process_clock`).
+It counts seconds in which the process worked, or slept while it could have worked. A pause of the process, the
+container or the machine does not count. A small separate process counts them (`audio.process_clock`).
 """
 
 import contextlib
@@ -17,29 +17,29 @@ _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
 class Watchdog:
-    """This process's end of the process that watches it; started when it is needed first."""
+    """Client of the process that watches this one, which is started on first use."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._seconds = 0.0
 
     def arm(self, seconds: float) -> None:
-        """Have this process ended after so many seconds."""
+        """End this process after this number of seconds."""
         self._seconds = seconds
         self._say(seconds)
 
     def disarm(self) -> None:
-        """Have it live on."""
+        """Cancel the time limit."""
         self._seconds = 0.0
         self._say(0.0)
 
     def touch(self) -> None:
-        """Count from here on, if armed: what is waited for is bounded elsewhere."""
+        """Restart the count, if armed: the current wait has its own limit."""
         if self._seconds:
             self._say(self._seconds)
 
     def _say(self, seconds: float) -> None:
-        for _ in range(2):  # it may have been killed, then there is another one
+        for _ in range(2):  # if it was killed, another one is started
             with contextlib.suppress(OSError):
                 if self._process is None or self._process.poll() is not None:
                     self._process = _start()
@@ -50,7 +50,7 @@ class Watchdog:
 
 def _start() -> "subprocess.Popen[bytes]":
     if not faulthandler.is_enabled():
-        faulthandler.enable()  # so that an abort says where
+        faulthandler.enable()  # so that an abort prints a traceback
     process = subprocess.Popen(
         [sys.executable, "-S", "-E", "-P", process_clock.__file__, str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -60,7 +60,7 @@ def _start() -> "subprocess.Popen[bytes]":
         env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
     )
     assert process.stdin is not None
-    os.set_blocking(process.stdin.fileno(), False)  # it may be paused, which must not keep this one waiting
+    os.set_blocking(process.stdin.fileno(), False)  # a paused watcher must not block this process
     return process
 
 
@@ -68,15 +68,15 @@ _watchdog = Watchdog()
 
 
 def touch() -> None:
-    """Begin the seconds of `watched` anew, from within: what is waited for has a limit of its own."""
+    """Restart the count of `watched` from within: the current wait has its own limit."""
     _watchdog.touch()
 
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[None]:
-    """End this process when what is done inside takes longer, in seconds in which it could work; 0: however long.
+    """End this process if the block takes longer, in seconds in which the process could work; 0: no limit.
 
-    One at a time in a process.
+    Only one such block per process may be active.
     """
     if not seconds:
         yield
