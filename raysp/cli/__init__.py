@@ -1,4 +1,4 @@
-"""The command line: one function a verb, one file a group of verbs. The only place that prints."""
+"""The command line: one function per verb, one file per group of verbs. The only package that prints."""
 
 from raysp.cli.entry import main
 

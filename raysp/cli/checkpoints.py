@@ -88,7 +88,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
 
 
 def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
-    """Return why text cannot be asked for though there is a decoder for it."""
+    """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
     from raysp.models.checking import check_generation
 
     try:
@@ -100,7 +100,7 @@ def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
 
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
-    """Return the number of tokens, and those themselves where they are letters."""
+    """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
     from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
 
     if summary.vocab_size is None:

@@ -1,4 +1,4 @@
-"""Printing: two consoles, text from strangers made harmless, facts and JSON."""
+"""Printing: two consoles, escaped untrusted text, facts and JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,46 +9,46 @@ from rich.markup import escape as escape_markup
 from raysp.words import count, folded, printable
 
 MOST_LINES = 20
-"""Of a list that a command was asked for, such as differences."""
+"""Lines of a list that is the main output of a command, such as differences."""
 
 FEW_LINES = 5
-"""Of a list beside other things, such as shards that failed: with the summary below them they fit a screen."""
+"""Lines of a secondary list, such as failed shards: together with the summary they fit on a screen."""
 
 NAME_WIDTH = 12
-"""Of names of facts in a summary."""
+"""Width in characters of the names of facts in a summary."""
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def escape(text: str) -> str:
-    """Make what strangers wrote (names, ids, texts) harmless: it must neither steer the terminal nor be markup."""
+    """Return untrusted text (names, ids, texts) without terminal control characters and with markup escaped."""
     return escape_markup(printable(text))
 
 
 def say(message: str) -> None:
-    """Print a message on stderr, on a terminal broken between words."""
+    """Print a message on stderr; on a terminal, lines break between words."""
     print_folded(err, f"raysp: {message}", 2)
 
 
 def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
-    """Print a name and a fact in a line, on a terminal broken between words below the fact's beginning."""
+    """Print a name and a fact on one line; on a terminal, lines break between words and indent to the fact."""
     print_folded(out, f"{name:{width}} {fact}", width + 1)
 
 
 def print_command(name: str, command: str) -> None:
-    """Print a name and a command in one line, so that it can be copied whole."""
+    """Print a name and a command on one unbroken line, so that it can be copied."""
     out.print(f"{name:{NAME_WIDTH}} {printable(command)}", markup=False)
 
 
 def print_folded(console: Console, line: str, indent: int) -> None:
-    """Print a line, on a terminal broken between words."""
+    """Print a line; on a terminal, lines break between words."""
     width = console.width if console.is_terminal else None
     console.print(folded(printable(line), width, indent), markup=False)
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Print a title and a name with its value on each line below it."""
+    """Print a title, and below it one line per name and value, without empty values."""
     out.print(f"[bold]{escape(title)}[/bold]")
     facts = {name: value for name, value in facts.items() if value not in (None, (), [])}
     width = max(len(name) for name in facts) + 3
@@ -59,7 +59,7 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
 
 
 def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MOST_LINES) -> None:
-    """Print the first lines, and how many more there are."""
+    """Print the first lines and the number of the rest."""
     for line in lines[:most]:
         print_folded(console, line, 2)
     if len(lines) > most:
@@ -67,7 +67,7 @@ def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MO
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Join the names of nested fields with dots, and leave out what is None."""
+    """Return nested fields by their dotted names, without values of None."""
     found: dict[str, object] = {}
     for name, value in fields.items():
         if isinstance(value, dict):
@@ -79,5 +79,5 @@ def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
-    # In ASCII, so that no control character of a text reaches a terminal, and any locale can print it.
+    # In ASCII: no control character reaches the terminal, and any locale can print it.
     print(json.dumps(value, default=str))

@@ -1,4 +1,4 @@
-"""The entry point: runs a verb and turns every error into one line and an exit code."""
+"""The entry point, which runs a verb and converts every error to one line and an exit code."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def _print_version(value: bool) -> None:
 
 
 def _with_examples(verb: Callable[..., None]) -> str:
-    """Return the docstring of a verb, its examples marked so that their lines are kept."""
+    """Return the docstring of a verb, with its examples marked so that their line breaks are kept."""
     return re.sub(r"^Examples?:$", "\b\n\\g<0>", getdoc(verb) or "", flags=re.MULTILINE)
 
 
@@ -53,7 +53,7 @@ for verb in (plan, run, retry, verify, gc, status, inspect, models, doctor):
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
-    """Run the command line; every error is one line on stderr, a traceback only with `--debug`."""
+    """Run the command line. Errors are printed as one line on stderr, with a traceback only under `--debug`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     try:
@@ -80,7 +80,7 @@ def _run_app(given: list[str]) -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except Exception as error:
-        # Wrong usage; whose class that is (click's, or a copy in typer) depends on the release of typer.
+        # A usage error; its class (click's, or a copy in typer) depends on the release of typer.
         if (words := getattr(error, "format_message", None)) is None:
             raise
         found = str(words())

@@ -1,4 +1,4 @@
-"""What the verbs share: exit codes, options, and how pipelines and sinks are named."""
+"""Exit codes, options, and names of pipelines and sinks, shared by the verbs."""
 
 import shlex
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def load(target: str, settings: list[str] | None) -> "Pipeline":
 
 
 class NamedSink(NamedTuple):
-    """A sink as a command names it: by itself, or by the pipeline file that made it."""
+    """The sink of a command, given by its url or by the pipeline file that made it."""
 
     url: str
     pipeline: "Pipeline | None"
@@ -67,7 +67,7 @@ class NamedSink(NamedTuple):
 
 
 def named_sink(target: str, settings: list[str] | None, storage_options: list[str] | None) -> NamedSink:
-    """Return the sink that a target names, with the pipeline that made it where its file is given."""
+    """Return the sink of a target, with the pipeline that made it if the target is a pipeline file."""
     from raysp.specs.pipeline import is_pipeline_file
 
     if is_pipeline_file(target):
@@ -84,7 +84,7 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
 
 
 def parse_storage_options(given: list[str] | None) -> Mapping[str, object] | None:
-    """Return options as a mapping: `a.b=c` stands for one inside another, `env:NAME` for a variable's value."""
+    """Return options as a mapping: `a.b=c` is a nested option, `env:NAME` the value of a variable."""
     from raysp.specs.values import Env, refuse_literal_secrets
 
     if not given:
@@ -113,12 +113,12 @@ def _key(option: str) -> str:
 
 
 def _value(text: str) -> object:
-    """Return true, false and null as such, and everything else as text: keys of accounts may be all digits."""
+    """Return true, false and null as JSON values, and everything else as text: account keys may be all digits."""
     return {"true": True, "false": False, "null": None}.get(text, text)
 
 
 def command_line(verb: str, target: str, settings: list[str] | None, storage_options: list[str] | None = None) -> str:
-    """Return a command as it can be typed, with the options that name a sink."""
+    """Return a command for the shell, with the options that reach a sink."""
     more = [word for one in settings or () for word in ("--set", one)]
     more += [word for one in storage_options or () for word in ("--storage-option", one)]
     return shlex.join(["raysp", verb, target, *more])

@@ -1,4 +1,4 @@
-"""How a plan is printed."""
+"""Printed form of a plan."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def urls(pipeline: "Pipeline") -> str:
 
 
 def plan_json(found: "Plan") -> dict[str, object]:
-    """Return a plan as `--json` prints it."""
+    """Return the content of `--json` for a plan."""
     settings = dataclasses.asdict(found.settings)
     return {
         "fingerprint": found.fingerprint,
@@ -44,7 +44,7 @@ def plan_json(found: "Plan") -> dict[str, object]:
 
 
 def print_plan(found: "Plan") -> None:
-    """Print a plan, and on stderr what deserves attention."""
+    """Print a plan, with warnings on stderr."""
     for name, fact in found.facts.items():
         print_fact(name, fact)
     print_failures(found.corpus.unreadable)
@@ -68,14 +68,14 @@ def _print_batching(found: "Plan") -> None:
 
 
 def print_pool_size(found: "Plan") -> None:
-    """Print the number of actors and of their CPUs where one of them is not what was asked for."""
+    """Print the number of actors and of their CPUs if one of them differs from the request."""
     cpus = found.settings.cpus_per_actor
     if found.todo and (found.pool_size.reason or cpus.is_capped):
         say(f"{found.pool_size}, {cpus} each")
 
 
 def print_shortage(found: "Plan") -> None:
-    """Print what the pool asks for that is not up."""
+    """Print the resources that the pool requests and the cluster lacks."""
     if found.shortage and found.todo:
         say(f"the pool asks for {found.shortage}: the run waits until they are up")
 
@@ -87,13 +87,13 @@ def print_notes(found: "Plan") -> None:
 
 
 def print_vanished(names: tuple[str, ...]) -> None:
-    """Print label shards whose shard left the source."""
+    """Print label shards whose shard is no longer in the source."""
     if names:
         others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
         say(f"{names[0]}{others}: no longer in the source; the labels are kept")
 
 
 def print_failures(failures: Mapping[str, str]) -> None:
-    """Print shards that were not committed, each with its reason."""
+    """Print uncommitted shards, each with its reason."""
     lines = [f"raysp: not committed: {name}: {reason}" for name, reason in failures.items()]
     print_some(err, lines, "shard", FEW_LINES)

@@ -1,4 +1,4 @@
-"""How a run is shown on the command line: what is to do, then its progress."""
+"""Display of a run on the command line: remaining work, then progress."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Shown(Display):
-    """A display that says first what is to do, and raises a stop that was asked for.
+    """A display that first prints the remaining work, and raises a requested stop.
 
     Args:
         is_quiet: print nothing.
-        check: called at each state of the run; raises where it is to stop.
+        check: called at each state of the run; raises if a stop was requested.
     """
 
     def __init__(self, is_quiet: bool, check: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class Shown(Display):
         self.check = check
 
     def plan(self, found: "Plan") -> None:
-        """Print what is to do before the first row."""
+        """Print the remaining work, before the first row."""
         self.say(
             f"{found.rows_todo:,} of {count(found.num_rows, 'row')} to do; "
             f"{len(found.done):,} of {count(len(found.corpus.shards), 'shard')} committed already"
@@ -34,7 +34,7 @@ class Shown(Display):
         self._begin(found)
 
     def retry(self, found: "Plan") -> None:
-        """Print which rows are done again."""
+        """Print the number of rows that are labelled again."""
         shards = count(len(found.todo), "label shard")
         self.say(f"{count(found.rows_todo, 'error row')} to do again in {shards}")
         self._begin(found)
@@ -50,6 +50,6 @@ class Shown(Display):
             self.start()
 
     def progress(self, progress: "Progress") -> None:
-        """Show a state of the run; a stop that was asked for is raised here."""
+        """Show a state of the run, and raise a requested stop."""
         self.check()
         super().progress(progress)

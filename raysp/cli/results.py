@@ -1,4 +1,4 @@
-"""The summary of a run: some of its rows, what was committed, what failed, what to do next."""
+"""The summary of a run: some of its rows, committed shards, failures, next commands."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,21 +17,21 @@ EXAMPLE_CHARACTERS = 200
 
 
 class Commands(NamedTuple):
-    """Commands for the sink of a run: with the pipeline file where the sink cannot be reached without."""
+    """Commands for the sink of a run, with the pipeline file if the sink has storage options."""
 
     status: str
     retry: str
 
 
 def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None) -> Commands:
-    """Return what can be typed after a run."""
+    """Return the commands to suggest after a run."""
     if not pipeline.sink.storage_options:
         target, settings = pipeline.sink.url, None
     return Commands(*(command_line(verb, target, settings) for verb in Commands._fields))
 
 
 def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
-    """Print some rows of a run and its summary."""
+    """Print some rows of a run, and its summary."""
     from raysp.reading.samples import first_rows
 
     print_failures(result.shards_failed)
@@ -75,20 +75,20 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
 
 
 def print_nothing_labelled(result: "RunResult") -> None:
-    """Print why no row was labelled, and what to do, where that is so."""
+    """Print why no row was labelled, with a remedy, if none was."""
     if result.nothing_labelled:
         say(result.nothing_labelled)
 
 
 def print_examples(result: "RunResult") -> None:
-    """Print some errors, each shortened."""
+    """Print example errors, each truncated to `EXAMPLE_CHARACTERS`."""
     for example in result.error_examples:
         shown = example if len(example) <= EXAMPLE_CHARACTERS else f"{example[: EXAMPLE_CHARACTERS - 1]}…"
         print_fact("", shown)
 
 
 def print_passed_over(result: "RunResult") -> None:
-    """Print how many files of a source's folders are no recordings."""
+    """Print the number of files of the source that are neither shards nor recordings."""
     from raysp.planning.listing import count_files
 
     if result.passed_over:
@@ -96,7 +96,7 @@ def print_passed_over(result: "RunResult") -> None:
 
 
 def word_errors(errors: "WordErrors") -> str:
-    """Return the word error rate, the errors by kind, and what they are of."""
+    """Return the word error rate, the errors by kind, and the numbers of words and rows compared."""
     unlabelled = f"; {count(errors.unlabelled, 'row')} with a reference not labelled" if errors.unlabelled else ""
     if not errors.rows:
         return f"nothing to compare{unlabelled}"
@@ -113,7 +113,7 @@ def word_errors(errors: "WordErrors") -> str:
 
 
 def _committed(result: "RunResult") -> str:
-    """Return how many shards are committed, and since when."""
+    """Return how many shards are committed, and how many of them before this run."""
     if not result.rows and result.shards_before == result.shards:
         return f"nothing to do, {result.shards:,} of {count(result.shards, 'shard')} committed already"
     before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""

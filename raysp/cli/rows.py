@@ -1,4 +1,4 @@
-"""How rows of label shards are printed: a line each in a table that fits, or a field a line where the row is wide."""
+"""Printed form of rows of label shards: a table with one line per row, or one field per line if rows are too wide."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LEAST_WIDTH = 12
-"""Of a column that is shortened; where not even that is left, columns are left out."""
+"""Least width of a truncated column; if there is less room, columns are left out."""
 FIELD_CHARACTERS = 400
-"""Of a value that has a line to itself."""
+"""Longest value on a separate line."""
 
 
 def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None:
-    """Print rows as a table, without the columns of errors where there is none.
+    """Print rows as a table, without the columns of errors if no row has one.
 
     Args:
         table: rows of label shards.
-        title: above them.
-        is_whole: print a field a line rather than shorten values or leave columns out.
+        title: line printed above them.
+        is_whole: if the table is too wide, print one field per line instead of truncating values or omitting columns.
     """
     rows = [{name: _cell(value) for name, value in row.items()} for row in table.to_pylist()]
     names = [name for name in table.column_names if name not in ("row", "error_message")]
@@ -54,9 +54,9 @@ def _cell(value: object) -> str:
 
 
 def _droppable(table: "pa.Table", names: Sequence[str]) -> list[str]:
-    """Return columns in the order in which they are left out: lists, then kept columns, then the others; the id never.
+    """Return columns in the order in which they are left out: lists, kept columns, others; the id is always kept.
 
-    Of each kind the last goes first.
+    Within each kind, the last column is left out first.
     """
     import pyarrow as pa
 
@@ -71,7 +71,7 @@ def _droppable(table: "pa.Table", names: Sequence[str]) -> list[str]:
 
 
 def _fitted(wanted: Mapping[str, int], droppable: Sequence[str], room: int) -> dict[str, int]:
-    """Return the columns that fit, with their widths: narrow ones as they are, wide ones alike."""
+    """Return the columns that fit, with their widths: narrow ones in full, wide ones share the rest equally."""
     least = {name: min(width, LEAST_WIDTH) for name, width in wanted.items()}
     for name in droppable:
         if _width(least) <= room:
@@ -86,12 +86,12 @@ def _fitted(wanted: Mapping[str, int], droppable: Sequence[str], room: int) -> d
 
 
 def _width(widths: Mapping[str, int]) -> int:
-    """Return the width of a table: each column has two spaces and a line."""
+    """Return the width of a table: each column adds two spaces and a border."""
     return sum(width + 3 for width in widths.values()) + 1
 
 
 def _print_fields(table: "pa.Table", names: Sequence[str]) -> None:
-    """Print a field a line, without those that are null."""
+    """Print one field per line, without null fields."""
     from raysp.reading.cells import cell
 
     names = [name for name in names if table.column(name).null_count < table.num_rows]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run in order, the second at once."""
+"""Ctrl-C and SIGTERM: the first signal stops a run cleanly, the second one immediately."""
 
 import os
 import shlex
@@ -18,9 +18,10 @@ from raysp.words import printable
 
 @contextmanager
 def told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
-    """End a run in order at Ctrl-C or SIGTERM and say how to continue; a second one leaves at once.
+    """Stop a run cleanly at Ctrl-C or SIGTERM and print how to continue; a second signal exits immediately.
 
-    Yields a function to call now and then: what a handler raises can be swallowed by foreign code, and is raised again.
+    Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this
+    function raises it again.
     """
     said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
     asked: list[int] = []
@@ -49,10 +50,10 @@ def told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _leaving_at_the_second(said: str) -> Iterator[None]:
-    """Leave at once, as by a kill, at a second Ctrl-C or SIGTERM, whatever is being put in order by then.
+    """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM.
 
-    A handler of Python's would wait until the main thread comes back from foreign code, such as a Ray that does not
-    answer: so a thread listens to what the system's own handler writes into a pipe.
+    A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
+    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

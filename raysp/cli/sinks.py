@@ -1,4 +1,4 @@
-"""The verbs for a sink as it is: verify, gc, status. None starts Ray."""
+"""The verbs for an existing sink: verify, gc, status. They do not start Ray."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
@@ -49,7 +49,7 @@ def verify(
 
 
 def _facts_of_verification(found: "Verification") -> dict[str, object]:
-    """Return what was checked, by name."""
+    """Return the facts of a verification, by name."""
     facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
     if found.sampled:
         share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"

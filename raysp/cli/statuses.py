@@ -14,7 +14,7 @@ SHOWN_TYPES = 5
 
 
 def progress_facts(found: "Status") -> dict[str, object]:
-    """Return what `raysp status` prints of a sink, by name."""
+    """Return the facts that `raysp status` prints, by name."""
     begun = f", {found.shards_staged:,} more begun" if found.shards_staged else ""
     share = found.rows_committed / found.rows if found.rows else 1.0
     staged = f", {found.rows_staged:,} more labelled" if found.rows_staged else ""
@@ -53,6 +53,6 @@ def _run(found: "Status") -> str:
 
 
 def _listed(facts: Mapping[str, str], most: int = SHOWN_TYPES) -> str | None:
-    """Return the first of some facts and the number of the others; None where there is none."""
+    """Return the first facts and the number of the rest; None if there are none."""
     more = [f"and {len(facts) - most:,} more"] if len(facts) > most else []
     return ", ".join([*list(facts.values())[:most], *more]) or None
