@@ -1,6 +1,7 @@
-"""Blocks and batches: how recordings of like length are brought together so that little is padded.
+"""Blocks and batches: recordings grouped by similar length to reduce padding.
 
-A block leaves decoding and is one task of a model; a batch is one forward pass inside a block. Neither changes a label.
+A block is the output of decoding and the input of one labelling task. A batch is one forward pass within a block.
+Neither changes a label.
 """
 
 from collections.abc import Sequence
@@ -8,25 +9,25 @@ from collections.abc import Sequence
 import numpy as np
 
 PASS_COST = 1 / 15
-"""What a forward pass costs by itself, as a share of a full batch: measured on a CPU."""
+"""Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""
 BLOCK_BYTES = 128 * 1024 * 1024
-"""Most bytes of samples in one block, as estimated from headers."""
+"""Largest number of bytes of samples in one block, as estimated from headers."""
 
 
 def cut_blocks(seconds: Sequence[float], *, block_seconds: float, bytes_per_second: float) -> list[list[int]]:
-    """Cut recordings into blocks of like length, the longest first.
+    """Group recordings into blocks of similar length, the longest first.
 
     Args:
-        seconds: estimated duration of each recording; 0 where nothing is known.
-        block_seconds: audio in a block, unless a single recording has more.
-        bytes_per_second: of samples, to keep a block under `BLOCK_BYTES`.
+        seconds: estimated duration of each recording; 0 if unknown.
+        block_seconds: largest duration of a block, unless a single recording is longer.
+        bytes_per_second: bytes of samples per second of audio, to keep a block under `BLOCK_BYTES`.
 
     Returns:
         Indexes into `seconds`, each in one block; at least one block, which may be empty.
     """
     most = min(block_seconds, BLOCK_BYTES / bytes_per_second)
     total = sum(seconds)
-    # Blocks of equal size, rather than full ones and a rest, keep the actors of a pool busy to the end.
+    # Blocks of equal size, instead of full ones and a remainder, keep the actors of a pool busy to the end.
     target = total / max(1, -(-total // most))
     order = sorted(range(len(seconds)), key=lambda i: (-seconds[i], i))
     blocks: list[list[int]] = [[]]
@@ -41,21 +42,22 @@ def cut_blocks(seconds: Sequence[float], *, block_seconds: float, bytes_per_seco
 
 
 def cut_batches(num_samples: Sequence[int], max_samples: int) -> list[list[int]]:
-    """Cut windows into batches of at most `max_samples` padded samples, the longest first.
+    """Group windows into batches of at most `max_samples` padded samples, the longest first.
 
-    Of all cuts of the sorted windows it takes the one that computes least, padding and `PASS_COST` a batch included.
+    Of all partitions of the sorted windows, chooses the one with the least cost: padded samples, plus `PASS_COST` per
+    batch.
 
     Args:
-        num_samples: length of each window.
-        max_samples: longest window times number of windows in a batch, unless a single one is longer.
+        num_samples: number of samples of each window.
+        max_samples: longest window times number of windows in a batch, unless a single window is longer.
 
     Returns:
         Indexes into `num_samples`, each in one batch.
     """
     order = sorted(range(len(num_samples)), key=lambda i: (-num_samples[i], i))
     longest = np.array([num_samples[i] for i in order], np.int64)
-    cost = np.zeros(len(order) + 1)  # of the first k windows, cut best
-    begins = np.zeros(len(order) + 1, np.int64)  # of the last batch of that cut
+    cost = np.zeros(len(order) + 1)  # of the best partition of the first k windows
+    begins = np.zeros(len(order) + 1, np.int64)  # start of the last batch of that partition
     first = 0
     for end in range(1, len(order) + 1):
         while first < end - 1 and longest[first] * (end - first) > max_samples:

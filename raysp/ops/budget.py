@@ -1,28 +1,28 @@
-"""How much audio a forward pass and a block hold, where the pipeline does not say. Changes speed, never a label."""
+"""Default amounts of audio per forward pass and per block. They change the speed, never a label."""
 
 from raysp.models.summary import CheckpointSummary
 
 BLOCK_WORK_SECONDS = 10.0
-"""Of a model's work that a block holds: long against what an engine spends on it, short against a run."""
+"""Compute time of a block: long compared with the engine's overhead per block, short compared with a run."""
 CPU_BATCH_SECONDS = 15.0
-"""On a CPU a pass costs next to nothing by itself, so a larger batch only adds padding (docs/performance.md)."""
+"""On a CPU the fixed cost of a pass is negligible, so a larger batch only adds padding (docs/performance.md)."""
 GPU_BATCH_SECONDS = 600.0
 CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14
 
 
 MEMORY_SHARE = 0.5
-"""Of an actor's memory that weights and activations are planned to take; what is asked for is an estimate."""
+"""Share of an actor's memory planned for weights and activations, whose sizes are estimates."""
 LEAST_BATCH_SECONDS = 1.0
 
 
 def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None) -> float:
-    """Choose the padded seconds of audio of a forward pass: as many as are of use, and no more than fit.
+    """Return the padded seconds of audio per forward pass: as many as improve the speed and fit into memory.
 
     Args:
         checkpoint: the model.
-        on_gpu: where it runs, in half precision there.
-        memory: bytes that an actor has; None: unknown, and taken for enough.
+        on_gpu: whether it runs on a GPU, which implies half precision.
+        memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
     """
     most = GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
     if memory is None:
@@ -33,7 +33,7 @@ def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float 
 
 
 def block_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int) -> float:
-    """Choose the seconds of audio of a block: some ten seconds of work, and never less than a few batches."""
+    """Return the seconds of audio per block: about ten seconds of work, and at least four batches."""
     frames_per_second = checkpoint.sample_rate / checkpoint.frame_stride
     work = 2 * checkpoint.num_parameters * frames_per_second
     speed = GPU_FLOPS if on_gpu else CPU_FLOPS_PER_THREAD * threads

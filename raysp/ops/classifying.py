@@ -1,4 +1,4 @@
-"""Name the class of each recording, and the stretches in which a class of frames is heard."""
+"""Classes of recordings, and segments of classes of frames."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,18 +17,18 @@ MULTI_LABEL = "multi_label_classification"
 
 
 class Classifying:
-    """Give the most likely classes of each recording with their probabilities.
+    """Op for the most likely classes of each recording with their probabilities.
 
-    A window of a longer row leaves its logits, weighed by the frames that it answers for: logits are linear in the mean
-    over frames that they come from.
+    For a window of a longer row it stages the logits, weighted by the number of frames that the window owns: logits are
+    linear in the mean over frames.
 
     Args:
-        schema: of the columns: labels and scores.
-        staged: of the columns of a window of a longer row: weighed logits and the weight.
+        schema: columns of labels and scores.
+        staged: staged columns of a window of a longer row: weighted logits and the weight.
         labels: names of the classes.
-        top_k: how many classes.
-        problem_type: with "multi_label_classification" classes are independent, and all above 0.5 are given; with
-            "regression" the score is the number itself.
+        top_k: number of classes.
+        problem_type: with "multi_label_classification" classes are independent, and all above 0.5 are returned; with
+            "regression" the score is the predicted number.
     """
 
     layers: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Classifying:
         self.problem_type = "regression" if len(labels) == 1 and problem_type is None else problem_type
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give labels and scores of each window, then weighed logits and weights of those of longer rows."""
+        """Return labels and scores of each window, then weighted logits and weights of windows of longer rows."""
         logits_BN = cast("Tensor", forward.of("Classes")["logits"]).float().cpu().numpy()
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
@@ -56,11 +56,11 @@ class Classifying:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Give the values of a recording that is too short to hold a frame: none."""
+        """Return the values of a recording shorter than one frame: nulls."""
         return (None, None)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give labels and scores of one row, from the logits of its windows."""
+        """Return labels and scores of one row, from the logits of its windows."""
         logits, weights = (windows.column(name).combine_chunks() for name in self.staged.names)
         matrix_WN = np.asarray(cast("pa.ListArray[Any]", logits).flatten(), np.float32).reshape(len(weights), -1)
         return self._classes(matrix_WN.sum(0) / np.float32(max(1, weights.to_numpy().sum())))
@@ -84,15 +84,15 @@ class Classifying:
 
 
 class Segmenting:
-    """Give the stretches in which each class of a frame classifier is more likely than a threshold.
+    """Op for the segments in which the probability of a class of a frame classifier exceeds a threshold.
 
     Args:
-        schema: of the column: a list of structs.
-        staged: of the column of a window of a longer row: probabilities of the frames that it answers for.
+        schema: column of lists of structs.
+        staged: staged column of a window of a longer row: probabilities of the frames that it owns.
         labels: names of the classes.
-        frame_seconds: from one frame to the next.
-        threshold: of a class's probability, which is independent of those of the others.
-        min_seconds: shorter stretches are left out.
+        frame_seconds: time between frames.
+        threshold: threshold of a class's probability; classes are independent.
+        min_seconds: shorter segments are dropped.
     """
 
     layers: tuple[int, ...] = ()
@@ -115,7 +115,7 @@ class Segmenting:
         self.min_seconds = min_seconds
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the stretches of each window, or the probabilities of one of a longer row."""
+        """Return the segments of each window, then the probabilities of windows of longer rows."""
         scores_BTN = cast("Tensor", forward.of("Segments")["logits"]).float().sigmoid().cpu().numpy()
         rows = list(zip(forward.parts, scores_BTN, forward.num_frames_B.tolist(), strict=True))
         return [
@@ -124,17 +124,17 @@ class Segmenting:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Give the value of a recording that is too short to hold a frame."""
+        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the stretches of one row, from the frames of its windows in their order."""
+        """Return the segments of one row, from the frames of its windows in order."""
         [name] = self.staged.names
         lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
         return (self._segments(np.asarray(lists.flatten(), np.float32).reshape(-1, len(self.labels))),)
 
     def _segments(self, scores_TN: Floats) -> list[dict[str, object]]:
-        """Order stretches by their start, then by class."""
+        """Return segments ordered by start, then by class."""
         found: list[tuple[float, int, dict[str, object]]] = []
         for number, label in enumerate(self.labels):
             for first, end in _runs(scores_TN[:, number] > self.threshold):
@@ -146,11 +146,11 @@ class Segmenting:
 
 
 def _runs(is_on_T: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Find where a row of booleans is true: first and end of each stretch."""
+    """Return first and end index of each run of true values."""
     edges = np.flatnonzero(np.diff(is_on_T.astype(np.int8), prepend=0, append=0)).tolist()
     return list(pairwise(edges))[::2]
 
 
 def sigmoid(values: Floats) -> Floats:
-    """Turn logits of independent classes into probabilities."""
+    """Return the probabilities of independent classes from their logits."""
     return np.asarray(1 / (1 + np.exp(-values)), np.float32)

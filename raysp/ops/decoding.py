@@ -1,4 +1,4 @@
-"""Turn a piece of a shard into blocks of decoded windows of like length."""
+"""Decoding of a piece of a shard to blocks of windows of similar length."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,50 +18,50 @@ from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, Fate, fates_table
 from raysp.storage.audio_root import AudioRoot
 
-SAMPLE_BYTES = 4  # as float32, which one window of a block makes of all
+SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
 CLAIMED = b"raysp.claimed_seconds"
-"""In a block's metadata: audio of its whole piece, as the headers of its recordings claim."""
+"""Metadata key of a block: seconds of audio of its whole piece, according to the headers of its recordings."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
-"""Most bytes of samples in a block of a long row: with that row itself in memory there is less room."""
+"""Largest number of bytes of samples in a block of a long row, which is in memory itself."""
 
 
 class Decoder(Protocol):
-    """What decodes: `raysp.audio` itself, or `raysp.audio.isolation.Decoder` in a process of its own."""
+    """Decoding functions: `raysp.audio` itself, or `raysp.audio.isolation.Decoder` in a separate process."""
 
     def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
-        """Read what recordings claim, in their order."""
+        """Yield the headers of recordings, in order."""
         ...
 
     def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted, /) -> Iterator[Samples | AudioError | TooLong]:
-        """Decode recordings in their order."""
+        """Yield decoded recordings, in order."""
         ...
 
     def decode_chunks(self, excerpt: Excerpt, wanted: Wanted, /) -> Iterator[Samples]:
-        """Decode one recording a chunk at a time."""
+        """Yield one decoded recording in chunks."""
         ...
 
 
 class Window(NamedTuple):
-    """A decoded window with its place and its fate, which on a row's last window is that of the row."""
+    """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
 
     fate: Fate
     wave: Samples | None
 
 
 class Decoding:
-    """Decode the recordings of a piece, block by block.
+    """Op that decodes the recordings of a piece, block by block.
 
     Args:
-        audio: the column that holds them.
-        windowing: how they are cut; its sample rate is the model's.
+        audio: column of the recordings.
+        windowing: division into windows; its sample rate is the model's.
         channel: "mean" or an index.
-        max_seconds: longer ones are skipped.
-        block_seconds: audio in a block.
-        before: judges rows by their source columns, before anything is decoded.
-        after: judges rows that were decoded.
-        decoder: what decodes.
-        root: where the paths of recordings may lead; None: nowhere.
-        is_manifest: whether the columns `offset` and `duration` say which part of a recording is meant.
+        max_seconds: longer recordings are skipped.
+        block_seconds: seconds of audio per block.
+        before: filters of rows by source columns, applied before decoding.
+        after: filters of decoded rows.
+        decoder: decoding functions.
+        root: root folder of paths of recordings; None: paths are not allowed.
+        is_manifest: whether the columns `offset` and `duration` select a part of each recording.
     """
 
     def __init__(
@@ -91,19 +91,19 @@ class Decoding:
         self.is_manifest = is_manifest
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
-        """Decode a piece: rows of several windows as a stream first, then the others ordered by length.
+        """Decode a piece: first rows of several windows, as a stream, then the others ordered by length.
 
-        A row that holds more than its header claims fills further blocks. What is cut where depends on the rows and on
-        `block_seconds` alone.
+        A row that is longer than its header claims fills additional blocks. The boundaries of windows and blocks depend
+        only on the rows and on `block_seconds`.
 
         Args:
-            rows: the piece's source columns in row order; the audio column is a struct with `bytes`, or bytes.
+            rows: source columns of the piece in row order; the audio column is a struct with `bytes`, or bytes.
             first: number of its first row in the shard.
 
         Yields:
-            Blocks, at least one: `ROW_SCHEMA` and `wave`; and whether it is the last. Every row of the piece has one or
-            more neighbouring windows in them. A row that fails when earlier windows were handed on has a last
-            window that says so.
+            Blocks, at least one, with columns `ROW_SCHEMA` and `wave`, each with whether it is the last. Every row of
+            the piece has one or more consecutive windows in them. If a row fails after some of its windows were
+            yielded, its last window has the error.
         """
         piece = _Piece(self, rows, first)
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
@@ -111,12 +111,12 @@ class Decoding:
             yield _table(windows).replace_schema_metadata(claimed), is_last
 
     def _most_samples(self) -> tuple[int, int]:
-        """Bound a block of streamed rows by its work, and one cut by claimed lengths by its bytes alone."""
+        """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
         work = round(self.block_seconds * self.sample_rate)
         return min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, work), BLOCK_BYTES // SAMPLE_BYTES
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
-        """Yield windows with the number of the block they are meant for; 0 is the stream, which may fill several."""
+        """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
         is_long = [seconds > self.windowing.window_seconds for seconds in piece.claimed]
         for index in (i for i, long in enumerate(is_long) if long):
             yield from ((0, window) for window in self._row(piece, index))
@@ -127,7 +127,7 @@ class Decoding:
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
-        """Decode rows that claim to be short, all asked for at once; those that are not are streamed after them."""
+        """Decode rows with short claimed lengths in one request, then stream those that are longer than claimed."""
         pending = [index for index in indexes if piece.fates[index].status == OK]
         yield from (Window(piece.fates[i], None) for i in indexes if piece.fates[i].status != OK)
         asked: list[int] = []
@@ -153,10 +153,10 @@ class Decoding:
             yield from self._row(piece, index)
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
-        """Decode one row, its windows as they come; the last one bears its fate."""
+        """Decode one row as a stream of windows; the last one has the outcome of the row."""
         fate = piece.fates[index]
         if fate.status == OK and self._may_be_left_out(piece, index):
-            _drain(self._decode(piece, index, fate))  # so that no window is labelled in vain
+            _drain(self._decode(piece, index, fate))  # so that no window of a skipped row is labelled
             self._judge(piece, index, fate)
         if fate.status != OK:
             yield Window(fate, None)
@@ -178,7 +178,7 @@ class Decoding:
         yield Window(fate, last if fate.status == OK else None)
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
-        """Tell whether a row should be decoded once for its length alone."""
+        """Return whether a row should first be decoded only for its length, since a filter may skip it."""
         claimed = piece.claimed[index]
         if claimed <= self.windowing.window_seconds:
             return False
@@ -187,7 +187,7 @@ class Decoding:
         return claimed > most or claimed < least or not all(piece.meets(index))
 
     def _decode(self, piece: "_Piece", index: int, fate: Fate) -> Iterator[tuple[Samples, bool]]:
-        """Yield windows, and whether each is the last; put into `fate` what became of the row."""
+        """Yield windows, each with whether it is the last, and record the outcome of the row in `fate`."""
         num_samples = 0
 
         def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
@@ -213,7 +213,7 @@ class Decoding:
 
 
 class _Piece:
-    """The rows of a piece: their fates, their recordings, and what is known before they are decoded."""
+    """The rows of a piece: their outcomes, recordings, and claimed lengths."""
 
     def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
         self.fates = [Fate(first + i) for i in range(rows.num_rows)]
@@ -226,17 +226,17 @@ class _Piece:
         self.first = first
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
-        """Note on a window which file it was read from."""
+        """Record on a window the file that it was read from."""
         fate = numbered[1].fate
         fate.recording, fate.version = self.recordings.identity(fate.row - self.first)
         return numbered
 
     def meets(self, index: int) -> list[bool]:
-        """Tell for each condition on decoded rows whether the row's source columns meet it."""
+        """Return for each filter of decoded rows whether the row's source columns meet it."""
         return [wanted is None or bool(wanted[index]) for wanted in self.wanted]
 
     def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
-        """Yield the recordings of rows, and put into `asked` which they are; one that is not there fails its row."""
+        """Yield the recordings of rows and append their indexes to `asked`; a missing recording fails its row."""
         for index, found in self.recordings.ahead(indexes, WHOLE_BYTES):
             if isinstance(found, AudioError):
                 self.fates[index].fail(found.error_type, str(found))
@@ -245,7 +245,7 @@ class _Piece:
             yield self.recordings.excerpt(index, found)
 
     def _claimed_seconds(self, decoder: Decoder) -> list[float]:
-        """Estimate what rows last from the manifest, else from headers; 0 where nothing is known: decoding says why."""
+        """Return seconds of audio from the manifest, else from headers; 0 if unknown: decoding reports the error."""
         is_ok = [fate.status == OK for fate in self.fates]
         seconds = [self.recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
         asked: list[int] = []
@@ -263,7 +263,7 @@ class _Piece:
 
 
 def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:
-    """Gather windows into blocks, and tell of each whether it is the last; at least one, which may be empty."""
+    """Yield blocks of windows, each with whether it is the last; at least one, which may be empty."""
     held: list[Window] = []
     number = num_samples = 0
     for meant_for, window in windows:
@@ -277,14 +277,14 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
 
 
 def _table(windows: list[Window]) -> pa.Table:
-    """Make a block; the list is emptied, so that samples are not held twice while it is handed on."""
+    """Return a block, and clear the list, so that samples are not held twice."""
     table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
     windows.clear()
     return table
 
 
 def claimed_seconds(block: pa.Table) -> float:
-    """Return the audio of the piece that a block is of, as headers claim; 0 where it is not known."""
+    """Return the seconds of audio of a block's piece according to headers; 0 if unknown."""
     return float((block.schema.metadata or {}).get(CLAIMED, 0))
 
 
@@ -294,7 +294,7 @@ def _drain(windows: Iterator[object]) -> None:
 
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
-    """Add the recordings to a table as one contiguous column: int16 where all of them are, else float32."""
+    """Append the recordings to a table as one contiguous column: int16 if all of them are, else float32."""
     given = [wave for wave in waves if wave is not None]
     dtype = np.dtype(np.int16) if given and all(w.dtype == np.int16 for w in given) else np.dtype(np.float32)
     lengths = np.array([0 if w is None else len(w) for w in waves], np.int64)
@@ -321,7 +321,7 @@ def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
 
 
 def waves_of(table: pa.Table) -> list[np.ndarray | None]:
-    """Give each row's recording, as `with_waves` took it, without a copy."""
+    """Return the recordings stored by `with_waves`, without a copy."""
     field = table.schema.field(WAVE)
     dtype = np.dtype((field.metadata or {})[b"dtype"].decode())
     waves: list[np.ndarray | None] = []

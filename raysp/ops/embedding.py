@@ -1,4 +1,4 @@
-"""Give a vector for each recording, or one for each of its frames."""
+"""Embeddings: a vector per recording, or per frame."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,16 +15,16 @@ Floats = npt.NDArray[np.float32]
 
 
 class MeanEmbedding:
-    """Average a layer over the frames of each recording.
+    """Op for the mean of a layer over the frames of each recording.
 
-    Of a window of a longer row it keeps the sum over the frames that the window answers for, and how many they are, so
-    that each frame counts once.
+    For a window of a longer row it stages the sum over the frames that the window owns, and their number, so that each
+    frame counts once.
 
     Args:
         schema: the column.
-        staged: of the columns of a window of a longer row: the sum and the number of frames.
+        staged: staged columns of a window of a longer row: the sum and the number of frames.
         layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`.
-        normalize: to length 1.
+        normalize: scale to length 1.
     """
 
     def __init__(self, schema: pa.Schema, staged: pa.Schema, *, layer: int = -1, normalize: bool = False) -> None:
@@ -35,7 +35,7 @@ class MeanEmbedding:
         self.normalize = normalize
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the mean of each window, then sums and numbers of frames of those of longer rows."""
+        """Return the mean of each window, then sums and numbers of frames of windows of longer rows."""
         frames = forward.layer(self.layer)
         sums_BH = _sums(frames)
         counts = [end - first for first, end in frames.owned]
@@ -48,11 +48,11 @@ class MeanEmbedding:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Give the value of a recording that is too short to hold a frame: none."""
+        """Return the value of a recording shorter than one frame: null."""
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the mean of one row, from the sums of its windows."""
+        """Return the mean of one row, from the sums of its windows."""
         sums, counts = (windows.column(name).combine_chunks() for name in self.staged.names)
         total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
         return (self._mean(total.astype(np.float32), int(counts.to_numpy().sum())),)
@@ -63,13 +63,13 @@ class MeanEmbedding:
 
 
 class FrameEmbeddings:
-    """Give a layer's vector for each frame of a recording.
+    """Op for a layer's vectors of all frames of a recording.
 
     Args:
         schema: the column.
-        staged: of the column of a window of a longer row: the vectors of the frames that it answers for.
+        staged: staged column of a window of a longer row: the vectors of the frames that it owns.
         layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`.
-        normalize: each to length 1.
+        normalize: scale each vector to length 1.
     """
 
     def __init__(self, schema: pa.Schema, staged: pa.Schema, *, layer: int = -1, normalize: bool = False) -> None:
@@ -80,7 +80,7 @@ class FrameEmbeddings:
         self.normalize = normalize
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the vectors of each window, or of the frames that a window of a longer row answers for."""
+        """Return the vectors of each window, then those of the owned frames of windows of longer rows."""
         frames = forward.layer(self.layer)
         hidden_BTH = frames.hidden_BTH.float()
         if self.normalize:
@@ -94,11 +94,11 @@ class FrameEmbeddings:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Give the value of a recording that is too short to hold a frame."""
+        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the vectors of one row, from those of its windows in their order."""
+        """Return the vectors of one row, from those of its windows in order."""
         [name] = self.staged.names
         lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
         vectors = cast("pa.FixedSizeListArray[Any, Any]", lists.flatten())
@@ -106,12 +106,12 @@ class FrameEmbeddings:
 
 
 class SpeakerEmbedding:
-    """Give the x-vector of each recording; of a longer one the mean over its windows by their frames.
+    """Op for the x-vector of each recording; for a longer row, the mean over its windows weighted by owned frames.
 
     Args:
         schema: the column.
-        staged: of the columns of a window of a longer row: its vector by its number of frames, and that number.
-        normalize: to length 1.
+        staged: staged columns of a window of a longer row: its vector times its number of frames, and that number.
+        normalize: scale to length 1.
     """
 
     layers: tuple[int, ...] = ()
@@ -122,7 +122,7 @@ class SpeakerEmbedding:
         self._mean = MeanEmbedding(schema, staged, normalize=normalize)
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the vector of each window."""
+        """Return the vector of each window, then weighted vectors and weights of windows of longer rows."""
         vectors_BE = cast("Tensor", forward.of("Embedding")["embeddings"]).float().cpu().numpy()
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
@@ -135,16 +135,16 @@ class SpeakerEmbedding:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Give the value of a recording that is too short for the model: none."""
+        """Return the value of a recording that is too short for the model: null."""
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the vector of one row."""
+        """Return the vector of one row, from those of its windows."""
         return self._mean.join(windows)
 
 
 def _sums(frames: LayerFrames) -> Floats:
-    """Sum each window's frames from the first that it answers for to the last."""
+    """Return the sum over the frames that each window owns, of shape (B, H)."""
     hidden_BTH = frames.hidden_BTH.float()
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
     bounds_B2 = torch.tensor(frames.owned, device=hidden_BTH.device).view(-1, 2)
@@ -154,6 +154,6 @@ def _sums(frames: LayerFrames) -> Floats:
 
 
 def _matrix(vectors: "pa.Array[Any]", num_rows: int) -> Floats:
-    """See a column of vectors of one length as a matrix, a row each."""
+    """Return a column of vectors of one length as a matrix, one row per vector."""
     flat = cast("pa.FixedSizeListArray[Any, Any]", vectors).flatten()
     return np.asarray(flat, np.float32).reshape(num_rows, -1)

@@ -1,4 +1,4 @@
-"""Put the windows of a longer row together: one label row, as if the model had seen it at once."""
+"""Joining of the windows of a longer row to one label row, as if the model had seen the row at once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,20 +11,20 @@ from raysp.ops.rows import CHANGED, OK, Fate, fates_of, fates_table
 
 
 class JoinOp(Protocol):
-    """Reads a row's columns out of what an output left of its windows."""
+    """Op that computes a row's columns from the staged columns of its windows."""
 
     schema: pa.Schema
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the columns of `schema`, from the staged columns of the windows in their order."""
+        """Return the columns of `schema`, from the staged columns of the windows in order."""
         ...
 
 
 class Joining:
-    """Join windows to rows.
+    """Op that joins windows to rows.
 
-    A row is ok when all its windows are. Otherwise it is what its last window says, for that is what decoding found of
-    the whole row, or else what its first window at fault says; nothing else of it is kept.
+    A row is ok if all its windows are. Otherwise it has the outcome of its last window, which is that of decoding the
+    whole row, or, if that is ok, of its first window that is not. Such a row has no labels.
     """
 
     def __init__(self, outputs: Sequence[JoinOp], sample_rate: int) -> None:
@@ -32,7 +32,7 @@ class Joining:
         self.sample_rate = sample_rate
 
     def __call__(self, windows: pa.Table) -> pa.Table:
-        """Give a row for each run of windows of one row.
+        """Return one row for all windows of a row.
 
         Args:
             windows: `ROW_SCHEMA` and the staged columns; sorted by row and window, each row complete.
@@ -55,7 +55,7 @@ class Joining:
     def _fate(self, windows: Sequence[Fate]) -> Fate:
         fate = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
         given = [one.seconds for one in windows if one.seconds is not None]
-        # A whole number of samples, so that the sum is what one window would say, to the last bit.
+        # Rounded to whole samples, so that the sum equals the duration of a single window to the last bit.
         whole = round(sum(given) * self.sample_rate) / self.sample_rate
         fate.seconds = whole if len(given) == len(windows) else None
         fate.window, fate.windows = 0, 1

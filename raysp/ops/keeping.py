@@ -1,4 +1,4 @@
-"""Leave out rows that a `Keep` step does not want."""
+"""Filter of rows by the conditions of a `Keep` step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -24,7 +24,7 @@ _COMPARE: dict[str, Callable[..., Any]] = {
 
 
 class Keeping:
-    """Mark the rows that miss a condition as `skipped: filtered`."""
+    """Filter that marks rows that do not meet a condition as `skipped: filtered`."""
 
     def __init__(
         self, *, where: Where | None, min_seconds: float | None = None, max_seconds: float | None = None
@@ -34,13 +34,13 @@ class Keeping:
         self.max_seconds = max_seconds
 
     def __call__(self, fates: Sequence[Fate], columns: pa.Table) -> None:
-        """Judge the rows that are still ok; `columns` holds their source columns, row by row."""
+        """Apply the filter to rows with status ok; `columns` has their source columns, in the same order."""
         wanted = self.wanted(columns)
         for index, fate in enumerate(fates):
             self.judge(fate, wanted is None or wanted[index])
 
     def judge(self, fate: Fate, is_wanted: bool) -> None:
-        """Judge one row if it is still ok: by what `wanted` says of it, and by its seconds where they are known."""
+        """Apply the filter to one row with status ok: its result of `wanted`, and its seconds if known."""
         if fate.status != OK:
             return
         if not is_wanted:
@@ -51,7 +51,7 @@ class Keeping:
             fate.skip("filtered", f"{fate.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
 
     def wanted(self, columns: pa.Table) -> Sequence[bool] | None:
-        """Tell for each row whether its source columns meet `where`; None where nothing is asked of them."""
+        """Return for each row whether its source columns meet `where`; None without `where`."""
         if self.where is None:
             return None
         if callable(self.where):
@@ -79,7 +79,7 @@ class Keeping:
 
 
 def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:
-    """Compare each value of a column; null never meets a condition.
+    """Return for each value of a column whether it meets a condition; null never does.
 
     Raises:
         pa.ArrowException: the value does not fit the column's type.

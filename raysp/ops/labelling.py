@@ -1,4 +1,4 @@
-"""Run a model over blocks of windows: the op that an actor holds."""
+"""The op of a labelling actor, which runs a model over blocks of windows."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ from raysp.ops.windowing import windowing_of
 logger = logging.getLogger(__name__)
 
 REGROWTH = 1.1
-"""By which a budget that memory cut down grows again with each block: what filled the memory may be gone."""
+"""Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +36,37 @@ class LayerFrames:
 
     hidden_BTH: Tensor
     owned: Sequence[tuple[int, int]]
-    """For each window the frames it answers for, first and end: all of a row that is one window, without padding."""
+    """First and end of the frames that each window owns: all frames, without padding, if a row is one window."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What one pass of the model gave for a batch; padded frames hold anything."""
+    """Results of one forward pass for a batch; values of padded frames are undefined."""
 
     output: ModelOutput
-    """Of the head, or of the base model where there is none."""
+    """Output of the head, or of the base model if there is no head."""
     encoded: ModelOutput
-    """Of the base model: `last_hidden_state`, and `hidden_states` where an op asked for one."""
+    """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads one."""
     num_frames_B: Tensor
-    """Of logits and of `last_hidden_state`."""
+    """Number of frames of logits and of `last_hidden_state`."""
     parts: Sequence[tuple[int, int] | None]
-    """For each window of a longer row the frames it answers for, first and end; None for a row that is one window."""
+    """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
     features: Mapping[str, Tensor]
-    """What went into the model."""
+    """Input of the model."""
     places: Sequence[str]
-    """For each window its shard, row and number, for what is drawn by chance."""
+    """Shard, row and number of each window, which seed random sampling."""
     hidden_frames_B: Tensor
-    """Of `hidden_states`: some encoders make these at another rate."""
+    """Number of frames of `hidden_states`, which some encoders compute at another rate."""
     frames_a_hidden_frame: Fraction
     of_heads: Mapping[str, ModelOutput] = field(default_factory=dict)
-    """By the name of an output what a further head gave for it."""
+    """Outputs of further heads, by the name of the output spec."""
 
     def of(self, output: str) -> ModelOutput:
-        """Give what the head for an output gave, such as "Classes"."""
+        """Return the output of the head for an output spec, such as "Classes"."""
         return self.of_heads.get(output, self.output)
 
     def layer(self, index: int) -> LayerFrames:
-        """Give the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
+        """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
         if index == -1:
             return LayerFrames(self.encoded["last_hidden_state"], self._owned(self.num_frames_B, Fraction(1)))
         hidden_BTH = self.encoded["hidden_states"][index]
@@ -78,37 +78,37 @@ class Forward:
             if part is None:
                 owned.append((0, frames))
                 continue
-            first, end = part  # the last window's are all to its end
+            first, end = part  # the last window owns all frames to its end
             owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
         return owned
 
 
 class DeviceLostError(RunError):
-    """The GPU failed in a way that only a new process gets over."""
+    """A failure of the GPU that only a new process recovers from."""
 
 
 class OutputOp(Protocol):
-    """Turns a forward pass into columns."""
+    """Op that converts a forward pass to columns."""
 
     schema: pa.Schema
-    """Of the label shard; null in windows of longer rows."""
+    """Columns of the label shard; null in windows of longer rows."""
     staged: pa.Schema
-    """What windows of longer rows leave for `joining`; null in rows that are one window."""
+    """Columns staged by windows of longer rows for `joining`; null in rows that are one window."""
     layers: tuple[int, ...]
     """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the columns of `schema`, then those of `staged`, a value a window."""
+        """Return the columns of `schema`, then those of `staged`, one value per window."""
         ...
 
     def empty(self) -> tuple[object, ...]:
-        """Give the values of a recording that is too short to hold a frame."""
+        """Return the values of a recording shorter than one frame."""
         ...
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a block took."""
+    """Amounts of audio in a block, and its compute time."""
 
     windows: int = 0
     audio_seconds: float = 0.0
@@ -117,17 +117,17 @@ class Figures:
 
 
 class Labelling:
-    """Label blocks with one checkpoint.
+    """Op that labels blocks with one checkpoint.
 
     Args:
         checkpoint: a model folder.
-        outputs: makes the output ops of the loaded checkpoint.
-        batch_seconds: padded seconds of audio a forward pass; in half precision on a CPU a pass has one window.
-        dtype: of weights and arithmetic.
-        device: a torch device's name.
-        exact: whether a row's label is the one that it has alone.
-        window_seconds: that decoding cut longer rows into.
-        overlap_seconds: that windows share.
+        outputs: returns the output ops for the loaded checkpoint.
+        batch_seconds: padded seconds of audio per forward pass; in half precision on a CPU a pass has one window.
+        dtype: dtype of weights and arithmetic.
+        device: name of a torch device.
+        exact: whether the label of a row equals the one that it has alone.
+        window_seconds: length of the windows that decoding cuts longer rows into.
+        overlap_seconds: overlap of neighbouring windows.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class Labelling:
 
         Args:
             block: `ROW_SCHEMA` and `wave`, in any order of rows.
-            shard: its name, for what is drawn by chance.
+            shard: name of the shard, which seeds random sampling.
 
         Returns:
-            The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`, and what it
-            took.
+            The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`; and the figures
+            of the block.
         """
         started = time.perf_counter()
         self.shard = shard
@@ -205,7 +205,7 @@ class Labelling:
         fates: Sequence[Fate],
         labels: list[tuple[object, ...] | None],
     ) -> None:
-        """Label one batch; one that fails, or is known to be too large, is halved: only a row at fault is lost."""
+        """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
         if len(chosen) > 1 and len(chosen) * len(waves[chosen[0]]) > self.max_samples:
             self._halve(chosen, waves, fates, labels)
             return
@@ -216,7 +216,7 @@ class Labelling:
                     [self._part(fates[i], len(waves[i])) for i in chosen],
                     [f"{self.shard}|{fates[i].row}|{fates[i].window}" for i in chosen],
                 )
-        except Exception as error:  # whatever a model, an output or a user's own output raises for one row
+        except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
                 raise DeviceLostError(f"the device is of no more use to this process: {error}") from error
             if len(chosen) > 1:
@@ -250,7 +250,7 @@ class Labelling:
         return self.windowing.owned_frames(fate.window, num_samples, is_last=fate.windows is not None)
 
     def _empty(self) -> tuple[object, ...]:
-        """Give a recording without frames its values, and nothing to join."""
+        """Return the values of a recording without frames, with null staged values."""
         return tuple(
             value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
         )
@@ -297,7 +297,7 @@ class Labelling:
 
 
 def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
-    """Tell which windows have no NaN or infinity where their frames are."""
+    """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
     values = [forward.encoded["last_hidden_state"]] if with_hidden else []
     for given in (forward.output, *forward.of_heads.values()):
         values += [given[name] for name in ("logits", "embeddings") if name in given.keys()]  # noqa: SIM118
@@ -312,7 +312,7 @@ def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Tell errors of a GPU after which every further call of this process fails."""
+    """Return whether an error of a GPU makes every further call of this process fail."""
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
         return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
@@ -325,10 +325,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Put waveforms of one dtype side by side.
+    """Pad waveforms of one dtype to one length.
 
     Returns:
-        Samples of shape (B, S), zero behind the end, and the number of samples of each, int64 of shape (B,).
+        Samples of shape (B, S), zero after the end, and the number of samples of each, int64 of shape (B,).
     """
     num_samples = np.array([len(wave) for wave in waves], np.int64)
     padded = np.zeros((len(waves), int(num_samples.max(initial=0))), waves[0].dtype)
@@ -338,5 +338,5 @@ def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def as_float(waves: Tensor) -> Tensor:
-    """Turn int16 samples into float32 in [-1, 1); exact, as a decoder would."""
+    """Return int16 samples as float32 in [-1, 1), exactly as a decoder does; float samples unchanged."""
     return waves.float() / 32768 if waves.dtype == torch.int16 else waves

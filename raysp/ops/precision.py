@@ -1,7 +1,7 @@
-"""How windows may share a forward pass in each precision, so that a label does not depend on what shares it.
+"""Batching of windows by precision, chosen so that a label does not depend on the other windows of a batch.
 
-In float32 a product's last bits depend on the number of rows that it has, and never change a label. In half precision
-they do: a kernel chosen for more rows sums in another order, and what is rounded to eight bits becomes another token
+In float32 the last bits of a matrix product depend on its number of rows, but never change a label. In half precision
+they can: the kernel for more rows sums in another order, and after rounding to eight bits another token may win
 (docs/decisions/013-half-precision.md has the measurements).
 """
 
@@ -11,33 +11,33 @@ from enum import StrEnum
 
 HALF = ("bfloat16", "float16")
 PROVEN_DEVICES: frozenset[str] = frozenset()
-"""Devices besides the CPU on which windows in batches were shown to have the label that they have alone.
+"""Devices besides the CPU on which batches were measured to give each window the label that it has alone.
 
-`make gpu` measures it; a device is added here with the output of that run in the decision record.
+`make gpu` measures it. A device is added here together with the output of that run in the decision record.
 """
 AGREED_RATE = 0.9
-"""Least share of sampled rows that `verify` finds equal in half precision.
+"""Least share of equal sampled rows that `verify` accepts in half precision.
 
-Measured between bfloat16 in batches and alone 0.992, between bfloat16 and float32 0.983 to 1.0 (short texts); labels
-of other rows or of another checkpoint differ in most.
+Measured: 0.992 between bfloat16 in batches and alone, 0.983 to 1.0 between bfloat16 and float32 (short texts). Labels
+of other rows or of another checkpoint mostly differ.
 """
 DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2}
-"""To which numbers of two labellings agree."""
+"""Digits to which numbers of two labellings agree, by dtype: the tolerance, relative or absolute, is 10**-digits."""
 
 
 class Batching(StrEnum):
-    """How windows are brought to the model."""
+    """Batching of windows."""
 
     FREE = "in batches of any size"
-    """No label depends on the batch."""
+    """Labels do not depend on the batch."""
     ALONE = "each window alone"
-    """Half precision where a pass of one window costs little: a label cannot depend on a batch."""
+    """One window per pass: half precision on a CPU, where such a pass costs little. Labels cannot depend on a batch."""
     RECORDED = "in batches of the recorded budget"
-    """Labels may depend on the batch: the budget is part of the fingerprint."""
+    """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
 def batching(*, dtype: str, device: str, exact: bool) -> Batching:
-    """Return how windows are brought to a model in this precision on this device."""
+    """Return the batching of windows for a precision and a device."""
     if dtype not in HALF:
         return Batching.FREE
     if device == "cpu":
@@ -46,21 +46,21 @@ def batching(*, dtype: str, device: str, exact: bool) -> Batching:
 
 
 def agreed_rate(dtype: str) -> float:
-    """Return the share of rows that must be equal when they are labelled again."""
+    """Return the least share of rows that must be equal when labelled again."""
     return AGREED_RATE if dtype in HALF else 1.0
 
 
 def most_unequal(num_rows: int, dtype: str) -> int:
-    """Return how many of the rows may differ when they are labelled again; in half precision one always may."""
+    """Return how many rows may differ when labelled again: none in float32, at least one in half precision."""
     return max(1, int(num_rows * (1 - AGREED_RATE) + 1e-9)) if dtype in HALF else 0
 
 
 @contextmanager
 def steady_products(*, dtype: str, device: str) -> Iterator[None]:
-    """Keep a GPU's products in half precision from splitting their sums, while the block lasts.
+    """Prevent split sums in half-precision products of a GPU within the block.
 
-    Sums stay in float32, the inner dimension is not split among blocks of the GPU, convolutions take a deterministic
-    kernel without a search, and attention takes one kernel whatever the shape. Nothing is changed on a CPU.
+    Sums stay in float32, the inner dimension is not split among thread blocks, convolutions use a deterministic kernel
+    without benchmarking, and attention uses the same kernel for all shapes. Has no effect in float32 or on a CPU.
     """
     if dtype not in HALF or not device.startswith("cuda"):
         yield

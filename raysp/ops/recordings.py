@@ -1,4 +1,4 @@
-"""The recordings of a piece, as decoding gets them: bytes that lie in the table, or files that its paths name."""
+"""The recordings of a piece: bytes in the table, or files given by its paths."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,27 +18,27 @@ from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
 from raysp.storage.store import RefusedError
 
 OFFSET, DURATION = "offset", "duration"
-"""Columns of a manifest: the part of a file that a row means, in seconds; null: from its start, to its end."""
+"""Columns of a manifest that select the part of a file, in seconds; null: from its start, to its end."""
 
 
 WHOLE_BYTES = 1024 * 1024
-"""Shorter files are read whole before they are decoded."""
+"""Largest size of a file that is read completely before it is decoded."""
 AHEAD_BYTES = 32 * 1024 * 1024
 AT_ONCE = 8
-"""Files that are opened at once."""
+"""Files opened concurrently."""
 MOST_AHEAD = 64
 
 Found = memoryview | SupportsRead | AudioError
 
 
 class Recordings:
-    """Recordings by the number of their row; nothing is read before it is asked for.
+    """Recordings by the index of their row, read lazily.
 
     Args:
-        rows: source columns; the audio is a struct with `bytes` and perhaps `path`, or bytes.
-        audio: the column.
-        root: where paths may lead; None: nowhere.
-        is_manifest: whether `OFFSET` and `DURATION` say which part of a file is meant.
+        rows: source columns; the audio is a struct with `bytes` and optionally `path`, or bytes.
+        audio: column of the recordings.
+        root: root folder of paths; None: paths are not allowed.
+        is_manifest: whether `OFFSET` and `DURATION` select a part of each file.
     """
 
     def __init__(self, rows: pa.Table, audio: str, root: AudioRoot | None = None, *, is_manifest: bool = False) -> None:
@@ -50,12 +50,12 @@ class Recordings:
         self.durations: list[float | None] = rows.column(DURATION).to_pylist() if is_manifest else []
 
     def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Found]]:
-        """Yield rows with their recordings, or with the errors in their place, in the order of `indexes`.
+        """Yield indexes with their recordings or errors, in the order of `indexes`.
 
-        Files are opened, and their first bytes read, by a few threads, at most `AHEAD_BYTES` in front of the consumer.
+        A few threads open files and read their first bytes, at most `AHEAD_BYTES` ahead of the consumer.
 
         Raises:
-            StoreError: the storage fails, or refuses everything.
+            StoreError: the storage fails, or denies access to all recordings.
         """
         if self.root is None:
             yield from ((index, self._found(index, head_bytes)) for index in indexes)
@@ -82,11 +82,11 @@ class Recordings:
             return error
 
     def get(self, index: int, head_bytes: int = HEAD_BYTES) -> memoryview | SupportsRead:
-        """Give the stored bytes without a copy, or an open file; all bytes of a file of at most `head_bytes`.
+        """Return the stored bytes without a copy, or an open file; all bytes of a file of at most `head_bytes`.
 
         Raises:
             AudioError: `no_audio`, `path_not_allowed`, `not_found` or `not_readable`.
-            StoreError: the storage fails, or refuses everything.
+            StoreError: the storage fails, or denies access to all recordings.
         """
         value: Any = self.column[index]
         if self.with_path and value.is_valid:
@@ -100,14 +100,14 @@ class Recordings:
         return memoryview(value.as_buffer())
 
     def excerpt(self, index: int, found: memoryview | SupportsRead | None = None) -> Excerpt:
-        """Give a recording, unless it is `found` already, with the part of it that is meant; raises as `get` does."""
+        """Return a recording, `found` or read by `get`, with its selected part; raises the errors of `get`."""
         audio = self.get(index) if found is None else found
         if not self.offsets:
             return Excerpt(audio)
         return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index])
 
     def seconds(self, index: int) -> float | None:
-        """Give the length that a manifest claims."""
+        """Return the duration from the manifest; None if it has none."""
         return self.durations[index] if self.durations else None
 
     def _open(self, index: int, path: str, head_bytes: int) -> memoryview | SupportsRead:
@@ -128,7 +128,7 @@ class Recordings:
         return RefusableFile(found, path, self._refusals)
 
     def identity(self, index: int) -> tuple[str, str] | tuple[None, None]:
-        """Return the path and version of the file that was read for a row; twice None where none was."""
+        """Return the path and version of the file that was read for a row; (None, None) if no file was read."""
         return self._read.get(index, (None, None))
 
     @cached_property
@@ -139,5 +139,5 @@ class Recordings:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
-    """Return what a scalar of a dictionary stands for."""
+    """Return the value of a dictionary scalar; other scalars unchanged."""
     return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value

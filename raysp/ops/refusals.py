@@ -1,4 +1,4 @@
-"""Whether storage refuses one recording, which is an error row, or every recording, which is not."""
+"""Denied access to recordings: to one recording, which becomes an error row, or to all, which raises StoreError."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,20 +8,20 @@ from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import RefusedError
 
 MOST_TRIED = 64
-"""Other recordings that are tried before all of a folder is taken to be refused."""
+"""Largest number of other recordings tried before access to the whole folder counts as denied."""
 FEW = 8
-"""Where no more recordings than these can be tried, a listing of the folder decides."""
+"""If fewer recordings than this can be tried, a listing of the folder decides."""
 
 
 class Refusals:
-    """Judge refusals by the other recordings of the same piece.
+    """Classification of denied access by the other recordings of the same piece.
 
-    Credentials without any permission are refused like an object that is closed to one user. What tells them apart is
-    that another recording of the same folder can be read.
+    Storage denies credentials without any permission in the same way as access to a single private object. The
+    difference is whether another recording of the same folder can be read.
 
     Args:
         root: the folder.
-        paths: of the piece's recordings, as its rows name them.
+        paths: paths of the piece's recordings, as in its rows.
     """
 
     def __init__(self, root: AudioRoot, paths: Sequence[str]) -> None:
@@ -31,20 +31,20 @@ class Refusals:
         """Whether any recording of the folder was read."""
 
     def judge(self, path: str, error: RefusedError) -> AudioError:
-        """Return the error of the row whose recording is refused.
+        """Return the error of a row to whose recording access is denied.
 
         Raises:
-            StoreError: every recording that was tried is refused.
+            StoreError: access to every tried recording is denied.
         """
         self.has_read = self.has_read or self._reads_another(path, error)
         reason = str(error).partition(";")[0]
         return AudioError("not_readable", f"{reason}; give permission to read this recording and run raysp retry")
 
     def _reads_another(self, path: str, error: RefusedError) -> bool:
-        """Read the beginnings of other recordings until one can be read; False where there are too few to decide.
+        """Return whether the first byte of another recording can be read; False if there are too few to decide.
 
         Raises:
-            StoreError: they are refused as well.
+            StoreError: access to them is denied too.
         """
         tried = 0
         for other in self._others(path):
@@ -53,7 +53,7 @@ class Refusals:
             except RefusedError:
                 tried += 1
                 continue
-            except AudioError:  # not there, or not allowed
+            except AudioError:  # missing, or not allowed
                 continue
             return True
         if tried >= FEW or self.root.is_refused():
@@ -61,14 +61,14 @@ class Refusals:
         return False
 
     def _others(self, path: str) -> Iterator[str]:
-        """Yield other paths, spread evenly over the piece."""
+        """Yield other paths, evenly spaced over the piece."""
         others = [one for one in dict.fromkeys(self.paths) if one != path]
         step = max(1, -(-len(others) // MOST_TRIED))
         yield from others[::step]
 
 
 class RefusableFile:
-    """A recording whose refusal while it is read becomes the error of its row."""
+    """A file for which denied access during a read becomes the error of its row."""
 
     def __init__(self, file: SupportsRead, path: str, refusals: Refusals) -> None:
         self._file = file
@@ -80,7 +80,7 @@ class RefusableFile:
 
         Raises:
             AudioError: `not_readable`.
-            StoreError: the storage fails, or refuses everything.
+            StoreError: the storage fails, or denies access to all recordings.
         """
         try:
             data = self._file.read(num_bytes)
@@ -90,5 +90,5 @@ class RefusableFile:
         return data
 
     def seek(self, offset: int, whence: int, /) -> int:
-        """Move."""
+        """Move the position, and return it."""
         return self._file.seek(offset, whence)

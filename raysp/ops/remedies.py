@@ -1,9 +1,9 @@
-"""What to do about rows that have no label, by their `error_type`."""
+"""Remedies for rows without a label, by `error_type`."""
 
 from collections.abc import Mapping
 
 FILTERED = "filtered"
-"""Reason of rows that the user's own `Keep` left out: nothing is to be done about them."""
+"""Reason of rows skipped by a `Keep` step, which need no remedy."""
 _CONVERT = "convert the recordings to FLAC or WAV, such as by `ffmpeg -i IN -ac 1 OUT.flac`"
 REMEDIES: Mapping[str, str] = {
     "no_audio": "embed the recordings (audio.bytes), or give source.audio_root where rows have only paths",
@@ -26,5 +26,5 @@ REMEDIES: Mapping[str, str] = {
 
 
 def remedy(error_type: str) -> str:
-    """Return what to do about rows of this type, as an imperative without a full stop."""
+    """Return the remedy for rows of this type, as an imperative without a full stop."""
     return REMEDIES.get(error_type, "look at error_message of these rows")

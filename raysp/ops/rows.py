@@ -1,10 +1,10 @@
-"""The tables that ops hand on: one row a window of a recording, whatever its status.
+"""The tables passed between ops: one row per window of a recording, regardless of its status.
 
-A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is carried along untouched to the label
-shard. `window` numbers the windows of a recording from 0; `windows` is their number, null on all but the last, since it
-is not known before. `seconds` are those that a window adds to the ones before it, so that they sum up to the
-recording's. `recording` and `version` name the file that a row read by path is made of. Decoding adds `wave`, the model
-replaces it by the columns of its outputs.
+A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is passed on unchanged to the label
+shard. `window` numbers the windows of a recording from 0. `windows` is their number; it is null on all but the last,
+since it is not known earlier. `seconds` is the duration that a window adds to the earlier ones, so that the sum is the
+duration of the recording. `recording` and `version` identify the file of a row that is read by path. Decoding adds
+`wave`, which the model replaces by the columns of its outputs.
 """
 
 import re
@@ -24,17 +24,17 @@ _COLUMNS: dict[str, pa.DataType] = {
 }
 ROW_SCHEMA = pa.schema(_COLUMNS)
 WAVE = "wave"
-"""Samples of a window as bytes, one contiguous buffer a block; the field's metadata says int16 or float32."""
+"""Samples of a window as bytes, one contiguous buffer per block; the dtype, int16 or float32, is in the metadata."""
 
 CHANGED = "changed while it was read"
-"""Stands in for the version of a recording of which more than one was read: the label may be of neither."""
+"""Version of a recording that changed while it was read: the label may match none of its versions."""
 
 OK, SKIPPED, ERROR = "ok", "skipped", "error"
 MAX_MESSAGE = 500
 
 
 class Fate:
-    """What became of one window, or of a whole row, so far."""
+    """Outcome of a window or row."""
 
     __slots__ = (
         "error_message",
@@ -57,37 +57,37 @@ class Fate:
         self.error_type: str | None = None
         self.error_message: str | None = None
         self.recording: str | None = None
-        """Path, below its root, of the file that was read; None: none was."""
+        """Path, relative to its root, of the file that was read; None if no file was read."""
         self.version: str | None = None
 
     @property
     def is_part(self) -> bool:
-        """Tell a window of a longer row from a row that is one window."""
+        """Whether this is a window of a longer row, not a row that is one window."""
         return self.windows != 1
 
     def skip(self, reason: str, message: str) -> None:
-        """Leave the row unlabelled on purpose."""
+        """Mark the row as skipped."""
         self.status, self.error_type, self.error_message = SKIPPED, reason, plain(message)
 
     def fail(self, error_type: str, message: str) -> None:
-        """Make it an error row."""
+        """Mark the row as an error row."""
         self.status, self.error_type, self.error_message = ERROR, error_type, plain(message)
 
 
 def plain(message: str) -> str:
-    """Make a message safe to store and print: one line, no control characters, bounded."""
+    """Return a message that is safe to store and print: one line, no control characters, at most `MAX_MESSAGE` long."""
     cleaned = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", message).strip()
     return cleaned if len(cleaned) <= MAX_MESSAGE else cleaned[: MAX_MESSAGE - 1] + "…"
 
 
 def fates_table(fates: list[Fate]) -> pa.Table:
-    """Put fates into columns."""
+    """Return a table of outcomes, with columns `ROW_SCHEMA`."""
     columns = [[getattr(fate, name) for fate in fates] for name in ROW_SCHEMA.names]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)], schema=ROW_SCHEMA)
 
 
 def fates_of(table: pa.Table) -> list[Fate]:
-    """Read the fates of a table's rows."""
+    """Return the outcomes of the rows of a table."""
     fates: list[Fate] = []
     for row, seconds, status, error_type, message, window, windows, recording, version in zip(
         *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True

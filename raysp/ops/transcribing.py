@@ -1,4 +1,4 @@
-"""Read text, and the times of words and characters, out of a CTC model's frames."""
+"""Transcripts from the frames of CTC models, with times of words and characters."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -17,18 +17,18 @@ Spans = list[dict[str, object]]
 
 
 class Transcribing:
-    """Give text and score of every window, and where they are asked for the times of its words and characters.
+    """Op for text and score of each recording, and optionally the times of its words and characters.
 
-    Of a window of a longer row it keeps the best token of each frame that the window answers for, and `join` reads the
-    text out of the frames of all of them, with the same arithmetic.
+    For a window of a longer row it stages the best token of each frame that the window owns. `join` decodes the text
+    from the frames of all windows, with the same arithmetic.
 
     Args:
-        schema: of the columns: text and score, then words and characters where they are asked for.
-        staged: of the columns of a window of a longer row: token ids and log-probabilities of its frames.
-        tokenizer: turns ids into text; its padding token is the blank.
-        frame_seconds: from one frame to the next.
-        words: whether words are asked for.
-        chars: whether characters are asked for.
+        schema: columns of text and score, then optionally of words and characters.
+        staged: staged columns of a window of a longer row: token ids and log-probabilities of its frames.
+        tokenizer: tokenizer that converts ids to text; its padding token is the blank.
+        frame_seconds: time between frames.
+        words: whether to return words.
+        chars: whether to return characters.
     """
 
     layers: tuple[int, ...] = ()
@@ -52,13 +52,13 @@ class Transcribing:
         self.chars = chars
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Give the columns of `schema`, then those of `staged`, a value a window."""
+        """Return the columns of `schema`, then those of `staged`, one value per window."""
         frames = best_frames(forward.of("Transcript")["logits"])
         is_part = [part is not None for part in forward.parts]
         if not any(is_part):
             nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]
             return [*self._columns(collapse(frames, forward.num_frames_B, blank=self.blank)), *nothing]
-        # What is read out of a part alone is thrown away, so nothing is.
+        # The text of a part alone is not used, so its frames are masked out.
         parts_B = torch.tensor(is_part, device=forward.num_frames_B.device)
         tokens = collapse(frames, forward.num_frames_B.masked_fill(parts_B, 0), blank=self.blank)
         ids_BT, log_probs_BT = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()
@@ -76,11 +76,11 @@ class Transcribing:
         return columns
 
     def empty(self) -> tuple[object, ...]:
-        """Give the values of a recording that is too short to hold a frame."""
+        """Return the values of a recording shorter than one frame: an empty text without a score."""
         return ("", None, *([] for _ in self.schema.names[2:]))
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Give the columns of `schema` of one row, from the `staged` columns of its windows in their order."""
+        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
         ids, log_probs = (_flat(windows.column(name)) for name in self.staged.names)
         frames = BestFrames(torch.from_numpy(ids).long()[None], torch.from_numpy(log_probs)[None])
         columns = self._columns(collapse(frames, torch.tensor([len(ids)]), blank=self.blank))
@@ -100,11 +100,11 @@ class Transcribing:
         return columns
 
     def _chars(self, tokens: CTCTokens) -> Iterator[list[Span]]:
-        """Yield each row's characters in their order; what stands between words has no text."""
+        """Yield each row's characters in order; separators of words have an empty text."""
         written = self.tokenizer.written_characters
         starts = (tokens.first_frames * self.frame_seconds).tolist()
         ends = ((tokens.last_frames + 1) * self.frame_seconds).tolist()
-        scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # in float32 it depends on the place in a batch
+        scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # float32 depends on the place in a batch
         ids = tokens.flat_ids.tolist()
         for row in tokens.rows():
             yield [
@@ -118,6 +118,6 @@ def _structs(name: str, spans: Iterable[Span]) -> Spans:
 
 
 def _flat(column: "pa.ChunkedArray[Any]") -> npt.NDArray[Any]:
-    """Join the lists of a column."""
+    """Return the concatenated lists of a column."""
     lists = cast("pa.ListArray[Any]", column.combine_chunks())
     return np.array(lists.flatten())

@@ -1,14 +1,14 @@
-"""How recordings are cut into windows for a checkpoint."""
+"""Division of recordings into windows for a checkpoint."""
 
 from raysp.audio.windows import Windowing
 from raysp.models.summary import CheckpointSummary
 
 
 def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overlap_seconds: float) -> Windowing:
-    """Say how rows are cut: at quiet points where a decoder writes the text, else with overlaps.
+    """Return the division of rows: at quiet points for checkpoints with a text decoder, else with overlaps.
 
     Raises:
-        ValueError: a window would not hold a frame of the model.
+        ValueError: a window would be shorter than one frame of the model.
     """
     return Windowing.of(
         sample_rate=checkpoint.sample_rate,
