@@ -1,4 +1,4 @@
-"""What a user writes: frozen, validated values that round-trip through JSON."""
+"""Specs of pipelines: frozen, validated values that users write and that round-trip through JSON."""
 
 from raysp.specs.values import spec
 

@@ -1,4 +1,4 @@
-"""Pipelines as values: where audio comes from, what is done, where label shards go; and the hash of what matters."""
+"""Pipelines as values: source, steps and sink; and the fingerprint of everything that can change a label."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ from raysp.specs.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_cla
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
 LABEL_VERSION = 3
-"""Raised by every change of raysp that changes a label."""
+"""Version of labels, increased with every change of raysp that changes a label."""
 
 
 def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -29,12 +29,12 @@ def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _copied(value: object) -> object:
-    """Copy what a caller could still change; lists become tuples, as they do on the way through JSON."""
+    """Return a copy that the caller cannot change; lists become tuples, as in a round trip through JSON."""
     if isinstance(value, Mapping):
         return {str(key): _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_copied(item) for item in value)
-    to_json(value)  # raises for what could not be recorded
+    to_json(value)  # raises if the value cannot be recorded
     return value
 
 
@@ -47,14 +47,14 @@ class Shards:
 
     Attributes:
         url: a file, a folder, a glob, or a list of them.
-        root: what label shards are named relative to; None: the folder before the first wildcard, the folder itself,
-            a single file's folder, a list's common parent.
-        id: the column that names a row; None: `<shard>:<row>`.
-        audio: the column with the recordings.
-        audio_root: the folder that the paths of recordings may lead into; None: for manifests and folders their own
-            folder, for shards none.
-        text: the column with reference texts, kept beside the labels so that the word error rate can be told.
-        storage_options: how to reach the storage; secrets by `Env`.
+        root: folder to which names of label shards are relative; None: the folder before the first wildcard, the folder
+            itself, the folder of a single file, or the common parent of a list.
+        id: column of row ids; None: ids are `<shard>:<row>`.
+        audio: column of the recordings.
+        audio_root: folder that contains the files of recordings given by path; None: for manifests and folders their
+            own folder; for shards, paths are not allowed.
+        text: column of reference texts, kept next to the labels to compute the word error rate.
+        storage_options: options of the storage; secrets by `Env`.
     """
 
     url: Url | Listed[Url]
@@ -67,7 +67,7 @@ class Shards:
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that something is named."""
+        """Check that the url is not empty."""
         if not self.url or not all(self.urls):
             raise ValueError("url is empty; give a file, a folder, a glob or a list of them")
 
@@ -82,17 +82,17 @@ class Shards:
         storage_options: StorageOptions | None = None,
         **fields: str | None,
     ) -> "Shards":
-        """Write a data set of the `datasets` library as audio shards, once, and return them as a source.
+        """Write a data set of the `datasets` library as audio shards, and return them as a source.
 
-        A second call with the same data set uses the shards that are there.
+        A second call with the same data set uses the existing shards.
 
         Args:
-            dataset: a `datasets.Dataset`, a folder that `save_to_disk` wrote, or a name for `load_dataset`.
-            folder: for the shards; it belongs to this data set alone.
-            split: of a data set that has several.
-            audio: the column with the recordings; None: the only one with audio.
-            storage_options: how to reach the folder.
-            fields: others of `Shards`; `id` is the column "id" where there is one.
+            dataset: a `datasets.Dataset`, a folder written by `save_to_disk`, or a name for `load_dataset`.
+            folder: folder for the shards of this data set only.
+            split: split of a data set that has several.
+            audio: column of the recordings; None: the only audio column.
+            storage_options: options of the storage of the folder.
+            fields: further fields of `Shards`; the default of `id` is the column "id" if it exists.
 
         Raises:
             PlanError, ShardError, StoreError: the data set cannot be read or written, or the folder holds another one.
@@ -105,7 +105,7 @@ class Shards:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Give the urls as a tuple, also when there is one."""
+        """The urls as a tuple, even if there is only one."""
         return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
 
@@ -114,11 +114,11 @@ class Parquet:
     """A sink: one Parquet label shard for every shard.
 
     Attributes:
-        url: the folder that receives label shards.
-        keep: source columns to carry over.
-        rows: "all"; or "ok": leave the other rows out and keep them under `.raysp/errors/`.
-        compression: of the label shards.
-        storage_options: how to reach the storage; secrets by `Env`.
+        url: folder for the label shards.
+        keep: source columns to copy to the label shards.
+        rows: "all"; or "ok": rows with another status are written to `.raysp/errors/` instead.
+        compression: compression of the label shards.
+        storage_options: options of the storage; secrets by `Env`.
     """
 
     url: Url
@@ -129,23 +129,23 @@ class Parquet:
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that a place is named."""
+        """Check that the url is not empty."""
         if not self.url:
             raise ValueError("url is empty; give the folder that receives the label shards")
 
 
 @spec
 class Pipeline:
-    """From audio shards to label shards.
+    """A pipeline from audio shards to label shards.
 
     Attributes:
         source: the corpus.
-        steps: done in order; one `Decode`, then one `Label`, `Keep` where rows are left out.
-        sink: where label shards go.
-        name: shown while it runs.
-        max_error_rate: stop (exit code 1) once more than this share of rows failed: after 200 rows the share itself,
-            from the first 20 on only where it is above the limit beyond doubt (the lower end of Wilson's interval of
-            99.9 %; of 20 rows 17 with the default). What stopped leaves no error rows. 1: never.
+        steps: steps in order: one `Decode`, then one `Label`, with optional `Keep` steps before `Label`.
+        sink: destination of the label shards.
+        name: name shown during a run.
+        max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
+            itself counts; from 20 rows, the lower end of its Wilson interval of 99.9 % (with the default, 17 of 20
+            rows). A stopped run leaves no error rows. 1: a run never stops.
     """
 
     source: Shards
@@ -171,18 +171,18 @@ class Pipeline:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Name the source columns carried over: the sink's `keep`, then the reference text."""
+        """Source columns copied to the label shards: the sink's `keep`, then the reference text."""
         text = self.source.text
         return tuple(self.sink.keep) + ((text,) if text and text not in self.sink.keep else ())
 
     @property
     def decode(self) -> Decode:
-        """Give the step that decodes."""
+        """The step that decodes."""
         return next(step for step in self.steps if isinstance(step, Decode))
 
     @property
     def label(self) -> Label:
-        """Give the step that runs the model."""
+        """The step that runs the model."""
         return next(step for step in self.steps if isinstance(step, Label))
 
 
@@ -199,7 +199,7 @@ def _check_order(steps: Sequence[Step]) -> None:
 
 
 def read_code(pipeline: Pipeline) -> UserCode:
-    """Read the files of all functions and spec classes from outside raysp, and of what they import beside them.
+    """Read the files of all functions and spec classes from outside raysp, and of the neighbouring modules they import.
 
     Raises:
         SpecError: a function cannot be imported, or has no file.
@@ -209,7 +209,7 @@ def read_code(pipeline: Pipeline) -> UserCode:
 
 
 def _classes(value: object) -> Iterator[type]:
-    """Yield the class of each spec that a value holds."""
+    """Yield the class of each spec within a value."""
     if dataclasses.is_dataclass(value):
         yield type(value)
         for one in dataclasses.fields(value):
@@ -230,14 +230,14 @@ def label_parts(
     batch_seconds: float | None = None,
     code: UserCode | None = None,
 ) -> dict[str, JsonValue]:
-    """Collect all that can change a label, by dotted names that a difference is reported by.
+    """Return everything that can change a label, by the dotted names used in reports of differences.
 
     Args:
         pipeline: the pipeline.
         checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
-        dtype: the resolved one, never "auto".
-        batch_seconds: the resolved budget where labels may depend on it; None: they do not.
-        code: of its functions and specs from outside raysp; None: as it is now.
+        dtype: resolved dtype, never "auto".
+        batch_seconds: resolved budget if labels may depend on it, else None.
+        code: code of functions and specs from outside raysp; None: the current code.
     """
     code = read_code(pipeline) if code is None else code
     parts: dict[str, JsonValue] = {
@@ -258,22 +258,22 @@ def label_parts(
 
 
 def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:
-    """Collect what changes a label shard but no label: the columns carried over and the rows left out."""
+    """Return the settings that change a label shard but no label: copied columns and omitted rows."""
     return {"sink.keep": list(pipeline.kept), "sink.rows": pipeline.sink.rows}
 
 
 def fingerprint(parts: Mapping[str, JsonValue]) -> str:
-    """Hash the parts to 16 hexadecimal digits."""
+    """Return the hash of the parts, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_pipeline(target: str) -> Pipeline:
     """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
 
-    The file is run as a real module under its own name, so that its functions can be found again by that name.
+    The file is executed as a module under its own name, so that its functions can be imported by that name.
 
     Raises:
-        SpecError: no such file, no such name, no pipeline or several; or an error of the file itself.
+        SpecError: there is no such file or name, no pipeline or several; or the file raises an error.
     """
     path, _, name = target.partition(":")
     found = {key: value for key, value in vars(_module(Path(path))).items() if isinstance(value, Pipeline)}
@@ -290,7 +290,7 @@ def load_pipeline(target: str) -> Pipeline:
 
 
 def is_pipeline_file(target: str) -> bool:
-    """Return whether a target of the command line is `file.py` or `file.py:name`, rather than a sink."""
+    """Return whether a target of the command line is `file.py` or `file.py:name`, not a sink."""
     path = target.partition(":")[0]
     return path.endswith(".py") and not Path(path).is_dir()
 
@@ -317,7 +317,7 @@ def _module(path: Path) -> ModuleType:
 
 
 def _refuse_taken_name(path: Path) -> None:
-    """Refuse a file that, as a module, would stand in for one of Python's or of an installed package."""
+    """Raise SpecError for a file that, as a module, would shadow one of Python or of an installed package."""
     installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
     taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
     if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
@@ -325,15 +325,15 @@ def _refuse_taken_name(path: Path) -> None:
 
 
 def load_function(name: str) -> object:
-    """Import `module:function`.
+    """Import `module:function`, and return the function.
 
     Raises:
-        SpecError: if there is none, or it cannot be called.
+        SpecError: it cannot be imported, or is not callable.
     """
     module, _, attribute = name.partition(":")
     try:
         found = cast("object", getattr(importlib.import_module(module), attribute))
-    except Exception as error:  # importing runs the module, which may raise anything
+    except Exception as error:  # importing runs the module, which may raise any error
         raise SpecError(
             f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable where the pipeline "
             "file is"
@@ -344,10 +344,10 @@ def load_function(name: str) -> object:
 
 
 def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
-    """Apply `PATH=VALUE` settings of the command line.
+    """Return a pipeline with `PATH=VALUE` settings of the command line applied.
 
     Raises:
-        SpecError: for a path that is not there or a value that is not valid.
+        SpecError: a path does not exist, or a value is invalid.
     """
     from raysp.specs.values import override
 

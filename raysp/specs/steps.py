@@ -1,4 +1,4 @@
-"""The vocabulary of a pipeline: what each step is told. How a step is done lives in `ops`, imported on the worker."""
+"""The steps and outputs of a pipeline, with their settings. `ops` implements them and is imported on the worker."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
 
 ROW_COLUMNS = ("id", "row", "seconds", "status", "error_type", "error_message")
-"""Columns that every label shard has, whatever its pipeline."""
+"""Columns of every label shard."""
 
 
 def _column_prefix(name: str) -> str:
@@ -40,39 +40,39 @@ OutputName = Annotated[str, AfterValidator(_column_prefix)]
 
 
 class Step:
-    """One declared step. `columns` are those that it adds to a label shard."""
+    """One declared step."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the step adds."""
+        """Columns that the step adds to a label shard."""
         return ()
 
 
 class Output:
-    """What a `Label` step asks of its model. Implementations live in `ops` and are imported where they run."""
+    """An output of the model of a `Label` step. `ops` implements it and is imported on the worker."""
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Give the columns with their types."""
+        """Return the columns with their types."""
         raise NotImplementedError
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Make the op that fills the columns."""
+        """Return the op that computes the columns."""
         raise NotImplementedError
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Make the op that fills them from what `op` left of the windows of a longer row; loads no weights."""
+        """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
         raise NotImplementedError
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check what can be known of the checkpoint without its weights.
+        """Check that the checkpoint supports the output, without its weights.
 
         Raises:
-            CheckpointError: it cannot give what is asked.
+            CheckpointError: it does not.
         """
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the output adds."""
+        """Columns that the output adds."""
         raise NotImplementedError
 
 
@@ -81,10 +81,10 @@ class Pool:
     """The actors of one step.
 
     Attributes:
-        actors: how many, or (low, high).
-        gpus: of each actor; None: one where the cluster has GPUs, else none.
-        cpus: of each actor, which is also its number of torch threads; None: of a model on CPUs the machine's, divided
-            among the actors, of one on a GPU or on a cluster 1.
+        actors: number of actors, or (low, high).
+        gpus: GPUs per actor; None: one if the cluster has GPUs, else 0.
+        cpus: CPUs and torch threads per actor; None: for a model on the CPUs of a single machine, these divided among
+            the actors; for a model on a GPU, or on a cluster, 1.
         memory: bytes that Ray reserves for each actor; None: no reservation.
     """
 
@@ -101,21 +101,21 @@ class Pool:
 
     @property
     def low(self) -> int:
-        """Give the number of actors that a run starts with."""
+        """Number of actors that a run starts with."""
         return self.actors if isinstance(self.actors, int) else self.actors[0]
 
     @property
     def high(self) -> int:
-        """Give the largest number of actors."""
+        """Largest number of actors."""
         return self.actors if isinstance(self.actors, int) else self.actors[1]
 
 
 @spec
 class Decode(Step):
-    """Turn stored audio into a mono waveform at the checkpoint's rate.
+    """Step that decodes stored audio to a mono waveform at the checkpoint's sample rate.
 
     Attributes:
-        max_seconds: a longer recording becomes `skipped: too_long`.
+        max_seconds: longer recordings become `skipped: too_long`.
         channel: "mean" of all channels, or the index of one.
     """
 
@@ -126,14 +126,14 @@ class Decode(Step):
 
 @spec
 class Keep(Step):
-    """Leave rows unlabelled (`skipped: filtered`) that do not meet every condition.
+    """Step that skips rows (`skipped: filtered`) that do not meet every condition.
 
     Attributes:
         min_seconds: shortest recording to label, in decoded seconds.
         max_seconds: longest recording to label, in decoded seconds.
         where: conditions on source columns, all of which must hold (null never does), as pyarrow filter lists;
-            or "module:function", which is given a `pyarrow.Table` of a piece's columns without the audio and
-            returns one boolean a row, in order.
+            or "module:function", a function of a `pyarrow.Table` of a piece's columns without the audio that
+            returns one boolean per row, in order.
     """
 
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -142,7 +142,7 @@ class Keep(Step):
     where: Listed[Condition] | str | None = None
 
     def __post_init__(self) -> None:
-        """Check that there is a condition, and that it can be met."""
+        """Check that there is a condition, and that rows can meet it."""
         low, high = self.min_seconds, self.max_seconds
         if low is None and high is None and not self.where:
             raise ValueError("Keep() has no condition; give min_seconds, max_seconds or where")
@@ -153,25 +153,25 @@ class Keep(Step):
 
     @property
     def reads_seconds(self) -> bool:
-        """Tell whether a row must be decoded first."""
+        """Whether a condition needs the decoded duration."""
         return self.min_seconds is not None or self.max_seconds is not None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Name the source columns of the conditions."""
+        """Source columns of the conditions; empty for a function."""
         return () if self.where is None or isinstance(self.where, str) else tuple(c[0] for c in self.where)
 
 
 @spec
 class Transcript(Output):
-    """The text that a model reads in a recording: columns `<name>_text` and `<name>_score`.
+    """Transcript of a recording: columns `<name>_text` and `<name>_score`.
 
     Attributes:
-        name: what the columns' names begin with.
+        name: prefix of the columns' names.
         generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
-            `do_sample` what is drawn depends on `seed` and on the row's place alone.
-        words: also `<name>_words`: each word with its start and end in seconds and its probability.
-        chars: also `<name>_chars`: the same for each character.
+            `do_sample` the samples depend only on `seed` and on the place of the row.
+        words: add `<name>_words`: each word with its start and end in seconds and its probability.
+        chars: add `<name>_chars`: the same for each character.
     """
 
     name: OutputName = "pred"
@@ -182,12 +182,12 @@ class Transcript(Output):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the output adds."""
+        """Columns that the output adds."""
         asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Give the columns with their types."""
+        """Return the columns with their types."""
         import pyarrow as pa
 
         def spans(name: str) -> "pa.DataType":
@@ -203,7 +203,11 @@ class Transcript(Output):
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that words are asked of frames, and `generate` of a decoder."""
+        """Check that words and chars are used with CTC checkpoints, and `generate` with a text decoder.
+
+        Raises:
+            CheckpointError: the checkpoint does not support a setting.
+        """
         from raysp.errors import CheckpointError
 
         if checkpoint.writes_text and (self.words or self.chars):
@@ -228,7 +232,7 @@ class Transcript(Output):
             check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Make the op that fills the columns."""
+        """Return the op that computes the columns."""
         if loaded.summary.writes_text:
             from raysp.ops.writing import Writing
 
@@ -244,7 +248,7 @@ class Transcript(Output):
         return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Make the op that fills them from the windows of a longer row."""
+        """Return the op that computes the columns from the windows of a longer row."""
         if checkpoint.writes_text:
             from raysp.ops.writing import Writing
 
@@ -271,14 +275,14 @@ class Transcript(Output):
 
 @spec
 class Embedding(Output):
-    """Vectors that stand for a recording: column `<name>`.
+    """Embedding of a recording: column `<name>`.
 
     Attributes:
-        name: of the column.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: what goes into the first layer).
-        pooling: "mean" over all frames; "none": a vector a frame; "xvector": what a speaker checkpoint's head gives.
-        dtype: of the stored numbers.
-        normalize: to length 1.
+        name: name of the column.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: the input of the first layer).
+        pooling: "mean" over all frames; "none": a vector per frame; "xvector": the output of a speaker head.
+        dtype: dtype of the stored numbers.
+        normalize: scale vectors to length 1.
     """
 
     name: OutputName = "embedding"
@@ -290,11 +294,15 @@ class Embedding(Output):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the column that the output adds."""
+        """Column that the output adds."""
         return (self.name,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the layer or the speaker head is there."""
+        """Check that the checkpoint has the layer, or the speaker head.
+
+        Raises:
+            CheckpointError: it does not.
+        """
         from raysp.errors import CheckpointError
 
         if self.pooling == "xvector" and checkpoint.xvector_size is None:
@@ -309,7 +317,7 @@ class Embedding(Output):
             )
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Give the column: a list of the checkpoint's width, or a list of such."""
+        """Return the column: a list of the checkpoint's width, or a list of such lists."""
         import pyarrow as pa
 
         kind = pa.list_(pa.float32() if self.dtype == "float32" else pa.float16(), self._size(checkpoint))
@@ -321,11 +329,11 @@ class Embedding(Output):
         return checkpoint.output_size if self.layer == -1 else checkpoint.hidden_size
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Make the op that fills the column."""
+        """Return the op that computes the column."""
         return self._embedding(loaded.summary)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Make the op that fills it from the windows of a longer row."""
+        """Return the op that computes the column from the windows of a longer row."""
         return self._embedding(checkpoint)
 
     def _embedding(self, checkpoint: "CheckpointSummary") -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding":
@@ -345,12 +353,12 @@ class Embedding(Output):
 
 @spec
 class Classes(Output):
-    """The class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+    """Class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
 
     Attributes:
-        name: of the columns.
-        top_k: how many classes; more than 1 makes lists, and so does a checkpoint whose classes do not exclude each
-            other, which gives all that are more likely than not.
+        name: name of the first column, and prefix of the second.
+        top_k: number of classes. The columns are lists if it is above 1, and for multi-label checkpoints, which return
+            all classes with a probability above 0.5.
     """
 
     name: OutputName = "pred_label"
@@ -359,11 +367,11 @@ class Classes(Output):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the output adds."""
+        """Columns that the output adds."""
         return (self.name, f"{self.name}_scores")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Give the columns with their types."""
+        """Return the columns with their types."""
         import pyarrow as pa
 
         from raysp.ops.classifying import MULTI_LABEL
@@ -374,11 +382,11 @@ class Classes(Output):
         return pa.schema(list(zip(self.columns, kinds, strict=True)))
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Make the op that fills the columns."""
+        """Return the op that computes the columns."""
         return self._classifying(loaded.summary)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Make the op that fills them from the windows of a longer row."""
+        """Return the op that computes the columns from the windows of a longer row."""
         return self._classifying(checkpoint)
 
     def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
@@ -398,12 +406,12 @@ class Classes(Output):
 
 @spec
 class Segments(Output):
-    """The stretches in which a frame classifier hears each of its classes, such as a speaker: column `<name>`.
+    """Segments in which a frame classifier detects each of its classes, such as a speaker: column `<name>`.
 
     Attributes:
-        name: of the column.
-        threshold: a class is heard where its probability is above it.
-        min_seconds: shorter stretches are left out.
+        name: name of the column.
+        threshold: a class is detected in frames where its probability exceeds this.
+        min_seconds: shorter segments are dropped.
     """
 
     name: OutputName = "pred_segments"
@@ -413,22 +421,22 @@ class Segments(Output):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the column that the output adds."""
+        """Column that the output adds."""
         return (self.name,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Give the column with its type."""
+        """Return the column with its type."""
         import pyarrow as pa
 
         times = [(part, pa.float64()) for part in ("start", "end")]
         return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Make the op that fills the column."""
+        """Return the op that computes the column."""
         return self._segmenting(loaded.summary)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Make the op that fills it from the windows of a longer row."""
+        """Return the op that computes the column from the windows of a longer row."""
         return self._segmenting(checkpoint)
 
     def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
@@ -448,22 +456,22 @@ class Segments(Output):
 
 @spec
 class Label(Step):
-    """Run a checkpoint over every row and keep what `outputs` ask of it.
+    """Step that runs a checkpoint on every row and stores its outputs.
 
     Attributes:
-        checkpoint: a Hugging Face model folder: a path; a url of object storage, fetched once a machine and reached by
-            the source's storage options if both are of one scheme, else by environment and profile; or a hub id,
-            "owner/name" or "owner/name@revision", whose commit is looked up once a run.
-        outputs: what is asked; all come from one pass of the model.
-        batch_seconds: padded seconds of audio a forward pass; None: from memory, resolved once and recorded.
-            Changes the speed, and no label in float32. Half precision takes one window a pass on a CPU; on a GPU its
+        checkpoint: a Hugging Face model folder: a path; a url of object storage, downloaded once per machine, with the
+            source's storage options if both have the same scheme, else with those of environment and profile; or a hub
+            id, "owner/name" or "owner/name@revision", whose commit is resolved once per run.
+        outputs: outputs to compute; all use the same forward pass of the model.
+        batch_seconds: padded seconds of audio per forward pass; None: from memory, resolved once and recorded.
+            Changes the speed, and no label in float32. In half precision on a CPU a pass has one window; on a GPU,
             labels may depend on the budget, which is then part of the fingerprint.
-        window_seconds: what the model sees at once; a longer row is cut into windows, each normalised by itself.
-        overlap_seconds: what neighbouring windows share, at least; each frame is taken from the window in which it is
+        window_seconds: longest input of the model; longer rows are cut into windows, each normalised separately.
+        overlap_seconds: least overlap of neighbouring windows; each frame is taken from the window in which it is
             farther from an edge.
-        dtype: of the weights and the arithmetic; "auto": bfloat16 on a GPU, else float32.
-        device: "auto": a GPU where the actor has one.
-        exact: a row's label is the one it has alone. False: the original's padded arithmetic.
+        dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
+        device: "auto": a GPU if the actor has one, else the CPU.
+        exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         pool: the actors that hold the model.
     """
 
@@ -479,7 +487,7 @@ class Label(Step):
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:
-        """Check the outputs against each other and the windows against their overlap."""
+        """Check that outputs have different columns, and that the overlap is at most half of a window."""
         if not self.outputs:
             raise ValueError("outputs is empty; ask for at least one, such as raysp.Transcript()")
         if 2 * self.overlap_seconds > self.window_seconds:
@@ -490,15 +498,15 @@ class Label(Step):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the outputs add."""
+        """Columns that the outputs add."""
         return tuple(column for output in self.outputs for column in output.columns)
 
 
 def refuse_clash(added: list[tuple[str, tuple[str, ...]]]) -> None:
-    """Raise if two of the named owners add a column of one name.
+    """Raise ValueError if two of the named owners add a column of the same name.
 
     Raises:
-        ValueError: naming the column and both owners.
+        ValueError: the message has the column and both owners.
     """
     owners: dict[str, str] = {}
     for owner, columns in added:

@@ -1,7 +1,7 @@
-"""Specs: frozen, validated values that round-trip through JSON; what a pipeline is made of.
+"""Specs: frozen, validated values that round-trip through JSON, of which pipelines consist.
 
-A spec is a class under `@spec`: its fields are typed and checked when it is made, its first field may be given by
-position, and every failure is a `SpecError` in one line. What the fields mean is for `steps` and `pipeline`.
+A spec is a class decorated by `@spec`. Its fields are typed and checked on construction, its first field may be passed
+by position, and every failure is a `SpecError` of one line. `steps` and `pipeline` define the fields.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 Listed = Annotated[Sequence[Item], AfterValidator(tuple)]
-"""A sequence that is kept as a tuple, so that a spec cannot change after it was made."""
+"""A sequence that is stored as a tuple, so that a spec is immutable."""
 
 _MAPPING = "mapping"
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
@@ -36,10 +36,10 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_defa
 
 @dataclass_transform(frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass whose fields are checked when it is made.
+    """Make `cls` a frozen dataclass whose fields are checked on construction.
 
     Raises:
-        SpecError: from the constructor, naming the class, the field, what was found and what is expected.
+        SpecError: from the constructor, with the class, the field, the value found and the values expected.
     """
     made = pydantic_dataclass(frozen=True, config=_CONFIG)(cls)
     checked_init = made.__init__
@@ -57,7 +57,7 @@ def spec(cls: type[T]) -> type[T]:
 
 
 def _repr(self: "DataclassInstance") -> str:
-    """Return the call that makes a spec, without fields that have their defaults."""
+    """Return the constructor call of a spec, without fields that have their defaults."""
     shown = []
     for place, field in enumerate(dataclasses.fields(self)):
         value = getattr(self, field.name)
@@ -69,7 +69,7 @@ def _repr(self: "DataclassInstance") -> str:
 
 def _explain(cls: type, error: ValidationError) -> str:
     known = [field.name for field in dataclasses.fields(cls)]
-    explained: dict[str, list[str]] = {}  # by place: a union's branches each complain of the same one
+    explained: dict[str, list[str]] = {}  # by field: each branch of a union reports an error
     for one in error.errors(include_url=False):
         place, complaint = _explain_one(cls.__name__, known, cast("dict[str, object]", one))
         explained.setdefault(place, []).append(complaint)
@@ -78,7 +78,7 @@ def _explain(cls: type, error: ValidationError) -> str:
 
 def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[str, str]:
     loc = cast("tuple[int | str, ...]", one["loc"])
-    place = loc[0] if loc else ""  # a number for what was given by position
+    place = loc[0] if loc else ""  # a number for a positional argument
     name = known[place] if isinstance(place, int) and place < len(known) else str(place)
     match one["type"]:
         case "unexpected_keyword_argument":
@@ -87,7 +87,7 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
             return "", f"{owner} needs {name!r}"
         case "unexpected_positional_argument":
             return "", f"{owner} takes only its first field by position; name the others: {', '.join(known[1:])}"
-    # After the field's name pydantic lists indexes, and the branches of unions, which say nothing to a user.
+    # After the field's name pydantic lists indexes, and branches of unions, which are no help to a user.
     indexes = (str(part) for part in loc[1:] if isinstance(part, int))
     path = ".".join([owner, *([name] if name in known else []), *indexes])
     message = str(one["msg"]).removeprefix("Value error, ").replace("a dictionary or an instance", "an instance")
@@ -98,7 +98,7 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
 
 
 def _shown(value: object) -> str:
-    """Show what was found, but nothing that could hold a secret."""
+    """Return a short text for a value, without parts that could hold a secret."""
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(map(repr, value)) or 'no keys'}"
     if isinstance(value, list | tuple):
@@ -114,7 +114,7 @@ def _suggestion(name: str, known: list[str]) -> str:
 
 @spec
 class Env:
-    """Stand for a secret: the value of an environment variable, read where it is used and never stored."""
+    """A secret: the value of an environment variable, read where it is used and never stored."""
 
     name: str
 
@@ -124,10 +124,10 @@ class Env:
             raise ValueError(f"{self.name!r} is not the name of an environment variable")
 
     def value(self) -> str:
-        """Look the secret up, on whichever machine this is.
+        """Return the value of the variable on this machine.
 
         Raises:
-            SpecError: the variable is not set, or is empty.
+            SpecError: the variable is unset or empty.
         """
         if not (found := os.environ.get(self.name)):
             raise SpecError(
@@ -137,8 +137,8 @@ class Env:
         return found
 
 
-# `key` alone is an access key id, which S3 clients send in clear; what signs with it is what must not be written down.
-# A secret key of AWS may hold a slash; what begins with a number and a slash is a port.
+# `key` alone is an access key id, which S3 clients send in clear text; only the secret key must not be stored.
+# A secret key of AWS may contain a slash; a number followed by a slash is a port.
 _URL_PASSWORD = re.compile(r"//[^/@:]*:(?!\d*/)[^@\s]*@")
 _URL_SIGNATURE = re.compile(
     r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|sig|signature)=)[^&']+", re.I
@@ -149,10 +149,10 @@ _SECRET = re.compile(
 
 
 def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
-    """Raise if an option whose name speaks of a secret holds a literal instead of an `Env`.
+    """Raise ValueError if an option whose name indicates a secret holds a literal instead of an `Env`.
 
     Raises:
-        ValueError: naming the option (never its value) and the way out.
+        ValueError: the message has the option (never its value) and the remedy.
     """
     for key, value in options.items():
         _refuse_literal(value, f"{where}[{key!r}]", str(key))
@@ -174,10 +174,10 @@ def _refuse_literal(value: object, where: str, key: str) -> None:
 
 
 def refuse_secret_url(url: str) -> str:
-    """Return `url` unless it carries a password or a signature.
+    """Return `url` unless it contains a password or a signature.
 
     Raises:
-        ValueError: without repeating the url.
+        ValueError: it contains one; the message does not repeat the url.
     """
     if _URL_PASSWORD.search(url) or _URL_SIGNATURE.search(url):
         raise ValueError("the url carries a password or a signature; give them by storage_options with raysp.Env")
@@ -188,7 +188,7 @@ Url = Annotated[str, AfterValidator(refuse_secret_url)]
 
 
 def to_json(value: object) -> JsonValue:
-    """Turn a spec, or what a spec holds, into plain JSON values.
+    """Return a spec, or a value of a spec, as plain JSON values.
 
     A spec becomes an object with `type` (its class name; `module:Class` outside raysp) and all its fields.
     """
@@ -197,7 +197,7 @@ def to_json(value: object) -> JsonValue:
             return value
         case Mapping():
             items = {str(key): to_json(item) for key, item in value.items()}
-            # So that a plain mapping's own "type" is not taken for a spec's.
+            # So that the key "type" of a plain mapping is not mistaken for that of a spec.
             return {"type": _MAPPING, "items": items} if "type" in items else items
         case list() | tuple():
             return [to_json(item) for item in value]
@@ -212,10 +212,10 @@ def _type_name(cls: type) -> str:
 
 
 def from_json(value: JsonValue) -> object:
-    """Make the spec again that `to_json` wrote.
+    """Return the spec from the JSON values of `to_json`.
 
     Raises:
-        SpecError: for an unknown `type`, unknown or missing fields, values out of range.
+        SpecError: for an unknown `type`, unknown or missing fields, or values out of range.
     """
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
@@ -237,7 +237,7 @@ def _class(name: str) -> type:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing runs the module, which may raise anything
+        except Exception as error:  # importing runs the module, which may raise any error
             raise SpecError(f"type {name!r} cannot be imported: {error}") from error
     else:
         import raysp
@@ -249,10 +249,10 @@ def _class(name: str) -> type:
 
 
 def override(value: object, path: str, text: str) -> object:
-    """Return `value` with the item at `path` (`steps.1.pool.actors`) replaced by `text`, JSON if it parses.
+    """Return `value` with the item at `path` (`steps.1.pool.actors`) replaced by `text`, parsed as JSON if possible.
 
     Raises:
-        SpecError: if there is no such path, or the new value is not valid there.
+        SpecError: there is no such path, or the new value is invalid there.
     """
     try:
         new = cast("JsonValue", json.loads(text))

@@ -1,7 +1,7 @@
-"""Code from outside raysp that a pipeline names: which files it is, their hash, and how they travel to workers.
+"""Code from outside raysp that a pipeline uses: its files, their hash, and their transfer to workers.
 
-What is hashed is what is shipped: files are read once, on the driver, and workers import what was read. Computed names
-of modules (`import_module(name)`) and data files are not seen.
+The shipped content is the hashed content: files are read once, on the driver, and workers import that content. Modules
+imported by computed names (`import_module(name)`) and data files are not detected.
 """
 
 from raysp.specs.code.reading import read

@@ -1,4 +1,4 @@
-"""Which modules a Python file imports, read from its text: conditional imports and those inside functions too."""
+"""Imports of a Python file, found by static analysis, including conditional imports and those inside functions."""
 
 import ast
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ _BY_NAME = ("import_module", "__import__")
 
 
 def imported_names(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
-    """Yield absolute names of all that a file may import; of `from a import b` both `a` and `a.b`, of `*` `a.*`.
+    """Yield absolute names that a file may import: for `from a import b` both `a` and `a.b`, for `*` `a.*`.
 
     Args:
-        source: of the file; one that cannot be parsed imports nothing.
-        module: its name, that relative imports begin at.
+        source: content of the file; if it cannot be parsed, no name is yielded.
+        module: name of the module, to which relative imports refer.
         is_package: whether it is a package's `__init__`.
     """
     try:
@@ -30,7 +30,7 @@ def imported_names(source: bytes, module: str, *, is_package: bool) -> Iterator[
 
 
 def _from(node: ast.ImportFrom, package: str) -> str:
-    """Return the module that is imported from; empty where a relative import leaves the package."""
+    """Return the module of a `from` import; empty if a relative import leaves the package."""
     if not node.level:
         return node.module or ""
     return _absolute("." * node.level + (node.module or ""), package)

@@ -1,4 +1,4 @@
-"""Which modules a function or class comes from: decorators, what they wrap, and base classes included."""
+"""Modules that a function or class comes from, including decorators, wrapped functions and base classes."""
 
 import functools
 import sys
@@ -8,21 +8,21 @@ from pathlib import Path
 from types import CellType, FunctionType, MethodType
 
 MAX_OBJECTS = 1000
-"""Looked at behind one function: a closure may lead to all of a library."""
+"""Largest number of objects visited per function: a closure may reach a whole library."""
 _STANDARD = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib"))
 _INSTALLED = {str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib")}
 
 
 def modules_of_function(name: str, function: object) -> set[str]:
-    """Return the modules of a function named `module:function`: that one, its decorators' and the wrapped one's.
+    """Return the modules of a function named `module:function`, of its decorators, and of the function they wrap.
 
-    Decorators of an installed package count only where the function itself is of that package: others are libraries.
+    Decorators of an installed package count only if the function itself is from that package: others are libraries.
     """
     return {name.partition(":")[0], *_without_libraries(set(_modules_behind(function)))}
 
 
 def modules_of_class(cls: type) -> set[str]:
-    """Return the modules of a spec class, of its bases outside raysp, and of what decorates its methods."""
+    """Return the modules of a spec class, of its bases outside raysp, and of its methods' decorators."""
     bases = [base for base in cls.__mro__ if is_outside(base.__module__)]
     own = {base.__module__ for base in bases if not is_installed(base.__module__) or _is_spec(base)}
     methods = {module for base in bases for value in [*vars(base).values()] for module in _modules_of_method(value)}
@@ -39,13 +39,13 @@ def is_outside(module: str) -> bool:
 
 
 def is_installed(module: str) -> bool:
-    """Return whether a module is of an installed package, by the place of its file."""
+    """Return whether a module belongs to an installed package, by the path of its file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return bool(file) and is_installed_path(Path(str(file)))
 
 
 def is_installed_path(path: Path) -> bool:
-    """Return whether a file lies where packages are installed."""
+    """Return whether a file is in a folder of installed packages."""
     return any(
         parent.name in ("site-packages", "dist-packages") or str(parent) in _INSTALLED
         for parent in path.resolve().parents
@@ -62,7 +62,7 @@ def _top(module: str) -> str:
 
 
 def _is_spec(cls: type) -> bool:
-    """Return whether a class is made from one of raysp's."""
+    """Return whether a class inherits from a class of raysp."""
     return any(_top(base.__module__) == "raysp" for base in cls.__mro__)
 
 
@@ -77,7 +77,7 @@ def _modules_of_method(value: object) -> Iterator[str]:
 
 
 def _modules_behind(function: object) -> Iterator[str]:
-    """Yield the modules outside raysp of all that a function is made of."""
+    """Yield the modules outside raysp of a function and of the functions and classes that it holds."""
     waiting, seen = [function], set[int]()
     while waiting and len(seen) < MAX_OBJECTS:
         one = waiting.pop()
@@ -93,13 +93,13 @@ def _modules_behind(function: object) -> Iterator[str]:
 
 
 def _module_of(one: object) -> str:
-    if isinstance(one, FunctionType):  # `functools.wraps` gives a wrapper the name of another's module
+    if isinstance(one, FunctionType):  # `functools.wraps` replaces a wrapper's `__module__`
         return str(one.__globals__.get("__name__", one.__module__))
     return str((one if isinstance(one, type) else type(one)).__module__)
 
 
 def _behind(one: object) -> Iterator[object]:
-    """Yield what one function, class or callable object is made of."""
+    """Yield the functions and classes that one function, class or callable object directly holds."""
     if isinstance(one, type):
         yield from (base for base in one.__mro__ if is_outside(base.__module__))
         return
@@ -127,5 +127,5 @@ def _behind(one: object) -> Iterator[object]:
 def _contents(cell: CellType) -> list[object]:
     try:
         return [cell.cell_contents]
-    except ValueError:  # it is still empty
+    except ValueError:  # an empty cell
         return []

@@ -1,4 +1,4 @@
-"""From functions and classes of a pipeline to files: their modules, and those beside them that they import."""
+"""Files of a pipeline's functions and classes: their modules, and the neighbouring modules that these import."""
 
 import importlib.machinery
 import os
@@ -15,14 +15,14 @@ from raysp.specs.code.origins import is_installed_path, is_outside, modules_of_c
 from raysp.specs.code.user_code import MAIN, CodeFile, UserCode, installed_version
 
 MAX_PACKAGE_FILES = 256
-"""Of one installed package; a larger one is known by its version."""
+"""Largest number of files read from an installed package; a larger package is identified by its version."""
 MAX_BYTES = 64_000_000
-"""Of all code that travels."""
+"""Largest size of all code sent to workers."""
 _SUFFIXES = (*importlib.machinery.EXTENSION_SUFFIXES, *importlib.machinery.SOURCE_SUFFIXES)
 
 
 class _Found(NamedTuple):
-    """A module as a folder holds it; a namespace package has no path."""
+    """A module found in a folder; a namespace package has no path."""
 
     path: Path | None
     is_package: bool
@@ -33,27 +33,28 @@ class _Beginning:
     """A module that a pipeline's function or class comes from."""
 
     module: str
-    """The name that it travels by."""
+    """Name of the module on workers."""
     name: str
-    """The name that its relative imports begin at."""
+    """Name to which its relative imports refer."""
     file: CodeFile
     folder: Path
-    """Where absolute imports of its neighbours begin."""
+    """Folder in which absolute imports of its neighbours are found."""
     is_installed: bool
 
 
 def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
     """Read all code of a pipeline from outside raysp.
 
-    Of an installed package only its own files count, and where these are many or compiled, its version. Of other code
-    all that lies in the same folder or package and is imported counts, and so on from there.
+    For an installed package, only its own files count, or its version if they are many or compiled. For other code,
+    imported modules in the same folder or package count too, recursively.
 
     Args:
-        classes: of all specs of the pipeline.
-        functions: named as `module:function`.
+        classes: classes of all specs of the pipeline.
+        functions: functions by names such as `module:function`.
 
     Raises:
-        SpecError: a function or class stands in no Python file, or a file cannot be told from another of its name.
+        SpecError: a function or class is not defined in a Python file, a file is ambiguous with another module of its
+            name, or the code is too large.
     """
     modules: dict[str, str] = {}
     for cls in classes:
@@ -117,7 +118,7 @@ def _file_of(module: ModuleType | None) -> Path | None:
     path = getattr(module, "__file__", None)
     if not path or not path.endswith(_SUFFIXES) or not Path(path).is_file():
         return None
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are: what is beside a link is beside it
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are not resolved: neighbours are those of the link
 
 
 def _without_file(what: str) -> SpecError:
@@ -128,7 +129,7 @@ def _without_file(what: str) -> SpecError:
 
 
 def _beside(beginning: _Beginning) -> Iterator[CodeFile]:
-    """Yield a module's file and those beside it that it imports, each once."""
+    """Yield a module's file and the neighbouring files that it imports, recursively, each once."""
     folder, top = beginning.folder, beginning.name.partition(".")[0]
     waiting, seen = [(beginning.name, beginning.file)], {beginning.module}
     names = [*_parents(beginning.name)]
@@ -155,7 +156,7 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _with_parents(folder: Path, name: str) -> list[str]:
-    """Return a module and the packages that it lies in; of `package.*` all modules of the package."""
+    """Return a module and its parent packages; for `package.*` all modules of the package."""
     if name.endswith(".*"):
         package = name.removesuffix(".*")
         inside = {path.name for path in folder.joinpath(*package.split(".")).glob("*") if path.name.endswith(_SUFFIXES)}
@@ -164,7 +165,7 @@ def _with_parents(folder: Path, name: str) -> list[str]:
 
 
 def _read_beside(folder: Path, name: str) -> CodeFile | None:
-    """Read a module that lies in a folder; None where it does not, or is a namespace package.
+    """Return a module of a folder; None if the folder does not have it, or it is a namespace package.
 
     Raises:
         SpecError: another module of that name is imported in its place.
@@ -188,7 +189,7 @@ def _read_beside(folder: Path, name: str) -> CodeFile | None:
 
 
 def _is_elsewhere(folder: Path, top: str) -> bool:
-    """Return whether Python finds another module of that name, in a place that comes before the folder."""
+    """Return whether Python finds another module of that name before the one in the folder."""
     if top in sys.stdlib_module_names or (spec := importlib.machinery.PathFinder.find_spec(top)) is None:
         return False
     places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
@@ -196,7 +197,7 @@ def _is_elsewhere(folder: Path, top: str) -> bool:
 
 
 def _find(folder: Path, name: str) -> _Found | None:
-    """Look for a module as Python does: a package before a module, compiled before source, namespaces last."""
+    """Find a module in the order of Python: packages before modules, compiled before source, namespaces last."""
     place = folder
     for part in name.split(".")[:-1]:
         place = place / part

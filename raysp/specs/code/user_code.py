@@ -1,4 +1,4 @@
-"""A user's code as a value: its files with their content, and how a worker imports exactly these."""
+"""A user's code as a value: the content of its files, and an import hook with which workers import exactly these."""
 
 import hashlib
 import importlib.abc
@@ -18,12 +18,12 @@ from raysp.errors import RunError
 
 MAIN = "__main__"
 _PROCESS = uuid.uuid4().hex
-"""This process: where code was read, its modules are loaded already."""
+"""Id of this process: the process that has read the code has its modules already loaded."""
 
 
 @dataclass(frozen=True)
 class CodeFile:
-    """One module: its name, its content, and the place it was read from."""
+    """One module: its name, its content, and the path it was read from."""
 
     module: str
     path: str
@@ -32,7 +32,7 @@ class CodeFile:
 
     @property
     def name(self) -> str:
-        """Path relative to the folder that imports begin in, the same wherever that is."""
+        """Path relative to the import folder, which does not depend on the location of that folder."""
         suffix = "".join(Path(self.path).suffixes[-1:]) or ".py"
         return self.module.replace(".", "/") + ("/__init__" if self.is_package else "") + suffix
 
@@ -49,21 +49,21 @@ class UserCode:
     files: tuple[CodeFile, ...] = ()
     """Sorted by module."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of installed packages that are too large to read, or compiled: these stay where they are installed."""
+    """Versions of installed packages that are too large to read, or compiled; these packages are not shipped."""
     process: str = field(default=_PROCESS, compare=False)
 
     def parts(self) -> dict[str, str]:
-        """Return what the fingerprint is made of: a digest for each file, a version for each package without."""
+        """Return the parts of the fingerprint: a digest per file, a version per package that is not shipped."""
         return {
             **{f"code.{file.name}": file.digest for file in self.files},
             **{f"code.{package}": f"version {version}" for package, version in sorted(self.versions.items())},
         }
 
     def install(self) -> None:
-        """Make this process import these files, whatever lies on its disk; nothing changes where they were read.
+        """Make this process import these files, regardless of those on its disk. No effect in the reading process.
 
         Raises:
-            RunError: a package that is known by its version alone has another one here.
+            RunError: a package identified by its version has another version here.
         """
         if self.process == _PROCESS:
             return
@@ -77,7 +77,7 @@ class UserCode:
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of the distribution that a top-level package belongs to, if it is known."""
+    """Return the distributions of a top-level package with their versions; None if unknown."""
     owners = importlib.metadata.packages_distributions().get(package, [])
     return ", ".join(f"{owner} {importlib.metadata.version(owner)}" for owner in sorted(set(owners))) or None
 
@@ -87,7 +87,7 @@ _installed: list["_Finder"] = []
 
 
 def _install(code: UserCode) -> None:
-    """Replace the code of the job before, together with the modules made of it."""
+    """Replace the code of the previous job, and unload its modules."""
     with _lock:
         if any(one.code == code for one in _installed):
             return
@@ -104,7 +104,7 @@ def _install(code: UserCode) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules that were shipped, before any other place is looked at."""
+    """Import hook that finds shipped modules before all others."""
 
     def __init__(self, code: UserCode) -> None:
         self.code = code
@@ -112,14 +112,14 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.namespaces = _namespaces(self.files)
 
     def owns(self, name: str) -> bool:
-        """Return whether a module is one of these, or lies in a package of these."""
+        """Return whether a module is shipped, or is in a shipped package."""
         parents = (name.rsplit(".", depth)[0] for depth in range(name.count(".") + 1))
         return any(parent in self.files or parent in self.namespaces for parent in parents)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return how a shipped module is loaded; None for all others."""
+        """Return the import spec of a shipped module; None for other modules."""
         if (file := self.files.get(name)) is not None:
             return _spec_of(file, path)
         if (folder := self.namespaces.get(name)) is not None:
@@ -130,7 +130,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def _namespaces(files: Mapping[str, CodeFile]) -> dict[str, str]:
-    """Return the packages that have no file of their own, with their folders."""
+    """Return namespace packages with their folders."""
     found: dict[str, str] = {}
     for file in files.values():
         folder = Path(file.path).parent if not file.is_package else Path(file.path).parent.parent
@@ -154,13 +154,13 @@ def _spec_of(file: CodeFile, path: Sequence[str] | None) -> importlib.machinery.
 
 
 def _places_here(name: str, path: Sequence[str] | None) -> list[str]:
-    """Return the folders that this machine has for a package: for what of it was not shipped, such as data files."""
+    """Return this machine's folders of a package, for its files that are not shipped, such as data files."""
     here = importlib.machinery.PathFinder.find_spec(name, path)
     return list(here.submodule_search_locations or ()) if here else []
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Loads one module from its shipped content; tracebacks show that content as well."""
+    """Loader of one module from its shipped content, which tracebacks show too."""
 
     def __init__(self, file: CodeFile) -> None:
         self.file = file
@@ -170,5 +170,5 @@ class _Loader(importlib.abc.SourceLoader):
         return self.file.path
 
     def get_data(self, path: str | bytes) -> bytes:
-        """Return the shipped content; other files, such as data beside the module, are those of this machine."""
+        """Return the shipped content; other files, such as data next to the module, are read from this machine."""
         return self.file.content if path == self.file.path else Path(str(path)).read_bytes()
