@@ -77,4 +77,4 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived."""
+    """Stop requested by SIGTERM."""

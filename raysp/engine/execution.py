@@ -191,7 +191,7 @@ class Execution:
         self._judged(shard, lambda: self.books.forget(shard, piece))
 
     def _judged(self, shard: str, count: Callable[[], T]) -> T:
-        """Update progress and error rate; rows of a retried shard outside the retry count as labelled."""
+        """Run `count`, and add the change of its counts to the error rate; rows outside a retry count as labelled."""
         rows, errors = self.progress.rows, self.progress.num_errors
         found = count()
         todo = self.books.todo.get(shard)

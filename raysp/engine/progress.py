@@ -19,7 +19,7 @@ class Example:
 
 @dataclass
 class Progress:
-    """Counts since the start of the run; seconds are wall-clock time unless named audio."""
+    """Counts since the start of the run; seconds are wall-clock time unless described as audio."""
 
     rows_total: int
     """Rows of the pieces that this run has to label."""

@@ -78,7 +78,7 @@ class RunResult:
     """Number of files of the source that are neither shards nor recordings, by suffix."""
 
     def __repr__(self) -> str:
-        """Return a text of at most one screen."""
+        """Return the fields as a text of at most one screen."""
         return brief(self)
 
     @property
@@ -198,7 +198,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
         tables = [pq.read_table(store.open(name)) for name in names]
-        if (columns := text_columns(pipeline)) is not None:  # `status` needs a recorded plan
+        if (columns := text_columns(pipeline)) is not None:  # a trial has no recorded plan, which `status` needs
             errors = WordErrors()
             for table in tables:
                 errors.count(table, columns)

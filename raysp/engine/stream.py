@@ -1,4 +1,4 @@
-"""The Ray Data plan of a run: pieces in, receipts out."""
+"""The Ray Data plan of a run, from pieces to receipts."""
 
 import itertools
 import json

@@ -47,7 +47,7 @@ class UserCode:
     """All code of a pipeline from outside raysp."""
 
     files: tuple[CodeFile, ...] = ()
-    """Sorted by module."""
+    """Files, sorted by module."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of installed packages that are too large to read, or compiled; these packages are not shipped."""
     process: str = field(default=_PROCESS, compare=False)
