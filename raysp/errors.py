@@ -1,32 +1,32 @@
-"""The exceptions of raysp, split by who must act.
+"""The exceptions of raysp, grouped by the action they require.
 
 RayspError
-├── SpecError          edit the pipeline: a value that cannot be right, whatever the data
-├── PlanError          edit the pipeline: it does not fit this corpus, this sink or this cluster
+├── SpecError          edit the pipeline: a value is invalid for any data
+├── PlanError          edit the pipeline: it does not fit this corpus, sink or cluster
 │   ├── ChangedError   the sink holds labels of another pipeline or of other input
-│   └── TrustError     the sink's record names what is not used on its word: give the pipeline
+│   └── TrustError     the sink's record names resources that are not trusted: give the pipeline
 ├── CheckpointError    fix the checkpoint
-├── ShardError         mend the shard
-├── AudioError         mend the recording: becomes an error row, never stops a run
+├── ShardError         fix the shard
+├── AudioError         fix the recording: becomes an error row, never stops a run
 ├── StoreError         make the storage reachable, writable or larger, and run again
-└── RunError           run again: what was committed stays
+└── RunError           run again: committed shards are kept
 """
 
 
 class RayspError(Exception):
-    """An error that raysp explains in one line: where, what was found, what was expected, what to do."""
+    """An error with a one-line message: place, value found, value expected, next action."""
 
 
 class SpecError(RayspError, ValueError):
-    """A pipeline value is wrong by itself; raised when the value is made."""
+    """An invalid value in a pipeline, independent of the data. Raised on construction of the value."""
 
 
 class PlanError(RayspError):
-    """A pipeline cannot run over this corpus, sink or cluster; raised before any work."""
+    """A pipeline that cannot run over this corpus, sink or cluster. Raised before any work."""
 
 
 class ChangedError(PlanError):
-    """The sink was begun by a pipeline or with input that differs; `differences` names what."""
+    """A sink started with a different pipeline or different input. `differences` lists the differing keys."""
 
     def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class ChangedError(PlanError):
 
 
 class TrustError(PlanError):
-    """The record of a sink names urls, options or modules that are not used on its word; `unused` lists them."""
+    """A sink's record with urls, options or modules that are not used without trust. `unused` lists them."""
 
     def __init__(self, message: str, unused: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -42,28 +42,28 @@ class TrustError(PlanError):
 
 
 class CheckpointError(RayspError, ValueError):
-    """A checkpoint is missing, incomplete, unsafe or of an unsupported kind."""
+    """A checkpoint that is missing, incomplete, unsafe or of an unsupported kind."""
 
 
 class ShardError(RayspError):
-    """A shard cannot be read; it is not committed and is listed with this reason."""
+    """A shard that cannot be read. It is not committed and is listed with this reason."""
 
 
 class AudioError(RayspError):
-    """A recording gives no samples; `error_type` is the row's (`corrupt_audio`, `no_audio`, ...)."""
+    """A recording that cannot be decoded. `error_type` is the row's (`corrupt_audio`, `no_audio`, ...)."""
 
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(message)
         self.error_type = error_type
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str]]:
-        """Keep both arguments when the error crosses a process."""
+        """Preserve both arguments when the error is pickled."""
         return type(self), (self.error_type, str(self))
 
 
 class StoreError(RayspError, OSError):
-    """Storage refused or failed: no permission, no room, not there."""
+    """A refusal or failure of storage: no permission, no space left, no such file."""
 
 
 class RunError(RayspError):
-    """A run stopped before all shards were committed."""
+    """A run that stopped before all shards were committed."""

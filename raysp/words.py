@@ -1,4 +1,4 @@
-"""Words of messages: numbers with their nouns, durations, harmless text, short representations."""
+"""Text for messages: numbers with their nouns, durations, printable text, short representations."""
 
 import dataclasses
 import re
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LINE_CHARACTERS = 118
-"""Of a field in a short representation."""
+"""Maximum characters of a field in a short representation."""
 
 
 def count(number: float, noun: str) -> str:
-    """Return a number with its noun, which is in the plural unless the number is 1: "1 shard", "2,000 shards"."""
+    """Return a number with its noun, plural unless the number is 1: "1 shard", "2,000 shards"."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{shown} {noun if number == 1 else plural(noun)}"
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a regular noun, or of the last word of several."""
+    """Return the plural of a regular noun. For several words, the last one is changed."""
     if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
@@ -34,17 +34,17 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what is no visible character, such as the escapes that steer a terminal."""
+    """Replace non-printable characters, such as terminal escape codes."""
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def folded(text: str, width: int | None, indent: int = 2) -> str:
-    """Break a line between words so that each part fits; a word that is too long stays whole.
+    """Break a line between words so that each part fits. A word that is too long is not split.
 
     Args:
-        text: a line; what several spaces separate stays together.
-        width: cells of a terminal; None: the line stays as it is.
-        indent: spaces in front of each part but the first.
+        text: a line. It is broken at single spaces only.
+        width: cells of a terminal; None leaves the line unchanged.
+        indent: spaces before each part except the first.
     """
     from rich.cells import cell_len
 
@@ -78,7 +78,7 @@ class _Brief(reprlib.Repr):
 
 
 def brief(value: "DataclassInstance") -> str:
-    """Return the `repr` of a dataclass with a field a line and long values cut: a screen at most."""
+    """Return the `repr` of a dataclass, one field per line, with long values truncated."""
     shown = _Brief()
     fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr]
     lines = [_cut(f"    {name}={shown.repr(found)}") for name, found in fields]
