@@ -1,4 +1,4 @@
-"""The one place below which recordings may be read by a path that a stranger wrote."""
+"""Confinement of untrusted recording paths to one folder."""
 
 import os
 import stat
@@ -11,11 +11,11 @@ from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain, open_
 from raysp.storage.versions import version_of, versions
 
 HEAD_BYTES = 64 * 1024
-"""Read with the opening of a recording: all of a short one, the header of a longer one."""
+"""Bytes read when a recording is opened: a short one whole, the header of a longer one."""
 
 
 class OpenRecording:
-    """A recording as it was when it was opened: its path, its version and its bytes."""
+    """An open recording: path, version and bytes as of the time it was opened."""
 
     def __init__(self, path: str, opened: Opened) -> None:
         self.path = path
@@ -28,11 +28,11 @@ class OpenRecording:
 
     @property
     def is_whole(self) -> bool:
-        """Whether `head` is all of it."""
+        """Whether `head` holds the whole recording."""
         return len(self.head) == self.num_bytes
 
     def read(self, num_bytes: int = -1, /) -> bytes:
-        """Read at most `num_bytes`, all that is left by default; fewer only at the end."""
+        """Read at most `num_bytes`, by default all remaining bytes. Fewer are returned only at the end."""
         num_bytes = self.num_bytes - self._position if num_bytes < 0 else num_bytes
         data = self.head[self._position : self._position + num_bytes]
         if not data and num_bytes > 0:
@@ -45,18 +45,18 @@ class OpenRecording:
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move; return the place."""
+        """Move the position and return it."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
         self._position = max(0, start + offset)
         return self._position
 
 
 class AudioRoot:
-    """A folder of recordings, which no path leaves.
+    """A folder of recordings. Paths that lead out of it are refused.
 
     Args:
-        url: of the folder.
-        storage_options: how to reach it.
+        url: url of the folder.
+        storage_options: options of its storage.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
@@ -65,15 +65,15 @@ class AudioRoot:
         self.real = os.path.realpath(self.url) if isinstance(self.store, LocalStore) else ""
 
     def open(self, path: str, head_bytes: int = HEAD_BYTES) -> OpenRecording:
-        """Open a recording, by one request where the storage can.
+        """Open a recording, with one request where the storage supports it.
 
         Args:
-            path: relative to the root; or absolute, inside it.
-            head_bytes: read at once.
+            path: relative to the root, or absolute inside it.
+            head_bytes: bytes to read immediately.
 
         Raises:
             AudioError: `path_not_allowed` or `not_found`.
-            RefusedError: for want of permission.
+            RefusedError: permission is missing.
             StoreError: the storage fails.
         """
         if self.url.startswith(("http://", "https://")):
@@ -87,7 +87,7 @@ class AudioRoot:
         return OpenRecording(relative, opened)
 
     def versions(self, paths: Collection[str]) -> dict[str, str]:
-        """Return the current versions of recordings by path; those that are gone, or refused, are absent.
+        """Return the current versions of recordings by path. Missing and refused ones are omitted.
 
         Args:
             paths: relative to the root.
@@ -98,7 +98,7 @@ class AudioRoot:
         return versions(self.store, paths)
 
     def is_refused(self) -> bool:
-        """Return whether not even the folder's names may be read."""
+        """Return whether even listing the folder is refused."""
         try:
             next(self.store.list(), None)
         except RefusedError:
@@ -106,7 +106,7 @@ class AudioRoot:
         return False
 
     def inside(self, path: str) -> str:
-        """Return the path relative to the root, from its letters alone.
+        """Return the path relative to the root, by its text alone, without access to the storage.
 
         Raises:
             AudioError: `path_not_allowed`.
@@ -121,13 +121,13 @@ class AudioRoot:
         return inside
 
     def _open_local(self, path: str, relative: str, head_bytes: int) -> Opened | None:
-        """Open the file itself, so that no link on the way is followed after it was looked at."""
+        """Open the resolved path, so that no link is followed after the check."""
         try:
             real = os.path.realpath(os.path.join(self.real, relative), strict=True)  # noqa: PTH118
             kind = os.stat(real).st_mode  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             raise self._not_found(path) from None
-        except PermissionError as error:  # a folder on the way is closed
+        except PermissionError as error:  # a parent folder is not accessible
             raise explain(error, "read", os.path.join(self.real, relative)) from error  # noqa: PTH118
         except (OSError, ValueError) as error:  # a loop of links, a name too long
             raise self._not_allowed(path, f"it cannot be followed ({error})") from None

@@ -1,6 +1,7 @@
-"""Any storage that fsspec knows, as a store: Google's and Azure's clouds, memory; others to read from.
+"""A store on any file system of fsspec: Google Cloud, Azure and memory; other schemes are read-only.
 
-Written is only where fsspec writes a file in one step: on a plain file server a reader could see half of one.
+Writes are allowed only where fsspec writes a file in one step. On a plain file server a reader could see a partial
+file.
 """
 
 import inspect
@@ -25,22 +26,22 @@ from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, local_scratch
 logger = logging.getLogger(__name__)
 
 ATOMIC = ("abfs", "abfss", "az", "gcs", "gs", "memory")
-"""Schemes under which a write is visible whole or not at all."""
+"""Schemes with atomic writes."""
 UNLISTED = ("http", "https")
 VERSIONS = ("etag", "ETag", "generation", "mtime", "last_modified", "created", "checksum", "md5")
 MODIFIED = ("mtime", "updated", "last_modified", "LastModified", "created")
 SHOWN_CHARACTERS = 200
 
-_creating = threading.Lock()  # what lies in memory is shared by threads alone: there this makes `create` exact
+_creating = threading.Lock()  # memory:// is shared by threads only: this lock makes `create` atomic there
 _warned: set[str] = set()
 
 
 class FsspecStore:
-    """A folder of a file system of fsspec.
+    """A folder of an fsspec file system.
 
     Args:
-        url: with a scheme.
-        storage_options: of that file system, in its own words.
+        url: url with a scheme.
+        storage_options: options of the file system, with its own names.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
@@ -50,7 +51,7 @@ class FsspecStore:
 
     @property
     def url(self) -> str:
-        """Give the url of the folder."""
+        """Url of the folder."""
         return self._url
 
     @cached_property
@@ -81,7 +82,7 @@ class FsspecStore:
                 yield _entry(path[begins:], found[path])
 
     def stat(self, path: str) -> Entry | None:
-        """Describe one file; None when there is none."""
+        """Return the entry of a file, or None if it does not exist."""
         place = self._locate(path)
         with self._explained("look at", path):
             self._files.invalidate_cache()
@@ -105,7 +106,7 @@ class FsspecStore:
         return open_ranged(entry.num_bytes, self._fetch(path, entry))
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
-        """Open a file, read its first bytes and describe what was opened; None when there is none."""
+        """Open a file and read its first bytes. Returns None if it does not exist."""
         entry = self.stat(path)
         if entry is None:
             return None
@@ -131,7 +132,7 @@ class FsspecStore:
         return fetch
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file that must not exist yet; False when it does."""
+        """Write a new file. Returns False if it exists."""
         place = self._writable(path)
         condition = self._condition("pipe_file")
         with self._explained("write", path), _creating:
@@ -144,13 +145,13 @@ class FsspecStore:
         return True
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file, whatever was there."""
+        """Write a file, replacing an existing one."""
         place = self._writable(path)
         with self._explained("write", path):
             self._files.pipe_file(place, data)
 
     def delete(self, path: str) -> None:
-        """Remove a file; an absent one is fine."""
+        """Remove a file. A missing file is not an error."""
         place = self._writable(path)
         with self._explained("remove", path):
             try:
@@ -159,11 +160,14 @@ class FsspecStore:
                 return
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """Lend a path in this machine's temporary folder (TMPDIR)."""
+        """Yield a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        """Upload a written scratch file; its clients know no condition for replacing one version."""
+        """Upload a written scratch file.
+
+        Clients of fsspec have no condition on the replaced version, so `expected` is checked before the write.
+        """
         place = self._writable(path)
         condition = {} if replace else self._condition("put_file")
         with self._explained("write", path), _creating:
@@ -185,8 +189,8 @@ class FsspecStore:
         self.delete(path)
 
     def _condition(self, method: str) -> dict[str, str]:
-        """Give the keyword that makes a write refuse what exists; nothing, with a warning, where there is none."""
-        private = getattr(type(self._files), f"_{method}", None)  # what the file system itself brings
+        """Return the keyword that makes a write fail if the file exists. Warns and returns {} where there is none."""
+        private = getattr(type(self._files), f"_{method}", None)  # the file system's own implementation
         found = private if private is not None else getattr(type(self._files), method)
         if "mode" in inspect.signature(found).parameters:
             return {"mode": "create"}
@@ -222,7 +226,7 @@ class FsspecStore:
             yield
         except StoreError:
             raise
-        except Exception as error:  # each client has its own kinds
+        except Exception as error:  # each client has its own exception types
             said = " ".join(str(error).split())
             for secret in _texts(resolve(self._options)):
                 said = said.replace(secret, "***")
@@ -235,20 +239,20 @@ class FsspecStore:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Return whether a client was refused for want of permission: by the exception, or by HTTP status 403."""
+    """Return whether permission was denied: PermissionError or HTTP status 403."""
     statuses = (getattr(error, name, None) for name in ("code", "status", "status_code"))
     return isinstance(error, PermissionError) or any(str(status) == "403" for status in statuses)
 
 
 def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
     version = next((facts[name] for name in VERSIONS if facts.get(name)), "")
-    if isinstance(version, datetime):  # some clients list seconds, and describe one file by a date
+    if isinstance(version, datetime):  # some clients return seconds in listings, and a date for a single file
         version = version.timestamp()
     return Entry(path, facts["size"], str(version).strip('"'), _modified(facts))
 
 
 def _modified(facts: Mapping[str, Any]) -> float | None:
-    """Read when a file was written; each client has its own name for it, and its own type."""
+    """Return the modification time in seconds. Each client has its own field name and type."""
     found = next((facts[name] for name in MODIFIED if facts.get(name)), None)
     if isinstance(found, str):
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Patterns of paths, judged by name alone: what a store's listing is matched with, by the rules of a local folder."""
+"""Glob patterns for the listings of stores, with the rules of local folders. Paths are matched as text."""
 
 import fnmatch
 import re
@@ -8,26 +8,26 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 
 def has_wildcard(text: str) -> bool:
-    """Tell whether a path, or one component of it, is a pattern."""
+    """Return whether a path, or one of its components, is a pattern."""
     return _WILDCARD.search(text) is not None
 
 
 def split_glob(path: str) -> tuple[str, str]:
-    """Split before the first component with a wildcard: ("a/b", "*.parquet"); the second is empty without one."""
+    """Split before the first component with a wildcard: ("a/b", "*.parquet"). Without one the second part is empty."""
     parts = path.split("/")
     first = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 
 def literal_prefix(pattern: str) -> str:
-    """Give what every path that matches begins with."""
+    """Return the literal prefix of all paths that match."""
     return _WILDCARD.split(pattern, maxsplit=1)[0]
 
 
 def is_listed(path: str, pattern: str) -> bool:
-    """Tell whether a listing by `pattern` shows `path`: it matches, and no reader would pass over it.
+    """Return whether `path` matches `pattern` and is not skipped.
 
-    Folders that begin with `.` or `_` are passed over, and so are files, except those named `*.parquet`.
+    Folders that begin with `.` or `_` are skipped, and so are files, except those named `*.parquet`.
     """
     *folders, name = path.split("/")
     if any(folder[:1] in (".", "_") for folder in folders):
@@ -38,7 +38,7 @@ def is_listed(path: str, pattern: str) -> bool:
 
 
 def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a path's components match a pattern's; `**` stands for any number of folders, none included."""
+    """Return whether a path's components match a pattern's. `**` matches zero or more folders."""
     if not pattern or not names:
         return not pattern and not names
     if pattern[0] == "**":

@@ -1,4 +1,4 @@
-"""A lock of a folder on one file system, which ends with the process that holds it."""
+"""A file lock that is released when the process that holds it ends."""
 
 import errno
 import fcntl
@@ -12,21 +12,21 @@ from raysp.errors import StoreError
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.02
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""Said by file systems that have no locks: network mounts without a lock server, buckets mounted as folders."""
+"""Errors of file systems without locks: network mounts without a lock server, buckets mounted as folders."""
 
 
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for; the file stays. Where its file system has no locks, hold none.
+    """Hold the lock on a file, which is not removed afterwards. Without effect where the file system has no locks.
 
     Raises:
-        StoreError: another process holds it for a minute: it is paused.
-        OSError: the file cannot be made.
+        StoreError: another process has held the lock for `WAIT_SECONDS`, so it is paused.
+        OSError: the file cannot be created.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("ab") as file:
         _acquire(file.fileno(), place)
-        yield  # closing the file gives the lock back
+        yield  # closing the file releases the lock
 
 
 def _acquire(descriptor: int, place: Path) -> None:

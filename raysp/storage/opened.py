@@ -1,4 +1,4 @@
-"""A file as it was when it was opened: its version, its first bytes, and the way to the others."""
+"""Open files: entry with version, first bytes, and random access to the rest."""
 
 import os
 from dataclasses import dataclass, field
@@ -7,41 +7,41 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file as a listing shows it."""
+    """One file of a listing."""
 
     path: str
-    """Relative to the store's root, with `/`."""
+    """Path relative to the store's root, with `/`."""
     num_bytes: int
     version: str
-    """Changes when the content does: modification time in nanoseconds locally, the etag on object stores."""
+    """Version of the content: modification time in nanoseconds locally, the etag on object stores."""
     modified: float | None = field(default=None, compare=False)
-    """Seconds since the epoch by the store's clock; None where it does not say."""
+    """Modification time in seconds since the epoch by the store's clock; None if unknown."""
 
 
 class ReadableFile(Protocol):
     """A file for random access."""
 
     def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`; fewer only at the end."""
+        """Read at most `num_bytes`. Fewer are returned only at the end."""
         ...
 
     def seek(self, offset: int, whence: int, /) -> int:
-        """Move; return the place."""
+        """Move the position and return it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file; later reads fail once it was replaced, where its store can tell."""
+    """An open file. Reads fail after the file is replaced, where the store detects it."""
 
     entry: Entry
     head: bytes
-    """As many of its first bytes as were asked for; all of them where there are no more."""
+    """The first bytes, as many as requested, or the whole file if it is shorter."""
     file: ReadableFile
 
 
 class LocalFile:
-    """An open descriptor as a file; closed when nothing refers to it."""
+    """A file over an open descriptor, which is closed with the object."""
 
     __slots__ = ("_descriptor", "_num_bytes", "_position")
 
@@ -51,13 +51,13 @@ class LocalFile:
         self._position = 0
 
     def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`; fewer only at the end."""
+        """Read at most `num_bytes`. Fewer are returned only at the end."""
         data = os.pread(self._descriptor, num_bytes, self._position)
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int, /) -> int:
-        """Move; return the place."""
+        """Move the position and return it."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._num_bytes}[whence]
         self._position = max(0, start + offset)
         return self._position

@@ -1,13 +1,14 @@
-"""Storage options: values as a pipeline gives them, some of which stand for an environment variable.
+"""Storage options of a pipeline. Some values stand for environment variables.
 
-They cross to workers unresolved; what a variable holds is looked up where a client is made, and is kept nowhere else.
+Options are sent to workers unresolved. A variable is read where a client is created, and its value is stored nowhere
+else.
 """
 
 from collections.abc import Mapping
 
 
 def resolve(options: Mapping[str, object]) -> dict[str, object]:
-    """Replace every value that stands for another (one with a method `value`) by what it stands for, at any depth."""
+    """Replace each value that has a method `value` with the result of that method, at any depth."""
     return {key: _resolved(value) for key, value in options.items()}
 
 

@@ -1,7 +1,7 @@
-"""A file of an object store as one that can be read anywhere, by ranged requests.
+"""Random access to a file of an object store by ranged requests.
 
-Parquet is read in steps of a megabyte, and a request costs the same time whether it brings 64 KiB or a few megabytes:
-so where reading goes on from where it was, more is fetched each time, up to `MAX_WINDOW_BYTES`.
+Parquet is read in steps of a megabyte, and a request takes the same time for 64 KiB as for a few megabytes. Each
+request of a sequential read therefore fetches more than the one before, up to `MAX_WINDOW_BYTES`.
 """
 
 import io
@@ -11,20 +11,20 @@ import pyarrow as pa
 
 MIN_WINDOW_BYTES = 64 * 1024
 MAX_WINDOW_BYTES = 8 * 1024 * 1024
-MAX_WINDOWS = 4  # columns that are read side by side, each going on by itself
+MAX_WINDOWS = 4  # columns that are read in parallel, each sequentially
 
 Fetch = Callable[[int, int], bytes]
-"""Gives exactly the bytes `start <= i < end` of a file, or raises."""
+"""A function of (start, end) that returns exactly the bytes `start <= i < end` of a file, or raises."""
 
 
 class RangedFile(io.RawIOBase):
-    """The bytes that `fetch` gives, of which the newest few windows are kept.
+    """A seekable file over `fetch` that caches the last `MAX_WINDOWS` windows.
 
     Args:
-        num_bytes: of the whole file.
-        fetch: brings a range.
-        tail: what is known of its end already.
-        head: what is known of its start already.
+        num_bytes: size of the whole file.
+        fetch: fetches a range.
+        tail: last bytes of the file, if known.
+        head: first bytes of the file, if known.
     """
 
     def __init__(self, num_bytes: int, fetch: Fetch, tail: bytes = b"", head: bytes = b"") -> None:
@@ -32,28 +32,28 @@ class RangedFile(io.RawIOBase):
         self._fetch = fetch
         self._position = 0
         self._known = ((0, head), (num_bytes - len(tail), tail))
-        self._windows: list[tuple[int, bytes]] = []  # the one used last stands last
+        self._windows: list[tuple[int, bytes]] = []  # the newest is last
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Give the place that is read next."""
+        """Return the position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; nothing is transferred."""
+        """Move the position and return it, without a request."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
         self._position = max(0, start + offset)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes, fewer only at the end of the file."""
+        """Read at most `size` bytes. Fewer are returned only at the end of the file."""
         end = self._num_bytes if size < 0 else min(self._position + size, self._num_bytes)
         parts: list[bytes] = []
         while self._position < end:
@@ -63,7 +63,7 @@ class RangedFile(io.RawIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _window(self, first: int, end: int) -> tuple[int, bytes]:
-        """Give a window that holds byte `first`, fetched if need be."""
+        """Return a window that contains byte `first`, fetching it if necessary."""
         for window in (*self._known, *self._windows):
             if window[0] <= first < window[0] + len(window[1]):
                 return window

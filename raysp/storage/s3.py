@@ -1,9 +1,8 @@
-"""A bucket, or a folder of one, as a store.
+"""A store on an S3 bucket or a folder of one.
 
-A label shard appears by one conditional PUT. Larger files go up in parts, but only where the store honours the
-condition on their completion as well, which not every store does that honours it on PUT: each is tried out once a
-process before it is relied upon. Where the store honours neither, a file is looked for before it is written, with a
-warning.
+A label shard is committed by one conditional PUT. Larger files are uploaded in parts, but only where the store honours
+the condition on completion as well. Some stores honour it on PUT only, so each is probed once per process before use.
+Where a store honours neither, existence is checked before a write, with a warning.
 """
 
 import base64
@@ -33,13 +32,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MULTIPART_BYTES = 64 * 1024 * 1024
-"""Larger files go up in parts, several at once, where that can be done under a condition."""
+"""Larger files are uploaded in parts, several at once, where the completion can be conditional."""
 PART_BYTES = 32 * 1024 * 1024
 MAX_PARTS = 10_000
 MAX_PUT_BYTES = 5 * 1024**3
 PARTS_AT_ONCE = 4
 UPLOADS = 3
-TAIL_BYTES = 64 * 1024  # what opening a file brings: the footers of most Parquet and all staged files
+TAIL_BYTES = 64 * 1024  # read on opening a file: the footers of most Parquet files and all staged files
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _MARK = "raysp-write"
 _PUT, _MATCH, _COMPLETION = "PUT", "PUT over one version", "multipart completion"
@@ -48,17 +47,17 @@ _EXISTS = ("PreconditionFailed", "412")
 _MISSING = ("NoSuchKey", "404")
 _CONDITION_UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
 
-# By client and bucket: whether a PUT, and whether a multipart completion, honours if-none-match.
+# By client, bucket and operation (_PUT, _MATCH, _COMPLETION): whether the store honours the condition.
 _honoured: dict[tuple[S3Client, str, str], bool] = {}
 _honoured_lock = threading.Lock()
 
 
 class S3Store:
-    """A bucket, or what begins with a folder's name in it.
+    """A bucket, or the keys under a folder of it.
 
     Args:
         url: `s3://bucket` or `s3://bucket/folder`.
-        storage_options: in the words of s3fs, see `s3_client.KNOWN_OPTIONS`.
+        storage_options: options with the names of s3fs, see `s3_client.KNOWN_OPTIONS`.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
@@ -72,31 +71,31 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """Give the url of the folder, without a slash at its end."""
+        """Url of the folder, without a trailing slash."""
         return self._url
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield the files whose path begins with `prefix`, at any depth, sorted by path; a request a thousand."""
+        """Yield the files whose path begins with `prefix`, at any depth, sorted by path; 1,000 per request."""
         token: dict[str, str] = {}
         begins = self._prefix + prefix
         while True:
             page = self._page(begins, **token)
             for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):  # what some tools put in a folder's place
+                if not found["Key"].endswith("/"):  # placeholders of folders, written by some tools
                     yield _entry(found["Key"].removeprefix(self._prefix), found["Size"], found)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def stat(self, path: str) -> Entry | None:
-        """Describe one file; None when there is none."""
+        """Return the entry of a file, or None if it does not exist."""
         key = self._key(path)
         try:
             found = self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key), "look at", path)
         except S3Error as error:
             if error.code in _MISSING:
                 return None
-            if error.code in ("400", "403"):  # an answer to HEAD has no body that would say why
+            if error.code in ("400", "403"):  # the response to HEAD has no body with a reason
                 first = self._page(key, MaxKeys=1).get("Contents", ())
                 return next((_entry(path, one["Size"], one) for one in first if one["Key"] == key), None)
             raise
@@ -116,7 +115,7 @@ class S3Store:
         return self._call(work, "read", path)
 
     def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random access; the one request brings its size, version and last bytes."""
+        """Open a file for random access. One request returns its size, version and last bytes."""
         key = self._key(path)
 
         def tail(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
@@ -134,7 +133,7 @@ class S3Store:
         return open_ranged(num_bytes, self._fetch(path, version), end)
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
-        """Open a file by one request, which brings its size, version and first bytes; None when there is none."""
+        """Open a file by one request, which returns its size, version and first bytes. None if it does not exist."""
         key = self._key(path)
 
         def start(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
@@ -167,7 +166,7 @@ class S3Store:
         return _whole(answer, last - first)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file that must not exist yet, by one conditional PUT; False when it does."""
+        """Write a new file by one conditional PUT. Returns False if it exists."""
         if self._honours(_PUT):
             return self._put(path, lambda: data, _md5(data), condition=_NEW)
         if self.stat(path) is not None:
@@ -175,11 +174,11 @@ class S3Store:
         return self._put(path, lambda: data, _md5(data), condition={})
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file by one PUT, whatever was there."""
+        """Write a file by one PUT, replacing an existing one."""
         self._put(path, lambda: data, _md5(data), condition={})
 
     def delete(self, path: str) -> None:
-        """Remove a file; an absent one is fine."""
+        """Remove a file. A missing file is not an error."""
         key = self._key(path)
         try:
             self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=key), "remove", path)
@@ -188,11 +187,11 @@ class S3Store:
                 raise
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """Lend a path in this machine's temporary folder (TMPDIR)."""
+        """Yield a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        """Upload a written scratch file; readers see it whole, or not at all."""
+        """Upload a written scratch file atomically."""
         try:
             if expected is None:
                 published = self._publish(scratch, path, replace)
@@ -218,7 +217,7 @@ class S3Store:
         return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), condition=_NEW if only_new else {})
 
     def _exchange(self, scratch: Path, path: str, expected: str) -> bool:
-        """Replace a file of the expected version, by one conditional PUT where the store honours that."""
+        """Replace a file of the expected version, by one conditional PUT where the store honours if-match."""
         if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
             body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
             return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
@@ -226,9 +225,9 @@ class S3Store:
         return found is not None and found.version == expected and self._publish(scratch, path, replace=True)
 
     def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
-        """Name the multipart uploads into this folder that were begun so long ago and neither completed nor aborted.
+        """Yield the names of multipart uploads into this folder that are neither completed nor aborted.
 
-        How long ago is told by the store's clock alone.
+        Only uploads started at least `older_than_seconds` ago by the store's clock are included.
         """
         more: dict[str, str] = {}
         while True:
@@ -246,7 +245,7 @@ class S3Store:
         return self._call(lambda s3: s3.list_multipart_uploads(**where), "list", "")
 
     def abort_upload(self, name: str) -> None:
-        """Abort one of them; one that is gone is fine."""
+        """Abort an upload named by `incomplete_uploads`. A missing one is not an error."""
         path, _, upload = name.rpartition("?uploadId=")
         where = {"Bucket": self._bucket, "Key": self._key(path), "UploadId": upload}
         try:
@@ -256,7 +255,7 @@ class S3Store:
                 raise
 
     def probe(self) -> None:
-        """Write and remove one small file, and find out whether the store honours if-none-match."""
+        """Write and remove one small file, and check whether the store honours if-none-match."""
         path = f"{TMP}/probe-{uuid.uuid4().hex}"
         self.replace(path, b"raysp asks whether it may write here\n")
         self.delete(path)
@@ -275,7 +274,7 @@ class S3Store:
                 )
             except Exception as error:
                 if condition and code_of(error) in (*_EXISTS, *_MISSING):
-                    # A PUT whose answer was lost is tried again, and then meets the file that it wrote itself.
+                    # A PUT whose response was lost is retried, and then finds its own file.
                     return tries > 1 and self._is_marked(s3, path, mark)
                 raise
             finally:
@@ -300,7 +299,7 @@ class S3Store:
         raise refused
 
     def _honours(self, what: str) -> bool:
-        """Tell, asking the store once a process, whether a PUT or a multipart completion honours if-none-match."""
+        """Return whether the store honours the condition of an operation. It is probed once per process."""
         known = (self._client, self._bucket, what)
         with _honoured_lock:
             if known not in _honoured:
@@ -330,7 +329,7 @@ class S3Store:
             self.delete(path)
 
     def _honours_versions(self, path: str) -> bool:
-        """Return whether a PUT over another version is refused, and one over the version that is there is not."""
+        """Return whether a PUT with if-match is refused for another version and accepted for the current one."""
         found = self.stat(path)
         data, right = b"it can\n", found.version if found else ""
         wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
@@ -350,7 +349,7 @@ class S3Store:
 
 
 class _Upload:
-    """One multipart upload: nothing of it is visible before its completion, and an attempt that fails is aborted."""
+    """One multipart upload. It is invisible before completion, and a failed attempt is aborted."""
 
     def __init__(self, store: S3Store, path: str, only_new: bool) -> None:
         self._store, self._path, self._only_new = store, path, only_new
@@ -359,7 +358,7 @@ class _Upload:
         self._id = ""
 
     def run(self, scratch: Path) -> bool:
-        """Upload a file; False when there is one by then."""
+        """Upload a file. Returns False if `only_new` is set and the file exists on completion."""
         num_bytes = scratch.stat().st_size
         part_bytes = max(PART_BYTES, -(-num_bytes // MAX_PARTS))
 
@@ -371,7 +370,7 @@ class _Upload:
         return self._run([partial(part, first) for first in range(0, num_bytes, part_bytes)])
 
     def run_with(self, parts: list[bytes]) -> bool:
-        """Upload these bytes."""
+        """Upload parts held in memory. Returns as `run`."""
         return self._run([partial(bytes, data) for data in parts])
 
     def _run(self, parts: list[Callable[[], bytes]]) -> bool:
@@ -410,7 +409,7 @@ class _Upload:
                     and code in (*_EXISTS, "NoSuchUpload")
                     and self._store._is_marked(s3, self._path, self._mark)
                 ):
-                    return True  # it was completed, and the answer lost
+                    return True  # completed, but the response was lost
                 if self._only_new and code in _EXISTS:
                     return False
                 if code == "ConditionalRequestConflict":
@@ -425,11 +424,11 @@ class _Upload:
 
 
 class _ConflictError(StoreError):
-    """A racing upload was about to complete: the parts have to be sent again, unless that one came to its end."""
+    """A conflict with a concurrent upload. The parts must be sent again unless that upload completed."""
 
 
 def _clock(answer: Mapping[str, Any]) -> datetime:
-    """Tell when a store gave an answer, by its own clock, in whole seconds, counted to their end."""
+    """Return the time of a response by the store's clock, rounded up to the end of its second."""
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
 
@@ -439,7 +438,7 @@ def _entry(path: str, num_bytes: int, facts: Mapping[str, Any]) -> Entry:
 
 
 def _whole(answer: Mapping[str, Any], num_bytes: int) -> bytes:
-    """Read a body of `num_bytes`."""
+    """Read a response body of exactly `num_bytes`."""
     with closing(answer["Body"]) as body:
         if answer["ContentLength"] > num_bytes:
             raise StoreError(

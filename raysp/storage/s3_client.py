@@ -1,7 +1,7 @@
-"""How S3 is reached: options in the words of s3fs, a boto3 client for each set of them, bounded retries, plain errors.
+"""Access to S3: options with the names of s3fs, one boto3 client per set of options, bounded retries, errors.
 
-What is worth trying again is tried again here and nowhere else (boto3's own retries are off, and end at the first byte
-of a body anyway). No message, log line or exception that leaves this module holds a credential.
+All retries happen in this module. Those of boto3 are off, since they end at the first byte of a body. No message, log
+line or exception that leaves this module contains a credential.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 10.0
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
-"""Without a byte, of a response or of its body."""
+"""Read timeout: maximum seconds without a byte of the response or its body."""
 MAX_CONNECTIONS = 32
 DEFAULT_REGION = "us-east-1"
 SHOWN_CHARACTERS = 200
@@ -38,7 +38,7 @@ _KNOWN_CLIENT_OPTIONS = ("endpoint_url", "region_name")
 
 @dataclass(frozen=True)
 class S3Options:
-    """How to reach a store; what is None is left to the environment and the profile."""
+    """Options of an S3 client. Values of None are taken from the environment and the profile."""
 
     key: str | None = None
     secret: str | None = field(default=None, repr=False)
@@ -50,10 +50,10 @@ class S3Options:
 
 
 def read_options(options: Mapping[str, object]) -> S3Options:
-    """Check storage options and look up those that stand for an environment variable.
+    """Check storage options and resolve those that stand for an environment variable.
 
     Raises:
-        StoreError: an unknown option, a value of the wrong type, half of a pair of keys.
+        StoreError: an option is unknown, a value has the wrong type, or only one of `key` and `secret` is set.
     """
     found = {name: value for name, value in resolve(options).items() if value is not None}
     client = found.pop("client_kwargs", {})
@@ -80,25 +80,25 @@ def _refuse_unknown(options: Mapping[str, object], known: tuple[str, ...], where
 
 
 class S3Error(StoreError):
-    """A refusal of the store; `code` is its own word for it, or the HTTP status where it gave none."""
+    """An error of the store. `code` is the store's error code, or the HTTP status if it sent none."""
 
     code: str = ""
 
 
 class S3UnusableError(S3Error, UnusableError):
-    """A refusal that every other request would meet as well."""
+    """An error that concerns every request."""
 
 
 class S3RefusedError(S3UnusableError, RefusedError):
-    """A refusal of one object; the credentials are good, and other objects may be readable."""
+    """A refusal of one object. The credentials are valid, and other objects may be readable."""
 
 
 class TruncatedError(Exception):
-    """Fewer bytes came than were asked for."""
+    """A response with fewer bytes than requested."""
 
 
 class S3Client:
-    """A boto3 client that tries again what may go well the next time, and is made anew when credentials expire."""
+    """A boto3 client with retries of transient errors. It is recreated when its credentials expire."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self._options = options
@@ -107,10 +107,12 @@ class S3Client:
         self._lock = threading.Lock()
 
     def call(self, work: Callable[[Any], T], doing: str, place: str) -> T:
-        """Do `work` with the boto3 client: again, with jitter, after what passes; once after expired credentials.
+        """Call `work` with the boto3 client.
+
+        Transient errors are retried with jitter, up to `ATTEMPTS` attempts. Expired credentials are renewed once.
 
         Raises:
-            S3Error: it was refused, or failed for the last time.
+            S3Error: the request was refused, or the last attempt failed.
         """
         attempt, renewed = 1, False
         while True:
@@ -164,7 +166,7 @@ _clients_lock = threading.Lock()
 
 
 def connect(options: Mapping[str, object]) -> S3Client:
-    """Give the client for these options; equal ones, in one process, share it and its connections."""
+    """Return the client for these options. Equal options share one client per process, and its connections."""
     values = json.dumps(asdict(read_options(options)), sort_keys=True)
     digest = hashlib.sha256(values.encode()).hexdigest()
     with _clients_lock:
@@ -209,13 +211,13 @@ def _secrets(session: Any) -> tuple[str, ...]:  # noqa: ANN401 - boto3 has no ty
 
 
 def _pause(attempt: int) -> None:
-    """Wait, by chance shorter than the longest time, so that many workers do not come back together."""
+    """Sleep with exponential backoff and jitter, so that workers do not retry at the same time."""
     longest = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
     time.sleep(random.uniform(longest / 2, longest))
 
 
 def code_of(error: Exception) -> str:
-    """Give the store's word for an error, the name of a client's exception, or nothing for what is no such error."""
+    """Return the store's error code, or the name of a client's exception. Empty for all other errors."""
     if isinstance(error, TruncatedError):
         return "TruncatedBody"
     response = getattr(error, "response", None)
@@ -238,7 +240,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _said(error: Exception, secrets: Sequence[str]) -> str:
-    """Repeat what the store or the client said, unless it could speak of how the request was signed."""
+    """Return the message of the store or client. Empty if it could reveal how the request was signed."""
     response = getattr(error, "response", None)
     said = response.get("Error", {}).get("Message") if isinstance(response, dict) else str(error)
     if not isinstance(said, str) or _OF_SIGNING.search(said) or any(secret in said for secret in secrets):
@@ -250,7 +252,7 @@ _OF_SIGNING = re.compile("signature|credential=|token|secret|authorization|aws4|
 
 
 def _passes(error: Exception, code: str) -> bool:
-    """Tell what may go well the next time. What is refused by permission, name or form never does."""
+    """Return whether an error is transient. Refusals by permission, name or format are not."""
     status = _status(error)
     if status is not None:
         return status in (429, 500, 502, 503, 504) or code in _PASSING
@@ -261,7 +263,7 @@ _PASSING = {
     *("SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded", "TooManyRequests"),
     *("InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "BadDigest", "IncompleteBody"),
     *("ConditionalRequestConflict", "TruncatedBody"),
-    # Of botocore and urllib3: the connection was refused, reset, closed, timed out, or its body ended early.
+    # From botocore and urllib3: connection refused, reset, closed or timed out, or a body that ended early.
     *("ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ConnectTimeoutError", "HTTPClientError"),
     *("ReadTimeoutError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead", "ProtocolError"),
     *("ProxyConnectionError",),
@@ -276,7 +278,7 @@ _UNUSABLE = {
 }
 
 _REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
-"""Said of one object: its own permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all."""
+"""Codes for one object: its permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all objects."""
 
 _GO_ON = "run again: what was committed stays"
 _NO_PERMISSION = "give these credentials permission, or give others"

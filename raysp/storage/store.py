@@ -1,9 +1,9 @@
-"""A place that holds files: the few operations that shards, stages and label shards need.
+"""Storage of files, with the operations that shards, stages and label shards need.
 
-`Store` is what the commit protocol is written against; `LocalStore` is a folder, `s3.S3Store` a bucket, and
-`fsspec_store.FsspecStore` what else fsspec knows. What an object store does in one request (a PUT with if-none-match, a
-completed multipart upload) is here one `link` or `rename`, so a reader sees a file whole or not at all. A store's own
-temporary files lie under `.raysp/tmp/`, locally on the same file system as what they become.
+`Store` is the interface that the commit protocol uses. `LocalStore` is a folder, `s3.S3Store` a bucket, and
+`fsspec_store.FsspecStore` any other file system of fsspec. An object store makes a file visible by one request (a PUT
+with if-none-match, a completed multipart upload), a local folder by one `link` or `rename`, so readers never see a
+partial file. Temporary files of a store are under `.raysp/tmp/`, locally on the same file system as their destination.
 """
 
 import errno
@@ -30,32 +30,32 @@ from raysp.storage.opened import LocalFile, Opened
 HOME = ".raysp/"
 TMP = f"{HOME}tmp"
 REPLACING = f"{HOME}replacing"
-"""Locked while a file of an expected version is replaced."""
+"""Lock file that is held while a file of an expected version is replaced."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-LINK_ATTEMPTS = 100  # a racing `delete` can take the empty folder away between mkdir and link
+LINK_ATTEMPTS = 100  # a concurrent `delete` can remove the empty folder between mkdir and link
 
 
 class UnusableError(StoreError):
-    """A place cannot be used for now: no room, no permission, no such bucket.
+    """A location that cannot be used: no space left, no permission, no such bucket.
 
-    Another file would fare no better, so a run stops instead of failing shard by shard.
+    Every other file would fail as well, so a run stops instead of failing shard by shard.
     """
 
 
 class RefusedError(UnusableError):
-    """One file is refused for want of permission; other files of the same place may be readable."""
+    """A file that is refused because permission is missing. Other files of the same location may be readable."""
 
 
 class NothingListedError(StoreError):
-    """A url stands for nothing: no such file or folder, or none that matches."""
+    """A url without files: no such file or folder, or no match."""
 
 
 class Store(Protocol):
-    """A root and the files under it; every failure is a `StoreError`, every path relative with `/`."""
+    """A root and the files under it. Every failure is a `StoreError`. Paths are relative to the root, with `/`."""
 
     @property
     def url(self) -> str:
-        """Name the root, as a user would write it."""
+        """Url of the root, as a user would write it."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -63,7 +63,7 @@ class Store(Protocol):
         ...
 
     def stat(self, path: str) -> Entry | None:
-        """Describe one file; None when there is none."""
+        """Return the entry of a file, or None if it does not exist."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -71,58 +71,58 @@ class Store(Protocol):
         ...
 
     def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random access; only what is read is transferred."""
+        """Open a file for random access. Only the ranges that are read are transferred."""
         ...
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
-        """Open a file, read its first bytes and describe what was opened, at once; None when there is none."""
+        """Open a file and read its first bytes and entry in one step. Returns None if it does not exist."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file that must not exist yet, in one atomic step; False, and nothing changes, when it does."""
+        """Write a new file in one atomic step. Returns False without a change if it exists."""
         ...
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file in one atomic step, whatever was there."""
+        """Write a file in one atomic step, replacing an existing one."""
         ...
 
     def delete(self, path: str) -> None:
-        """Remove a file; an absent one is fine."""
+        """Remove a file. A missing file is not an error."""
         ...
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """Lend a local path to write a large file into; what is left there on exit is removed."""
+        """Yield a local path for writing a large file. A file left there is removed on exit."""
         ...
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
         """Make a written scratch file visible in one atomic step.
 
-        Returns False, and nothing changes, when `path` exists and `replace` is not set; with `replace` and `expected`,
-        when what is there has another version. A store that cannot make that a condition of the write looks before it.
+        Returns False without a change if `path` exists and `replace` is not set, or if `expected` is given and the
+        existing file has another version. A store without conditional writes checks before it writes.
         """
         ...
 
     def probe(self) -> None:
-        """Write, publish and remove one small file, so that a place that cannot be used is refused before work."""
+        """Write, publish and remove one small file, so that an unusable location is rejected before work starts."""
         ...
 
 
 class LocalStore:
-    """A folder; it comes into being with the first write."""
+    """A local folder, created by the first write."""
 
     def __init__(self, root: str | Path) -> None:
         self._root = _absolute(root)
 
     @property
     def url(self) -> str:
-        """Give the absolute path of the folder."""
+        """Absolute path of the folder."""
         return str(self._root)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path.
 
-        Links to folders are followed, as readers follow them, unless they lead back, or lie under `.raysp`: nothing
-        that is found there and removed may lie elsewhere.
+        Links to folders are followed, as readers do, unless they form a loop or are under `.raysp`. Files that are
+        found under `.raysp` may be removed, so they must not be outside it.
         """
         folder = prefix.rpartition("/")[0]
         place = self._locate(folder)
@@ -133,7 +133,7 @@ class LocalStore:
         yield from found
 
     def stat(self, path: str) -> Entry | None:
-        """Describe one file; None when there is none."""
+        """Return the entry of a file, or None if it does not exist."""
         place = self._locate(path)
         with _explained("look at", place):
             try:
@@ -155,10 +155,10 @@ class LocalStore:
             return pa.OSFile(str(place), "rb")
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
-        """Open a file, read its first bytes and describe what was opened; None when there is none."""
+        """Open a file and read its first bytes. Returns None if it does not exist."""
         place = self._locate(path)
         with _explained("read", place):
-            try:  # a pipe would be waited for
+            try:  # O_NONBLOCK: opening a pipe would block
                 descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError):
                 return None
@@ -167,19 +167,19 @@ class LocalStore:
             return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file that must not exist yet, in one atomic step; False when it does."""
+        """Write a new file in one atomic step. Returns False if it exists."""
         with self.scratch() as scratch:
             self._fill(scratch, data, path)
             return self.publish(scratch, path)
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file in one atomic step, whatever was there."""
+        """Write a file in one atomic step, replacing an existing one."""
         with self.scratch() as scratch:
             self._fill(scratch, data, path)
             self.publish(scratch, path, replace=True)
 
     def delete(self, path: str) -> None:
-        """Remove a file, and the folders that are empty without it; an absent one is fine."""
+        """Remove a file, and parent folders that become empty. A missing file is not an error."""
         place = self._locate(path)
         with _explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
             place.unlink()
@@ -191,7 +191,7 @@ class LocalStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Lend a path under `.raysp/tmp/` of the same file system."""
+        """Yield a path under `.raysp/tmp/`, on the same file system."""
         place = self._locate(TMP) / uuid.uuid4().hex
         with _explained("write to", self._root):
             _make_folder(place.parent)
@@ -202,7 +202,7 @@ class LocalStore:
                 place.unlink(missing_ok=True)
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        """Link (or, to replace, rename) a written scratch file to its place, after its bytes are on disk."""
+        """Link a written scratch file to `path`, or rename it to replace a file, after its bytes are synced to disk."""
         place = self._locate(path)
         with _explained("write", place):
             _sync(scratch)
@@ -241,7 +241,7 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that a url, glob or folder stands for."""
+    """The files of a url, glob or folder."""
 
     root: str
     """The folder before the first wildcard, the folder itself, or a single file's folder."""
@@ -249,18 +249,18 @@ class Listing:
     """Sorted by path, which is relative to `root`."""
 
     def url(self, entry: Entry) -> str:
-        """Give the whole url of one of the entries."""
+        """Return the full url of an entry."""
         return join_url(self.root, entry.path)
 
 
 def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
-    """Open the store at a url; nothing is touched until it is used.
+    """Return the store of a url, without access to it.
 
-    `storage_options` are the client's of an object store, values of `raysp.Env` among them; a local path has no use
-    for them.
+    `storage_options` are those of the object store's client and may contain `raysp.Env` values. They are ignored for a
+    local path.
 
     Raises:
-        StoreError: The url's scheme is not known, or its client is not installed or knows no such option.
+        StoreError: The url's scheme is unknown, its client is not installed, or the client has no such option.
     """
     scheme = scheme_of(url)
     if not scheme:
@@ -275,10 +275,10 @@ def open_store(url: str, storage_options: Mapping[str, object] | None = None) ->
 
 
 def scheme_of(url: str) -> str:
-    """Give a url's scheme in small letters; nothing for a local path.
+    """Return a url's scheme in lower case; empty for a local path.
 
     Raises:
-        StoreError: It is none that fsspec knows, or several in a chain.
+        StoreError: fsspec does not support the scheme, or several are chained.
     """
     found = SCHEME.match(url)
     scheme = found[1].lower() if found else ""
@@ -297,7 +297,7 @@ def scheme_of(url: str) -> str:
 
 
 def normalise(url: str) -> str:
-    """Write a url or local path as listings and stores do: absolute, without a slash at its end."""
+    """Return a url or local path as listings and stores write it: absolute, without a trailing slash."""
     if not (scheme := scheme_of(url)):
         return str(_absolute(_local_path(url)))
     rest = SCHEME.sub("", url).rstrip("/")
@@ -305,7 +305,7 @@ def normalise(url: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Split a url or path into the folder and the name of a file."""
+    """Split a url or path into folder and file name."""
     folder, _, name = url.rpartition("/")
     if not folder:
         return "/" if url.startswith("/") else ".", name
@@ -313,7 +313,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def join_url(folder: str, path: str) -> str:
-    """Give the url of a path in a folder."""
+    """Return the url of a path in a folder."""
     return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"
 
 
@@ -322,12 +322,12 @@ def expand(
 ) -> Listing:
     """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
 
-    What begins with `.` or `_` is passed over anywhere below the root, except files named `*.parquet`, which planning
-    refuses by name. Links are followed, loops are not. On an object store it is one listing, of what begins like the
-    glob. Local names that are no text are listed, too; see `check_names`.
+    Names that begin with `.` or `_` are skipped anywhere below the root, except files named `*.parquet`, which
+    planning refuses by name. Links are followed, loops are not. An object store is listed once, by the literal prefix
+    of the glob. Local names that are not valid UTF-8 are listed as well; see `check_names`.
 
     Raises:
-        StoreError: There is nothing at the url, nothing matches, or it cannot be read.
+        StoreError: The url does not exist, no file matches, or it cannot be read.
     """
     is_remote = scheme_of(url)
     listing = _expand_remote(url, storage_options, folder_pattern) if is_remote else _expand_local(url, folder_pattern)
@@ -373,7 +373,7 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folde
 
 @contextmanager
 def local_scratch() -> Iterator[Path]:
-    """Lend a path in the temporary folder (TMPDIR) for a file that is then uploaded."""
+    """Yield a path in the temporary folder (TMPDIR) for a file to upload."""
     with _explained("write to", tempfile.gettempdir()):
         folder = tempfile.mkdtemp(prefix="raysp-")
     try:
@@ -383,7 +383,7 @@ def local_scratch() -> Iterator[Path]:
 
 
 def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
-    """Put an operating system's error into words: where, what was found, what to do."""
+    """Convert an error of the operating system to a `StoreError` with the place, the reason and advice."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = _ADVICE.get(error.errno or 0, "check the place and run again")
     kind = RefusedError if error.errno in _REFUSED else UnusableError if error.errno in _UNUSABLE else StoreError
@@ -425,7 +425,7 @@ def _explained(doing: str, place: str | Path) -> Iterator[None]:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (`..` goes, links stay as written)
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (resolves `..` but not links)
 
 
 def _local_path(url: str) -> str:
@@ -433,7 +433,7 @@ def _local_path(url: str) -> str:
 
 
 def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
-    """Link or rename; again when a racing `delete` took the empty folder away between mkdir and link."""
+    """Link or rename. Retries if a concurrent `delete` removes the empty folder between mkdir and link."""
     for attempt in range(1, LINK_ATTEMPTS + 1):
         try:
             _make_folder(place.parent)
@@ -469,7 +469,10 @@ def _sync(place: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a folder's names to disk; some file systems cannot, and a racing `delete` may have removed it."""
+    """Sync a folder's entries to disk.
+
+    Ignores file systems without support, and a folder that a concurrent `delete` removed.
+    """
     try:
         _sync(folder)
     except OSError as error:
@@ -478,9 +481,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
-    """Yield the files under `folder` whose path begins with `prefix`, unsorted; what vanishes meanwhile is no error.
+    """Yield the files under `folder` whose path begins with `prefix`, unsorted. Skips files that vanish meanwhile.
 
-    `above` are the real folders on the way, which a link may lead back to; the last is that of `folder`.
+    `above` holds the real paths of the folders from the root to `folder`, the last one, to detect loops of links.
     """
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as children:
         for child in children:
@@ -511,17 +514,20 @@ def _listing(root: Path, pattern: str) -> Listing:
 
 
 def check_names(listing: Listing) -> None:
-    """Raise if the name of a listed file is no text.
+    """Raise if the name of a listed file is not valid UTF-8.
 
     Raises:
-        StoreError: naming the first such file.
+        StoreError: with the name of the first such file.
     """
     for entry in listing.entries:
         _utf8(entry.path, listing.root)
 
 
 def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:
-    """Collect the files under `folder` that match the pattern's components; `above` are the real folders on the way."""
+    """Collect the files under `folder` that match the pattern's components into `found`.
+
+    `above` holds the real paths of the folders from the root to `folder`, to detect loops of links.
+    """
     part, rest = parts[0], parts[1:]
     if part == "**":
         _match(folder, path, rest or ("*",), above, found)
@@ -536,12 +542,12 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
                     found[below] = _entry(child.stat(), below)
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)
-                if real not in above:  # a link that leads back is not followed
+                if real not in above:  # a link that forms a loop is not followed
                     _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
 
 
 def _is_passed_over(child: os.DirEntry[str]) -> bool:
-    """Tell what is no shard (`_temporary`, `.raysp`, `_SUCCESS`) from a shard whose name readers would pass over."""
+    """Return whether an entry is skipped (`_temporary`, `.raysp`, `_SUCCESS`). Files named `*.parquet` are not."""
     return child.name[0] in "._" and (child.is_dir() or not child.name.endswith(".parquet"))
 
 

@@ -1,4 +1,4 @@
-"""Current versions of many files: by a listing where that takes less time than a request for each."""
+"""Current versions of many files, by a listing where that is faster than one request per file."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +9,17 @@ from raysp.storage.store import RefusedError, Store, scheme_of
 
 AT_ONCE = 16
 ENTRIES_A_FILE = 12
-"""Names listed in the time of asking for one file: a page of 1,000 takes that of some 80 files, 16 at once."""
+"""Entries listed in the time of one `stat`: a page of 1,000 takes as long as about 80 files, 16 at once."""
 WORTH_LISTING = 80
 
 
 def version_of(entry: Entry) -> str:
-    """Return what identifies the content of a file: its size, and its etag or modification time."""
+    """Return the identifier of a file's content: its size, and its etag or modification time."""
     return f"{entry.num_bytes}:{entry.version}"
 
 
 def versions(store: Store, paths: Collection[str]) -> dict[str, str]:
-    """Return the current versions of files; those that are gone, or refused, are absent.
+    """Return the current versions of files by path. Missing and refused ones are omitted.
 
     Raises:
         StoreError: the storage fails.
@@ -43,7 +43,10 @@ def _is_worth_listing(store: Store, wanted: Sequence[str]) -> bool:
 
 
 def _list(store: Store, wanted: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
-    """List one folder as long as that is worth while; returns what was found, and the paths behind where it ended."""
+    """List one folder, up to a limit of entries.
+
+    Returns the versions found, and the paths behind the end of the listing.
+    """
     names, found = set(wanted), {}
     most = ENTRIES_A_FILE * len(wanted)
     for number, entry in enumerate(store.list(_beginning(wanted[0], wanted[-1])), 1):
