@@ -1,7 +1,7 @@
-"""Shards in Arrow IPC, file or stream: cut from the headers of their messages, read a record batch at a time.
+"""Shards in Arrow IPC, file or stream format: cut by message headers, read one record batch at a time.
 
-Both formats are the same messages, so both are surveyed by walking over their headers. A local file is mapped, so that
-only the rows that are used are read; from elsewhere whole record batches are.
+Both formats consist of the same messages, so both are surveyed by reading the message headers. A local file is
+memory-mapped, so that only the rows used are read. Remote files are read in whole record batches.
 """
 
 import hashlib
@@ -19,36 +19,36 @@ from raysp.words import count
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
-_SCHEMA, _RECORD_BATCH = 1, 3  # of flatbuffers' union MessageHeader (format/Message.fbs)
+_SCHEMA, _RECORD_BATCH = 1, 3  # values of the flatbuffers union MessageHeader (format/Message.fbs)
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
 _READ_ROWS = 1000
 _MOST_BYTES_WITHOUT_AUDIO = 4 * 1024 * 1024
-"""Of a record batch that may hold paths alone."""
+"""Largest record batch that may hold paths only. Larger ones are not checked for columns of nulls."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the record batches of a shard are."""
+    """Positions of a shard's record batches."""
 
     is_file: bool
     raw_schema: bytes
     batches: tuple[tuple[int, int, int], ...]
-    """Place in the file, bytes, rows."""
+    """Offset in the file, bytes, rows."""
 
     @property
     def digest(self) -> str:
-        """Hash the schema and the batches' places."""
+        """Hash of the schema and the batches' positions."""
         return hashlib.sha256(self.raw_schema + repr(self.batches).encode()).hexdigest()[:16]
 
 
 def survey(
     url: str, storage_options: Mapping[str, object] | None = None, columns: Sequence[str] | None = None
 ) -> Survey:
-    """Survey an Arrow shard, of which some columns are going to be read.
+    """Survey an Arrow shard. `columns` are the ones that will be read.
 
     Raises:
-        ShardError: no Arrow IPC, cut short, or with a schema that would run foreign code.
-        StoreError: not there or not readable.
+        ShardError: the shard is not Arrow IPC, is truncated, or has a schema that would run foreign code.
+        StoreError: the shard is missing or not readable.
     """
     with _explained(url), _open(url, storage_options) as file:
         layout = _read_layout(url, file)
@@ -63,7 +63,7 @@ def survey(
 def _null_columns(
     reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, columns: Sequence[str]
 ) -> frozenset[str]:
-    """Return the columns, or their bytes, that are null in every batch; of large batches none is looked at."""
+    """Return the columns, or their children `bytes`, that are null in every batch. Empty if any batch is large."""
     nulls: set[str] | None = None
     for number, (_, num_bytes, _) in enumerate(layout.batches):
         if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
@@ -75,12 +75,12 @@ def _null_columns(
 
 
 def _nulls_of(batch: pa.RecordBatch, column: str) -> Iterator[str]:
-    """Yield a column of a batch, or its child `bytes`, if it holds nothing but nulls."""
+    """Yield the name of a column of a batch, or of its child `bytes`, if all values are null."""
     if (index := batch.schema.get_field_index(column)) < 0:
         return
     array = batch.column(index)
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
-    array.validate()  # nothing else bounds what its nulls are counted in
+    array.validate()  # no other check bounds the buffer in which nulls are counted
     if isinstance(array, pa.StructArray):
         if array.type.get_field_index("bytes") < 0:
             return
@@ -96,10 +96,12 @@ def read_rows(
     storage_options: Mapping[str, object] | None = None,
     as_dictionaries: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, with only the `columns` asked for; dictionaries are decoded but for some columns.
+    """Yield a piece's rows in order, with only the given `columns`.
+
+    Dictionaries are decoded, except in the columns `as_dictionaries`.
 
     Raises:
-        ShardError: the shard is damaged, or is no longer the one that was planned.
+        ShardError: the shard is damaged, or changed since it was planned.
     """
     with _explained(shard.url), _open(shard.url, storage_options) as file:
         layout = _read_layout(shard.url, file)
@@ -116,7 +118,7 @@ def read_rows(
 def _plain_rows(
     batch: pa.RecordBatch, first: int, piece: Piece, columns: Sequence[str], as_dictionaries: Collection[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield what a piece has of a batch, after its offsets were looked at: nothing else bounds what they point to."""
+    """Yield a piece's rows of a batch, with validated offsets: no other check bounds where they point."""
     chosen = batch.select(list(columns))
     plain = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in chosen.columns]
     plain = [
@@ -124,7 +126,7 @@ def _plain_rows(
         for name, column in zip(columns, plain, strict=True)
     ]
     for column in plain:
-        # A text that is not UTF-8 is the source's own affair.
+        # Text is validated as binary, so text that is not UTF-8 is accepted.
         kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
         (column.view(kind) if kind else column).validate(full=True)
     start, end = max(piece.first - first, 0), min(piece.end - first, batch.num_rows)
@@ -136,7 +138,7 @@ def _plain_rows(
 def _batches(
     reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, piece: Piece
 ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-    """Yield the record batches that hold a piece, each with its number and that of its first row."""
+    """Yield the record batches that overlap a piece: number, first row, batch."""
     first = 0
     for number, (_, _, num_rows) in enumerate(layout.batches):
         if first >= piece.end:
@@ -146,7 +148,7 @@ def _batches(
             if is_wanted:
                 yield number, first, reader.get_batch(number)
         else:
-            batch = reader.read_next_batch()  # of a mapped file only the header is touched
+            batch = reader.read_next_batch()  # of a memory-mapped file only the header is read
             if is_wanted:
                 yield number, first, batch
         first += num_rows
@@ -182,7 +184,7 @@ def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFi
 
 
 def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
-    """Walk over the headers of a shard's messages, skipping their bodies."""
+    """Read the headers of a shard's messages, skipping their bodies."""
     num_bytes = file.size()
     file.seek(0)
     is_file = file.read(len(_MAGIC)) == _MAGIC
@@ -210,7 +212,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
 
 
 def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> None:
-    """The footer of the file format holds a schema of its own, which is the one that is read."""
+    """Check the footer of the file format, which has its own copy of the schema, the one that pyarrow reads."""
     file.seek(max(0, num_bytes - 10))
     tail = file.read(10)
     footer_bytes = int.from_bytes(tail[:4], "little", signed=True)
@@ -221,7 +223,7 @@ def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> None:
 
 
 def _read_header(url: str, file: pa.NativeFile, place: int, num_bytes: int) -> tuple[int, int, int, int, bytes] | None:
-    """Read a message's header: kind, rows, bytes of its body, where that begins, the header; None at the end."""
+    """Read a message's header: kind, rows, bytes of its body, offset of its body, the header. None at the end."""
     file.seek(place)
     prefix = file.read(8)
     if prefix[:4] == _CONTINUATION:
@@ -246,7 +248,7 @@ def _offset(raw: bytes, place: int) -> int:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of flatbuffers (google.github.io/flatbuffers, "Internals"): fields by number, absent ones are 0."""
+    """A flatbuffers table (google.github.io/flatbuffers, "Internals"). Fields have numbers; missing ones are 0."""
 
     raw: bytes
     place: int
@@ -262,12 +264,12 @@ class _Table:
         return self.place + relative if relative else None
 
     def scalar(self, number: int, kind: str) -> int:
-        """Read a number."""
+        """Read a scalar field; 0 if it is missing."""
         place = self._field(number)
         return 0 if place is None else int(struct.unpack_from(kind, self.raw, place)[0])
 
     def table(self, number: int) -> "_Table":
-        """Go to a table."""
+        """Return the table in a field."""
         place = self._field(number)
         if place is None:
             raise ValueError("a message has no header")
@@ -275,7 +277,7 @@ class _Table:
 
 
 def _storage_schema(schema: pa.Schema) -> pa.Schema:
-    """Give the types that `read_rows` yields."""
+    """Return a schema with the types that `read_rows` yields."""
     fields = []
     for field in schema:
         kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type

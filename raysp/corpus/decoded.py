@@ -1,7 +1,7 @@
-"""How large the columns of a Parquet file become when they are read: a dictionary holds once what rows repeat.
+"""Decoded sizes of the columns of a Parquet file, in which a dictionary stores repeated values once.
 
-A file of 3 MB may hold 10,000 rows of one recording of 300 KB. Pieces are cut by what their columns decode to, and
-recordings that repeat are read as dictionaries, so that neither takes the gigabytes.
+A file of 3 MB may hold 10,000 rows of one recording of 300 KB. Pieces are cut by the decoded size of their columns, and
+repeated recordings are read as dictionaries, so that neither needs gigabytes of memory.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,19 +12,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 INDEX_BYTES = 8
-"""A data page with fewer bytes a value holds indices into a dictionary, of at most 4 bytes, and levels."""
+"""Data pages with fewer bytes per value hold indices into a dictionary (at most 4 bytes each) and levels."""
 HEADER_BYTES = 64
 WORTH_KNOWING = 64 * 1024 * 1024
-"""Where a dictionary can become no more than this, its values are not looked at."""
+"""Columns whose decoded size cannot exceed this are not checked for repeats."""
 REPEATED = 2
-"""Times its stored bytes that a column with repeated values takes at least; others are taken as they are stored."""
+"""Minimum ratio of decoded to stored bytes of a column with repeats. Other columns count their stored bytes."""
 
 
 def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Collection[str] | None) -> list[int]:
-    """Estimate the bytes of some columns, all by default, in each row group.
+    """Estimate the decoded bytes of some columns (None: all) in each row group.
 
-    From the footer, and for a column that may hold repeated values from the header of its first dictionary: writers
-    begin every column with a dictionary, so that most hold each value once.
+    The estimate uses the footer, and for a column that may hold repeated values the header of its dictionary. Writers
+    start every column with a dictionary, so a dictionary alone does not show that values repeat.
     """
     groups = [list(_chunks(metadata.row_group(index), columns)) for index in range(metadata.num_row_groups)]
     repeated = _repeated(file, [chunk for group in groups for chunk in group])
@@ -35,7 +35,7 @@ def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Colle
 
 
 def null_columns(metadata: pq.FileMetaData, columns: Collection[str] | None) -> frozenset[str]:
-    """Return the leaves of some columns that hold nothing but nulls by the statistics of every row group."""
+    """Return the leaves of some columns whose values are all null by the statistics of every row group."""
     found: dict[str, bool] = {}
     for index in range(metadata.num_row_groups):
         for chunk in _chunks(metadata.row_group(index), columns):
@@ -47,7 +47,7 @@ def null_columns(metadata: pq.FileMetaData, columns: Collection[str] | None) -> 
 
 
 def _repeated(file: pa.NativeFile, chunks: Iterable[pq.ColumnChunkMetaData]) -> set[str]:
-    """Return the paths of columns with repeated values, as the first large dictionary of each says."""
+    """Return the paths of columns with repeated values, judged by the first large dictionary of each."""
     found: dict[str, bool] = {}
     for chunk in chunks:
         path = chunk.path_in_schema
@@ -64,19 +64,19 @@ def _chunks(group: pq.RowGroupMetaData, columns: Collection[str] | None) -> Iter
 
 
 def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
-    """Return the size of the dictionary that all values are read from; 0 where there is none."""
+    """Return the size of the dictionary that holds all values; 0 if there is none."""
     place = chunk.dictionary_page_offset
     if place is None or chunk.physical_type != "BYTE_ARRAY" or not chunk.num_values:
         return 0
     stored = chunk.data_page_offset - place
     rest = chunk.total_compressed_size - stored
     if stored <= 0 or rest > INDEX_BYTES * chunk.num_values + 10 * HEADER_BYTES:
-        return 0  # the dictionary was given up: most values stand in the pages
+        return 0  # the writer abandoned the dictionary: most values are in the pages
     return max(stored, chunk.total_uncompressed_size - rest)
 
 
 def _bytes(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
-    """Return what a column takes in a row group: the mean size in its dictionary for each value."""
+    """Return the decoded bytes of a column in a row group: number of values times mean size in its dictionary."""
     dictionary = _dictionary_bytes(chunk)
     if not dictionary:
         return int(chunk.total_uncompressed_size)
@@ -86,10 +86,11 @@ def _bytes(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
 
 
 def _mean_bytes(header: bytes) -> int | None:
-    """Read the mean size of a dictionary's values from the header of its page; None where it cannot be read.
+    """Read the mean size of a dictionary's values from the header of its page; None if it cannot be parsed.
 
-    A PageHeader in Thrift's compact protocol (parquet-format/src/main/thrift/parquet.thrift): type, uncompressed and
-    compressed size, perhaps a checksum, then a DictionaryPageHeader, which begins with the number of values.
+    The header is a PageHeader in Thrift's compact protocol (parquet-format/src/main/thrift/parquet.thrift): type,
+    uncompressed and compressed size, an optional checksum, then a DictionaryPageHeader, which begins with the number of
+    values.
     """
     found: dict[int, int] = {}
     place = number = 0
@@ -108,7 +109,7 @@ def _mean_bytes(header: bytes) -> int | None:
 
 
 def _varint(raw: bytes, place: int) -> tuple[int, int]:
-    """Read a zigzag number; returns it and the place behind it."""
+    """Read a zigzag number. Returns it and the offset behind it."""
     value = shift = 0
     while True:
         value |= (raw[place] & 0x7F) << shift
@@ -118,13 +119,13 @@ def _varint(raw: bytes, place: int) -> tuple[int, int]:
 
 
 class Repeats:
-    """Turns recordings that repeat into dictionaries, batch by batch.
+    """Dictionary encoding of repeated recordings, batch by batch.
 
     Args:
         file: a Parquet file.
-        metadata: of the file.
-        groups: the row groups that are read.
-        columns: whose recordings may become dictionaries.
+        metadata: metadata of the file.
+        groups: row groups to read.
+        columns: columns whose recordings may be encoded.
     """
 
     def __init__(
@@ -134,11 +135,11 @@ class Repeats:
         self._paths = _repeated(file, chunks)
         sizes = (_dictionary_bytes(chunk) for chunk in chunks if chunk.path_in_schema in self._paths)
         self.most_a_row = max(sizes, default=0)
-        """Bytes that a row's recording may have, where recordings repeat."""
+        """Upper bound of the bytes of a repeated recording; 0 if no column repeats."""
         self._known: dict[str, pa.Array[Any]] = {}
 
     def encoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch with dictionaries in the place of binary columns, also in structs, that the file has so."""
+        """Return a batch with dictionaries in place of binary columns, also inside structs, that have repeats."""
         if not self._paths:
             return batch
         columns = [self._column(name, batch.column(name)) for name in batch.schema.names]

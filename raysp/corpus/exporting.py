@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library as audio shards: written once, with the bytes of every recording."""
+"""Export of data sets of the `datasets` library to audio shards that hold the bytes of every recording."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from raysp.storage.store import Store, explain, open_store
 SHARD_BYTES = 256 * 1024 * 1024
 ROWS_AT_ONCE = 32
 MARKER = "_exported.json"
-"""Written last: the data set that the shards beside it are of."""
+"""Marker file, written last: fingerprint of the data set and names of its shards."""
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -25,7 +25,7 @@ class Exported(NamedTuple):
 
     urls: tuple[str, ...]
     audio: str
-    """The column with the recordings."""
+    """Name of the column with the recordings."""
     columns: tuple[str, ...]
 
 
@@ -37,17 +37,17 @@ def export(
     audio: str | None = None,
     storage_options: Mapping[str, object] | None = None,
 ) -> Exported:
-    """Write a data set as Parquet audio shards; those that an earlier call wrote of the same data set are used again.
+    """Write a data set as Parquet audio shards. Shards of an earlier export of the same data set are reused.
 
     Args:
-        dataset: a `datasets.Dataset`, a folder that `save_to_disk` wrote, or a name for `load_dataset`.
-        folder: url of the folder for the shards; it belongs to this data set alone.
-        split: of a named data set that has several.
-        audio: the column with the recordings; None: the only one with audio.
-        storage_options: how to reach the folder.
+        dataset: a `datasets.Dataset`, a folder written by `save_to_disk`, or a name for `load_dataset`.
+        folder: url of the folder for the shards, used for this data set only.
+        split: split to export, required if the data set has several.
+        audio: column with the recordings; None for the only audio column.
+        storage_options: options of the folder's storage.
 
     Raises:
-        PlanError: the data set cannot be loaded or written, or the folder holds something else.
+        PlanError: the data set cannot be loaded or written, or the folder holds other files.
         ShardError: a recording cannot be read.
         StoreError: the folder cannot be written.
     """
@@ -101,10 +101,10 @@ def _audio_column(dataset: Any, given: str | None) -> str:  # noqa: ANN401
 
 
 def _done(store: Store, fingerprint: str) -> list[str] | None:
-    """Return the shards of a finished export of this data set; None where there is none.
+    """Return the shards of a finished export of this data set; None if there is none.
 
     Raises:
-        PlanError: the folder holds something else.
+        PlanError: the folder holds other files, or a shard is missing.
     """
     if store.stat(MARKER) is None:
         ours = f"{fingerprint}-"
@@ -125,7 +125,7 @@ def _done(store: Store, fingerprint: str) -> list[str] | None:
 
 
 def _tables(dataset: Any, audio: str) -> Iterator[pa.Table]:  # noqa: ANN401
-    """Yield the rows some at a time, as they are stored, each recording with its bytes."""
+    """Yield tables of `ROWS_AT_ONCE` rows as stored, with the bytes of each recording."""
     import datasets
 
     if isinstance(dataset.features[audio], datasets.Audio):
@@ -140,7 +140,7 @@ def _tables(dataset: Any, audio: str) -> Iterator[pa.Table]:  # noqa: ANN401
 
 
 def _recording(value: object, row: int) -> dict[str, object] | None:
-    """Return a recording with its bytes, whatever a data set holds of it."""
+    """Return a recording with its bytes, from bytes, a path or an array."""
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -157,7 +157,7 @@ def _recording(value: object, row: int) -> dict[str, object] | None:
 
 
 def _encoded(samples: Sequence[float], sample_rate: int) -> bytes:
-    """Return samples as a WAV file of the smallest format that holds each of them exactly."""
+    """Encode samples as WAV in the smallest subtype that represents all of them exactly."""
     import soundfile
 
     array = np.asarray(samples)
@@ -184,7 +184,7 @@ def _read(path: str, row: int) -> bytes:
 
 
 def _write(store: Store, tables: Iterator[pa.Table], fingerprint: str) -> list[str]:
-    """Write shards of a bounded size; their names are of the data set, so that a second attempt makes the same."""
+    """Write shards of bounded size. Names derive from the fingerprint, so that a second attempt writes the same."""
     names: list[str] = []
     held: list[pa.Table] = []
     for table in tables:

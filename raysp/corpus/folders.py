@@ -1,8 +1,7 @@
-"""Shards cut from folders of audio files: a file a row, ten thousand files of the sorted listing a shard.
+"""Shards of folders of audio files: one row per file, 10,000 files of the sorted listing per shard.
 
-The listing of a shard is recorded with it, packed: files that come later make new shards, and a file that goes leaves
-its row behind. Metadata files beside the recordings (`metadata`) give rows more columns; a recording that they name and
-that is not there is a row all the same.
+The packed listing of a shard is recorded with it. New files make new shards, and the row of a removed file stays.
+Metadata files beside the recordings (`metadata`) add columns. A missing recording that they name is still a row.
 """
 
 import base64
@@ -24,9 +23,9 @@ from raysp.storage.store import Entry
 
 FILES_A_SHARD = 10_000
 FILES_A_PIECE = 400
-"""So that a piece's part of the listing, which travels with it, stays below 20 KB: about 33 bytes a file whose name
-cannot be compressed."""
-# By name, since a folder holds other things too; what a file is its content says.
+"""Files per piece. Keeps the part of the listing that is sent with a piece below 20 KB: about 33 bytes per file with an
+incompressible name."""
+# Files are chosen by name, since folders hold other files too. Their format is detected by content.
 _READ = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
     | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
@@ -37,45 +36,45 @@ _NOT_READ = frozenset(
     | {".mpc", ".mpeg", ".mpg", ".mpga", ".nist", ".ogm", ".ogv", ".pcm", ".qcp", ".ra", ".raw", ".shn", ".spx"}
     | {".tta", ".voc", ".vox", ".weba", ".webm", ".wma", ".wmv", ".wv", ".wv1", ".wv2"}
 )
-"""Of formats that are mostly not read: such a file is a row all the same, `unsupported_format`, and is never lost."""
+"""Suffixes of formats that are mostly unsupported. Such a file is still a row (`unsupported_format`), never dropped."""
 SUFFIXES = _READ | _NOT_READ
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
 
-_FROM = "@"  # behind the first row of a narrowed listing; base64 does not have it
+_FROM = "@"  # follows the first row of a narrowed listing; not in the base64 alphabet
 
 Listing = Sequence[tuple[str, int, int]]
-"""Path, bytes and a hash of the version of each file."""
+"""Path, bytes and hash of the version of each file."""
 _MISSING = (0, 0)
-"""Bytes and hash of a file that metadata names and that is not there."""
+"""Bytes and hash of a missing file that metadata names."""
 
 
 class _Part(NamedTuple):
-    """A listing with what metadata files give its rows."""
+    """A listing with the metadata of its rows."""
 
     files: tuple[tuple[str, int, int], ...]
     metadata: tuple[str, ...] = ()
     """Paths of the metadata files."""
     schema: pa.Schema | None = None
-    """Of the columns that they give; None: there are no such files."""
+    """Schema of the metadata columns; None if there are no metadata files."""
     checks: tuple[int | None, ...] = ()
-    """A hash of the values of each row; None: no metadata file names it."""
+    """Hash of the metadata values of each row; None if no metadata file names it."""
 
 
 def is_audio(path: str) -> bool:
-    """Return whether a file looks like a recording by its name, so that it is a row."""
+    """Return whether a file is a recording by its suffix, and so a row."""
     return suffix_of(path) in SUFFIXES
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a file's name in small letters, with its dot; empty where there is none."""
+    """Return the suffix of a file's name in lower case, with its dot; empty if there is none."""
     _, dot, suffix = path.rpartition("/")[2].rpartition(".")
     return f".{suffix.lower()}" if dot else ""
 
 
 def cut(entries: Sequence[Entry], recorded: Sequence[str], given: metadata.Metadata | None = None) -> list[str]:
-    """Cut a listing into parts: first those that are recorded, brought up to date, then files that are new.
+    """Cut a listing into parts: first the recorded ones with current versions, then new files.
 
-    A file that was missing at first does not change its part by being there: its row is still to be labelled.
+    A file that was missing when its part was recorded keeps that entry, so that its arrival does not change the part.
     """
     now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
     for path in given.checks if given else ():
@@ -99,7 +98,7 @@ def _described(listing: Listing, given: metadata.Metadata | None) -> _Part:
 
 
 def survey(part: str) -> Survey:
-    """Survey a part."""
+    """Survey a part of a folder."""
     found = _unpack(part)
     listing = found.files
     pieces = [
@@ -115,13 +114,13 @@ def _schema(part: _Part) -> pa.Schema:
 
 
 def count_strays(part: str) -> tuple[int, int]:
-    """Count the recordings that no metadata file names, where there are such files, and those that are not there."""
+    """Return the number of recordings that no metadata file names (0 without metadata files), and of missing files."""
     found = _unpack(part)
     return found.checks.count(None), sum(one[1:] == _MISSING for one in found.files)
 
 
 def narrow(shard: Shard, piece: Piece) -> str:
-    """Give what is needed of a shard's listing to read one of its pieces.
+    """Return the part of a shard's listing that is needed to read one of its pieces.
 
     Raises:
         ShardError: the recorded listing is damaged.
@@ -136,7 +135,7 @@ def narrow(shard: Shard, piece: Piece) -> str:
 
 
 def version(part: str) -> str:
-    """Hash a listing, with the versions of its files and what metadata gives them."""
+    """Hash a listing with the versions of its files and their metadata."""
     found = _unpack(part)
     listing: list[object] = [*found.files]
     if found.schema is not None:
@@ -145,17 +144,17 @@ def version(part: str) -> str:
 
 
 def num_bytes(part: str) -> int:
-    """Add up the files."""
+    """Return the total bytes of a part's files."""
     return sum(size for _, size, _ in unpack(part))
 
 
 def read_rows(
     shard: Shard, piece: Piece, columns: Sequence[str], storage_options: metadata.Options = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows: `id` is that of the metadata, else the path in the folder.
+    """Yield a piece's rows. `id` is taken from the metadata, else it is the path in the folder.
 
     Raises:
-        ShardError: the metadata is no longer what was planned.
+        ShardError: the metadata changed since it was planned.
     """
     first, is_narrow, part = shard.part.rpartition(_FROM)
     if not is_narrow:
@@ -178,12 +177,12 @@ def read_rows(
 
 
 def pack(listing: Listing) -> str:
-    """Write a listing down in few bytes."""
+    """Return a listing in compressed form."""
     return _pack(_Part(tuple(listing)))
 
 
 def unpack(part: str) -> list[tuple[str, int, int]]:
-    """Read a listing, or what is left of a narrowed one."""
+    """Return the listing of a part, which may be narrowed."""
     return list(_unpack(part).files)
 
 
@@ -195,7 +194,7 @@ def _pack(part: _Part) -> str:
     return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
 
 
-# A shard of 10,000 files is narrowed for each of its pieces: once is enough to read its listing.
+# A shard of 10,000 files is narrowed once per piece. The cache avoids unpacking its listing each time.
 @functools.lru_cache(maxsize=4)
 def _unpack(part: str) -> _Part:
     part = part.rpartition(_FROM)[2]

@@ -1,8 +1,8 @@
-"""Shards cut from JSONL manifests with NeMo's keys: a line a row, ten thousand lines a shard.
+"""Shards of JSONL manifests with NeMo's keys: one row per line, 10,000 lines per shard.
 
-Rows have `audio` (a path), `offset` and `duration` as seconds, `id` (the manifest's own, else the path), and a column
-for every other key. A shard is a range of the manifest's bytes, so that lines may be added behind it; only a
-relabelling cuts them anew.
+Rows have `audio` (a path), `offset` and `duration` in seconds, `id` (from the manifest, else the path), and a column
+for every other key. A shard is a byte range of the manifest, so that lines can be appended. Existing ranges change only
+on relabelling.
 """
 
 import codecs
@@ -24,7 +24,7 @@ from raysp.errors import ShardError
 
 LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
-"""What a second of audio is taken to have, to cut pieces; files are not looked at."""
+"""Assumed bytes per second of audio, for cutting pieces. Audio files are not read."""
 UNKNOWN_SECONDS = 10.0
 MOST_LINE_BYTES = 16 * 1024 * 1024
 _PATH, _OFFSET, _DURATION, _ID = "audio_filepath", "offset", "duration", "id"
@@ -33,7 +33,7 @@ AUDIO_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.stri
 
 @dataclass(frozen=True)
 class Slice:
-    """A range of a manifest's bytes, unpacked."""
+    """A range of a manifest's decompressed bytes."""
 
     first: int
     end: int
@@ -41,7 +41,7 @@ class Slice:
 
     @property
     def part(self) -> str:
-        """Write the range down."""
+        """The range as text: "first-end"."""
         return f"{self.first}-{self.end}"
 
 
@@ -51,16 +51,17 @@ def cut(
     storage_options: Mapping[str, object] | None = None,
     digests: Sequence[str] | None = None,
 ) -> list[Slice]:
-    """Cut a manifest into slices: first those that are recorded, then what is behind them.
+    """Cut a manifest into slices: first the recorded ones, then the lines behind them.
 
-    With `digests` what no longer ends with a line is cut anew, into no fewer slices than were recorded, empty ones if
-    need be: each of their label shards is then replaced, and none is left with rows that others hold as well.
+    With `digests`, the manifest is cut again from the first changed slice that no longer ends with a line. The number
+    of slices does not decrease; some may be empty. So each of their label shards is replaced, and no two hold the same
+    rows.
 
     Args:
-        url: of the manifest.
-        recorded: parts of its recorded shards, in their order.
-        storage_options: how to reach it.
-        digests: of the recorded shards, where a changed manifest may be cut anew.
+        url: url of the manifest.
+        recorded: parts of its recorded shards, in order.
+        storage_options: options of its storage.
+        digests: digests of the recorded shards, if a changed manifest may be cut again.
     """
     slices: list[Slice] = []
     with closing(_open(url, storage_options)) as file:
@@ -76,7 +77,7 @@ def cut(
 
 
 def _ends_with_a_line(file: BinaryIO, data: bytes, num_bytes: int) -> bool:
-    """Return whether what was read of a slice is whole lines: up to a line's end, or to the file's."""
+    """Return whether the data read for a slice ends at the end of a line or of the file."""
     if len(data) < num_bytes or not data.strip():
         return False
     if data.endswith(b"\n"):
@@ -88,7 +89,10 @@ def _ends_with_a_line(file: BinaryIO, data: bytes, num_bytes: int) -> bool:
 
 
 def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
-    """Cut the lines from here on: even slices where full ones would be fewer than `at_least`, then empty ones."""
+    """Cut the lines from `place` on into at least `at_least` slices.
+
+    Slices are of even size if full ones would be fewer than `at_least`. Empty slices fill up the number.
+    """
     made = 0
     for num_lines in _lines_a_slice(file, place, at_least):
         lines = list(islice(file, num_lines))
@@ -114,12 +118,12 @@ def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
 
 
 def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -> None:
-    """Check that a file begins as a manifest does: with a whole JSON object that names a recording, in one line.
+    """Check that the first line of a file is a complete JSON object that names a recording.
 
     An empty file is a manifest without lines.
 
     Raises:
-        ShardError: with what it begins with, and what to do.
+        ShardError: with the beginning of the line and the expected format.
     """
     with closing(_open(url, storage_options)) as file:
         line = next((line for line in iter(lambda: file.readline(MOST_LINE_BYTES), b"") if line.strip()), b"")
@@ -136,13 +140,13 @@ def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -
 
 
 def survey(url: str, part: str, storage_options: Mapping[str, object] | None = None) -> Survey:
-    """Survey a slice.
+    """Survey a slice of a manifest.
 
     Raises:
-        ShardError: a line is no JSON object.
+        ShardError: a line is not a JSON object.
     """
     raw = _read(url, part, storage_options)
-    if not raw:  # empty slices have the columns that the others have
+    if not raw:  # empty slices take their columns from the first lines of the manifest
         return Survey(_schema(url, storage_options), 0, (), _digest(raw), seconds=0.0)
     rows = json_rows(url, raw)
     table = _table(rows)
@@ -157,10 +161,10 @@ def survey(url: str, part: str, storage_options: Mapping[str, object] | None = N
 def read_rows(
     shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Mapping[str, object] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, with the `columns` asked for.
+    """Yield a piece's rows in order, with the given `columns`.
 
     Raises:
-        ShardError: the manifest changed.
+        ShardError: the manifest changed since it was planned.
     """
     raw = _read(shard.url, shard.part, storage_options)
     if _digest(raw) != shard.version:
@@ -202,10 +206,10 @@ def _digest(raw: bytes) -> str:
 
 
 def json_rows(url: str, raw: bytes) -> list[dict[str, object]]:
-    """Read JSON lines.
+    """Parse JSON lines.
 
     Raises:
-        ShardError: a line is no JSON object.
+        ShardError: a line is not a JSON object.
     """
     rows = []
     for number, line in enumerate(raw.split(b"\n"), 1):
@@ -238,21 +242,21 @@ def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
 
 
 def _seconds(value: object) -> float | None:
-    """Take a number as it is; what is none cannot be a place in a recording."""
+    """Return a number as float and any other value as NaN, which is refused as a position in a recording."""
     if value is None:
         return None
     return float(cast("float", value)) if _is_number(value) else float("nan")
 
 
 def _is_number(value: object) -> bool:
-    """Tell what a column of numbers can hold; a larger integer stays as it is written."""
+    """Return whether a value fits a column of numbers. Integers beyond 2**53 do not; their column is text."""
     if isinstance(value, bool):
         return False
     return isinstance(value, float) or (isinstance(value, int) and -(2**53) <= value <= 2**53)
 
 
 def json_column(values: list[object], kind: pa.DataType | None = None) -> "pa.Array[Any]":
-    """Make a column of one type: the given one, else the values' own where they share one, else their JSON."""
+    """Return a column of one type: the given one, else the common type of the values, else their JSON as text."""
     if kind is not None and not pa.types.is_string(kind):
         return pa.array(values, kind)
     given = [value for value in values if value is not None]
@@ -275,5 +279,5 @@ def _text(value: object) -> str:
 
 
 def _storable(text: str) -> str:
-    """Keep a lone surrogate, which no Parquet text can hold, as the escape that JSON wrote it by."""
+    """Replace lone surrogates, which Parquet text cannot hold, by their escapes in JSON."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""Columns that metadata files beside recordings give them, as in the `audiofolder` of `datasets`.
+"""Columns from metadata files beside recordings, as in the `audiofolder` of `datasets`.
 
-`metadata.csv`, `metadata.jsonl` or `metadata.parquet`, in any folder of a corpus, names recordings by their path from
-there in its column `file_name`; its other columns are columns of their rows.
+A file `metadata.csv`, `metadata.jsonl` or `metadata.parquet` in any folder of a corpus names recordings in its column
+`file_name`, by paths relative to that folder. Its other columns become columns of their rows.
 """
 
 import io
@@ -30,37 +30,37 @@ NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 _RECORDING = "audio"
 _MOST_CACHED_BYTES = 256 * 1024 * 1024
-# As `7` and `-1.5e3`, but not `007`: what begins with a zero is a code or a text.
+# Matches `7` and `-1.5e3`, but not `007`: a leading zero marks a code or text.
 _INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]{0,17})$", r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata files of a folder as they are now."""
+    """The current metadata files of a folder."""
 
     files: tuple[str, ...]
-    """Their paths below the folder."""
+    """Paths relative to the folder."""
     schema: pa.Schema
-    """Of the columns that they give; `file_name` is none of them."""
+    """Schema of their columns, without `file_name`."""
     checks: Mapping[str, int]
-    """A hash of the values of each recording, by its path below the folder."""
+    """Hash of the values of each recording, by its path relative to the folder."""
 
 
 class _Read(NamedTuple):
-    """A metadata file as it was read: texts of a CSV file, JSON of JSON lines, typed columns of Parquet."""
+    """A parsed metadata file: text columns for CSV, JSON texts for JSON lines, typed columns for Parquet."""
 
     table: pa.Table
     paths: list[str]
-    """Of the recordings, below the folder of the corpus."""
+    """Paths of the recordings, relative to the folder of the corpus."""
 
 
 def is_metadata(path: str) -> bool:
-    """Return whether a file is one by its name."""
+    """Return whether a file is a metadata file by its name."""
     return path.rpartition("/")[2] in NAMES
 
 
 def names_recordings(url: str, options: Options) -> bool:
-    """Return whether a Parquet file, by its columns, names recordings instead of holding them."""
+    """Return whether a Parquet file has a column `file_name`: it names recordings and does not hold them."""
     return FILE_NAME in read_footer(url, options).schema.names
 
 
@@ -68,7 +68,7 @@ def read(root: str, files: Sequence[str], options: Options) -> Metadata:
     """Read all metadata files of a folder.
 
     Raises:
-        ShardError: one cannot be read, names no recordings or one twice, or they do not fit together.
+        ShardError: a file cannot be read, names no recordings, or names one twice, or the files are inconsistent.
         StoreError: the storage fails.
     """
     kinds = sorted({_kind(path) for path in files})
@@ -88,17 +88,17 @@ def read(root: str, files: Sequence[str], options: Options) -> Metadata:
 def read_columns(
     root: str, files: Sequence[str], schema: pa.Schema, recordings: Sequence[tuple[str, int | None]], options: Options
 ) -> pa.Table:
-    """Return the columns of some recordings; null where no metadata file names one.
+    """Return the metadata columns of some recordings. Values are null for recordings that no metadata file names.
 
     Args:
         root: folder of the corpus.
         files: metadata files.
-        schema: as planned.
-        recordings: path of each, and the planned hash of its values; None: it had none.
-        options: how to reach the folder.
+        schema: schema of the columns as planned.
+        recordings: path of each, and the planned hash of its values, None if it had no metadata.
+        options: options of the folder's storage.
 
     Raises:
-        ShardError: they are no longer those that were planned.
+        ShardError: the values changed since they were planned.
         StoreError: the storage fails.
     """
     paths = [path for path, _ in recordings]
@@ -125,7 +125,7 @@ def read_columns(
 
 
 def naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """Return those metadata files that may name one of some recordings: they lie in a folder around it."""
+    """Return the metadata files that may name any of some recordings: those in their parent folders."""
     if any(_leads_out(path) for path in paths):
         return list(files)
     folders = {parent for path in paths for parent in _parents(path)}
@@ -154,7 +154,7 @@ _lock = threading.Lock()
 
 
 def _read(root: str, path: str, options: Options) -> _Read:
-    """Read a metadata file, once as long as it stays as it is and few others are read."""
+    """Read a metadata file, with a cache keyed by its version and bounded by `_MOST_CACHED_BYTES`."""
     store = open_store(root, options)
     if (entry := store.stat(path)) is None:
         raise ShardError(f"{join_url(root, path)}: no such file; {_CHANGED}")
@@ -196,7 +196,7 @@ def _read_anew(store: Store, path: str, options: Options) -> _Read:
 
 
 def _path(root: str, folder: str, name: str) -> str:
-    """Return the path below the folder of the corpus; what leads out of it stays as it is, and is no path there."""
+    """Return the path relative to the folder of the corpus. Paths that lead out of it are returned unchanged."""
     inside = name.removeprefix(f"{root}/")
     if inside != name:
         return inside
@@ -207,7 +207,7 @@ def _path(root: str, folder: str, name: str) -> str:
 
 
 def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
-    """Read the cells as texts; an empty one that is not quoted is null."""
+    """Read the cells as text. Empty unquoted cells are null."""
     parsing = pa_csv.ParseOptions(newlines_in_values=True)
     if not data.strip():
         return pa.table({})
@@ -234,7 +234,7 @@ def _read_jsonl(url: str, data: bytes, options: Options) -> pa.Table:
 
 
 def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
-    read_footer(url, options)  # refuses what would run code
+    read_footer(url, options)  # refuses schemas that would run code
     table = pq.ParquetFile(pa.BufferReader(data)).read()
     for number, one in enumerate(table.schema):
         if isinstance(one.type, pa.DictionaryType | pa.BaseExtensionType):
@@ -251,7 +251,7 @@ _READERS: Mapping[str, Callable[[str, bytes, Options], pa.Table]] = {
 
 
 def _schema(root: str, kind: str, tables: Sequence[pa.Table]) -> pa.Schema:
-    """Return the columns of all tables, each of the one type that fits its values in all of them."""
+    """Return the columns of all tables, each with the type that fits its values in all tables."""
     if kind == ".parquet":
         try:
             schemas = [pa.schema([one for one in t.schema if one.name != FILE_NAME]) for t in tables]
@@ -284,7 +284,7 @@ def _values(column: "pa.ChunkedArray[Any]") -> list[object]:
 
 
 def _typed(table: pa.Table, schema: pa.Schema, kind: str) -> pa.Table:
-    """Return the columns of a schema, null where the table has none."""
+    """Return the columns of a schema, null where the table lacks them."""
     columns: list[Any] = []
     for one in schema:
         if one.name not in table.column_names:
@@ -305,5 +305,5 @@ _NOTHING = _check({})
 
 
 def _checks(table: pa.Table, num_rows: int) -> Iterator[int]:
-    """Yield a hash of the values of each row; a table without columns does not know how many it has."""
+    """Yield a hash of the values of each row. A table without columns has no row count, hence `num_rows`."""
     return (_check(row) for row in table.to_pylist()) if table.num_columns else iter([_NOTHING] * num_rows)

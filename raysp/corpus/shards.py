@@ -1,7 +1,7 @@
-"""Shards and pieces: what a corpus is cut into, and how a piece's rows are read.
+"""Shards and pieces, the units of a corpus, and reading of a piece's rows.
 
-A shard is cut from its footer alone, so that planning a corpus reads kilobytes a shard; a piece is read by row group
-in small batches, so that memory does not depend on the size of a shard.
+A shard is cut by its footer alone, so that planning a corpus reads kilobytes per shard. A piece is read by row group in
+small batches, so that memory does not depend on the size of a shard.
 """
 
 import base64
@@ -21,10 +21,10 @@ from raysp.storage.store import Store, open_store, split_url
 from raysp.words import count
 
 PIECE_BYTES = 256 * 1024 * 1024
-"""Encoded bytes that a piece holds at most, unless one row is larger."""
+"""Maximum encoded bytes of a piece, unless one row is larger."""
 PIECE_ROWS = 10_000
 PIECE_DECODED_BYTES = 1024 * 1024 * 1024
-"""Of the columns that a pipeline reads, unless one row is larger."""
+"""Maximum decoded bytes of a piece in the columns that a pipeline reads, unless one row is larger."""
 READ_BATCH_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_BYTES = 512 * 1024 * 1024
@@ -35,14 +35,14 @@ _LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """Neighbouring rows `first <= row < end` of one shard that one task reads and that are resumed together."""
+    """Neighbouring rows `first <= row < end` of one shard, read by one task and resumed together."""
 
     first: int
     end: int
 
     @property
     def num_rows(self) -> int:
-        """Count the rows."""
+        """Number of rows."""
         return self.end - self.first
 
 
@@ -55,37 +55,37 @@ class Shard:
     url: str
     num_bytes: int
     version: str
-    """What the store says of its content: an etag, or the modification time in nanoseconds."""
+    """Version by the store: an etag, or the modification time in nanoseconds."""
     num_rows: int
     input_id: str
     """Hash of size, version and footer: 16 hexadecimal digits."""
     pieces: tuple[Piece, ...]
-    """In row order, covering every row once; cut from the footer alone and never again."""
+    """Pieces in row order, covering every row once. Cut by the footer alone, and only once."""
     kind: str = "parquet"
-    """How its rows are read: "parquet", "arrow", "manifest" or "folder"."""
+    """Kind of source: "parquet", "arrow", "manifest" or "folder"."""
     part: str = ""
-    """Which part of what lies at the url, where several shards are cut from it; its format is that of the kind."""
+    """Part of the url's content, if several shards are cut from it. The format depends on the kind."""
     seconds: float | None = field(default=None, compare=False)
-    """Of its audio, as the source claims them; None: unknown without reading audio."""
+    """Seconds of audio as claimed by the source; None if unknown without reading audio."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a shard is found to be before any row is read."""
+    """Facts about a shard that are known before any row is read."""
 
     schema: pa.Schema
     num_rows: int
     pieces: tuple[Piece, ...]
     digest: str
     nulls: frozenset[str] = frozenset()
-    """Columns, such as "audio.bytes", that hold nothing but nulls, as far as that is known without reading them."""
+    """Columns (such as "audio.bytes") whose values are all null, as far as known without reading them."""
     seconds: float | None = None
-    """Of all its audio; None: unknown."""
+    """Seconds of all its audio; None if unknown."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a Parquet file says of itself."""
+    """The parsed footer of a Parquet file."""
 
     metadata: pq.FileMetaData
     schema: pa.Schema
@@ -96,15 +96,15 @@ def read_footer(url: str, storage_options: Mapping[str, object] | None = None) -
     """Read the footer of a Parquet shard.
 
     Raises:
-        ShardError: no Parquet file, cut short, or with a schema that would run foreign code.
-        StoreError: not there or not readable.
+        ShardError: the file is not Parquet, is truncated, or has a schema that would run foreign code.
+        StoreError: the file is missing or not readable.
     """
     with _open(url, storage_options) as file:
         return _footer(url, file)
 
 
 def place_of(url: str, storage_options: Mapping[str, object] | None) -> tuple[Store, str]:
-    """Give the store of a file, and its path there."""
+    """Return the store of a file, and the file's path in it."""
     folder, name = split_url(url)
     return open_store(folder, storage_options or {}), name
 
@@ -139,7 +139,7 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
 
 
 def _no_parquet(url: str, head: bytes, end: bytes) -> str:
-    """Describe a file that does not end as Parquet does, by how it begins."""
+    """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
     if head.startswith(_LFS_POINTER):
         return f"{url}: is a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
     if head.startswith(_MAGIC) or url.endswith(".parquet"):
@@ -151,7 +151,7 @@ def _no_parquet(url: str, head: bytes, end: bytes) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Put an error's words into one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split()).rstrip(".")
 
 
@@ -165,10 +165,10 @@ def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
 
 
 def _refuse_foreign_code(url: str, raw: bytes) -> None:
-    """Refuse a footer with Arrow extension types of Ray, which unpickle what the file says.
+    """Raise if a footer holds Arrow extension types of Ray, which unpickle data of the file.
 
-    They do so when a schema is merely looked at, and pyarrow looks at it when it parses a footer: so this reads the raw
-    bytes, where the schema is the base64 value behind its key.
+    Unpickling happens as soon as a schema is deserialised, and pyarrow does that when it parses a footer. The check
+    therefore reads the raw bytes, in which the schema is the base64 value after its key.
     """
     for key in re.finditer(re.escape(_ARROW_SCHEMA), raw):
         try:
@@ -179,11 +179,11 @@ def _refuse_foreign_code(url: str, raw: bytes) -> None:
 
 
 def _thrift_string(raw: bytes, place: int) -> bytes:
-    """Read the string field that follows directly in Thrift's compact protocol."""
+    """Read the string field at `place` in Thrift's compact protocol."""
     if raw[place : place + 1] != b"\x18":
         raise ValueError("no string follows")
     num_bytes, shift = 0, 0
-    for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - goes on from there
+    for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - continues from there
         num_bytes |= (raw[place] & 0x7F) << shift
         shift += 7
         if raw[place] < 0x80:
@@ -192,7 +192,7 @@ def _thrift_string(raw: bytes, place: int) -> bytes:
 
 
 def refuse_ray_types(url: str, raw_schema: bytes) -> None:
-    """Raise if a schema, still serialised, names an extension type of Ray at any depth."""
+    """Raise if a serialised schema contains an extension type of Ray at any depth."""
     if b"ARROW:extension:name" in raw_schema and re.search(rb"\bray\.", raw_schema):
         raise ShardError(
             f"{url}: its schema holds an extension type of Ray, which would run code from the file. "
@@ -201,17 +201,17 @@ def refuse_ray_types(url: str, raw_schema: bytes) -> None:
 
 
 def input_id(num_bytes: int, version: str, footer: Footer | Survey) -> str:
-    """Hash what tells one content of a shard from another."""
+    """Hash size, version and digest, which identify the content of a shard."""
     return hashlib.sha256(f"{num_bytes}\0{version}\0{footer.digest}".encode()).hexdigest()[:16]
 
 
 def survey(
     url: str, columns: Sequence[str] | None = None, storage_options: Mapping[str, object] | None = None
 ) -> Survey:
-    """Survey a Parquet shard, of which some columns, all by default, are going to be read.
+    """Survey a Parquet shard. `columns` are the ones that will be read, None for all.
 
     Raises:
-        ShardError, StoreError: as `read_footer`.
+        ShardError, StoreError: see `read_footer`.
     """
     with _open(url, storage_options) as file:
         footer = _footer(url, file)
@@ -223,7 +223,7 @@ def survey(
 def cut_pieces(
     metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES, decoded: Sequence[int] | None = None
 ) -> tuple[Piece, ...]:
-    """Cut a Parquet shard into pieces by its row groups; `decoded` are bytes of each once it is read."""
+    """Cut a Parquet shard into pieces by its row groups. `decoded` holds the decoded bytes of each group."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     decoded = [0] * len(groups) if decoded is None else decoded
     sizes = [(group.total_byte_size, group.num_rows, more) for group, more in zip(groups, decoded, strict=True)]
@@ -244,7 +244,7 @@ def cut_groups(
         if any(one + more > most for one, more, most in zip(held, sizes, limits, strict=True)):
             slices = min(num_rows, max(-(-more // most) for more, most in zip(sizes, limits, strict=True)))
             edges += [row + num_rows * k // slices for k in range(slices)]
-            held = list(sizes if slices == 1 else limits)  # nothing more is put to slices
+            held = list(sizes if slices == 1 else limits)  # slices take no further groups
         else:
             held = [one + more for one, more in zip(held, sizes, strict=True)]
         row += num_rows
@@ -253,10 +253,10 @@ def cut_groups(
 
 
 def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[str], has_rows: bool = True) -> None:
-    """Raise unless the shard has the columns that a pipeline reads; without rows, of whatever types.
+    """Raise unless the shard has the columns that a pipeline reads. Types are not checked in a shard without rows.
 
     Raises:
-        ShardError: naming the shard, the column, what is there and what is expected.
+        ShardError: with the shard, the column, the columns found and those expected.
     """
     for column in dict.fromkeys((audio, *others)):
         if (times := schema.names.count(column)) != 1:
@@ -284,12 +284,12 @@ def read_rows(
     storage_options: Mapping[str, object] | None = None,
     as_dictionaries: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, some megabytes at a time, with only the `columns` asked for.
+    """Yield a piece's rows in order, in batches of some megabytes, with only the given `columns`.
 
-    Recordings in the columns `as_dictionaries` may come as such, where rows of the file repeat them.
+    Repeated recordings in the columns `as_dictionaries` may be returned as dictionaries.
 
     Raises:
-        ShardError: the shard is damaged, or is no longer the one that was planned.
+        ShardError: the shard is damaged, or changed since it was planned.
     """
     try:
         with _open(shard.url, storage_options) as file:
@@ -312,7 +312,7 @@ def read_table(
     columns: Sequence[str],
     storage_options: Mapping[str, object] | None = None,
 ) -> pa.Table:
-    """Read a piece's rows in order, whole; see `read_rows`."""
+    """Read all rows of a piece, in order; see `read_rows`."""
     batches = list(read_rows(shard, piece, columns, storage_options))
     if batches:
         return pa.Table.from_batches(batches)
@@ -338,7 +338,7 @@ def _batches(
     repeats = Repeats(file, metadata, groups, as_dictionaries)
     row_bytes = max(held / max(1, rows), repeats.most_a_row)
     batch_rows = max(1, min(10_000, int(READ_BATCH_BYTES / max(row_bytes, 1e-3))))
-    # pre_buffer and threads cost memory: measured 135 MB against 336 MB over half of a 512 MB shard.
+    # pre_buffer and threads cost memory: 135 MB without, 336 MB with them, measured on half of a 512 MB shard.
     reader = pq.ParquetFile(file, metadata=metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     row = starts[groups[0]]
     for batch in reader.iter_batches(batch_rows, row_groups=groups, columns=list(columns), use_threads=False):
@@ -351,7 +351,7 @@ def _batches(
 
 
 def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]:
-    """Cut a corpus down to its first rows, for a try-out."""
+    """Return the shards of a corpus limited to its first rows, for a try-out."""
     kept: list[Shard] = []
     for shard in shards:
         if num_rows <= 0:

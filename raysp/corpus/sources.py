@@ -1,4 +1,4 @@
-"""What a shard can be, and the one way to survey and to read it, whichever that is."""
+"""Kinds of shards, with one interface to survey and read them."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
 _ARROW_NAMES = (".arrow", ".ipc", ".feather")
 _MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _JSON_NAMES = (".json", ".json.gz")
-"""Manifests only where a url names them: a folder holds other JSON files as well."""
+"""Manifests only if a url names the file: folders hold other JSON files as well."""
 _OTHER_SUFFIXES = frozenset(
     {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
     | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
@@ -31,12 +31,12 @@ READ_AS = (
 
 
 class Kind(Protocol):
-    """How shards of one kind are surveyed and read."""
+    """Interface to survey and read shards of one kind."""
 
     def survey(
         self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
     ) -> Survey:
-        """Say what is in a shard, from as little of it as will do; raises ShardError and StoreError."""
+        """Return the survey of a shard, reading as little as possible. Raises ShardError and StoreError."""
         ...
 
     def read_rows(
@@ -47,7 +47,7 @@ class Kind(Protocol):
         storage_options: Options | None,
         as_dictionaries: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
-        """Yield a piece's rows in order; raises ShardError."""
+        """Yield a piece's rows in order. Raises ShardError."""
         ...
 
 
@@ -123,24 +123,24 @@ _KINDS: Mapping[str, Kind] = {PARQUET: _Parquet(), ARROW: _Arrow(), MANIFEST: _M
 
 
 def kind_of(name: str) -> str:
-    """Tell by a file's name what it is read as; anything unknown is Parquet, whose footer then says what is wrong."""
+    """Return the kind of a file by its name. Unknown names are read as Parquet; its footer check reports the error."""
     if name.endswith(_ARROW_NAMES):
         return ARROW
     return MANIFEST if name.endswith((*_MANIFEST_NAMES, *_JSON_NAMES)) else PARQUET
 
 
 def is_json(name: str) -> bool:
-    """Return whether a file's name says JSON, so that only its content says whether it is a manifest."""
+    """Return whether a file has a JSON suffix. Its content then decides whether it is a manifest."""
     return name.endswith(_JSON_NAMES)
 
 
 def is_other(name: str) -> bool:
-    """Return whether a file's name says that it holds neither rows nor a recording, so that it is never read."""
+    """Return whether a file's suffix shows that it holds neither rows nor a recording. Such files are never read."""
     return folders.suffix_of(name) in _OTHER_SUFFIXES
 
 
 def stem_of(name: str) -> str:
-    """Take what says a file's kind off its name."""
+    """Return a file's name without the suffix of its kind."""
     for suffix in (*_MANIFEST_NAMES, *_JSON_NAMES, *_ARROW_NAMES, ".parquet"):
         if name.endswith(suffix):
             return name.removesuffix(suffix)
@@ -149,23 +149,23 @@ def stem_of(name: str) -> str:
 
 
 def audio_root(shard: Shard, given: str | None) -> str | None:
-    """Give the folder that the paths of a shard's recordings may lead into."""
+    """Return the folder that confines the paths of a shard's recordings; None if they are not read by path."""
     if given is not None or shard.kind in (PARQUET, ARROW):
         return given
     return shard.url if shard.kind == FOLDER else shard.url.rpartition("/")[0] or "/"
 
 
 def open_audio_root(shard: Shard, given: str | None, storage_options: Options | None = None) -> AudioRoot | None:
-    """Open the folder that the paths of a shard's recordings may lead into; None where they are not read by path."""
+    """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
     root = audio_root(shard, given)
     return None if root is None else AudioRoot(root, storage_options)
 
 
 def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options | None = None) -> list[str | None]:
-    """Read the paths of a piece's recordings; of a Parquet shard nothing else is read.
+    """Read the paths of a piece's recordings. Of a Parquet shard only the paths are read.
 
     Raises:
-        ShardError: the shard is damaged, or is no longer the one that was planned.
+        ShardError: the shard is damaged, or changed since it was planned.
     """
     column = f"{audio}.path" if shard.kind == PARQUET else audio
     paths: list[str | None] = []
@@ -177,18 +177,18 @@ def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options 
 def survey(
     kind: str, url: str, part: str, storage_options: Options | None = None, columns: Sequence[str] | None = None
 ) -> Survey:
-    """Return what is in a shard, from as little of it as will do.
+    """Return the survey of a shard, reading as little as possible.
 
     Args:
-        kind: of the shard.
-        url: of the file or folder.
-        part: of what lies there.
-        storage_options: how to reach it.
-        columns: that are going to be read; None: all. Pieces are cut by their size.
+        kind: kind of the shard.
+        url: url of the file or folder.
+        part: part of the url's content.
+        storage_options: options of its storage.
+        columns: columns that will be read, None for all. Pieces are cut by their size.
 
     Raises:
-        ShardError: it cannot be read, or would run foreign code.
-        StoreError: not there or not readable.
+        ShardError: the shard cannot be read, or would run foreign code.
+        StoreError: the shard is missing or not readable.
     """
     return _KINDS[kind].survey(url, part, storage_options, columns)
 
@@ -200,12 +200,12 @@ def read_table(
     storage_options: Options | None = None,
     as_dictionaries: Collection[str] = (),
 ) -> pa.Table:
-    """Read a piece's rows in order, whole.
+    """Read all rows of a piece, in order.
 
-    Recordings in the columns `as_dictionaries` may come as such, where rows of the shard repeat them.
+    Repeated recordings in the columns `as_dictionaries` may be returned as dictionaries.
 
     Raises:
-        ShardError: the shard is damaged, or is no longer the one that was planned.
+        ShardError: the shard is damaged, or changed since it was planned.
     """
     batches = list(_KINDS[shard.kind].read_rows(shard, piece, columns, storage_options, as_dictionaries))
     if batches:
@@ -215,15 +215,15 @@ def read_table(
 
 
 def narrow(shard: Shard, piece: Piece) -> Shard:
-    """Give what is needed of a shard to read one of its pieces: little, however many files a folder has.
+    """Return a shard reduced to one of its pieces. It is small even for a folder of many files.
 
     Raises:
-        ShardError: what was recorded of the shard is damaged.
+        ShardError: the shard's recorded listing is damaged.
     """
     part = folders.narrow(shard, piece) if shard.kind == FOLDER else shard.part
     return replace(shard, pieces=(piece,), part=part)
 
 
 def column_names(shard: Shard, storage_options: Options | None = None) -> list[str]:
-    """Name all columns of a shard."""
+    """Return the names of all columns of a shard."""
     return survey(shard.kind, shard.url, shard.part, storage_options).schema.names
