@@ -1,7 +1,7 @@
-"""Copies in the user's cache: which are in use, and the oldest of the others go when there are too many.
+"""Eviction of checkpoint copies from the user's cache: least recently used first, never a copy in use.
 
-A process that uses a copy holds a shared lock on the file `<copy>.used` beside it until it ends; what has that lock
-alone may remove the copy. Where the file system has no locks nothing is ever removed.
+A process that uses a copy holds a shared lock on the file `<copy>.used` beside it until the process ends. Removing a
+copy requires the exclusive lock. Where the file system has no locks, no copy is removed.
 """
 
 import contextlib
@@ -14,32 +14,32 @@ from pathlib import Path
 
 KEPT_COPIES = 8
 KEPT_BYTES = 100_000_000_000
-"""Of all copies together, the one just brought included, and those in use, which stay however much they are."""
+"""Maximum total bytes of all copies, including the newest one. Copies in use count, but are never removed."""
 
 _USED = ".used"
 _held: dict[str, int] = {}
-"""Descriptors of the locks that this process holds, by copy."""
+"""File descriptors of the locks held by this process, by copy."""
 
 
 def mark_used(copy: Path) -> None:
-    """Keep a copy, there or not yet, from being removed while this process lives; it counts as used just now."""
+    """Lock a copy, which need not exist yet, against removal until this process ends, and update its time of use."""
     place = copy.with_name(f"{copy.name}{_USED}")
     if str(copy) in _held:
         return
-    with contextlib.suppress(OSError):  # neither written to nor locked: then nothing will be removed either
+    with contextlib.suppress(OSError):  # read-only or without locks: then no copy can be removed either
         _held[str(copy)] = descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(place)
 
 
 def forget_used() -> None:
-    """Give back what `mark_used` took: this process uses none of its copies any more."""
+    """Release all locks taken by `mark_used`: this process no longer uses its copies."""
     while _held:
         os.close(_held.popitem()[1])
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the copies in a folder that were not used for the longest time, down to what is kept."""
+    """Remove the least recently used copies of a folder, down to `KEPT_COPIES` and `KEPT_BYTES`."""
     copies = sorted(_copies(folder), key=_last_use, reverse=True)
     total = 0
     for number, copy in enumerate(copies, 1):
@@ -60,7 +60,7 @@ def _last_use(copy: Path) -> float:
 
 
 def _remove(copy: Path) -> bool:
-    """Remove a copy unless a process uses it; it is out of the way before its files go, whoever is killed."""
+    """Remove a copy unless a process uses it. It is renamed first, so that no kill leaves a partial copy."""
     with copy.with_name(f"{copy.name}{_USED}").open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

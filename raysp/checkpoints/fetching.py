@@ -1,4 +1,4 @@
-"""Checkpoints on storage: the hash of what they hold, and their copy on this machine."""
+"""Checkpoints on storage: their local copies, and hashes of their contents."""
 
 import contextlib
 import fcntl
@@ -16,19 +16,19 @@ from raysp.storage.store import Entry, Store, explain, open_store
 
 _READ_BYTES = 8 * 1024 * 1024
 WANTED = (".json", ".safetensors", ".txt", ".model")
-"""Of a folder's files: configuration, weights, tokenizer. Pickles and what training left there stay where they are."""
+"""Suffixes of the files to fetch: configuration, weights, tokenizer. Pickles and training state are not fetched."""
 
 
 def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path:
-    """Bring a checkpoint folder to this machine, once for all its processes, and give its path in the user's cache.
+    """Download a checkpoint folder, once per machine, and return its path in the user's cache.
 
-    The copy is named after what the store says of every file, so that a checkpoint that changes is another one. It is
-    seen whole or not at all, whoever is killed meanwhile. It stays while this process lives; of those that no process
-    uses only the last few are kept.
+    The name of the copy contains a hash of each file's path, size and version, so that a changed checkpoint gets a copy
+    of its own. The copy appears atomically, even if a process is killed during the download. It is kept until this
+    process ends. Of unused copies only the most recent ones are kept.
 
     Raises:
-        CheckpointError: there is no checkpoint.
-        StoreError: it cannot be read, or there is no room for it.
+        CheckpointError: the folder holds no checkpoint.
+        StoreError: the checkpoint cannot be read, or there is no space for it.
     """
     store = open_store(url, storage_options)
     entries = _wanted(store)
@@ -71,9 +71,10 @@ def _wanted(store: Store) -> list[Entry]:
 
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[bool]:
-    """Wait until no other process of this machine holds `place`; the system frees it when its holder dies.
+    """Hold an exclusive lock on `place`, waiting for other processes. The system releases it when its holder ends.
 
-    False where the file system has no locks: then several may bring the same, and one rename wins.
+    Yields False where the file system has no locks. Several processes may then download the same copy, and one rename
+    wins.
     """
     with place.open("w") as file:
         try:
@@ -85,7 +86,7 @@ def _locked(place: Path) -> Iterator[bool]:
 
 
 def _remove_parts(folder: Path) -> None:
-    """Remove what those left that were killed while they brought this folder."""
+    """Remove partial downloads of this folder, left by processes that were killed."""
     for left in folder.parent.glob(f"{folder.name}.part-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -119,7 +120,7 @@ def _copy(store: Store, entry: Entry, place: Path) -> None:
 def digest_files(folder: Path, files: Sequence[Path]) -> str:
     """Hash names and contents of a checkpoint's files to 16 hexadecimal digits.
 
-    The hash of each file is remembered in the user's cache by path, size and modification time.
+    The hash of each file is cached in the user's cache folder by path, size, modification time and inode.
     """
     known = _read_cache()
     whole = hashlib.sha256()
@@ -160,7 +161,7 @@ def _read_cache() -> dict[str, str]:
 
 
 def _write_cache(known: dict[str, str]) -> None:
-    # A convenience only: a home that cannot be written costs time, never a run.
+    # The cache is optional: with an unwritable home, files are hashed again by each run.
     with contextlib.suppress(OSError, RuntimeError):
         place = _cache_file()
         place.parent.mkdir(parents=True, exist_ok=True)
