@@ -1,7 +1,7 @@
-"""Greedy CTC (Graves et al. 2006): the best token of each frame, repeats joined, blanks dropped.
+"""Greedy CTC (Graves et al. 2006): best token of each frame, repeats merged, blanks removed.
 
-The best token of each frame is found on the device of the logits; its id and its score are all that comes back to the
-CPU, where all rows are read at once. A row's tokens and scores do not depend on what shares its batch.
+The best token of each frame is computed on the device of the logits. Only its id and score are copied to the CPU, where
+all rows are collapsed at once. A row's tokens and scores do not depend on the other rows of its batch.
 
 Shapes: B batch, T frames, V vocabulary, N tokens of all rows.
 """
@@ -18,16 +18,16 @@ SHORT_RUN = 4  # frames
 
 @dataclass(frozen=True)
 class CTCTokens:
-    """The tokens of a batch, row after row.
+    """The tokens of a batch, concatenated by row.
 
     Attributes:
         flat_ids: (N,) int32 token ids.
-        counts: (B,) int64 tokens of each row.
-        scores: (B,) float32 mean over a row's tokens of each one's best log-probability; NaN without tokens.
+        counts: (B,) int64 number of tokens of each row.
+        scores: (B,) float32 mean of `token_scores` over a row's tokens; NaN for a row without tokens.
         token_scores: (N,) float32 log-probability of each token in its best frame.
         first_frames: (N,) int32 first frame of each token.
         last_frames: (N,) int32 last frame of each token.
-        finite: (B,) bool, False where a valid frame's logits are NaN or infinite, so that the row means nothing.
+        finite: (B,) bool, False if the logits of a valid frame are NaN or infinite, so that the row is invalid.
     """
 
     flat_ids: npt.NDArray[np.int32]
@@ -39,7 +39,7 @@ class CTCTokens:
     finite: npt.NDArray[np.bool_]
 
     def rows(self) -> Iterator[slice]:
-        """Yield where each row's tokens stand in the flat arrays."""
+        """Yield the slice of each row's tokens in the flat arrays."""
         ends = np.cumsum(self.counts).tolist()
         return (slice(end - count, end) for end, count in zip(ends, self.counts.tolist(), strict=True))
 
@@ -49,7 +49,7 @@ class CTCTokens:
         return (flat[row] for row in self.rows())
 
     def score_list(self) -> list[float | None]:
-        """Return each row's score, None without tokens."""
+        """Return each row's score, None for a row without tokens."""
         return [
             score if count else None for score, count in zip(self.scores.tolist(), self.counts.tolist(), strict=True)
         ]
@@ -57,11 +57,11 @@ class CTCTokens:
 
 @dataclass(frozen=True)
 class BestFrames:
-    """The best token of each frame, and its log-probability: all of the logits that greedy CTC looks at.
+    """The best token of each frame and its log-probability, which is all that greedy CTC needs of the logits.
 
     Attributes:
-        ids: (B, T) int64.
-        log_probs: (B, T) float32.
+        ids: (B, T) int64 token ids.
+        log_probs: (B, T) float32 log-probabilities.
     """
 
     ids: Tensor
@@ -71,19 +71,19 @@ class BestFrames:
 def greedy(logits: Tensor, num_frames: Tensor, *, blank: int) -> CTCTokens:
     """Return the tokens of each row's first `num_frames` (B,) frames of `logits` (B, T, V).
 
-    Equal to joining repeats in `logits.argmax(-1)` and then dropping `blank`.
+    Equivalent to merging repeats in `logits.argmax(-1)` and then removing `blank`.
     """
     return collapse(best_frames(logits), num_frames, blank=blank)
 
 
 def best_frames(logits: Tensor) -> BestFrames:
-    """Choose the best token of each frame of `logits` (B, T, V)."""
+    """Return the best token of each frame of `logits` (B, T, V)."""
     ids = logits.argmax(-1)
     return BestFrames(ids, _best_log_probs(logits, ids))
 
 
 def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens:
-    """Join repeats in each row's first `num_frames` (B,) frames, and drop `blank`."""
+    """Merge repeats in each row's first `num_frames` (B,) frames, and remove `blank`."""
     ids, log_probs = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()  # (B, T)
     is_valid = np.arange(ids.shape[1]) < num_frames.cpu().numpy()[:, None]
     if not is_valid.all():
@@ -91,9 +91,9 @@ def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens
 
     is_start = np.ones(ids.shape, np.bool_)
     is_start[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    starts = np.flatnonzero(is_start)  # (runs,), numbers into all B * T frames
+    starts = np.flatnonzero(is_start)  # (runs,), indices into all B * T frames
     is_token = ids.ravel()[starts] != blank
-    first = starts[is_token]  # (N,), as the next
+    first = starts[is_token]  # (N,), as is num_joined
     num_joined = np.diff(starts, append=ids.size)[is_token]
     row_starts = np.arange(len(ids) + 1) * ids.shape[1]
     counts = np.diff(np.searchsorted(first, row_starts))
@@ -114,9 +114,9 @@ def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens
 def _highest(
     values: npt.NDArray[np.float32], first: npt.NDArray[np.int64], num_joined: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """Return the highest value of each run of `num_joined` values (N,) from `first` (N,) on."""
+    """Return the highest value of each run of `num_joined` values (N,) that starts at `first` (N,)."""
     highest, longer = values[first], np.arange(len(first))
-    for place in range(1, SHORT_RUN):  # nearly all are so short, and this is faster than `reduceat`
+    for place in range(1, SHORT_RUN):  # nearly all runs are this short, and the loop is faster than `reduceat`
         longer = longer[num_joined[longer] > place]
         highest[longer] = np.maximum(highest[longer], values[first[longer] + place])
     longer = longer[num_joined[longer] > SHORT_RUN]
@@ -127,14 +127,14 @@ def _highest(
 
 
 def _best_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return log softmax of each frame's best token (B, T), in float32."""
+    """Return the log softmax of each frame's best token (B, T), in float32."""
     logits = logits.float()
     best = logits.gather(-1, ids[:, :, None])
     return -(logits - best).exp().sum(-1).log()
 
 
 def _row_means(token_scores: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Average each row by itself, so that the order of rows changes no bit; NaN for a row without tokens."""
+    """Return the mean of each row, NaN without tokens. Rows are summed separately, so their order changes no bit."""
     means = np.full(len(counts), np.nan, np.float32)
     filled = counts > 0
     starts = (np.cumsum(counts) - counts)[filled]

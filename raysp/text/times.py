@@ -1,13 +1,13 @@
-"""Spans of speech: characters with their times, and the words that they make up."""
+"""Time spans of characters, and of the words that they form."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """A character or a word, where it is heard, and how surely.
+    """A character or word with its times and score.
 
-    `start` and `end` are seconds; `score` is a probability. Between words stands a span whose text is empty.
+    `start` and `end` are seconds, `score` is a probability. A span with an empty text separates words.
     """
 
     text: str
@@ -17,9 +17,9 @@ class Span(NamedTuple):
 
 
 def words_of(chars: Iterable[Span]) -> Iterator[Span]:
-    """Put characters together to words.
+    """Yield the words of a sequence of characters.
 
-    A word lasts from the start of its first to the end of its last character; its score is the mean of theirs.
+    A word spans from the start of its first character to the end of its last one. Its score is their mean score.
     """
     word: list[Span] = []
     for char in chars:
