@@ -1,4 +1,4 @@
-"""Recordings to samples: soundfile, soxr and numpy."""
+"""Decoding of recordings to samples with soundfile, soxr and numpy."""
 
 from raysp.audio.decoding import Channel, Samples, TooLong, Wanted, decode, decode_all, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers

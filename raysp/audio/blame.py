@@ -1,7 +1,7 @@
-"""Who is to blame when the process that decodes ends or gives no answer: the recording, or something outside.
+"""Attribution of failures of the decoder process: to the recording, or to an external cause.
 
-A recording is at fault when fresh processes die of their own signal over it, or use up their own time. A process that
-is killed or stopped from outside is replaced.
+A recording is at fault if decoder processes crash on it by themselves, or exceed their own time, `TRIES` times. A
+process that is killed or stopped from outside is replaced.
 """
 
 import select
@@ -13,19 +13,19 @@ from raysp.audio.process_clock import ProcessClock
 from raysp.errors import AudioError, RunError
 
 STEP_SECONDS = 1.0
-"""Between two looks at a child that does not answer."""
+"""Interval between checks of a child that does not answer."""
 TRIES = 2
-"""Of a recording that ends its child or hangs it."""
+"""Attempts at a recording that crashes or hangs its child."""
 MAX_KILLS = 20
-"""From outside over one recording, after which the shard is left for another run."""
+"""External kills during one recording after which the shard is left to a later run."""
 MAX_PAUSE_SECONDS = 2.0
-"""Before a child that was killed from outside is replaced."""
+"""Maximum delay before a child that was killed from outside is replaced."""
 OWN_SIGNALS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ"})
-"""That a process brings upon itself; any other comes from outside: the memory of the machine, a person."""
+"""Signals that a process causes itself. All others are external: a machine out of memory, or a person."""
 
 
 class Death(Exception):  # noqa: N818
-    """The child is of no more use."""
+    """A failure of the child that requires a new one."""
 
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(message)
@@ -33,24 +33,24 @@ class Death(Exception):  # noqa: N818
 
 
 class Interference(Death):
-    """The child was killed or stopped from outside: no recording is at fault."""
+    """An external kill or stop of the child. No recording is at fault."""
 
     def __init__(self, message: str) -> None:
         super().__init__("", message)
 
 
 class Tries:
-    """How often a recording was tried."""
+    """Counts of failed attempts at one recording."""
 
     def __init__(self) -> None:
         self.own = 0
         self.killed = 0
 
     def blame(self, death: Death) -> AudioError | None:
-        """Count a child's end; returns the recording's error where it is at fault, else it is to be tried again.
+        """Count a failure of a child. Returns the recording's error if it is at fault, None to try again.
 
         Raises:
-            RunError: children keep being killed from outside.
+            RunError: `MAX_KILLS` children were killed from outside.
         """
         if isinstance(death, Interference):
             self.killed += 1
@@ -66,12 +66,12 @@ class Tries:
 
 
 class Patience:
-    """How long an answer may take by the child's own time.
+    """Timeout for an answer, in the child's own time.
 
     Args:
-        pid: the child.
-        seconds: after which it hangs.
-        on_wait: called with each look at it.
+        pid: process id of the child.
+        seconds: time after which the child counts as hung.
+        on_wait: called at each check of the child.
     """
 
     def __init__(self, pid: int, seconds: float, on_wait: Callable[[], None]) -> None:
@@ -80,23 +80,24 @@ class Patience:
         self.on_wait = on_wait
         self.step = min(STEP_SECONDS, seconds / 8)
         self._clock: ProcessClock | None = None
-        self._waited = 0.0  # since the last look
+        self._waited = 0.0  # since the last check
         self._since = time.monotonic()
 
     def begin(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._since = time.monotonic()
 
     def end(self) -> None:
         """Stop counting.
 
         Raises:
-            Death: the child hangs, or has been stopped for as long as a hang takes.
+            Death: the child hangs.
+            Interference: the child has been stopped from outside for `seconds`.
         """
         self._waited += time.monotonic() - self._since
         if self._waited < self.step:
             return
-        if self._clock is None:  # with the first look, since most answers are there before it is due
+        if self._clock is None:  # created at the first check, since most answers arrive earlier
             self._clock = ProcessClock(self.pid, self.step)
         else:
             self._clock.advance(self._waited)
@@ -111,7 +112,7 @@ class Patience:
             raise Interference(f"was stopped from outside for {self.seconds:.0f} s")
 
     def wait(self, poll: select.poll) -> list[tuple[int, int]]:
-        """Wait for one step, or until something can be read or written."""
+        """Wait for one step, or until a pipe can be read or written."""
         found = poll.poll(self.step * 1000)
         self.end()
         self.begin()
@@ -119,7 +120,7 @@ class Patience:
 
 
 def end_of(code: int) -> Death:
-    """Return who is to blame for a child that ended with such a code."""
+    """Return the `Death` of a child with an exit code: an `Interference` if its signal came from outside."""
     name = ending(code)
     if code < 0 and name not in OWN_SIGNALS:
         return Interference(f"was ended from outside by {name}")
@@ -128,7 +129,7 @@ def end_of(code: int) -> Death:
 
 
 def ending(code: int) -> str:
-    """Return the name of the signal or the exit code of a process."""
+    """Return the name of the signal that ended a process, or its exit code, as text."""
     try:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except ValueError:  # one of the real-time signals

@@ -1,7 +1,7 @@
-"""The process that decodes for `isolation.Decoder`: requests in by one pipe, answers out by another, in their order.
+"""Decoder process of `isolation.Decoder`: reads requests from one pipe and writes answers to another, in order.
 
-Run as `python -m raysp.audio.child REQUESTS ANSWERS RANGES MEMORY_BYTES` with three inherited pipes. It ends with its
-standard input, so with the process that started it, also while it decodes.
+Run as `python -m raysp.audio.child REQUESTS ANSWERS RANGES MEMORY_BYTES` with three inherited pipes. The process exits
+at the end of its standard input, hence with its parent, even while it decodes.
 """
 
 import io
@@ -23,12 +23,12 @@ from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 
 REQUEST = struct.Struct("<c q q q q d d ? d")
-"""Kind, bytes of the recording, those that follow at once, sample rate, channel (`MEAN`: all), most seconds, offset,
-whether a duration is given, duration."""
+"""Kind, bytes of the recording, bytes that follow the request, sample rate, channel (`MEAN`: all), maximum seconds,
+offset, whether a duration is given, duration."""
 ANSWER = struct.Struct("<c q")
 """Kind, bytes that follow."""
 RANGE = struct.Struct("<q q")
-"""Place in the recording, number of bytes; what comes back is a number (-1: could not be read) and the bytes."""
+"""Offset in the recording, number of bytes. The reply is a number of bytes (-1: not readable) and the bytes."""
 NUMBER = struct.Struct("<q")
 
 MEAN = -(2**63)
@@ -38,16 +38,17 @@ INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
 AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE = b"A", b"T", b"M", b"U"
 
 FAULTS = "RAYSP_DECODER_FAULTS"
-"""For tests: `marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory`: what happens at a recording that
-has the marker early on."""
+"""Environment variable for fault injection in tests, such as
+`marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory`.
+A fault occurs at a recording with its marker in the first bytes."""
 
 
 class UnreadableError(Exception):
-    """The other process could not read the recording; it knows why."""
+    """A failure of the parent process to read the recording. The parent holds the cause."""
 
 
 class Pipes:
-    """The child's ends."""
+    """The child's ends of the pipes."""
 
     def __init__(self, requests: int, answers: int, ranges: int) -> None:
         self.requests = io.BufferedReader(io.FileIO(requests), 256 * 1024)
@@ -55,7 +56,7 @@ class Pipes:
         self.ranges = io.FileIO(ranges)
 
     def answer(self, kind: bytes, payload: "bytes | memoryview" = b"") -> None:
-        """Write an answer, however many writes it takes."""
+        """Write a whole answer, in several writes if necessary."""
         parts = [memoryview(ANSWER.pack(kind, len(payload))), memoryview(payload)]
         while parts:
             written = os.writev(self.answers, parts)
@@ -65,10 +66,10 @@ class Pipes:
                 parts[0] = parts[0][written:]
 
     def range(self, place: int, num_bytes: int) -> bytes:
-        """Ask for a range of the recording at hand.
+        """Request a range of the current recording from the parent process.
 
         Raises:
-            UnreadableError: it could not be read.
+            UnreadableError: the range could not be read.
         """
         self.answer(RANGES, RANGE.pack(place, num_bytes))
         (found,) = NUMBER.unpack(self._exactly(NUMBER.size))
@@ -80,12 +81,12 @@ class Pipes:
         data = bytearray(num_bytes)
         view = memoryview(data)
         while view:
-            view = view[self.ranges.readinto(view) or os._exit(0) :]  # the other process is gone
+            view = view[self.ranges.readinto(view) or os._exit(0) :]  # the parent process is gone
         return bytes(data)
 
 
 class RemoteFile:
-    """A recording that lies with the other process."""
+    """A recording held by the parent process."""
 
     def __init__(self, pipes: Pipes, head: bytes, num_bytes: int) -> None:
         self.pipes = pipes
@@ -94,19 +95,19 @@ class RemoteFile:
         self.place = 0
 
     def seek(self, offset: int, whence: int, /) -> int:
-        """Move."""
+        """Move the position and return it."""
         self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.num_bytes}[whence]
         return self.place
 
     def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`."""
+        """Read at most `num_bytes`, from `head` or by a request to the parent."""
         data = self.head[self.place : self.place + num_bytes] or self.pipes.range(self.place, num_bytes)
         self.place += len(data)
         return data
 
 
 def serve(pipes: Pipes) -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the end of their pipe, or until memory runs out."""
     faults = _faults(os.environ.get(FAULTS, ""))
     pipes.answer(READY)
     while request := pipes.requests.read(REQUEST.size):
@@ -136,7 +137,7 @@ def serve(pipes: Pipes) -> None:
             pipes.answer(UNREADABLE)
         except MemoryError:
             pipes.answer(NO_MEMORY)
-            return  # what is left of this process is not worth having
+            return  # a process that ran out of memory is not reused
 
 
 def _header(found: AudioHeader) -> bytes:
@@ -183,11 +184,11 @@ def _limit(memory_bytes: int) -> None:
 
 
 def main(arguments: Iterable[str]) -> None:
-    """Serve until the other process has no more requests, or is gone."""
+    """Serve requests until the parent process closes the pipe or ends."""
     requests, answers, ranges, memory_bytes = (int(argument) for argument in arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who can tell what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # mpg123 comments on every odd frame; what went wrong before this line is worth reading.
+    # mpg123 writes a message for every irregular frame. Errors before this line still reach the parent.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _limit(memory_bytes)
     serve(Pipes(requests, answers, ranges))

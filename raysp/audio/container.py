@@ -1,7 +1,7 @@
-"""Which container a recording's first bytes announce, and what it means when libsndfile will not open it.
+"""Detection of a recording's container by its first bytes, and classification of libsndfile's errors on opening.
 
-The allow-list is applied twice: to the magic bytes, so that no rare parser of libsndfile ever sees a stranger's bytes,
-and to the format libsndfile then names (an ID3 tag may hide anything).
+The allow-list is applied twice: to the magic bytes, so that no rare parser of libsndfile reads untrusted bytes, and to
+the format that libsndfile reports (an ID3 tag may precede any format).
 """
 
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ KINDED_MAGICS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"
 UNRECOGNISED, UNSUPPORTED_ENCODING, MALLOC_FAILED, UNIMPLEMENTED, WAV_FMT_MALFORMED = 1, 4, 17, 18, 64
 OUT_OF_RANGE = frozenset({24, 32, 33, 34, 74, 129})  # SF_INFO incomplete (rate, frames); five about the channel count
 
-# Tags libsndfile reads in a WAV: PCM, ADPCM (MS, IMA, NMS, G.72x), float, A-law, mu-law, GSM, extensible.
+# WAV format tags that libsndfile reads: PCM, ADPCM (MS, IMA, NMS, G.72x), float, A-law, mu-law, GSM, extensible.
 WAV_TAGS = frozenset({1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x45, 0x64, 0x65, 0xFFFE})
 HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a recording begins, and how long it is."""
+    """First bytes and size of a recording."""
 
     head: bytes
-    """Its first `HEAD_BYTES`."""
+    """The first `HEAD_BYTES` of the recording."""
     num_bytes: int
 
 
 def sniff(opening: Opening) -> str | None:
-    """Name the container announced by the first bytes; None when it is none that raysp reads."""
+    """Return the container by the first bytes, or None if raysp does not read it."""
     head = opening.head[:12]
     magic, kind = head[:4], head[8:]
     if magic in MAGICS:
@@ -55,28 +55,28 @@ def sniff(opening: Opening) -> str | None:
 
 
 def _is_kind(kind: bytes, allowed: tuple[bytes, ...]) -> bool:
-    """Allow a kind that is cut short: then the recording is damaged, not foreign."""
+    """Return whether a kind is allowed. A truncated kind is: the recording is damaged, not of another format."""
     return any(name.startswith(kind) for name in allowed)
 
 
 def _is_mpeg_layer(head: bytes) -> bool:
-    """Find the eleven sync bits and a layer; layer 0 with the same sync is an AAC ADTS stream."""
+    """Return whether eleven sync bits and a layer are found. Layer 0 with the same sync is an AAC ADTS stream."""
     return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
 
 
 def unsupported(opening: Opening, found: str) -> AudioError:
-    """Make the error of a recording in no format that raysp reads."""
+    """Return the error for a recording in an unsupported format."""
     return AudioError("unsupported_format", f"{found}, {describe(opening)}; expected {EXPECTED}")
 
 
 def refusal(opening: Opening, container: str, code: int, words: str) -> AudioError:
-    """Turn libsndfile's refusal to open a recording into the row's error.
+    """Return the row's error for a recording that libsndfile cannot open.
 
     Args:
-        opening: Of the recording.
-        container: What `sniff` said.
+        opening: First bytes and size of the recording.
+        container: Result of `sniff`.
         code: libsndfile's error number.
-        words: libsndfile's words for it.
+        words: libsndfile's error message.
     """
     found = f"{container}: libsndfile says {words!r}"
     if code == MALLOC_FAILED:
@@ -89,18 +89,18 @@ def refusal(opening: Opening, container: str, code: int, words: str) -> AudioErr
 
 
 def describe(opening: Opening) -> str:
-    """Say how many bytes there are and how they begin, without anything a terminal would obey."""
+    """Return a recording's size and first bytes as text, with escapes for non-printable characters."""
     return f"{count(opening.num_bytes, 'byte')} beginning {opening.head[:12]!r}"
 
 
 def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) -> bool:
-    """Tell a codec that libsndfile lacks from a header that is damaged; libsndfile has one number for both."""
+    """Return whether the codec is unsupported, not the header damaged. libsndfile has one error number for both."""
     if container == "OGG":
         return num_bytes >= 64 and b"\x01vorbis" not in head and b"OpusHead" not in head
     if container == "WAV" and code == WAV_FMT_MALFORMED:
         return _has_foreign_wav_tag(head, num_bytes)
     if code == UNRECOGNISED:
-        return container == "MP3"  # eleven bits are no proof, and an ID3 tag may precede anything
+        return container == "MP3"  # eleven sync bits are weak evidence, and an ID3 tag may precede any format
     if code not in (UNSUPPORTED_ENCODING, UNIMPLEMENTED):
         return False
     if container == "FLAC":
@@ -119,7 +119,7 @@ def _has_foreign_wav_tag(head: bytes, num_bytes: int) -> bool:
 
 
 def _has_flac_streaminfo(head: bytes) -> bool:
-    """Find a STREAMINFO of 34 bytes where it must be: then the bit depth is what libsndfile lacks (12, 15, 20, ...)."""
+    """Return whether a STREAMINFO of 34 bytes is in place. Then the bit depth (12, 15, 20, ...) is unsupported."""
     return len(head) >= 42 and head[4] & 0x7F == 0 and head[5:8] == b"\x00\x00\x22"
 
 

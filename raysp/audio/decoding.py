@@ -1,4 +1,4 @@
-"""Bytes of a recording to mono samples at one rate, in memory that no header decides."""
+"""Decoding of a recording to mono samples at one rate. Memory use does not depend on the recording's header."""
 
 import math
 import sys
@@ -18,10 +18,10 @@ from raysp.words import count
 Samples = npt.NDArray[np.float32 | np.int16]
 Channel = Literal["mean"] | int
 
-CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, which costs least
-GROWTH = 1.25  # what is grown is zeroed by numpy, so this is also the peak over the result
+CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, the fastest case
+GROWTH = 1.25  # numpy zeroes the added memory, so this is also the ratio of peak to result
 
-# libsndfile decodes these to 16 bits or fewer and divides by 32768 for float32: int16 holds all there is.
+# libsndfile decodes these to 16 bits or fewer and divides by 32768 for float32, so int16 is lossless.
 INT16_SUBTYPES = frozenset(
     {
         "PCM_16",
@@ -41,26 +41,26 @@ INT16_SUBTYPES = frozenset(
         "ALAC_16",
     }
 )
-# Integers cannot hold a NaN; everything else is looked at.
+# Integers cannot hold NaN. All other subtypes are checked.
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
-# A seek in them lands on the frame that reading up to it would reach, bit for bit; not so in what is predicted.
+# A seek in these gives the same frames as decoding up to the position, bit for bit. In predictive codecs it does not.
 SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What samples decoding is to give."""
+    """Requested properties of the decoded samples."""
 
     sample_rate: int
-    """In Hz."""
+    """Sample rate in Hz."""
     channel: Channel = "mean"
-    """`"mean"` of all, or the index of one."""
+    """`"mean"` of all channels, or the index of one."""
     max_seconds: float = 43200
-    """The most that is decoded."""
+    """Maximum seconds to decode."""
 
 
-class TooLong(Exception):  # noqa: N818 - no error: the row is `skipped: too_long`
-    """A recording holds more than `max_seconds`; decoding stopped after `seconds`."""
+class TooLong(Exception):  # noqa: N818 - not an error: the row is `skipped: too_long`
+    """A recording longer than `max_seconds`. Decoding stopped after `seconds`."""
 
     def __init__(self, seconds: float, max_seconds: float) -> None:
         super().__init__(seconds, max_seconds)
@@ -80,33 +80,34 @@ def decode(
     offset: float = 0.0,
     duration: float | None = None,
 ) -> Samples:
-    """Decode a whole recording, or a part of it, to mono samples (num_samples,) at `sample_rate`.
+    """Decode a recording, or a part of it, to mono samples (num_samples,) at `sample_rate`.
 
-    float32, nominally within -1 and 1 (not clipped); or int16, to be divided by 32768, where the format makes that the
-    same value bit for bit: one channel of at most 16 bits, already at `sample_rate`. The format decides, not the data.
-    Channels are averaged in float32, rates converted by `soxr` quality HQ. A recording without frames gives no samples.
+    Samples are float32, nominally within -1 and 1 (not clipped), or int16, to be divided by 32768, where that equals
+    the float32 value bit for bit: one channel of at most 16 bits, already at `sample_rate`. The dtype depends on the
+    format, not on the data. Channels are averaged in float32. Rates are converted by `soxr` with quality HQ. The result
+    for a recording without frames is empty.
 
-    A part is the frames from `round(offset * rate)` on, at most `round(duration * rate)` of them, at the recording's
-    own rate; it is what a file of these frames alone would give.
+    A part starts at frame `round(offset * rate)` and has at most `round(duration * rate)` frames, at the recording's
+    own rate. It equals the result for a file of these frames alone.
 
     Args:
         audio: The encoded bytes, contiguous, read in place; or a seekable file, read in ranges.
-        sample_rate: In Hz, of the result.
-        channel: `"mean"` of all, or the index of one.
-        max_seconds: The most that is decoded.
-        offset: Seconds to leave out at the start.
-        duration: Seconds to decode; None: to the end.
+        sample_rate: Sample rate of the result in Hz.
+        channel: `"mean"` of all channels, or the index of one.
+        max_seconds: Maximum seconds to decode.
+        offset: Seconds to skip at the start.
+        duration: Seconds to decode; None for all up to the end.
 
     Raises:
         AudioError: With the row's `error_type`: `no_audio` (None or empty), `unsupported_format`, `corrupt_audio`,
             `invalid_audio`.
-        TooLong: There is more than `max_seconds`.
+        TooLong: The recording is longer than `max_seconds`.
     """
     return join(decode_chunks(Excerpt(audio, offset, duration), Wanted(sample_rate, channel, max_seconds)))
 
 
 def decode_all(excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
-    """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
+    """Yield the samples of each recording in order, or the error that prevented decoding."""
     for one in excerpts:
         try:
             yield join(decode_chunks(one, wanted))
@@ -115,9 +116,9 @@ def decode_all(excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples 
 
 
 def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
-    """Decode a recording a chunk at a time: what `decode` gives, in pieces of one dtype, at least one.
+    """Decode a recording in chunks. Yields the samples of `decode` in one or more arrays of the same dtype.
 
-    Memory does not depend on the recording. Raises what `decode` does, as the chunks are drawn.
+    Memory does not depend on the recording. Raises the errors of `decode` while the chunks are consumed.
     """
     channel, sample_rate = wanted.channel, wanted.sample_rate
     for may_seek in (True, False):
@@ -128,7 +129,7 @@ def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
                 )
             first, num_frames = _part(header, excerpt.offset, excerpt.duration)
             if not _go_to(source, header, first, may_seek=may_seek):
-                continue  # a failed seek leaves a decoder that is good for nothing
+                continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
             dtype = _choose_dtype(header, channel, sample_rate)
             frames_left = min(source.frames - first, num_frames)
             chunks = _read_mono(source, header, channel, wanted.max_seconds, dtype, frames_left, sample_rate)
@@ -136,13 +137,13 @@ def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
                 chunks = _resample(chunks, header.sample_rate, sample_rate)
             for samples, _ in chunks:
                 if header.sample_rate != sample_rate and header.subtype not in FINITE_SUBTYPES:
-                    _check_finite(samples, header)  # a filter may overflow where its input did not
+                    _check_finite(samples, header)  # resampling may overflow though its input is finite
                 yield samples
             return
 
 
 def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[int, int]:
-    """Give the first frame of a part, and how many it has at most."""
+    """Return the first frame of a part, and its maximum number of frames."""
     for name, seconds in (("offset", offset), ("duration", duration)):
         if seconds is not None and not 0 <= seconds < math.inf:
             raise AudioError("invalid_audio", f"{name} of {seconds!r} seconds; expected a number from 0 on")
@@ -151,10 +152,12 @@ def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[i
 
 
 def _go_to(source: Source, header: AudioHeader, frame: int, *, may_seek: bool) -> bool:
-    """Go to a frame: by a seek where the format has exact ones, else by decoding what is before it.
+    """Move to a frame, by a seek where the format supports exact seeks, else by decoding up to it.
+
+    Returns False if the seek failed.
 
     Raises:
-        AudioError: the recording ends before.
+        AudioError: the recording ends before the frame.
     """
     if frame == 0:
         return True
@@ -195,12 +198,12 @@ def _read_mono(
     frames_left: int,
     sample_rate: int,
 ) -> Iterator[tuple[Samples, bool]]:
-    """Read (samples, whether they are the last) until `frames_left` are there or the stream ends before."""
+    """Yield (samples, whether they are the last) until `frames_left` frames are read or the stream ends."""
     max_frames = max_seconds * header.sample_rate
     chunk_frames = max(1, CHUNK_SAMPLES // max(header.channels, math.ceil(sample_rate / header.sample_rate / 4)))
     num_frames, is_last = 0, False
     while not is_last:
-        # libsndfile gives no more than it claims, so the claim saves a read, and memory where it is small
+        # libsndfile returns at most the claimed frames, so a small claim saves a read and memory
         num_wanted = min(chunk_frames, frames_left - num_frames, math.ceil(max_frames) - num_frames + 1)
         frames = source.read(num_wanted, dtype=dtype, always_2d=True)  # (num_frames, channels)
         num_frames += len(frames)
@@ -208,7 +211,7 @@ def _read_mono(
             raise TooLong(num_frames / header.sample_rate, max_seconds)
         is_last = len(frames) < num_wanted or num_frames >= frames_left
         if len(frames) < num_wanted // 2:
-            frames = frames.copy()  # a view would hold on to what the header claimed
+            frames = frames.copy()  # a view would keep the buffer that the header's claim sized
         samples = _mix(frames, channel)
         if header.subtype not in FINITE_SUBTYPES:
             _check_finite(samples, header)
@@ -216,11 +219,11 @@ def _read_mono(
 
 
 def _mix(frames: Samples, channel: Channel) -> Samples:
-    """Make one channel (num_frames,) of (num_frames, channels)."""
+    """Convert (num_frames, channels) to one channel (num_frames,)."""
     if channel != "mean" or frames.shape[1] == 1:
         return np.ascontiguousarray(frames[:, 0 if channel == "mean" else channel])
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at afterwards
-        if frames.shape[1] == 2:  # the same sum as `mean`, several times faster than a reduction over two
+    with np.errstate(over="ignore", invalid="ignore"):  # checked afterwards
+        if frames.shape[1] == 2:  # the same sum as `mean`, several times faster than a reduction over two channels
             return (frames[:, 0] + frames[:, 1]) * np.float32(0.5)
         mean: Samples = frames.mean(axis=1, dtype=np.float32)
         return mean
@@ -229,7 +232,7 @@ def _mix(frames: Samples, channel: Channel) -> Samples:
 def _resample(
     chunks: Iterator[tuple[Samples, bool]], source_rate: int, sample_rate: int
 ) -> Iterator[tuple[Samples, bool]]:
-    """Convert the rate as the chunks come; bit-equal to `soxr.resample` of the whole."""
+    """Resample chunk by chunk. The result is bit-equal to `soxr.resample` of the whole recording."""
     samples, is_last = next(chunks)
     if is_last:
         yield soxr.resample(samples, source_rate, sample_rate, quality="HQ"), True
@@ -247,13 +250,13 @@ def _check_finite(samples: Samples, header: AudioHeader) -> None:
 
 
 def join(chunks: Iterator[Samples]) -> Samples:
-    """Join chunks in an array that grows in place (realloc moves pages, not bytes)."""
+    """Concatenate chunks in an array that grows in place (realloc moves pages, not bytes)."""
     first = next(chunks)
     num_samples = len(first)
     samples = first
     for chunk in chunks:
         if samples is first:
-            samples = first.copy()  # soxr lends memory that cannot grow
+            samples = first.copy()  # memory of soxr cannot be resized
         if num_samples + len(chunk) > len(samples):
             samples.resize(int((num_samples + len(chunk)) * GROWTH), refcheck=False)
         samples[num_samples : num_samples + len(chunk)] = chunk

@@ -1,11 +1,11 @@
-"""Decoding in a process of its own, so that a recording that crashes or hangs the decoder costs one row.
+"""Decoding in a separate process, so that a recording that crashes or hangs the decoder costs one row.
 
-`Decoder` has the functions of `raysp.audio` that take a `Wanted`, with the same errors, and three error types more:
-`decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls; the recording at fault is
-known because answers come in the order of the requests. A crash or a hang is tried once more in a fresh child: a
-recording is not blamed for what an earlier one left in memory. A child that is killed or stopped from outside is
-replaced, and no recording is blamed. A hang is measured by the child's own time (`process_clock`), so that neither a
-pause nor a busy machine counts.
+`Decoder` has the functions of `raysp.audio` that take a `Wanted`, with the same errors and three more error types:
+`decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls. Answers arrive in the
+order of the requests, which identifies the recording at fault. After a crash or hang the recording is tried once more
+in a new child, in case an earlier recording damaged the memory of the first. A child that is killed or stopped from
+outside is replaced, and no recording is at fault. Hangs are measured in the child's own time (`process_clock`), so that
+neither pauses nor a busy machine count.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is
 from raysp.errors import AudioError, RunError
 
 ANSWER_SECONDS = 60.0
-"""Without an answer (a header, a chunk of samples) for so long a recording has hung its decoder ..."""
+"""Base timeout of an answer (a header, a chunk of samples), after which the decoder counts as hung."""
 ANSWER_BYTES_PER_SECOND = 1_000_000
-"""... plus the seconds that reading all its bytes takes at this rate; what its storage takes is not counted."""
+"""Adds to the timeout: bytes of the recording divided by this rate. Time spent in its storage does not count."""
 MEMORY_BYTES = 512 * 1024 * 1024
-"""Address space that the child may take beyond what it starts with (RLIMIT_AS)."""
+"""Address space of the child beyond its initial use (RLIMIT_AS)."""
 START_SECONDS = 120.0
 WHOLE_BYTES = 1024 * 1024
-"""Larger recordings are not sent but read in ranges, so that the child's memory does not depend on them."""
+"""Larger recordings are not sent but read in ranges, so that the child's memory does not depend on their size."""
 HEAD_BYTES = 64 * 1024
 AHEAD_BYTES, AHEAD_REQUESTS = 4 * 1024 * 1024, 256
-"""Requests that wait in the pipe while the child is busy, so that it never waits for one."""
+"""Limits of the requests sent ahead, so that the child never waits for one."""
 PIPE_BYTES = 1024 * 1024
 BUFFER_BYTES = 64 * 1024
 MOST_PARTS = 64
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is asked of the child."""
+    """A request to the child."""
 
     recording: memoryview | SupportsRead
     num_bytes: int
@@ -63,11 +63,11 @@ class _Request:
 
     @property
     def seconds(self) -> float:
-        """Give the seconds after which it hangs."""
+        """Timeout of each answer in seconds."""
         return ANSWER_SECONDS + self.num_bytes / ANSWER_BYTES_PER_SECOND
 
     def range(self, place: int, num_bytes: int) -> "bytes | memoryview":
-        """Read a part of the recording."""
+        """Read a range of the recording."""
         if isinstance(self.recording, memoryview):
             return self.recording[place : place + num_bytes]
         self.recording.seek(place, os.SEEK_SET)
@@ -75,13 +75,12 @@ class _Request:
 
 
 class Decoder:
-    """Decode in a child process, which starts with the first call and again after a crash.
+    """Decoder in a child process, which is started by the first call and again after a crash.
 
-    A context manager; not for several threads at once. A call that begins while the results of another are still being
-    drawn ends that one.
+    A context manager. Not thread-safe. A call that starts before the results of another are consumed ends that one.
 
     Args:
-        on_wait: called about once a second while an answer is awaited, the time for which is bounded here.
+        on_wait: called about once per second while waiting for an answer. That time is bounded by the timeout.
     """
 
     def __init__(self, on_wait: Callable[[], None] = lambda: None) -> None:
@@ -99,33 +98,33 @@ class Decoder:
         self.close()
 
     def close(self) -> None:
-        """End the child; a later call starts another."""
+        """End the child. A later call starts a new one."""
         if self._child is not None:
             self._child.end()
             self._child = None
 
     def read_header(self, audio: Recording | None) -> AudioHeader:
-        """Read what a recording claims, as `raysp.audio.read_header`."""
+        """Read the header of a recording; see `raysp.audio.read_header`."""
         (found,) = self.read_headers([audio])
         return _given(found)
 
     def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
-        """Read what recordings claim, in their order; an error stands in the place of what it prevented."""
+        """Yield the header of each recording in order, or the error that prevented reading it."""
         for found in self._in_order(map(_header_request, recordings), _header_of):
-            assert not isinstance(found, TooLong)  # only decoding finds out
+            assert not isinstance(found, TooLong)  # raised by decoding only
             yield found
 
     def decode(self, excerpt: Excerpt, wanted: Wanted) -> Samples:
-        """Decode a recording."""
+        """Decode a recording; see `raysp.audio.decode`."""
         return join(self.decode_chunks(excerpt, wanted))
 
     def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
-        """Decode recordings in their order; an error stands in the place of the samples that it prevented."""
+        """Yield the samples of each recording in order, or the error that prevented decoding."""
         requests = (_decode_request(one, wanted) for one in excerpts)
         return self._in_order(requests, lambda answers: join(_chunks(answers)))
 
     def decode_chunks(self, excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
-        """Decode a recording a chunk at a time, as `raysp.audio.decode_chunks`."""
+        """Decode a recording in chunks; see `raysp.audio.decode_chunks`."""
         request = _given(_decode_request(excerpt, wanted))
         turn = self._begin()
         if self._child is not None:
@@ -135,7 +134,7 @@ class Decoder:
             try:
                 self._start([request])
                 for number, chunk in enumerate(_chunks(self._answers(request, turn))):
-                    if number >= num_given:  # the others were given before the crash
+                    if number >= num_given:  # earlier chunks were yielded before the crash
                         num_given += 1
                         yield chunk
                 self._is_idle = True
@@ -154,7 +153,7 @@ class Decoder:
         requests: "Iterable[_Request | AudioError]",
         read: "Callable[[Iterator[tuple[bytes, bytearray]]], T]",
     ) -> "Iterator[T | AudioError | TooLong]":
-        """Send requests ahead and read their answers."""
+        """Send requests ahead and yield their results in order."""
         turn = self._begin()
         waiting = iter(requests)
         ahead: deque[_Request | AudioError] = deque()
@@ -205,7 +204,7 @@ class Decoder:
         return self._turn
 
     def _start(self, requests: "Iterable[_Request | AudioError]") -> None:
-        """Start a child where there is none, and send it the requests that wait for an answer."""
+        """Start a child if none is running, and send it the unanswered requests."""
         if self._child is not None:
             return
         self._child = _Child(self.on_wait)
@@ -214,16 +213,16 @@ class Decoder:
                 self._child.send(request)
 
     def _answers(self, request: _Request, turn: int) -> Iterator[tuple[bytes, bytearray]]:
-        """Yield a request's answers up to its last.
+        """Yield all answers to a request.
 
         Raises:
-            AudioError, TooLong: as the child says.
-            Death: it died or must be ended.
+            AudioError, TooLong: reported by the child.
+            Death: the child ended or must be ended.
         """
         while True:
             if turn != self._turn:
                 raise RuntimeError("another call of this Decoder has begun before this one's results were drawn")
-            assert self._child is not None  # its end is a `Death`, after which it is started anew
+            assert self._child is not None  # its end raises `Death`, after which a new one is started
             kind, payload = self._child.answer(request)
             if kind == child.AUDIO_ERROR:
                 raise AudioError(*json.loads(payload))
@@ -238,14 +237,14 @@ class Decoder:
 
 
 class _Child:
-    """The process, and this one's ends of its pipes.
+    """The child process, and the parent's ends of its pipes.
 
     Args:
         on_wait: see `Decoder`.
 
     Raises:
-        RunError: it does not start.
-        Interference: it was killed before it had started.
+        RunError: the child does not start.
+        Interference: the child was killed from outside before it had started.
     """
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
@@ -272,7 +271,7 @@ class _Child:
         self._outgoing: deque[memoryview] = deque()
         self._num_written, self._num_answered = 0, 0
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._held = self._buffer[:0]  # read, and not yet taken
+        self._held = self._buffer[:0]  # read from the pipe, not yet consumed
         self._await_start()
 
     def _await_start(self) -> None:
@@ -292,7 +291,7 @@ class _Child:
         return Patience(self._process.pid, seconds, self.on_wait)
 
     def end(self) -> None:
-        """End the process and let go of the pipes."""
+        """End the process and close the pipes."""
         self._process.kill()
         for stream in (self._process.stdin, self._process.stderr):
             if stream is not None:
@@ -303,13 +302,13 @@ class _Child:
             os.close(end)
 
     def send(self, request: _Request) -> None:
-        """Send a request as far as the pipe takes it; the rest goes while answers are awaited."""
+        """Send a request as far as the pipe has room. The rest is sent while waiting for answers."""
         self._outgoing.append(memoryview(request.packed))
         self._outgoing.append(request.head)
         self._write()
 
     def _write(self) -> None:
-        """Write what the pipe takes; every second part is the end of a request."""
+        """Write as much as the pipe has room for. Every second part is the end of a request."""
         try:
             while self._outgoing:
                 written = os.writev(self._requests, [*islice(self._outgoing, MOST_PARTS)])
@@ -320,15 +319,15 @@ class _Child:
                     self._outgoing[0] = self._outgoing[0][written:]
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # it died: the other pipe says so
+        except BrokenPipeError:  # the child ended: reading the other pipe reports it
             self._outgoing.clear()
 
     def answer(self, request: _Request) -> tuple[bytes, bytearray]:
-        """Wait for an answer and meanwhile serve what the child needs for it.
+        """Wait for an answer, serving the child's requests for ranges meanwhile.
 
         Raises:
-            Death: the child died, or gave no answer in time.
-            Exception: what reading the recording raised.
+            Death: the child ended, or sent no answer in time.
+            Exception: the exception of reading the recording.
         """
         failure: Exception | None = None
         patience = self._patience(request.seconds)
@@ -347,10 +346,10 @@ class _Child:
                 return kind, payload
 
     def _read(self, num_bytes: int, patience: Patience) -> bytearray:
-        """Take bytes of the answers, and with them what more is there.
+        """Read exactly `num_bytes` of the answers, buffering bytes that arrive with them.
 
         Raises:
-            Death: the child is gone or hangs.
+            Death: the child ended or hangs.
         """
         data = bytearray(num_bytes)
         num_held = min(num_bytes, len(self._held))
@@ -370,7 +369,7 @@ class _Child:
         return data
 
     def _await_answer(self, patience: Patience) -> None:
-        """Wait until there is something to read; the request at hand goes out whole first, others when they can."""
+        """Wait for input. The current request is sent whole first, later ones as far as the pipe has room."""
         while self._outgoing:
             self._write()
             if not self._outgoing or self._num_written >= 2 * (self._num_answered + 1):
@@ -381,7 +380,7 @@ class _Child:
             pass
 
     def _wait_for(self, events: int, patience: Patience) -> bool:
-        """Wait a step for either pipe; returns whether there is something to read."""
+        """Wait one step for either pipe. Returns whether there is input."""
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
         if events & select.POLLOUT:
@@ -389,7 +388,7 @@ class _Child:
         return any(end == self._answers for end, _ in patience.wait(poll))
 
     def _send_range(self, request: _Request, place: int, num_bytes: int) -> Exception | None:
-        """Answer with a range; give the error, if there was one."""
+        """Send a range to the child. Returns the exception of reading it, if any."""
         found: bytes | memoryview = b""
         failure: Exception | None = None
         try:
@@ -404,7 +403,7 @@ class _Child:
 
 
 def _pipe() -> tuple[int, int]:
-    """Make a pipe (end to read, end to write) with room for many rows, where the system allows."""
+    """Create a pipe (read end, write end) of `PIPE_BYTES`, where the system allows it."""
     ends = os.pipe()
     with contextlib.suppress(OSError):
         fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -444,7 +443,7 @@ def _request(
     offset: float,
     duration: float | None,
 ) -> _Request | AudioError:
-    """Make a request; of a recording that is too large to be sent whole only the first bytes go along."""
+    """Return a request. Only the first bytes are attached of a recording too large to be sent whole."""
     try:
         given = refuse_nothing(audio)
     except AudioError as error:

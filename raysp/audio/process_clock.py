@@ -1,11 +1,11 @@
-"""Seconds in which another process could have worked, so that a pause is never taken for a hang.
+"""Clock of the seconds in which another process could have worked, so that a pause does not count as a hang.
 
-Neither the time in which that process, this one or the whole machine was stopped is counted (SIGSTOP, a frozen
-container, live migration), nor that in which it waited for a CPU beside other programs.
+The clock excludes time in which that process, this one or the whole machine was stopped (SIGSTOP, a frozen container,
+live migration), and time in which the process waited for a CPU.
 
-Run as `python process_clock.py PID` it reads numbers of seconds, a line each, and ends the process when so many have
-passed since the last line; 0 lets it live on. It ends with its standard input, so with the process that started it.
-It imports nothing but the standard library, to start fast and to stay small.
+Run as `python process_clock.py PID`, it reads a number of seconds per line from standard input, and ends the process
+when that many have passed since the last line; 0 disables the limit. It exits at the end of its standard input, hence
+with its parent. It imports the standard library only, for a fast start and a small footprint.
 """
 
 import contextlib
@@ -20,30 +20,30 @@ from pathlib import Path
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 STOPPED, RUNNABLE = "Tt", "R"
 MOST_STEPS = 2
-"""Of the agreed length that one look may count for: this process was not running for the rest."""
+"""Maximum steps that one look may count. In any longer time this process was not running."""
 MAX_STEP_SECONDS, STEPS = 5.0, 20
-"""Of the program: how long and how many, at least, the steps are after which it ends a process."""
+"""Maximum length of a step of the program, and minimum number of steps before it ends a process."""
 DUMP_SECONDS = 10.0
-"""That a process has to write where it was when it is told to abort, before it is killed."""
+"""Time for a process to write its traceback after SIGABRT, before SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A process as the kernel shows it."""
+    """State of a process in /proc."""
 
     states: str
-    """One letter a thread."""
+    """One letter per thread, first that of the process."""
     cpu_seconds: float
-    """Of all its threads since it started."""
+    """CPU time of all its threads since it started."""
 
 
 def look(pid: int) -> Look | None:
-    """Read the states of a process's threads and its CPU time; None where the system does not show them."""
+    """Read the states of a process's threads and its CPU time; None if the system does not provide them."""
     try:
         fields = _fields(f"/proc/{pid}/stat")
         states = fields[0]
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - a Path a thread costs more than the look
-            with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - a Path per thread costs more than the look
+            with contextlib.suppress(OSError, IndexError):  # the thread ended meanwhile
                 states += _fields(f"/proc/{pid}/task/{thread}/stat")[0]
         return Look(states, (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND)
     except (OSError, IndexError, ValueError):
@@ -51,16 +51,16 @@ def look(pid: int) -> Look | None:
 
 
 def _fields(path: str) -> list[str]:
-    """Split what follows the name in parentheses, which may hold anything: state, ..., 12th and 13th the CPU ticks."""
+    """Return the fields after the name in parentheses: the first is the state, the 12th and 13th are CPU ticks."""
     return Path(path).read_text(errors="replace").rpartition(")")[2].split()
 
 
 class ProcessClock:
-    """Count the seconds in which a process worked, or slept though nothing kept it from working.
+    """Clock of the seconds in which a process worked, or slept while it could have worked.
 
     Args:
-        pid: the process.
-        step: seconds between two looks at it, which the caller keeps to; a longer gap counts as two steps.
+        pid: process id.
+        step: seconds between two looks, to be kept by the caller. A longer gap counts as at most two steps.
     """
 
     def __init__(self, pid: int, step: float) -> None:
@@ -68,11 +68,11 @@ class ProcessClock:
         self.step = step
         self.seconds = 0.0
         self.stopped_seconds = 0.0
-        """In which it was stopped by a signal while this process was running."""
+        """Seconds in which the process was stopped by a signal while this one was running."""
         self._before = look(pid)
 
     def advance(self, elapsed: float) -> None:
-        """Look again, so many seconds of the monotonic clock after the last look."""
+        """Look again, `elapsed` seconds of the monotonic clock after the last look."""
         now, before = look(self.pid), self._before
         self._before = now
         elapsed = min(elapsed, MOST_STEPS * self.step)
@@ -87,7 +87,7 @@ class ProcessClock:
 
 
 def watch(pid: int) -> None:
-    """End a process by the numbers read from standard input; returns at its end."""
+    """End a process by the limits read from standard input. Returns after that, or at the end of the input."""
     limit = 0.0
     clock: ProcessClock | None = None
     unread = b""
@@ -100,7 +100,7 @@ def watch(pid: int) -> None:
             *lines, unread = (unread + data).split(b"\n")
             if lines:
                 limit, clock = float(lines[-1]), None
-        elif clock is None:  # most work has ended by now
+        elif clock is None:  # created only after one step, when most work has ended
             clock = ProcessClock(pid, step)
         else:
             clock.advance(time.monotonic() - start)
@@ -119,5 +119,5 @@ def _end(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who can tell what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     watch(int(sys.argv[1]))

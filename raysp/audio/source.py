@@ -1,4 +1,4 @@
-"""An open recording: its checked header, and its frames in the order they come."""
+"""Open recordings: checked header, and frames in sequential order."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,27 +15,27 @@ from raysp.words import count
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-# Files of 1 kHz and 1 MHz exist and are labelled. Far below there is no speech, and a byte at 1 Hz would become 64 KB;
-# above, DSD128 runs at 5.6 MHz and no recorder is faster.
+# Files of 1 kHz and 1 MHz exist and are labelled. Far below there is no speech, and a byte at 1 Hz would become 64 KB.
+# At the upper end, DSD128 has 5.6 MHz, the highest rate of any recorder.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 100, 10_000_000
 MAX_CHANNELS = 1024  # libsndfile's own bound
-UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 for a FLAC stream without a total
+UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 for a FLAC stream without a total
 FARTHEST_SEEK = 2**62
 
-# Before libsndfile takes bare MPEG frames for an MP3 it looks for a Macintosh resource fork in the working directory
-# (`._`, `.AppleDouble/`) and, where there is one, fails on it. After an ID3 tag it does not look.
+# Before libsndfile accepts bare MPEG frames as MP3, it searches the working directory for a Macintosh resource fork
+# (`._`, `.AppleDouble/`) and fails if there is one. After an ID3 tag it does not search.
 RESOURCE_FORK_ERRORS = range(148, 155)
 EMPTY_ID3 = b"ID3\x04\x00\x00" + (10).to_bytes(4, "big") + bytes(10)
 
 
-FIRST_READ_BYTES, MOST_READ_BYTES = 64 * 1024, 1024 * 1024  # of a file: a header costs little, a stream few requests
+FIRST_READ_BYTES, MOST_READ_BYTES = 64 * 1024, 1024 * 1024  # reads of a file: small for a header, growing for a stream
 
 
 class SupportsBuffer(Protocol):
     """Anything with the buffer protocol: bytes, bytearray, memoryview, numpy.ndarray, pyarrow.Buffer."""
 
     def __buffer__(self, flags: int, /) -> memoryview:
-        """Lend the bytes."""
+        """Return a view of the bytes."""
         ...
 
 
@@ -43,34 +43,34 @@ class SupportsRead(Protocol):
     """A seekable binary file: an open file, `io.BytesIO`, `pyarrow.NativeFile`."""
 
     def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`; fewer only at the end."""
+        """Read at most `num_bytes`. Fewer are returned only at the end."""
         ...
 
     def seek(self, offset: int, whence: int, /) -> int:
-        """Move; return the place."""
+        """Move the position and return it."""
         ...
 
 
 Recording = SupportsBuffer | SupportsRead
-"""A recording's bytes, or a file that holds nothing else; the file's place is moved, and it is not closed."""
+"""A recording's bytes, or a file that holds only the recording. The file's position changes; it is not closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A recording, or the part of it that is wanted."""
+    """A recording, or a part of it."""
 
     audio: Recording | None
     offset: float = 0.0
-    """Seconds to leave out at the start."""
+    """Seconds to skip at the start."""
     duration: float | None = None
-    """Seconds to take; None: to the end."""
+    """Seconds to decode; None for all up to the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioHeader:
-    """What a recording says of itself; only good for ordering rows, since a header may lie.
+    """Header of a recording. Its values may be wrong, so they are suitable only for ordering rows.
 
-    `num_frames` is None where the header does not say (FLAC written to a pipe).
+    `num_frames` is None where the header has no such field (FLAC written to a pipe).
     """
 
     sample_rate: int
@@ -82,25 +82,25 @@ class AudioHeader:
 
     @property
     def seconds(self) -> float:
-        """Seconds claimed; where nothing is claimed, those of 16-bit samples packed two to one."""
+        """Claimed seconds. Without a claim, an estimate for 16-bit samples compressed by two."""
         num_frames = self.num_bytes / self.channels if self.num_frames is None else self.num_frames
         return num_frames / self.sample_rate
 
 
 class Source(soundfile.SoundFile):  # type: ignore[misc]
-    """A soundfile that is only read forwards.
+    """A sound file that is read sequentially.
 
-    Where it may seek, soundfile seeks to where it already is after each read: an MP3 decoder then loses its state, Ogg
-    searches its pages, and a FLAC whose end cannot be sought to is refused though every frame was read.
+    On a seekable file, soundfile seeks to the current position after each read. An MP3 decoder then loses its state,
+    Ogg searches its pages, and a FLAC file whose end cannot be reached by a seek fails although every frame was read.
     """
 
     def seekable(self) -> bool:
-        """Deny it, so that soundfile does not."""
+        """Report non-seekable so that soundfile never seeks."""
         return False
 
 
 class ByteReader:
-    """A seekable file over a memoryview: no copy, and no exception in libsndfile's callbacks (cffi prints those)."""
+    """A seekable file over a memoryview. No copies, and no exceptions in libsndfile's callbacks (cffi prints those)."""
 
     __slots__ = ("_position", "_view", "num_bytes")
     error = None
@@ -115,26 +115,26 @@ class ByteReader:
         return bytes(self._view[:HEAD_BYTES])
 
     def behind(self, prefix: bytes) -> "ByteReader":
-        """Put bytes in front."""
+        """Return a reader with bytes prepended."""
         return ByteReader(memoryview(prefix + self._view))
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move; to a place that cannot be, stay, as a failed lseek does."""
+        """Move the position and return it. An invalid position leaves it unchanged, as a failed lseek does."""
         start = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self.num_bytes}[whence]
         if 0 <= start + offset < FARTHEST_SEEK:
             self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """Return the place of the next byte."""
+        """Return the position of the next byte."""
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Copy the next bytes into `buffer`; return how many there were."""
+        """Copy the next bytes into `buffer`. Returns their number."""
         start = self._position
         part = self._view[start : start + len(buffer)]
         num_bytes = len(part)
-        if num_bytes == len(buffer):  # nearly always; MPEG headers come four bytes at a time
+        if num_bytes == len(buffer):  # the usual case; MPEG headers are read four bytes at a time
             buffer[:] = part
         else:
             buffer[:num_bytes] = part
@@ -143,7 +143,7 @@ class ByteReader:
 
 
 class FileReader:
-    """A seekable file over ranges of another, read ahead; what that one raises is kept in `error`, not raised."""
+    """A seekable file over ranges of another, with read-ahead. Its exceptions are stored in `error`, not raised."""
 
     __slots__ = ("_ahead", "_buffer", "_buffer_start", "_file", "_position", "_prefix", "error", "num_bytes")
 
@@ -159,7 +159,7 @@ class FileReader:
         """Return the first bytes.
 
         Raises:
-            Exception: what the file raises.
+            Exception: the exception of the file.
         """
         first = bytearray(min(HEAD_BYTES, self.num_bytes))
         self.readinto(memoryview(first))
@@ -169,25 +169,25 @@ class FileReader:
         return bytes(first)
 
     def behind(self, prefix: bytes) -> "FileReader":
-        """Put bytes in front, from now on."""
+        """Prepend bytes to this reader and return it."""
         self._prefix = prefix
         self.num_bytes += len(prefix)
         self._buffer = b""
         return self
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move; to a place that cannot be, stay, as a failed lseek does."""
+        """Move the position and return it. An invalid position leaves it unchanged, as a failed lseek does."""
         start = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self.num_bytes}[whence]
         if 0 <= start + offset < FARTHEST_SEEK:
             self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """Return the place of the next byte."""
+        """Return the position of the next byte."""
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Copy the next bytes into `buffer`; return how many there were."""
+        """Copy the next bytes into `buffer`. Returns their number."""
         done = 0
         while done < len(buffer) and (part := self._next(len(buffer) - done)):
             buffer[done : done + len(part)] = part
@@ -196,7 +196,7 @@ class FileReader:
         return done
 
     def _next(self, most: int) -> bytes | memoryview:
-        """Give some bytes from here on; none at the end, or once the file has failed."""
+        """Return some of the next bytes; empty at the end, or after the file has failed."""
         place = self._position - self._buffer_start
         if not 0 <= place < len(self._buffer):
             if self.error or self._position >= self.num_bytes:
@@ -223,7 +223,7 @@ Reader = ByteReader | FileReader
 
 
 def read_headers(recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
-    """Read what recordings claim, in their order; an error stands in the place of what it prevented."""
+    """Yield the header of each recording in order, or the error that prevented reading it."""
     for audio in recordings:
         try:
             yield read_header(audio)
@@ -232,10 +232,10 @@ def read_headers(recordings: Iterable[Recording | None]) -> Iterator[AudioHeader
 
 
 def read_header(audio: Recording | None) -> AudioHeader:
-    """Read what a recording claims, without decoding it.
+    """Read the header of a recording, without decoding.
 
     Raises:
-        AudioError: As `decode` does, for what is wrong before the first frame.
+        AudioError: As `decode`, for errors before the first frame.
     """
     with open_source(audio) as (_, header):
         return header
@@ -243,11 +243,11 @@ def read_header(audio: Recording | None) -> AudioHeader:
 
 @contextmanager
 def open_source(audio: Recording | None) -> Iterator[tuple[Source, AudioHeader]]:
-    """Open a recording by its content; whatever libsndfile then reports while it is open becomes `corrupt_audio`.
+    """Open a recording by its content. Errors of libsndfile while it is open are raised as `corrupt_audio`.
 
     Raises:
         AudioError: `no_audio`, `unsupported_format`, `corrupt_audio`, `invalid_audio` or `out_of_memory`.
-        Exception: what a file raised while it was read; to libsndfile that looks like an end.
+        Exception: the exception of reading a file, which libsndfile sees as the end of the file.
     """
     reader = _reader(audio)
     opening = Opening(reader.head(), reader.num_bytes)
@@ -272,10 +272,10 @@ def open_source(audio: Recording | None) -> Iterator[tuple[Source, AudioHeader]]
 
 
 def _reader(audio: Recording | None) -> Reader:
-    """Make a reader of a recording, without a copy.
+    """Return a reader of a recording, without a copy.
 
     Raises:
-        AudioError: `no_audio` when there is none.
+        AudioError: `no_audio` if it is None or empty.
     """
     given = refuse_nothing(audio)
     reader = FileReader(given) if is_file(given) else ByteReader(memoryview(given).cast("B"))
@@ -285,10 +285,10 @@ def _reader(audio: Recording | None) -> Reader:
 
 
 def refuse_nothing(audio: Recording | None) -> Recording:
-    """Give the recording.
+    """Return the recording.
 
     Raises:
-        AudioError: `no_audio` when there is none.
+        AudioError: `no_audio` if it is None.
     """
     if audio is None:
         raise AudioError("no_audio", "found null; expected the bytes of a recording")
@@ -296,7 +296,7 @@ def refuse_nothing(audio: Recording | None) -> Recording:
 
 
 def is_file(audio: Recording) -> "TypeIs[SupportsRead]":
-    """Tell a file from bytes (`io.BytesIO` and `mmap` are files)."""
+    """Return whether a recording is a file, not bytes (`io.BytesIO` and `mmap` are files)."""
     return hasattr(audio, "read")
 
 

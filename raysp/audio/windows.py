@@ -1,13 +1,13 @@
-"""Windows: what a model sees of a recording at once, and which frames of the recording each window answers for.
+"""Windows: the parts of a recording that a model processes at once, and the frames that each window owns.
 
 Frame k of a recording starts at sample `k * frame_stride`, and windows start at multiples of it, so a window's frames
-are frames of the recording. Neighbours share frames; each is taken from the window in which it is farther from an edge,
-so the joint lies in the middle of what they share. All windows but the last are equally long. The last holds at least
-one frame that its neighbour lacks, and the samples behind the last whole frame: so it is longer than the overlap, and
-less than a stride longer than the others.
+are frames of the recording. Neighbouring windows overlap. Each shared frame is taken from the window in which it is
+farther from an edge, so the joint is in the middle of the overlap. All windows except the last have the same length.
+The last one holds at least one frame that its neighbour lacks, and the samples behind the last whole frame. It is
+longer than the overlap, and less than a stride longer than the others.
 
-Texts that a decoder writes cannot be joined by frames. For those, windows share nothing: each ends at the quietest
-point of its last `overlap_seconds`.
+Texts of a decoder cannot be joined by frames. For them, windows do not overlap: each ends at the quietest point of its
+last `overlap_seconds`.
 """
 
 from collections.abc import Iterator
@@ -19,23 +19,23 @@ import numpy as np
 from raysp.audio.decoding import Samples
 
 QUIET_SECONDS = 0.2
-"""That are compared with each other: longer than the closure of a stop, shorter than a pause."""
+"""Length of the stretches whose loudness is compared: longer than the closure of a stop, shorter than a pause."""
 
 
 @dataclass(frozen=True)
 class Windowing:
-    """How recordings are cut, in samples and frames."""
+    """Parameters for cutting recordings into windows, in samples and frames."""
 
     sample_rate: int
     frame_stride: int
     """Samples from one frame to the next."""
     min_samples: int
-    """Samples that one frame needs."""
+    """Minimum samples for one frame."""
     window_samples: int
     step_frames: int
-    """From one window's start to the next one's; with `at_quiet_points` the earliest end of a window."""
+    """Frames from one window's start to the next one's. With `at_quiet_points`, the earliest end of a window."""
     at_quiet_points: bool = False
-    """Whether windows share nothing, and end where it is quiet."""
+    """Whether windows do not overlap and end at quiet points."""
 
     @classmethod
     def of(
@@ -49,14 +49,15 @@ class Windowing:
         at_quiet_points: bool = False,
         group_frames: int = 1,
     ) -> Self:
-        """Turn seconds into whole samples and strides; windows overlap by at least `overlap_seconds`.
+        """Convert seconds to whole samples and strides. Windows overlap by at least `overlap_seconds`.
 
-        They start at multiples of `group_frames`, which some models put together inside.
+        Windows start at multiples of `group_frames`, the number of frames that some models merge internally.
 
-        They always overlap by as much as a frame is longer than a stride, so that no frame falls between two.
+        Windows always overlap by the difference of a frame's length and the stride, so that no frame is lost between
+        two.
 
         Raises:
-            ValueError: a window would not hold a frame.
+            ValueError: a window would be shorter than one frame.
         """
         window_samples = int(window_seconds * sample_rate)
         num_frames = (window_samples - min_samples) // frame_stride + 1
@@ -72,7 +73,7 @@ class Windowing:
 
     @property
     def window_seconds(self) -> float:
-        """Seconds of a window that is not the last."""
+        """Seconds of each window except the last."""
         return self.window_samples / self.sample_rate
 
     @property
@@ -87,32 +88,32 @@ class Windowing:
 
     @property
     def shared_frames(self) -> int:
-        """Frames that a window shares with the next one."""
+        """Number of frames that a window shares with the next one."""
         return self.num_frames(self.window_samples) - self.step_frames
 
     def added_samples(self, num_samples: int) -> int:
-        """Count the samples that a window which is not the last adds to those before it."""
+        """Return the number of samples that a window, not the last one, adds to those of earlier windows."""
         return num_samples if self.at_quiet_points else self.step_samples
 
     def num_frames(self, num_samples: int) -> int:
-        """Count the frames of a window."""
+        """Return the number of frames of a window."""
         return max(0, (num_samples - self.min_samples) // self.frame_stride + 1)
 
     def num_windows(self, num_samples: int) -> int:
-        """Count the windows of a recording."""
+        """Return the number of windows of a recording."""
         beyond = self.num_frames(num_samples) - self.num_frames(self.window_samples)
         return 1 + max(0, -(-beyond // self.step_frames))
 
     def owned_frames(self, window: int, num_samples: int, *, is_last: bool) -> tuple[int, int]:
-        """Tell which of a window's own frames it answers for.
+        """Return the range of a window's frames whose results are taken from it.
 
         Args:
-            window: its number in the recording, from 0.
-            num_samples: its length.
-            is_last: whether it is the recording's last.
+            window: index of the window in the recording, from 0.
+            num_samples: length of the window in samples.
+            is_last: whether it is the last window of the recording.
 
         Returns:
-            The first of them, and the one behind the last.
+            The first frame, and the one after the last.
         """
         if self.at_quiet_points:
             return 0, self.num_frames(num_samples)
@@ -122,14 +123,14 @@ class Windowing:
 
 
 def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
-    """Cut a recording into windows while it is decoded: each window, and whether it is the last.
+    """Cut a recording into windows while it is decoded. Yields (window, whether it is the last).
 
-    Holds one window and one chunk; a window holds no samples but its own.
+    Memory holds one window and one chunk. A yielded window keeps no other samples in memory.
     """
     if windowing.at_quiet_points:
         yield from _cut_at_quiet_points(chunks, windowing)
         return
-    # One frame more than a window has, or it could be the last.
+    # One frame more than a window has: otherwise it could be the last.
     enough = windowing.num_frames(windowing.window_samples) * windowing.frame_stride + windowing.min_samples
     held = next(chunks)
     while True:
@@ -162,9 +163,9 @@ def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Ite
 
 
 def _quiet_point(window: Samples, windowing: Windowing) -> int:
-    """Find a whole number of strides at which a window can end: in the middle of its quietest `QUIET_SECONDS`.
+    """Return the end of a window in samples, a multiple of the stride: the middle of its quietest `QUIET_SECONDS`.
 
-    What is left of the recording then holds a frame at least.
+    The rest of the recording then holds at least one frame.
     """
     stride = windowing.frame_stride
     first = min(windowing.step_frames, max(1, (len(window) - windowing.min_samples) // stride))
