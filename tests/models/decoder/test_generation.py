@@ -347,7 +347,7 @@ def test_options_that_cannot_be_are_named(model, options, message):
 def test_a_start_is_needed(tmp_path):
     flags = {"config_flags": {"decoder_start_token_id": None}}
     _, model = save_pair(make_speech_model("bert", **flags), tmp_path)
-    with pytest.raises(ValueError, match="decoder_start_token_id and bos_token_id are None, expected the token"):
+    with pytest.raises(ValueError, match="decoder_start_token_id and bos_token_id are None, expected the start token"):
         model.generate(waves_and_mask()[0])
 
 
