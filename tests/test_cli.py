@@ -541,7 +541,8 @@ def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:99999"])
-def test_an_address_at_which_nothing_listens_is_refused_at_once(raysp_command, recipe, address):
+def test_an_address_at_which_nothing_listens_is_refused_at_once(raysp_command, recipe, address, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # a Ray of other tests would be used as it is
     address = address.format(port=free_port())
     ran = raysp_command("run", recipe, "--address", address)
     assert (ran.code, ran.out) == (2, "")
