@@ -35,7 +35,7 @@ gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
 	@echo "The documentation is in build/docs/index.html"
 
 tour: $(VENV)/.installed-dev

@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_slow = any(item.get_closest_marker(name) for name in ("cluster", "gpu", "slow", "soak"))
         if not is_slow and not SERVERS.intersection(getattr(item, "fixturenames", ())):
             kept.setdefault(item.nodeid.partition("[")[0], item)
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept.values()])
+    chosen = set(kept.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = kept.values()
 
 

@@ -163,7 +163,7 @@ def _read(root: str, path: str, options: Options) -> _Read:
         if (known := _cache.get(key)) is not None:
             _cache.move_to_end(key)
             return known
-    found = _read_anew(store, path, options)
+    found = _parse(store, path, options)
     with _lock:
         _cache[key] = found
         while len(_cache) > 1 and sum(one.table.nbytes for one in _cache.values()) > _MOST_CACHED_BYTES:
@@ -171,7 +171,7 @@ def _read(root: str, path: str, options: Options) -> _Read:
     return found
 
 
-def _read_anew(store: Store, path: str, options: Options) -> _Read:
+def _parse(store: Store, path: str, options: Options) -> _Read:
     url = join_url(store.url, path)
     try:
         table = _READERS[_kind(path)](url, store.read(path), options)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from raysp.planning.checkpoints import checkpoint_folder, digest_of
+from raysp.planning.checkpoints import digest_of
 from raysp.planning.plans import Settings
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, fingerprint, label_parts
@@ -26,7 +26,7 @@ def hash_pipeline(
         code: its code from outside raysp; None: read now.
         recorded: parts of the sink's record; None: no record, or not binding.
     """
-    digest = digest_of(checkpoint_folder(pipeline))
+    digest = digest_of(settings.checkpoint.path)
     parts = label_parts(
         pipeline,
         checkpoint_digest=digest,

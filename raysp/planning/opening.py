@@ -113,8 +113,8 @@ def _make_plan(
     stops = stopping.load(store)
     replaceable = _uncommitted(store, recorded) if stops.is_open else frozenset[str]()
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
-    checkpoint_folder(pipeline)
     if record is None and on_surveyed:
+        checkpoint_folder(pipeline)  # raises if there is none
         on_surveyed()
     settings = settle(pipeline, resources, record.resolved if record else None)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)

@@ -7,6 +7,7 @@ from typing import cast
 from raysp.errors import SpecError
 from raysp.planning.checkpoints import pinned
 from raysp.planning.fingerprints import hash_pipeline
+from raysp.planning.opening import open_sink
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Corpus, Plan
 from raysp.planning.resources import Resources
@@ -16,7 +17,6 @@ from raysp.sink import plan_record, run_record
 from raysp.sink.recommitting import find_error_rows
 from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
 from raysp.specs.values import override, to_json
-from raysp.storage.store import open_store
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
 """Settings that a retry may change: existing labels do not depend on them."""
@@ -79,7 +79,7 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
         CheckpointError: the checkpoint cannot be run.
     """
     pipeline = pinned(with_absolute_paths(pipeline))
-    store = open_store(pipeline.sink.url, pipeline.sink.storage_options)
+    store = open_sink(pipeline)
     record = run_record.load(store)
     settings = settle(pipeline, resources, record.resolved if record else None)
     code = read_code(pipeline)

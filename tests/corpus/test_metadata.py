@@ -234,7 +234,7 @@ def test_it_is_read_alike_in_a_bucket(s3, corpus):
 def test_a_file_is_parsed_once_for_all_pieces_as_long_as_it_stays(corpus, monkeypatch):
     write(corpus, ROWS)
     (shard,) = raysp.plan(pipeline_of(corpus)).corpus.shards
-    monkeypatch.setattr(metadata, "_read_anew", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(metadata, "_parse", lambda *_: pytest.fail("read again"))
     for row in range(3):
         assert sources.read_table(shard, Piece(row, row + 1), ["text"]).num_rows == 1
 
