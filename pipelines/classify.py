@@ -1,9 +1,9 @@
-"""The three most likely classes of every recording, by an audio classification checkpoint.
+"""Label each recording with its three most likely classes from an audio classification checkpoint.
 
     raysp run pipelines/classify.py --set source.url=CORPUS --set steps.2.checkpoint=CHECKPOINT --set sink.url=OUT
 
-Recordings below a tenth of a second are left out. For classes of frames, such as who speaks when, put
-`raysp.Segments()` in place of `raysp.Classes()`.
+Recordings shorter than a tenth of a second are left out. For classes of frames, such as speaker turns, use
+`raysp.Segments()` instead of `raysp.Classes()`.
 """
 
 import raysp

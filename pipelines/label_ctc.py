@@ -1,4 +1,4 @@
-"""Text, word times and an embedding of every recording, by any CTC checkpoint.
+"""Label each recording with text, word times and an embedding from any CTC checkpoint.
 
     raysp run pipelines/label_ctc.py --set source.url=CORPUS --set steps.1.checkpoint=CHECKPOINT --set sink.url=OUT
 

@@ -1,4 +1,4 @@
-"""Label spoken digits with the small UniSpeech CTC checkpoint that is bundled: what `make demo` runs."""
+"""Label spoken digits with the small bundled UniSpeech CTC checkpoint, as `make demo` does."""
 
 from pathlib import Path
 

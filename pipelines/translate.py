@@ -1,8 +1,8 @@
-"""Have an encoder with a text decoder (`SpeechEncoderDecoderModel`) write what is said, in its language.
+"""Translate or transcribe speech with an encoder and a text decoder (`SpeechEncoderDecoderModel`).
 
     raysp run pipelines/translate.py --set source.url=CORPUS --set steps.1.checkpoint=CHECKPOINT --set sink.url=OUT
 
-Longer recordings are cut at quiet points. What `generate` holds stands in place of the checkpoint's own options.
+Longer recordings are cut at quiet points. `generate` overrides the generation options of the checkpoint.
 """
 
 import raysp
