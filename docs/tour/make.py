@@ -1,6 +1,6 @@
-"""Make the tours beside this file: commands of several kinds of user, run one after the other, and what they print.
+"""Make the tours beside this file: the commands of several kinds of user, run in order, with their output.
 
-`make tour` runs it. What depends on the machine is replaced by "..." or a plain word, so that a tour changes only when
+`make tour` runs it. Machine-dependent output is replaced by "..." or a fixed word, so that a tour changes only when
 raysp does.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parents[1] / "pipelines" / "demo"
 LINES = 40
-"""That a command prints at most."""
+"""Maximum number of lines that a command prints."""
 
 PIPELINE = """\
 import raysp
@@ -43,10 +43,10 @@ class File:
 
 
 Step = File | str
-"""A file, or a command line of a shell."""
+"""A file, a command line (beginning with `$ `), or a sentence of the page."""
 
 DATASETS = [
-    "Recordings with their texts are a data set of `datasets`; `save_to_disk` writes it with the recordings in it.",
+    "Recordings with their texts form a data set of `datasets`. `save_to_disk` writes it including the recordings.",
     File(
         "save.py",
         """\
@@ -57,11 +57,11 @@ rows.select(range(12)).save_to_disk("corpus")
 """,
     ),
     "$ python save.py 2>/dev/null; ls corpus",
-    "The folder is a source as it is. `plan` says what a run would do, and `--rows` tries it.",
+    "The folder can be used as a source directly. `plan` shows what a run would do; `--rows` labels the first rows.",
     File("label.py", PIPELINE.format(source='"corpus", text="text"', outputs="raysp.Transcript()")),
     "$ raysp plan label.py",
     "$ raysp run label.py --rows 5",
-    "The run labels all rows into `labels`, which `datasets` reads.",
+    "The run writes the labels of all rows to `labels`. `datasets` can read them.",
     "$ raysp run label.py",
     File(
         "read.py",
@@ -77,7 +77,7 @@ print([row["pred_text"] for row in labels.select(range(4))])
 ]
 
 MODELS = [
-    "The models work without a pipeline, with the names of `transformers`.",
+    "The models can be used without a pipeline, under the names of `transformers`.",
     "$ raysp inspect checkpoint",
     File(
         "one.py",
@@ -103,34 +103,34 @@ for row, text in zip(rows, processor.batch_decode(ids)):
     print(f"{row['text']:6} {text}")
 """,
     ),
-    "The texts of a padded batch are those of each recording alone.",
+    "The texts of a padded batch equal those of each recording alone.",
     "$ python one.py",
     "$ raysp models",
 ]
 
 SCEPTIC = [
-    "What does it do to my files, and how do I know that the labels are right? `plan` writes nothing.",
+    "What does raysp do to my files, and how do I know that the labels are right? `plan` writes nothing.",
     File("label.py", PIPELINE.format(source='"digits", text="text"', outputs="raysp.Transcript(words=True)")),
     "$ raysp plan label.py; ls",
-    "Recordings that cannot be read do not pass for success.",
+    "A run whose recordings cannot be read does not succeed.",
     "$ mkdir broken; for n in 1 2 3; do echo nonsense > broken/$n.wav; done",
     "$ raysp run label.py --set source.url=broken --set source.text=null --rows 3",
     "$ raysp plan label.py --set source.url=nowhere",
     "$ raysp plan label.py --set steps.1.windw_seconds=20",
-    "Good rows are labelled, each with the times of its words.",
+    "Valid rows are labelled, each with the times of its words.",
     "$ raysp run label.py --rows 3",
-    "Nothing was kept so far.",
+    "So far nothing was written.",
     "$ ls; raysp status labels",
-    "A run writes into `labels` and nowhere else. The same command again labels nothing twice.",
+    "A run writes to `labels` only. The same command again labels nothing twice.",
     "$ raysp run label.py; ls",
     "$ raysp run label.py",
-    "`verify` reads every label shard back and labels some rows once more, each alone. It finds what was changed.",
+    "`verify` reads every label shard and labels a sample of rows again, each alone. It detects changes.",
     "$ raysp verify labels --sample 10",
     "$ cp labels/part-0.parquet labels/part-1.parquet; raysp verify labels",
 ]
 
 RECOGNITION = [
-    "Which of two checkpoints recognises a corpus better? The second is the first with a third of its weights at 0.",
+    "Which of two checkpoints is better for a corpus? The second is the first with a third of its weights set to 0.",
     File(
         "prune.py",
         """\
@@ -147,7 +147,7 @@ AutoProcessor.from_pretrained("checkpoint").save_pretrained("pruned")
 """,
     ),
     "$ python prune.py; ls pruned",
-    "The reference texts are in the column `text`. `Keep` leaves recordings out by length or by their columns.",
+    "The reference texts are in the column `text`. `Keep` filters recordings by duration or by their columns.",
     File(
         "label.py",
         """\
@@ -167,13 +167,13 @@ pipeline = raysp.Pipeline(
     ),
     "$ raysp plan label.py",
     "$ raysp run label.py --rows 5",
-    "A whole run ends with the word error rate and its kinds of errors; so does `status`.",
+    "A complete run prints the word error rate and the number of each kind of error. So does `status`.",
     "$ raysp run label.py",
     "$ raysp run label.py --set steps.3.checkpoint=pruned --set sink.url=labels-pruned",
     "$ raysp status labels-pruned",
-    "Labels of another checkpoint never mix with those that are there.",
+    "Labels of another checkpoint never mix with existing ones.",
     "$ raysp run label.py --set steps.3.checkpoint=pruned",
-    "Label shards are Parquet files, a row for each row of the corpus.",
+    "Label shards are Parquet files with one row per row of the corpus.",
     File(
         "compare.py",
         """\
@@ -193,7 +193,7 @@ print(datasets.load_dataset("parquet", data_dir="labels", split="train").num_row
 """,
     ),
     "$ python compare.py 2>/dev/null",
-    "Recordings that are missing are error rows. `retry` labels them, and nothing else, once they are there.",
+    "Missing recordings become error rows. Once the recordings are there, `retry` labels these rows and no others.",
     File(
         "manifest.py",
         """\
@@ -220,7 +220,7 @@ with open("late.jsonl", "w") as lines:
 ]
 
 BUCKET = [
-    "From a bucket into a bucket. The endpoint and the keys are in the environment: `AWS_ENDPOINT_URL`, "
+    "From one bucket to another. The endpoint and the keys are in the environment: `AWS_ENDPOINT_URL`, "
     "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`.",
     File(
         "put.py",
@@ -249,18 +249,18 @@ pipeline = raysp.Pipeline(
 )
 """,
     ),
-    "Wrong keys, missing keys and misspelt names are refused before any work.",
+    "Wrong keys, missing keys and misspelt names are rejected before any work starts.",
     "$ AWS_SECRET_ACCESS_KEY=wrong raysp plan label.py",
     "$ env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY raysp plan label.py",
     "$ raysp plan label.py --set 'source.url=s3://corpus/audoi/*.parquet'",
     "$ raysp plan label.py --set 'source.url=s3://corpsu/audio/*.parquet'",
-    "With the right ones:",
+    "With the right keys and names:",
     "$ raysp plan label.py",
     "$ raysp run label.py --rows 3",
     "$ raysp run label.py",
     "$ raysp status s3://corpus/labels",
     "$ raysp verify s3://corpus/labels --sample 3",
-    "Keys in variables of other names are given as options: secrets by the name of the variable, never as they are.",
+    "Keys in variables with other names are passed as options: secrets by the name of the variable, never literally.",
     "$ export CORPUS_SECRET=$AWS_SECRET_ACCESS_KEY CORPUS_KEY=$AWS_ACCESS_KEY_ID; "
     "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; "
     "raysp status s3://corpus/labels --storage-option key=env:CORPUS_KEY --storage-option secret=env:CORPUS_SECRET",
@@ -268,7 +268,7 @@ pipeline = raysp.Pipeline(
 ]
 
 CLUSTER = [
-    "A cluster of one machine, with a token, without which nobody can run code on it. On several machines the address "
+    "A cluster of one machine. Without its token nobody can run code on it. On several machines the address "
     "is that of the head, and the others join with `ray start --address`.",
     "$ ray get-auth-token --generate > token 2> /dev/null; "
     "RAY_AUTH_MODE=token ray start --head --port 6379 --node-ip-address 127.0.0.1 --num-cpus 2 "
@@ -288,21 +288,21 @@ for number in range(12):
 """,
     ),
     File("label.py", PIPELINE.format(source='"corpus", text="text"', outputs="raysp.Transcript()")),
-    "Without the token, or where no cluster is, a run is refused before any work.",
+    "Without the token, or if no cluster listens at the address, a run is refused before any work starts.",
     "$ python split.py; raysp run label.py --address 127.0.0.1:6379",
     "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:1",
-    "With it a run goes on where one was killed. This one is killed as soon as a label shard is there.",
+    "With the token, a run resumes where another one was killed. This one is killed as soon as a label shard exists.",
     "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:6379 > killed.log 2>&1 & "
     "until ls labels/*.parquet > /dev/null 2>&1; do sleep 0.1; done; kill -KILL $!",
     "$ raysp status labels",
     "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:6379",
-    "The same command again does nothing. `RAY_ADDRESS` names the cluster as `--address` does.",
+    "The same command again does nothing. `RAY_ADDRESS` has the same effect as `--address`.",
     "$ RAY_AUTH_MODE=token RAY_ADDRESS=127.0.0.1:6379 raysp run label.py",
     "$ raysp verify labels --sample 3",
-    "`ray stop` ends the cluster.",
+    "`ray stop` stops the cluster.",
 ]
 
-# Of a run that is killed at some moment, and of what is left of it.
+# Output that depends on the moment at which a run is killed.
 KILLED = [
     (r"(?!0 )\d+ of 300 rows to do; \d+ of 12 shards", "... of 300 rows to do; ... of 12 shards"),
     (r"\b(?!12 )\d+ of 12 shards committed(, \d+ more begun)?$", "... of 12 shards committed"),
@@ -319,7 +319,7 @@ KILLED = [
 
 @contextlib.contextmanager
 def bucket_server() -> Iterator[Mapping[str, str]]:
-    """Run an object store that checks keys; yields the environment with those of a user of it."""
+    """Run an object store that checks keys; yield the environment with the keys of a user."""
     os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "3"
     import boto3
     from moto.server import ThreadedMotoServer
@@ -345,13 +345,13 @@ def bucket_server() -> Iterator[Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class Tour:
-    """A page: a title and what a user does, in surroundings that give more environment."""
+    """A page: a title, the steps of a user, and a context that provides environment variables."""
 
     title: str
     steps: list[Step]
     surroundings: Callable[[], AbstractContextManager[Mapping[str, str]]] = lambda: contextlib.nullcontext({})
     varies: tuple[tuple[str, str], ...] = ()
-    """Patterns of what differs from one making to the next, and what stands for them."""
+    """Patterns of output that differs between runs, and their replacements."""
 
 
 TOURS = {
@@ -382,17 +382,17 @@ REPLACED = [
 
 
 def normalised(text: str, folder: Path, varies: tuple[tuple[str, str], ...] = ()) -> str:
-    """Return what a command printed without what differs between machines."""
+    """Return the output of a command without machine-dependent parts."""
     text = text.replace(f"{folder}/", "").replace(str(folder), "~")
     for pattern, put in [*REPLACED, *varies]:
         text = re.sub(pattern, put, text, flags=re.MULTILINE)
     lines = (line.rstrip() for line in text.splitlines())
-    # Plain lines of progress come by the clock.
+    # Progress lines depend on the clock.
     return "\n".join(line for line in lines if not re.match(r"raysp: \d+% · ", line))
 
 
 def check(command: str, said: str, code: int) -> None:
-    """Hold that a command fits a screen and hides no failure."""
+    """Check that the output fits one screen and that no failure exits with code 0."""
     if len(said.splitlines()) > LINES or "Traceback" in said:
         raise SystemExit(f"{command}\nprints more than {LINES} lines or a traceback:\n{said}")
     if not code and re.search(
@@ -407,7 +407,7 @@ def search_path() -> str:
 
 
 class Shell:
-    """Runs the commands of a tour, and ends what they leave behind."""
+    """Runs the commands of a tour, and ends the processes that they leave."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -424,7 +424,7 @@ class Shell:
         self._sessions: list[int] = []
 
     def run(self, command: str) -> tuple[str, int]:
-        """Return what a command prints, and its exit code."""
+        """Return the output of a command and its exit code."""
         started = subprocess.Popen(
             ["bash", "-c", command.replace("6379", self.port)], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -477,7 +477,7 @@ def prepare(folder: Path) -> None:
 
 
 def made(tour: Tour, folder: Path) -> str:
-    """Run the steps of a tour in a folder; returns its page."""
+    """Run the steps of a tour in a folder and return its page."""
     prepare(folder)
     (folder / ".home").mkdir()
     parts = [f"# {tour.title}", "Made by `make tour`; do not edit."]
