@@ -2,8 +2,8 @@
 
     raysp run pipelines/embed.py --set source.url=CORPUS --set steps.1.checkpoint=CHECKPOINT --set sink.url=OUT
 
-Without settings it embeds the bundled digits. `--set steps.1.outputs.0.pooling=xvector` selects the vectors of a speaker
-checkpoint, `--set steps.1.outputs.0.layer=6` those of `hidden_states[6]`.
+Without settings it embeds the bundled digits. `--set steps.1.outputs.0.pooling=xvector` selects the vectors of a
+speaker checkpoint, `--set steps.1.outputs.0.layer=6` those of `hidden_states[6]`.
 """
 
 from pathlib import Path
