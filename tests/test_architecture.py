@@ -20,6 +20,7 @@ LAYERS = (
     {"specs"},
     {"sink"},
     {"planning"},
+    {"assembly"},
     {"reading"},
     {"engine"},
     {"cli"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysp import assembly
 from raysp.engine.attempts import Attempts, hang_seconds
 from raysp.engine.beside import Beside
 from raysp.engine.cluster import connected, is_cluster, local_ray
@@ -24,7 +25,6 @@ from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, 
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
-from raysp.planning.settling import windowing
 from raysp.sink import failing, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
@@ -303,20 +303,13 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
 
 
 def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
-    label, settings = plan.pipeline.label, plan.settings
-    schema = pa.schema([f for output in label.outputs for f in output.schema(settings.checkpoint)])
+    settings = plan.settings
     return Job(
         pipeline=plan.pipeline,
-        checkpoint=settings.checkpoint,
+        settings=settings,
         fingerprint=plan.fingerprint,
         stage_id=plan.stage_id,
-        windowing=windowing(settings.checkpoint, label),
-        block_seconds=settings.block_seconds,
-        batch_seconds=settings.batch_seconds,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.cpus_per_actor.number,
-        output_schema=schema,
+        output_schema=assembly.output_schema(plan.pipeline, settings.checkpoint),
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=file_id(plan.pipeline),
         relabel=plan.relabel,

@@ -233,7 +233,7 @@ def label_rows(
     stage_id = one.stage_id or job.stage_id
     name = BlockName(one.shard.name, one.piece, one.shard.input_id, stage_id, k, k + 1 if is_last else 0)
     stage.stage(open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options), name, labels)
-    return block_receipt(name, labels, figures, 0.0, job.windowing.sample_rate, "salvage")
+    return block_receipt(name, labels, figures, 0.0, job.settings.checkpoint.sample_rate, "salvage")
 
 
 def _label_blocks(

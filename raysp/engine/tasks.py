@@ -10,13 +10,13 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
-from raysp.audio.windows import Windowing
+from raysp import assembly
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import read_table
@@ -28,6 +28,7 @@ from raysp.errors import RayspError, RunError, ShardError, StoreError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.planning.checkpoints import check_digest, checkpoint_folder
 from raysp.planning.kept_columns import read_source_columns, text_columns
+from raysp.planning.plans import Settings
 from raysp.planning.replaced import find_replaced
 from raysp.sink import commit, failing, stage
 from raysp.sink.layout import BlockName
@@ -37,15 +38,12 @@ from raysp.sink.recordings import ChangedRecordingsError
 from raysp.sink.todo import Retry
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
-from raysp.specs.steps import Decode, Keep
+from raysp.specs.steps import Keep
 from raysp.storage.store import UnusableError, open_store
 from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.audio.isolation import Decoder
-    from raysp.models.summary import CheckpointSummary
-    from raysp.ops.decoding import Decoding
-    from raysp.ops.keeping import Keeping
     from raysp.ops.labelling import Figures, Labelling
 
 logger = logging.getLogger(__name__)
@@ -60,18 +58,11 @@ class Job:
     """Data that workers need, the same for every task of a run."""
 
     pipeline: Pipeline
-    checkpoint: "CheckpointSummary"
-    """Summary from the plan; its path is that of the driver."""
+    settings: Settings
+    """Resolved settings of the plan; the path of the checkpoint is that of the driver."""
     fingerprint: str
     stage_id: str
     """Staging id of the plan."""
-    windowing: Windowing
-    block_seconds: float
-    batch_seconds: float
-    dtype: str
-    device: str
-    threads: int
-    """Torch threads of each actor."""
     output_schema: pa.Schema
     metadata: Mapping[str, str]
     file_id: str
@@ -178,8 +169,10 @@ class Reader:
 
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
         """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last."""
-        op, columns = self._decoding(shard)
-        source = self.job.pipeline.source
+        job = self.job
+        op = assembly.decoding(job.pipeline, job.settings, shard, decoder=_decoder(), functions=job.functions)
+        columns = assembly.decoded_columns(job.pipeline, shard)
+        source = job.pipeline.source
         table = read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
         if table.num_rows != piece.num_rows:
             raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {count(table.num_rows, 'row')}")
@@ -188,48 +181,6 @@ class Reader:
             table = table.take([row - piece.first for row in rows])
         for block, is_last in op(table, piece.first):
             yield (block if rows is None else _renumbered(block, rows, piece.first)), is_last
-
-    def _decoding(self, shard: Shard) -> tuple["Decoding", list[str]]:
-        from raysp.ops.decoding import Decoding
-        from raysp.ops.recordings import DURATION, OFFSET
-
-        source, decode = self.job.pipeline.source, self.job.pipeline.decode
-        before: list[Keeping] = []
-        after: list[Keeping] = []
-        is_manifest = shard.kind == sources.MANIFEST
-        columns = {source.audio, *((OFFSET, DURATION) if is_manifest else ())}
-        seen_decode = False
-        for step in self.job.pipeline.steps:
-            seen_decode = seen_decode or isinstance(step, Decode)
-            if isinstance(step, Keep):
-                (after if seen_decode else before).append(self._keeping(step))
-                columns |= self._reads(step, shard)
-        op = Decoding(
-            audio=source.audio,
-            windowing=self.job.windowing,
-            channel=decode.channel,
-            max_seconds=decode.max_seconds,
-            block_seconds=self.job.block_seconds,
-            before=before,
-            after=after,
-            decoder=_decoder(),
-            root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
-            is_manifest=is_manifest,
-        )
-        return op, sorted(columns)
-
-    def _keeping(self, step: Keep) -> "Keeping":
-        from raysp.ops.keeping import Keeping
-
-        where: object = step.where
-        if isinstance(step.where, str):
-            where = self.job.functions.get(step.where) or load_function(step.where)
-        return Keeping(where=where, min_seconds=step.min_seconds, max_seconds=step.max_seconds)  # type: ignore[arg-type]
-
-    def _reads(self, step: Keep, shard: Shard) -> set[str]:
-        if isinstance(step.where, str):
-            return set(sources.column_names(shard, self.job.pipeline.source.storage_options))
-        return set(step.reads)
 
 
 def _piece_name(shard: Shard, piece: Piece) -> str:
@@ -266,22 +217,10 @@ def load_labelling(job: Job) -> "Labelling":
     """Load the model of the `Label` step."""
     import torch
 
-    from raysp.ops.labelling import Labelling
-
-    label = job.pipeline.label
-    torch.set_num_threads(job.threads)
-    folder = checkpoint_folder(job.pipeline)
-    check_digest(label.checkpoint, folder, job.metadata["checkpoint_digest"])
-    return Labelling(
-        str(folder),
-        lambda loaded: [output.op(loaded) for output in label.outputs],
-        batch_seconds=job.batch_seconds,
-        dtype=job.dtype,
-        device=job.device,
-        exact=label.exact,
-        window_seconds=label.window_seconds,
-        overlap_seconds=label.overlap_seconds,
-    )
+    torch.set_num_threads(job.settings.cpus_per_actor.number)
+    planned = job.metadata["checkpoint_digest"]
+    check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), planned)
+    return assembly.labelling(job.pipeline, job.settings)
 
 
 class LabelActor:
@@ -345,7 +284,7 @@ class LabelActor:
             return receipt_row(failure(name.shard, str(error)))
         from raysp.ops.decoding import claimed_seconds
 
-        rate, claimed = self.job.windowing.sample_rate, claimed_seconds(block)
+        rate, claimed = self.job.settings.checkpoint.sample_rate, claimed_seconds(block)
         return receipt_row(block_receipt(name, labels, figures, waited, rate, self.name, claimed))
 
     def _label(self, name: BlockName, block: pa.Table) -> "tuple[pa.Table, Figures, float] | Told":
@@ -457,7 +396,7 @@ def commit_shard(
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
-            join=lambda windows: _join(job, windows),
+            join=lambda windows: assembly.joining(job.pipeline, job.settings)(windows),
             file_id=job.file_id,
             versions=root.versions if root else None,
             texts=text_columns(job.pipeline),
@@ -468,11 +407,3 @@ def commit_shard(
         return error
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
-
-
-def _join(job: Job, windows: pa.Table) -> pa.Table:
-    from raysp.ops.joining import Joining
-
-    checkpoint = replace(job.checkpoint, path=checkpoint_folder(job.pipeline))  # the local path
-    outputs = [output.join_op(checkpoint) for output in job.pipeline.label.outputs]
-    return Joining(outputs, job.windowing.sample_rate)(windows)

@@ -7,19 +7,19 @@ from typing import cast
 
 import pyarrow as pa
 
+from raysp import assembly
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
-from raysp.planning.checkpoints import checkpoint_folder
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.resources import Resources, count_gpus
-from raysp.planning.settling import settle, windowing
+from raysp.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord
 from raysp.sink.stage import join_windows
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Pool
+from raysp.specs.steps import Keep, Pool
 from raysp.words import count
 
 
@@ -35,68 +35,39 @@ class Recomputing:
     """
 
     def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
-        from raysp.ops.labelling import Labelling
-
         steps = [replace(step, pool=Pool()) if step is pipeline.label else step for step in pipeline.steps]
-        self.pipeline = replace(pipeline, steps=steps)
-        label = self.pipeline.label
+        pipeline = replace(pipeline, steps=steps)
         dtype = next(str(value) for key, value in record.parts.items() if key.endswith(".dtype"))
         budget = next((value for key, value in record.parts.items() if key.endswith(".batch_seconds")), None)
         settings = replace(
-            settle(self.pipeline, Resources(cpus=2, gpus=count_gpus())),
+            settle(pipeline, Resources(cpus=2, gpus=count_gpus())),
             dtype=dtype,
             fingerprint_seconds=cast("float | None", budget),
         )
-        parts, fingerprint = hash_pipeline(self.pipeline, settings, recorded=record.parts)
+        parts, fingerprint = hash_pipeline(pipeline, settings, recorded=record.parts)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
         self.dtype = dtype
-        self.checkpoint = settings.checkpoint
-        self.windowing = windowing(self.checkpoint, label)
-        self.columns = [*RESULT_SCHEMA.names, *label.columns]
-        self.op = Labelling(
-            str(checkpoint_folder(self.pipeline)),
-            lambda loaded: [output.op(loaded) for output in label.outputs],
-            batch_seconds=settings.batch_seconds,
-            dtype=dtype,
-            device=settings.device,
-            exact=label.exact,
-            window_seconds=label.window_seconds,
-            overlap_seconds=label.overlap_seconds,
-        )
+        self.columns = [*RESULT_SCHEMA.names, *pipeline.label.columns]
+        # Without filters, which choose rows and change no label. A row of any length is one block.
+        self.pipeline = replace(pipeline, steps=[step for step in steps if not isinstance(step, Keep)])
+        self.settings = replace(settings, block_seconds=pipeline.decode.max_seconds)
+        self.op = assembly.labelling(self.pipeline, self.settings)
+        self.join = assembly.joining(self.pipeline, self.settings)
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
         """Return the label of one row, with the columns of a label shard except those carried over."""
-        from raysp.ops.decoding import Decoding
-        from raysp.ops.recordings import DURATION, OFFSET
-
-        source, decode = self.pipeline.source, self.pipeline.decode
-        is_manifest = shard.kind == sources.MANIFEST
-        decoding = Decoding(
-            audio=source.audio,
-            windowing=self.windowing,
-            channel=decode.channel,
-            max_seconds=decode.max_seconds,
-            block_seconds=decode.max_seconds,
-            root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
-            is_manifest=is_manifest,
-        )
-        columns = [source.audio, *((OFFSET, DURATION) if is_manifest else ())]
-        table = sources.read_table(shard, Piece(row, row + 1), columns, source.storage_options)
+        decoding = assembly.decoding(self.pipeline, self.settings, shard)
+        columns = assembly.decoded_columns(self.pipeline, shard)
+        table = sources.read_table(shard, Piece(row, row + 1), columns, self.pipeline.source.storage_options)
         windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
-        rows = join_windows(f"{shard.url} row {row}", windows, self._join).to_pylist()
+        rows = join_windows(f"{shard.url} row {row}", windows, self.join).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: labelled alone it gave {count(len(rows), 'row')}; this is a bug of raysp"
             )
         return {name: rows[0][name] for name in self.columns}
-
-    def _join(self, windows: pa.Table) -> pa.Table:
-        from raysp.ops.joining import Joining
-
-        outputs = [output.join_op(self.checkpoint) for output in self.pipeline.label.outputs]
-        return Joining(outputs, self.windowing.sample_rate)(windows)
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:

@@ -1,0 +1,121 @@
+"""Assembly of ops from the specs of a pipeline: decoding, labelling and joining.
+
+Ops take plain arguments and know no pipeline; specs hold no code. Workers of a run and `verify --sample` build their
+ops here. Modules of ops are imported on use: a worker that decodes does not load torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.plans import Settings
+from raysp.planning.settling import windowing
+from raysp.specs.pipeline import Pipeline, load_function
+from raysp.specs.steps import Keep
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.decoding import Decoder, Decoding
+    from raysp.ops.joining import Joining
+    from raysp.ops.keeping import Keeping, Where
+    from raysp.ops.labelling import Labelling
+
+Functions = Mapping[str, Callable[..., object]]
+"""Functions by their names in the pipeline, for those that this process cannot import."""
+
+_NO_FUNCTIONS: Functions = MappingProxyType({})
+
+
+def decoding(
+    pipeline: Pipeline,
+    settings: Settings,
+    shard: Shard,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions = _NO_FUNCTIONS,
+) -> "Decoding":
+    """Return the op that decodes and filters rows of a shard.
+
+    Args:
+        pipeline: the pipeline.
+        settings: resolved settings of the pipeline.
+        shard: the shard whose rows are decoded.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of `Keep` steps that cannot be imported.
+    """
+    import raysp.audio as in_process
+    from raysp.ops.decoding import Decoding
+
+    source, decode = pipeline.source, pipeline.decode
+    place = pipeline.steps.index(decode)
+    return Decoding(
+        audio=source.audio,
+        windowing=windowing(settings.checkpoint, pipeline.label),
+        channel=decode.channel,
+        max_seconds=decode.max_seconds,
+        block_seconds=settings.block_seconds,
+        before=[keeping(step, functions) for step in pipeline.steps[:place] if isinstance(step, Keep)],
+        after=[keeping(step, functions) for step in pipeline.steps[place:] if isinstance(step, Keep)],
+        decoder=in_process if decoder is None else decoder,
+        root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
+        is_manifest=shard.kind == sources.MANIFEST,
+    )
+
+
+def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
+    """Return the columns of a shard that its decoding op reads: the audio, and those of the filters."""
+    from raysp.ops.recordings import DURATION, OFFSET
+
+    source = pipeline.source
+    columns = {source.audio, *((OFFSET, DURATION) if shard.kind == sources.MANIFEST else ())}
+    for step in pipeline.steps:
+        if isinstance(step, Keep):
+            is_function = isinstance(step.where, str)  # which may read any column
+            columns |= {*sources.column_names(shard, source.storage_options)} if is_function else {*step.reads}
+    return sorted(columns)
+
+
+def keeping(step: Keep, functions: Functions = _NO_FUNCTIONS) -> "Keeping":
+    """Return the filter of a `Keep` step."""
+    from raysp.ops.keeping import Keeping
+
+    where: object = step.where
+    if isinstance(step.where, str):
+        where = functions.get(step.where) or load_function(step.where)
+    return Keeping(where=cast("Where | None", where), min_seconds=step.min_seconds, max_seconds=step.max_seconds)
+
+
+def labelling(pipeline: Pipeline, settings: Settings) -> "Labelling":
+    """Load the model of the `Label` step, and return the op that labels blocks with it."""
+    from raysp.ops.labelling import Labelling
+
+    label = pipeline.label
+    return Labelling(
+        str(checkpoint_folder(pipeline)),
+        lambda loaded: [output.op(loaded) for output in label.outputs],
+        batch_seconds=settings.batch_seconds,
+        dtype=settings.dtype,
+        device=settings.device,
+        exact=label.exact,
+        window_seconds=label.window_seconds,
+        overlap_seconds=label.overlap_seconds,
+    )
+
+
+def joining(pipeline: Pipeline, settings: Settings) -> "Joining":
+    """Return the op that joins the windows of longer rows; it loads no weights."""
+    from raysp.ops.joining import Joining
+
+    checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
+    return Joining([output.join_op(checkpoint) for output in pipeline.label.outputs], checkpoint.sample_rate)
+
+
+def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
+    """Return the columns of the outputs of the `Label` step."""
+    return pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
