@@ -30,7 +30,7 @@ from benchmarks.tables import show, write_json
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Shard
-    from raysp.engine.tasks import Job
+    from raysp.engine.workers.job import Job
     from raysp.storage.store import Store
 
 ROWS = 20
@@ -64,7 +64,8 @@ class SlowStore:
 
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Do as `commit_shards`, on a worker, with a store that waits."""
-    from raysp.engine import commits, tasks
+    from raysp.engine import commits
+    from raysp.engine.workers import committer
     from raysp.planning.kept_columns import read_source_columns
     from raysp.storage.store import open_store
 
@@ -72,8 +73,8 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
         time.sleep(SOURCE_REQUESTS * latency)
         return read_source_columns(*arguments)
 
-    tasks.open_store = lambda *arguments: SlowStore(open_store(*arguments), latency)  # type: ignore[assignment,misc]
-    tasks.read_source_columns = read_slowly  # type: ignore[assignment]
+    committer.open_store = lambda *arguments: SlowStore(open_store(*arguments), latency)  # type: ignore[assignment,misc]
+    committer.read_source_columns = read_slowly  # type: ignore[assignment]
     return commits.commit_shards(job, batch)
 
 

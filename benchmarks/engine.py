@@ -6,7 +6,7 @@
 Three figures. Engine time a block: tiny blocks, no work, one actor. Driver memory over the same. Scaling: the share of
 the actors' time that is spent at work, in steady state, when a block is so many seconds of work.
 
-The plan, the grouping into tasks, packing, the pool and the receipts are raysp's own; only decoding and the model are
+The plan, the grouping into tasks, packing, the pool and the messages are raysp's own; only decoding and the model are
 replaced, and nothing is staged or committed.
 """
 
@@ -36,13 +36,14 @@ class StandInReader:
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
         from raysp.engine.packing import pack
-        from raysp.engine.tasks import read_item
+        from raysp.engine.workers.piece_todo import PieceTodo
         from raysp.ops.decoding import with_waves
         from raysp.ops.rows import Fate, fates_table
         from raysp.sink.layout import BlockName
 
         for text in items.column("piece")[0].as_py().split("\n"):
-            shard, piece, _ = read_item(text)
+            todo = PieceTodo.from_json(text)
+            shard, piece = todo.shard, todo.piece
             block = with_waves(fates_table([Fate(piece.first)]), [self.samples])
             yield pack(BlockName(shard.name, piece, shard.input_id, "stand-in", 0, 1), block)
 
@@ -55,12 +56,13 @@ class StandInActor:
         self.model = threading.Lock()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        from raysp.engine.packing import receipt_row, unpack
+        from raysp.engine.packing import message_row, unpack
+        from raysp.engine.workers.messages import FatalFailure
 
         unpack(packed)
         with self.model:  # calls overlap; a model does one thing at a time
             time.sleep(self.work_seconds)
-            return receipt_row({"kind": "block", "finished": time.time()})
+            return message_row(FatalFailure(str(time.time())))  # any message does
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Measured:
     work_seconds: float
     block_kilobytes: float
     seconds: float
-    """From the start of the plan to the last receipt; Ray and the actors start in it, too."""
+    """From the start of the plan to the last message; Ray and the actors start in it, too."""
     milliseconds_a_block: float
     """Wall time of the steady state, a block and actor, less its work."""
     efficiency: float
@@ -119,15 +121,15 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
         tasks = len(list(stream.group([("", num_bytes / blocks)] * blocks, plan.resources, blocks)))
         started = time.perf_counter()
         found = []
-        for receipt in stream.receipts(plan, job):
-            found.append(receipt)
+        for message in stream.label(plan, job):
+            found.append(message)
             if len(found) == first + 1:
                 resident = _resident()
         seconds = time.perf_counter() - started
         growth = _resident() - resident
     if len(found) != blocks:
-        raise SystemExit(f"{len(found)} receipts for {blocks} blocks")
-    finished = np.sort([one["finished"] for one in found])
+        raise SystemExit(f"{len(found)} messages for {blocks} blocks")
+    finished = np.sort([float(one.reason) for one in found])
     steady = finished[last] - finished[first]
     a_block = steady / (last - first)
     return Measured(

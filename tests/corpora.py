@@ -86,7 +86,7 @@ def begin_and_stage(plan: Any) -> None:
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
     """Do what a run does, by the same parts, one after the other and without Ray."""
-    from raysp.engine.tasks import commit_shard
+    from raysp.engine.workers.committer import commit_shard
     from raysp.sink.receipts import ShardReceipt
 
     job, plan = stage_here(pipeline, relabel=relabel, retry=retry)
@@ -116,9 +116,12 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 
 
 def _stage(job: Any, todo: Any) -> None:
-    from raysp.engine.tasks import LabelActor, Reader, piece_item
+    from raysp.engine.workers.labeller import LabelActor
+    from raysp.engine.workers.piece_todo import PieceTodo
+    from raysp.engine.workers.reader import Reader
 
     reader, actor = Reader(job), LabelActor(job)
     for piece in todo.pieces:
-        for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece, todo.retry)]})):
+        item = PieceTodo(todo.shard, piece, todo.retry).to_json()
+        for packed in reader(pa.table({"piece": [item]})):
             actor(packed)

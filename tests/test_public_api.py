@@ -82,7 +82,7 @@ def test_making_a_pipeline_loads_no_torch_and_no_ray():
 
 def test_workers_that_read_and_decode_load_no_torch():
     """They are told of the checkpoint as well; importing torch takes them longer than minutes of audio."""
-    code = "import sys, raysp.engine.tasks, raysp.ops.decoding, raysp.models.summary; print(*sys.modules)"
+    code = "import sys, raysp.engine.workers.reader, raysp.ops.decoding, raysp.models.summary; print(*sys.modules)"
     assert not {"torch", "ray", "pandas"} & set(in_a_fresh_python(code).split())
     import raysp.models
 

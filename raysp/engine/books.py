@@ -1,12 +1,11 @@
 """The driver's state of uncommitted shards; its size depends on work in flight, not on the number of rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Mapping
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine.packing import Told
 from raysp.engine.progress import Example, Progress
+from raysp.engine.workers.messages import LabelledBlock
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.stage import is_complete
 from raysp.sink.todo import Todo
@@ -16,11 +15,11 @@ MAX_EXAMPLES = 5
 
 
 class Books:
-    """Receipts counted against the plan.
+    """Labelled blocks counted against the plan.
 
     Args:
         todo: the plan.
-        progress: updated with each receipt.
+        progress: updated with each block.
     """
 
     def __init__(self, todo: Iterable[Todo], progress: Progress) -> None:
@@ -30,13 +29,14 @@ class Books:
         self.failed: dict[str, str] = {}
         self.staged_bytes = Counter({one.shard.name: one.staged_bytes for one in self.todo.values()})
         """Bytes staged, by uncommitted shard."""
-        self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], Told]] = {}
+        self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], LabelledBlock]] = {}
         self._long_errors: dict[str, set[int]] = {}
         self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
         """Seconds claimed by headers and seconds labelled, by incomplete piece."""
 
-    def add(self, block: BlockReceipt, told: Told) -> Shard | None:
-        """Count a staged block, and return its shard if that is now complete. Repeated receipts count once."""
+    def add(self, labelled: LabelledBlock) -> Shard | None:
+        """Count a staged block, and return its shard if that is now complete. Repeated messages count once."""
+        block = labelled.receipt
         piece = Piece(block.first, block.end)
         waiting = self.open.get(block.shard, set())
         if piece not in waiting:
@@ -44,10 +44,10 @@ class Books:
         seen = self._blocks.setdefault((block.shard, piece), {})
         if (block.k, block.of) in seen:
             return None
-        seen[block.k, block.of] = told
+        seen[block.k, block.of] = labelled
         is_whole = is_complete(seen.keys())
-        self._measure(block, piece, cast("float", told.get("claimed", 0.0)), is_whole=is_whole)
-        self._count(block, told)
+        self._measure(block, piece, labelled.claimed_seconds, is_whole=is_whole)
+        self._count(labelled)
         if not is_whole:
             return None
         del self._blocks[block.shard, piece]
@@ -74,28 +74,27 @@ class Books:
         retry = self.todo[shard].retry
         return len(retry.of(piece)) if retry else piece.num_rows
 
-    def _count(self, block: BlockReceipt, told: Told) -> None:
-        progress = self.progress
+    def _count(self, labelled: LabelledBlock) -> None:
+        block, progress = labelled.receipt, self.progress
         self.staged_bytes[block.shard] += block.staged_bytes
         progress.add_block(block.rows, block.audio_seconds)
         progress.real_samples += block.real_samples
         progress.padded_samples += block.padded_samples
         progress.busy_seconds += block.forward_seconds
         progress.wait_seconds += block.load_seconds
-        progress.errors.update(cast("Mapping[str, int]", told["errors"]))
-        long_errors = cast("Sequence[tuple[int, str]]", told["long_errors"])
-        progress.errors.update(self._new_errors(block.shard, long_errors))
-        progress.skipped.update(cast("Mapping[str, int]", told["skipped"]))
-        examples = cast("Sequence[tuple[int, str, str]]", told["examples"])
-        progress.examples = [*progress.examples, *(Example(block.shard, *one) for one in examples)][:MAX_EXAMPLES]
+        progress.errors.update(labelled.errors)
+        progress.errors.update(self._new_errors(block.shard, labelled.long_errors))
+        progress.skipped.update(labelled.skipped)
+        examples = (Example(block.shard, *one) for one in labelled.examples)
+        progress.examples = [*progress.examples, *examples][:MAX_EXAMPLES]
 
-    def _new_errors(self, shard: str, long_errors: Sequence[tuple[int, str]]) -> list[str]:
+    def _new_errors(self, shard: str, long_errors: Mapping[int, str]) -> list[str]:
         """Return error types of rows of several windows that no earlier block has reported."""
         if not long_errors:
             return []
         seen = self._long_errors.setdefault(shard, set())
-        new = [error_type for row, error_type in long_errors if row not in seen]
-        seen.update(row for row, _ in long_errors)
+        new = [error_type for row, error_type in long_errors.items() if row not in seen]
+        seen.update(long_errors)
         return new
 
     def forget(self, shard: str, piece: Piece) -> None:
@@ -105,13 +104,12 @@ class Books:
             self.progress.begun_rows -= self._rows(shard, piece)
             self.progress.begun_seconds -= claimed
             self.progress.done_seconds -= min(labelled, claimed)
-        for told in self._blocks.pop((shard, piece), {}).values():
-            block = cast("Mapping[str, float]", told["receipt"])
-            self.staged_bytes[shard] -= int(block["staged_bytes"])
-            self.progress.rows -= int(block["rows"])
-            self.progress.audio_seconds -= block["audio_seconds"]
-            self.progress.errors -= Counter(cast("Mapping[str, int]", told["errors"]))
-            self.progress.skipped -= Counter(cast("Mapping[str, int]", told["skipped"]))
+        for block in self._blocks.pop((shard, piece), {}).values():
+            self.staged_bytes[shard] -= block.receipt.staged_bytes
+            self.progress.rows -= block.receipt.rows
+            self.progress.audio_seconds -= block.receipt.audio_seconds
+            self.progress.errors -= Counter(block.errors)
+            self.progress.skipped -= Counter(block.skipped)
 
     def reopen(self, todo: Todo) -> None:
         """Mark pieces of a shard as still to do; their staged results no longer count."""
@@ -126,7 +124,7 @@ class Books:
         del self.open[shard], self.staged_bytes[shard]
 
     def unfinished(self) -> dict[str, str]:
-        """Return shards that failed, or have pieces without a receipt, with the reasons."""
+        """Return shards that failed, or have pieces without a message, with the reasons."""
         lost = {
             name: f"{count(len(pieces), 'piece')} gave no result; run again"
             for name, pieces in self.open.items()

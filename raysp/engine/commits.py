@@ -14,7 +14,8 @@ from typing import NamedTuple
 import ray
 
 from raysp.corpus.shards import Shard
-from raysp.engine.tasks import Job, commit_shard
+from raysp.engine.workers.committer import commit_shard
+from raysp.engine.workers.job import Job
 from raysp.errors import RunError
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt

@@ -1,4 +1,4 @@
-"""The driver's loop, which collects receipts, commits complete shards and counts failures."""
+"""The driver's loop, which collects messages of workers, commits complete shards and counts failures."""
 
 import contextlib
 import logging
@@ -6,22 +6,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn, Protocol, TypeVar, cast
+from typing import NoReturn, Protocol, TypeVar
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.examples import describe
-from raysp.engine.packing import Told
-from raysp.engine.poisoned import Poisoned
 from raysp.engine.progress import Progress
-from raysp.engine.tasks import Job
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
+from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.errors import RayspError, RunError
 from raysp.ops.remedies import remedy
 from raysp.planning.opening import open_sink
 from raysp.planning.plans import Plan
 from raysp.sink import lease, stopping
-from raysp.sink.receipts import BlockReceipt, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
 from raysp.sink.todo import Retry, Todo
 from raysp.words import count
@@ -66,18 +66,18 @@ class Committing(Protocol):
 class Workers(Protocol):
     """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`here`)."""
 
-    def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan, and yield a receipt per block."""
+    def label(self, plan: Plan, job: Job) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block."""
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Label pieces that crash workers, and yield receipts."""
+    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+        """Label pieces that crash workers, and yield messages."""
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
         """Return an empty set of commits; `retries` is keyed by names of shards."""
 
 
 class Execution:
-    """One execution of a plan: receipts are collected and label shards committed."""
+    """One execution of a plan: messages are collected and label shards committed."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Execution:
         self.workers = workers
         self.books = Books(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
-        self.poisoned: dict[tuple[str, Piece], Poisoned] = {}
+        self.poisoned: dict[tuple[str, Piece], PieceTodo] = {}
         self.replaced: list[Todo] = []
         """Pieces to label again, because their recordings were replaced during the run."""
         self.times_replaced: Counter[str] = Counter()
@@ -132,29 +132,29 @@ class Execution:
 
     def _label(self, plan: Plan) -> None:
         """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
-        with contextlib.closing(self.workers.receipts(plan, self.job)) as stream:
-            for told in stream:
-                self._take(told)
+        with contextlib.closing(self.workers.label(plan, self.job)) as messages:
+            for message in messages:
+                self._take(message)
         pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
         self.poisoned = {}
         for one in pieces:  # a reader that Ray restarted may have reported their blocks again
             self._forget(one.shard.name, one.piece)
-        for told in self.workers.salvage(plan, self.job, pieces):
-            self._take(told)
+        for message in self.workers.salvage(plan, self.job, pieces):
+            self._take(message)
         self._commit(self.rate.released(at_end=True))
         self._settle(self.commits.rest())
 
-    def _take(self, told: Told) -> None:
+    def _take(self, message: Message) -> None:
         self.own.check()
-        match told["kind"]:
-            case "fatal":
-                raise RunError(f"{told['reason']}. What was committed stays; run again")
-            case "failure":
-                self._fail(ShardFailure(str(told["shard"]), str(told["reason"])))
-            case "poison":
-                self._set_aside(told)
-            case _:
-                self._add(BlockReceipt(**cast("dict[str, object]", told["receipt"])), told)  # type: ignore[arg-type]
+        match message:
+            case FatalFailure():
+                raise RunError(f"{message.reason}. What was committed stays; run again")
+            case ShardFailure():
+                self._fail(message)
+            case PoisonedPiece():
+                self._set_aside(message)
+            case LabelledBlock():
+                self._add(message)
         self._settle(self.commits.finished())
         if len(self.log) >= RECEIPTS_A_BATCH or time.monotonic() - self.flushed > RECEIPTS_SECONDS:
             self.log.flush()
@@ -181,9 +181,9 @@ class Execution:
         for shard in shards:
             self.commits.start(shard, self.books.staged_bytes[shard.name])
 
-    def _add(self, block: BlockReceipt, told: Told) -> None:
-        self.log.add(block)
-        shard = self._judged(block.shard, lambda: self.books.add(block, told))
+    def _add(self, labelled: LabelledBlock) -> None:
+        self.log.add(labelled.receipt)
+        shard = self._judged(labelled.receipt.shard, lambda: self.books.add(labelled))
         if shard is not None:
             self._commit(self.rate.release(self.books.todo[shard.name]))
 
@@ -206,13 +206,12 @@ class Execution:
         self.books.failed[failure.shard] = failure.reason
         self.log.add(failure)
 
-    def _set_aside(self, told: Told) -> None:
+    def _set_aside(self, poisoned: PoisonedPiece) -> None:
         """Defer a piece that crashes workers until all others are done."""
-        todo = self.books.todo[str(told["shard"])]
-        piece = next(one for one in todo.pieces if [one.first, one.end] == [told["first"], told["end"]])
+        todo, piece = self.books.todo[poisoned.shard], poisoned.piece
         if (todo.shard.name, piece) not in self.poisoned:
             logger.warning("%s: workers died over rows %d to %d", todo.shard.name, piece.first, piece.end)
-        self.poisoned[todo.shard.name, piece] = Poisoned(todo.shard, piece, todo.retry)
+        self.poisoned[todo.shard.name, piece] = PieceTodo(todo.shard, piece, todo.retry)
         self._forget(todo.shard.name, piece)
 
     def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure | ChangedRecordingsError]) -> None:

@@ -4,20 +4,23 @@ Used for a try-out of a few rows, since starting Ray takes longer than labelling
 crash ends the try-out, since nothing retries it.
 """
 
-import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import cast
 
 import pyarrow as pa
 
 from raysp.corpus.shards import Shard
 from raysp.engine.attempts import Attempts
 from raysp.engine.execution import Outcome
-from raysp.engine.packing import Told, failure
-from raysp.engine.poisoned import Poisoned
-from raysp.engine.tasks import Job, LabelActor, Reader, close_decoder, commit_shard, piece_item
+from raysp.engine.packing import read_messages
+from raysp.engine.workers.committer import commit_shard
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.labeller import LabelActor
+from raysp.engine.workers.messages import Message
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.reader import Reader, close_decoder
 from raysp.errors import RunError, ShardError
 from raysp.planning.plans import Plan
+from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 
@@ -28,8 +31,8 @@ MOST_ROWS = 20
 class Here:
     """Workers that label and commit sequentially, in this process."""
 
-    def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan, and yield a receipt per block."""
+    def label(self, plan: Plan, job: Job) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block."""
         import torch
 
         threads = torch.get_num_threads()
@@ -38,19 +41,19 @@ class Here:
             for todo in plan.todo:
                 for piece in todo.pieces:
                     try:
-                        item = piece_item(todo.shard, piece, todo.retry)
+                        item = PieceTodo(todo.shard, piece, todo.retry).to_json()
                     except ShardError as error:
-                        yield failure(todo.shard.name, str(error))
+                        yield ShardFailure(todo.shard.name, str(error))
                         continue
                     for packed in reader(pa.table({"piece": [item]})):
-                        yield json.loads(cast("str", actor(packed).column("receipt")[0].as_py()))
+                        yield from read_messages(actor(packed))
         finally:
             actor.close()
             close_decoder()
             torch.set_num_threads(threads)
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Return an empty iterator: `receipts` never yields poison receipts."""
+    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+        """Return an empty iterator: `label` never yields `PoisonedPiece`."""
         return iter(())
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":

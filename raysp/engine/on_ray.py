@@ -3,11 +3,11 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from raysp.engine.commits import Commits
-from raysp.engine.packing import Told
-from raysp.engine.poisoned import Poisoned
 from raysp.engine.salvage import salvage
-from raysp.engine.stream import receipts
-from raysp.engine.tasks import Job
+from raysp.engine.stream import label
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.messages import Message
+from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.planning.plans import Plan
 from raysp.sink.todo import Retry
 
@@ -15,12 +15,12 @@ from raysp.sink.todo import Retry
 class OnRay:
     """Workers on Ray: actors of one Ray Data plan label, tasks commit."""
 
-    def receipts(self, plan: Plan, job: Job) -> Generator[Told]:
-        """Label the pieces of a plan, and yield a receipt per block."""
-        return receipts(plan, job)
+    def label(self, plan: Plan, job: Job) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block."""
+        return label(plan, job)
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-        """Label pieces that crash workers, each half in a separate task, and yield receipts."""
+    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+        """Label pieces that crash workers, each half in a separate task, and yield messages."""
         return salvage(plan, job, pieces)
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:

@@ -18,7 +18,7 @@ from raysp.engine.display import OnProgress, shown
 from raysp.engine.examples import describe
 from raysp.engine.progress import Progress
 from raysp.engine.surroundings import pickling_kept, quiet_datasets
-from raysp.engine.tasks import Job, load_functions
+from raysp.engine.workers.job import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
 from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, open_sink

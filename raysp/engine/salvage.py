@@ -18,10 +18,12 @@ import pyarrow as pa
 import ray
 
 from raysp.engine.attempts import SETTLE_SECONDS, Attempts
-from raysp.engine.packing import Told, failure
-from raysp.engine.poisoned import Poisoned as Poisoned
-from raysp.engine.tasks import Job, Reader, block_receipt, load_labelling
 from raysp.engine.watchdog import watched
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.labeller import labelled_block, load_labelling
+from raysp.engine.workers.messages import LabelledBlock, Message
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.reader import Reader
 from raysp.errors import RayspError
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
@@ -29,6 +31,7 @@ from raysp.ops.rows import Fate, fates_table
 from raysp.planning.plans import Plan
 from raysp.sink import failing, stage
 from raysp.sink.layout import BlockName
+from raysp.sink.receipts import ShardFailure
 from raysp.storage.store import open_store
 from raysp.words import count
 
@@ -89,8 +92,8 @@ class _Room:
                 self.changed.notify_all()
 
 
-def salvage(plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
-    """Label the rows of such pieces that do not crash, and yield receipts of blocks or of a shard's failure."""
+def salvage(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+    """Label the rows of such pieces that do not crash, and yield messages about blocks or a shard's failure."""
     pool, settings = plan.pipeline.label.pool, plan.settings
     asked = {"num_cpus": settings.cpus_per_actor.number, "num_gpus": settings.gpus_per_actor}
     options: dict[str, Any] = {**asked, "max_retries": 0}
@@ -100,55 +103,55 @@ def salvage(plan: Plan, job: Job, pieces: Sequence[Poisoned]) -> Iterator[Told]:
     given = ray.put(job)
     room = _Room()
 
-    def one_piece(one: Poisoned) -> list[Told]:
-        def label(rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool) -> Told:
-            told: Told = ray.get(task.remote(given, one, rows, crashed, k, is_last=is_last))
-            return told
+    def one_piece(todo: PieceTodo) -> list[Message]:
+        def label(rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool) -> LabelledBlock:
+            labelled: LabelledBlock = ray.get(task.remote(given, todo, rows, crashed, k, is_last=is_last))
+            return labelled
 
         store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
-        stage.discard(store, one.shard.name, one.piece)
-        return list(_salvage_one(one, label, job.attempts, room))
+        stage.discard(store, todo.shard.name, todo.piece)
+        return list(_salvage_one(todo, label, job.attempts, room))
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for receipts in threads.map(one_piece, pieces):
-            yield from receipts
+        for messages in threads.map(one_piece, pieces):
+            yield from messages
 
 
 class _Label(Protocol):
     """Function that runs `label_rows` in a separate task."""
 
-    def __call__(self, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool) -> Told:
+    def __call__(self, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool) -> LabelledBlock:
         """Label rows, and mark those that crashed."""
         ...
 
 
-def _salvage_one(one: Poisoned, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Told]:
-    """Find the rows of one piece at fault, stage them last as a separate block, and yield receipts."""
-    search = _Search([one.rows])
+def _salvage_one(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Message]:
+    """Find the rows of one piece at fault, stage them last as a separate block, and yield messages."""
+    search = _Search([todo.rows])
     try:
         while (search.pending or not search.is_done) and not search.is_given_up:
             is_last = not search.pending
             rows = () if is_last else search.pending.pop()
             try:
                 with room.taken(alone=search.needs_room):
-                    told = label(rows, tuple(search.crashed) if is_last else (), search.staged, is_last=is_last)
+                    labelled = label(rows, tuple(search.crashed) if is_last else (), search.staged, is_last=is_last)
             except DIED as error:
-                _judge(search, rows, error, is_own=_deaths(attempts, one, rows) > 0)
+                _judge(search, rows, error, is_own=_deaths(attempts, todo, rows) > 0)
                 continue
-            yield told
+            yield labelled
             search.staged += 1
             search.alone, search.needs_room, search.is_done = 0, False, is_last
         if not search.is_done:
-            yield failure(one.shard.name, _given_up(one, search))
+            yield ShardFailure(todo.shard.name, _given_up(todo, search))
     except ray.exceptions.RayTaskError as error:
-        yield failure(one.shard.name, str(error.cause))
+        yield ShardFailure(todo.shard.name, str(error.cause))
     except (RayspError, ray.exceptions.RayError) as error:
-        yield failure(one.shard.name, f"{type(error).__name__}: {error}")
+        yield ShardFailure(todo.shard.name, f"{type(error).__name__}: {error}")
 
 
-def _deaths(attempts: Attempts, one: Poisoned, rows: tuple[int, ...]) -> int:
+def _deaths(attempts: Attempts, todo: PieceTodo, rows: tuple[int, ...]) -> int:
     """Return the number of workers that crashed on rows, on nodes that are alive, and reset the count."""
-    work = _work_name(one, rows)
+    work = _work_name(todo, rows)
     deaths = attempts.deaths(work)
     if deaths and len(rows) == 1:
         time.sleep(SETTLE_SECONDS)  # a node being removed may answer slightly longer than its workers
@@ -157,8 +160,8 @@ def _deaths(attempts: Attempts, one: Poisoned, rows: tuple[int, ...]) -> int:
     return deaths
 
 
-def _work_name(one: Poisoned, rows: tuple[int, ...]) -> str:
-    return f"salvage {one.shard.name} {one.piece.first}-{one.piece.end} {rows[:1]}{rows[-1:]}"
+def _work_name(todo: PieceTodo, rows: tuple[int, ...]) -> str:
+    return f"salvage {todo} {rows[:1]}{rows[-1:]}"
 
 
 def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: bool) -> None:
@@ -196,23 +199,24 @@ def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
         logger.warning("row %d kills the worker that labels it", rows[0])
 
 
-def _given_up(one: Poisoned, search: _Search) -> str:
+def _given_up(todo: PieceTodo, search: _Search) -> str:
     examples = f", for example over row {search.crashed[0]}" if search.crashed else ""
     left = sum(map(len, search.pending))
     return (
-        f"rows {one.piece.first} to {one.piece.end}: {count(search.deaths + search.losses, 'worker')} died{examples}, "
-        f"and {count(left, 'row')} still to do; look into the workers' logs for what they died of, and run again"
+        f"rows {todo.piece.first} to {todo.piece.end}: {count(search.deaths + search.losses, 'worker')} died"
+        f"{examples}, and {count(left, 'row')} still to do; look into the workers' logs for what they died of, and "
+        "run again"
     )
 
 
 def label_rows(
-    job: Job, one: Poisoned, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool
-) -> Told:
-    """Label rows of a piece on a worker, stage them as one block, and return its receipt. May crash the worker.
+    job: Job, todo: PieceTodo, rows: tuple[int, ...], crashed: tuple[int, ...], k: int, *, is_last: bool
+) -> LabelledBlock:
+    """Label rows of a piece on a worker, stage them as one block, and return its message. May crash the worker.
 
     Args:
         job: job of the run.
-        one: the piece.
+        todo: the piece.
         rows: rows to label.
         crashed: rows known to crash their worker, which are only marked.
         k: number of the block.
@@ -220,9 +224,9 @@ def label_rows(
     """
     failing.adopt(job.deaths)
     labelling = _labelling(job)
-    job.attempts.begin(_work_name(one, rows))  # after the model is loaded: no row is at fault for a crash there
-    results = list(_label_blocks(job, labelling, one.shard.name, _blocks(job, one, rows, crashed)))
-    job.attempts.end(_work_name(one, rows))
+    job.attempts.begin(_work_name(todo, rows))  # after the model is loaded: no row is at fault for a crash there
+    results = list(_label_blocks(job, labelling, todo.shard.name, _blocks(job, todo, rows, crashed)))
+    job.attempts.end(_work_name(todo, rows))
     labels = pa.concat_tables([table for table, _ in results])
     figures = Figures(
         windows=sum(figures.windows for _, figures in results),
@@ -230,10 +234,10 @@ def label_rows(
         padded_seconds=sum(figures.padded_seconds for _, figures in results),
         busy_seconds=sum(figures.busy_seconds for _, figures in results),
     )
-    stage_id = one.stage_id or job.stage_id
-    name = BlockName(one.shard.name, one.piece, one.shard.input_id, stage_id, k, k + 1 if is_last else 0)
+    stage_id = todo.stage_id or job.stage_id
+    name = BlockName(todo.shard.name, todo.piece, todo.shard.input_id, stage_id, k, k + 1 if is_last else 0)
     stage.stage(open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options), name, labels)
-    return block_receipt(name, labels, figures, 0.0, job.settings.checkpoint.sample_rate, "salvage")
+    return labelled_block(name, labels, figures, 0.0, job.settings.checkpoint.sample_rate, "salvage")
 
 
 def _label_blocks(
@@ -250,9 +254,9 @@ def _label_blocks(
         yield labelled
 
 
-def _blocks(job: Job, one: Poisoned, rows: Sequence[int], crashed: Sequence[int]) -> Iterator[pa.Table]:
+def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[int]) -> Iterator[pa.Table]:
     if rows:
-        yield from (block for block, _ in Reader(job).blocks(one.shard, one.piece, rows))
+        yield from (block for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows))
     fates = [Fate(row) for row in crashed]
     for fate in fates:
         fate.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone died of it")

@@ -1,7 +1,6 @@
-"""The Ray Data plan of a run, from pieces to receipts."""
+"""The Ray Data plan of a run, from pieces to messages."""
 
 import itertools
-import json
 import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -12,12 +11,17 @@ import pyarrow as pa
 from raysp.corpus.shards import PIECE_BYTES
 from raysp.engine.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.loading import allow_failures
-from raysp.engine.packing import Told, failure
-from raysp.engine.tasks import Job, LabelActor, Reader, piece_item
+from raysp.engine.packing import read_messages
 from raysp.engine.waiting import Waiting, cluster_nodes
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.labeller import LabelActor
+from raysp.engine.workers.messages import Message
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.reader import Reader
 from raysp.errors import RayspError, RunError, ShardError
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources
+from raysp.sink.receipts import ShardFailure
 
 if TYPE_CHECKING:
     import ray.data
@@ -31,17 +35,17 @@ TASKS_AHEAD = 64
 TASKS_AHEAD_A_CPU = 4
 
 
-def receipts(plan: Plan, job: Job) -> Generator[Told]:
-    """Stream the corpus through decoding and the model, and yield a receipt per block.
+def label(plan: Plan, job: Job) -> Generator[Message]:
+    """Stream the corpus through decoding and the model, and yield a message per block.
 
     Raises:
         RunError: Ray failed.
     """
-    failures: deque[Told] = deque()
+    failures: deque[ShardFailure] = deque()
     tasks = group(_items(plan, failures), plan.resources, sum(len(todo.pieces) for todo in plan.todo))
     try:
-        for told in _stream(plan, job, tasks):
-            yield told
+        for message in _stream(plan, job, tasks):
+            yield message
             yield from _taken(failures)
         yield from _taken(failures)
     except (RayspError, GeneratorExit):
@@ -50,23 +54,24 @@ def receipts(plan: Plan, job: Job) -> Generator[Told]:
         raise RunError(f"{cause(error)}. What was committed stays; run again") from error
 
 
-def _taken(failures: deque[Told]) -> Iterator[Told]:
+def _taken(failures: deque[ShardFailure]) -> Iterator[ShardFailure]:
     while failures:
         yield failures.popleft()
 
 
-def _items(plan: Plan, failures: deque[Told]) -> Iterator[tuple[str, float]]:
+def _items(plan: Plan, failures: deque[ShardFailure]) -> Iterator[tuple[str, float]]:
     """Yield serialised pieces with their encoded bytes; pieces that cannot be serialised become failures."""
     for todo in plan.todo:
         shard = todo.shard
         for piece in todo.pieces:
             try:
-                yield piece_item(shard, piece, todo.retry), shard.num_bytes * piece.num_rows / shard.num_rows
+                item = PieceTodo(shard, piece, todo.retry).to_json()
+                yield item, shard.num_bytes * piece.num_rows / shard.num_rows
             except ShardError as error:
-                failures.append(failure(shard.name, str(error)))
+                failures.append(ShardFailure(shard.name, str(error)))
 
 
-def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Told]:
+def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Message]:
     ahead = max(TASKS_AHEAD, int(TASKS_AHEAD_A_CPU * plan.resources.cpus))
     if not (first := list(itertools.islice(tasks, ahead))):
         return
@@ -74,8 +79,7 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Told]:
     try:
         dataset = _dataset(plan, job, first, feed)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for text in cast("pa.Table", batch).column("receipt").to_pylist():
-                yield json.loads(cast("str", text))
+            yield from read_messages(cast("pa.Table", batch))
     finally:
         feed.detach()
     if feed.error is not None:

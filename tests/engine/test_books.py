@@ -1,12 +1,11 @@
 """What the driver counts: every block once, whatever is told twice or taken back."""
 
-from dataclasses import asdict
-
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.progress import Progress
+from raysp.engine.workers.messages import LabelledBlock, RowError
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.todo import Todo
 
@@ -25,9 +24,9 @@ def books() -> Books:
     return Books([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
 
 
-def add(books: Books, receipt: BlockReceipt, errors=None, long_errors=(), skipped=None) -> Shard | None:
-    told = {"receipt": asdict(receipt), "errors": errors or {}, "long_errors": long_errors, "skipped": skipped or {}}
-    return books.add(receipt, {**told, "examples": [(0, "corrupt_audio", "cut short")] if errors else []})
+def add(books: Books, receipt: BlockReceipt, errors=None, long_errors=None, skipped=None) -> Shard | None:
+    examples = (RowError(0, "corrupt_audio", "cut short"),) if errors else ()
+    return books.add(LabelledBlock(receipt, 0.0, errors or {}, long_errors or {}, skipped or {}, examples))
 
 
 def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(books):
@@ -60,8 +59,8 @@ def test_what_is_done_anew_is_taken_back(books):
 
 
 def test_an_error_of_a_row_of_several_windows_counts_once_over_blocks(books):
-    add(books, block(PIECES[0], 0, 0, 0), long_errors=[(1, "model_output")])
-    add(books, block(PIECES[0], 1, 2, 4), long_errors=[(1, "model_output"), (2, "model_output")])
+    add(books, block(PIECES[0], 0, 0, 0), long_errors={1: "model_output"})
+    add(books, block(PIECES[0], 1, 2, 4), long_errors={1: "model_output", 2: "model_output"})
     assert books.progress.errors == {"model_output": 2}
 
 

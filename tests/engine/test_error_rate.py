@@ -15,7 +15,9 @@ from raysp.engine.execution import Execution
 from raysp.engine.here import CommitsHere, Here, Uncounted
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
-from raysp.engine.tasks import LabelActor, Reader, piece_item
+from raysp.engine.workers.labeller import LabelActor
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.reader import Reader
 from raysp.planning.opening import begin_run, make_plan, open_sink
 from raysp.planning.plans import Plan
 from raysp.planning.resources import local_resources
@@ -27,7 +29,7 @@ from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 ROWS = 6
-receipts_here = Here.receipts
+label_in_process = Here.label
 GOOD, BAD = wav(), b"no audio at all"
 
 
@@ -153,11 +155,12 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
         reader, actor = Reader(job), LabelActor(job)
         todo = plan.todo[-1]
         for piece in todo.pieces:
-            late.extend((actor, packed) for packed in reader(pa.table({"piece": [piece_item(todo.shard, piece)]})))
-        yield from receipts_here(self, plan, job)
+            item = PieceTodo(todo.shard, piece).to_json()
+            late.extend((actor, packed) for packed in reader(pa.table({"piece": [item]})))
+        yield from label_in_process(self, plan, job)
 
     with monkeypatch.context() as once:
-        once.setattr(Here, "receipts", with_late_ones)
+        once.setattr(Here, "label", with_late_ones)
         with pytest.raises(RunError):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
@@ -165,9 +168,9 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
     def after_them(self, plan, job):
         for actor, packed in late:
             actor(packed)
-        yield from receipts_here(self, plan, job)
+        yield from label_in_process(self, plan, job)
 
-    monkeypatch.setattr(Here, "receipts", after_them)
+    monkeypatch.setattr(Here, "label", after_them)
     check_mended(by_path(corpus))
     assert raysp.gc(str(corpus.parent / "out")).orphans != ()
     check_mended(by_path(corpus))
@@ -222,11 +225,11 @@ def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
     write_recordings(corpus, {})
 
     def killed_after_one(self, plan, job):
-        yield from [next(receipts_here(self, plan, job))]
+        yield from [next(label_in_process(self, plan, job))]
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(Here, "receipts", killed_after_one)
+        once.setattr(Here, "label", killed_after_one)
         once.setattr(CommitsHere, "start", lambda *_: None)
         with pytest.raises(Killed):
             run_here(by_path(corpus))

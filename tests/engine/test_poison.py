@@ -15,6 +15,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.engine import nodes, salvage
 from raysp.engine.attempts import Ledger
 from raysp.engine.running import run
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.sink.receipts import ShardFailure
 from tests.corpora import wav
 from tests.engine.conftest import DEMO, audio_shard, read_labels
 from tests.engine.deadly import DeadlyTranscript
@@ -100,7 +102,7 @@ class TestNarrowing:
         assert (search.pending, search.crashed) == ([(7,)], [])
 
     def test_a_piece_that_is_given_up_says_where_and_how_much(self):
-        one = salvage.Poisoned(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
+        one = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
         search = salvage._Search([(3, 4)], crashed=[2], deaths=200)
         words = salvage._given_up(one, search)
         assert "rows 0 to 10: 200 workers died, for example over row 2, and 2 rows still to do" in words
@@ -136,6 +138,9 @@ class TestSalvagedRows:
         assert len([one for one in watches if one]) == 8
 
 
+BLOCK = "a labelled block"
+
+
 class Workers:
     """Stand-ins for tasks that salvage rows, and for the ledger of the run."""
 
@@ -161,7 +166,7 @@ class Workers:
         self.ledger.end(work)
         self.labelled += rows
         self.crashed += crashed
-        return {"kind": "block", "k": k, "is_last": is_last}
+        return BLOCK
 
     def salvage(self) -> list:
         return list(salvage._salvage_one(POISONED, self, self, salvage._Room()))
@@ -175,7 +180,7 @@ class NotBegunError(WorkerCrashedError):
     """Of a worker that died while it loaded the model."""
 
 
-POISONED = salvage.Poisoned(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
+POISONED = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
 
 
 class TestBlame:
@@ -188,19 +193,18 @@ class TestBlame:
     @pytest.mark.parametrize("error", [NodeDiedError("gone"), NodeTakenError(), NotBegunError()])
     def test_the_loss_of_a_node_is_no_rows_fault_however_often(self, error):
         workers = Workers(lambda rows, tried: error if 5 in rows and tried <= 20 else None)
-        told = workers.salvage()
-        assert [one["kind"] for one in told] == ["block"] * 2
+        assert workers.salvage() == [BLOCK] * 2
         assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
         assert set(workers.tried) == {tuple(range(10)), ()}  # nothing was halved
 
     def test_a_node_that_goes_while_the_last_block_is_staged(self):
         workers = Workers(lambda rows, tried: NodeDiedError("gone") if not rows and tried <= 3 else None)
-        assert [one["kind"] for one in workers.salvage()] == ["block"] * 2
+        assert workers.salvage() == [BLOCK] * 2
 
     def test_nodes_that_go_without_end_leave_the_shard_to_another_run(self):
-        (told,) = Workers(lambda rows, tried: NodeDiedError("gone")).salvage()
-        assert told["kind"] == "failure"
-        assert "100 workers died, and 10 rows still to do" in told["reason"]
+        (failure,) = Workers(lambda rows, tried: NodeDiedError("gone")).salvage()
+        assert isinstance(failure, ShardFailure)
+        assert "100 workers died, and 10 rows still to do" in failure.reason
 
     def test_a_row_that_kills_its_worker_on_nodes_that_live_is_at_fault(self):
         workers = Workers(lambda rows, tried: WorkerCrashedError() if 5 in rows else None)

@@ -6,6 +6,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.engine.books import Books
 from raysp.engine.display import progress_line
 from raysp.engine.progress import Progress
+from raysp.engine.workers.messages import LabelledBlock
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.todo import Todo
 
@@ -47,7 +48,7 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     def add(piece: Piece, k: int, rows: int, *, of: int = 0) -> None:
         values = {"windows": 1, "audio_seconds": 900.0, "real_samples": 1, "padded_samples": 1}
         receipt = BlockReceipt("a.parquet", piece.first, piece.end, k, of, rows, **values, **TIMES)
-        books.add(receipt, {"errors": {}, "long_errors": [], "skipped": {}, "examples": [], "claimed": 3600.0})
+        books.add(LabelledBlock(receipt, 3600.0, {}, {}, {}, ()))
 
     assert progress_line(progress).startswith("0% · 0/2 rows · 0:00 of audio")
     add(pieces[0], 0, 0)

@@ -107,7 +107,7 @@ def test_a_model_that_cannot_be_loaded_ends_it(digits, without_ray, monkeypatch)
     def fail(*_: object, **__: object) -> None:
         raise raysp.CheckpointError("model.safetensors: cut off")
 
-    monkeypatch.setattr("raysp.engine.tasks.load_labelling", fail)
+    monkeypatch.setattr("raysp.engine.workers.labeller.load_labelling", fail)
     with pytest.raises(raysp.RunError, match=r"CheckpointError: model\.safetensors: cut off"):
         try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
 

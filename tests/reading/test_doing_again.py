@@ -102,7 +102,8 @@ class TestRetry:
             return decode_chunks(excerpt, wanted)
 
         with monkeypatch.context() as once:
-            once.setattr("raysp.engine.tasks._decoder", lambda: audio)  # in this process, where it can be made to fail
+            # In this process, where it can be made to fail.
+            once.setattr("raysp.engine.workers.reader._decoder", lambda: audio)
             once.setattr(decoding, "decode_chunks", crash)
             label_here(pipeline(corpus, rows=request.param))
         return corpus

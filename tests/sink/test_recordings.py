@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine.tasks import commit_shard
+from raysp.engine.workers.committer import commit_shard
 from raysp.errors import PlanError
 from raysp.reading.verify import verify
 from raysp.sink import footer
