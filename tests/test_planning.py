@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import ChangedError, CheckpointError, PlanError, StoreError
-from raysp.corpus.shards import cut_pieces
+from raysp.corpus.parquet import cut_pieces
 from raysp.ops.precision import Batching
 from raysp.planning import checkpoints
 from raysp.planning.fingerprints import hash_pipeline
@@ -553,7 +553,7 @@ class TestPlan:
 
     @pytest.fixture
     def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.corpus.shards.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -676,7 +676,7 @@ class TestPlan:
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
         begin_run(first, RunEntry.now())
-        monkeypatch.setattr("raysp.corpus.shards.cut_pieces", cut_pieces)
+        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):

@@ -5,16 +5,18 @@ memory-mapped, so that only the rows used are read. Remote files are read in who
 """
 
 import hashlib
+import json
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, input_id, one_line, place_of, refuse_ray_types
+from raysp.corpus.kinds import Options, SourceKind
+from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
-from raysp.storage.store import LocalStore
+from raysp.storage.store import Entry, LocalStore, Store, open_store
 from raysp.words import count
 
 _MAGIC = b"ARROW1"
@@ -41,23 +43,76 @@ class _Layout:
         return hashlib.sha256(self.raw_schema + repr(self.batches).encode()).hexdigest()[:16]
 
 
-def survey(
-    url: str, storage_options: Mapping[str, object] | None = None, columns: Sequence[str] | None = None
-) -> Survey:
-    """Survey an Arrow shard. `columns` are the ones that will be read.
+class ArrowKind(SourceKind):
+    """Arrow IPC files, also those of data sets that `datasets` saved."""
 
-    Raises:
-        ShardError: the shard is not Arrow IPC, is truncated, or has a schema that would run foreign code.
-        StoreError: the shard is missing or not readable.
-    """
-    with _explained(url), _open(url, storage_options) as file:
-        layout = _read_layout(url, file)
-        with _reader(file, layout) as reader:
-            schema = _storage_schema(reader.schema)
-            is_mapped = isinstance(file, pa.MemoryMappedFile)
-            nulls = _null_columns(reader, layout, columns or ()) if is_mapped else frozenset[str]()
-    groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
-    return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
+    name = "arrow"
+    suffixes = (".arrow", ".ipc", ".feather")
+    folder_suffixes = (".arrow",)
+    companions = ("state.json", "dataset_info.json", "dataset_dict.json")
+    described = "Arrow IPC (*.arrow, *.ipc, *.feather)"
+    reads_columns_alone = False
+
+    def chosen(self, root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
+        """Return the entries without other Arrow files in the folders of saved data sets, such as results of `map`."""
+        store = open_store(root, storage_options or {})
+        saved: dict[str, set[str] | None] = {}
+        kept = []
+        for entry in entries:
+            folder, _, name = entry.path.rpartition("/")
+            if name.endswith(self.suffixes):
+                if folder not in saved:
+                    saved[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
+                if (names := saved[folder]) is not None and name not in names:
+                    continue
+            kept.append(entry)
+        return kept
+
+    def survey(
+        self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        """Survey a shard by the headers of its messages.
+
+        Raises:
+            ShardError: the shard is not Arrow IPC, is truncated, or has a schema that would run foreign code.
+            StoreError: the shard is missing or not readable.
+        """
+        with _explained(url), _open(url, storage_options) as file:
+            layout = _read_layout(url, file)
+            with _reader(file, layout) as reader:
+                schema = _storage_schema(reader.schema)
+                is_mapped = isinstance(file, pa.MemoryMappedFile)
+                nulls = _null_columns(reader, layout, columns or ()) if is_mapped else frozenset[str]()
+        groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
+        return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
+
+    def read_rows(
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options = None,
+        as_dictionaries: Collection[str] = (),
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows in order. Dictionaries are decoded, except in the columns `as_dictionaries`."""
+        with _explained(shard.url), _open(shard.url, storage_options) as file:
+            layout = _read_layout(shard.url, file)
+            check_same(shard, file.size(), layout)
+            with _reader(file, layout) as reader:
+                for number, first, batch in _batches(reader, layout, piece):
+                    if batch.num_rows != layout.batches[number][2]:
+                        raise ShardError(f"{shard.url}: record batch {number} has other rows than it claims")
+                    yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
+
+
+def _data_files(store: Store, path: str) -> set[str] | None:
+    """Return the names of the files of a data set written by `save_to_disk`; None if there is no such data set."""
+    if store.stat(path) is None:
+        return None
+    try:
+        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _null_columns(
@@ -87,32 +142,6 @@ def _nulls_of(batch: pa.RecordBatch, column: str) -> Iterator[str]:
         column, array = f"{column}.bytes", array.field("bytes")
     if array.null_count == len(array):
         yield column
-
-
-def read_rows(
-    shard: Shard,
-    piece: Piece,
-    columns: Sequence[str],
-    storage_options: Mapping[str, object] | None = None,
-    as_dictionaries: Collection[str] = (),
-) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, with only the given `columns`.
-
-    Dictionaries are decoded, except in the columns `as_dictionaries`.
-
-    Raises:
-        ShardError: the shard is damaged, or changed since it was planned.
-    """
-    with _explained(shard.url), _open(shard.url, storage_options) as file:
-        layout = _read_layout(shard.url, file)
-        found = Survey(pa.schema([]), 0, (), layout.digest)
-        if input_id(file.size(), shard.version, found) != shard.input_id:
-            raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
-        with _reader(file, layout) as reader:
-            for number, first, batch in _batches(reader, layout, piece):
-                if batch.num_rows != layout.batches[number][2]:
-                    raise ShardError(f"{shard.url}: record batch {number} has other rows than it claims")
-                yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
 
 
 def _plain_rows(
@@ -176,7 +205,7 @@ def _explained(url: str) -> Iterator[None]:
         raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
 
 
-def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
+def _open(url: str, storage_options: Options) -> pa.NativeFile:
     store, name = place_of(url, storage_options)
     if isinstance(store, LocalStore) and (found := store.stat(name)) is not None and found.num_bytes:
         return pa.memory_map(f"{store.url}/{name}")

@@ -9,13 +9,15 @@ import functools
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.corpus import metadata
+from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
 from raysp.errors import ShardError
@@ -97,16 +99,82 @@ def _described(listing: Listing, given: metadata.Metadata | None) -> _Part:
     return _Part(tuple(listing), given.files, given.schema, checks)
 
 
-def survey(part: str) -> Survey:
-    """Survey a part of a folder."""
-    found = _unpack(part)
-    listing = found.files
-    pieces = [
-        Piece(first + piece.first, first + piece.end)
-        for first in range(0, len(listing), FILES_A_PIECE)
-        for piece in cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing[first : first + FILES_A_PIECE]])
-    ]
-    return Survey(_schema(found), len(listing), tuple(pieces), version(part))
+class FolderKind(SourceKind):
+    """Folders of recordings. Slices of their listings are shards."""
+
+    name = "folder"
+    described = "audio files"
+    holds_audio = False
+    is_sliced = True
+    is_folder = True
+
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+        """Cut the listing of a folder into parts; see `cut`."""
+        parts = cut(origin.entries, [shard.part for shard in recorded], origin.metadata)
+        return [Cut(num_bytes(part), version(part), part, *count_strays(part)) for part in parts]
+
+    def survey(
+        self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        """Survey a part of a folder by its recorded listing."""
+        found = _unpack(part)
+        listing = found.files
+        pieces = [
+            Piece(first + piece.first, first + piece.end)
+            for first in range(0, len(listing), FILES_A_PIECE)
+            for piece in cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing[first : first + FILES_A_PIECE]])
+        ]
+        return Survey(_schema(found), len(listing), tuple(pieces), version(part))
+
+    def read_rows(
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options = None,
+        as_dictionaries: Collection[str] = (),
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows. `id` is taken from the metadata, else it is the path in the folder.
+
+        Raises:
+            ShardError: the metadata changed since it was planned.
+        """
+        first, is_narrow, part = shard.part.rpartition(_FROM)
+        if not is_narrow:
+            first, _, part = self.narrow(shard, piece).part.rpartition(_FROM)
+        found = _unpack(part)
+        rows = slice(piece.first - int(first), piece.end - int(first))
+        paths = [path for path, _, _ in found.files[rows]]
+        audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
+        table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
+        if found.schema is not None and {*columns} & {*found.schema.names}:
+            recordings = list(zip(paths, found.checks[rows], strict=True))
+            given = metadata.read_columns(shard.url, found.metadata, found.schema, recordings, storage_options)
+            for name in given.column_names:
+                column = given.column(name)
+                if name == "id":
+                    table = table.set_column(0, "id", pc.coalesce(column.cast(pa.string()), table.column("id")))
+                else:
+                    table = table.append_column(name, column)
+        yield from table.select(list(columns)).to_batches()
+
+    def audio_root(self, shard: Shard) -> str | None:
+        """Return the folder itself."""
+        return shard.url
+
+    def narrow(self, shard: Shard, piece: Piece) -> Shard:
+        """Return a shard reduced to one of its pieces, with its part of the listing alone.
+
+        Raises:
+            ShardError: the recorded listing is damaged.
+        """
+        if _version(shard.part) != shard.version:
+            raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
+        whole = _unpack(shard.part)
+        files = whole.files[piece.first : piece.end]
+        naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
+        one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
+        return replace(shard, pieces=(piece,), part=f"{piece.first}{_FROM}{_pack(one)}")
 
 
 def _schema(part: _Part) -> pa.Schema:
@@ -117,21 +185,6 @@ def count_strays(part: str) -> tuple[int, int]:
     """Return the number of recordings that no metadata file names (0 without metadata files), and of missing files."""
     found = _unpack(part)
     return found.checks.count(None), sum(one[1:] == _MISSING for one in found.files)
-
-
-def narrow(shard: Shard, piece: Piece) -> str:
-    """Return the part of a shard's listing that is needed to read one of its pieces.
-
-    Raises:
-        ShardError: the recorded listing is damaged.
-    """
-    if _version(shard.part) != shard.version:
-        raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
-    whole = _unpack(shard.part)
-    files = whole.files[piece.first : piece.end]
-    naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
-    one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
-    return f"{piece.first}{_FROM}{_pack(one)}"
 
 
 def version(part: str) -> str:
@@ -146,34 +199,6 @@ def version(part: str) -> str:
 def num_bytes(part: str) -> int:
     """Return the total bytes of a part's files."""
     return sum(size for _, size, _ in unpack(part))
-
-
-def read_rows(
-    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: metadata.Options = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows. `id` is taken from the metadata, else it is the path in the folder.
-
-    Raises:
-        ShardError: the metadata changed since it was planned.
-    """
-    first, is_narrow, part = shard.part.rpartition(_FROM)
-    if not is_narrow:
-        first, _, part = narrow(shard, piece).rpartition(_FROM)
-    found = _unpack(part)
-    rows = slice(piece.first - int(first), piece.end - int(first))
-    paths = [path for path, _, _ in found.files[rows]]
-    audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
-    table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
-    if found.schema is not None and {*columns} & {*found.schema.names}:
-        recordings = list(zip(paths, found.checks[rows], strict=True))
-        given = metadata.read_columns(shard.url, found.metadata, found.schema, recordings, storage_options)
-        for name in given.column_names:
-            column = given.column(name)
-            if name == "id":
-                table = table.set_column(0, "id", pc.coalesce(column.cast(pa.string()), table.column("id")))
-            else:
-                table = table.append_column(name, column)
-    yield from table.select(list(columns)).to_batches()
 
 
 def pack(listing: Listing) -> str:

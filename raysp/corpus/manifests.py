@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, pairwise, repeat
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
 from raysp.errors import ShardError
 
@@ -48,7 +49,7 @@ class Slice:
 def cut(
     url: str,
     recorded: Sequence[str],
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: Options = None,
     digests: Sequence[str] | None = None,
 ) -> list[Slice]:
     """Cut a manifest into slices: first the recorded ones, then the lines behind them.
@@ -117,7 +118,7 @@ def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
     yield from repeat(LINES_A_SHARD)
 
 
-def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -> None:
+def check_lines(url: str, storage_options: Options = None) -> None:
     """Check that the first line of a file is a complete JSON object that names a recording.
 
     An empty file is a manifest without lines.
@@ -139,54 +140,83 @@ def check_lines(url: str, storage_options: Mapping[str, object] | None = None) -
         raise ShardError(f"its first line is {line[:40]!r}; {expected}")
 
 
-def survey(url: str, part: str, storage_options: Mapping[str, object] | None = None) -> Survey:
-    """Survey a slice of a manifest.
+class ManifestKind(SourceKind):
+    """Manifests in JSON lines. Their slices are shards."""
 
-    Raises:
-        ShardError: a line is not a JSON object.
-    """
-    raw = _read(url, part, storage_options)
-    if not raw:  # empty slices take their columns from the first lines of the manifest
-        return Survey(_schema(url, storage_options), 0, (), _digest(raw), seconds=0.0)
-    rows = json_rows(url, raw)
-    table = _table(rows)
-    claimed = table.column(_DURATION).to_pylist()
-    known = [s for s in claimed if s is not None and 0 < s < 1e6]
-    estimated = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
-    pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in estimated])
-    seconds = math.fsum(known) if len(known) == len(claimed) else None
-    return Survey(table.schema, table.num_rows, pieces, _digest(raw), seconds=seconds)
+    name = "manifest"
+    suffixes = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
+    named_suffixes = (".json", ".json.gz")
+    described = "manifests in JSON lines (*.jsonl, *.ndjson, also .gz; *.json where it is named)"
+    excerpt_columns = (_OFFSET, _DURATION)
+    holds_audio = False
+    is_sliced = True
+
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+        """Cut a manifest into slices of lines; see `cut`."""
+        if origin.url.endswith(self.named_suffixes):
+            check_lines(origin.url, storage_options)
+        digests = [shard.version for shard in recorded] if relabel else None
+        slices = cut(origin.url, [shard.part for shard in recorded], storage_options, digests)
+        return [Cut(one.end - one.first, one.digest, one.part) for one in slices]
+
+    def survey(
+        self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        """Survey a slice of a manifest.
+
+        Raises:
+            ShardError: a line is not a JSON object.
+        """
+        raw = _read(url, part, storage_options)
+        if not raw:  # empty slices take their columns from the first lines of the manifest
+            return Survey(_schema(url, storage_options), 0, (), _digest(raw), seconds=0.0)
+        rows = json_rows(url, raw)
+        table = _table(rows)
+        claimed = table.column(_DURATION).to_pylist()
+        known = [s for s in claimed if s is not None and 0 < s < 1e6]
+        estimated = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
+        pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in estimated])
+        seconds = math.fsum(known) if len(known) == len(claimed) else None
+        return Survey(table.schema, table.num_rows, pieces, _digest(raw), seconds=seconds)
+
+    def read_rows(
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options = None,
+        as_dictionaries: Collection[str] = (),
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows in order.
+
+        Raises:
+            ShardError: the manifest changed since it was planned.
+        """
+        raw = _read(shard.url, shard.part, storage_options)
+        if _digest(raw) != shard.version:
+            raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+        if not raw:
+            return
+        table = _table(json_rows(shard.url, raw)).select(list(columns))
+        yield from table.slice(piece.first, piece.num_rows).to_batches()
+
+    def audio_root(self, shard: Shard) -> str | None:
+        """Return the folder of the manifest."""
+        return shard.url.rpartition("/")[0] or "/"
 
 
-def read_rows(
-    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Mapping[str, object] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, with the given `columns`.
-
-    Raises:
-        ShardError: the manifest changed since it was planned.
-    """
-    raw = _read(shard.url, shard.part, storage_options)
-    if _digest(raw) != shard.version:
-        raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
-    if not raw:
-        return
-    table = _table(json_rows(shard.url, raw)).select(list(columns))
-    yield from table.slice(piece.first, piece.num_rows).to_batches()
-
-
-def _schema(url: str, storage_options: Mapping[str, object] | None) -> pa.Schema:
+def _schema(url: str, storage_options: Options) -> pa.Schema:
     with closing(_open(url, storage_options)) as file:
         return _table(json_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
 
 
-def _open(url: str, storage_options: Mapping[str, object] | None) -> BinaryIO:
+def _open(url: str, storage_options: Options) -> BinaryIO:
     store, name = place_of(url, storage_options)
     file = cast("BinaryIO", store.open(name))
     return cast("BinaryIO", gzip.open(file)) if name.endswith(".gz") else io.BufferedReader(cast("Any", file), 1 << 20)
 
 
-def _read(url: str, part: str, storage_options: Mapping[str, object] | None) -> bytes:
+def _read(url: str, part: str, storage_options: Options) -> bytes:
     first, end = _range(part)
     try:
         with closing(_open(url, storage_options)) as file:

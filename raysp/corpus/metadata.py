@@ -20,7 +20,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from raysp.corpus.manifests import json_column, json_rows
-from raysp.corpus.shards import one_line, read_footer
+from raysp.corpus.parquet import read_footer
+from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
 from raysp.storage.store import Store, join_url, open_store
 

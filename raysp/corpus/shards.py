@@ -1,36 +1,22 @@
-"""Shards and pieces, the units of a corpus, and reading of a piece's rows.
+"""Shards and pieces, the units of a corpus."""
 
-A shard is cut by its footer alone, so that planning a corpus reads kilobytes per shard. A piece is read by row group in
-small batches, so that memory does not depend on the size of a shard.
-"""
-
-import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raysp.corpus.decoded import Repeats, decoded_bytes, null_columns
-from raysp.errors import ShardError, StoreError
+from raysp.errors import ShardError
 from raysp.storage.store import Store, open_store, split_url
-from raysp.words import count
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Maximum encoded bytes of a piece, unless one row is larger."""
 PIECE_ROWS = 10_000
 PIECE_DECODED_BYTES = 1024 * 1024 * 1024
 """Maximum decoded bytes of a piece in the columns that a pipeline reads, unless one row is larger."""
-READ_BATCH_BYTES = 16 * 1024 * 1024
-_BUFFER_BYTES = 1024 * 1024
-_MAX_FOOTER_BYTES = 512 * 1024 * 1024
-_MAGIC = b"PAR1"
-_ARROW_SCHEMA = b"ARROW:schema"
-_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +48,7 @@ class Shard:
     pieces: tuple[Piece, ...]
     """Pieces in row order, covering every row once. Cut by the footer alone, and only once."""
     kind: str = "parquet"
-    """Kind of source: "parquet", "arrow", "manifest" or "folder"."""
+    """Name of its kind of source (`SourceKind.name`)."""
     part: str = ""
     """Part of the url's content, if several shards are cut from it. The format depends on the kind."""
     seconds: float | None = field(default=None, compare=False)
@@ -83,24 +69,13 @@ class Survey:
     """Seconds of all its audio; None if unknown."""
 
 
-@dataclass(frozen=True)
-class Footer:
-    """The parsed footer of a Parquet file."""
+class Digested(Protocol):
+    """Facts about a shard with a hash of what identifies its content."""
 
-    metadata: pq.FileMetaData
-    schema: pa.Schema
-    digest: str
-
-
-def read_footer(url: str, storage_options: Mapping[str, object] | None = None) -> Footer:
-    """Read the footer of a Parquet shard.
-
-    Raises:
-        ShardError: the file is not Parquet, is truncated, or has a schema that would run foreign code.
-        StoreError: the file is missing or not readable.
-    """
-    with _open(url, storage_options) as file:
-        return _footer(url, file)
+    @property
+    def digest(self) -> str:
+        """The hash."""
+        ...
 
 
 def place_of(url: str, storage_options: Mapping[str, object] | None) -> tuple[Store, str]:
@@ -109,86 +84,9 @@ def place_of(url: str, storage_options: Mapping[str, object] | None) -> tuple[St
     return open_store(folder, storage_options or {}), name
 
 
-def _open(url: str, storage_options: Mapping[str, object] | None) -> pa.NativeFile:
-    store, name = place_of(url, storage_options)
-    return store.open(name)
-
-
-def _footer(url: str, file: pa.NativeFile) -> Footer:
-    num_bytes = file.size()
-    if num_bytes < 12:
-        raise ShardError(f"{url}: found {count(num_bytes, 'byte')}; expected a Parquet file. Copy the shard again")
-    file.seek(num_bytes - 8)
-    tail = file.read(8)
-    footer_bytes = int.from_bytes(tail[:4], "little")
-    if tail[4:] != _MAGIC:
-        file.seek(0)
-        raise ShardError(_no_parquet(url, file.read(len(_LFS_POINTER)), tail[4:]))
-    if not 0 < footer_bytes <= min(num_bytes - 12, _MAX_FOOTER_BYTES):
-        raise ShardError(f"{url}: claims a footer of {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy it again")
-    file.seek(num_bytes - 8 - footer_bytes)
-    raw = file.read(footer_bytes)
-    _refuse_foreign_code(url, raw)
-    try:
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + raw + tail))
-        _refuse_lying_counts(url, metadata)
-        schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
-    return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
-
-
-def _no_parquet(url: str, head: bytes, end: bytes) -> str:
-    """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
-    if head.startswith(_LFS_POINTER):
-        return f"{url}: is a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
-    if head.startswith(_MAGIC) or url.endswith(".parquet"):
-        return f"{url}: ends in {end!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy it again"
-    return (
-        f"{url}: begins with {head[:8]!r}, which is no Parquet file. Leave it out of source.url; other formats are "
-        "known by name: *.arrow, *.jsonl, ..."
-    )
-
-
 def one_line(error: Exception) -> str:
     """Return an error's message in one line."""
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    rows, num_bytes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    if min([*rows, *num_bytes], default=0) < 0 or sum(rows) != metadata.num_rows:
-        raise ShardError(
-            f"{url}: its footer counts {metadata.num_rows:,} rows, its row groups {sum(rows):,}. Write the shard again"
-        )
-
-
-def _refuse_foreign_code(url: str, raw: bytes) -> None:
-    """Raise if a footer holds Arrow extension types of Ray, which unpickle data of the file.
-
-    Unpickling happens as soon as a schema is deserialised, and pyarrow does that when it parses a footer. The check
-    therefore reads the raw bytes, in which the schema is the base64 value after its key.
-    """
-    for key in re.finditer(re.escape(_ARROW_SCHEMA), raw):
-        try:
-            schema = base64.b64decode(_thrift_string(raw, key.end()), validate=True)
-        except ValueError:
-            raise ShardError(f"{url}: its stored Arrow schema cannot be checked. Write the shard again") from None
-        refuse_ray_types(url, schema)
-
-
-def _thrift_string(raw: bytes, place: int) -> bytes:
-    """Read the string field at `place` in Thrift's compact protocol."""
-    if raw[place : place + 1] != b"\x18":
-        raise ValueError("no string follows")
-    num_bytes, shift = 0, 0
-    for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - continues from there
-        num_bytes |= (raw[place] & 0x7F) << shift
-        shift += 7
-        if raw[place] < 0x80:
-            return raw[place + 1 : place + 1 + num_bytes]
-    raise ValueError("no length follows")
 
 
 def refuse_ray_types(url: str, raw_schema: bytes) -> None:
@@ -200,34 +98,15 @@ def refuse_ray_types(url: str, raw_schema: bytes) -> None:
         )
 
 
-def input_id(num_bytes: int, version: str, footer: Footer | Survey) -> str:
+def input_id(num_bytes: int, version: str, found: Digested) -> str:
     """Hash size, version and digest, which identify the content of a shard."""
-    return hashlib.sha256(f"{num_bytes}\0{version}\0{footer.digest}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{num_bytes}\0{version}\0{found.digest}".encode()).hexdigest()[:16]
 
 
-def survey(
-    url: str, columns: Sequence[str] | None = None, storage_options: Mapping[str, object] | None = None
-) -> Survey:
-    """Survey a Parquet shard. `columns` are the ones that will be read, None for all.
-
-    Raises:
-        ShardError, StoreError: see `read_footer`.
-    """
-    with _open(url, storage_options) as file:
-        footer = _footer(url, file)
-        decoded = decoded_bytes(file, footer.metadata, columns)
-    pieces, nulls = cut_pieces(footer.metadata, decoded=decoded), null_columns(footer.metadata, columns)
-    return Survey(footer.schema, footer.metadata.num_rows, pieces, footer.digest, nulls)
-
-
-def cut_pieces(
-    metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES, decoded: Sequence[int] | None = None
-) -> tuple[Piece, ...]:
-    """Cut a Parquet shard into pieces by its row groups. `decoded` holds the decoded bytes of each group."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    decoded = [0] * len(groups) if decoded is None else decoded
-    sizes = [(group.total_byte_size, group.num_rows, more) for group, more in zip(groups, decoded, strict=True)]
-    return cut_groups(sizes, max_bytes)
+def check_same(shard: Shard, num_bytes: int, found: Digested) -> None:
+    """Raise ShardError if a shard changed since it was planned."""
+    if input_id(num_bytes, shard.version, found) != shard.input_id:
+        raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
 
 
 def cut_groups(
@@ -275,79 +154,6 @@ def _child(kind: pa.DataType, name: str) -> pa.DataType:
 def _is_bytes(kind: pa.DataType) -> bool:
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def read_rows(
-    shard: Shard,
-    piece: Piece,
-    columns: Sequence[str],
-    storage_options: Mapping[str, object] | None = None,
-    as_dictionaries: Collection[str] = (),
-) -> Iterator[pa.RecordBatch]:
-    """Yield a piece's rows in order, in batches of some megabytes, with only the given `columns`.
-
-    Repeated recordings in the columns `as_dictionaries` may be returned as dictionaries.
-
-    Raises:
-        ShardError: the shard is damaged, or changed since it was planned.
-    """
-    try:
-        with _open(shard.url, storage_options) as file:
-            footer = _footer(shard.url, file)
-            if input_id(file.size(), shard.version, footer) != shard.input_id:
-                raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
-            yield from _batches(file, footer.metadata, piece, columns, as_dictionaries)
-    except ShardError:
-        raise
-    except StoreError as error:
-        raise ShardError(str(error)) from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = one_line(error)
-        raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end}: {reason}. Copy the shard again") from error
-
-
-def read_table(
-    shard: Shard,
-    piece: Piece,
-    columns: Sequence[str],
-    storage_options: Mapping[str, object] | None = None,
-) -> pa.Table:
-    """Read all rows of a piece, in order; see `read_rows`."""
-    batches = list(read_rows(shard, piece, columns, storage_options))
-    if batches:
-        return pa.Table.from_batches(batches)
-    schema = read_footer(shard.url, storage_options).schema
-    return pa.schema([schema.field(column) for column in columns]).empty_table()
-
-
-def _batches(
-    file: pa.NativeFile,
-    metadata: pq.FileMetaData,
-    piece: Piece,
-    columns: Sequence[str],
-    as_dictionaries: Collection[str],
-) -> Iterator[pa.RecordBatch]:
-    starts = [0]
-    for index in range(metadata.num_row_groups):
-        starts.append(starts[-1] + metadata.row_group(index).num_rows)
-    groups = [i for i in range(metadata.num_row_groups) if starts[i] < piece.end and starts[i + 1] > piece.first]
-    if not groups:
-        return
-    held = sum(metadata.row_group(i).total_byte_size for i in groups)
-    rows = starts[groups[-1] + 1] - starts[groups[0]]
-    repeats = Repeats(file, metadata, groups, as_dictionaries)
-    row_bytes = max(held / max(1, rows), repeats.most_a_row)
-    batch_rows = max(1, min(10_000, int(READ_BATCH_BYTES / max(row_bytes, 1e-3))))
-    # pre_buffer and threads cost memory: 135 MB without, 336 MB with them, measured on half of a 512 MB shard.
-    reader = pq.ParquetFile(file, metadata=metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    row = starts[groups[0]]
-    for batch in reader.iter_batches(batch_rows, row_groups=groups, columns=list(columns), use_threads=False):
-        first, end = max(piece.first - row, 0), min(piece.end - row, batch.num_rows)
-        if first < end:
-            yield repeats.encoded(batch.slice(first, end - first))
-        row += batch.num_rows
-        if row >= piece.end:
-            return
 
 
 def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]:

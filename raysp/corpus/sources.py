@@ -1,22 +1,29 @@
-"""Kinds of shards, with one interface to survey and read them."""
+"""The kinds of sources, and functions that take a shard of any of them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.corpus import arrow, folders, manifests, shards
+from raysp.corpus import folders
+from raysp.corpus.arrow import ArrowKind
+from raysp.corpus.folders import FolderKind
+from raysp.corpus.kinds import Options, SourceKind
+from raysp.corpus.manifests import ManifestKind
+from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot
+from raysp.storage.store import Entry
 
-Options = Mapping[str, object]
-PARQUET, ARROW, MANIFEST, FOLDER = "parquet", "arrow", "manifest", "folder"
-_ARROW_NAMES = (".arrow", ".ipc", ".feather")
-_MANIFEST_NAMES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
-_JSON_NAMES = (".json", ".json.gz")
-"""Manifests only if a url names the file: folders hold other JSON files as well."""
+FOLDER = FolderKind()
+"""The kind of a folder without files that hold rows."""
+KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), FOLDER)
+"""All kinds. The first one reads files that none claims, and reports that they are of another format."""
+
+ARROW, MANIFEST = "arrow", "manifest"
+
+READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
 _OTHER_SUFFIXES = frozenset(
     {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
     | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
@@ -24,206 +31,111 @@ _OTHER_SUFFIXES = frozenset(
     | {".ctm", ".lab", ".lrc", ".rttm", ".srt", ".stm", ".textgrid", ".trn", ".vtt"}
     | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".tar", ".zip"}
 )
-READ_AS = (
-    "Parquet (*.parquet), Arrow IPC (*.arrow, *.ipc, *.feather), manifests in JSON lines (*.jsonl, *.ndjson, also .gz; "
-    "*.json where it is named) or audio files"
-)
 
 
-class Kind(Protocol):
-    """Interface to survey and read shards of one kind."""
+def kind_named(name: str) -> SourceKind:
+    """Return the kind with a recorded name.
 
-    def survey(
-        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
-    ) -> Survey:
-        """Return the survey of a shard, reading as little as possible. Raises ShardError and StoreError."""
-        ...
-
-    def read_rows(
-        self,
-        shard: Shard,
-        piece: Piece,
-        columns: Sequence[str],
-        storage_options: Options | None,
-        as_dictionaries: Collection[str] = (),
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield a piece's rows in order. Raises ShardError."""
-        ...
+    Raises:
+        ShardError: there is no such kind, as in a record of a later version.
+    """
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    known = ", ".join(kind.name for kind in KINDS)
+    raise ShardError(f"found the kind of source {name!r}, expected one of {known}; use the raysp that recorded it")
 
 
-class _Parquet:
-    def survey(
-        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
-    ) -> Survey:
-        return shards.survey(url, columns, storage_options)
-
-    def read_rows(
-        self,
-        shard: Shard,
-        piece: Piece,
-        columns: Sequence[str],
-        storage_options: Options | None,
-        as_dictionaries: Collection[str] = (),
-    ) -> Iterator[pa.RecordBatch]:
-        return shards.read_rows(shard, piece, columns, storage_options, as_dictionaries)
+def kind_of(shard: Shard) -> SourceKind:
+    """Return the kind of a shard."""
+    return kind_named(shard.kind)
 
 
-class _Arrow:
-    def survey(
-        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
-    ) -> Survey:
-        return arrow.survey(url, storage_options, columns)
-
-    def read_rows(
-        self,
-        shard: Shard,
-        piece: Piece,
-        columns: Sequence[str],
-        storage_options: Options | None,
-        as_dictionaries: Collection[str] = (),
-    ) -> Iterator[pa.RecordBatch]:
-        return arrow.read_rows(shard, piece, columns, storage_options, as_dictionaries)
+def kind_of_file(name: str) -> SourceKind:
+    """Return the kind of a file by its name."""
+    return next((kind for kind in KINDS if name.endswith(kind.suffixes)), KINDS[0])
 
 
-class _Manifest:
-    def survey(
-        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
-    ) -> Survey:
-        return manifests.survey(url, part, storage_options)
+def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
+    """Return whether a listed file is a shard by its name.
 
-    def read_rows(
-        self,
-        shard: Shard,
-        piece: Piece,
-        columns: Sequence[str],
-        storage_options: Options | None,
-        as_dictionaries: Collection[str] = (),
-    ) -> Iterator[pa.RecordBatch]:
-        return manifests.read_rows(shard, piece, columns, storage_options)
-
-
-class _Folder:
-    def survey(
-        self, url: str, part: str, storage_options: Options | None, columns: Sequence[str] | None = None
-    ) -> Survey:
-        return folders.survey(part)
-
-    def read_rows(
-        self,
-        shard: Shard,
-        piece: Piece,
-        columns: Sequence[str],
-        storage_options: Options | None,
-        as_dictionaries: Collection[str] = (),
-    ) -> Iterator[pa.RecordBatch]:
-        return folders.read_rows(shard, piece, columns, storage_options)
+    Args:
+        name: name of the file.
+        url: url that lists it.
+        in_folder: whether the url is a folder, of which only files with known suffixes are shards.
+    """
+    if in_folder:
+        return any(name.endswith(kind.folder_suffixes) for kind in KINDS)
+    if any(name.endswith(kind.named_suffixes) and url.endswith(kind.named_suffixes) for kind in KINDS):
+        return True
+    claimed = tuple(one for kind in KINDS for one in kind.suffixes if one not in kind.named_suffixes)
+    return name.endswith(claimed) or not (folders.is_audio(name) or folders.suffix_of(name) in _OTHER_SUFFIXES)
 
 
-_KINDS: Mapping[str, Kind] = {PARQUET: _Parquet(), ARROW: _Arrow(), MANIFEST: _Manifest(), FOLDER: _Folder()}
+def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
+    """Return the files of a folder without those that a kind claims and that are no shards."""
+    for kind in KINDS:
+        entries = kind.chosen(root, entries, storage_options)
+    return entries
 
 
-def kind_of(name: str) -> str:
-    """Return the kind of a file by its name. Unknown names are read as Parquet; its footer check reports the error."""
-    if name.endswith(_ARROW_NAMES):
-        return ARROW
-    return MANIFEST if name.endswith((*_MANIFEST_NAMES, *_JSON_NAMES)) else PARQUET
-
-
-def is_json(name: str) -> bool:
-    """Return whether a file has a JSON suffix. Its content then decides whether it is a manifest."""
-    return name.endswith(_JSON_NAMES)
-
-
-def is_other(name: str) -> bool:
-    """Return whether a file's suffix shows that it holds neither rows nor a recording. Such files are never read."""
-    return folders.suffix_of(name) in _OTHER_SUFFIXES
-
-
-def stem_of(name: str) -> str:
-    """Return a file's name without the suffix of its kind."""
-    for suffix in (*_MANIFEST_NAMES, *_JSON_NAMES, *_ARROW_NAMES, ".parquet"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix)
-    head, dot, _ = name.rpartition(".")
-    return head if dot and not head.endswith("/") else name
+def describes_shards(name: str) -> bool:
+    """Return whether a file describes shards, by its name."""
+    return any(name in kind.companions for kind in KINDS)
 
 
 def audio_root(shard: Shard, given: str | None) -> str | None:
     """Return the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    if given is not None or shard.kind in (PARQUET, ARROW):
-        return given
-    return shard.url if shard.kind == FOLDER else shard.url.rpartition("/")[0] or "/"
+    return kind_of(shard).audio_root(shard) if given is None else given
 
 
-def open_audio_root(shard: Shard, given: str | None, storage_options: Options | None = None) -> AudioRoot | None:
+def open_audio_root(shard: Shard, given: str | None, storage_options: Options = None) -> AudioRoot | None:
     """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
     root = audio_root(shard, given)
     return None if root is None else AudioRoot(root, storage_options)
 
 
-def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options | None = None) -> list[str | None]:
+def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options = None) -> list[str | None]:
     """Read the paths of a piece's recordings. Of a Parquet shard only the paths are read.
 
     Raises:
         ShardError: the shard is damaged, or changed since it was planned.
     """
-    column = f"{audio}.path" if shard.kind == PARQUET else audio
+    kind = kind_of(shard)
     paths: list[str | None] = []
-    for batch in _KINDS[shard.kind].read_rows(shard, piece, [column], storage_options):
+    for batch in kind.read_rows(shard, piece, [kind.path_column(audio)], storage_options):
         paths += pc.struct_field(batch.column(0), "path").to_pylist()
     return paths
 
 
 def survey(
-    kind: str, url: str, part: str, storage_options: Options | None = None, columns: Sequence[str] | None = None
+    kind: str, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
 ) -> Survey:
-    """Return the survey of a shard, reading as little as possible.
-
-    Args:
-        kind: kind of the shard.
-        url: url of the file or folder.
-        part: part of the url's content.
-        storage_options: options of its storage.
-        columns: columns that will be read, None for all. Pieces are cut by their size.
-
-    Raises:
-        ShardError: the shard cannot be read, or would run foreign code.
-        StoreError: the shard is missing or not readable.
-    """
-    return _KINDS[kind].survey(url, part, storage_options, columns)
+    """Return the survey of a shard of the kind with a recorded name; see `SourceKind.survey`."""
+    return kind_named(kind).survey(url, part, storage_options, columns)
 
 
 def read_table(
     shard: Shard,
     piece: Piece,
     columns: Sequence[str],
-    storage_options: Options | None = None,
+    storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
 ) -> pa.Table:
-    """Read all rows of a piece, in order.
-
-    Repeated recordings in the columns `as_dictionaries` may be returned as dictionaries.
-
-    Raises:
-        ShardError: the shard is damaged, or changed since it was planned.
-    """
-    batches = list(_KINDS[shard.kind].read_rows(shard, piece, columns, storage_options, as_dictionaries))
+    """Read all rows of a piece, in order; see `SourceKind.read_rows`."""
+    kind = kind_of(shard)
+    batches = list(kind.read_rows(shard, piece, columns, storage_options, as_dictionaries))
     if batches:
         return pa.Table.from_batches(batches)
-    schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
+    schema = kind.survey(shard.url, shard.part, storage_options).schema
     return pa.schema([schema.field(column) for column in columns]).empty_table()
 
 
 def narrow(shard: Shard, piece: Piece) -> Shard:
-    """Return a shard reduced to one of its pieces. It is small even for a folder of many files.
-
-    Raises:
-        ShardError: the shard's recorded listing is damaged.
-    """
-    part = folders.narrow(shard, piece) if shard.kind == FOLDER else shard.part
-    return replace(shard, pieces=(piece,), part=part)
+    """Return a shard reduced to one of its pieces; see `SourceKind.narrow`."""
+    return kind_of(shard).narrow(shard, piece)
 
 
-def column_names(shard: Shard, storage_options: Options | None = None) -> list[str]:
+def column_names(shard: Shard, storage_options: Options = None) -> list[str]:
     """Return the names of all columns of a shard."""
-    return survey(shard.kind, shard.url, shard.part, storage_options).schema.names
+    return kind_of(shard).survey(shard.url, shard.part, storage_options).schema.names

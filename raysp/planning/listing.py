@@ -1,15 +1,16 @@
 """Shards of a corpus: the files that its urls list, and the names of their label shards."""
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from raysp.corpus import folders, manifests, metadata, sources
+from raysp.corpus import folders, metadata, sources
+from raysp.corpus.kinds import Cut, Origin, SourceKind
 from raysp.corpus.metadata import Metadata
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
@@ -19,12 +20,10 @@ from raysp.storage.store import (
     Entry,
     Listing,
     NothingListedError,
-    Store,
     check_names,
     expand,
     join_url,
     normalise,
-    open_store,
     scheme_of,
 )
 
@@ -40,7 +39,8 @@ class Found:
     url: str
     num_bytes: int
     version: str
-    kind: str = sources.PARQUET
+    kind: str = "parquet"
+    """Name of its kind of source."""
     part: str = ""
 
 
@@ -95,34 +95,37 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         raise PlanError(f"source.url: {error}") from error
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
     found: list[Found] = []
-    given = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
-    for folder, files in _recordings(listings).items():
-        found += _cut_folder(Listing(folder, files), root, recorded or {}, given.get(folder))
-    strays = [folders.count_strays(one.part) for one in found]
-    shards = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
-    for url, entry in sorted(shards.items()):
-        kind = sources.kind_of(url)
-        if kind == sources.MANIFEST:
-            found += _cut_manifest(url, root, recorded or {}, source.storage_options, relabel=relabel)
-        else:
-            found.append(Found(_label_name(url, root), url, entry.num_bytes, entry.version, kind))
+    unnamed = missing = 0
+    for kind, origin in [*_folders(listings), *_files(listings)]:
+        for one, cut in _cut(kind, origin, root, recorded or {}, source.storage_options, relabel=relabel):
+            found.append(one)
+            unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
     for name, times in Counter(one.name for one in found).items():
         if times > 1:
             urls = [one.url for one in found if one.name == name]
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
     passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
-    unnamed, missing = (sum(counts) for counts in zip(*strays, strict=True)) if strays else (0, 0)
     by_name = tuple(sorted(found, key=lambda one: one.name))
     return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
 
 
-def _recordings(listings: Sequence[_Sorted]) -> dict[str, tuple[Entry, ...]]:
-    """Return the audio files by folder, each once, even if several urls list it."""
+def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
+    """Yield the folders of recordings with their audio files, each once, even if several urls list it."""
     files: dict[str, dict[str, Entry]] = {}
+    given = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
     for one in listings:
         if one.is_audio:
             files.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
-    return {root: tuple(sorted(found.values(), key=lambda entry: entry.path)) for root, found in files.items()}
+    for folder, found in files.items():
+        entries = tuple(sorted(found.values(), key=lambda entry: entry.path))
+        yield sources.FOLDER, Origin(folder, entries, given.get(folder))
+
+
+def _files(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
+    """Yield the files that hold rows, each once."""
+    files = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
+    for url, entry in sorted(files.items()):
+        yield sources.kind_of_file(url), Origin(url, (entry,))
 
 
 def _common_root(listings: Sequence[Listing]) -> str:
@@ -149,16 +152,12 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
             ) from None
         raise
     is_folder = listing.root == _normal(url)
-    is_named_json = not is_folder and sources.is_json(url)
-    shards = [
-        entry
-        for entry in listing.entries
-        if _is_shard(entry.path, is_folder=is_folder) or (is_named_json and sources.is_json(entry.path))
-    ]
+    is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
+    shards: Sequence[Entry] = [entry for entry in listing.entries if is_shard(entry.path)]
     recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
     given = None
     if is_folder:
-        shards = _of_data_sets(Listing(listing.root, tuple(shards)), storage_options)
+        shards = sources.chosen(listing.root, shards, storage_options)
         if recordings and (files := _metadata_of(listing, shards, storage_options)):
             shards, given = [], _read_metadata(listing.root, files, storage_options)
             recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
@@ -190,16 +189,9 @@ def _read_metadata(root: str, files: Sequence[str], storage_options: Mapping[str
         raise PlanError(f"source: {error}") from error
 
 
-def _is_shard(name: str, *, is_folder: bool) -> bool:
-    """Return whether a file is a shard by its name: in a folder by a known suffix, in a glob by any possible one."""
-    if is_folder:
-        return name.endswith((".parquet", ".arrow"))
-    return not (folders.is_audio(name) or sources.is_other(name))
-
-
 def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
-    """Return whether a file belongs to a data set that `datasets` saved, and need not be reported."""
-    return bool(shards) and entry.path.rpartition("/")[2] in ("state.json", "dataset_info.json", "dataset_dict.json")
+    """Return whether a file describes shards, and need not be reported."""
+    return bool(shards) and sources.describes_shards(entry.path.rpartition("/")[2])
 
 
 def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
@@ -222,84 +214,51 @@ def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
     return f"{total:,} other {'file' if total == 1 else 'files'}{done}: {', '.join(shown)}"
 
 
-def _of_data_sets(listing: Listing, storage_options: Mapping[str, object]) -> list[Entry]:
-    """Return the entries without other Arrow files in the folders of saved data sets, such as results of `map`."""
-    files: dict[str, set[str] | None] = {}
-    store = open_store(listing.root, storage_options)
-    for entry in (one for one in listing.entries if sources.kind_of(one.path) == sources.ARROW):
-        folder = entry.path.rpartition("/")[0]
-        if folder not in files:
-            files[folder] = _data_files(store, f"{folder}/state.json" if folder else "state.json")
-    kept = []
-    for entry in listing.entries:
-        folder, _, name = entry.path.rpartition("/")
-        is_arrow = sources.kind_of(name) == sources.ARROW
-        if not is_arrow or (saved := files[folder]) is None or name in saved:
-            kept.append(entry)
-    return kept
-
-
-def _data_files(store: Store, path: str) -> set[str] | None:
-    """Return the names of the files of a data set written by `save_to_disk`; None if there is no such data set."""
-    if store.stat(path) is None:
-        return None
+def _cut(
+    kind: SourceKind,
+    origin: Origin,
+    root: str,
+    recorded: Mapping[str, Shard],
+    storage_options: Mapping[str, object],
+    *,
+    relabel: bool,
+) -> Iterator[tuple[Found, Cut]]:
+    """Cut a file or folder into shards, and name their label shards."""
+    stem = _folder_stem(origin.url, root) if kind.is_folder else _stem(kind, origin.url, root)
+    known = _recorded_slices(stem, kind, recorded) if kind.is_sliced else []
     try:
-        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _cut_manifest(
-    url: str, root: str, recorded: Mapping[str, Shard], storage_options: Mapping[str, object], *, relabel: bool
-) -> list[Found]:
-    stem = _label_name(url, root).removesuffix(".parquet")
-    known = _recorded_parts(stem, sources.MANIFEST, recorded)
-    digests = [shard.version for shard in known] if relabel else None
-    try:
-        if sources.is_json(url):
-            manifests.check_lines(url, storage_options)
-        slices = manifests.cut(url, [shard.part for shard in known], storage_options, digests)
+        cuts = kind.cut(origin, known, storage_options, relabel=relabel)
     except (ShardError, StoreError, OSError, EOFError) as error:
-        raise PlanError(f"source: {url}: {error}") from error
-    return [
-        Found(f"{stem}-{number:05}.parquet", url, one.end - one.first, one.digest, sources.MANIFEST, one.part)
-        for number, one in enumerate(slices)
-    ]
+        raise PlanError(f"source: {origin.url}: {error}") from error
+    for number, one in enumerate(cuts):
+        name = f"{stem}-{number:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
+        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, one.part), one
 
 
-def _cut_folder(
-    listing: Listing, root: str, recorded: Mapping[str, Shard], given: Metadata | None = None
-) -> list[Found]:
-    name = PurePosixPath(listing.root).name or "audio"
-    stem = name if listing.root == root else f"{_label_name(f'{listing.root}/x', root)[:-10]}/{name}".lstrip("/")
-    parts = [shard.part for shard in _recorded_parts(stem, sources.FOLDER, recorded)]
-    return [
-        Found(
-            f"{stem}-{number:05}.parquet",
-            listing.root,
-            folders.num_bytes(part),
-            folders.version(part),
-            sources.FOLDER,
-            part,
-        )
-        for number, part in enumerate(folders.cut(listing.entries, parts, given))
-    ]
-
-
-def _recorded_parts(stem: str, kind: str, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Return the recorded shards that are slices of one manifest or folder, in order."""
+def _recorded_slices(stem: str, kind: SourceKind, recorded: Mapping[str, Shard]) -> list[Shard]:
+    """Return the recorded shards that are slices of one origin, in order."""
     name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
-    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind and name.fullmatch(one)]
+    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind.name and name.fullmatch(one)]
 
 
-def _label_name(url: str, root: str) -> str:
+def _folder_stem(url: str, root: str) -> str:
+    """Return the beginning of the names of a folder's label shards: in the folder's place, and named after it."""
+    name = PurePosixPath(url).name or "audio"
+    if url == root:
+        return name
+    # The path ends at its last dot, as that of a file does: recorded names depend on it.
+    return f"{_stem(sources.FOLDER, f'{url}/x', root)[:-2]}/{name}".lstrip("/")
+
+
+def _stem(kind: SourceKind, url: str, root: str) -> str:
+    """Return the path of a file relative to the root, without its suffix."""
     if not url.startswith(beginning := join_url(root, "")):
         raise PlanError(f"source.root: {url} is not below {root}")
     relative = PurePosixPath(url.removeprefix(beginning))
     for part in relative.parts:
         if part.startswith(("_", ".")):
             raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
-    return f"{sources.stem_of(relative.as_posix())}.parquet"
+    return kind.stem(relative.as_posix())
 
 
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:

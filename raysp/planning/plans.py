@@ -161,7 +161,7 @@ class Plan:
         is_by_path = self.pipeline.source.audio_root is not None
         for todo in self.todo:
             shard = todo.shard
-            rows_alone = is_by_path or shard.kind in (sources.MANIFEST, sources.FOLDER)
+            rows_alone = is_by_path or not sources.kind_of(shard).holds_audio
             for piece in todo.pieces:
                 yield piece.num_rows, None if rows_alone else shard.num_bytes * piece.num_rows / max(1, shard.num_rows)
 

@@ -19,9 +19,10 @@ def root_of(shards: Iterable[Shard]) -> str | None:
 def _root_of(shard: Shard) -> str | None:
     """Return a shard's url without its file and the folders of its name; the url of an audio folder has no file."""
     *folders, name = shard.name.split("/")
-    *parts, file = [*shard.url.split("/"), ""] if shard.kind == sources.FOLDER else shard.url.split("/")
-    is_one_file = shard.kind in (sources.PARQUET, sources.ARROW)
-    if (folders and parts[-len(folders) :] != folders) or (is_one_file and f"{sources.stem_of(file)}.parquet" != name):
+    kind = sources.kind_of(shard)
+    *parts, file = [*shard.url.split("/"), ""] if kind.is_folder else shard.url.split("/")
+    is_other_file = not kind.is_sliced and f"{kind.stem(file)}.parquet" != name
+    if is_other_file or (folders and parts[-len(folders) :] != folders):
         return None
     return "/".join(parts[: len(parts) - len(folders)]) or "/"
 

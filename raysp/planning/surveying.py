@@ -72,12 +72,13 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
     """Return a shard, or why it cannot be read; add its name to `bare` if its rows hold no recording."""
     if known is not None and (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return replace(known, url=one.url, part=one.part or known.part)
-    if known is not None and not relabel and one.kind == sources.MANIFEST:  # its slice may no longer end with a line
+    kind = sources.kind_named(one.kind)
+    if known is not None and not relabel and kind.is_sliced:  # a slice may no longer end with a line
         raise _changed(one, known)
     source = pipeline.source
     try:
         columns = (source.audio, *source_columns(pipeline))
-        found = sources.survey(one.kind, one.url, one.part, source.storage_options, columns)
+        found = kind.survey(one.url, one.part, source.storage_options, columns)
     except (ShardError, StoreError) as error:
         return str(error)
     if known is not None and not relabel:
@@ -90,7 +91,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
     if source.text is not None and has_rows:
         _check_text(one.url, found.schema, source.text)
     _check_conditions(one.url, found.schema, pipeline)
-    is_by_path = source.audio_root is not None or one.kind not in (sources.PARQUET, sources.ARROW)
+    is_by_path = source.audio_root is not None or not kind.holds_audio
     if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
         bare.add(one.name)
     return Shard(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.corpus.shards import Shard
-from raysp.corpus.sources import FOLDER
+from raysp.corpus.sources import kind_of
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.planning.kept_columns import read_source_columns
@@ -298,7 +298,8 @@ class _Check:
             checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
             return
         folder, name = split_url(shard.url)
-        if shard.kind != FOLDER and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
+        is_file = not kind_of(shard).is_folder
+        if is_file and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
             checked.source_is_missing = True
             return
         names = ["id", *self.pipeline.kept]

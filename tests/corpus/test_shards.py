@@ -12,17 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.corpus import shards
-from raysp.corpus.shards import (
-    Piece,
-    Shard,
-    check_columns,
-    cut_pieces,
-    input_id,
-    only_first_rows,
-    read_footer,
-    read_table,
-)
+from raysp.corpus import parquet
+from raysp.corpus.parquet import cut_pieces, read_footer
+from raysp.corpus.shards import Piece, Shard, check_columns, input_id, only_first_rows
+from raysp.corpus.sources import read_table
 from raysp.errors import ShardError, StoreError
 from tests.corpora import AUDIO, rows_table, write_shard
 
@@ -252,7 +245,7 @@ class TestReadTable:
         edges = sorted({0, num_rows, *data.draw(st.lists(st.integers(0, num_rows), max_size=5))})
         shard = shard_of(path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shards, "READ_BATCH_BYTES", data.draw(st.integers(1, 2000)))
+            patch.setattr(parquet, "READ_BATCH_BYTES", data.draw(st.integers(1, 2000)))
             found = [read_table(shard, Piece(a, b), ["id", "language"]) for a, b in itertools.pairwise(edges)]
         assert pa.concat_tables(found).combine_chunks() == table.select(["id", "language"]).combine_chunks()
 

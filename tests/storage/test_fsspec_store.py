@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp.corpus.shards import read_footer
+from raysp.corpus.parquet import read_footer
 from raysp.errors import StoreError
 from raysp.storage import fsspec_store
 from raysp.storage.store import expand, open_store

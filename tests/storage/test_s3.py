@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.corpus.shards import read_footer
+from raysp.corpus.parquet import read_footer
 from raysp.errors import SpecError, StoreError
 from raysp.storage import s3 as s3_module
 from raysp.storage import s3_client

@@ -1,0 +1,150 @@
+"""Interface of a kind of source: the files it claims, how shards are cut from them, and how their rows are read.
+
+A kind is one class in a file of its own and one line of `sources.KINDS`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import pyarrow as pa
+
+from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.storage.store import Entry
+
+if TYPE_CHECKING:
+    from raysp.corpus.metadata import Metadata
+
+Options = Mapping[str, object] | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file that holds rows, or a folder whose files are rows."""
+
+    url: str
+    entries: tuple[Entry, ...]
+    """The file itself, or the recordings of the folder, sorted by path."""
+    metadata: "Metadata | None" = None
+    """Metadata of the recordings of a folder."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A shard cut from an origin; its rows are not surveyed yet."""
+
+    num_bytes: int
+    version: str
+    part: str = ""
+    """Part of the origin, in a format of the kind; empty for a whole file."""
+    unnamed: int = 0
+    """Recordings without a row in the metadata of their folder."""
+    missing: int = 0
+    """Recordings of the metadata that do not exist."""
+
+
+class SourceKind(Protocol):
+    """A kind of source. The defaults are those of files with a column of recordings, one shard each."""
+
+    name: ClassVar[str]
+    """Name in the records of sinks; never changes."""
+    described: ClassVar[str]
+    """The files for messages, such as "Parquet (*.parquet)"."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of files that hold rows; a longer one before its own end."""
+    folder_suffixes: ClassVar[tuple[str, ...]] = ()
+    """Those of `suffixes` that are also read if the url is a folder."""
+    named_suffixes: ClassVar[tuple[str, ...]] = ()
+    """Those of `suffixes` that are read only if the url ends with them: other files have them as well."""
+    companions: ClassVar[tuple[str, ...]] = ()
+    """Names of files that describe the shards of a folder and need not be reported."""
+    excerpt_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of offset and duration in seconds, which select a part of each recording; empty for whole recordings."""
+    holds_audio: ClassVar[bool] = True
+    """Whether rows may hold recordings. Otherwise they only name files."""
+    is_sliced: ClassVar[bool] = False
+    """Whether an origin is cut into any number of shards, whose label shards are numbered."""
+    is_folder: ClassVar[bool] = False
+    """Whether the url of a shard is a folder, not a file."""
+    reads_columns_alone: ClassVar[bool] = True
+    """Whether one column can be read without reading the recordings."""
+
+    def stem(self, path: str) -> str:
+        """Return a file's path without the suffix of its kind, or else without its last one."""
+        for suffix in self.suffixes:
+            if path.endswith(suffix):
+                return path.removesuffix(suffix)
+        head, dot, _ = path.rpartition(".")
+        return head if dot and not head.endswith("/") else path
+
+    def chosen(self, root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
+        """Return the files of a folder without those that this kind claims and that are no shards."""
+        return entries
+
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+        """Cut an origin into shards: first the recorded ones, then new ones.
+
+        Args:
+            origin: the file or folder.
+            recorded: its recorded shards, in order; given to sliced kinds only.
+            storage_options: options of its storage.
+            relabel: whether recorded shards whose content changed may be cut again.
+
+        Raises:
+            ShardError, StoreError: the origin cannot be cut.
+        """
+        [entry] = origin.entries
+        return [Cut(entry.num_bytes, entry.version)]
+
+    @abstractmethod
+    def survey(
+        self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        """Return the survey of a shard, reading as little as possible.
+
+        Args:
+            url: url of the file or folder.
+            part: part of the url's content.
+            storage_options: options of its storage.
+            columns: columns that will be read, None for all. Pieces may be cut by their size.
+
+        Raises:
+            ShardError: the shard cannot be read, or would run foreign code.
+            StoreError: the shard is missing or not readable.
+        """
+        ...
+
+    @abstractmethod
+    def read_rows(
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options = None,
+        as_dictionaries: Collection[str] = (),
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows in order, with only the given `columns`.
+
+        Repeated recordings in the columns `as_dictionaries` may be returned as dictionaries.
+
+        Raises:
+            ShardError: the shard is damaged, or changed since it was planned.
+        """
+        ...
+
+    def path_column(self, audio: str) -> str:
+        """Return the column to read for the paths of recordings."""
+        return audio
+
+    def audio_root(self, shard: Shard) -> str | None:
+        """Return the folder that confines the paths of a shard's recordings; None if paths are not allowed."""
+        return None
+
+    def narrow(self, shard: Shard, piece: Piece) -> Shard:
+        """Return a shard reduced to one of its pieces, small enough to be sent with it.
+
+        Raises:
+            ShardError: the recorded part is damaged.
+        """
+        return replace(shard, pieces=(piece,))
