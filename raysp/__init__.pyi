@@ -16,17 +16,17 @@ from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.status import status as status
 from .reading.verify import verify as verify
+from .specs.outputs import Classes as Classes
+from .specs.outputs import Embedding as Embedding
+from .specs.outputs import Segments as Segments
+from .specs.outputs import Transcript as Transcript
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards
-from .specs.steps import Classes as Classes
 from .specs.steps import Decode as Decode
-from .specs.steps import Embedding as Embedding
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label
 from .specs.steps import Pool as Pool
-from .specs.steps import Segments as Segments
-from .specs.steps import Transcript as Transcript
 from .specs.values import Env as Env
 
 __all__: list[str]

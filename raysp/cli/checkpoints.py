@@ -31,6 +31,7 @@ def inspect(
     """
     from raysp.models.checking import check_checkpoint
     from raysp.planning.checkpoints import locate
+    from raysp.specs.outputs import outputs_of
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
@@ -38,17 +39,21 @@ def inspect(
         raise SpecError(f"--storage-option: goes with a url such as s3://bucket/folder, found {checkpoint!r}")
     summary = check_checkpoint(locate(checkpoint, options))
     if as_json:
-        print_json(dataclasses.asdict(summary))
+        outputs = outputs_of(summary.gives)
+        print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
         return
     print_facts(checkpoint, _facts_of_checkpoint(summary))
 
 
 def models(as_json: AsJson = False, debug: Debug = False) -> None:
     """List the supported architectures and their outputs."""
-    from raysp.models.registry import DECODERS, MODULES, architectures_of, possible_outputs
+    from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
+    from raysp.specs.outputs import outputs_of
 
     found = {
-        model_type: {name: possible_outputs(cls) for name, cls in sorted(architectures_of(model_type).items())}
+        model_type: {
+            name: outputs_of(capabilities_of(cls)) for name, cls in sorted(architectures_of(model_type).items())
+        }
         for model_type in sorted(MODULES)
     }
     if as_json:
@@ -63,6 +68,8 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
+    from raysp.specs.outputs import outputs_of
+
     rate, parameters = summary.sample_rate, summary.num_parameters
     activations = 4 * summary.activations_per_second / 1e6
     sizes = {
@@ -77,7 +84,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "memory": "; ".join(memory),
         "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
         f"at least {1000 * summary.min_samples / rate:g} ms",
-        "outputs": summary.outputs,
+        "outputs": outputs_of(summary.gives),
         "embedding": f"{summary.output_size:,} wide",
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.encoder.configuration import WaveformConfig
@@ -22,7 +23,7 @@ from raysp.models.files.comparison import compare
 from raysp.models.files.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import TensorHeader, read_headers, weight_files
-from raysp.models.registry import COMPOSITE, config_class, model_classes, possible_outputs, read_config
+from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
 
 LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
@@ -79,8 +80,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     model = models[0]
     _check_weights(folder, models, headers)
     config: Any = model.config
-    outputs = tuple(dict.fromkeys(name for cls in classes for name in possible_outputs(cls)))
-    has_text, has_vectors = "Transcript" in outputs, any(_gives_vectors(one) for one in models)
+    gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
+    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
     vocab_size = _checked_vocab_size(folder, config) if has_text else None
     encoder, sample_rate = getattr(config, "encoder", config), _sample_rate(folder)
     return CheckpointSummary(
@@ -94,16 +95,15 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         frame_stride=model.frame_stride,
         hidden_size=encoder.hidden_size,
         num_layers=_num_layers(config),
-        outputs=outputs,
+        gives=gives,
         dtype=_main_dtype(headers),
         weight_bytes=sum(header.num_bytes for header in headers.values()),
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
-        writes_text=config.model_type == COMPOSITE,
         activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
         output_size=model.output_size,
-        xvector_size=config.xvector_output_dim if has_vectors else None,
-        labels=_labels(config) if {"Classes", "Segments"} & {*outputs} else (),
+        xvector_size=config.xvector_output_dim if Capability.XVECTOR in gives else None,
+        labels=_labels(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
         problem_type=config.problem_type,
     )
 
@@ -164,10 +164,6 @@ def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, Tens
     difference = compare(found, expected)
     optional = [name for name in difference.names if all(one._may_differ(name, strict=True) for one in models)]
     difference.without(optional).check(folder)
-
-
-def _gives_vectors(model: Model) -> bool:
-    return "Embedding" in model.outputs and model.base_model is not model
 
 
 def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.several_heads import with_encoder_of
@@ -83,7 +84,7 @@ def load_checkpoint(
     folder = local_checkpoint(folder)
     model, *more_heads = load_models(folder, dtype=dtype, device=device, padding=padding)
     summary = check_checkpoint(folder)
-    has_text = "Transcript" in summary.outputs
+    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*summary.gives}
     return LoadedCheckpoint(
         summary,
         model,

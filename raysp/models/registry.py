@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.files.configuration import Config, read_json
 
@@ -78,9 +79,9 @@ def architectures_of(model_type: str) -> dict[str, type[Model]]:
     }
 
 
-def possible_outputs(cls: type[Model]) -> tuple[str, ...]:
-    """Return the outputs that a `Label` step can request of a class: those of its head, and embeddings."""
-    return tuple(dict.fromkeys([*cls.outputs, "Embedding"]))
+def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
+    """Return what a class gives: the results of its head, and hidden states."""
+    return (*cls.gives, Capability.HIDDEN_STATES)
 
 
 def model_classes(folder: str | Path) -> list[type[Model]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Count, Model, Value
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
@@ -125,7 +126,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
 
     config_class: ClassVar[type[Config]] = SpeechEncoderDecoderConfig
     base_model_prefix: ClassVar[str] = "speech_encoder_decoder"
-    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.TEXT_DECODER,)
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     config: SpeechEncoderDecoderConfig
 

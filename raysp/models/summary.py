@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.models.base.capabilities import Capability
+
+MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
+"""Values of `problem_type` besides classes of which one holds."""
+
 
 @dataclass(frozen=True)
 class CheckpointSummary:
@@ -24,8 +29,8 @@ class CheckpointSummary:
     """Of the encoder."""
     num_layers: int
     """Of the encoder and the text decoder together."""
-    outputs: tuple[str, ...]
-    """Names of the outputs that a `Label` step can request."""
+    gives: tuple[Capability, ...]
+    """Results of its heads, and hidden states."""
     dtype: str
     """Of most of the stored weights."""
     weight_bytes: int
@@ -33,8 +38,6 @@ class CheckpointSummary:
     """n samples yield `(n - receptive_samples) // frame_stride + 1` frames."""
     hidden_stride: int
     """Samples from one frame of `hidden_states` to the next."""
-    writes_text: bool
-    """Whether text is written by a decoder (`generate`) rather than read from frames."""
     activations_per_second: float
     """Estimated peak number of activation values per second of audio, from the widths of layers."""
     output_size: int
@@ -44,6 +47,17 @@ class CheckpointSummary:
     labels: tuple[str, ...]
     """Class names of a classification head; empty without one."""
     problem_type: str | None
+    """Of a classification head, as in config.json."""
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether text is written by a decoder (`generate`) rather than read from frames."""
+        return Capability.TEXT_DECODER in self.gives
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether the classes of a classification head are independent of each other."""
+        return self.problem_type == MULTI_LABEL
 
     @property
     def frame_seconds(self) -> float:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from raysp.models.base.capabilities import Capability
+from raysp.models.summary import MULTI_LABEL, REGRESSION
 from raysp.ops.labelling import Forward
 
 Floats = npt.NDArray[np.float32]
-
-MULTI_LABEL = "multi_label_classification"
 
 
 class Classifying:
@@ -40,11 +40,11 @@ class Classifying:
         self.staged = staged
         self.labels = labels
         self.top_k = top_k
-        self.problem_type = "regression" if len(labels) == 1 and problem_type is None else problem_type
+        self.problem_type = REGRESSION if len(labels) == 1 and problem_type is None else problem_type
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return labels and scores of each window, then weighted logits and weights of windows of longer rows."""
-        logits_BN = cast("Tensor", forward.of("Classes")["logits"]).float().cpu().numpy()
+        logits_BN = cast("Tensor", forward.of(Capability.CLASSES)["logits"]).float().cpu().numpy()
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
         given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
@@ -66,7 +66,7 @@ class Classifying:
         return self._classes(matrix_WN.sum(0) / np.float32(max(1, weights.to_numpy().sum())))
 
     def _classes(self, logits_N: Floats) -> tuple[object, object]:
-        if self.problem_type == "regression":
+        if self.problem_type == REGRESSION:
             return self._shaped([(self.labels[0], float(logits_N[0]))])
         if self.problem_type == MULTI_LABEL:
             scores_N = sigmoid(logits_N)
@@ -116,7 +116,7 @@ class Segmenting:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the segments of each window, then the probabilities of windows of longer rows."""
-        scores_BTN = cast("Tensor", forward.of("Segments")["logits"]).float().sigmoid().cpu().numpy()
+        scores_BTN = cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid().cpu().numpy()
         rows = list(zip(forward.parts, scores_BTN, forward.num_frames_B.tolist(), strict=True))
         return [
             [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],

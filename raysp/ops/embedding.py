@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.models.base.capabilities import Capability
 from raysp.ops.labelling import Forward, LayerFrames
 
 Floats = npt.NDArray[np.float32]
@@ -123,7 +124,7 @@ class SpeakerEmbedding:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the vector of each window, then weighted vectors and weights of windows of longer rows."""
-        vectors_BE = cast("Tensor", forward.of("Embedding")["embeddings"]).float().cpu().numpy()
+        vectors_BE = cast("Tensor", forward.of(Capability.XVECTOR)["embeddings"]).float().cpu().numpy()
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
             for part, vector in zip(forward.parts, vectors_BE, strict=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import RunError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import encoded_by
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.several_heads import encoded_before
@@ -58,12 +59,12 @@ class Forward:
     hidden_frames_B: Tensor
     """Number of frames of `hidden_states`, which some encoders compute at another rate."""
     frames_a_hidden_frame: Fraction
-    of_heads: Mapping[str, ModelOutput] = field(default_factory=dict)
-    """Outputs of further heads, by the name of the output spec."""
+    of_heads: Mapping[Capability, ModelOutput] = field(default_factory=dict)
+    """Outputs of further heads, by what they give."""
 
-    def of(self, output: str) -> ModelOutput:
-        """Return the output of the head for an output spec, such as "Classes"."""
-        return self.of_heads.get(output, self.output)
+    def of(self, capability: Capability) -> ModelOutput:
+        """Return the output of the head that gives a capability."""
+        return self.of_heads.get(capability, self.output)
 
     def layer(self, index: int) -> LayerFrames:
         """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
@@ -267,10 +268,10 @@ class Labelling:
         with encoded_by(model) as encoded:
             run = model.speech_encoder if self.loaded.summary.writes_text else model
             output = run(**features, output_hidden_states=self.with_states)
-        of_heads: dict[str, ModelOutput] = {}
+        of_heads: dict[Capability, ModelOutput] = {}
         for head in self.loaded.more_heads:
             with encoded_before(model, encoded[0]):
-                of_heads |= dict.fromkeys(head.outputs, head(**features))
+                of_heads |= dict.fromkeys(head.gives, head(**features))
         num_frames_B = model.num_frames(num_samples_B.to(model.device))
         forward = Forward(
             output=output,

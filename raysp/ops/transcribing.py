@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.text.ctc import BestFrames, CTCTokens, best_frames, collapse
@@ -53,7 +54,7 @@ class Transcribing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        frames = best_frames(forward.of("Transcript")["logits"])
+        frames = best_frames(forward.of(Capability.CTC)["logits"])
         is_part = [part is not None for part in forward.parts]
         if not any(is_part):
             nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]

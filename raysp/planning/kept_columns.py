@@ -5,8 +5,8 @@ import pyarrow as pa
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import read_table
 from raysp.sink.word_errors import TextColumns
+from raysp.specs.outputs import Transcript
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Transcript
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:

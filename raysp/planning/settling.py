@@ -6,8 +6,9 @@ from raysp.errors import CheckpointError, PlanError
 from raysp.ops.precision import Batching, batching
 from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
+from raysp.specs.outputs import outputs_of
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Decode, Keep, Label, Output
+from raysp.specs.steps import Decode, Keep, Label
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -40,13 +41,12 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     label = pipeline.label
     summary = check_checkpoint(checkpoint_folder(pipeline))
     for output in label.outputs:
-        name = _kind(output)
-        if name and name not in summary.outputs:
-            raise CheckpointError(
-                f"{label.checkpoint}: {summary.architecture} cannot give {name}; it can give "
-                f"{', '.join(summary.outputs) or 'nothing that raysp knows'}"
-            )
         output.check(summary)
+        if output.needs and not {*output.needs} & {*summary.gives}:
+            raise CheckpointError(
+                f"{label.checkpoint}: {summary.architecture} cannot give {type(output).__name__}; it can give "
+                f"{', '.join(outputs_of(summary.gives))}"
+            )
     try:
         windowing(summary, label)
     except ValueError as error:
@@ -104,12 +104,6 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
         return label.pool.memory
     most = actors_that_fit(resources, cpus, gpus)
     return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
-
-
-def _kind(output: Output) -> str | None:
-    """Return the name of the output that the model must support; None for a user's output without a base of raysp."""
-    shipped = [cls for cls in type(output).__mro__ if cls.__module__ == Output.__module__ and cls is not Output]
-    return shipped[0].__name__ if shipped else None
 
 
 def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":

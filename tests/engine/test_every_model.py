@@ -24,6 +24,7 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     load_checkpoint,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.encoder.several_heads import save_heads, with_encoder_of
 from raysp.models.registry import module_of
 from tests.corpora import AUDIO, DEMO, label_here, write_shard
@@ -174,9 +175,9 @@ class Alone:
         self.encoded = encoder(**self.features, output_hidden_states=True)
         self.frames = int(loaded.model.num_frames(waves.shape[1]))
 
-    def head(self, output):
-        """Run the head that gives an output."""
-        heads = [head for head in (self.loaded.model, *self.loaded.more_heads) if output in head.outputs]
+    def head(self, capability):
+        """Run the head that gives a capability."""
+        heads = [head for head in (self.loaded.model, *self.loaded.more_heads) if capability in head.gives]
         return heads[0](**self.features)
 
     @torch.inference_mode()
@@ -185,7 +186,7 @@ class Alone:
 
     def _embedding(self, output, row) -> None:
         if output.pooling == "xvector":
-            expected = self.head("Embedding").embeddings[0]
+            expected = self.head(Capability.XVECTOR).embeddings[0]
         else:
             layer = output.layer
             frames = self.encoded.last_hidden_state[0] if layer == -1 else self.encoded.hidden_states[layer][0]
@@ -197,7 +198,7 @@ class Alone:
         np.testing.assert_allclose(np.array(row[output.name]), expected.numpy(), atol=1e-4)
 
     def _classes(self, output, row) -> None:
-        scores = self.head("Classes").logits[0].softmax(-1)
+        scores = self.head(Capability.CLASSES).logits[0].softmax(-1)
         best = scores.argsort(descending=True)[: output.top_k].tolist()
         labels, given = row[output.name], row[f"{output.name}_scores"]
         names = ["cat", "dog", "owl"]
@@ -205,7 +206,7 @@ class Alone:
         assert (given if output.top_k > 1 else [given]) == pytest.approx(scores[best].tolist(), abs=1e-4)
 
     def _segments(self, output, row) -> None:
-        scores = self.head("Segments").logits[0].sigmoid()
+        scores = self.head(Capability.FRAME_CLASSES).logits[0].sigmoid()
         seconds = self.loaded.summary.frame_seconds
         for index, name in enumerate(["cat", "dog", "owl"]):
             heard = (scores[:, index] > output.threshold).tolist()
@@ -215,7 +216,7 @@ class Alone:
 
     def _transcript(self, output, row) -> None:
         if not self.loaded.summary.writes_text:
-            ids = self.head("Transcript").logits[0].argmax(-1)
+            ids = self.head(Capability.CTC).logits[0].argmax(-1)
             assert row["pred_text"] == self.loaded.text_tokenizer.decode(ids)
             return
         ids = self.loaded.model.generate(**self.features, **output.generate)

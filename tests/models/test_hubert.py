@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from raysp.models import HubertConfig, HubertForCTC, HubertModel, check_checkpoint
+from raysp.models.base.capabilities import Capability
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import (
     as_reference,
@@ -117,5 +118,9 @@ def test_a_checkpoint_without_a_head_is_described(tmp_path):
     HubertModel(HubertConfig(**TINY, conv_pos_batch_norm=True)).init_weights().save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     summary = check_checkpoint(tmp_path)
-    assert (summary.architecture, summary.vocab_size, summary.outputs) == ("HubertModel", None, ("Embedding",))
+    assert (summary.architecture, summary.vocab_size, summary.gives) == (
+        "HubertModel",
+        None,
+        (Capability.HIDDEN_STATES,),
+    )
     assert (summary.min_samples, summary.frame_stride, summary.dtype) == (40, 30, "float32")

@@ -22,6 +22,7 @@ from raysp.models import (
     load_checkpoint,
     load_model,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import one_device
 from raysp.models.files.weights import read_header
 from tests.hub_server import lay_out
@@ -45,7 +46,7 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert summary.weight_bytes == 4 * summary.num_parameters
     assert (summary.sample_rate, summary.vocab_size, summary.hidden_size) == (16000, 20, 32)
     assert (summary.min_samples, summary.frame_stride) == (40, 30)
-    assert summary.outputs == ("Transcript", "Embedding")
+    assert summary.gives == (Capability.CTC, Capability.HIDDEN_STATES)
     assert summary.dtype == "float32"
 
 
@@ -623,18 +624,18 @@ def test_a_whole_folder_goes_to_theirs_and_back(checkpoint, tmp_path):
 
 
 HEADS = {
-    "UniSpeechModel": ("Embedding",),
-    "UniSpeechForCTC": ("Transcript",),
-    "UniSpeechForSequenceClassification": ("Classes",),
+    "UniSpeechModel": (),
+    "UniSpeechForCTC": (Capability.CTC,),
+    "UniSpeechForSequenceClassification": (Capability.CLASSES,),
     "UniSpeechForPreTraining": (),
-    "Wav2Vec2Model": ("Embedding",),
-    "Wav2Vec2ForCTC": ("Transcript",),
-    "Wav2Vec2ForSequenceClassification": ("Classes",),
-    "Wav2Vec2ForAudioFrameClassification": ("Segments",),
-    "Wav2Vec2ForXVector": ("Embedding",),
-    "HubertModel": ("Embedding",),
-    "HubertForCTC": ("Transcript",),
-    "HubertForSequenceClassification": ("Classes",),
+    "Wav2Vec2Model": (),
+    "Wav2Vec2ForCTC": (Capability.CTC,),
+    "Wav2Vec2ForSequenceClassification": (Capability.CLASSES,),
+    "Wav2Vec2ForAudioFrameClassification": (Capability.FRAME_CLASSES,),
+    "Wav2Vec2ForXVector": (Capability.XVECTOR,),
+    "HubertModel": (),
+    "HubertForCTC": (Capability.CTC,),
+    "HubertForSequenceClassification": (Capability.CLASSES,),
 }
 
 
@@ -645,7 +646,7 @@ def test_every_architecture_is_found_described_and_loaded(checkpoint, name):
     model = cls(cls.config_class(**TINY, num_labels=3)).init_weights()
     model.save_pretrained(checkpoint)
     summary = check_checkpoint(checkpoint)
-    assert (summary.architecture, summary.outputs) == (name, tuple(dict.fromkeys([*HEADS[name], "Embedding"])))
+    assert (summary.architecture, summary.gives) == (name, (*HEADS[name], Capability.HIDDEN_STATES))
     assert summary.vocab_size == (20 if name.endswith("ForCTC") else None)
     assert (summary.min_samples, summary.frame_stride) == (model.min_samples, 30)
     loaded = load_checkpoint(checkpoint)

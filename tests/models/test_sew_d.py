@@ -16,6 +16,7 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.encoder import relative_attention
 from raysp.models.encoder.disentangled import Distances
 from tests.models import oracles
@@ -378,10 +379,10 @@ def test_wrong_configurations_and_labels_are_refused():
 
 
 def test_heads_say_what_they_give():
-    assert [kind.outputs for kind in (SEWDModel, SEWDForCTC, SEWDForSequenceClassification)] == [
-        ("Embedding",),
-        ("Transcript",),
-        ("Classes",),
+    assert [kind.gives for kind in (SEWDModel, SEWDForCTC, SEWDForSequenceClassification)] == [
+        (),
+        (Capability.CTC,),
+        (Capability.CLASSES,),
     ]
 
 
@@ -408,9 +409,9 @@ def test_a_whole_checkpoint_loads_and_is_described(tmp_path):
     tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "words.json"))
     transformers.Wav2Vec2Processor(transformers.Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(tmp_path)
     summary = check_checkpoint(tmp_path)
-    assert (summary.architecture, summary.outputs, summary.vocab_size) == (
+    assert (summary.architecture, summary.gives, summary.vocab_size) == (
         "SEWDForCTC",
-        ("Transcript", "Embedding"),
+        (Capability.CTC, Capability.HIDDEN_STATES),
         20,
     )
     assert (summary.min_samples, summary.frame_stride, summary.num_layers) == (30, 10, 3)

@@ -27,6 +27,7 @@ from raysp.models import (
     checkpoint_files,
     load_checkpoint,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.registry import MODULES, decoder_types, encoder_types
 from tests.models.decoder_oracles import (
     BART,
@@ -668,7 +669,11 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert (summary.model_type, summary.architecture) == ("speech-encoder-decoder", "SpeechEncoderDecoderModel")
     assert summary.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert summary.vocab_size == model.config.decoder.vocab_size
-    assert (summary.hidden_size, summary.num_layers, summary.outputs) == (32, 4, ("Transcript", "Embedding"))
+    assert (summary.hidden_size, summary.num_layers, summary.gives) == (
+        32,
+        4,
+        (Capability.TEXT_DECODER, Capability.HIDDEN_STATES),
+    )
     assert (summary.min_samples, summary.frame_stride) == (40, 30) == (model.min_samples, model.frame_stride)
     assert (summary.sample_rate, model.num_frames(100)) == (16000, 3)
     names = {path.name for path in checkpoint_files(checkpoint)}

@@ -16,6 +16,7 @@ from raysp.models import (
     Wav2Vec2BertForXVector,
     Wav2Vec2BertModel,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.encoder import relative_attention
 from tests.models import oracles  # noqa: F401 - quiets transformers while it is imported
 
@@ -411,13 +412,13 @@ def test_heads_refuse_what_they_cannot_do():
 
 def test_heads_say_what_they_give():
     kinds = {
-        Wav2Vec2BertModel: "Embedding",
-        Wav2Vec2BertForCTC: "Transcript",
-        Wav2Vec2BertForSequenceClassification: "Classes",
-        Wav2Vec2BertForAudioFrameClassification: "Segments",
-        Wav2Vec2BertForXVector: "Embedding",
+        Wav2Vec2BertModel: (),
+        Wav2Vec2BertForCTC: (Capability.CTC,),
+        Wav2Vec2BertForSequenceClassification: (Capability.CLASSES,),
+        Wav2Vec2BertForAudioFrameClassification: (Capability.FRAME_CLASSES,),
+        Wav2Vec2BertForXVector: (Capability.XVECTOR,),
     }
-    assert {kind: (name,) for kind, name in kinds.items()} == {kind: kind.outputs for kind in kinds}
+    assert {kind: kind.gives for kind in kinds} == kinds
 
 
 def test_a_language_brings_its_own_head(tmp_path):

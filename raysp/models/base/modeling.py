@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.comparison import compare, short
 from raysp.models.files.configuration import Config, suggestion
@@ -58,7 +59,8 @@ class Model(nn.Module):
 
     config_class: ClassVar[type[Config]]
     base_model_prefix: ClassVar[str]
-    outputs: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[tuple[Capability, ...]] = ()
+    """Results of the head, besides the hidden states."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Suffixes of weights used in training only, which published checkpoints may lack or add."""
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import (
     CausalLMOutput,
     SequenceClassifierOutput,
@@ -51,7 +52,7 @@ class ForCTC(SpeechModel):
     A language's adapter (MMS) is loaded with the weights (`target_lang`), or later by `load_adapter`.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("Transcript",)
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.CTC,)
     target_lang: str | None = None
 
     def __init__(self, config: EncoderConfig, target_lang: str | None = None) -> None:
@@ -190,7 +191,7 @@ def encoded_frames(
 class ForSequenceClassification(SpeechModel):
     """The encoder with classes over the mean of its frames."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Classes",)
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
     layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -233,7 +234,7 @@ class ForSequenceClassification(SpeechModel):
 class ForAudioFrameClassification(SpeechModel):
     """The encoder with classes for each frame, such as speakers."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Segments",)
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.FRAME_CLASSES,)
     layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -274,7 +275,7 @@ class ForAudioFrameClassification(SpeechModel):
 class ForXVector(SpeechModel):
     """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
-    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.XVECTOR,)
     layer_weights: nn.Parameter | None
     config: XVectorConfig
 

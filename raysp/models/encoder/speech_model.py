@@ -164,7 +164,6 @@ class EncoderModel(SpeechModel):
     An architecture sets `feature_extractor`, `feature_projection` and `encoder`, or projects inputs in its own way.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("Embedding",)
     gives_features: ClassVar[bool] = True
     """Whether the output includes `extract_features`."""
     masks_padded_spans: ClassVar[bool] = False

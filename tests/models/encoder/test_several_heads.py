@@ -16,6 +16,7 @@ from raysp.models import (
     load_checkpoint,
     save_heads,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import encoded_by
 from raysp.models.encoder.several_heads import encoded_before, with_encoder_of
 from tests.models.oracles import TINY
@@ -67,7 +68,10 @@ def test_a_head_may_take_what_the_encoder_gave_before(saved):
 def test_the_summary_is_of_all_heads(saved):
     summary = check_checkpoint(saved[0])
     assert summary.architecture == "UniSpeechForCTC and UniSpeechForSequenceClassification"
-    assert (summary.outputs, summary.labels) == (("Transcript", "Embedding", "Classes"), ("cat", "dog", "owl"))
+    assert (summary.gives, summary.labels) == (
+        (Capability.CTC, Capability.HIDDEN_STATES, Capability.CLASSES),
+        ("cat", "dog", "owl"),
+    )
     assert (summary.vocab_size, summary.num_parameters) == (20, sum(_sizes(*saved[1:]).values()))
 
 

@@ -12,6 +12,7 @@ from raysp.models import (
     Wav2Vec2CTCTokenizer,
     load_checkpoint,
 )
+from raysp.models.base.capabilities import Capability
 from raysp.models.checking import check_checkpoint, load_feature_extractor
 from raysp.models.features import log_mels
 from tests.models import oracles
@@ -223,10 +224,10 @@ def test_a_saved_processor_loads_in_both(checkpoint, tmp_path):
 
 def test_a_checkpoint_names_its_feature_extractor(checkpoint):
     summary = check_checkpoint(checkpoint)
-    assert (summary.model_type, summary.sample_rate, summary.outputs) == (
+    assert (summary.model_type, summary.sample_rate, summary.gives) == (
         "wav2vec2-bert",
         16000,
-        ("Transcript", "Embedding"),
+        (Capability.CTC, Capability.HIDDEN_STATES),
     )
     assert (summary.min_samples, summary.frame_stride, summary.vocab_size) == (560, 320, 20)
     loaded = load_checkpoint(checkpoint)

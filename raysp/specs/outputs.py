@@ -1,0 +1,396 @@
+"""The outputs of a `Label` step, with their settings. `ops` implements them and is imported on the worker."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from raysp.specs.values import Listed, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.ops.classifying import Classifying, Segmenting
+    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+    from raysp.ops.transcribing import Transcribing
+
+Scalar = bool | int | float | str
+GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
+
+
+def _column_prefix(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError(f"{name!r} cannot begin a column's name; use letters, digits and _")
+    return name
+
+
+OutputName = Annotated[str, AfterValidator(_column_prefix)]
+
+
+class Output:
+    """An output of the model of a `Label` step. `ops` implements it and is imported on the worker."""
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Capabilities of which a checkpoint must give one; empty: any checkpoint will do."""
+        return ()
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        raise NotImplementedError
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        raise NotImplementedError
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
+        raise NotImplementedError
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the checkpoint supports the output, without its weights.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        raise NotImplementedError
+
+
+@spec
+class Transcript(Output):
+    """Transcript of a recording: columns `<name>_text` and `<name>_score`.
+
+    Attributes:
+        name: prefix of the columns' names.
+        generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
+            `do_sample` the samples depend only on `seed` and on the place of the row.
+        words: add `<name>_words`: each word with its start and end in seconds and its probability.
+        chars: add `<name>_chars`: the same for each character.
+    """
+
+    name: OutputName = "pred"
+    _: KW_ONLY
+    words: bool = False
+    chars: bool = False
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
+        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Tokens, of frames or of a text decoder."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.CTC, Capability.TEXT_DECODER)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        import pyarrow as pa
+
+        def spans(name: str) -> "pa.DataType":
+            times = [(part, pa.float64()) for part in ("start", "end")]
+            return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
+
+        types: dict[str, pa.DataType] = {
+            "text": pa.string(),
+            "score": pa.float32(),
+            "words": spans("word"),
+            "chars": spans("char"),
+        }
+        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that words and chars are used with CTC checkpoints, and `generate` with a text decoder.
+
+        Raises:
+            CheckpointError: the checkpoint does not support a setting.
+        """
+        from raysp.errors import CheckpointError
+
+        if checkpoint.writes_text and (self.words or self.chars):
+            raise CheckpointError(
+                f"{checkpoint.path}: words and chars have times in CTC checkpoints alone; {checkpoint.architecture} "
+                "writes text without them"
+            )
+        if self.generate and not checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
+                f"{checkpoint.architecture} has none"
+            )
+        if checkpoint.writes_text:
+            from raysp.models.checking import check_generation
+            from raysp.ops.writing import ONE_TEXT, SEED
+
+            for option, value in ONE_TEXT.items():
+                if self.generate.get(option, value) != value:
+                    raise CheckpointError(
+                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds one text alone"
+                    )
+            check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        if loaded.summary.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(
+                self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
+            )
+        return self._transcribing(loaded.summary, loaded.text_tokenizer)
+
+    def _parts(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the windows of a longer row."""
+        if checkpoint.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(self.schema(checkpoint), self._parts())
+        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+
+        return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
+
+    def _transcribing(self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer") -> "Transcribing":
+        import pyarrow as pa
+
+        from raysp.ops.transcribing import Transcribing
+
+        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
+        return Transcribing(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
+            tokenizer,
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            chars=self.chars,
+        )
+
+
+@spec
+class Embedding(Output):
+    """Embedding of a recording: column `<name>`.
+
+    Attributes:
+        name: name of the column.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: the input of the first layer).
+        pooling: "mean" over all frames; "none": a vector per frame; "xvector": the output of a speaker head.
+        dtype: dtype of the stored numbers.
+        normalize: scale vectors to length 1.
+    """
+
+    name: OutputName = "embedding"
+    _: KW_ONLY
+    layer: Annotated[int, Field(ge=-1)] = -1
+    pooling: Literal["mean", "none", "xvector"] = "mean"
+    dtype: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column that the output adds."""
+        return (self.name,)
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Hidden states, or the vectors of a speaker head."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.XVECTOR,) if self.pooling == "xvector" else (Capability.HIDDEN_STATES,)
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the checkpoint has the layer, or the speaker head.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+        from raysp.errors import CheckpointError
+
+        if self.pooling == "xvector" and not {*self.needs} & {*checkpoint.gives}:
+            raise CheckpointError(
+                f"{checkpoint.path}: {checkpoint.architecture} gives no x-vectors; use pooling='mean' or a checkpoint "
+                "of a ...ForXVector model"
+            )
+        if self.layer > checkpoint.num_layers:
+            raise CheckpointError(
+                f"{checkpoint.path}: layer={self.layer}, found {checkpoint.num_layers} layers; give -1 to "
+                f"{checkpoint.num_layers}"
+            )
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column: a list of the checkpoint's width, or a list of such lists."""
+        import pyarrow as pa
+
+        kind = pa.list_(pa.float32() if self.dtype == "float32" else pa.float16(), self._size(checkpoint))
+        return pa.schema([(self.name, pa.list_(kind) if self.pooling == "none" else kind)])
+
+    def _size(self, checkpoint: "CheckpointSummary") -> int:
+        if self.pooling == "xvector":
+            return checkpoint.xvector_size or 0
+        return checkpoint.output_size if self.layer == -1 else checkpoint.hidden_size
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the column."""
+        return self._embedding(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the column from the windows of a longer row."""
+        return self._embedding(checkpoint)
+
+    def _embedding(self, checkpoint: "CheckpointSummary") -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding":
+        import pyarrow as pa
+
+        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+
+        schema, vector = self.schema(checkpoint), pa.list_(pa.float32(), self._size(checkpoint))
+        if self.pooling == "none":
+            staged = pa.schema([(f"{self.name}_frames", pa.list_(vector))])
+            return FrameEmbeddings(schema, staged, layer=self.layer, normalize=self.normalize)
+        staged = pa.schema([(f"{self.name}_sum", vector), (f"{self.name}_weight", pa.int32())])
+        if self.pooling == "xvector":
+            return SpeakerEmbedding(schema, staged, normalize=self.normalize)
+        return MeanEmbedding(schema, staged, layer=self.layer, normalize=self.normalize)
+
+
+@spec
+class Classes(Output):
+    """Class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+
+    Attributes:
+        name: name of the first column, and prefix of the second.
+        top_k: number of classes. The columns are lists if it is above 1, and for multi-label checkpoints, which return
+            all classes with a probability above 0.5.
+    """
+
+    name: OutputName = "pred_label"
+    _: KW_ONLY
+    top_k: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        return (self.name, f"{self.name}_scores")
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Classes of recordings."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.CLASSES,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        import pyarrow as pa
+
+        kinds: list[pa.DataType] = [pa.string(), pa.float32()]
+        if self.top_k > 1 or checkpoint.is_multi_label:
+            kinds = [pa.list_(kind) for kind in kinds]
+        return pa.schema(list(zip(self.columns, kinds, strict=True)))
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        return self._classifying(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the windows of a longer row."""
+        return self._classifying(checkpoint)
+
+    def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Classifying
+
+        staged = pa.schema([(f"{self.name}_logits", pa.list_(pa.float32())), (f"{self.name}_weight", pa.int32())])
+        return Classifying(
+            self.schema(checkpoint),
+            staged,
+            checkpoint.labels,
+            top_k=self.top_k,
+            problem_type=checkpoint.problem_type,
+        )
+
+
+@spec
+class Segments(Output):
+    """Segments in which a frame classifier detects each of its classes, such as a speaker: column `<name>`.
+
+    Attributes:
+        name: name of the column.
+        threshold: a class is detected in frames where its probability exceeds this.
+        min_seconds: shorter segments are dropped.
+    """
+
+    name: OutputName = "pred_segments"
+    _: KW_ONLY
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column that the output adds."""
+        return (self.name,)
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Classes of frames."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.FRAME_CLASSES,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column with its type."""
+        import pyarrow as pa
+
+        times = [(part, pa.float64()) for part in ("start", "end")]
+        return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the column."""
+        return self._segmenting(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the column from the windows of a longer row."""
+        return self._segmenting(checkpoint)
+
+    def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Segmenting
+
+        return Segmenting(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_probabilities", pa.list_(pa.float32()))]),
+            checkpoint.labels,
+            frame_seconds=checkpoint.frame_seconds,
+            threshold=self.threshold,
+            min_seconds=self.min_seconds,
+        )
+
+
+OUTPUTS: tuple[Output, ...] = (Transcript(), Embedding(), Classes(), Segments())
+"""The outputs of raysp, with their defaults."""
+
+
+def outputs_of(gives: "Iterable[Capability]") -> tuple[str, ...]:
+    """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
+    found = [type(one).__name__ for capability in gives for one in OUTPUTS if capability in one.needs]
+    return tuple(dict.fromkeys(found))
