@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import ChangedError, CheckpointError, PlanError, StoreError
+from raysp.checkpoints import locating
 from raysp.corpus.parquet import cut_pieces
 from raysp.ops.precision import Batching
 from raysp.planning import checkpoints
@@ -185,7 +186,7 @@ class TestUrls:
 
     def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(checkpoints, "fetch", lambda url, options: asked.append(options) or Path("copy"))
+        monkeypatch.setattr(locating, "fetch", lambda url, options: asked.append(options) or Path("copy"))
         options = {"key": "A", "secret": raysp.Env("S")}
         label = raysp.Label("s3://models/m", outputs=[raysp.Transcript()])
         for url in ("s3://corpus/in", "memory://corpus/in"):

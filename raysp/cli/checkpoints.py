@@ -29,8 +29,8 @@ def inspect(
       raysp inspect pipelines/demo/unispeech-digits-ctc
       raysp inspect s3://models/ctc --storage-option profile=models
     """
+    from raysp.checkpoints.locating import locate
     from raysp.models.checking import check_checkpoint
-    from raysp.planning.checkpoints import locate
     from raysp.specs.outputs import outputs_of
     from raysp.storage.store import scheme_of
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import raysp.models
+from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.processors import Wav2Vec2Processor, read_tokenizer
 from raysp.models.files.configuration import Config, read_json
-from raysp.models.files.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
@@ -20,7 +21,6 @@ from raysp.models.features.processors import (
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.comparison import compare
-from raysp.models.files.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import TensorHeader, read_headers, weight_files
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
-from raysp.models.files.hub import local_checkpoint
 from raysp.models.registry import model_classes
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.checkpoints.hub import KEYWORDS
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.capabilities import Capability
@@ -24,7 +25,6 @@ from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCrit
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
 from raysp.models.encoder.heads import check_labels
 from raysp.models.files.configuration import Config
-from raysp.models.files.hub import KEYWORDS
 from raysp.models.registry import decoder_types, encoder_types
 
 FLAX = (

@@ -1,14 +1,13 @@
 """Local folder of a pipeline's checkpoint, and its digest."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from raysp.checkpoints.fetching import digest_files, fetch
+from raysp.checkpoints import locating
+from raysp.checkpoints.fetching import digest_files
 from raysp.errors import CheckpointError
-from raysp.models.files import hub
 from raysp.specs.pipeline import Pipeline
-from raysp.storage.store import normalise, scheme_of
+from raysp.storage.store import scheme_of
 
 
 def checkpoint_folder(pipeline: Pipeline) -> Path:
@@ -22,26 +21,7 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
     """
     url, source = pipeline.label.checkpoint, pipeline.source
     scheme = scheme_of(url)
-    return locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
-
-
-def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
-    """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
-
-    Raises:
-        CheckpointError: the folder does not exist or holds no checkpoint.
-        StoreError: it cannot be read.
-    """
-    if scheme_of(checkpoint):
-        return fetch(checkpoint, storage_options)
-    if (folder := Path(normalise(checkpoint))).is_dir():
-        return folder
-    if _names_hub(checkpoint):
-        return hub.local_checkpoint(checkpoint)
-    raise CheckpointError(
-        f"checkpoint {checkpoint!r}: no such folder; expected a Hugging Face model folder (config.json, "
-        "model.safetensors), on a local disk or on object storage, or a hub id ('owner/name')"
-    )
+    return locating.locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:
@@ -51,15 +31,10 @@ def pinned(pipeline: Pipeline) -> Pipeline:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
     label = pipeline.label
-    if not _names_hub(label.checkpoint):
+    if (checkpoint := locating.pinned(label.checkpoint)) == label.checkpoint:
         return pipeline
-    of_commit = replace(label, checkpoint=hub.pinned(label.checkpoint))
+    of_commit = replace(label, checkpoint=checkpoint)
     return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
-
-
-def _names_hub(checkpoint: str) -> bool:
-    """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
-    return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)
 
 
 def check_digest(url: str, folder: Path, planned: str) -> None:

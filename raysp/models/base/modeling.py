@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.comparison import compare, short
 from raysp.models.files.configuration import Config, suggestion
-from raysp.models.files.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.models.files.sharing import upload_saved
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import read_tensors, write_tensors
@@ -479,7 +479,7 @@ class Model(nn.Module):
         write_tensors(Path(folder), self.stored_weights(), shard_bytes)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
-        """Save into a repository of the Hugging Face hub; options and result as for `sharing.upload`."""
+        """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""
         return upload_saved(self, repo_id, **options)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
+from raysp.checkpoints.hub import GENERATION_FILES, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.files.configuration import Config, checked, read_json, suggestion, write_json
-from raysp.models.files.hub import GENERATION_FILES, local_folder
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where no length is set

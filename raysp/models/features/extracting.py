@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_unknown_ends
 from raysp.models.files.configuration import MAX_FLOAT, read_json, suggestion, write_json
-from raysp.models.files.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 
 Array = npt.NDArray[Any]
 

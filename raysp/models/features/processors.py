@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
+from raysp.checkpoints.uploading import upload
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.files.configuration import suggestion, write_json
-from raysp.models.files.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
-from raysp.models.files.sharing import Shareable, upload
+from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
 if TYPE_CHECKING:

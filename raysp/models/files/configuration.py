@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from raysp.checkpoints.hub import CONFIG_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.files.hub import CONFIG_FILES, Access, local_folder
 from raysp.models.files.sharing import Shareable
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]

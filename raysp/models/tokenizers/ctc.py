@@ -10,10 +10,10 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
-from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.tokenizers.padding import PaddingTokenizer
 from raysp.models.tokenizers.written import Letters, Written
 

@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
-from raysp.models.files.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
 from raysp.models.tokenizers.padding import PaddingTokenizer

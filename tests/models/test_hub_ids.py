@@ -1,14 +1,11 @@
-"""Hub ids: from a cache without a network, and from a server that stands in for the hub."""
+"""Hub ids in `from_pretrained`, from a cache without a network."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from raysp.checkpoints import hub
 from raysp.errors import CheckpointError
 from raysp.models import (
     AutoConfig,
@@ -26,12 +23,9 @@ from raysp.models import (
     load_checkpoint,
 )
 from raysp.models.checking import LABEL_FILES
-from raysp.models.files import hub
 from raysp.models.tokenizers.text import TextTokenizer
-from tests import hub_server
 from tests.hub_server import COMMIT, lay_out
 from tests.models.decoder_oracles import BERT
-from tests.models.oracles import save_checkpoint
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 OTHER = "f" * 40
@@ -96,16 +90,6 @@ def test_an_encoder_and_a_decoder_of_two_ids_are_put_together(cache, checkpoint,
     assert torch.equal(again.decoder.get_input_embeddings().weight, expected.get_input_embeddings().weight)
 
 
-def test_an_id_is_pinned_to_its_commit_and_a_folder_stays_a_folder(cache, checkpoint):
-    lay_out(cache, checkpoint)
-    for name in ("owner/name", "owner/name@v1.0", f"owner/name@{COMMIT}"):
-        assert hub.pinned(name) == f"owner/name@{COMMIT}"
-    assert hub.pinned("owner/name", revision="v1.0") == f"owner/name@{COMMIT}"
-    assert hub.pinned(f"owner/none@{OTHER}") == f"owner/none@{OTHER}"  # what is pinned is not looked up
-    for folder in (checkpoint, str(checkpoint)):
-        assert hub.pinned(folder) is folder
-
-
 def test_all_that_makes_a_label_is_fetched():
     for file in LABEL_FILES:
         assert file in hub.CHECKPOINT_FILES
@@ -123,41 +107,3 @@ def test_what_the_cache_lacks_is_named_with_a_way_out(cache):
         "Wanted are config",
     ):
         assert part in str(found.value)
-
-
-def answers(hub_url: str, home: Path, code: str, **environment: str):
-    """Run code in a process that finds the hub at a url; returns what it prints as JSON, or its last line of errors."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    env |= {"HF_ENDPOINT": hub_url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "2", **environment}
-    command = [sys.executable, "-c", f"import json\nfrom raysp.models.files import hub\nprint(json.dumps({code}))"]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    return json.loads(ran.stdout) if ran.returncode == 0 else ran.stderr.splitlines()[-1], ran.stderr
-
-
-def test_a_hub_is_asked_once_for_a_commit_and_its_files(tmp_path):
-    old, new = save_checkpoint(tmp_path / "old"), save_checkpoint(tmp_path / "new")
-    (old / "optimizer.pt").write_bytes(b"left by training")
-    folder_of = "str(hub.local_checkpoint({!r}))"
-    with hub_server.serving() as server:
-        server.push("owner/name", old)
-        pinned, errors = answers(server.url, tmp_path / "home", "hub.pinned('owner/name')")
-        assert (pinned, errors) == (f"owner/name@{COMMIT}", "")
-        assert not [asked for asked in server.asked if "safetensors" in asked]
-        server.push("owner/name", new, OTHER)  # what main is from now on
-        found, _ = answers(server.url, tmp_path / "home", folder_of.format(pinned))
-        assert sorted(os.listdir(found)) == sorted({*os.listdir(old)} - {"optimizer.pt"})
-        assert Path(found, "model.safetensors").read_bytes() == (old / "model.safetensors").read_bytes()
-        server.asked.clear()
-        assert answers(server.url, tmp_path / "home", folder_of.format(pinned))[0] == found
-        assert not [asked for asked in server.asked if "owner" in asked]
-        assert answers(server.url, tmp_path / "home", "hub.pinned('owner/name')")[0] == f"owner/name@{OTHER}"
-        for name, part in (
-            ("owner/none", "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"),
-            ("owner/name@v9", "it has no revision 'v9': give a branch, tag or commit that it has"),
-        ):
-            error, _ = answers(server.url, tmp_path / "home", folder_of.format(name))
-            assert error.startswith("raysp.errors.CheckpointError: ")
-            assert part in error
-    assert answers(server.url, tmp_path / "home", folder_of.format(pinned), HF_HUB_OFFLINE="1")[0] == found
-    error, _ = answers(server.url, tmp_path / "home", folder_of.format("owner/none"))
-    assert "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files" in error

@@ -1,0 +1,42 @@
+"""Location of a checkpoint: a local folder, a folder on object storage, or a hub id."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from raysp.checkpoints import hub
+from raysp.checkpoints.fetching import fetch
+from raysp.errors import CheckpointError
+from raysp.storage.store import normalise, scheme_of
+
+
+def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
+    """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
+
+    Raises:
+        CheckpointError: the folder does not exist or holds no checkpoint.
+        StoreError: it cannot be read.
+    """
+    if scheme_of(checkpoint):
+        return fetch(checkpoint, storage_options)
+    if (folder := Path(normalise(checkpoint))).is_dir():
+        return folder
+    if _names_hub(checkpoint):
+        return hub.local_checkpoint(checkpoint)
+    raise CheckpointError(
+        f"checkpoint {checkpoint!r}: no such folder; expected a Hugging Face model folder (config.json, "
+        "model.safetensors), on a local disk or on object storage, or a hub id ('owner/name')"
+    )
+
+
+def pinned(checkpoint: str) -> str:
+    """Return a hub id with its current commit; another checkpoint is returned unchanged.
+
+    Raises:
+        CheckpointError: the hub has no such id, or cannot be reached.
+    """
+    return hub.pinned(checkpoint) if _names_hub(checkpoint) else checkpoint
+
+
+def _names_hub(checkpoint: str) -> bool:
+    """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
+    return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)

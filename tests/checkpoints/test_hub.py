@@ -1,0 +1,76 @@
+"""Hub ids: from a cache without a network, and from a server that stands in for the hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysp.checkpoints import hub
+from tests import hub_server
+from tests.corpora import CHECKPOINT
+from tests.hub_server import COMMIT, lay_out
+
+OTHER = "f" * 40
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache, and no network."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_an_id_is_pinned_to_its_commit_and_a_folder_stays_a_folder(cache):
+    lay_out(cache, CHECKPOINT)
+    for name in ("owner/name", "owner/name@v1.0", f"owner/name@{COMMIT}"):
+        assert hub.pinned(name) == f"owner/name@{COMMIT}"
+    assert hub.pinned("owner/name", revision="v1.0") == f"owner/name@{COMMIT}"
+    assert hub.pinned(f"owner/none@{OTHER}") == f"owner/none@{OTHER}"  # what is pinned is not looked up
+    for folder in (CHECKPOINT, str(CHECKPOINT)):
+        assert hub.pinned(folder) is folder
+
+
+def answers(hub_url: str, home: Path, code: str, **environment: str):
+    """Run code in a process that finds the hub at a url; returns what it prints as JSON, or its last line of errors."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env |= {"HF_ENDPOINT": hub_url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "2", **environment}
+    command = [sys.executable, "-c", f"import json\nfrom raysp.checkpoints import hub\nprint(json.dumps({code}))"]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return json.loads(ran.stdout) if ran.returncode == 0 else ran.stderr.splitlines()[-1], ran.stderr
+
+
+def test_a_hub_is_asked_once_for_a_commit_and_its_files(tmp_path):
+    old, new = (Path(shutil.copytree(CHECKPOINT, tmp_path / name)) for name in ("old", "new"))
+    (new / "model.safetensors").write_bytes(b"trained further")
+    (old / "optimizer.pt").write_bytes(b"left by training")
+    folder_of = "str(hub.local_checkpoint({!r}))"
+    with hub_server.serving() as server:
+        server.push("owner/name", old)
+        pinned, errors = answers(server.url, tmp_path / "home", "hub.pinned('owner/name')")
+        assert (pinned, errors) == (f"owner/name@{COMMIT}", "")
+        assert not [asked for asked in server.asked if "safetensors" in asked]
+        server.push("owner/name", new, OTHER)  # what main is from now on
+        found, _ = answers(server.url, tmp_path / "home", folder_of.format(pinned))
+        assert sorted(os.listdir(found)) == sorted({*os.listdir(old)} - {"optimizer.pt"})
+        assert Path(found, "model.safetensors").read_bytes() == (old / "model.safetensors").read_bytes()
+        server.asked.clear()
+        assert answers(server.url, tmp_path / "home", folder_of.format(pinned))[0] == found
+        assert not [asked for asked in server.asked if "owner" in asked]
+        assert answers(server.url, tmp_path / "home", "hub.pinned('owner/name')")[0] == f"owner/name@{OTHER}"
+        for name, part in (
+            ("owner/none", "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"),
+            ("owner/name@v9", "it has no revision 'v9': give a branch, tag or commit that it has"),
+        ):
+            error, _ = answers(server.url, tmp_path / "home", folder_of.format(name))
+            assert error.startswith("raysp.errors.CheckpointError: ")
+            assert part in error
+    assert answers(server.url, tmp_path / "home", folder_of.format(pinned), HF_HUB_OFFLINE="1")[0] == found
+    error, _ = answers(server.url, tmp_path / "home", folder_of.format("owner/none"))
+    assert "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files" in error
