@@ -1,8 +1,12 @@
 """What `raysp status` prints: ten lines of progress at most, whatever became of the sink."""
 
+import json
 import os
+import re
 import time
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import raysp
@@ -10,12 +14,14 @@ from raysp.cli.console import print_facts
 from raysp.cli.statuses import progress_facts
 from raysp.planning.opening import begin_run, open_sink
 from raysp.reading.status import Running, Status, status
-from raysp.sink import lease
+from raysp.sink import lease, stage
+from raysp.sink.commit import commit
 from raysp.sink.processes import Process
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.word_errors import WordErrors
 from tests.corpora import a_pipeline, write_shard
+from tests.sink.sinks import RESULT_SCHEMA
 
 WORST = Status(
     sink="s3://bucket/labels",
@@ -110,3 +116,60 @@ def test_the_time_left_comes_from_receipts(pipeline):
     own = lease.acquire(store)
     assert status(pipeline.sink.url).eta_seconds == pytest.approx(8.0)
     own.release()
+
+
+class TestStatus:
+    @pytest.fixture
+    def sink(self, recipe, tmp_path) -> Path:
+        from raysp.specs.pipeline import load_pipeline
+
+        write_shard(tmp_path / "in" / "b.parquet", 2)
+        plan = raysp.plan(load_pipeline(str(recipe)))
+        store = begin_run(plan, RunEntry.now())
+        shard = plan.corpus.shards[0]
+        outputs = pa.schema([("pred_text", pa.string()), ("pred_score", pa.float32())])
+        rows = [{"row": row, "seconds": 0.1, "status": "ok", "pred_text": "x"} for row in range(3)]
+        block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, 0, 1)
+        stage.stage(store, block, pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *outputs])))
+        ids = pa.table({"id": ["a", "b", "c"]})
+        commit(
+            store,
+            shard,
+            fingerprint=plan.fingerprint,
+            source_columns=lambda piece: ids,
+            output_schema=outputs,
+            rows="all",
+        )
+        return tmp_path / "out"
+
+    def test_it_tells_how_far_a_sink_is(self, raysp_command, sink):
+        ran = raysp_command("status", sink)
+        assert (ran.code, ran.err) == (0, "")
+        lines = [line.strip() for line in ran.out.splitlines()]
+        assert lines[0] == str(sink)
+        assert lines[1].startswith("run     none at work; the last one began 2")
+        assert lines[2:5] == [
+            "shards  1 of 2 shards committed",
+            "rows    3 of 5 rows committed (60%)",
+            "audio   0:00 in committed shards",
+        ]
+        assert lines[5:] == ["labels  3 ok, 0 skipped, 0 errors"]
+
+    def test_where_the_labels_come_from_is_printed_when_asked_for(self, raysp_command, sink):
+        assert "fingerprint" not in raysp_command("status", sink).out
+        details = raysp_command("status", sink, "--verbose").out.partition("Details\n")[2]
+        facts = dict(line.split(maxsplit=1) for line in details.splitlines() if len(line.split()) > 1)
+        assert (facts["shards"], facts["shards_committed"], facts["rows"], facts["ok"]) == ("2", "1", "5", "3")
+        assert len(facts["fingerprint"]) == 16
+        assert facts["last_run.versions.raysp"] == raysp.__version__
+        assert re.fullmatch(r"[0-9a-f]{16,64}", facts["checkpoint_digest"])
+
+    def test_as_json_it_prints_one_object(self, raysp_command, sink):
+        ran = raysp_command("status", sink, "--json")
+        found = json.loads(ran.out)
+        assert (ran.code, ran.err) == (0, "")
+        assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
+
+    def test_a_plan_of_it_counts_what_is_committed(self, raysp_command, recipe, sink):
+        found = json.loads(raysp_command("plan", recipe, "--json").out)
+        assert (found["shards_committed"], found["rows_todo"]) == (1, 2)

@@ -10,10 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sinks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard, visible
 
 from raysp.corpus.shards import Piece
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
@@ -22,6 +20,8 @@ from raysp.sink import footer, layout, stage
 from raysp.sink.commit import commit, committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.storage.store import LocalStore
+from tests.sink import sinks
+from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard, visible
 
 SHARD = make_shard()
 
@@ -328,10 +328,10 @@ class TestRaces:
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
         program = (
-            "import raysp, raysp.storage.store, sinks; "
+            "import raysp, raysp.storage.store; from tests.sink import sinks; "
             f"print(sinks.commit_sample({stores.code()}, sinks.make_shard()).existing)"
         )
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-c", program]
         processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         said = [process.communicate(timeout=60)[0].strip() for process in processes]

@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 
 import pytest
-import sinks
 
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout, lease
 from raysp.sink.lease import Holder, Lease
 from raysp.sink.processes import Process
 from raysp.storage.store import LocalStore
+from tests.sink import sinks
 
 ELSEWHERE = Process("another-host", "boot", 7, "123")
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import sinks
-from sinks import AT_ONCE, FINGERPRINT, make_shard
 
 from raysp.corpus.shards import Shard
 from raysp.reading.cleaning import gc
@@ -13,6 +11,8 @@ from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
+from tests.sink import sinks
+from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 
 SHARD = make_shard()
 OTHER, THIRD = "beef", "c0c0"

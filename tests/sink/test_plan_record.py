@@ -3,11 +3,11 @@ from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
-from sinks import make_shard
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout, plan_record
+from tests.sink.sinks import make_shard
 
 
 def test_what_is_recorded_is_loaded_in_order(store):

@@ -9,12 +9,12 @@ import pandas
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
-import sinks
-from sinks import FINGERPRINT, INPUT_ID, make_shard
 
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.receipts import ReceiptLog
 from raysp.storage.store import LocalStore
+from tests.sink import sinks
+from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
 
 DONE = [make_shard("a.parquet"), make_shard("deep/er.parquet/b.parquet")]
 HALF = make_shard("x.parquet/half.parquet")

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-import sinks
-from sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 from raysp.errors import ChangedError, PlanError, RunError
 from raysp.reading.cleaning import gc
@@ -15,6 +13,8 @@ from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import compare
 from raysp.storage.store import Store, open_store
+from tests.sink import sinks
+from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 SHARD = make_shard()
 OTHER = "beef"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import simulation
-from simulation import ROWS, ViolationError, simulate
 
 from raysp.sink import commit as commit_module
 from raysp.sink import layout, orphans, plan_record, run_record, stage
 from raysp.sink.commit import Committed, committed
 from raysp.sink.todo import Todo
+from tests.sink import simulation
+from tests.sink.simulation import ROWS, ViolationError, simulate
 
 WITHIN = 400
 """Seeds in which a planted bug must be found; each is found within a tenth of them, or a few tenths."""

@@ -3,15 +3,15 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-import sinks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sinks import FINGERPRINT, INPUT_ID, make_shard
 
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.sink import layout, merging, stage
 from raysp.storage.store import LocalStore
+from tests.sink import sinks
+from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
 
 SHARD = make_shard()
 PIECE = SHARD.pieces[1]

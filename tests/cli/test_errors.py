@@ -1,0 +1,66 @@
+"""Errors, interrupts and help: exit codes and what is printed where."""
+
+import subprocess
+import sys
+
+import pytest
+
+from raysp import RunError, SpecError
+from raysp.cli import main
+
+
+class TestErrors:
+    def test_a_traceback_is_shown_with_debug_alone(self, raysp_command, tmp_path):
+        assert "Traceback" not in raysp_command("plan", tmp_path / "missing.py").err
+        with pytest.raises(SpecError, match="no such file"):
+            main(["plan", str(tmp_path / "missing.py"), "--debug"])
+
+    def test_debug_shows_it_in_a_real_process_too(self, tmp_path):
+        command = [sys.executable, "-m", "raysp.cli", "plan", str(tmp_path / "missing.py")]
+        plain, debug = (
+            subprocess.run([*command, *more], capture_output=True, text=True, check=False) for more in ([], ["--debug"])
+        )
+        assert (plain.returncode, len(plain.stderr.splitlines()), plain.stdout) == (2, 1, "")
+        assert "Traceback (most recent call last)" in debug.stderr
+        assert debug.returncode != 0
+
+    def test_what_nobody_foresaw_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
+        monkeypatch.setattr("raysp.specs.pipeline.load_pipeline", lambda target: 1 / 0)
+        ran = raysp_command("plan", recipe)
+        assert ran.code == 1
+        assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
+
+    def test_what_fails_while_it_runs_is_exit_code_1(self, raysp_command, recipe, monkeypatch):
+        def fail(*_: object, **__: object) -> None:
+            raise RunError("201 of 300 rows failed")
+
+        monkeypatch.setattr("raysp.engine.running.run", fail)
+        ran = raysp_command("run", recipe)
+        assert (ran.code, ran.complaints) == (1, ["raysp: 201 of 300 rows failed"])
+
+    @pytest.mark.parametrize("where", ["load", "run"])
+    def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(self, raysp_command, recipe, monkeypatch, where):
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
+        monkeypatch.setattr(
+            "raysp.specs.pipeline.load_pipeline" if where == "load" else "raysp.engine.running.run", interrupt
+        )
+        ran = raysp_command("run", recipe)
+        assert ran.code == 130
+        assert "Traceback" not in ran.err
+        assert [line.partition("To go on: ")[2] for line in ran.complaints] == [f"raysp run {recipe}"] * (
+            where == "run"
+        )
+
+    def test_without_arguments_the_help_is_shown(self, raysp_command):
+        ran = raysp_command()
+        assert "Usage: raysp" in ran.out
+        assert (ran.code, ran.err) == (2, "")
+
+    def test_help_is_no_error(self, raysp_command):
+        for arguments in (["--help"], ["plan", "--help"]):
+            ran = raysp_command(*arguments)
+            assert (ran.code, ran.err) == (0, "")
+            assert "Usage: raysp" in ran.out

@@ -1,0 +1,23 @@
+"""The verb inspect."""
+
+import json
+import re
+
+from tests.corpora import CHECKPOINT
+
+
+class TestInspect:
+    def test_it_tells_what_a_checkpoint_can_give(self, raysp_command):
+        ran = raysp_command("inspect", CHECKPOINT)
+        assert (ran.code, ran.err) == (0, "")
+        facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])
+        assert facts["architecture"].strip() == "UniSpeechForCTC (unispeech)"
+        assert "Transcript" in facts["outputs"]
+        assert re.search(r"float32: 4\.3 MB, .* bfloat16, float16: 2\.2 MB, ", facts["memory"])
+        assert "16,000 samples a second, a frame every 20 ms, at least 25 ms" in facts["rate"]
+        assert re.search(r"20 tokens: <pad> .* E F G ", facts["vocabulary"])
+
+    def test_as_json_it_prints_one_object(self, raysp_command):
+        ran = raysp_command("inspect", CHECKPOINT, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert json.loads(ran.out)["sample_rate"] == 16_000

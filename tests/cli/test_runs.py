@@ -1,0 +1,143 @@
+"""The verbs run and retry in this process: summaries and exit codes."""
+
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp import ShardError
+from raysp.engine.running import RunResult
+from raysp.planning.opening import begin_run
+from raysp.sink.run_record import RunEntry
+from tests.commands import RECIPE, write_recipe
+from tests.corpora import label_here, rows_table, write_shard
+from tests.here import run_without_ray
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tmp_path, monkeypatch, rows):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(rows, audio=b"nothing"))
+    recipe = write_recipe(tmp_path, RECIPE.replace("{sink!r}", "{sink!r}, rows='ok'"))
+
+    def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
+        label_here(pipeline)
+        return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, rows, {}, (), 0.0, 1.0, 0.0, None, None)
+
+    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    ran = raysp_command("run", recipe)
+    assert (ran.code, ran.complaints) == (0, [])
+    assert f"the label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
+    assert "1 of 1 shard committed" in ran.out
+
+
+class TestRowsWithoutLabels:
+    @pytest.fixture(autouse=True)
+    def _here(self, monkeypatch):
+        run_without_ray(monkeypatch)
+
+    @pytest.mark.parametrize("arguments", [(), ("--rows", "2"), ("--json",)])
+    def test_a_run_that_labels_no_row_ends_with_exit_code_3_the_reason_and_the_remedy(
+        self, raysp_command, recipe, tmp_path, arguments
+    ):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+        ran = raysp_command("run", recipe, *arguments)
+        assert ran.code == 3
+        said = json.loads(ran.out)["nothing_labelled"] if "--json" in arguments else ran.complaints[-1]
+        number = 2 if "--rows" in arguments else 3
+        assert f"none of {number} rows was labelled ({number} unsupported_format); for example a.parquet row 0" in said
+        assert "(id 'u0'): unsupported_format: " in said
+        assert "For unsupported_format: convert the recordings to FLAC" in said
+
+    def test_a_retry_that_mends_no_row_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+        raysp_command("run", recipe)
+        ran = raysp_command("retry", recipe)
+        assert (ran.code, ran.complaints[-1].count("For unsupported_format")) == (3, 1)
+
+    def test_one_label_is_enough_and_examples_of_errors_name_ids(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "b.parquet", table=rows_table(1, audio=b"no audio at all", prefix="bad-"))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, ran.complaints[1:]) == (0, [])
+        assert "b.parquet row 0 (id 'bad-0'): unsupported_format" in ran.out
+
+    @pytest.mark.parametrize("source", ["raysp.Shards({source!r}, id=None)", "raysp.Shards({source!r})"])
+    def test_an_example_of_an_error_whose_id_cannot_be_read_has_none(
+        self, raysp_command, tmp_path, monkeypatch, source
+    ):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
+
+        def fail(*_: object) -> None:
+            raise ShardError("changed since it was planned")
+
+        monkeypatch.setattr("raysp.engine.examples.read_table", fail)
+        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
+        assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
+
+    def test_rows_that_the_user_leaves_out_are_counted_and_are_no_failure(self, raysp_command, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", 3)
+        keep = 'raysp.Decode(), raysp.Keep(where=[("language", "==", "fr")])'
+        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Decode()", keep)))
+        assert ran.code == 0
+        assert "skipped rows 3 filtered\n" in ran.out
+
+    @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
+    def test_a_sink_that_holds_no_result_binds_no_pipeline(self, raysp_command, recipe, tmp_path, change):
+        from raysp.specs.pipeline import load_pipeline
+
+        write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
+        write_shard(tmp_path / "in" / "b.parquet", 2)
+        begin_run(raysp.plan(load_pipeline(str(recipe))), RunEntry.now())
+        settings = ("--set", change.format(tmp=tmp_path))
+        ran = raysp_command("run", recipe, *settings)
+        assert (ran.code, "rows to do" in ran.err) == (0, True)
+        found = json.loads(raysp_command("status", tmp_path / "out", "--json").out)
+        number = 1 if "other" in change else 2
+        assert (found["shards"], found["shards_committed"], found["failed"]) == (number, number, {})
+        assert raysp_command("verify", recipe, *settings).code == 0
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "; undo that, " in ran.err or "undo the change" in ran.err) == (2, True)
+
+    def test_a_run_that_stopped_for_its_errors_binds_no_pipeline(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(30, audio=b"no audio at all"))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "30 of 30 rows failed" in ran.err) == (1, True)
+        write_shard(tmp_path / "in" / "a.parquet", 2)
+        assert raysp_command("run", recipe, "--set", "steps.1.exact=false").code == 0
+
+    def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1).slice(1))
+        write_shard(tmp_path / "in" / "b.parquet", table=pa.table({"id": pa.nulls(0), "audio": pa.nulls(0)}))
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "2 of 2 shards committed" in ran.out) == (0, True)
+        ran = raysp_command("run", recipe)
+        assert (ran.code, "nothing to do, 2 of 2 shards" in ran.out) == (0, True)
+        assert raysp_command("run", recipe, "--rows", "3").code == 0
+        assert raysp_command("verify", recipe).code == 0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "shown"),
+    [
+        ("raysp.Embedding(), raysp.Transcript('said')", "of 6 reference words in 3 labelled rows"),
+        ("raysp.Embedding()", None),
+    ],
+)
+def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
+    raysp_command, tmp_path, monkeypatch, outputs, shown
+):
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    text = RECIPE.replace("{source!r}", "{source!r}, text='text'").replace("raysp.Transcript()", outputs)
+
+    def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
+        label_here(pipeline)
+        errors = raysp.status(pipeline.sink.url, pipeline=pipeline).word_errors
+        done = RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+        return replace(done, word_errors=errors)
+
+    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    ran = raysp_command("run", write_recipe(tmp_path, text))
+    assert (ran.code, ran.complaints) == (0, [])
+    assert ("word errors" in ran.out) == (shown is not None)
+    assert shown is None or shown in ran.out

@@ -1,0 +1,98 @@
+"""Resolution of "auto" settings, and what is refused before any work."""
+
+import pytest
+
+import raysp
+from raysp import CheckpointError, PlanError
+from raysp.ops.precision import Batching
+from raysp.planning.fingerprints import hash_pipeline
+from raysp.planning.resources import Resources, count_gpus
+from raysp.planning.settling import settle
+from tests.corpora import a_pipeline
+
+
+class TestSettle:
+    def settled(self, *, cpus: float = 4, gpus: float = 0, **label: object):
+        return settle(a_pipeline(label=label), Resources(cpus, gpus))
+
+    def test_without_a_gpu_auto_means_float32_on_the_cpu(self):
+        found = self.settled()
+        assert (found.device, found.dtype, found.gpus_per_actor) == ("cpu", "float32", 0)
+        assert found.checkpoint.sample_rate == 16_000
+
+    def test_with_a_gpu_auto_means_bfloat16_on_one_gpu_an_actor(self):
+        found = self.settled(gpus=2)
+        assert (found.device, found.dtype, found.gpus_per_actor) == ("cuda", "bfloat16", 1)
+
+    @pytest.mark.parametrize(
+        ("gpus", "label", "expected"),
+        [
+            (0, {}, Batching.FREE),
+            (0, {"dtype": "bfloat16"}, Batching.ALONE),
+            (0, {"dtype": "bfloat16", "exact": False}, Batching.RECORDED),
+            (1, {}, Batching.RECORDED),
+            (1, {"dtype": "float32"}, Batching.FREE),
+        ],
+    )
+    def test_the_budget_is_in_the_fingerprint_where_labels_may_depend_on_it(self, gpus, label, expected):
+        pipelines = [a_pipeline(label={**label, "batch_seconds": seconds}) for seconds in (7, 8)]
+        settings = [settle(pipeline, Resources(4, gpus)) for pipeline in pipelines]
+        assert {one.batching for one in settings} == {expected}
+        parts, prints = zip(*map(hash_pipeline, pipelines, settings), strict=True)
+        assert (prints[0] != prints[1]) == (expected is Batching.RECORDED)
+        assert [one.get("steps.1.batch_seconds") for one in parts] == ([7, 8] if prints[0] != prints[1] else [None] * 2)
+
+    def test_what_the_pipeline_says_is_kept(self):
+        found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
+        assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
+        assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25), cpus=8).gpus_per_actor == 0.25
+
+    def test_a_window_that_holds_no_frame_of_the_model_is_refused(self):
+        message = r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs 400\. Raise window_seconds"
+        with pytest.raises(PlanError, match=message):
+            self.settled(window_seconds=0.02, overlap_seconds=0)
+
+    @pytest.mark.parametrize(
+        ("have", "label", "message"),
+        [
+            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor of 1 GPU, device='auto'; found 0 GPUs, and no"),
+            ({"gpus": 1}, {"pool": raysp.Pool(gpus=2)}, r"1 actor of 2 GPUs.*found 1 GPU"),
+            ({}, {"device": "cuda"}, r"device='cuda'; found 0 GPU"),
+            (
+                {"cpus": 4},
+                {"pool": raysp.Pool(cpus=4)},
+                r"one actor of 4 CPUs leaves none of 4 CPUs to",
+            ),
+        ],
+    )
+    def test_a_pool_that_does_not_fit_is_refused_with_what_there_is(self, have, label, message):
+        with pytest.raises(PlanError, match=message):
+            self.settled(**have, **label)
+
+    def test_a_checkpoint_that_is_not_there_is_refused(self):
+        pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])
+        with pytest.raises(
+            CheckpointError, match=r"checkpoint 'nowhere': no such folder; expected a Hugging Face model"
+        ):
+            settle(pipeline, Resources(4))
+
+    def test_an_output_that_the_model_cannot_give_is_refused(self):
+        with pytest.raises(CheckpointError, match=r"cannot give Classes; it can give Transcript, Embedding"):
+            self.settled(outputs=[raysp.Classes()])
+
+    def test_a_users_own_output_is_judged_by_the_one_that_it_is_made_from(self):
+        from tests.engine.deadly import DeadlyTranscript
+        from tests.user_specs import Pitch
+
+        self.settled(outputs=[Pitch(), DeadlyTranscript("other")])
+
+    def test_a_step_that_cannot_be_run_is_refused_and_not_passed_over(self):
+        from tests.user_specs import Louder
+
+        with pytest.raises(PlanError, match=r"steps\[1\] Louder: found a step that this version of raysp cannot run"):
+            settle(a_pipeline(keep=[Louder()]), Resources(4))
+
+    @pytest.mark.parametrize(("visible", "expected"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-abc", 1)])
+    def test_gpus_are_those_that_the_process_may_see(self, monkeypatch, visible, expected):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert count_gpus() == expected
