@@ -92,7 +92,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.engine import running, stream
     from raysp.engine.attempts import Attempts
     from raysp.engine.cluster import local_ray
-    from raysp.engine.surroundings import quiet_datasets
+    from raysp.engine.process_state import quiet_datasets
     from raysp.planning.opening import make_plan
     from raysp.planning.resources import local_resources
     from raysp.sink.todo import Todo

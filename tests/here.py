@@ -1,4 +1,4 @@
-"""Runs in this process: what `raysp run` does, with Ray's part done by `engine.here`."""
+"""Runs in this process: what `raysp run` does, with Ray's part done by `engine.in_process`."""
 
 import contextlib
 
@@ -10,4 +10,4 @@ from raysp.engine import running
 def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `raysp.run`, `raysp.retry` and the command line label in this process."""
     monkeypatch.setattr(running, "_ray_and_ray_data", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(running, "_on_ray", lambda plan, deaths, _: running._in_this_process(plan, deaths))
+    monkeypatch.setattr(running, "_on_ray", lambda plan, faults, _: running._in_this_process(plan, faults))

@@ -15,7 +15,7 @@ from raysp.engine import nodes
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3
+MAX_CRASHES = 3
 """Crashes of workers on one piece, block or model load after which it is not started again."""
 HANG_SECONDS = 900.0
 """Time after which a block counts as hung; a block is sized for some ten seconds."""
@@ -30,11 +30,11 @@ class Ledger:
     """Counts of work that was started and has not ended; one small actor per run.
 
     Args:
-        living: returns the given nodes that are alive.
+        alive: returns the given nodes that are alive.
     """
 
-    def __init__(self, living: Callable[[Iterable[str]], set[str]] = nodes.living) -> None:
-        self.living = living
+    def __init__(self, alive: Callable[[Iterable[str]], set[str]] = nodes.alive) -> None:
+        self.alive = alive
         self.open: dict[str, list[str]] = {}
         """Nodes on which unfinished work started, by the name of the work."""
         self.places: dict[str, dict[str, int]] = {}
@@ -48,15 +48,15 @@ class Ledger:
     def begin(self, work: str, node: str) -> int:
         """Record a start of work on a node, and return the number of earlier starts without an end."""
         self.reports += 1
-        before = self.deaths(work)
+        before = self.crashes(work)
         self.open.setdefault(work, []).append(node)
         return before
 
-    def deaths(self, work: str) -> int:
+    def crashes(self, work: str) -> int:
         """Return the number of starts without an end on nodes that are alive; other starts are dropped."""
         if not (begun := self.open.get(work)):
             return 0
-        alive = self.living(set(begun))
+        alive = self.alive(set(begun))
         begun[:] = [node for node in begun if node in alive]
         return len(begun)
 
@@ -90,15 +90,15 @@ class Attempts:
 
     def begin(self, work: str) -> int:
         """Report a start of work, and return the known number of workers that crashed on it."""
-        deaths = self._ask("begin", work, nodes.here())
-        if deaths >= MAX_DEATHS:
+        crashes = self._ask("begin", work, nodes.own_id())
+        if crashes >= MAX_CRASHES:
             time.sleep(SETTLE_SECONDS)
-            deaths = max(0, self._ask("deaths", work) - 1)  # minus the start just reported
-        return deaths
+            crashes = max(0, self._ask("crashes", work) - 1)  # minus the start just reported
+        return crashes
 
-    def deaths(self, work: str) -> int:
+    def crashes(self, work: str) -> int:
         """Return the number of workers that crashed on work that no worker is doing now."""
-        return self._ask("deaths", work)
+        return self._ask("crashes", work)
 
     def end(self, work: str) -> None:
         """Report the end of work, without waiting."""

@@ -70,8 +70,8 @@ class Commits:
         self.alone: deque[Due] = deque()
         """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
         self.stopped = False
-        self.asks_for_memory = True
-        self.asked = 0
+        self.requests_memory = True
+        self.largest_request = 0
         """Largest amount of memory that a task requested."""
         self.last_ended = time.monotonic()
 
@@ -92,8 +92,8 @@ class Commits:
             self._submit([self.alone.popleft()] if self.alone else next_batch(self.waiting))
 
     def _submit(self, batch: list[Due]) -> None:
-        memory = asked_memory(batch, self.actor_memory) if self.asks_for_memory else None
-        self.asked = max(self.asked, memory or 0)
+        memory = requested_memory(batch, self.actor_memory) if self.requests_memory else None
+        self.largest_request = max(self.largest_request, memory or 0)
         task = self.task.options(num_cpus=0, memory=memory, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
         self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
 
@@ -131,10 +131,10 @@ class Commits:
 
     def _waits_for_memory(self) -> bool:
         """Return whether no task has ended for long, and possibly no node has the requested memory free."""
-        if not self.asked or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
+        if not self.largest_request or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
             return False
         free = ray.available_resources().get("memory", 0.0)  # type: ignore[no-untyped-call]
-        return bool(free / max(1, len(node_memories())) < self.asked)
+        return bool(free / max(1, len(node_memories())) < self.largest_request)
 
     def _go_on_without_memory(self) -> None:
         """Resubmit tasks in flight without a request for memory: other jobs may hold it as long as they run.
@@ -142,7 +142,7 @@ class Commits:
         A commit that was only slow is then made twice, which the protocol allows.
         """
         logger.warning("commits wait for memory that others hold; they go on without asking for it")
-        self.asks_for_memory, self.asked = False, 0
+        self.requests_memory, self.largest_request = False, 0
         batches, self.in_flight = list(self.in_flight.values()), {}
         for batch in batches:
             self._submit(batch)
@@ -177,7 +177,7 @@ def next_batch(waiting: deque[Due]) -> list[Due]:
     return batch
 
 
-def asked_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
+def requested_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
     """Return the bytes that a task requests of Ray, at most the memory left on a node that is full of actors."""
     held = sum(due.memory for due in batch)
     if held < MEMORY_STEP:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import NoReturn, Protocol, TypeVar
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine.books import Books
+from raysp.engine.error_examples import describe
 from raysp.engine.error_rate import ErrorRate
-from raysp.engine.examples import describe
+from raysp.engine.open_shards import OpenShards
 from raysp.engine.progress import Progress
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
@@ -64,12 +64,12 @@ class Committing(Protocol):
 
 
 class Workers(Protocol):
-    """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`here`)."""
+    """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`in_process`)."""
 
     def label(self, plan: Plan, job: Job) -> Generator[Message]:
         """Label the pieces of a plan, and yield a message per block."""
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Label pieces that crash workers, and yield messages."""
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
@@ -96,7 +96,7 @@ class Execution:
         self.progress = progress
         self.on_progress = on_progress
         self.workers = workers
-        self.books = Books(plan.todo, progress)
+        self.open_shards = OpenShards(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], PieceTodo] = {}
         self.replaced: list[Todo] = []
@@ -128,23 +128,23 @@ class Execution:
         finally:
             with contextlib.suppress(RayspError):
                 self.log.flush()
-        return self.books.unfinished()
+        return self.open_shards.unfinished()
 
     def _label(self, plan: Plan) -> None:
         """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
         with contextlib.closing(self.workers.label(plan, self.job)) as messages:
             for message in messages:
-                self._take(message)
-        pieces = [one for one in self.poisoned.values() if one.shard.name not in self.books.failed]
+                self._handle(message)
+        pieces = [one for one in self.poisoned.values() if one.shard.name not in self.open_shards.failed]
         self.poisoned = {}
         for one in pieces:  # a reader that Ray restarted may have reported their blocks again
             self._forget(one.shard.name, one.piece)
-        for message in self.workers.salvage(plan, self.job, pieces):
-            self._take(message)
+        for message in self.workers.bisect(plan, self.job, pieces):
+            self._handle(message)
         self._commit(self.rate.released(at_end=True))
         self._settle(self.commits.rest())
 
-    def _take(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         self.own.check()
         match message:
             case FatalFailure():
@@ -152,7 +152,7 @@ class Execution:
             case ShardFailure():
                 self._fail(message)
             case PoisonedPiece():
-                self._set_aside(message)
+                self._defer(message)
             case LabelledBlock():
                 self._add(message)
         self._settle(self.commits.finished())
@@ -179,22 +179,22 @@ class Execution:
 
     def _commit(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
-            self.commits.start(shard, self.books.staged_bytes[shard.name])
+            self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
 
     def _add(self, labelled: LabelledBlock) -> None:
         self.log.add(labelled.receipt)
-        shard = self._judged(labelled.receipt.shard, lambda: self.books.add(labelled))
+        shard = self._counted(labelled.receipt.shard, lambda: self.open_shards.add(labelled))
         if shard is not None:
-            self._commit(self.rate.release(self.books.todo[shard.name]))
+            self._commit(self.rate.release(self.open_shards.todo[shard.name]))
 
     def _forget(self, shard: str, piece: Piece) -> None:
-        self._judged(shard, lambda: self.books.forget(shard, piece))
+        self._counted(shard, lambda: self.open_shards.forget(shard, piece))
 
-    def _judged(self, shard: str, count: Callable[[], T]) -> T:
+    def _counted(self, shard: str, count: Callable[[], T]) -> T:
         """Run `count`, and add the change of its counts to the error rate; rows outside a retry count as labelled."""
         rows, errors = self.progress.rows, self.progress.num_errors
         found = count()
-        todo = self.books.todo.get(shard)
+        todo = self.open_shards.todo.get(shard)
         if todo is not None:
             if todo.retry is not None and shard not in self.retried:
                 self.retried.add(shard)
@@ -203,14 +203,14 @@ class Execution:
         return found
 
     def _fail(self, failure: ShardFailure) -> None:
-        self.books.failed[failure.shard] = failure.reason
+        self.open_shards.failed[failure.shard] = failure.reason
         self.log.add(failure)
 
-    def _set_aside(self, poisoned: PoisonedPiece) -> None:
+    def _defer(self, poisoned: PoisonedPiece) -> None:
         """Defer a piece that crashes workers until all others are done."""
-        todo, piece = self.books.todo[poisoned.shard], poisoned.piece
+        todo, piece = self.open_shards.todo[poisoned.shard], poisoned.piece
         if (todo.shard.name, piece) not in self.poisoned:
-            logger.warning("%s: workers died over rows %d to %d", todo.shard.name, piece.first, piece.end)
+            logger.warning("%s: workers crashed on rows %d to %d", todo.shard.name, piece.first, piece.end)
         self.poisoned[todo.shard.name, piece] = PieceTodo(todo.shard, piece, todo.retry)
         self._forget(todo.shard.name, piece)
 
@@ -222,9 +222,9 @@ class Execution:
                 self._label_again(outcome)
             else:
                 self.log.add(outcome)
-                if self.books.todo[outcome.shard].retry is None:
+                if self.open_shards.todo[outcome.shard].retry is None:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
-                self.books.committed(outcome.shard)
+                self.open_shards.committed(outcome.shard)
                 if outcome.error:
                     self.flawed.append(outcome.shard)
 
@@ -236,8 +236,8 @@ class Execution:
             self._fail(ShardFailure(changed.shard, reason))
             return
         logger.warning("%s", changed)
-        todo = replace(self.books.todo[changed.shard], pieces=changed.pieces)
-        self.books.reopen(todo)
+        todo = replace(self.open_shards.todo[changed.shard], pieces=changed.pieces)
+        self.open_shards.reopen(todo)
         self.replaced.append(todo)
 
 

@@ -87,7 +87,7 @@ class Feeding(ExecutionCallback):
         operators = executor._topology or {}
         self.input = next(one for one in operators if isinstance(one, InputDataBuffer))
         self.maps = [one for one in operators if isinstance(one, MapOperator)]
-        self.handed_on = len(self.input._input_data)
+        self.submitted = len(self.input._input_data)
         self.waiting = self.feed.waiting if self.feed else None
         for one in self.maps:
             if isinstance(one, ActorPoolMapOperator):
@@ -104,8 +104,8 @@ class Feeding(ExecutionCallback):
             self.waiting.look(_num_actors(self.maps))
         if self.feed is None:
             return
-        self._drop_handed_on()
-        while self.handed_on - self.maps[0].metrics.num_tasks_finished < self.feed.ahead:
+        self._drop_submitted()
+        while self.submitted - self.maps[0].metrics.num_tasks_finished < self.feed.ahead:
             if (task := self.feed.take()) is None:
                 self.feed = None
                 self.input._inputs_complete = True
@@ -114,9 +114,9 @@ class Feeding(ExecutionCallback):
             bundle = _bundle(task)
             self.input._input_data.append(bundle)
             self.input.metrics.on_input_received(bundle)
-            self.handed_on += 1
+            self.submitted += 1
 
-    def _drop_handed_on(self) -> None:
+    def _drop_submitted(self) -> None:
         del self.input._input_data[: self.input._input_data_index]
         self.input._input_data_index = 0
 

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 5.0
 
 
-def living(node_ids: Iterable[str]) -> set[str]:
+def alive(node_ids: Iterable[str]) -> set[str]:
     """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
     import ray
 
@@ -22,7 +22,7 @@ def living(node_ids: Iterable[str]) -> set[str]:
     return {one for one in node_ids if one in known and _answers(known[one])}
 
 
-def here() -> str:
+def own_id() -> str:
     """Return the id of this process's node; a restarted node has a new id."""
     import ray
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
+from raysp.engine.bisection import bisect_pieces
 from raysp.engine.commits import Commits
-from raysp.engine.salvage import salvage
 from raysp.engine.stream import label
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import Message
@@ -19,9 +19,9 @@ class OnRay:
         """Label the pieces of a plan, and yield a message per block."""
         return label(plan, job)
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Label pieces that crash workers, each half in a separate task, and yield messages."""
-        return salvage(plan, job, pieces)
+        return bisect_pieces(plan, job, pieces)
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
         """Return an empty set of commit tasks."""

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.engine.attempts import Attempts, hang_seconds
-from raysp.engine.beside import Beside
+from raysp.engine.background import Background
 from raysp.engine.cluster import connected, is_cluster, local_ray
 from raysp.engine.display import OnProgress, shown
-from raysp.engine.examples import describe
+from raysp.engine.error_examples import describe
+from raysp.engine.process_state import pickling_kept, quiet_datasets
 from raysp.engine.progress import Progress
-from raysp.engine.surroundings import pickling_kept, quiet_datasets
 from raysp.engine.workers.job import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
@@ -25,7 +25,7 @@ from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, 
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
-from raysp.sink import failing, lease, stopping
+from raysp.sink import fault_injection, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.trial import trial_sink
@@ -175,7 +175,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
     """
     import pyarrow.parquet as pq
 
-    from raysp.engine.here import MOST_ROWS
+    from raysp.engine.in_process import MOST_ROWS
 
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
@@ -230,7 +230,7 @@ def _begin(
     starts while the rest is planned.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
-    own_ray = Beside(lambda: _ray_and_ray_data(resources))
+    own_ray = Background(lambda: _ray_and_ray_data(resources))
     stack.callback(own_ray.end)
     epoch = lease.highest_epoch(open_sink(pipeline))
     plan = make(own_ray.begin)
@@ -239,9 +239,9 @@ def _begin(
         own_ray.wait()  # before any output: Ray's start redirects stderr
     if on_plan:
         on_plan(plan)
-    deaths = failing.arm()
+    faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
-        from raysp.engine.probing import check_shared
+        from raysp.engine.shared_sink import check_shared
 
         check_shared(store, plan.pipeline.sink)
     own = stack.enter_context(lease.held(store))
@@ -257,13 +257,13 @@ def _begin(
     if plan.todo:
         from raysp.engine.execution import Execution
 
-        workers, job = _in_this_process(plan, deaths) if without_ray(plan) else _on_ray(plan, deaths, own_ray)
+        workers, job = _in_this_process(plan, faults) if without_ray(plan) else _on_ray(plan, faults, own_ray)
         stack.callback(job.attempts.close)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
     if plan.stops and not failed:
         stopping.settle(store, plan.stops)
-    with failing.passing("run_finished"):
+    with fault_injection.passing("run_finished"):
         own.release()
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})
 
@@ -276,18 +276,18 @@ def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
         yield
 
 
-def _on_ray(plan: Plan, deaths: Mapping[str, str], own_ray: Beside) -> tuple["Workers", Job]:
+def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple["Workers", Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
     from raysp.engine.on_ray import OnRay
 
-    return OnRay(), _job(plan, deaths, Attempts())
+    return OnRay(), _job(plan, faults, Attempts())
 
 
-def _in_this_process(plan: Plan, deaths: Mapping[str, str]) -> tuple["Workers", Job]:
-    from raysp.engine.here import Here, Uncounted
+def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:
+    from raysp.engine.in_process import InProcess, UncountedAttempts
 
-    return Here(), replace(_job(plan, deaths, Uncounted()), hang_seconds=0.0)
+    return InProcess(), replace(_job(plan, faults, UncountedAttempts()), hang_seconds=0.0)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:
@@ -302,7 +302,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
     }
 
 
-def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
+def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
     settings = plan.settings
     return Job(
         pipeline=plan.pipeline,
@@ -313,7 +313,7 @@ def _job(plan: Plan, deaths: Mapping[str, str], attempts: Attempts) -> Job:
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=file_id(plan.pipeline),
         relabel=plan.relabel,
-        deaths=deaths,
+        fault_injection=faults,
         code=plan.code,
         functions=load_functions(plan.pipeline),
         attempts=attempts,

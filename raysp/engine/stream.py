@@ -88,8 +88,8 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Messag
 
 def _waiting(plan: Plan, job: Job) -> Waiting:
     pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
-    asked = {"CPU": plan.settings.cpus_per_actor.number, "GPU": gpus or 0, "memory": pool.memory or 0}
-    actor = {name: float(amount) for name, amount in asked.items() if amount}
+    requests = {"CPU": plan.settings.cpus_per_actor.number, "GPU": gpus or 0, "memory": pool.memory or 0}
+    actor = {name: float(amount) for name, amount in requests.items() if amount}
     return Waiting(job.attempts.activity, cluster_nodes, actor=actor, reader={"CPU": READER_CPUS})
 
 

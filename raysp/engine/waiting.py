@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 Amounts = Mapping[str, float]
 
 LOOK_SECONDS = 10.0
-WORD_SECONDS = 60.0
+FIRST_WARNING_SECONDS = 60.0
 """Time before the first warning; the time before each further warning doubles."""
 WAIT_SECONDS = 7200.0
 WAIT_VARIABLE = "RAYSP_WAIT_SECONDS"
@@ -85,7 +85,7 @@ class Waiting:
             return
         self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # for the rest, this process was paused
         waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
-        if waited >= min(self.limit, max(WORD_SECONDS, 2 * self._warned_at)):
+        if waited >= min(self.limit, max(FIRST_WARNING_SECONDS, 2 * self._warned_at)):
             self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {"a model actor": self.actor}))
 
     def _judge(self, waited: float, requests: Mapping[str, Amounts]) -> None:
@@ -94,7 +94,7 @@ class Waiting:
         if not lacking:
             self._quiet = self._warned_at = 0.0
             return
-        found = f"{_asked(lacking)}; the cluster has {_free(nodes)} free"
+        found = f"{_requests(lacking)}; the cluster has {_free(nodes)} free"
         if waited >= self.limit:
             raise RunError(
                 f"no worker could start for {_minutes(waited)}: {found}. What was committed stays; run again when the "
@@ -126,7 +126,7 @@ def cluster_nodes() -> Nodes:
     return Nodes([*free.values()], [node["Resources"] for node in living])
 
 
-def _asked(requests: Mapping[str, Amounts]) -> str:
+def _requests(requests: Mapping[str, Amounts]) -> str:
     return " and ".join(f"{who} asks for {_amounts(request)}" for who, request in requests.items())
 
 
@@ -149,4 +149,4 @@ def _shown(name: str, amount: float) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= WORD_SECONDS else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds >= FIRST_WARNING_SECONDS else f"{seconds:.0f} s"

@@ -26,19 +26,19 @@ class Watchdog:
     def arm(self, seconds: float) -> None:
         """End this process after this number of seconds."""
         self._seconds = seconds
-        self._say(seconds)
+        self._send(seconds)
 
     def disarm(self) -> None:
         """Cancel the time limit."""
         self._seconds = 0.0
-        self._say(0.0)
+        self._send(0.0)
 
     def touch(self) -> None:
         """Restart the count, if armed: the current wait has its own limit."""
         if self._seconds:
-            self._say(self._seconds)
+            self._send(self._seconds)
 
-    def _say(self, seconds: float) -> None:
+    def _send(self, seconds: float) -> None:
         for _ in range(2):  # if it was killed, another one is started
             with contextlib.suppress(OSError):
                 if self._process is None or self._process.poll() is not None:

@@ -16,7 +16,7 @@ from raysp.planning.resources import Resources, local_resources
 from raysp.planning.roots import check_root
 from raysp.planning.settling import settle
 from raysp.planning.surveying import survey
-from raysp.sink import failing, known, layout, plan_record, run_record, stage, stopping
+from raysp.sink import fault_injection, known, layout, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
@@ -200,7 +200,7 @@ def begin_run(plan: Plan, run: RunEntry, store: Store | None = None, *, is_own: 
         known.remember(to_json(plan.pipeline))
         if plan.corpus.root is not None:
             known.remember(plan.corpus.root)
-    with failing.passing("plan_written"):
+    with fault_injection.passing("plan_written"):
         plan_record.record(store, plan.corpus.fresh, supersede=plan.relabel or plan.corpus.supersedes)
     stage.discard_unfinished(store, [todo.shard for todo in plan.todo], plan.stage_id)
     if plan.stops:

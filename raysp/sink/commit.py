@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import failing, footer, layout, recordings, run_record, stage
+from raysp.sink import fault_injection, footer, layout, recordings, run_record, stage
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError, Hashes
 from raysp.sink.word_errors import TextColumns, WordErrors
@@ -132,7 +132,7 @@ def commit(
     receipt = _find(store, label_shard) if replace or not blocks else None
     receipt = receipt or _make(store, label_shard, expected)
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
-    with failing.passing("stage_removed"):
+    with fault_injection.passing("stage_removed"):
         stage.remove_listed(store, blocks)
     return receipt
 
@@ -342,7 +342,7 @@ def write(
         if rest_id:
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
-        with failing.passing("shard_committed"):
+        with fault_injection.passing("shard_committed"):
             published = store.publish(scratch, name, replace=expected is not None, expected=expected)
     return receipt if published else None
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError
-from raysp.sink import commit, failing, footer, stage
+from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
@@ -93,7 +93,7 @@ def recommit(
         merged = _merged(store, label_shard, retry, hashes)
         written = commit.write(store, label_shard, merged, hashes, expected=expected.version)
         receipt = written or footer.read_expected(store, shard, fingerprint)
-    with failing.passing("stage_removed"):
+    with fault_injection.passing("stage_removed"):
         stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
     return receipt
 

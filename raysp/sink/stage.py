@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
-from raysp.sink import failing, layout
+from raysp.sink import fault_injection, layout
 from raysp.sink.layout import BlockName as BlockName
 from raysp.sink.merging import Sorter, in_order
 from raysp.storage.store import Store
@@ -38,7 +38,7 @@ def stage(store: Store, name: BlockName, table: pa.Table) -> None:
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
         writer.write_table(table, max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes)))
-    with failing.passing("block_staged"):
+    with fault_injection.passing("block_staged"):
         store.create(layout.stage_path(name), sink.getvalue())
 
 

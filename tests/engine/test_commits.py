@@ -49,7 +49,7 @@ def test_a_task_asks_for_what_it_holds_and_for_no_more_than_a_node_can_have_left
     monkeypatch.setattr(commits, "node_memories", lambda: [0.0, 10.5 * step, 3.0 * step])
 
     def asked(*memory, actor_memory=0):
-        return commits.asked_memory([commits.Due(shard(str(each)), None, each) for each in memory], actor_memory)
+        return commits.requested_memory([commits.Due(shard(str(each)), None, each) for each in memory], actor_memory)
 
     assert asked(step // 2, step // 4) is None
     assert asked(step) == step
@@ -106,11 +106,11 @@ def test_commits_go_on_where_others_hold_the_memory_that_they_ask_for(local_ray,
     import ray
 
     monkeypatch.setattr(commits, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(commits, "asked_memory", lambda batch, actor_memory: 10**13)
+    monkeypatch.setattr(commits, "requested_memory", lambda batch, actor_memory: 10**13)
     found = commits.Commits(None, {})
     found.task = ray.remote(succeeds)
     for name in ("a", "b"):
         found.start(shard(name), 10**9)
     outcomes = found.rest()
     assert sorted(one.shard for one in outcomes) == ["a", "b"]
-    assert not found.asks_for_memory
+    assert not found.requests_memory

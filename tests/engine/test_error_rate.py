@@ -12,7 +12,7 @@ from raysp import RunError
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.execution import Execution
-from raysp.engine.here import CommitsHere, Here, Uncounted
+from raysp.engine.in_process import InProcess, InProcessCommits, UncountedAttempts
 from raysp.engine.progress import Progress
 from raysp.engine.running import _job
 from raysp.engine.workers.labeller import LabelActor
@@ -29,7 +29,7 @@ from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 ROWS = 6
-label_in_process = Here.label
+label_in_process = InProcess.label
 GOOD, BAD = wav(), b"no audio at all"
 
 
@@ -51,8 +51,8 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
     with lease.held(store) as own:
         begin_run(plan, entry, store)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
-        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, Uncounted())
-        failed = Execution(plan, job, own, log, progress, lambda _: None, Here())()
+        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, UncountedAttempts())
+        failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess())()
         assert failed == {}
         if plan.stops:
             stopping.settle(store, plan.stops)
@@ -140,7 +140,7 @@ def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, monkeypat
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(CommitsHere, "stop", die)
+        once.setattr(InProcessCommits, "stop", die)
         with pytest.raises(Killed):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
@@ -160,7 +160,7 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
         yield from label_in_process(self, plan, job)
 
     with monkeypatch.context() as once:
-        once.setattr(Here, "label", with_late_ones)
+        once.setattr(InProcess, "label", with_late_ones)
         with pytest.raises(RunError):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
@@ -170,7 +170,7 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
             actor(packed)
         yield from label_in_process(self, plan, job)
 
-    monkeypatch.setattr(Here, "label", after_them)
+    monkeypatch.setattr(InProcess, "label", after_them)
     check_mended(by_path(corpus))
     assert raysp.gc(str(corpus.parent / "out")).orphans != ()
     check_mended(by_path(corpus))
@@ -229,8 +229,8 @@ def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(Here, "label", killed_after_one)
-        once.setattr(CommitsHere, "start", lambda *_: None)
+        once.setattr(InProcess, "label", killed_after_one)
+        once.setattr(InProcessCommits, "start", lambda *_: None)
         with pytest.raises(Killed):
             run_here(by_path(corpus))
     assert raysp.status(url).shards_staged == 1

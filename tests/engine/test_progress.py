@@ -3,8 +3,8 @@
 import time
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine.books import Books
 from raysp.engine.display import progress_line
+from raysp.engine.open_shards import OpenShards
 from raysp.engine.progress import Progress
 from raysp.engine.workers.messages import LabelledBlock
 from raysp.sink.receipts import BlockReceipt
@@ -43,12 +43,12 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     pieces = (Piece(0, 1), Piece(1, 2))
     shard = Shard("a.parquet", "in/a.parquet", 100, "v", 2, "0" * 16, pieces)
     progress = Progress(rows_total=2, shards_total=1)
-    books = Books([Todo(shard, pieces)], progress)
+    shards = OpenShards([Todo(shard, pieces)], progress)
 
     def add(piece: Piece, k: int, rows: int, *, of: int = 0) -> None:
         values = {"windows": 1, "audio_seconds": 900.0, "real_samples": 1, "padded_samples": 1}
         receipt = BlockReceipt("a.parquet", piece.first, piece.end, k, of, rows, **values, **TIMES)
-        books.add(LabelledBlock(receipt, 3600.0, {}, {}, {}, ()))
+        shards.add(LabelledBlock(receipt, 3600.0, {}, {}, {}, ()))
 
     assert progress_line(progress).startswith("0% · 0/2 rows · 0:00 of audio")
     add(pieces[0], 0, 0)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.sink import failing, lease
+from raysp.sink import fault_injection, lease
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, label_here, write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
@@ -32,7 +32,9 @@ pipeline = raysp.Pipeline(
     sink=raysp.Parquet({sink!r}, storage_options={options}),
 )
 """
-EVERY_DEATH = [f"{when}_{phase}:{n}" for phase in failing.PHASES for when in ("before", "after") for n in (1, 2)]
+EVERY_DEATH = [
+    f"{when}_{phase}:{n}" for phase in fault_injection.PHASES for when in ("before", "after") for n in (1, 2)
+]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
 IN_SHORT = {
     "disk": ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"],
@@ -103,7 +105,7 @@ def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corp
     recipe = write_recipe(tmp_path, shards, sink, place.options)
     folder = tmp_path / "deaths"
     folder.mkdir()
-    killed = start("run", recipe, **{failing.FAIL_AT: at, failing.FOLDER: str(folder)})
+    killed = start("run", recipe, **{fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(folder)})
     children = Children(killed)
     ended, _, said = finish(killed)
     assert ended == -signal.SIGKILL, said

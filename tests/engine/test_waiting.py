@@ -110,7 +110,7 @@ def test_a_pause_of_the_machine_is_not_waiting(cluster):
 def test_a_run_on_a_ray_that_others_hold_says_so_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(waiting, "WORD_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "FIRST_WARNING_SECONDS", 1.0)
     monkeypatch.setenv("RAYSP_WAIT_SECONDS", "3")
 
     class Holder:

@@ -9,7 +9,7 @@ from raysp.engine.workers.job import Job
 from raysp.errors import RayspError
 from raysp.planning.kept_columns import read_source_columns, text_columns
 from raysp.planning.replaced import find_replaced
-from raysp.sink import commit, failing
+from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recommitting import recommit
 from raysp.sink.recordings import ChangedRecordingsError
@@ -24,7 +24,7 @@ def commit_shard(
 
     Returns the error if pieces must be labelled again, or if no shard can be committed.
     """
-    failing.adopt(job.deaths)
+    fault_injection.adopt(job.fault_injection)
     store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
     sink = job.pipeline.sink
     source = job.pipeline.source

@@ -29,8 +29,8 @@ class Job:
     metadata: Mapping[str, str]
     file_id: str
     relabel: bool
-    deaths: Mapping[str, str]
-    """Settings of the fault injection of `sink.failing`, for tests."""
+    fault_injection: Mapping[str, str]
+    """Settings of `sink.fault_injection`, for tests."""
     code: UserCode
     """Code from outside raysp that workers import."""
     functions: Mapping[str, Callable[..., object]]

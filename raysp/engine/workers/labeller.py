@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.engine import loading
-from raysp.engine.attempts import MAX_DEATHS
+from raysp.engine.attempts import MAX_CRASHES
 from raysp.engine.packing import message_row, unpack
 from raysp.engine.watchdog import watched
 from raysp.engine.workers.job import Job
@@ -19,7 +19,7 @@ from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, 
 from raysp.errors import RunError, StoreError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.planning.checkpoints import check_digest, checkpoint_folder
-from raysp.sink import failing, stage
+from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure
 from raysp.storage.store import UnusableError, open_store
@@ -51,7 +51,7 @@ class LabelActor:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        failing.adopt(job.deaths)
+        fault_injection.adopt(job.fault_injection)
         self.store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
         self.name = f"{os.uname().nodename}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
@@ -66,9 +66,9 @@ class LabelActor:
         """Load the model, unless processes of this actor repeatedly crash on it."""
         attempts = self.job.attempts
         load = f"load {attempts.actor_id()}"
-        if (deaths := attempts.begin(load)) >= MAX_DEATHS:
+        if (crashes := attempts.begin(load)) >= MAX_CRASHES:
             raise RunError(
-                f"{self.job.pipeline.label.checkpoint}: {deaths} processes in a row died while they loaded this model, "
+                f"{self.job.pipeline.label.checkpoint}: {crashes} processes in a row crashed while loading this model, "
                 "most likely for want of memory: lower pool.actors, or give each more with pool.memory"
             )
         loaded = load_labelling(self.job)
@@ -110,9 +110,9 @@ class LabelActor:
         started = time.monotonic()
         waited = 0.0 if self.idle_since is None else started - self.idle_since
         attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
-        if (deaths := attempts.begin(work)) >= MAX_DEATHS:
+        if (crashes := attempts.begin(work)) >= MAX_CRASHES:
             attempts.end(work)
-            return PoisonedPiece(name.shard, name.piece, deaths)
+            return PoisonedPiece(name.shard, name.piece, crashes)
         with watched(self.job.hang_seconds):
             labels, figures = self.op(block, name.shard)
         attempts.end(work)

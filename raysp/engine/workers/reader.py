@@ -13,7 +13,7 @@ from raysp import assembly
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.engine import watchdog
-from raysp.engine.attempts import MAX_DEATHS
+from raysp.engine.attempts import MAX_CRASHES
 from raysp.engine.packing import pack, pack_message
 from raysp.engine.watchdog import watched
 from raysp.engine.workers.job import Job
@@ -42,10 +42,10 @@ class Reader:
         """Yield packed blocks of the pieces in column `piece`, which one task reads."""
         pieces = [PieceTodo.from_json(text) for text in items.column("piece")[0].as_py().split("\n")]
         task = f"read {pieces[0].shard.name} {pieces[0].piece.first}"
-        deaths = self.attempts.begin(task)
+        crashes = self.attempts.begin(task)
         for todo in pieces:
             try:
-                yield from self._carefully(task, todo) if deaths else self._packed(task, todo)
+                yield from self._carefully(task, todo) if crashes else self._packed(task, todo)
             except RayspError as error:
                 yield pack_message(ShardFailure(todo.shard.name, str(error)))
             except Exception as error:
@@ -53,14 +53,14 @@ class Reader:
         self.attempts.end(task)
 
     def _carefully(self, task: str, todo: PieceTodo) -> Iterator[pa.Table]:
-        """Yield blocks, or poison markers after MAX_DEATHS crashes. Used when workers have crashed on this task.
+        """Yield blocks, or poison markers after MAX_CRASHES crashes. Used when workers have crashed on this task.
 
         Ray identifies the yields of a retried task by position alone. The markers therefore cover the positions of all
         blocks that may have been yielded before.
         """
-        if (deaths := self.attempts.begin(str(todo))) >= MAX_DEATHS:
+        if (crashes := self.attempts.begin(str(todo))) >= MAX_CRASHES:
             places = self.attempts.reached(task, str(todo)) + SPARE_PLACES
-            yield from (pack_message(PoisonedPiece(todo.shard.name, todo.piece, deaths)) for _ in range(places))
+            yield from (pack_message(PoisonedPiece(todo.shard.name, todo.piece, crashes)) for _ in range(places))
         else:
             yield from self._packed(task, todo)
         self.attempts.end(str(todo))

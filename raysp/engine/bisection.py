@@ -2,7 +2,7 @@
 
 A row that crashes its worker alone becomes an error row, `worker_crashed`, and its shard is committed like any other.
 Each half is read, labelled and staged by a separate task, which Ray does not retry. The loss of a node is attributed to
-no row, and an out-of-memory kill only to a row that ran with no other salvage task beside it.
+no row, and an out-of-memory kill only to a row that ran with no other task of the bisection beside it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
 from raysp.ops.rows import Fate, fates_table
 from raysp.planning.plans import Plan
-from raysp.sink import failing, stage
+from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 from raysp.storage.store import open_store
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 4
 ALONE = 2
 """Crashes of a row alone before it becomes an error row: one of them may be the fault of the machine."""
-MAX_DEATHS = 200
+MAX_CRASHES = 200
 """Crashes of workers on one piece after which its shard fails."""
 MAX_LOSSES = 100
 """Losses of nodes, or of workers before they started a piece, after which its shard fails."""
@@ -55,7 +55,7 @@ class _Search:
     crashed: list[int] = field(default_factory=list)
     alone: int = 0
     """Crashes of the current row alone."""
-    deaths: int = 0
+    crashes: int = 0
     losses: int = 0
     staged: int = 0
     """Number of staged blocks."""
@@ -67,11 +67,11 @@ class _Search:
     @property
     def is_given_up(self) -> bool:
         """Whether too many workers crashed or were lost."""
-        return self.deaths >= MAX_DEATHS or self.losses >= MAX_LOSSES
+        return self.crashes >= MAX_CRASHES or self.losses >= MAX_LOSSES
 
 
 class _Room:
-    """Slots for concurrent salvage tasks; a task that runs alone takes all of them."""
+    """Slots for concurrent tasks; a task that runs alone takes all of them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -92,11 +92,14 @@ class _Room:
                 self.changed.notify_all()
 
 
-def salvage(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
     """Label the rows of such pieces that do not crash, and yield messages about blocks or a shard's failure."""
     pool, settings = plan.pipeline.label.pool, plan.settings
-    asked = {"num_cpus": settings.cpus_per_actor.number, "num_gpus": settings.gpus_per_actor}
-    options: dict[str, Any] = {**asked, "max_retries": 0}
+    options: dict[str, Any] = {
+        "num_cpus": settings.cpus_per_actor.number,
+        "num_gpus": settings.gpus_per_actor,
+        "max_retries": 0,
+    }
     if pool.memory:
         options["memory"] = pool.memory
     task = ray.remote(cast("Any", label_rows)).options(**options)
@@ -110,7 +113,7 @@ def salvage(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Messa
 
         store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
         stage.discard(store, todo.shard.name, todo.piece)
-        return list(_salvage_one(todo, label, job.attempts, room))
+        return list(_bisect_piece(todo, label, job.attempts, room))
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for messages in threads.map(one_piece, pieces):
@@ -125,7 +128,7 @@ class _Label(Protocol):
         ...
 
 
-def _salvage_one(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Message]:
+def _bisect_piece(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Message]:
     """Find the rows of one piece at fault, stage them last as a separate block, and yield messages."""
     search = _Search([todo.rows])
     try:
@@ -136,7 +139,7 @@ def _salvage_one(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room
                 with room.taken(alone=search.needs_room):
                     labelled = label(rows, tuple(search.crashed) if is_last else (), search.staged, is_last=is_last)
             except DIED as error:
-                _judge(search, rows, error, is_own=_deaths(attempts, todo, rows) > 0)
+                _judge(search, rows, error, is_own=_count_crashes(attempts, todo, rows) > 0)
                 continue
             yield labelled
             search.staged += 1
@@ -149,19 +152,19 @@ def _salvage_one(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room
         yield ShardFailure(todo.shard.name, f"{type(error).__name__}: {error}")
 
 
-def _deaths(attempts: Attempts, todo: PieceTodo, rows: tuple[int, ...]) -> int:
+def _count_crashes(attempts: Attempts, todo: PieceTodo, rows: tuple[int, ...]) -> int:
     """Return the number of workers that crashed on rows, on nodes that are alive, and reset the count."""
     work = _work_name(todo, rows)
-    deaths = attempts.deaths(work)
-    if deaths and len(rows) == 1:
+    crashes = attempts.crashes(work)
+    if crashes and len(rows) == 1:
         time.sleep(SETTLE_SECONDS)  # a node being removed may answer slightly longer than its workers
-        deaths = attempts.deaths(work)
+        crashes = attempts.crashes(work)
     attempts.end(work)
-    return deaths
+    return crashes
 
 
 def _work_name(todo: PieceTodo, rows: tuple[int, ...]) -> str:
-    return f"salvage {todo} {rows[:1]}{rows[-1:]}"
+    return f"bisect {todo} {rows[:1]}{rows[-1:]}"
 
 
 def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: bool) -> None:
@@ -178,7 +181,7 @@ def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: 
         search.losses += 1
         search.pending += [rows] if rows else []
     elif is_memory and len(rows) == 1 and not search.needs_room:
-        search.deaths += 1
+        search.crashes += 1
         search.needs_room = True
         search.pending.append(rows)
     else:
@@ -187,7 +190,7 @@ def _judge(search: _Search, rows: tuple[int, ...], error: Exception, *, is_own: 
 
 def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
     """Halve rows that crashed their worker; a single row that crashed `ALONE` workers is at fault."""
-    search.deaths += 1
+    search.crashes += 1
     if len(rows) > 1:
         search.pending += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
     elif search.alone + 1 < ALONE:
@@ -196,16 +199,15 @@ def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
     else:
         search.alone, search.needs_room = 0, False
         search.crashed += rows
-        logger.warning("row %d kills the worker that labels it", rows[0])
+        logger.warning("row %d crashes the worker that labels it", rows[0])
 
 
 def _given_up(todo: PieceTodo, search: _Search) -> str:
     examples = f", for example over row {search.crashed[0]}" if search.crashed else ""
     left = sum(map(len, search.pending))
     return (
-        f"rows {todo.piece.first} to {todo.piece.end}: {count(search.deaths + search.losses, 'worker')} died"
-        f"{examples}, and {count(left, 'row')} still to do; look into the workers' logs for what they died of, and "
-        "run again"
+        f"rows {todo.piece.first} to {todo.piece.end}: {count(search.crashes + search.losses, 'worker')} crashed or "
+        f"were lost{examples}; {count(left, 'row')} still to do. The logs of the workers may show the cause; run again"
     )
 
 
@@ -222,7 +224,7 @@ def label_rows(
         k: number of the block.
         is_last: whether this is the last block of the piece.
     """
-    failing.adopt(job.deaths)
+    fault_injection.adopt(job.fault_injection)
     labelling = _labelling(job)
     job.attempts.begin(_work_name(todo, rows))  # after the model is loaded: no row is at fault for a crash there
     results = list(_label_blocks(job, labelling, todo.shard.name, _blocks(job, todo, rows, crashed)))

@@ -6,19 +6,19 @@ import sys
 import pytest
 
 from raysp.errors import PlanError
-from raysp.sink import failing
+from raysp.sink import fault_injection
 
 PROGRAM = """
 import os, sys
-from raysp.sink import failing
-told = failing.arm()
+from raysp.sink import fault_injection
+told = fault_injection.arm()
 for n in range(3):
-    with failing.passing("shard_committed"):
+    with fault_injection.passing("shard_committed"):
         print("in", n, flush=True)
 worker = os.fork()
 if worker == 0:
-    failing.adopt(told)
-    with failing.passing("block_staged"):
+    fault_injection.adopt(told)
+    with fault_injection.passing("block_staged"):
         print("staged", flush=True)
     os._exit(0)
 os.waitpid(worker, 0)
@@ -29,7 +29,7 @@ print("survived", flush=True)
 def die(tmp_path, at: str) -> tuple[int, list[str]]:
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, failing.FAIL_AT: at, failing.FOLDER: str(tmp_path)},
+        env={**os.environ, fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -59,28 +59,29 @@ def test_a_passing_that_never_comes_kills_nobody(tmp_path):
     "value", ["shard_committed:1", "before_shard_committed", "after_lunch:1", "after_plan_written:0"]
 )
 def test_a_value_that_means_nothing_is_refused_with_what_is_expected(monkeypatch, value):
-    monkeypatch.setenv(failing.FAIL_AT, value)
+    monkeypatch.setenv(fault_injection.FAIL_AT, value)
     with pytest.raises(
         PlanError, match=rf"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of plan_written, .*2"
     ):
-        failing.arm()
+        fault_injection.arm()
 
 
 def test_without_the_variable_nothing_is_told_and_nothing_counted(monkeypatch, tmp_path):
-    monkeypatch.delenv(failing.FAIL_AT, raising=False)
-    monkeypatch.setenv(failing.FOLDER, str(tmp_path))
-    assert failing.arm() == {}
-    with failing.passing("run_finished"):
+    monkeypatch.delenv(fault_injection.FAIL_AT, raising=False)
+    monkeypatch.setenv(fault_injection.FOLDER, str(tmp_path))
+    assert fault_injection.arm() == {}
+    with fault_injection.passing("run_finished"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_on_another_machine_than_the_drivers_nobody_is_killed(monkeypatch, tmp_path):
-    monkeypatch.setenv(failing.DRIVER, str(os.getpid()))
-    failing.adopt({failing.FAIL_AT: "before_run_finished:1", failing.DRIVER: str(os.getpid()), failing.FOLDER: "/no"})
+    monkeypatch.setenv(fault_injection.DRIVER, str(os.getpid()))
+    settings = {fault_injection.FAIL_AT: "before_run_finished:1", fault_injection.FOLDER: "/no"}
+    fault_injection.adopt({**settings, fault_injection.DRIVER: str(os.getpid())})
     try:
-        with failing.passing("run_finished"):
+        with fault_injection.passing("run_finished"):
             pass
     finally:
-        failing.adopt({})
-    assert failing.FAIL_AT not in os.environ
+        fault_injection.adopt({})
+    assert fault_injection.FAIL_AT not in os.environ

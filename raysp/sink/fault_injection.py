@@ -42,11 +42,11 @@ def arm() -> dict[str, str]:
     return {name: os.environ[name] for name in (FAIL_AT, DRIVER, FOLDER)}
 
 
-def adopt(told: Mapping[str, str]) -> None:
+def adopt(settings: Mapping[str, str]) -> None:
     """Set in a worker the variables that `arm` returned in its driver."""
     for name in (FAIL_AT, DRIVER, FOLDER):
-        if name in told:
-            os.environ[name] = told[name]
+        if name in settings:
+            os.environ[name] = settings[name]
         else:
             os.environ.pop(name, None)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from raysp.engine.beside import Beside
+from raysp.engine.background import Background
 
 
 class Held:
@@ -36,26 +36,26 @@ def held():
 
 
 def test_its_caller_goes_on_while_it_is_entered_and_one_thread_holds_it_to_its_end(held):
-    beside = Beside(held)
-    beside.begin()
-    beside.begin()  # once
+    background = Background(held)
+    background.begin()
+    background.begin()  # once
     assert held.entered_by is None
     held.may_enter.set()
-    beside.wait()
+    background.wait()
     thread = held.entered_by
     assert thread is not threading.current_thread()
     assert thread.is_alive()
     assert held.left_by is None
-    beside.end()
-    beside.end()
+    background.end()
+    background.end()
     assert held.left_by is thread
     assert not thread.is_alive()
 
 
 def test_one_that_was_never_begun_is_not_entered(held):
-    beside = Beside(held)
-    beside.end()
-    assert not beside.has_begun
+    background = Background(held)
+    background.end()
+    assert not background.has_begun
     assert held.entered_by is None
 
 
@@ -65,10 +65,10 @@ def test_waiting_for_it_begins_it_and_raises_what_entering_it_raised():
         raise OSError("no port is free")
         yield
 
-    beside = Beside(failing)
+    background = Background(failing)
     with pytest.raises(OSError, match="no port is free"):
-        beside.wait()
-    beside.end()
+        background.wait()
+    background.end()
 
 
 def test_a_signal_ends_the_wait_and_the_context_is_left_all_the_same(held):
@@ -79,15 +79,15 @@ def test_a_signal_ends_the_wait_and_the_context_is_left_all_the_same(held):
         raise Stopped
 
     before = signal.signal(signal.SIGUSR1, stop)
-    beside = Beside(held)
-    beside.begin()
+    background = Background(held)
+    background.begin()
     timer = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
     try:
         timer.start()
         with pytest.raises(Stopped):
-            beside.wait()
+            background.wait()
     finally:
         signal.signal(signal.SIGUSR1, before)
     held.may_enter.set()
-    beside.end()
+    background.end()
     assert held.left_by is not None

@@ -12,7 +12,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine import nodes, salvage
+from raysp.engine import bisection, nodes
 from raysp.engine.attempts import Ledger
 from raysp.engine.running import run
 from raysp.engine.workers.piece_todo import PieceTodo
@@ -76,13 +76,13 @@ class TestNarrowing:
     """The search for rows at fault, with a made-up worker."""
 
     @staticmethod
-    def _search(num_rows: int, deadly: set[int]) -> salvage._Search:
-        search = salvage._Search([tuple(range(num_rows))])
+    def _search(num_rows: int, deadly: set[int]) -> bisection._Search:
+        search = bisection._Search([tuple(range(num_rows))])
         labelled = []
         while search.pending:
             rows = search.pending.pop()
             if deadly & set(rows):
-                salvage._narrow(search, rows)
+                bisection._narrow(search, rows)
             else:
                 labelled += rows
                 search.alone = 0
@@ -93,19 +93,19 @@ class TestNarrowing:
         for deadly in (set(), {0}, {99}, {3, 4}, {0, 50, 99}, set(range(10))):
             assert sorted(self._search(100, deadly).crashed) == sorted(deadly)
 
-    def test_the_search_for_one_row_takes_as_many_deaths_as_halvings(self):
-        assert self._search(1024, {700}).deaths == 10 + salvage.ALONE
+    def test_the_search_for_one_row_takes_as_many_crashes_as_halvings(self):
+        assert self._search(1024, {700}).crashes == 10 + bisection.ALONE
 
     def test_a_row_that_dies_alone_only_once_is_innocent(self):
-        search = salvage._Search([(7,)])
-        salvage._narrow(search, search.pending.pop())
+        search = bisection._Search([(7,)])
+        bisection._narrow(search, search.pending.pop())
         assert (search.pending, search.crashed) == ([(7,)], [])
 
     def test_a_piece_that_is_given_up_says_where_and_how_much(self):
         one = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
-        search = salvage._Search([(3, 4)], crashed=[2], deaths=200)
-        words = salvage._given_up(one, search)
-        assert "rows 0 to 10: 200 workers died, for example over row 2, and 2 rows still to do" in words
+        search = bisection._Search([(3, 4)], crashed=[2], crashes=200)
+        words = bisection._given_up(one, search)
+        assert "rows 0 to 10: 200 workers crashed or were lost, for example over row 2; 2 rows still to do" in words
 
 
 class TestSalvagedRows:
@@ -131,8 +131,8 @@ class TestSalvagedRows:
             inside.append(f"label {block} of {shard}")
             return block, None
 
-        monkeypatch.setattr(salvage, "watched", watched)
-        labelled = salvage._label_blocks(SimpleNamespace(hang_seconds=7), labelling, "a", blocks())
+        monkeypatch.setattr(bisection, "watched", watched)
+        labelled = bisection._label_blocks(SimpleNamespace(hang_seconds=7), labelling, "a", blocks())
         assert [block for block, _ in labelled] == [0, 1, 2, 3]
         assert all(len(one) <= 1 for one in watches)
         assert len([one for one in watches if one]) == 8
@@ -151,12 +151,12 @@ class Workers:
         self.crashed: list[int] = []
         self.living = {"a", "b"}
         self.ledger = Ledger(lambda nodes: self.living & set(nodes))
-        self.deaths, self.end = self.ledger.deaths, self.ledger.end
+        self.crashes, self.end = self.ledger.crashes, self.ledger.end
 
     def __call__(self, rows, crashed, k, *, is_last):
         self.tried[rows] += 1
         node = "a" if self.tried[rows] % 2 else "b"
-        work = salvage._work_name(POISONED, rows)
+        work = bisection._work_name(POISONED, rows)
         error = self.ends(rows, self.tried[rows])
         if not isinstance(error, NotBegunError):
             self.ledger.begin(work, node)
@@ -168,8 +168,8 @@ class Workers:
         self.crashed += crashed
         return BLOCK
 
-    def salvage(self) -> list:
-        return list(salvage._salvage_one(POISONED, self, self, salvage._Room()))
+    def bisect(self) -> list:
+        return list(bisection._bisect_piece(POISONED, self, self, bisection._Room()))
 
 
 class NodeTakenError(WorkerCrashedError):
@@ -188,41 +188,41 @@ class TestBlame:
 
     @pytest.fixture(autouse=True)
     def _hurried(self, monkeypatch):
-        monkeypatch.setattr(salvage, "SETTLE_SECONDS", 0)
+        monkeypatch.setattr(bisection, "SETTLE_SECONDS", 0)
 
     @pytest.mark.parametrize("error", [NodeDiedError("gone"), NodeTakenError(), NotBegunError()])
     def test_the_loss_of_a_node_is_no_rows_fault_however_often(self, error):
         workers = Workers(lambda rows, tried: error if 5 in rows and tried <= 20 else None)
-        assert workers.salvage() == [BLOCK] * 2
+        assert workers.bisect() == [BLOCK] * 2
         assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
         assert set(workers.tried) == {tuple(range(10)), ()}  # nothing was halved
 
     def test_a_node_that_goes_while_the_last_block_is_staged(self):
         workers = Workers(lambda rows, tried: NodeDiedError("gone") if not rows and tried <= 3 else None)
-        assert workers.salvage() == [BLOCK] * 2
+        assert workers.bisect() == [BLOCK] * 2
 
     def test_nodes_that_go_without_end_leave_the_shard_to_another_run(self):
-        (failure,) = Workers(lambda rows, tried: NodeDiedError("gone")).salvage()
+        (failure,) = Workers(lambda rows, tried: NodeDiedError("gone")).bisect()
         assert isinstance(failure, ShardFailure)
-        assert "100 workers died, and 10 rows still to do" in failure.reason
+        assert "100 workers crashed or were lost; 10 rows still to do" in failure.reason
 
     def test_a_row_that_kills_its_worker_on_nodes_that_live_is_at_fault(self):
         workers = Workers(lambda rows, tried: WorkerCrashedError() if 5 in rows else None)
-        workers.salvage()
+        workers.bisect()
         assert (sorted(workers.labelled), workers.crashed) == ([0, 1, 2, 3, 4, 6, 7, 8, 9], [5])
-        assert workers.tried[5,] == salvage.ALONE
+        assert workers.tried[5,] == bisection.ALONE
 
     def test_want_of_memory_is_a_rows_fault_only_with_nothing_beside_it(self):
-        room, beside = salvage._Room(), []
+        room, beside = bisection._Room(), []
 
         def ends(rows, tried):
             beside.append((rows, room.num_taken))
             return OutOfMemoryError("killed") if 5 in rows else None
 
         workers = Workers(ends)
-        list(salvage._salvage_one(POISONED, workers, workers, room))
+        list(bisection._bisect_piece(POISONED, workers, workers, room))
         assert workers.crashed == [5]
-        assert [taken for rows, taken in beside if rows == (5,)] == [1, salvage.AT_ONCE, salvage.AT_ONCE]
+        assert [taken for rows, taken in beside if rows == (5,)] == [1, bisection.AT_ONCE, bisection.AT_ONCE]
         assert {taken for rows, taken in beside if rows != (5,)} == {1}
 
     def test_a_row_that_had_no_memory_only_beside_others_is_labelled(self):
@@ -230,7 +230,7 @@ class TestBlame:
         workers.ends = lambda rows, tried, once=workers.ends: (
             OutOfMemoryError("killed") if len(rows) > 1 and 5 in rows else once(rows, tried)
         )
-        workers.salvage()
+        workers.bisect()
         assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
 
 
@@ -238,9 +238,9 @@ class TestLedger:
     def test_what_was_begun_and_never_ended_is_counted(self):
         ledger = Ledger(set)
         assert [ledger.begin("a", "node") for _ in range(3)] == [0, 1, 2]
-        assert ledger.deaths("a") == 3
+        assert ledger.crashes("a") == 3
         ledger.end("a")
-        assert (ledger.begin("a", "node"), ledger.deaths("b")) == (0, 0)
+        assert (ledger.begin("a", "node"), ledger.crashes("b")) == (0, 0)
 
     def test_what_began_on_a_node_that_is_gone_is_forgotten(self):
         living = {"n0", "n1"}
@@ -252,7 +252,7 @@ class TestLedger:
         living |= {"stays"}
         assert [ledger.begin("load", "stays") for _ in range(3)] == [0, 1, 2]
         living.discard("stays")
-        assert ledger.deaths("load") == 0
+        assert ledger.crashes("load") == 0
 
     def test_ray_is_asked_for_nodes_only_where_something_did_not_end(self):
         asked = []
@@ -282,8 +282,8 @@ class TestNodes:
                 for name, one in known.items()
             ]
             monkeypatch.setattr("ray.nodes", lambda: table)
-            assert nodes.living([*known, "unknown"]) == {"lives"}
+            assert nodes.alive([*known, "unknown"]) == {"lives"}
 
     def test_while_ray_does_not_say_all_are_held_to_live(self, monkeypatch):
         monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
-        assert nodes.living(["a", "b"]) == {"a", "b"}
+        assert nodes.alive(["a", "b"]) == {"a", "b"}

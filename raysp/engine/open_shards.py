@@ -1,4 +1,7 @@
-"""The driver's state of uncommitted shards; its size depends on work in flight, not on the number of rows."""
+"""The driver's counts of uncommitted shards: pieces without a result, rows, errors, staged bytes.
+
+Their size depends on work in flight, not on the number of rows.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,8 +17,8 @@ from raysp.words import count
 MAX_EXAMPLES = 5
 
 
-class Books:
-    """Labelled blocks counted against the plan.
+class OpenShards:
+    """Uncommitted shards, and what their labelled blocks add up to.
 
     Args:
         todo: the plan.
@@ -25,7 +28,7 @@ class Books:
     def __init__(self, todo: Iterable[Todo], progress: Progress) -> None:
         self.progress = progress
         self.todo = {one.shard.name: one for one in todo}
-        self.open = {name: set(one.pieces) for name, one in self.todo.items()}
+        self.pending = {name: set(one.pieces) for name, one in self.todo.items()}
         self.failed: dict[str, str] = {}
         self.staged_bytes = Counter({one.shard.name: one.staged_bytes for one in self.todo.values()})
         """Bytes staged, by uncommitted shard."""
@@ -38,7 +41,7 @@ class Books:
         """Count a staged block, and return its shard if that is now complete. Repeated messages count once."""
         block = labelled.receipt
         piece = Piece(block.first, block.end)
-        waiting = self.open.get(block.shard, set())
+        waiting = self.pending.get(block.shard, set())
         if piece not in waiting:
             return None
         seen = self._blocks.setdefault((block.shard, piece), {})
@@ -114,20 +117,20 @@ class Books:
     def reopen(self, todo: Todo) -> None:
         """Mark pieces of a shard as still to do; their staged results no longer count."""
         self.todo[todo.shard.name] = todo
-        self.open[todo.shard.name] = set(todo.pieces)
+        self.pending[todo.shard.name] = set(todo.pieces)
         self.staged_bytes[todo.shard.name] = todo.staged_bytes
         self.progress.rows_total += todo.num_rows
 
     def committed(self, shard: str) -> None:
         """Record that a shard is committed."""
         self.progress.shards_committed += 1
-        del self.open[shard], self.staged_bytes[shard]
+        del self.pending[shard], self.staged_bytes[shard]
 
     def unfinished(self) -> dict[str, str]:
         """Return shards that failed, or have pieces without a message, with the reasons."""
         lost = {
             name: f"{count(len(pieces), 'piece')} gave no result; run again"
-            for name, pieces in self.open.items()
+            for name, pieces in self.pending.items()
             if pieces and name not in self.failed
         }
         return {**self.failed, **lost}

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 logger = logging.getLogger(__name__)
 
 
-class Beside:
+class Background:
     """A context held by another thread.
 
     Args:
@@ -24,7 +24,7 @@ class Beside:
         self._entered = threading.Event()
         self._left = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._hold, name="raysp-beside")
+        self._thread = threading.Thread(target=self._hold, name="raysp-background")
 
     @property
     def has_begun(self) -> bool:

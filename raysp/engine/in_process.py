@@ -28,7 +28,7 @@ MOST_ROWS = 20
 """Largest number of rows labelled in this process; so few do not gain from reading ahead, actors or other machines."""
 
 
-class Here:
+class InProcess:
     """Workers that label and commit sequentially, in this process."""
 
     def label(self, plan: Plan, job: Job) -> Generator[Message]:
@@ -52,16 +52,16 @@ class Here:
             close_decoder()
             torch.set_num_threads(threads)
 
-    def salvage(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Return an empty iterator: `label` never yields `PoisonedPiece`."""
         return iter(())
 
-    def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> "InProcessCommits":
         """Return an empty set of commits."""
-        return CommitsHere(job, retries)
+        return InProcessCommits(job, retries)
 
 
-class CommitsHere:
+class InProcessCommits:
     """Commits that run synchronously in `start`."""
 
     def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
@@ -98,7 +98,7 @@ class CommitsHere:
         return self.finished()
 
 
-class Uncounted(Attempts):
+class UncountedAttempts(Attempts):
     """Attempts without a ledger: a crash ends this process, so no work is repeated."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Uncounted(Attempts):
         """Return 0."""
         return 0
 
-    def deaths(self, work: str) -> int:
+    def crashes(self, work: str) -> int:
         """Return 0."""
         return 0
 
@@ -128,4 +128,4 @@ class Uncounted(Attempts):
     @staticmethod
     def actor_id() -> str:
         """Return a constant id."""
-        return "here"
+        return "in process"

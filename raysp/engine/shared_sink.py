@@ -30,8 +30,8 @@ def check_shared(store: Store, sink: Parquet) -> None:
     store.create(path, b"raysp asks whether its workers see what its driver writes\n")
     try:
         task = ray.remote(cast("Any", _look))
-        asked = (sink.url, dict(sink.storage_options), path)
-        answers = [task.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(*asked) for node in nodes]
+        given = (sink.url, dict(sink.storage_options), path)
+        answers = [task.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(*given) for node in nodes]
         reasons = [(node["NodeManagerAddress"], _wait(answer)) for node, answer in zip(nodes, answers, strict=True)]
     finally:
         store.delete(path)
