@@ -64,7 +64,7 @@ class SlowStore:
 
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Do as `commit_shards`, on a worker, with a store that waits."""
-    from raysp.engine import commits
+    from raysp.engine.on_ray import commits
     from raysp.engine.workers import committer
     from raysp.planning.kept_columns import read_source_columns
     from raysp.storage.store import open_store
@@ -80,7 +80,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
 
 def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
     """Commit as many shards by each number of tasks and shards a task; in one local Ray."""
-    from raysp.engine.cluster import local_ray
+    from raysp.engine.cluster.connection import local_ray
     from raysp.planning.resources import Resources
 
     rows = []
@@ -102,7 +102,7 @@ def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]
 def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int) -> float:
     import ray
 
-    from raysp.engine import commits
+    from raysp.engine.on_ray import commits
 
     commits.TASKS_IN_FLIGHT, commits.SHARDS_A_TASK = tasks, shards_a_task
     commits.SHARDS_IN_FLIGHT, commits.ROWS_A_TASK = tasks * shards_a_task, shards_a_task * ROWS
@@ -149,7 +149,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage made-up labels for all."""
     import raysp
     from raysp.engine import running
-    from raysp.engine.attempts import Attempts
+    from raysp.engine.workers.attempts import Attempts
     from raysp.planning.opening import make_plan
     from raysp.planning.resources import local_resources
     from raysp.sink import stage

@@ -35,7 +35,7 @@ class StandInReader:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
-        from raysp.engine.packing import pack
+        from raysp.engine.workers.packing import pack
         from raysp.engine.workers.piece_todo import PieceTodo
         from raysp.ops.decoding import with_waves
         from raysp.ops.rows import Fate, fates_table
@@ -56,8 +56,8 @@ class StandInActor:
         self.model = threading.Lock()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        from raysp.engine.packing import message_row, unpack
         from raysp.engine.workers.messages import FatalFailure
+        from raysp.engine.workers.packing import message_row, unpack
 
         unpack(packed)
         with self.model:  # calls overlap; a model does one thing at a time
@@ -89,10 +89,11 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     """Run stand-in blocks through a fresh local Ray."""
     import raysp
     from raysp.corpus.shards import PIECE_BYTES, Piece, Shard
-    from raysp.engine import running, stream
-    from raysp.engine.attempts import Attempts
-    from raysp.engine.cluster import local_ray
-    from raysp.engine.process_state import quiet_datasets
+    from raysp.engine import running
+    from raysp.engine.cluster.connection import local_ray
+    from raysp.engine.cluster.process_state import quiet_datasets
+    from raysp.engine.on_ray import stream
+    from raysp.engine.workers.attempts import Attempts
     from raysp.planning.opening import make_plan
     from raysp.planning.resources import local_resources
     from raysp.sink.todo import Todo
@@ -150,13 +151,13 @@ class _stand_ins:  # noqa: N801 - reads as a statement
     """Have `stream` build its plan of stand-ins; its functions look both names up when they are called."""
 
     def __enter__(self) -> None:
-        from raysp.engine import stream
+        from raysp.engine.on_ray import stream
 
         self.kept = stream.Reader, stream.LabelActor
         stream.Reader, stream.LabelActor = StandInReader, StandInActor  # type: ignore[assignment,misc]
 
     def __exit__(self, *_: object) -> None:
-        from raysp.engine import stream
+        from raysp.engine.on_ray import stream
 
         stream.Reader, stream.LabelActor = self.kept  # type: ignore[misc]
 

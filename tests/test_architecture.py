@@ -1,6 +1,7 @@
 """The arrows between packages: who may import whom, read from the source, imports inside functions included."""
 
 import ast
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -37,6 +38,10 @@ MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder
 MODELS_MAY_USE = {"lazy_loader", "torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {"errors", "checkpoints"}
 FOLDERS_MAY_USE = {"files": {"safetensors"}, "tokenizers": {"tokenizers"}}
+
+
+MOST_FILES = 25
+"""Files of a folder."""
 
 
 class Import(NamedTuple):
@@ -141,6 +146,12 @@ def impure_models(package: Path) -> list[str]:
     return wrong
 
 
+def full_folders(folder: Path) -> list[str]:
+    """Find folders with more files than can be taken in at a look."""
+    counts = Counter(path.parent for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return [f"{place.relative_to(folder)}: {number} files" for place, number in counts.items() if number > MOST_FILES]
+
+
 def prints(package: Path) -> list[str]:
     return [
         f"{path.relative_to(package)}:{node.lineno}"
@@ -222,8 +233,22 @@ def _modules(imported: Iterable[str], modules: Collection[str]) -> set[str]:
     return {next((path for path in candidates if path in modules), "") for candidates in paths} - {""}
 
 
+@pytest.mark.parametrize("folder", [PACKAGE, PACKAGE.parent / "tests"], ids=["raysp", "tests"])
+def test_no_folder_has_more_than_25_files(folder):
+    assert full_folders(folder) == []
+
+
 def test_no_modules_import_each_other():
     assert circle(PACKAGE) == []
+
+
+def test_a_full_folder_is_found(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for number in range(26):
+        (tmp_path / f"{number}.py").touch()
+        (tmp_path / "deep" / f"{number}.py").touch()
+    (tmp_path / "0.py").unlink()
+    assert full_folders(tmp_path) == ["deep: 26 files"]
 
 
 def test_a_planted_circle_is_found(tmp_path):

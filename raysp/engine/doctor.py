@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.engine.cluster import local_ray
+from raysp.engine.cluster.connection import local_ray
 from raysp.errors import RayspError
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.resources import Resources, count_gpus

@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from raysp.corpus.shards import Shard
-from raysp.engine.attempts import Attempts
 from raysp.engine.execution import Outcome
-from raysp.engine.packing import read_messages
+from raysp.engine.workers.attempts import Attempts
 from raysp.engine.workers.committer import commit_shard
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.messages import Message
+from raysp.engine.workers.packing import read_messages
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader, close_decoder
 from raysp.errors import RunError, ShardError

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp import assembly
-from raysp.engine.attempts import Attempts, hang_seconds
-from raysp.engine.background import Background
-from raysp.engine.cluster import connected, is_cluster, local_ray
+from raysp.engine.cluster.background import Background
+from raysp.engine.cluster.connection import connected, is_cluster, local_ray
+from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
-from raysp.engine.process_state import pickling_kept, quiet_datasets
 from raysp.engine.progress import Progress
+from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
@@ -241,7 +241,7 @@ def _begin(
         on_plan(plan)
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
-        from raysp.engine.shared_sink import check_shared
+        from raysp.engine.cluster.shared_sink import check_shared
 
         check_shared(store, plan.pipeline.sink)
     own = stack.enter_context(lease.held(store))
@@ -272,14 +272,14 @@ def _begin(
 def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
     """Start a local Ray unless one is connected, and import `on_ray`, which takes half a second of a core."""
     with local_ray(resources), pickling_kept(), quiet_datasets():
-        import_module("raysp.engine.on_ray")
+        import_module("raysp.engine.on_ray.ray_workers")
         yield
 
 
 def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple["Workers", Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
-    from raysp.engine.on_ray import OnRay
+    from raysp.engine.on_ray.ray_workers import OnRay
 
     return OnRay(), _job(plan, faults, Attempts())
 

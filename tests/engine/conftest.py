@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine.cluster import local_ray as own_ray
+from raysp.engine.cluster.connection import local_ray as own_ray
 from raysp.planning.resources import Resources
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo"

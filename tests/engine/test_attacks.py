@@ -28,7 +28,7 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.engine.attempts import HANG_VARIABLE
+from raysp.engine.workers.attempts import HANG_VARIABLE
 from raysp.sink.lease import BEAT_VARIABLE
 from tests.corpora import AUDIO, DEMO, label_here
 from tests.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster

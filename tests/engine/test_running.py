@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.engine.attempts import Attempts
 from raysp.engine.running import run, try_out
+from raysp.engine.workers.attempts import Attempts
 from tests.engine.conftest import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
 from tests.hub_server import COMMIT, lay_out
 

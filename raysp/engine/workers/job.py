@@ -8,7 +8,7 @@ from typing import cast
 
 import pyarrow as pa
 
-from raysp.engine.attempts import Attempts
+from raysp.engine.workers.attempts import Attempts
 from raysp.planning.plans import Settings
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp import assembly
-from raysp.engine import loading
-from raysp.engine.attempts import MAX_CRASHES
-from raysp.engine.packing import message_row, unpack
-from raysp.engine.watchdog import watched
+from raysp.engine.workers import loading
+from raysp.engine.workers.attempts import MAX_CRASHES
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece, RowError
+from raysp.engine.workers.packing import message_row, unpack
+from raysp.engine.workers.watchdog import watched
 from raysp.errors import RunError, StoreError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.planning.checkpoints import check_digest, checkpoint_folder

@@ -12,13 +12,13 @@ import pyarrow as pa
 from raysp import assembly
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine import watchdog
-from raysp.engine.attempts import MAX_CRASHES
-from raysp.engine.packing import pack, pack_message
-from raysp.engine.watchdog import watched
+from raysp.engine.workers import watchdog
+from raysp.engine.workers.attempts import MAX_CRASHES
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import PoisonedPiece
+from raysp.engine.workers.packing import pack, pack_message
 from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError, ShardError
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure

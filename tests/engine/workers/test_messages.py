@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine.packing import message_row, pack, pack_message, read_messages, unpack
 from raysp.engine.workers.messages import FatalFailure, LabelledBlock, PoisonedPiece, RowError
+from raysp.engine.workers.packing import message_row, pack, pack_message, read_messages, unpack
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, ModuleType
 from typing import IO, Any
 
-from raysp.engine.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
+from raysp.engine.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.errors import PlanError, RunError
 from raysp.planning.resources import Resources
 

@@ -13,7 +13,7 @@ import warnings
 import pytest
 
 import raysp
-from raysp.engine.process_state import Environment
+from raysp.engine.cluster.process_state import Environment
 from raysp.engine.running import run
 from tests.corpora import write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO
@@ -22,7 +22,7 @@ RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.ex
 RULES = "def every_row(table):\n    return [True] * table.num_rows\n"
 PROGRAM = """
 import ray, ray.data, raysp
-from tests.engine.test_process_state import differing, snapshot
+from tests.engine.cluster.test_process_state import differing, snapshot
 
 pipeline = raysp.Pipeline(
     source=raysp.Shards({corpus!r}),

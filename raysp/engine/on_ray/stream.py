@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from raysp.corpus.shards import PIECE_BYTES
-from raysp.engine.feeding import MAX_TASK_BYTES, Feed
-from raysp.engine.loading import allow_failures
-from raysp.engine.packing import read_messages
-from raysp.engine.waiting import Waiting, cluster_nodes
+from raysp.engine.cluster.waiting import Waiting, cluster_nodes
+from raysp.engine.on_ray.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import LabelActor
+from raysp.engine.workers.loading import allow_failures
 from raysp.engine.workers.messages import Message
+from raysp.engine.workers.packing import read_messages
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader
 from raysp.errors import RayspError, RunError, ShardError

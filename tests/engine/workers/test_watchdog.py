@@ -10,7 +10,7 @@ import pytest
 
 from raysp.audio.process_clock import look
 
-START = "import ctypes, time\nfrom raysp.engine.watchdog import touch, watched\nprint(flush=True)\n"
+START = "import ctypes, time\nfrom raysp.engine.workers.watchdog import touch, watched\nprint(flush=True)\n"
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_what_is_waited_for_with_a_limit_of_its_own_does_not_count(started):
 
 def test_one_that_was_killed_is_replaced(started):
     process = started(
-        "from raysp.engine import watchdog\nwith watched(1000):\n    pass\nwatchdog._watchdog._process.kill()\n"
+        "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\nwatchdog._watchdog._process.kill()\n"
         "watchdog._watchdog._process.wait()\nwith watched(1):\n    time.sleep(1000)"
     )
     process.communicate(timeout=120)
@@ -73,7 +73,7 @@ def test_one_that_was_killed_is_replaced(started):
 
 def test_it_ends_with_the_process_that_it_watches(started):
     process = started(
-        "from raysp.engine import watchdog\nwith watched(1000):\n    pass\n"
+        "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\n"
         "print(watchdog._watchdog._process.pid, flush=True)\ninput()"
     )
     watching = int(process.stdout.readline())

@@ -22,8 +22,8 @@ from ray.data._internal.execution.operators.input_data_buffer import InputDataBu
 from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.data.block import BlockAccessor
 
-from raysp.engine.loading import watch_loads
-from raysp.engine.waiting import Waiting
+from raysp.engine.cluster.waiting import Waiting
+from raysp.engine.workers.loading import watch_loads
 
 if TYPE_CHECKING:
     from ray.data import DataContext

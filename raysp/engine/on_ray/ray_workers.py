@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from raysp.engine.bisection import bisect_pieces
-from raysp.engine.commits import Commits
-from raysp.engine.stream import label
+from raysp.engine.on_ray.bisection import bisect_pieces
+from raysp.engine.on_ray.commits import Commits
+from raysp.engine.on_ray.stream import label
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import Message
 from raysp.engine.workers.piece_todo import PieceTodo

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine import stream
-from raysp.engine.feeding import MAX_TASK_BYTES, Feed
+from raysp.engine.on_ray import stream
+from raysp.engine.on_ray.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.running import run
 from raysp.planning.resources import Resources
 from tests.corpora import label_here

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from raysp.engine import nodes
+from raysp.engine.cluster import nodes
 
 logger = logging.getLogger(__name__)
 

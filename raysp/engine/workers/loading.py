@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ray.data import DataContext
     from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
-    from raysp.engine.attempts import Attempts
+    from raysp.engine.workers.attempts import Attempts
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def watch_loads(operator: "ActorPoolMapOperator") -> None:
     Args:
         operator: operator of a starting Ray Data plan.
     """
-    from raysp.engine.stream import cause
+    from raysp.engine.on_ray.stream import cause
 
     count = operator._on_actor_init_death
 

@@ -12,9 +12,10 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine import bisection, nodes
-from raysp.engine.attempts import Ledger
+from raysp.engine.cluster import nodes
+from raysp.engine.on_ray import bisection
 from raysp.engine.running import run
+from raysp.engine.workers.attempts import Ledger
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.sink.receipts import ShardFailure
 from tests.corpora import wav

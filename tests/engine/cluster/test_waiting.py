@@ -5,9 +5,9 @@ import logging
 import pytest
 import ray
 
-from raysp.engine import waiting
+from raysp.engine.cluster import waiting
+from raysp.engine.cluster.waiting import Nodes, Waiting
 from raysp.engine.running import run
-from raysp.engine.waiting import Nodes, Waiting
 from raysp.errors import RunError
 from tests.engine.conftest import DEMO
 

@@ -8,7 +8,7 @@ import ray
 from ray._private import services
 from ray._private.node import Node
 
-from raysp.engine import cluster
+from raysp.engine.cluster import connection
 from raysp.errors import RunError
 from raysp.planning.resources import Resources
 
@@ -22,7 +22,7 @@ def starts(monkeypatch):
 
     def failing(times: int) -> list[dict[str, str]]:
         def init(**_: object) -> None:
-            seen.append({name: value for name, value in os.environ.items() if name in cluster._SETTINGS})
+            seen.append({name: value for name, value in os.environ.items() if name in connection._SETTINGS})
             if len(seen) <= times:
                 raise Exception(SLOW)  # as Ray does
 
@@ -36,7 +36,7 @@ def starts(monkeypatch):
 
 def test_one_that_is_too_slow_is_started_once_more_with_long_time_outs(starts, caplog):
     seen = starts(1)
-    with cluster.local_ray(Resources(cpus=2)):
+    with connection.local_ray(Resources(cpus=2)):
         assert len(seen) == 2
     assert "timed out during startup" in caplog.text
     for name in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
@@ -53,7 +53,7 @@ def test_only_the_servers_of_a_run_are_started_and_all_of_them_where_that_failed
     def changed() -> list[str]:
         return [name for name in names if getattr(Node, name) is not own[name]]
 
-    with cluster.local_ray(Resources(cpus=2)):
+    with connection.local_ray(Resources(cpus=2)):
         assert replaced == [list(names), []]
     assert changed() == []
 
@@ -62,7 +62,7 @@ def test_one_that_does_not_start_twice_ends_the_run_with_the_reason(starts):
     seen = starts(9)
     with (
         pytest.raises(RunError, match=r"the local Ray did not start: .*timed out during startup.*raysp doctor"),
-        cluster.local_ray(Resources(cpus=2)),
+        connection.local_ray(Resources(cpus=2)),
     ):
         pass
     assert len(seen) == 2
@@ -80,9 +80,9 @@ def test_a_node_is_waited_for_longer_than_ray_does(monkeypatch):
         return address
 
     monkeypatch.setattr(services, "get_node", get_node)
-    with cluster._patient_start():
+    with connection._patient_start():
         assert services.get_node("here", "7") == "here"
     clock[0] = -1000.0
-    with cluster._patient_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
+    with connection._patient_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
         services.get_node("here", "7")
     assert services.get_node is get_node

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.engine import commits
+from raysp.engine.on_ray import commits
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 
 

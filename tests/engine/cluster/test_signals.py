@@ -11,7 +11,7 @@ from ray._private import utils
 
 from raysp.cli.options import INTERRUPTED, TERMINATED
 from raysp.cli.signals import told_how_to_go_on
-from raysp.engine.cluster import _signals_held
+from raysp.engine.cluster.connection import _signals_held
 
 
 class Stopped(BaseException):
@@ -60,7 +60,7 @@ def test_a_second_signal_does_not_wait(number):
 
 STOPPED_AMID_THE_IMPORT = """
 import os, signal, sys
-from raysp.engine.cluster import local_ray
+from raysp.engine.cluster.connection import local_ray
 
 class AmidTheImport:
     def find_spec(self, name, path=None, target=None):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from raysp.engine.background import Background
+from raysp.engine.cluster.background import Background
 
 
 class Held:

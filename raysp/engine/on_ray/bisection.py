@@ -17,13 +17,13 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import ray
 
-from raysp.engine.attempts import SETTLE_SECONDS, Attempts
-from raysp.engine.watchdog import watched
+from raysp.engine.workers.attempts import SETTLE_SECONDS, Attempts
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import labelled_block, load_labelling
 from raysp.engine.workers.messages import LabelledBlock, Message
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader
+from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling

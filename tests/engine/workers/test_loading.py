@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import raysp
-from raysp.engine import loading
 from raysp.engine.running import run
+from raysp.engine.workers import loading
 from raysp.errors import RunError
 from tests.engine.deadly import UnloadableTranscript
 
