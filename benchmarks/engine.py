@@ -38,13 +38,13 @@ class StandInReader:
         from raysp.engine.workers.packing import pack
         from raysp.engine.workers.piece_todo import PieceTodo
         from raysp.ops.decoding import with_waves
-        from raysp.ops.rows import Fate, fates_table
+        from raysp.ops.rows import RowStatus, statuses_table
         from raysp.sink.layout import BlockName
 
         for text in items.column("piece")[0].as_py().split("\n"):
             todo = PieceTodo.from_json(text)
             shard, piece = todo.shard, todo.piece
-            block = with_waves(fates_table([Fate(piece.first)]), [self.samples])
+            block = with_waves(statuses_table([RowStatus(piece.first)]), [self.samples])
             yield pack(BlockName(shard.name, piece, shard.input_id, "stand-in", 0, 1), block)
 
 

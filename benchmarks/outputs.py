@@ -25,7 +25,7 @@ from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, sa
 from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Labelling
-from raysp.ops.rows import Fate, fates_table
+from raysp.ops.rows import RowStatus, statuses_table
 from raysp.specs.steps import Output
 
 WAYS: Mapping[str, Sequence[Output]] = {
@@ -59,7 +59,7 @@ def blocks(minutes: float, folder: Path) -> list[pa.Table]:
     found = []
     for number in np.unique(cuts):
         chosen = [wave for wave, cut in zip(waves, cuts, strict=True) if cut == number]
-        found.append(with_waves(fates_table([Fate(row) for row in range(len(chosen))]), chosen))
+        found.append(with_waves(statuses_table([RowStatus(row) for row in range(len(chosen))]), chosen))
     return found
 
 

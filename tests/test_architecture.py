@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # The drawing: a part may import those of the lines before its own.
 LAYERS = (
-    {"errors", "words"},
+    {"columns", "errors", "words"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints"},
     {"models"},

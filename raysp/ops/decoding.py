@@ -15,7 +15,7 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.keeping import Keeping
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
-from raysp.ops.rows import OK, WAVE, Fate, fates_table
+from raysp.ops.rows import OK, WAVE, RowStatus, statuses_table
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -44,7 +44,7 @@ class Decoder(Protocol):
 class Window(NamedTuple):
     """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
 
-    fate: Fate
+    row_status: RowStatus
     wave: Samples | None
 
 
@@ -128,8 +128,8 @@ class Decoding:
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
         """Decode rows with short claimed lengths in one request, then stream those that are longer than claimed."""
-        pending = [index for index in indexes if piece.fates[index].status == OK]
-        yield from (Window(piece.fates[i], None) for i in indexes if piece.fates[i].status != OK)
+        pending = [index for index in indexes if piece.statuses[index].status == OK]
+        yield from (Window(piece.statuses[i], None) for i in indexes if piece.statuses[i].status != OK)
         asked: list[int] = []
         longer: list[int] = []
         found = self.decoder.decode_all(
@@ -138,44 +138,44 @@ class Decoding:
         )
         for number, decoded in enumerate(found):
             index = asked[number]
-            fate = piece.fates[index]
+            row_status = piece.statuses[index]
             if isinstance(decoded, AudioError):
-                fate.fail(decoded.error_type, str(decoded))
-                yield Window(fate, None)
+                row_status.fail(decoded.error_type, str(decoded))
+                yield Window(row_status, None)
             elif isinstance(decoded, TooLong) or len(decoded) > self.windowing.window_samples:
                 longer.append(index)
             else:
-                fate.seconds = len(decoded) / self.sample_rate
-                self._judge(piece, index, fate)
-                yield Window(fate, decoded if fate.status == OK else None)
-        yield from (Window(piece.fates[index], None) for index in pending if index not in asked)
+                row_status.seconds = len(decoded) / self.sample_rate
+                self._judge(piece, index, row_status)
+                yield Window(row_status, decoded if row_status.status == OK else None)
+        yield from (Window(piece.statuses[index], None) for index in pending if index not in asked)
         for index in longer:
             yield from self._row(piece, index)
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
         """Decode one row as a stream of windows; the last one has the outcome of the row."""
-        fate = piece.fates[index]
-        if fate.status == OK and self._may_be_left_out(piece, index):
-            _drain(self._decode(piece, index, fate))  # so that no window of a skipped row is labelled
-            self._judge(piece, index, fate)
-        if fate.status != OK:
-            yield Window(fate, None)
+        row_status = piece.statuses[index]
+        if row_status.status == OK and self._may_be_left_out(piece, index):
+            _drain(self._decode(piece, index, row_status))  # so that no window of a skipped row is labelled
+            self._judge(piece, index, row_status)
+        if row_status.status != OK:
+            yield Window(row_status, None)
             return
         number = 0
         last: Samples = np.empty(0, np.float32)
-        for wave, is_last in self._decode(piece, index, fate):
+        for wave, is_last in self._decode(piece, index, row_status):
             if is_last:
                 last = wave
                 continue
-            part = Fate(fate.row, number, None)
+            part = RowStatus(row_status.row, number, None)
             part.seconds = self.windowing.added_samples(len(wave)) / self.sample_rate
             yield Window(part, wave)
             number += 1
-        self._judge(piece, index, fate)
-        fate.window, fate.windows = number, number + 1
-        if fate.seconds is not None:
-            fate.seconds = len(last) / self.sample_rate if number else fate.seconds
-        yield Window(fate, last if fate.status == OK else None)
+        self._judge(piece, index, row_status)
+        row_status.window, row_status.windows = number, number + 1
+        if row_status.seconds is not None:
+            row_status.seconds = len(last) / self.sample_rate if number else row_status.seconds
+        yield Window(row_status, last if row_status.status == OK else None)
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
@@ -186,8 +186,8 @@ class Decoding:
         least = max((k.min_seconds for k in self.after if k.min_seconds is not None), default=0.0)
         return claimed > most or claimed < least or not all(piece.meets(index))
 
-    def _decode(self, piece: "_Piece", index: int, fate: Fate) -> Iterator[tuple[Samples, bool]]:
-        """Yield windows, each with whether it is the last, and record the outcome of the row in `fate`."""
+    def _decode(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[tuple[Samples, bool]]:
+        """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`."""
         num_samples = 0
 
         def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
@@ -200,35 +200,35 @@ class Decoding:
             chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.wanted)
             yield from cut_windows(counted(chunks), self.windowing)
         except AudioError as error:
-            fate.fail(error.error_type, str(error))
+            row_status.fail(error.error_type, str(error))
             return
         except TooLong as error:
-            fate.skip("too_long", str(error))
+            row_status.skip("too_long", str(error))
             return
-        fate.seconds = num_samples / self.sample_rate
+        row_status.seconds = num_samples / self.sample_rate
 
-    def _judge(self, piece: "_Piece", index: int, fate: Fate) -> None:
+    def _judge(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
         for keep, is_wanted in zip(self.after, piece.meets(index), strict=True):
-            keep.judge(fate, is_wanted)
+            keep.judge(row_status, is_wanted)
 
 
 class _Piece:
     """The rows of a piece: their outcomes, recordings, and claimed lengths."""
 
     def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
-        self.fates = [Fate(first + i) for i in range(rows.num_rows)]
+        self.statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
         self.recordings = Recordings(rows, op.audio, op.root, is_manifest=op.is_manifest)
         others = rows.drop_columns([op.audio])
         for keep in op.before:
-            keep(self.fates, others)
+            keep(self.statuses, others)
         self.wanted = [keep.wanted(others) for keep in op.after]
         self.claimed = self._claimed_seconds(op.decoder)
         self.first = first
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
-        fate = numbered[1].fate
-        fate.recording, fate.version = self.recordings.identity(fate.row - self.first)
+        row_status = numbered[1].row_status
+        row_status.recording, row_status.version = self.recordings.identity(row_status.row - self.first)
         return numbered
 
     def meets(self, index: int) -> list[bool]:
@@ -239,14 +239,14 @@ class _Piece:
         """Yield the recordings of rows and append their indexes to `asked`; a missing recording fails its row."""
         for index, found in self.recordings.ahead(indexes, WHOLE_BYTES):
             if isinstance(found, AudioError):
-                self.fates[index].fail(found.error_type, str(found))
+                self.statuses[index].fail(found.error_type, str(found))
                 continue
             asked.append(index)
             yield self.recordings.excerpt(index, found)
 
     def _claimed_seconds(self, decoder: Decoder) -> list[float]:
         """Return seconds of audio from the manifest, else from headers; 0 if unknown: decoding reports the error."""
-        is_ok = [fate.status == OK for fate in self.fates]
+        is_ok = [row_status.status == OK for row_status in self.statuses]
         seconds = [self.recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
         asked: list[int] = []
 
@@ -278,7 +278,7 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
 
 def _table(windows: list[Window]) -> pa.Table:
     """Return a block, and clear the list, so that samples are not held twice."""
-    table = with_waves(fates_table([one.fate for one in windows]), [one.wave for one in windows])
+    table = with_waves(statuses_table([one.row_status for one in windows]), [one.wave for one in windows])
     windows.clear()
     return table
 

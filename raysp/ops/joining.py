@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raysp.ops.rows import CHANGED, OK, Fate, fates_of, fates_table
+from raysp.ops.rows import CHANGED, OK, RowStatus, row_statuses, statuses_table
 
 
 class JoinOp(Protocol):
@@ -39,29 +39,29 @@ class Joining:
         """
         numbers = windows.column("row").to_numpy()
         edges = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(numbers)]
-        fates: list[Fate] = []
+        statuses: list[RowStatus] = []
         labels: list[tuple[object, ...] | None] = []
         for first, end in pairwise(edges):
             parts = windows.slice(first, end - first)
-            fate = self._fate(fates_of(parts))
-            fates.append(fate)
-            labels.append(self._label(parts) if fate.status == OK else None)
-        table = fates_table(fates)
+            row_status = self._row_status(row_statuses(parts))
+            statuses.append(row_status)
+            labels.append(self._label(parts) if row_status.status == OK else None)
+        table = statuses_table(statuses)
         for place, field in enumerate(field for output in self.outputs for field in output.schema):
             values = [None if label is None else label[place] for label in labels]
             table = table.append_column(field, pa.array(values, field.type))
         return table
 
-    def _fate(self, windows: Sequence[Fate]) -> Fate:
-        fate = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
+    def _row_status(self, windows: Sequence[RowStatus]) -> RowStatus:
+        row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
         given = [one.seconds for one in windows if one.seconds is not None]
         # Rounded to whole samples, so that the sum equals the duration of a single window to the last bit.
         whole = round(sum(given) * self.sample_rate) / self.sample_rate
-        fate.seconds = whole if len(given) == len(windows) else None
-        fate.window, fate.windows = 0, 1
+        row_status.seconds = whole if len(given) == len(windows) else None
+        row_status.window, row_status.windows = 0, 1
         if len({one.version for one in windows}) > 1:
-            fate.version = CHANGED
-        return fate
+            row_status.version = CHANGED
+        return row_status
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:
         return tuple(value for output in self.outputs for value in output.join(windows))

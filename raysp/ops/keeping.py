@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.ops.rows import OK, Fate
+from raysp.ops.rows import OK, RowStatus
 from raysp.words import count
 
 Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
@@ -33,22 +33,22 @@ class Keeping:
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
 
-    def __call__(self, fates: Sequence[Fate], columns: pa.Table) -> None:
+    def __call__(self, statuses: Sequence[RowStatus], columns: pa.Table) -> None:
         """Apply the filter to rows with status ok; `columns` has their source columns, in the same order."""
         wanted = self.wanted(columns)
-        for index, fate in enumerate(fates):
-            self.judge(fate, wanted is None or wanted[index])
+        for index, row_status in enumerate(statuses):
+            self.judge(row_status, wanted is None or wanted[index])
 
-    def judge(self, fate: Fate, is_wanted: bool) -> None:
+    def judge(self, row_status: RowStatus, is_wanted: bool) -> None:
         """Apply the filter to one row with status ok: its result of `wanted`, and its seconds if known."""
-        if fate.status != OK:
+        if row_status.status != OK:
             return
         if not is_wanted:
-            fate.skip("filtered", "does not meet where=" + self._words())
-        elif fate.seconds is not None and self.min_seconds is not None and fate.seconds < self.min_seconds:
-            fate.skip("filtered", f"{fate.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
-        elif fate.seconds is not None and self.max_seconds is not None and fate.seconds > self.max_seconds:
-            fate.skip("filtered", f"{fate.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
+            row_status.skip("filtered", "does not meet where=" + self._words())
+        elif row_status.seconds is not None and self.min_seconds is not None and row_status.seconds < self.min_seconds:
+            row_status.skip("filtered", f"{row_status.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
+        elif row_status.seconds is not None and self.max_seconds is not None and row_status.seconds > self.max_seconds:
+            row_status.skip("filtered", f"{row_status.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
 
     def wanted(self, columns: pa.Table) -> Sequence[bool] | None:
         """Return for each row whether its source columns meet `where`; None without `where`."""

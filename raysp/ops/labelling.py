@@ -22,7 +22,7 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products
-from raysp.ops.rows import OK, Fate, fates_of, fates_table
+from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table
 from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
@@ -173,16 +173,16 @@ class Labelling:
         """
         started = time.perf_counter()
         self.shard = shard
-        fates = fates_of(block)
+        statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
-        labels: list[tuple[object, ...] | None] = [None] * len(fates)
+        labels: list[tuple[object, ...] | None] = [None] * len(statuses)
         pending: list[int] = []
-        for index, fate in enumerate(fates):
-            if fate.status == OK and len(waves[index]) < self.loaded.summary.min_samples:
+        for index, row_status in enumerate(statuses):
+            if row_status.status == OK and len(waves[index]) < self.loaded.summary.min_samples:
                 least = self.loaded.summary.min_samples
-                fate.skip("too_short", f"{len(waves[index])} samples; the model needs {least}")
+                row_status.skip("too_short", f"{len(waves[index])} samples; the model needs {least}")
                 labels[index] = self._empty()
-            elif fate.status == OK:
+            elif row_status.status == OK:
                 pending.append(index)
         padded = 0
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
@@ -190,32 +190,32 @@ class Labelling:
         for batch in cut_batches([len(waves[i]) for i in pending], most):
             chosen = [pending[i] for i in batch]
             padded += len(waves[chosen[0]]) * len(chosen)
-            self._label(chosen, waves, fates, labels)
+            self._label(chosen, waves, statuses, labels)
         figures = Figures(
             len(pending),
             sum(len(waves[i]) for i in pending) / self.sample_rate,
             padded / self.sample_rate,
             time.perf_counter() - started,
         )
-        return self._table(fates, labels), figures
+        return self._table(statuses, labels), figures
 
     def _label(
         self,
         chosen: Sequence[int],
         waves: Sequence[np.ndarray],
-        fates: Sequence[Fate],
+        statuses: Sequence[RowStatus],
         labels: list[tuple[object, ...] | None],
     ) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
         if len(chosen) > 1 and len(chosen) * len(waves[chosen[0]]) > self.max_samples:
-            self._halve(chosen, waves, fates, labels)
+            self._halve(chosen, waves, statuses, labels)
             return
         try:
             with steady_products(dtype=self.dtype, device=self.device):
                 finite, columns = self._forward(
                     [waves[i] for i in chosen],
-                    [self._part(fates[i], len(waves[i])) for i in chosen],
-                    [f"{self.shard}|{fates[i].row}|{fates[i].window}" for i in chosen],
+                    [self._part(statuses[i], len(waves[i])) for i in chosen],
+                    [f"{self.shard}|{statuses[i].row}|{statuses[i].window}" for i in chosen],
                 )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
@@ -224,31 +224,31 @@ class Labelling:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):
                     self.max_samples = min(self.max_samples, len(chosen) * len(waves[chosen[0]]) // 2)
-                self._halve(chosen, waves, fates, labels)
+                self._halve(chosen, waves, statuses, labels)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
-            fates[chosen[0]].fail(kind, f"the model failed: {type(error).__name__}: {error}")
+            statuses[chosen[0]].fail(kind, f"the model failed: {type(error).__name__}: {error}")
             return
         for place, index in enumerate(chosen):
             if finite[place]:
                 labels[index] = tuple(column[place] for column in columns)
             else:
-                fates[index].fail("model_output", "the model's output is not finite")
+                statuses[index].fail("model_output", "the model's output is not finite")
 
     def _halve(
         self,
         chosen: Sequence[int],
         waves: Sequence[np.ndarray],
-        fates: Sequence[Fate],
+        statuses: Sequence[RowStatus],
         labels: list[tuple[object, ...] | None],
     ) -> None:
         for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-            self._label(half, waves, fates, labels)
+            self._label(half, waves, statuses, labels)
 
-    def _part(self, fate: Fate, num_samples: int) -> tuple[int, int] | None:
-        if not fate.is_part:
+    def _part(self, row_status: RowStatus, num_samples: int) -> tuple[int, int] | None:
+        if not row_status.is_part:
             return None
-        return self.windowing.owned_frames(fate.window, num_samples, is_last=fate.windows is not None)
+        return self.windowing.owned_frames(row_status.window, num_samples, is_last=row_status.windows is not None)
 
     def _empty(self) -> tuple[object, ...]:
         """Return the values of a recording without frames, with null staged values."""
@@ -288,8 +288,8 @@ class Labelling:
         columns = [column for output in self.outputs for column in output(forward)]
         return finite_B.tolist(), columns
 
-    def _table(self, fates: list[Fate], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
-        table = fates_table(fates)
+    def _table(self, statuses: list[RowStatus], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
+        table = statuses_table(statuses)
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         for place, column in enumerate(columns):
             values = [None if label is None else label[place] for label in labels]

@@ -11,42 +11,26 @@ import re
 
 import pyarrow as pa
 
-_COLUMNS: dict[str, pa.DataType] = {
-    "row": pa.int64(),
-    "seconds": pa.float64(),
-    "status": pa.string(),
-    "error_type": pa.string(),
-    "error_message": pa.string(),
-    "window": pa.int32(),
-    "windows": pa.int32(),
-    "recording": pa.string(),
-    "version": pa.string(),
-}
-ROW_SCHEMA = pa.schema(_COLUMNS)
+from raysp.columns import ERROR as ERROR
+from raysp.columns import OK as OK
+from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
+from raysp.columns import SKIPPED as SKIPPED
+
+_COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
+ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
 WAVE = "wave"
 """Samples of a window as bytes, one contiguous buffer per block; the dtype, int16 or float32, is in the metadata."""
 
 CHANGED = "changed while it was read"
 """Version of a recording that changed while it was read: the label may match none of its versions."""
 
-OK, SKIPPED, ERROR = "ok", "skipped", "error"
 MAX_MESSAGE = 500
 
 
-class Fate:
+class RowStatus:
     """Outcome of a window or row."""
 
-    __slots__ = (
-        "error_message",
-        "error_type",
-        "recording",
-        "row",
-        "seconds",
-        "status",
-        "version",
-        "window",
-        "windows",
-    )
+    __slots__ = tuple(_COLUMNS)
 
     def __init__(self, row: int, window: int = 0, windows: int | None = 1) -> None:
         self.row = row
@@ -80,20 +64,20 @@ def plain(message: str) -> str:
     return cleaned if len(cleaned) <= MAX_MESSAGE else cleaned[: MAX_MESSAGE - 1] + "…"
 
 
-def fates_table(fates: list[Fate]) -> pa.Table:
+def statuses_table(statuses: list[RowStatus]) -> pa.Table:
     """Return a table of outcomes, with columns `ROW_SCHEMA`."""
-    columns = [[getattr(fate, name) for fate in fates] for name in ROW_SCHEMA.names]
+    columns = [[getattr(one, name) for one in statuses] for name in ROW_SCHEMA.names]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)], schema=ROW_SCHEMA)
 
 
-def fates_of(table: pa.Table) -> list[Fate]:
+def row_statuses(table: pa.Table) -> list[RowStatus]:
     """Return the outcomes of the rows of a table."""
-    fates: list[Fate] = []
+    statuses: list[RowStatus] = []
     for row, seconds, status, error_type, message, window, windows, recording, version in zip(
         *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True
     ):
-        fate = Fate(row, window, windows)
-        fate.seconds, fate.status, fate.error_type, fate.error_message = seconds, status, error_type, message
-        fate.recording, fate.version = recording, version
-        fates.append(fate)
-    return fates
+        one = RowStatus(row, window, windows)
+        one.seconds, one.status, one.error_type, one.error_message = seconds, status, error_type, message
+        one.recording, one.version = recording, version
+        statuses.append(one)
+    return statuses

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.corpus.sources import kind_of
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
@@ -263,7 +264,7 @@ class _Check:
         return True
 
     def _check_nulls(self, table: pa.Table, checked: _Checked) -> None:
-        ok = pc.equal(table.column("status"), pa.scalar("ok"))
+        ok = pc.equal(table.column("status"), pa.scalar(OK))
         for name in ("error_type", "error_message"):
             wrong = pc.not_equal(ok, pc.is_null(table.column(name)))
             if pc.any(wrong, min_count=0).as_py():
@@ -273,7 +274,7 @@ class _Check:
     def _check_counts(self, tally: Tally, receipt: ShardReceipt, checked: _Checked) -> None:
         found = {
             "rows": tally.rows,
-            **{status: tally.by_status[status] for status in ("ok", "skipped", "error")},
+            **{status: tally.by_status[status] for status in (OK, SKIPPED, ERROR)},
             "errors_by_type": dict(tally.by_type),
         }
         for name, number in found.items():
@@ -285,7 +286,7 @@ class _Check:
     def _choose(self, shard: Shard, table: pa.Table, drawn: npt.NDArray[np.float64], checked: _Checked) -> None:
         if not self.sample:
             return
-        ok = table.filter(pc.equal(table.column("status"), pa.scalar("ok")))
+        ok = table.filter(pc.equal(table.column("status"), pa.scalar(OK)))
         numbers = drawn[_numbers(ok)]
         best = np.argsort(numbers)[: self.sample]
         labels = ok.take(best).to_pylist()

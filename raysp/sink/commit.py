@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysp.columns import ERROR, OK, RESULT_COLUMNS, SKIPPED
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.sink import fault_injection, footer, layout, recordings, run_record, stage
@@ -29,14 +30,7 @@ from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, explain
 
-_RESULT_COLUMNS: Mapping[str, pa.DataType] = {
-    "row": pa.int64(),
-    "seconds": pa.float64(),
-    "status": pa.string(),
-    "error_type": pa.string(),
-    "error_message": pa.string(),
-}
-RESULT_SCHEMA = pa.schema(_RESULT_COLUMNS)
+RESULT_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in RESULT_COLUMNS.items()])
 """First columns of every staged block; the outputs follow."""
 
 # Arrow memory that a commit holds at a time, besides the source columns of a piece
@@ -248,7 +242,7 @@ class Tally:
         Raises:
             RunError: rows are missing or have an unknown status.
         """
-        if self.rows != shard.num_rows or self.by_status.keys() - {"ok", "skipped", "error"}:
+        if self.rows != shard.num_rows or self.by_status.keys() - {OK, SKIPPED, ERROR}:
             raise RunError(
                 f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
                 "rows that are ok, skipped or error; this is a bug of raysp: report it with the plan"
@@ -256,9 +250,9 @@ class Tally:
         return ShardReceipt(
             shard=shard.name,
             rows=self.rows,
-            ok=self.by_status["ok"],
-            skipped=self.by_status["skipped"],
-            error=self.by_status["error"],
+            ok=self.by_status[OK],
+            skipped=self.by_status[SKIPPED],
+            error=self.by_status[ERROR],
             errors_by_type=dict(sorted(self.by_type.items())),
             seconds=self.seconds,
             word_errors=self.word_errors.to_counts(),
@@ -388,7 +382,7 @@ def _fill(
         rest_writer: pa.RecordBatchStreamWriter | None = None
         for table in _grouped(chain([first], tables)):
             tally.add(table)
-            is_ok = pc.equal(table.column("status"), pa.scalar("ok"))
+            is_ok = pc.equal(table.column("status"), pa.scalar(OK))
             if label_shard.rows == "ok" and not pc.all(is_ok, min_count=0).as_py():
                 rest_writer = rest_writer or rest_files.enter_context(
                     pa.ipc.new_stream(str(rest_scratch), first.schema)

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.columns import WINDOW_COLUMNS
+
 PART_BYTES = 256 * 1024
 """Bytes of a run that are read at once; a part holds at least one row."""
-NUMBERS = ("row", "window", "windows")
+NUMBERS = ("row", *WINDOW_COLUMNS)
 """Columns that are kept in memory; `window` and `windows` may be missing."""
 
 Places = npt.NDArray[np.int64]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError
 from raysp.sink import commit, fault_injection, footer, stage
@@ -106,7 +107,7 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
     """
     settled = np.zeros(shard.num_rows, bool)
     for table in chain(read_labels(store, shard, ["row", "status"]), read_rest(store, shard)):
-        fine = pc.not_equal(table.column("status"), pa.scalar("error"))
+        fine = pc.not_equal(table.column("status"), pa.scalar(ERROR))
         settled[table.column("row").filter(fine).to_numpy()] = True
     rows = tuple(np.flatnonzero(~settled).tolist())
     return Retry(commit.new_id(), rows, write_id) if rows else None

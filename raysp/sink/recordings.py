@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp.columns import RECORDING_COLUMNS
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.ops.rows import CHANGED
 
-RECORDING, VERSION = "recording", "version"
+RECORDING, VERSION = RECORDING_COLUMNS
 """Columns of staged results: path below the root, and version of the file that was read; null if no file was read."""
 HASH_BYTES = 3  # `verify` misses one change in 16 million; the commit compares versions, not hashes
 SHOWN_ROWS = 3

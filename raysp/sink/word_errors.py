@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from raysp.columns import OK, SKIPPED
+
 
 class TextColumns(NamedTuple):
     """Columns of a label shard to compare."""
@@ -59,9 +61,9 @@ class WordErrors:
         ):
             if reference is None:
                 continue
-            if status != "ok":
+            if status != OK:
                 self.unlabelled += 1
-                self.skipped += status == "skipped"
+                self.skipped += status == SKIPPED
                 continue
             pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
         self.rows += len(pairs)

@@ -14,9 +14,10 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field
 
+from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
-from raysp.specs.steps import ROW_COLUMNS, Decode, Keep, Label, Step, refuse_clash
+from raysp.specs.steps import Decode, Keep, Label, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
 LABEL_VERSION = 3

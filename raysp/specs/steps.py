@@ -13,9 +13,6 @@ from raysp.specs.values import Listed, Url, spec
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
 
-ROW_COLUMNS = ("id", "row", "seconds", "status", "error_type", "error_message")
-"""Columns of every label shard."""
-
 
 class Step:
     """One declared step."""

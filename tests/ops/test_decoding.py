@@ -1,4 +1,4 @@
-"""Decoding a piece: every row in one block with its fate, waves that are the same on the other side."""
+"""Decoding a piece: every row in one block with its row_status, waves that are the same on the other side."""
 
 import io
 import struct

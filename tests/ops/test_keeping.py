@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops.keeping import Keeping, meets
-from raysp.ops.rows import Fate
+from raysp.ops.rows import RowStatus
 from tests.user_specs import odd_rows, too_few
 
 OPERATORS = {
@@ -31,12 +31,12 @@ KINDS = {
 }
 
 
-def judged(keeping: Keeping, columns: pa.Table, seconds: list[float | None] | None = None) -> list[Fate]:
-    fates = [Fate(row) for row in range(columns.num_rows)]
-    for fate, value in zip(fates, seconds or [None] * len(fates), strict=True):
-        fate.seconds = value
-    keeping(fates, columns)
-    return fates
+def judged(keeping: Keeping, columns: pa.Table, seconds: list[float | None] | None = None) -> list[RowStatus]:
+    statuses = [RowStatus(row) for row in range(columns.num_rows)]
+    for row_status, value in zip(statuses, seconds or [None] * len(statuses), strict=True):
+        row_status.seconds = value
+    keeping(statuses, columns)
+    return statuses
 
 
 @given(st.data(), st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(OPERATORS)))
@@ -57,36 +57,36 @@ def test_a_column_of_nothing_but_null_meets_nothing(compare):
 
 def test_all_conditions_must_hold_and_the_row_says_why_it_was_left_out():
     columns = pa.table({"language": ["en", "en", "de", None], "level": [1, 5, 5, 5]})
-    fates = judged(Keeping(where=[("language", "==", "en"), ("level", ">", 2)]), columns)
-    assert [fate.status for fate in fates] == ["skipped", "ok", "skipped", "skipped"]
-    assert fates[0].error_type == "filtered"
-    assert fates[0].error_message == "does not meet where=[('language', '==', 'en'), ('level', '>', 2)]"
+    statuses = judged(Keeping(where=[("language", "==", "en"), ("level", ">", 2)]), columns)
+    assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped", "skipped"]
+    assert statuses[0].error_type == "filtered"
+    assert statuses[0].error_message == "does not meet where=[('language', '==', 'en'), ('level', '>', 2)]"
 
 
 @given(st.lists(st.floats(0, 10), max_size=6), st.none() | st.floats(0, 10), st.none() | st.floats(0, 10))
 def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, low, high):
-    fates = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
+    statuses = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
     expected = [(low is None or low <= s) and (high is None or s <= high) for s in seconds]
-    assert [fate.status == "ok" for fate in fates] == expected
+    assert [row_status.status == "ok" for row_status in statuses] == expected
 
 
 def test_a_row_that_failed_or_was_not_decoded_is_not_judged_again():
-    fates = [Fate(0), Fate(1)]
-    fates[0].fail("no_audio", "null")
-    Keeping(where=None, min_seconds=1)(fates, pa.table({"a": [1, 2]}))
-    assert [fate.error_type for fate in fates] == ["no_audio", None]
+    statuses = [RowStatus(0), RowStatus(1)]
+    statuses[0].fail("no_audio", "null")
+    Keeping(where=None, min_seconds=1)(statuses, pa.table({"a": [1, 2]}))
+    assert [row_status.error_type for row_status in statuses] == ["no_audio", None]
 
 
 def test_a_function_is_given_the_columns_and_says_which_rows_to_keep():
-    fates = judged(Keeping(where=odd_rows), pa.table({"a": [1, 2, 3]}))
-    assert [fate.status for fate in fates] == ["skipped", "ok", "skipped"]
-    assert fates[0].error_message == "does not meet where=tests.user_specs:odd_rows"
+    statuses = judged(Keeping(where=odd_rows), pa.table({"a": [1, 2, 3]}))
+    assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped"]
+    assert statuses[0].error_message == "does not meet where=tests.user_specs:odd_rows"
 
 
 @pytest.mark.parametrize("kind", [pa.array, list, tuple, lambda rows: pa.chunked_array([rows])])
 def test_a_function_may_return_any_sequence_and_null_keeps_nothing(kind):
-    fates = judged(Keeping(where=lambda table: kind([True, None])), pa.table({"a": [1, 2]}))
-    assert [fate.status for fate in fates] == ["ok", "skipped"]
+    statuses = judged(Keeping(where=lambda table: kind([True, None])), pa.table({"a": [1, 2]}))
+    assert [row_status.status for row_status in statuses] == ["ok", "skipped"]
 
 
 def test_a_function_that_returns_too_few_values_is_named():

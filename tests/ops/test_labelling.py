@@ -19,20 +19,20 @@ from raysp.errors import CheckpointError
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import DeviceLostError, Forward, Labelling, as_float, pad
-from raysp.ops.rows import Fate, fates_table
+from raysp.ops.rows import RowStatus, statuses_table
 from tests.corpora import CHECKPOINT, DEMO
 
 NUM_ROWS = 40
 
 
 def block_of(waves: Sequence[np.ndarray | None], rows: Sequence[int] | None = None) -> pa.Table:
-    fates = [Fate(row) for row in (range(len(waves)) if rows is None else rows)]
-    for fate, wave in zip(fates, waves, strict=True):
+    statuses = [RowStatus(row) for row in (range(len(waves)) if rows is None else rows)]
+    for row_status, wave in zip(statuses, waves, strict=True):
         if wave is None:
-            fate.fail("no_audio", "null")
+            row_status.fail("no_audio", "null")
         else:
-            fate.seconds = len(wave) / 16_000
-    return with_waves(fates_table(fates), waves)
+            row_status.seconds = len(wave) / 16_000
+    return with_waves(statuses_table(statuses), waves)
 
 
 def labelling(batch_seconds: float = 60, checkpoint: Path = CHECKPOINT, extra: object = None, **options) -> Labelling:

@@ -267,10 +267,10 @@ class TestBlocks:
         assert total["seconds_sum"].to_pylist() == pytest.approx([n / RATE for n in lengths])
 
 
-class TestFates:
+class TestStatuses:
     """What becomes of a row whose windows were handed on before it was known."""
 
-    def fate(self, op, recording, **changes):
+    def row_status(self, op, recording, **changes):
         good = [wav(40_000, seed=1), wav(3_000, seed=2)]
         found = label(op, piece([good[0], recording, good[1]]), **changes)
         expected = label(op, piece(good))
@@ -281,7 +281,7 @@ class TestFates:
     def test_a_stream_that_breaks_off_in_the_middle_is_an_error_row(self, nearsighted):
         broken = bytearray(flac(150_000))
         broken[len(broken) // 2 : len(broken) // 2 + 400] = b"\x55" * 400
-        found = self.fate(labelling(nearsighted), bytes(broken))
+        found = self.row_status(labelling(nearsighted), bytes(broken))
         assert (found["status"], found["error_type"]) == ("error", "corrupt_audio")
         assert [found[name] for name in ("seconds", "pred_text", "pred_score", "pred_words")] == [None] * 4
 
@@ -290,19 +290,19 @@ class TestFates:
         samples[-5] = np.nan
         file = io.BytesIO()
         soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
-        found = self.fate(labelling(nearsighted, 30, 5, 60), file.getvalue(), block_seconds=60)
+        found = self.row_status(labelling(nearsighted, 30, 5, 60), file.getvalue(), block_seconds=60)
         assert (found["status"], found["error_type"], found["pred_text"]) == ("error", "invalid_audio", None)
 
     def test_a_row_that_is_too_long_is_skipped_and_no_window_of_it_is_labelled(self, nearsighted):
         op = labelling(nearsighted)
-        found = self.fate(op, wav(90_000), max_seconds=5)
+        found = self.row_status(op, wav(90_000), max_seconds=5)
         assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "too_long", None)
         op.loaded.model.calls.clear()
         label(op, piece([wav(90_000)]), max_seconds=5)
         assert op.loaded.model.calls == []
 
     def test_a_row_that_hides_that_it_is_too_long_is_skipped_at_its_end(self, nearsighted):
-        found = self.fate(labelling(nearsighted), flac_of_unknown_length(90_000), max_seconds=5)
+        found = self.row_status(labelling(nearsighted), flac_of_unknown_length(90_000), max_seconds=5)
         assert (found["status"], found["error_type"], found["pred_text"]) == ("skipped", "too_long", None)
 
     @pytest.mark.parametrize("keep", [Keeping(where=None, max_seconds=5), Keeping(where=None, min_seconds=6)])

@@ -1,12 +1,12 @@
-"""Fates: what became of a row, through a table and back, in words that a terminal and a file can hold."""
+"""Statuses of rows: through a table and back, with messages that a terminal and a file can hold."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.ops.rows import MAX_MESSAGE, OK, ROW_SCHEMA, Fate, fates_of, fates_table, plain
+from raysp.ops.rows import MAX_MESSAGE, OK, ROW_SCHEMA, RowStatus, plain, row_statuses, statuses_table
 
 messages = st.text(max_size=60) | st.text(alphabet="\x1b[\n\t\x9b\ud800a", max_size=20)
-fates = st.lists(
+statuses = st.lists(
     st.tuples(
         st.integers(0, 2**40),
         st.none() | st.floats(0, 1e6),
@@ -18,19 +18,21 @@ fates = st.lists(
 
 
 @settings(deadline=None)
-@given(fates)
-def test_fates_are_the_same_after_a_trip_through_a_table(drawn):
+@given(statuses)
+def test_statuses_are_the_same_after_a_trip_through_a_table(drawn):
     made = []
     for row, seconds, (kind, reason), message in drawn:
-        fate = Fate(row)
-        fate.seconds = seconds
+        row_status = RowStatus(row)
+        row_status.seconds = seconds
         if reason:
-            getattr(fate, kind)(reason, message)
-        made.append(fate)
-    table = fates_table(made)
+            getattr(row_status, kind)(reason, message)
+        made.append(row_status)
+    table = statuses_table(made)
     assert table.schema == ROW_SCHEMA
-    names = Fate.__slots__
-    assert [[getattr(f, n) for n in names] for f in fates_of(table)] == [[getattr(f, n) for n in names] for f in made]
+    names = RowStatus.__slots__
+    assert [[getattr(f, n) for n in names] for f in row_statuses(table)] == [
+        [getattr(f, n) for n in names] for f in made
+    ]
 
 
 @given(messages | st.text(min_size=600, max_size=700))
@@ -47,7 +49,7 @@ def test_the_text_of_a_message_is_kept():
 
 
 def test_error_type_and_message_are_null_exactly_when_a_row_is_ok():
-    ok, skipped, failed = Fate(0), Fate(1), Fate(2)
+    ok, skipped, failed = RowStatus(0), RowStatus(1), RowStatus(2)
     skipped.skip("too_long", "m")
     failed.fail("no_audio", "m")
     assert [(f.status, f.error_type, f.error_message) for f in (ok, skipped, failed)] == [

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import SpecError
-from raysp.specs.steps import ROW_COLUMNS, refuse_clash
+from raysp.columns import ROW_COLUMNS
+from raysp.specs.steps import refuse_clash
 from tests.user_specs import Pitch
 
 

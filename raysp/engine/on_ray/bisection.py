@@ -27,7 +27,7 @@ from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError
 from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Figures, Labelling
-from raysp.ops.rows import Fate, fates_table
+from raysp.ops.rows import RowStatus, statuses_table
 from raysp.planning.plans import Plan
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
@@ -259,10 +259,10 @@ def _label_blocks(
 def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[int]) -> Iterator[pa.Table]:
     if rows:
         yield from (block for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows))
-    fates = [Fate(row) for row in crashed]
-    for fate in fates:
-        fate.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone died of it")
-    yield with_waves(fates_table(fates), [None] * len(fates))
+    statuses = [RowStatus(row) for row in crashed]
+    for row_status in statuses:
+        row_status.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone died of it")
+    yield with_waves(statuses_table(statuses), [None] * len(statuses))
 
 
 _loaded: dict[str, Labelling] = {}

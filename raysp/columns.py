@@ -1,0 +1,30 @@
+"""Columns of a row besides the source's and those of outputs: their names, types and values, defined once.
+
+Types are names of Arrow types, since a pipeline is made without pyarrow.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+ColumnType = Literal["int32", "int64", "float64", "string"]
+
+RESULT_COLUMNS: Mapping[str, ColumnType] = {
+    "row": "int64",
+    "seconds": "float64",
+    "status": "string",
+    "error_type": "string",
+    "error_message": "string",
+}
+"""Columns of the result of a row, from decoding to the label shard."""
+
+WINDOW_COLUMNS: Mapping[str, ColumnType] = {"window": "int32", "windows": "int32"}
+"""Columns of a window of a row until windows are joined: its number, and on the last one their number."""
+
+RECORDING_COLUMNS: Mapping[str, ColumnType] = {"recording": "string", "version": "string"}
+"""Columns of the file of a row that is read by path, until its version is compared at the commit."""
+
+ROW_COLUMNS = ("id", *RESULT_COLUMNS)
+"""Columns of every label shard."""
+
+OK, SKIPPED, ERROR = "ok", "skipped", "error"
+"""Values of `status`."""
