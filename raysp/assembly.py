@@ -4,10 +4,9 @@ Ops take plain arguments and know no pipeline; specs hold no code. Workers of a 
 ops here. Modules of ops are imported on use: a worker that decodes does not load torch.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,17 +16,14 @@ from raysp.planning.checkpoints import checkpoint_folder
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
 from raysp.specs.pipeline import Pipeline, load_function
-from raysp.specs.steps import Keep
+from raysp.specs.steps import Functions, Step
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.decoding import Decoder, Decoding
+    from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
-    from raysp.ops.keeping import Keeping, Where
     from raysp.ops.labelling import Labelling
-
-Functions = Mapping[str, Callable[..., object]]
-"""Functions by their names in the pipeline, for those that this process cannot import."""
 
 _NO_FUNCTIONS: Functions = MappingProxyType({})
 
@@ -47,7 +43,7 @@ def decoding(
         settings: resolved settings of the pipeline.
         shard: the shard whose rows are decoded.
         decoder: decoding functions; None: those of this process.
-        functions: functions of `Keep` steps that cannot be imported.
+        functions: functions of steps that cannot be imported.
     """
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
@@ -60,35 +56,28 @@ def decoding(
         channel=decode.channel,
         max_seconds=decode.max_seconds,
         block_seconds=settings.block_seconds,
-        before=[keeping(step, functions) for step in pipeline.steps[:place] if isinstance(step, Keep)],
-        after=[keeping(step, functions) for step in pipeline.steps[place:] if isinstance(step, Keep)],
+        before=[row_op(step, functions) for step in pipeline.steps[:place]],
+        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1]],
         decoder=in_process if decoder is None else decoder,
         root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
-        is_manifest=shard.kind == sources.MANIFEST,
+        excerpt_columns=sources.kind_of(shard).excerpt_columns,
     )
 
 
 def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, and those of the filters."""
-    from raysp.ops.recordings import DURATION, OFFSET
-
     source = pipeline.source
-    columns = {source.audio, *((OFFSET, DURATION) if shard.kind == sources.MANIFEST else ())}
+    columns = {source.audio, *sources.kind_of(shard).excerpt_columns}
     for step in pipeline.steps:
-        if isinstance(step, Keep):
-            is_function = isinstance(step.where, str)  # which may read any column
-            columns |= {*sources.column_names(shard, source.storage_options)} if is_function else {*step.reads}
+        columns |= {*step.reads}
+    if any(step.reads_all for step in pipeline.steps):
+        columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 
 
-def keeping(step: Keep, functions: Functions = _NO_FUNCTIONS) -> "Keeping":
-    """Return the filter of a `Keep` step."""
-    from raysp.ops.keeping import Keeping
-
-    where: object = step.where
-    if isinstance(step.where, str):
-        where = functions.get(step.where) or load_function(step.where)
-    return Keeping(where=cast("Where | None", where), min_seconds=step.min_seconds, max_seconds=step.max_seconds)
+def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
+    """Return the op of a step that decides which rows go on."""
+    return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
 def labelling(pipeline: Pipeline, settings: Settings) -> "Labelling":

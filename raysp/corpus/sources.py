@@ -21,8 +21,6 @@ FOLDER = FolderKind()
 KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), FOLDER)
 """All kinds. The first one reads files that none claims, and reports that they are of another format."""
 
-ARROW, MANIFEST = "arrow", "manifest"
-
 READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
 _OTHER_SUFFIXES = frozenset(
     {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.corpus.sources import ARROW, read_table
+from raysp.corpus.sources import kind_of, read_table
 from raysp.engine.progress import Example
 from raysp.errors import RayspError
 from raysp.specs.pipeline import Pipeline
@@ -12,7 +12,7 @@ from raysp.specs.pipeline import Pipeline
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Largest Arrow shard whose ids are read: in Arrow files they are stored among the recordings."""
+"""Largest shard whose ids are read, if its kind stores them among the recordings, as Arrow does."""
 
 
 def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
@@ -38,7 +38,8 @@ def _describe(one: Example, shard: Shard | None, pipeline: Pipeline) -> str:
 def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
     """Return the id of a row; None if it has none or it cannot be read."""
     column = pipeline.source.id
-    if column is None or (shard.kind == ARROW and shard.num_bytes > MOST_BYTES):  # None: ids are <shard>:<row>
+    is_costly = not kind_of(shard).reads_columns_alone and shard.num_bytes > MOST_BYTES
+    if column is None or is_costly:  # None: ids are <shard>:<row>
         return None
     try:
         ids = read_table(shard, Piece(row, row + 1), [column], pipeline.source.storage_options).column(column)

@@ -13,7 +13,7 @@ from raysp.audio import AudioHeader, Excerpt, Recording, Samples, TooLong, Wante
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
-from raysp.ops.keeping import Keeping
+from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, RowStatus, statuses_table
 from raysp.storage.audio_root import AudioRoot
@@ -57,11 +57,11 @@ class Decoding:
         channel: "mean" or an index.
         max_seconds: longer recordings are skipped.
         block_seconds: seconds of audio per block.
-        before: filters of rows by source columns, applied before decoding.
-        after: filters of decoded rows.
+        before: ops on rows by their source columns, before decoding.
+        after: ops on decoded rows.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
-        is_manifest: whether the columns `offset` and `duration` select a part of each recording.
+        excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Decoding:
         channel: Literal["mean"] | int = "mean",
         max_seconds: float = 43200,
         block_seconds: float,
-        before: Sequence[Keeping] = (),
-        after: Sequence[Keeping] = (),
+        before: Sequence[RowOp] = (),
+        after: Sequence[RowOp] = (),
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
-        is_manifest: bool = False,
+        excerpt_columns: Sequence[str] = (),
     ) -> None:
         self.audio = audio
         self.windowing = windowing
@@ -88,7 +88,7 @@ class Decoding:
         self.after = after
         self.decoder = decoder
         self.root = root
-        self.is_manifest = is_manifest
+        self.excerpt_columns = excerpt_columns
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
         """Decode a piece: first rows of several windows, as a stream, then the others ordered by length.
@@ -182,9 +182,8 @@ class Decoding:
         claimed = piece.claimed[index]
         if claimed <= self.windowing.window_seconds:
             return False
-        most = min([self.max_seconds, *(k.max_seconds for k in self.after if k.max_seconds is not None)])
-        least = max((k.min_seconds for k in self.after if k.min_seconds is not None), default=0.0)
-        return claimed > most or claimed < least or not all(piece.meets(index))
+        by_columns = any(found[index] is not None for found in piece.reasons)
+        return by_columns or claimed > self.max_seconds or any(op.judge(claimed) is not None for op in self.after)
 
     def _decode(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[tuple[Samples, bool]]:
         """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`."""
@@ -208,8 +207,8 @@ class Decoding:
         row_status.seconds = num_samples / self.sample_rate
 
     def _judge(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
-        for keep, is_wanted in zip(self.after, piece.meets(index), strict=True):
-            keep.judge(row_status, is_wanted)
+        for op, found in zip(self.after, piece.reasons, strict=True):
+            judge(op, row_status, found[index])
 
 
 class _Piece:
@@ -217,11 +216,12 @@ class _Piece:
 
     def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
         self.statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
-        self.recordings = Recordings(rows, op.audio, op.root, is_manifest=op.is_manifest)
+        self.recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
         others = rows.drop_columns([op.audio])
-        for keep in op.before:
-            keep(self.statuses, others)
-        self.wanted = [keep.wanted(others) for keep in op.after]
+        for one in op.before:
+            apply(one, self.statuses, others)
+        self.reasons = [reasons(one, others) for one in op.after]
+        """Reasons to skip rows by their source columns, of each op after decoding."""
         self.claimed = self._claimed_seconds(op.decoder)
         self.first = first
 
@@ -230,10 +230,6 @@ class _Piece:
         row_status = numbered[1].row_status
         row_status.recording, row_status.version = self.recordings.identity(row_status.row - self.first)
         return numbered
-
-    def meets(self, index: int) -> list[bool]:
-        """Return for each filter of decoded rows whether the row's source columns meet it."""
-        return [wanted is None or bool(wanted[index]) for wanted in self.wanted]
 
     def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
         """Yield the recordings of rows and append their indexes to `asked`; a missing recording fails its row."""

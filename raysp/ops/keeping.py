@@ -1,4 +1,4 @@
-"""Filter of rows by the conditions of a `Keep` step."""
+"""Op of a `Keep` step: the rows that meet its conditions go on."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.ops.rows import OK, RowStatus
+from raysp.ops.filtering import RowOp
 from raysp.words import count
 
 Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
@@ -23,8 +23,8 @@ _COMPARE: dict[str, Callable[..., Any]] = {
 }
 
 
-class Keeping:
-    """Filter that marks rows that do not meet a condition as `skipped: filtered`."""
+class Keeping(RowOp):
+    """Op of a `Keep` step."""
 
     def __init__(
         self, *, where: Where | None, min_seconds: float | None = None, max_seconds: float | None = None
@@ -33,22 +33,21 @@ class Keeping:
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
 
-    def __call__(self, statuses: Sequence[RowStatus], columns: pa.Table) -> None:
-        """Apply the filter to rows with status ok; `columns` has their source columns, in the same order."""
-        wanted = self.wanted(columns)
-        for index, row_status in enumerate(statuses):
-            self.judge(row_status, wanted is None or wanted[index])
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return for each row None, or the conditions that its source columns do not meet."""
+        wanted = self.wanted(rows)
+        if wanted is None:
+            return [None] * rows.num_rows
+        reason = f"does not meet where={self._words()}"
+        return [None if is_wanted else reason for is_wanted in wanted]
 
-    def judge(self, row_status: RowStatus, is_wanted: bool) -> None:
-        """Apply the filter to one row with status ok: its result of `wanted`, and its seconds if known."""
-        if row_status.status != OK:
-            return
-        if not is_wanted:
-            row_status.skip("filtered", "does not meet where=" + self._words())
-        elif row_status.seconds is not None and self.min_seconds is not None and row_status.seconds < self.min_seconds:
-            row_status.skip("filtered", f"{row_status.seconds:.3f} s is shorter than min_seconds={self.min_seconds}")
-        elif row_status.seconds is not None and self.max_seconds is not None and row_status.seconds > self.max_seconds:
-            row_status.skip("filtered", f"{row_status.seconds:.3f} s is longer than max_seconds={self.max_seconds}")
+    def judge(self, seconds: float) -> str | None:
+        """Return None, or the bound that a decoded duration is beyond."""
+        if self.min_seconds is not None and seconds < self.min_seconds:
+            return f"{seconds:.3f} s is shorter than min_seconds={self.min_seconds}"
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return f"{seconds:.3f} s is longer than max_seconds={self.max_seconds}"
+        return None
 
     def wanted(self, columns: pa.Table) -> Sequence[bool] | None:
         """Return for each row whether its source columns meet `where`; None without `where`."""

@@ -1,7 +1,7 @@
 """The recordings of a piece: bytes in the table, or files given by its paths."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -16,10 +16,6 @@ from raysp.ops.refusals import RefusableFile, Refusals
 from raysp.ops.rows import CHANGED
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
 from raysp.storage.store import RefusedError
-
-OFFSET, DURATION = "offset", "duration"
-"""Columns of a manifest that select the part of a file, in seconds; null: from its start, to its end."""
-
 
 WHOLE_BYTES = 1024 * 1024
 """Largest size of a file that is read completely before it is decoded."""
@@ -38,16 +34,21 @@ class Recordings:
         rows: source columns; the audio is a struct with `bytes` and optionally `path`, or bytes.
         audio: column of the recordings.
         root: root folder of paths; None: paths are not allowed.
-        is_manifest: whether `OFFSET` and `DURATION` select a part of each file.
+        excerpt_columns: columns of offset and duration in seconds, which select a part of each file; null: from its
+            start, to its end.
     """
 
-    def __init__(self, rows: pa.Table, audio: str, root: AudioRoot | None = None, *, is_manifest: bool = False) -> None:
+    def __init__(
+        self, rows: pa.Table, audio: str, root: AudioRoot | None = None, excerpt_columns: Sequence[str] = ()
+    ) -> None:
         self.column = rows.column(audio)
         self.root = root
         self.with_path = pa.types.is_struct(self.column.type)
-        self.offsets: list[float | None] = rows.column(OFFSET).to_pylist() if is_manifest else []
+        offsets_and_durations = [rows.column(name).to_pylist() for name in excerpt_columns] or [[], []]
+        self.offsets: list[float | None]
+        self.durations: list[float | None]
+        self.offsets, self.durations = offsets_and_durations
         self._read: dict[int, tuple[str, str]] = {}
-        self.durations: list[float | None] = rows.column(DURATION).to_pylist() if is_manifest else []
 
     def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Found]]:
         """Yield indexes with their recordings or errors, in the order of `indexes`.

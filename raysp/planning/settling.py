@@ -8,7 +8,7 @@ from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs import outputs_of
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Decode, Keep, Label
+from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     from raysp.ops.budget import batch_seconds, block_seconds
 
     for index, step in enumerate(pipeline.steps):
-        if not isinstance(step, Decode | Keep | Label):
-            raise PlanError(f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run")
+        if not isinstance(step, Decode | Label) and (type(step).op is Step.op or step.columns):
+            why = "adds columns, which outputs of Label alone do" if step.columns else "has no op"
+            raise PlanError(
+                f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
+            )
     label = pipeline.label
     summary = check_checkpoint(checkpoint_folder(pipeline))
     for output in label.outputs:

@@ -12,7 +12,6 @@ from raysp.errors import PlanError, ShardError, StoreError
 from raysp.planning.listing import Found
 from raysp.planning.plans import Corpus
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Keep
 
 
 def survey(
@@ -90,7 +89,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         raise PlanError(str(error)) from None
     if source.text is not None and has_rows:
         _check_text(one.url, found.schema, source.text)
-    _check_conditions(one.url, found.schema, pipeline)
+    _check_types(one.url, found.schema, pipeline)
     is_by_path = source.audio_root is not None or not kind.holds_audio
     if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
         bare.add(one.name)
@@ -129,23 +128,17 @@ def _changed(one: Found, known: Shard) -> PlanError:
     )
 
 
-def _check_conditions(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
-    """Evaluate the conditions of `Keep` on no rows, so that a wrong type fails before any work starts."""
-    from raysp.ops.keeping import meets
-
+def _check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
+    """Raise if a column does not have the type that a step needs."""
     for step in pipeline.steps:
-        if not isinstance(step, Keep) or step.where is None or isinstance(step.where, str):
-            continue
-        for name, compare, value in step.where:
-            try:
-                meets(pa.chunked_array([], schema.field(name).type), compare, value)
-            except pa.ArrowException as error:
-                kind = schema.field(name).type
-                raise PlanError(f"{url}: Keep cannot ask {name!r} {compare} {value!r} of {kind}: {error}") from None
+        try:
+            step.check(schema)
+        except ValueError as error:
+            raise PlanError(f"{url}: {error}") from None
 
 
 def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the source columns that a pipeline requires besides the audio."""
-    reads = [column for step in pipeline.steps if isinstance(step, Keep) for column in step.reads]
+    reads = [column for step in pipeline.steps for column in step.reads]
     identity = [pipeline.source.id] if pipeline.source.id else []
     return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))

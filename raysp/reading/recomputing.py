@@ -19,7 +19,7 @@ from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import RunRecord
 from raysp.sink.stage import join_windows
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Keep, Pool
+from raysp.specs.steps import Decode, Label, Pool
 from raysp.words import count
 
 
@@ -51,7 +51,7 @@ class Recomputing:
         self.dtype = dtype
         self.columns = [*RESULT_SCHEMA.names, *pipeline.label.columns]
         # Without filters, which choose rows and change no label. A row of any length is one block.
-        self.pipeline = replace(pipeline, steps=[step for step in steps if not isinstance(step, Keep)])
+        self.pipeline = replace(pipeline, steps=[step for step in steps if isinstance(step, Decode | Label)])
         self.settings = replace(settings, block_seconds=pipeline.decode.max_seconds)
         self.op = assembly.labelling(self.pipeline, self.settings)
         self.join = assembly.joining(self.pipeline, self.settings)

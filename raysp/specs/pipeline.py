@@ -6,7 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from pathlib import Path
 from types import ModuleType
@@ -141,7 +141,7 @@ class Pipeline:
 
     Attributes:
         source: the corpus.
-        steps: steps in order: one `Decode`, then one `Label`, with optional `Keep` steps before `Label`.
+        steps: steps in order: one `Decode`, then one `Label`; before `Label` any number of `Keep` steps or of your own.
         sink: destination of the label shards.
         name: name shown during a run.
         max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
@@ -160,8 +160,9 @@ class Pipeline:
         """Check the order of the steps and the names of all columns."""
         _check_order(self.steps)
         for index, step in enumerate(self.steps):
-            if isinstance(step, Keep) and self.source.audio in step.reads:
-                raise ValueError(f"steps[{index}] Keep: where= cannot ask for the audio column {self.source.audio!r}")
+            if self.source.audio in step.reads:
+                name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
+                raise ValueError(f"steps[{index}] {name} cannot ask for the audio column {self.source.audio!r}")
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -195,8 +196,8 @@ def _check_order(steps: Sequence[Step]) -> None:
     if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
         raise ValueError(f"{found}; expected Decode before Label, and Label last")
     for step in steps[: names.index("Decode")]:
-        if isinstance(step, Keep) and step.reads_seconds:
-            raise ValueError(f"{found}; Keep by seconds needs decoded audio: move it behind Decode")
+        if step.reads_seconds:
+            raise ValueError(f"{found}; {type(step).__name__} by seconds needs decoded audio: move it behind Decode")
 
 
 def read_code(pipeline: Pipeline) -> UserCode:
@@ -205,7 +206,7 @@ def read_code(pipeline: Pipeline) -> UserCode:
     Raises:
         SpecError: a function cannot be imported, or has no file.
     """
-    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
+    names = [name for step in pipeline.steps for name in step.functions]
     return read({*_classes(pipeline)}, {name: load_function(name) for name in names})
 
 
@@ -325,7 +326,7 @@ def _refuse_taken_name(path: Path) -> None:
         raise SpecError(f"{path}: there is a module of Python or of a package named {path.stem!r}; rename the file")
 
 
-def load_function(name: str) -> object:
+def load_function(name: str) -> Callable[..., object]:
     """Import `module:function`, and return the function.
 
     Raises:
@@ -341,7 +342,7 @@ def load_function(name: str) -> object:
         ) from error
     if not callable(found):
         raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
-    return found
+    return cast("Callable[..., object]", found)
 
 
 def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:

@@ -1,8 +1,9 @@
 """The steps of a pipeline, with their settings. `ops` implements them and is imported on the worker."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
@@ -10,17 +11,61 @@ from raysp.specs.outputs import Output as Output
 from raysp.specs.outputs import Scalar
 from raysp.specs.values import Listed, Url, spec
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.ops.filtering import RowOp
+    from raysp.ops.keeping import Keeping, Where
+
+Functions = Mapping[str, Callable[..., object]]
+"""Functions by their names in the pipeline, "module:function"."""
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
 
 
 class Step:
-    """One declared step."""
+    """One declared step. A step between others decides which rows go on; `ops` implements it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the step adds to a label shard."""
         return ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the step needs."""
+        return ()
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether the step is given all source columns except the audio."""
+        return False
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether the step needs the decoded duration, and so stands after `Decode`."""
+        return False
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Functions that the step calls, as "module:function"."""
+        return ()
+
+    def op(self, functions: "Functions") -> "RowOp":
+        """Return the op that decides which rows go on.
+
+        Args:
+            functions: the functions named by `functions`.
+        """
+        raise NotImplementedError
+
+    def check(self, schema: "pa.Schema") -> None:
+        """Check the types of the columns that the step reads.
+
+        Raises:
+            ValueError: a column does not fit.
+        """
 
 
 @spec
@@ -107,6 +152,40 @@ class Keep(Step):
     def reads(self) -> tuple[str, ...]:
         """Source columns of the conditions; empty for a function."""
         return () if self.where is None or isinstance(self.where, str) else tuple(c[0] for c in self.where)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether the condition is a function, which may read any column."""
+        return isinstance(self.where, str)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The function of `where`, if it is one."""
+        return (self.where,) if isinstance(self.where, str) else ()
+
+    def op(self, functions: "Functions") -> "Keeping":
+        """Return the op that keeps rows that meet every condition."""
+        from raysp.ops.keeping import Keeping
+
+        where: object = functions[self.where] if isinstance(self.where, str) else self.where
+        return Keeping(where=cast("Where | None", where), min_seconds=self.min_seconds, max_seconds=self.max_seconds)
+
+    def check(self, schema: "pa.Schema") -> None:
+        """Evaluate the conditions on no rows, so that a wrong type fails before any work starts.
+
+        Raises:
+            ValueError: a value cannot be compared with a column.
+        """
+        import pyarrow as pa
+
+        from raysp.ops.keeping import meets
+
+        for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
+            kind = schema.field(name).type
+            try:
+                meets(pa.chunked_array([], kind), compare, value)
+            except pa.ArrowException as error:
+                raise ValueError(f"Keep cannot ask {name!r} {compare} {value!r} of {kind}: {error}") from None
 
 
 @spec

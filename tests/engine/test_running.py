@@ -21,6 +21,7 @@ from raysp.engine.running import run, try_out
 from raysp.engine.workers.attempts import Attempts
 from tests.engine.conftest import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
 from tests.hub_server import COMMIT, lay_out
+from tests.user_specs import Spoken
 
 pytestmark = pytest.mark.cluster
 
@@ -201,9 +202,10 @@ def test_a_try_out_leaves_nothing_behind(local_ray, make_pipeline, small_shards,
 
 def test_rows_left_out_by_keep_stay_in_their_place(local_ray, make_pipeline, small_shards, tmp_path):
     keep = raysp.Keep(where=[("speaker_id", "==", "jackson")], max_seconds=0.5)
-    run(make_pipeline(small_shards, steps=[keep], sink_options={"keep": ["speaker_id"]}))
+    own = Spoken("speaker_id", most_per_second=2.5)  # a user's own step: at least 0.4 seconds
+    run(make_pipeline(small_shards, steps=[keep, own], sink_options={"keep": ["speaker_id"]}))
     for row in read_labels(tmp_path / "labels").to_pylist():
-        kept = row["speaker_id"] == "jackson" and row["seconds"] <= 0.5
+        kept = row["speaker_id"] == "jackson" and 0.4 <= row["seconds"] <= 0.5
         assert (row["status"], row["error_type"]) == (("ok", None) if kept else ("skipped", "filtered"))
         assert (row["pred_text"] is not None) == kept
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp.ops.filtering import apply
 from raysp.ops.keeping import Keeping, meets
 from raysp.ops.rows import RowStatus
 from tests.user_specs import odd_rows, too_few
@@ -35,7 +36,7 @@ def judged(keeping: Keeping, columns: pa.Table, seconds: list[float | None] | No
     statuses = [RowStatus(row) for row in range(columns.num_rows)]
     for row_status, value in zip(statuses, seconds or [None] * len(statuses), strict=True):
         row_status.seconds = value
-    keeping(statuses, columns)
+    apply(keeping, statuses, columns)
     return statuses
 
 
@@ -73,7 +74,7 @@ def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, lo
 def test_a_row_that_failed_or_was_not_decoded_is_not_judged_again():
     statuses = [RowStatus(0), RowStatus(1)]
     statuses[0].fail("no_audio", "null")
-    Keeping(where=None, min_seconds=1)(statuses, pa.table({"a": [1, 2]}))
+    apply(Keeping(where=None, min_seconds=1), statuses, pa.table({"a": [1, 2]}))
     assert [row_status.error_type for row_status in statuses] == ["no_audio", None]
 
 

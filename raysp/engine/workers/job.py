@@ -4,7 +4,6 @@ import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import cast
 
 import pyarrow as pa
 
@@ -12,7 +11,6 @@ from raysp.engine.workers.attempts import Attempts
 from raysp.planning.plans import Settings
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
-from raysp.specs.steps import Keep
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,5 @@ def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> 
 
 def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
     """Return the functions of a pipeline that the main program defines, which workers cannot import."""
-    names = [step.where for step in pipeline.steps if isinstance(step, Keep) and isinstance(step.where, str)]
-    mine = [name for name in names if name.startswith("__main__:")]
-    return {name: cast("Callable[..., object]", load_function(name)) for name in mine}
+    mine = [name for step in pipeline.steps for name in step.functions if name.startswith("__main__:")]
+    return {name: load_function(name) for name in mine}

@@ -26,13 +26,13 @@ REPOSITORY = Path(raysp.__file__).parents[1]
 WORKER = """
 import json, pickle, sys
 import pyarrow as pa
-from raysp.assembly import keeping
+from raysp.assembly import row_op
 answers = []
 for path in sys.argv[1:]:
     with open(path, "rb") as file:
         job = pickle.load(file)
     keep = next(step for step in job.pipeline.steps if type(step).__name__ == "Keep")
-    answers.append([keeping(keep, job.functions).where(pa.table({"id": ["a"]})), job.pipeline.label.outputs[0].gain])
+    answers.append([row_op(keep, job.functions).where(pa.table({"id": ["a"]})), job.pipeline.label.outputs[0].gain])
 print(json.dumps(answers))
 """
 OUTPUT = """

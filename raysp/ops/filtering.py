@@ -1,0 +1,57 @@
+"""Ops of steps that decide which rows go on, and their application to rows."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from raysp.ops.rows import OK, RowStatus
+from raysp.words import count
+
+
+class RowOp(Protocol):
+    """Op of a step that decides which rows go on; a row with a reason becomes `skipped: filtered`."""
+
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return for each row of a piece None, or the reason to skip it.
+
+        Args:
+            rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
+                Rows that failed before are among them; what is returned for them has no effect.
+        """
+        ...
+
+    def judge(self, seconds: float) -> str | None:
+        """Return None, or the reason to skip a row of this decoded duration; called if the step is after `Decode`."""
+        return None
+
+
+def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
+    """Return the reasons of an op for the rows of a piece.
+
+    Raises:
+        ValueError: the op returned another number of values.
+    """
+    found = list(op(rows))
+    if len(found) != rows.num_rows:
+        raise ValueError(
+            f"{type(op).__module__}:{type(op).__qualname__} returned {count(len(found), 'value')} for "
+            f"{count(rows.num_rows, 'row')}; expected None or the reason to skip it for each"
+        )
+    return found
+
+
+def apply(op: RowOp, statuses: Sequence[RowStatus], rows: pa.Table) -> None:
+    """Mark rows with status ok that an op does not let pass."""
+    for row_status, reason in zip(statuses, reasons(op, rows), strict=True):
+        judge(op, row_status, reason)
+
+
+def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
+    """Mark a row with status ok that an op does not let pass: by its columns (`reason`), else by its seconds."""
+    if row_status.status != OK:
+        return
+    if reason is None and row_status.seconds is not None:
+        reason = op.judge(row_status.seconds)
+    if reason is not None:
+        row_status.skip("filtered", reason)
