@@ -47,7 +47,10 @@ CheckpointOptions = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, else a local Ray.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Ray cluster; local: a Ray of its own, for small runs too. Default: RAY_ADDRESS."
+    ),
 ]
 
 

@@ -47,7 +47,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
         print_fact(
             "this run",
             f"{count(result.rows, 'row')}, {duration(result.audio_seconds)} of audio in "
-            f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start of Ray and model included",
+            f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start included",
         )
     if result.padding_efficiency is not None:
         print_fact(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.engine.cluster.background import Background
-from raysp.engine.cluster.connection import connected, is_cluster, local_ray
+from raysp.engine.cluster.connection import connected, is_cluster, local_ray, wants_ray
 from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
@@ -22,9 +22,10 @@ from raysp.engine.workers.job import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
 from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, open_sink
-from raysp.planning.plans import Plan
+from raysp.planning.plans import Corpus, Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
+from raysp.planning.small import is_small
 from raysp.sink import fault_injection, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
@@ -102,7 +103,8 @@ def run(
         pipeline: the pipeline to run.
         relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
             to continue.
-        address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
+            Ray, or for little audio one process without Ray.
         on_plan: called with the plan before any work.
         on_progress: called after every block and commit.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
@@ -121,6 +123,7 @@ def run(
             stack,
             plan_shown,
             progress_shown,
+            needs_ray=wants_ray(address),
         )
 
 
@@ -146,7 +149,8 @@ def retry(
         pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
         trust: use the recorded pipeline, regardless of who recorded it.
         settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
-        address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray that ends with the run.
+        address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
+            Ray, or for little audio one process without Ray.
         on_plan: called with the plan before any work.
         on_progress: called after every block and commit.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
@@ -160,7 +164,14 @@ def retry(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(made, address, stack)
         return _begin(
-            lambda _: plan_retry(made, resources), made, resources, stack, plan_shown, progress_shown, is_own=not trust
+            lambda _: plan_retry(made, resources),
+            made,
+            resources,
+            stack,
+            plan_shown,
+            progress_shown,
+            is_own=not trust,
+            needs_ray=wants_ray(address),
         )
 
 
@@ -179,7 +190,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
 
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
-        is_few = num_rows <= MOST_ROWS and not is_cluster(address)
+        is_few = num_rows <= MOST_ROWS and not wants_ray(address)
         # The caller shows the rows with their errors, so no error rate ends a try-out.
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
         pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
@@ -193,7 +204,8 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
             stack,
             plans.append,
             is_own=False,
-            without_ray=lambda plan: is_few and plan.settings.device == "cpu",
+            needs_ray=wants_ray(address),
+            in_this_process=lambda plan: is_few and plan.settings.device == "cpu",
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = open_sink(pipeline)
@@ -214,7 +226,7 @@ def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitSt
 
 
 def _begin(
-    make: Callable[[Callable[[], None]], Plan],
+    make: Callable[[Callable[[Corpus], None]], Plan],
     pipeline: Pipeline,
     resources: Resources,
     stack: contextlib.ExitStack,
@@ -222,18 +234,24 @@ def _begin(
     on_progress: OnProgress | None = None,
     *,
     is_own: bool = True,
-    without_ray: Callable[[Plan], bool] = lambda _: False,
+    needs_ray: bool = False,
+    in_this_process: Callable[[Plan], bool] = lambda _: False,
 ) -> RunResult:
     """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
 
-    `make` returns the plan. Its argument is a function to call once it is certain that there is work: a local Ray then
-    starts while the rest is planned.
+    `make` returns the plan. Its argument is a function to call with the corpus once it is certain that there is work:
+    a local Ray then starts while the rest is planned, unless the work is so small that the run needs none.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
     own_ray = Background(lambda: _ray_and_ray_data(resources))
     stack.callback(own_ray.end)
+
+    def on_surveyed(corpus: Corpus) -> None:
+        if needs_ray or not is_small(corpus.shards, pipeline, resources):
+            own_ray.begin()
+
     epoch = lease.highest_epoch(open_sink(pipeline))
-    plan = make(own_ray.begin)
+    plan = make(on_surveyed)
     store = open_checked(pipeline)
     if own_ray.has_begun:
         own_ray.wait()  # before any output: Ray's start redirects stderr
@@ -247,7 +265,7 @@ def _begin(
     own = stack.enter_context(lease.held(store))
     stack.callback(own_ray.end)  # before the lease is released
     if own.epoch != epoch + 1:  # another run has written since
-        plan = make(own_ray.begin)
+        plan = make(on_surveyed)
     entry = RunEntry.now(resolved=_resolved(plan))
     begin_run(plan, entry, store, is_own=is_own)
     progress = Progress(
@@ -257,7 +275,12 @@ def _begin(
     if plan.todo:
         from raysp.engine.execution import Execution
 
-        workers, job = _in_this_process(plan, faults) if without_ray(plan) else _on_ray(plan, faults, own_ray)
+        if in_this_process(plan):
+            workers, job = _in_this_process(plan, faults)
+        elif needs_ray or own_ray.has_begun or not is_small((todo.shard for todo in plan.todo), pipeline, resources):
+            workers, job = _on_ray(plan, faults, own_ray)
+        else:
+            workers, job = _in_one_process(plan, faults, own_ray)
         stack.callback(job.attempts.close)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
@@ -282,6 +305,17 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple
     from raysp.engine.on_ray.ray_workers import OnRay
 
     return OnRay(), _job(plan, faults, Attempts())
+
+
+def _in_one_process(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple["Workers", Job]:
+    from raysp.engine.in_process import UncountedAttempts
+    from raysp.engine.one_process import OneProcess
+
+    def start_ray() -> tuple["Workers", Attempts]:
+        workers, job = _on_ray(plan, faults, own_ray)
+        return workers, job.attempts
+
+    return OneProcess(start_ray), _job(plan, faults, UncountedAttempts())
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:

@@ -9,7 +9,7 @@ from raysp.planning.checkpoints import checkpoint_folder, pinned
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
-from raysp.planning.plans import Plan
+from raysp.planning.plans import Corpus, Plan
 from raysp.planning.recordings import refuse_without_recordings
 from raysp.planning.replaced import find_replaced
 from raysp.planning.resources import Resources, local_resources
@@ -46,7 +46,7 @@ def make_plan(
     *,
     limit_rows: int | None = None,
     relabel: bool = False,
-    on_surveyed: Callable[[], None] | None = None,
+    on_surveyed: Callable[[Corpus], None] | None = None,
 ) -> Plan:
     """Return the plan from corpus, pipeline and sink; nothing is written.
 
@@ -55,8 +55,8 @@ def make_plan(
         resources: resources that the run may use.
         limit_rows: plan only the first rows of the corpus.
         relabel: redo label shards that differ, instead of raising.
-        on_surveyed: called if the sink has no record, once corpus and checkpoint are found and before the checkpoint
-            is read. There is work then, unless the rest of the plan fails.
+        on_surveyed: called with the corpus if the sink has no record, once corpus and checkpoint are found and before
+            the checkpoint is read. There is work then, unless the rest of the plan fails.
 
     A sink without staged or committed results is not bound to its recorded pipeline: instead of raising, the plan
     replaces the record.
@@ -100,7 +100,7 @@ def _make_plan(
     *,
     limit_rows: int | None,
     relabel: bool,
-    on_surveyed: Callable[[], None] | None,
+    on_surveyed: Callable[[Corpus], None] | None,
 ) -> Plan:
     recorded = {shard.name: shard for shard in plan_record.load(store)} if record is not None else {}
     listed = list_corpus(pipeline.source, recorded, relabel=relabel)
@@ -115,7 +115,7 @@ def _make_plan(
     corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
     if record is None and on_surveyed:
         checkpoint_folder(pipeline)  # raises if there is none
-        on_surveyed()
+        on_surveyed(corpus)
     settings = settle(pipeline, resources, record.resolved if record else None)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again

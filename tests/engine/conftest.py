@@ -33,6 +33,12 @@ def local_ray(workers_hub_cache):
 
 
 @pytest.fixture
+def with_ray(monkeypatch):
+    """Small runs too start a Ray of their own."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
+@pytest.fixture
 def make_pipeline(tmp_path):
     """Make a pipeline over some shards; keywords go to Label, `source` and `sink` to theirs."""
 

@@ -34,7 +34,7 @@ from tests.corpora import AUDIO, DEMO, label_here
 from tests.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
 from tests.engine.conftest import CHECKPOINT, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.soak]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.soak, pytest.mark.usefixtures("with_ray")]
 
 SHARDS, ROWS = 24, 10
 HANG_SECONDS = 15

@@ -16,7 +16,7 @@ import pytest
 from raysp.engine.running import run
 from tests.engine.conftest import DEMO, row_hash
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("with_ray")]
 
 PIPELINE = """
 import raysp

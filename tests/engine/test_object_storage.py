@@ -11,7 +11,7 @@ import pytest
 from raysp.engine.running import run
 from tests.engine.conftest import CHECKPOINT, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("with_ray")]
 
 PIPELINE = """
 import raysp

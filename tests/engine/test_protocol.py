@@ -21,7 +21,7 @@ from tests.corpora import a_pipeline, label_here, write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
 from tests.places import Bucket, Folder, Place, options_code
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("with_ray")]
 
 SHARDS, ROWS = 3, 6
 PIPELINE = """

@@ -21,6 +21,8 @@ from raysp.planning.resources import Resources
 
 logger = logging.getLogger(__name__)
 
+LOCAL = "local"
+"""Address of a local Ray that ends with the run."""
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 CONNECT_SECONDS = 10
@@ -55,7 +57,12 @@ _SETTINGS = {
 def is_cluster(address: str | None) -> bool:
     """Return whether a run uses an existing Ray: at an address, or connected by this process."""
     ray = sys.modules.get("ray")
-    return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
+    return (address or os.environ.get("RAY_ADDRESS") or LOCAL) != LOCAL or bool(ray and ray.is_initialized())
+
+
+def wants_ray(address: str | None) -> bool:
+    """Return whether a run uses Ray even for little work: an existing one, or a local one by the address "local"."""
+    return is_cluster(address) or (address or os.environ.get("RAY_ADDRESS")) == LOCAL
 
 
 @contextlib.contextmanager

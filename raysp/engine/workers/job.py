@@ -40,11 +40,11 @@ class Job:
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""
-        from ray import cloudpickle
+        import cloudpickle
 
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         made_of_code = {name: values.pop(name) for name in ("pipeline", "functions")}
-        return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)  # type: ignore[no-untyped-call]
+        return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
 
 
 def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:

@@ -9,6 +9,7 @@ import faulthandler
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 from raysp.audio import process_clock
@@ -64,25 +65,33 @@ def _start() -> "subprocess.Popen[bytes]":
     return process
 
 
-_watchdog = Watchdog()
+class _OfThread(threading.local):
+    """The watchdog of each thread: one reads while another one labels."""
+
+    def __init__(self) -> None:
+        self.watchdog = Watchdog()
+
+
+_of_thread = _OfThread()
 
 
 def touch() -> None:
     """Restart the count of `watched` from within: the current wait has its own limit."""
-    _watchdog.touch()
+    _of_thread.watchdog.touch()
 
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer, in seconds in which the process could work; 0: no limit.
 
-    Only one such block per process may be active.
+    Only one such block per thread may be active.
     """
     if not seconds:
         yield
         return
-    _watchdog.arm(seconds)
+    watchdog = _of_thread.watchdog
+    watchdog.arm(seconds)
     try:
         yield
     finally:
-        _watchdog.disarm()
+        watchdog.disarm()

@@ -20,7 +20,7 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def noted(monkeypatch):
+def noted(monkeypatch, with_ray):
     """What happens to the local Ray, which is none here; `fails` is raised by its start."""
     seen = Noted()
 

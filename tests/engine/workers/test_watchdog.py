@@ -64,8 +64,20 @@ def test_what_is_waited_for_with_a_limit_of_its_own_does_not_count(started):
 
 def test_one_that_was_killed_is_replaced(started):
     process = started(
-        "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\nwatchdog._watchdog._process.kill()\n"
-        "watchdog._watchdog._process.wait()\nwith watched(1):\n    time.sleep(1000)"
+        "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\n"
+        "process = watchdog._of_thread.watchdog._process\nprocess.kill()\nprocess.wait()\n"
+        "with watched(1):\n    time.sleep(1000)"
+    )
+    process.communicate(timeout=120)
+    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
+
+
+def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
+    process = started(
+        "import threading\n"
+        "def hang():\n    with watched(1):\n        time.sleep(1000)\n"
+        "threading.Thread(target=hang).start()\n"
+        "while True:\n    with watched(1000):\n        time.sleep(0.01)"
     )
     process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
@@ -74,7 +86,7 @@ def test_one_that_was_killed_is_replaced(started):
 def test_it_ends_with_the_process_that_it_watches(started):
     process = started(
         "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\n"
-        "print(watchdog._watchdog._process.pid, flush=True)\ninput()"
+        "print(watchdog._of_thread.watchdog._process.pid, flush=True)\ninput()"
     )
     watching = int(process.stdout.readline())
     assert look(watching) is not None

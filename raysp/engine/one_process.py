@@ -1,0 +1,166 @@
+"""Labelling of a small run in one process beside the driver, without Ray, whose start takes longer than such a run.
+
+The process runs the code of Ray's workers. It is separate from the driver, since a model may crash or hang. If it ends
+early, Ray's workers take over: they repeat crashed work, and find the rows at fault.
+"""
+
+import contextlib
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING
+
+from raysp.corpus.shards import Piece
+from raysp.engine.in_process import InProcessCommits, UncountedAttempts
+from raysp.engine.workers.job import Job
+from raysp.engine.workers.messages import RAISED, LabelledBlock, Message, from_json
+from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.errors import RayspError, ShardError
+from raysp.planning.plans import Plan
+from raysp.sink.receipts import ShardFailure
+from raysp.sink.stage import is_complete
+from raysp.sink.todo import Retry, Todo
+
+if TYPE_CHECKING:
+    from raysp.engine.execution import Workers
+    from raysp.engine.workers.attempts import Attempts
+
+logger = logging.getLogger(__name__)
+
+MAIN = "raysp.engine.workers.alone"
+LAST_LINES = 5
+"""Lines of the output of a process that ended early, for the log."""
+
+
+class OneProcess:
+    """Workers of a small run: one process labels, the driver commits.
+
+    Args:
+        start_ray: starts Ray, and returns the workers that take over and their ledger.
+    """
+
+    def __init__(self, start_ray: "Callable[[], tuple[Workers, Attempts]]") -> None:
+        self._start_ray = start_ray
+        self._on_ray: tuple[Workers, Attempts] | None = None
+
+    def label(self, plan: Plan, job: Job) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block."""
+        if self._on_ray is None:
+            done = _Done()
+            try:
+                for message in self._label(plan, job):
+                    done.add(message)
+                    yield message
+                return
+            except _EndedEarlyError as error:
+                logger.warning("%s; Ray labels the rest", error)
+            plan = replace(plan, todo=tuple(map(done.left, plan.todo)))
+            if not plan.pieces_todo:
+                return
+            self._on_ray = self._start_ray()
+        workers, attempts = self._on_ray
+        yield from workers.label(plan, replace(job, attempts=attempts))
+
+    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+        """Label pieces that crashed Ray's workers, and yield messages."""
+        if self._on_ray is None:
+            return iter(())
+        workers, attempts = self._on_ray
+        return workers.bisect(plan, replace(job, attempts=attempts), pieces)
+
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> InProcessCommits:
+        """Return an empty set of commits in the driver."""
+        return InProcessCommits(job, retries)
+
+    def _label(self, plan: Plan, job: Job) -> Iterator[Message]:
+        pieces: list[str] = []
+        for todo in plan.todo:
+            for piece in todo.pieces:
+                try:
+                    pieces.append(PieceTodo(todo.shard, piece, todo.retry).to_json())
+                except ShardError as error:
+                    yield ShardFailure(todo.shard.name, str(error))
+        if pieces:
+            with tempfile.TemporaryFile() as output:
+                yield from _messages_of_process(job, pieces, output)
+
+
+class _EndedEarlyError(Exception):
+    """The process ended before all pieces were labelled."""
+
+
+class _Done:
+    """Pieces whose blocks are all staged, and shards that failed."""
+
+    def __init__(self) -> None:
+        self._blocks: defaultdict[tuple[str, Piece], set[tuple[int, int]]] = defaultdict(set)
+        self._failed: set[str] = set()
+
+    def add(self, message: Message) -> None:
+        """Count a message."""
+        if isinstance(message, LabelledBlock):
+            block = message.receipt
+            self._blocks[block.shard, Piece(block.first, block.end)].add((block.k, block.of))
+        elif isinstance(message, ShardFailure):
+            self._failed.add(message.shard)
+
+    def left(self, todo: Todo) -> Todo:
+        """Return what is left of the work on a shard."""
+        if (name := todo.shard.name) in self._failed:
+            return replace(todo, pieces=())
+        return replace(todo, pieces=tuple(one for one in todo.pieces if not is_complete(self._blocks[name, one])))
+
+
+def _messages_of_process(job: Job, pieces: Sequence[str], output: IO[bytes]) -> Iterator[Message]:
+    """Yield the messages of a new process, which ends with this generator.
+
+    Args:
+        job: the job of the process.
+        pieces: serialised pieces.
+        output: file for what the process prints.
+
+    Raises:
+        RayspError: the process could not load the model.
+        _EndedEarlyError: the process crashed, or was ended from outside or by its watchdog.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", MAIN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=output,
+        start_new_session=True,  # signals of a terminal are for the driver, which ends this process
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with contextlib.suppress(OSError):  # its exit code tells more
+            pickle.dump((replace(job, attempts=UncountedAttempts()), pieces), process.stdin)
+            process.stdin.flush()  # not closed: the process ends when it is
+        for line in process.stdout:
+            text = line.decode()
+            if text.startswith(RAISED):
+                error: RayspError = pickle.loads(bytes.fromhex(text.removeprefix(RAISED)))
+                raise error
+            yield from_json(text)
+        if (code := process.wait()) != 0:
+            raise _EndedEarlyError(_describe(code, output))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+def _describe(code: int, output: IO[bytes]) -> str:
+    """Return a text on the end of a process: its signal or exit code, and the last lines that it printed."""
+    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    output.seek(0)
+    lines = output.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+    return f"the process that labels ended with {ended}" + (f" ({' | '.join(lines)})" if lines else "")

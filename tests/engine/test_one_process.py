@@ -1,0 +1,159 @@
+"""Small runs are labelled by one process beside the driver, without Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.engine import running
+from raysp.engine.running import run
+from raysp.specs import spec
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.engine.conftest import row_hash
+from tests.engine.deadly import UnloadableTranscript
+
+SHARDS, ROWS = 3, 6
+
+
+@spec
+class CrashingOnce(raysp.Transcript):
+    """A transcript whose op kills its process over the second block that any process labels, and only then."""
+
+    folder: str = ""
+
+    def op(self, loaded):
+        op, folder = super().op(loaded), Path(self.folder)
+
+        class Op:
+            schema, staged, layers, empty = op.schema, op.staged, op.layers, op.empty
+
+            def __call__(self, forward):
+                count = len(list(folder.glob("block-*")))
+                (folder / f"block-{count}").touch()
+                if count == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    time.sleep(10_000)
+                return op(forward)
+
+        return Op()
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    for number in range(SHARDS):
+        write_shard(tmp_path / "in" / f"{number}.parquet", table=rows.slice(ROWS * number, ROWS), row_group_size=3)
+    return tmp_path
+
+
+@pytest.fixture
+def without_a_ray(monkeypatch):
+    """No Ray is connected, as far as a run can see; the names of the starts of one."""
+    started: list[str] = []
+    local_ray = running.local_ray
+
+    @contextmanager
+    def noting(resources):
+        started.append("Ray")
+        with local_ray(resources):
+            yield
+
+    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "wants_ray", lambda _: False)
+    monkeypatch.setattr(running, "local_ray", noting)
+    return started
+
+
+def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, without_a_ray):
+    result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
+    assert (result.exit_code, result.rows, result.shards_committed) == (0, SHARDS * ROWS, SHARDS)
+    assert without_a_ray == []
+    label_here(a_pipeline(f"{corpus}/in", corpus / "other"))
+    assert row_hash(corpus / "out") == row_hash(corpus / "other")
+    assert raysp.verify(str(corpus / "out")).differences == ()
+    assert raysp.status(str(corpus / "out")).shards_committed == SHARDS
+
+
+def test_a_damaged_shard_fails_alone(corpus, without_a_ray):
+    pipeline = a_pipeline(f"{corpus}/in", corpus / "out", steps=[raysp.Decode(), _keep_or_fail(), *_label()])
+    result = run(pipeline)
+    assert list(result.shards_failed) == ["1.parquet"]
+    assert "the second shard" in result.shards_failed["1.parquet"]
+    assert (result.exit_code, result.shards_committed, without_a_ray) == (3, 2, [])
+
+
+def _label() -> list[raysp.Label]:
+    return [raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
+
+
+def _keep_or_fail() -> raysp.Keep:
+    return raysp.Keep(where="tests.engine.test_one_process:fails_over_the_second_shard")
+
+
+def fails_over_the_second_shard(table) -> list[bool]:
+    second = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("id")[ROWS].as_py()
+    if second in table.column("id").to_pylist():
+        raise raysp.ShardError("the second shard")
+    return [True] * table.num_rows
+
+
+@pytest.mark.cluster
+def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, local_ray, tmp_path, caplog):
+    outputs = {"outputs": [CrashingOnce(folder=str(tmp_path))]}
+    result = run(a_pipeline(f"{corpus}/in", corpus / "out", label=outputs))
+    assert (result.exit_code, result.rows, result.errors) == (0, SHARDS * ROWS, {})
+    assert without_a_ray == ["Ray"]
+    assert "the process that labels ended with signal SIGKILL; Ray labels the rest" in caplog.text
+    # One block a shard, and the one that crashed twice.
+    assert len(list(tmp_path.glob("block-*"))) == SHARDS + 1
+    label_here(a_pipeline(f"{corpus}/in", corpus / "other"))
+    assert row_hash(corpus / "out") == row_hash(corpus / "other")
+    assert raysp.verify(str(corpus / "out")).differences == ()
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, without_a_ray, tmp_path):
+    outputs = {"outputs": [UnloadableTranscript(folder=str(tmp_path), failures=99)]}
+    with pytest.raises(raysp.RunError, match=r"OSError: .*No space left on device"):
+        run(a_pipeline(f"{corpus}/in", corpus / "out", label=outputs))
+    assert without_a_ray == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=lambda one: str(one),
+)
+def test_the_process_ends_with_the_driver_and_the_next_run_goes_on(corpus, number, expected):
+    file = corpus / "label_many.py"
+    for copy in range(30):
+        (corpus / "in" / f"copy-{copy}.parquet").symlink_to(corpus / "in" / "0.parquet")
+    file.write_text(
+        f"import raysp\npipeline = raysp.Pipeline(source=raysp.Shards({f'{corpus}/in/*.parquet'!r}), "
+        f"steps=[raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript()])], "
+        f"sink=raysp.Parquet({f'{corpus}/out'!r}))\n"
+    )
+    command = [sys.executable, "-m", "raysp.cli", "run", str(file), "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((corpus / "out").glob("*.parquet")):
+        assert driver.poll() is None, driver.communicate()[1]
+        time.sleep(0.01)
+    parts = psutil.Process(driver.pid).children(recursive=True)
+    assert any("raysp.engine.workers.alone" in " ".join(part.cmdline()) for part in parts)
+    driver.send_signal(number)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == expected, said
+    assert psutil.wait_procs(parts, timeout=60)[1] == []
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["shards_committed"] == 33
+    assert raysp.verify(f"{corpus}/out").differences == ()

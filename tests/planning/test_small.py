@@ -1,0 +1,51 @@
+"""Which runs are so small that they need no Ray."""
+
+from dataclasses import replace
+
+import pytest
+
+import raysp
+from raysp.corpus.shards import Piece, Shard
+from raysp.planning.resources import Resources
+from raysp.planning.small import SMALL_BYTES, SMALL_ROWS, is_small
+from tests.corpora import a_pipeline
+
+MACHINE = Resources(cpus=2, machine_cpus=2)
+SHARD = Shard("a.parquet", "in/a.parquet", SMALL_BYTES // 2, "1", 10, "0", (Piece(0, 10),))
+
+
+def test_little_audio_on_the_cpus_of_one_machine_is_small():
+    assert is_small([SHARD, SHARD], a_pipeline(), MACHINE)
+    assert is_small([], a_pipeline(), MACHINE)
+
+
+def test_more_bytes_are_not():
+    assert not is_small([SHARD, SHARD, replace(SHARD, num_bytes=1)], a_pipeline(), MACHINE)
+
+
+@pytest.mark.parametrize("kind", ["manifest", "folder"])
+def test_recordings_that_are_read_by_path_count_as_rows(kind):
+    by_path = replace(SHARD, kind=kind, num_bytes=10 * SMALL_BYTES, num_rows=SMALL_ROWS)
+    assert is_small([by_path], a_pipeline(), MACHINE)
+    assert not is_small([by_path, replace(by_path, num_rows=1)], a_pipeline(), MACHINE)
+    with_root = a_pipeline(raysp.Shards("in", audio_root="/recordings"))
+    assert not is_small([replace(SHARD, num_rows=SMALL_ROWS + 1)], with_root, MACHINE)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"pool": raysp.Pool(2)},
+        {"pool": raysp.Pool((1, 2))},
+        {"pool": raysp.Pool(memory=2**30)},
+        {"device": "cuda"},
+    ],
+)
+def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
+    assert not is_small([SHARD], a_pipeline(label=label), MACHINE)
+
+
+def test_a_cluster_is_used_and_so_is_a_gpu():
+    assert not is_small([SHARD], a_pipeline(), replace(MACHINE, machine_cpus=None))
+    assert not is_small([SHARD], a_pipeline(), replace(MACHINE, gpus=1))
+    assert is_small([SHARD], a_pipeline(label={"device": "cpu"}), replace(MACHINE, gpus=1))
