@@ -40,8 +40,8 @@ MODELS_MAY_USE_OF_RAYSP = {"errors", "checkpoints"}
 FOLDERS_MAY_USE = {"files": {"safetensors"}, "tokenizers": {"tokenizers"}}
 
 
-MOST_FILES = 25
-"""Files of a folder."""
+MOST_FILES, MOST_LINES = 25, 600
+"""Files of a folder, and lines of a file."""
 
 
 class Import(NamedTuple):
@@ -152,6 +152,11 @@ def full_folders(folder: Path) -> list[str]:
     return [f"{place.relative_to(folder)}: {number} files" for place, number in counts.items() if number > MOST_FILES]
 
 
+def long_files(folder: Path) -> list[str]:
+    counts = {path: path.read_text().count("\n") for path in sources(folder)}
+    return [f"{path.relative_to(folder)}: {number} lines" for path, number in counts.items() if number > MOST_LINES]
+
+
 def prints(package: Path) -> list[str]:
     return [
         f"{path.relative_to(package)}:{node.lineno}"
@@ -234,8 +239,9 @@ def _modules(imported: Iterable[str], modules: Collection[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", [PACKAGE, PACKAGE.parent / "tests"], ids=["raysp", "tests"])
-def test_no_folder_has_more_than_25_files(folder):
+def test_no_folder_has_more_than_25_files_and_no_file_more_than_600_lines(folder):
     assert full_folders(folder) == []
+    assert long_files(folder) == []
 
 
 def test_no_modules_import_each_other():
@@ -249,6 +255,12 @@ def test_a_full_folder_is_found(tmp_path):
         (tmp_path / "deep" / f"{number}.py").touch()
     (tmp_path / "0.py").unlink()
     assert full_folders(tmp_path) == ["deep: 26 files"]
+
+
+def test_a_long_file_is_found(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1\n" * 600)
+    (tmp_path / "b.py").write_text("x = 1\n" * 601)
+    assert long_files(tmp_path) == ["b.py: 601 lines"]
 
 
 def test_a_planted_circle_is_found(tmp_path):

@@ -1,11 +1,13 @@
 """transformers as oracle of text decoders and of models that write text: small and random, the same weights on both."""
 
 import warnings
+from pathlib import Path
 
 import torch
 
-from raysp.models import SpeechEncoderDecoderModel
-from tests.models.oracles import TINY, transformers
+from raysp.models import AutoTokenizer, SpeechEncoderDecoderModel
+from tests.models.oracles import TINY, make_oracle, transformers
+from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 VOCAB = 50
 BERT = {
@@ -100,3 +102,16 @@ def theirs_generated(oracle, *args, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return oracle.generate(*args, **options)
+
+
+def save_parts(folder: Path) -> tuple[Path, Path]:
+    """Save a pretrained encoder with a head and a pretrained BERT with its tokenizer."""
+    encoder, decoder = folder / "encoder", folder / "decoder"
+    make_oracle(feat_extract_norm="layer").save_pretrained(encoder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(encoder)
+    torch.manual_seed(0)
+    write_bert_tokenizer(decoder)
+    size = len(AutoTokenizer.from_pretrained(decoder, tokenizer_class="BertTokenizer"))
+    config = transformers.BertConfig(**{**BERT, "vocab_size": size})
+    transformers.BertForPreTraining(config).save_pretrained(decoder)
+    return encoder, decoder

@@ -6,36 +6,42 @@ dies there or falls asleep to come back late. So a history follows from its seed
 memory and is honest: what one call wrote, the next one reads.
 """
 
-import functools
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, RayspError, StoreError
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink import todo as work_left
-from raysp.sink.commit import RESULT_SCHEMA, commit, committed
+from raysp.sink.commit import commit, committed
 from raysp.sink.processes import Process
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import Retry, Todo
-from raysp.storage.store import Entry
+from tests.sink.simulated_chances import THEMES, Chances
+from tests.sink.simulated_store import (
+    OUTPUTS,
+    ROWS,
+    Store,
+    key_values,
+    labelled,
+    read_parquet,
+    rest_path,
+    source_ids,
+    wrong_rows,
+)
 
-OUTPUTS = pa.schema([("text", pa.string())])
-STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
 SHARD_NAMES = ("a.parquet", "b.parquet")
-ROWS = 4
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 LONG_AGO = 1e9
@@ -98,59 +104,6 @@ class Actor:
     ended: bool = False
     outcome: object = None
     """None: it succeeded."""
-
-
-@dataclass
-class Chances:
-    """How often something happens at a call to the store."""
-
-    death: float = 0.0
-    failure: float = 0.0
-    sleep: float = 0.0
-    error_row: float = 0.0
-
-
-@dataclass(frozen=True)
-class Theme:
-    """What a history is mostly about: each of these is the chance of one event, or the choice of one value."""
-
-    rows: tuple[str, ...] = ("all", "all", "ok")
-    death: tuple[float, ...] = (0, 0.01, 0.04)
-    failure: tuple[float, ...] = (0, 0.01, 0.03)
-    sleep: tuple[float, ...] = (0, 0.02, 0.1)
-    error_row: tuple[float, ...] = (0, 0, 0.2)
-    runs: tuple[int, int] = (1, 4)
-    changes: float = 0.5
-    relabel: float = 0.6
-    retry: float = 0.2
-    gc: float = 0.2
-    cleanings: int = 1
-    """Runs of `gc` one after the other while a run is at work."""
-    overlap: float = 0.5
-    steps: int = 60
-    """Most of them that a run is ahead of one that overlaps it."""
-    lease: float = 0.5
-
-    def draw(self, random: Random) -> Chances:
-        return Chances(*(random.choice(getattr(self, name)) for name in ("death", "failure", "sleep", "error_row")))
-
-
-LEFT_OUT = Theme(
-    rows=("ok",), death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
-    changes=1.0, relabel=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
-)  # fmt: skip
-"""Relabellings that overlap, with rows that are left out of label shards, and `gc`."""
-RETRIES = Theme(
-    death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
-    gc=0.2, overlap=0.8, steps=150, lease=0.3,
-)  # fmt: skip
-"""Retries that overlap, are interrupted and come late."""
-LATE = Theme(
-    rows=("ok",), death=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
-    retry=0.1, gc=1.0, cleanings=5, overlap=0.9, steps=60, lease=0.1,
-)  # fmt: skip
-"""Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""
-THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE)
 
 
 class World:
@@ -345,149 +298,6 @@ class World:
         pieces = tuple(Piece(a, b) for a, b in pairwise(cuts))
         version = self.versions[name]
         return Shard(name, f"/in/{name}", 10, str(version), ROWS, f"{version:x}", pieces)
-
-
-@functools.lru_cache(2000)  # of one history to the next most label shards are the same bytes
-def read_parquet(data: bytes) -> tuple[list[dict], dict[bytes, bytes]]:
-    """Read a label shard's rows, which are not to be changed, and what it says of itself."""
-    file = pq.ParquetFile(pa.BufferReader(data))
-    return file.read(use_threads=False).to_pylist(), file.metadata.metadata
-
-
-def rest_path(name: str, metadata: dict[bytes, bytes]) -> str:
-    """Name the file of left-out rows that a label shard's footer names."""
-    return layout.errors_path(
-        name, *(metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id"))
-    )
-
-
-def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
-    return f"{name} {input_id} {fingerprint} {row}"
-
-
-@functools.lru_cache(2000)
-def key_values(data: bytes) -> dict[bytes, bytes]:
-    """Do as `footer._key_values`, once for the same bytes."""
-    return pq.read_metadata(pa.BufferReader(data)).metadata or {}
-
-
-@functools.lru_cache(10_000)
-def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], failed: tuple[int, ...]) -> pa.Table:
-    """Make the staged result of some rows."""
-    error = {"status": "error", "error_type": "step_failed", "error_message": "by chance"}
-    records = [
-        {"row": row, **error}
-        if row in failed
-        else {"row": row, "status": "ok", "seconds": 1.0, "text": label(name, input_id, fingerprint, row)}
-        for row in rows
-    ]
-    return pa.Table.from_pylist(records, schema=STAGED)
-
-
-@functools.lru_cache(1000)
-def source_ids(input_id: str, first: int, end: int) -> pa.Table:
-    """Make what a label shard carries over."""
-    return pa.table({"id": [f"{input_id}:{row}" for row in range(first, end)]})
-
-
-def wrong_rows(name: str, rows: list[dict], input_id: str, fingerprint: str, *, errors: bool = True) -> str:
-    """Say how rows differ from those of a shard's labels; rows that failed may stand in their places, unless told."""
-    rows = sorted(rows, key=lambda row: row["row"])
-    if [row["row"] for row in rows] != list(range(ROWS)):
-        return f"rows {[row['row'] for row in rows]}"
-    for row in rows:
-        good = label(name, input_id, fingerprint, row["row"])
-        if row["id"] != f"{input_id}:{row['row']}":
-            return f"row {row['row']} of {row['id']!r}"
-        if not (row["text"] == good if row["status"] == "ok" else errors and row["text"] is None):
-            return f"row {row['row']}: {row['status']} {row['text']!r}, not {good!r}"
-    return ""
-
-
-class Store:
-    """What one actor sees of the world's files."""
-
-    url = "memory"
-
-    def __init__(self, world: World, actor: Actor) -> None:
-        self.world, self.actor = world, actor
-
-    def _call(self, what: str, effect: Callable[[], object], changes: bool = False) -> object:
-        return self.world.call(self.actor, what, effect, changes)
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        def entries() -> list[Entry]:
-            files = self.world.files
-            paths = sorted([path for path in files if path.startswith(prefix)])
-            return [_entry(path, files[path]) for path in paths]
-
-        return iter(self._call(f"list {prefix}", entries))
-
-    def stat(self, path: str) -> Entry | None:
-        def entry() -> Entry | None:
-            found = self.world.files.get(path)
-            return _entry(path, found) if found else None
-
-        return self._call(f"stat {path}", entry)
-
-    def read(self, path: str) -> bytes:
-        return self._call(f"read {path}", lambda: self._data(path))
-
-    def open(self, path: str) -> pa.NativeFile:
-        return pa.BufferReader(self._call(f"open {path}", lambda: self._data(path)))
-
-    def _data(self, path: str) -> bytes:
-        if path not in self.world.files:
-            raise StoreError(f"{path}: it is not there")
-        return self.world.files[path][0]
-
-    def create(self, path: str, data: bytes) -> bool:
-        def put() -> bool:
-            if path in self.world.files:
-                return False
-            self.world.put(self.actor, path, data)
-            return True
-
-        return self._call(f"create {path}", put, True)
-
-    def replace(self, path: str, data: bytes) -> None:
-        self._call(f"replace {path}", lambda: self.world.put(self.actor, path, data), True)
-
-    def delete(self, path: str) -> None:
-        self._call(f"delete {path}", lambda: self.world.remove(self.actor, path), True)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        place = self.world.folder / f"{id(self.actor)}-{self.world.random.random()}"
-        try:
-            yield place
-        finally:
-            place.unlink(missing_ok=True)
-
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        data = scratch.read_bytes()
-        if expected is not None:
-            return self._exchange(path, data, expected)
-        if replace:
-            self.replace(path, data)
-            return True
-        return self.create(path, data)
-
-    def _exchange(self, path: str, data: bytes, expected: str) -> bool:
-        def put() -> bool:
-            if path not in self.world.files or _entry(path, self.world.files[path]).version != expected:
-                return False
-            self.world.put(self.actor, path, data)
-            return True
-
-        return self._call(f"replace {path}", put, True)
-
-    def probe(self) -> None:
-        """Nothing to ask."""
-
-
-def _entry(path: str, found: tuple[bytes, int, float]) -> Entry:
-    return Entry(path, len(found[0]), str(found[1]), found[2])
 
 
 class Driver:

@@ -16,7 +16,7 @@ from raysp.sink import commit as commit_module
 from raysp.sink import layout, orphans, plan_record, run_record, stage
 from raysp.sink.commit import Committed, committed
 from raysp.sink.todo import Todo
-from tests.sink import simulation
+from tests.sink import simulated_store, simulation
 from tests.sink.simulation import ROWS, ViolationError, simulate
 
 WITHIN = 400
@@ -97,7 +97,7 @@ def committing_what_is_there(monkeypatch):
                 for name in stage._names(store, shard.name, piece, shard.input_id, label_shard.fingerprint)
                 for table in stage._read_block(store, name)
             ]
-            table = pa.concat_tables(staged) if staged else simulation.STAGED.empty_table()
+            table = pa.concat_tables(staged) if staged else simulated_store.STAGED.empty_table()
             source = label_shard.source_columns(piece)
             table = table.take(pa.compute.sort_indices(table.column("row")))
             source = source.take(pa.compute.subtract(table.column("row"), piece.first))
@@ -113,9 +113,9 @@ def committing_what_is_there(monkeypatch):
 
 def replacing_what_is_committed(monkeypatch):
     """A label shard is put in place unconditionally."""
-    publish = simulation.Store.publish
+    publish = simulated_store.Store.publish
     monkeypatch.setattr(
-        simulation.Store,
+        simulated_store.Store,
         "publish",
         lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=True),
     )
@@ -123,9 +123,9 @@ def replacing_what_is_committed(monkeypatch):
 
 def replacing_what_a_later_retry_made(monkeypatch):
     """A retry that comes late does not look whether the label shard is still the one that it was planned for."""
-    publish = simulation.Store.publish
+    publish = simulated_store.Store.publish
     monkeypatch.setattr(
-        simulation.Store,
+        simulated_store.Store,
         "publish",
         lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=replace),
     )
@@ -261,10 +261,10 @@ def test_a_planted_bug_is_found(folder, monkeypatch, plant):
 
 def test_a_row_that_is_missing_doubled_or_foreign_is_told():
     rows = [
-        {"id": f"1:{row}", "row": row, "status": "ok", "text": simulation.label("a", "1", "f", row)}
+        {"id": f"1:{row}", "row": row, "status": "ok", "text": simulated_store.label("a", "1", "f", row)}
         for row in range(ROWS)
     ]
-    assert simulation.wrong_rows("a", rows, "1", "f") == ""
-    assert simulation.wrong_rows("a", rows[1:], "1", "f") == "rows [1, 2, 3]"
-    assert simulation.wrong_rows("a", [*rows, rows[0]], "1", "f") == "rows [0, 0, 1, 2, 3]"
-    assert "not 'a 1 g 0'" in simulation.wrong_rows("a", rows, "1", "g")
+    assert simulated_store.wrong_rows("a", rows, "1", "f") == ""
+    assert simulated_store.wrong_rows("a", rows[1:], "1", "f") == "rows [1, 2, 3]"
+    assert simulated_store.wrong_rows("a", [*rows, rows[0]], "1", "f") == "rows [0, 0, 1, 2, 3]"
+    assert "not 'a 1 g 0'" in simulated_store.wrong_rows("a", rows, "1", "g")

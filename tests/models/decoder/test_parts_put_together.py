@@ -1,0 +1,178 @@
+"""Speech encoders and text decoders that are put together from checkpoints of their own."""
+
+import sys
+
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    SpeechEncoderDecoderModel,
+    UniSpeechConfig,
+)
+from tests.models.decoder_oracles import (
+    BART,
+    BERT,
+    assert_close,
+    save_parts,
+    token_ids,
+    waves_and_mask,
+)
+from tests.models.oracles import TINY, make_oracle, transformers
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return save_parts(tmp_path)
+
+
+def test_ready_parts_are_put_together_and_share_their_configuration():
+    encoder = AutoModel.from_config(UniSpeechConfig(**TINY))
+    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT, is_decoder=True, add_cross_attention=True))
+    model = SpeechEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    assert model.encoder is encoder
+    assert model.encoder.config is model.config.encoder
+    assert model.decoder.config is model.config.decoder
+    model.config.decoder.use_cache = False
+    assert model(waves_and_mask()[0], decoder_input_ids=token_ids(3)).past_key_values is None
+    model.config.encoder.layer_norm_eps = 0.5
+    assert all(m.config is model.config.encoder for m in model.encoder.modules() if hasattr(m, "config"))
+
+
+def test_checkpoints_are_put_together(parts):
+    encoder, decoder = parts
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        encoder, decoder, encoder_layerdrop=0.5, decoder_hidden_dropout_prob=0.3, output_attentions=True
+    )
+    assert not model.training
+    assert (model.config.encoder.layerdrop, model.config.decoder.hidden_dropout_prob) == (0.5, 0.3)
+    assert model.config.output_attentions
+    assert model.config.decoder.is_decoder
+    assert model.config.decoder.add_cross_attention
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(str(encoder), str(decoder))
+    assert model.state_dict().keys() == theirs.state_dict().keys()
+    for name, value in theirs.state_dict().items():
+        if "crossattention" not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    given = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        None, None, encoder_model=model.encoder, decoder_model=model.decoder
+    )
+    assert given.decoder is model.decoder
+    config = BertConfig.from_pretrained(decoder, is_decoder=True, add_cross_attention=True, layer_norm_eps=0.5)
+    given = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder, decoder_config=config)
+    assert given.config.decoder.layer_norm_eps == 0.5
+
+
+def test_decoders_of_whole_text_models_are_put_behind_an_encoder(parts, tmp_path):
+    encoder, _ = parts
+    torch.manual_seed(0)
+    whole = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART))
+    whole.save_pretrained(tmp_path / "bart")
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, tmp_path / "bart")
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        str(encoder), str(tmp_path / "bart")
+    )
+    shared = whole.get_input_embeddings().weight  # transformers draws these anew where they are stored once
+    assert torch.equal(model.get_input_embeddings().weight, shared)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for name, value in theirs.state_dict().items():
+        if "embed_tokens" not in name and "lm_head" not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.fixture(scope="module")
+def adaptable(tmp_path_factory):
+    """Folders of encoders by their kind, with hidden_size 32, and of a BERT of that width and of a narrower one."""
+    folder = tmp_path_factory.mktemp("adaptable")
+    make_oracle("Wav2Vec2ForCTC").save_pretrained(folder / "wav2vec2")
+    sizes = {name: TINY[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    config = transformers.Wav2Vec2BertConfig(**sizes, intermediate_size=48, feature_projection_input_dim=10)
+    transformers.Wav2Vec2BertModel(config).save_pretrained(folder / "wav2vec2-bert")
+    for width in (24, 32):
+        decoder = transformers.BertModel(transformers.BertConfig(**{**BERT, "hidden_size": width}))
+        decoder.save_pretrained(folder / f"bert of {width}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("encoder", "overrides", "drawn"),
+    [
+        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 2}, "adapter."),
+        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 24}, "adapter."),
+        ("wav2vec2", {"output_hidden_size": 24}, None),
+        ("wav2vec2", {"num_hidden_layers": 3, "adapter_attn_dim": 4, "do_stable_layer_norm": True}, "encoder.layers."),
+        ("wav2vec2", {"num_hidden_layers": 1}, None),
+        ("wav2vec2-bert", {"add_adapter": True}, "adapter."),
+        ("wav2vec2-bert", {"add_adapter": True, "use_intermediate_ffn_before_adapter": True}, "intermediate_ffn."),
+    ],
+)
+def test_what_an_override_adds_to_an_encoder_is_drawn(adaptable, encoder, overrides, drawn, caplog):
+    # Theirs fails where an adapter's frames, or else the encoder's, are not as wide as it takes them to be.
+    width = overrides.get("output_hidden_size", 32) if "add_adapter" in overrides else 32
+    paths = adaptable / encoder, adaptable / f"bert of {width}"
+    prefixed = {f"encoder_{name}": value for name, value in overrides.items()}
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, **prefixed)
+    assert ("randomly initialised, train them before use" in caplog.text) or drawn is None
+    theirs = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*map(str, paths), **prefixed).eval()
+    expected = {name: value.shape for name, value in theirs.state_dict().items()}
+    assert {name: value.shape for name, value in model.state_dict().items()} == expected
+    _, report = AutoModel.from_pretrained(paths[0], **overrides, output_loading_info=True)
+    assert any(drawn in name for name in report["missing_keys"]) if drawn else not report["missing_keys"]
+    drawn_names = {f"encoder.{name}" for name in report["missing_keys"]}
+    for name, value in theirs.encoder.state_dict(prefix="encoder.").items():
+        ours = model.state_dict()[name]
+        assert ours.isfinite().all() if name in drawn_names else torch.equal(ours, value), name
+    model.load_state_dict(theirs.state_dict())
+    inputs = torch.randn(2, 50, 10) if encoder == "wav2vec2-bert" else torch.randn(2, 1500)
+    with torch.inference_mode():
+        found, expected = (one(inputs, decoder_input_ids=token_ids(2)).logits for one in (model, theirs))
+    assert_close(found, expected)
+
+
+def test_what_an_override_adds_to_a_decoder_is_drawn(adaptable, caplog):
+    paths = adaptable / "wav2vec2", adaptable / "bert of 32"
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*paths, decoder_num_hidden_layers=3)
+    assert "randomly initialised, train them before use: bert.encoder.layer.0.crossattention" in caplog.text
+    assert len(model.decoder.bert.encoder.layer) == 3
+    first = transformers.BertModel.from_pretrained(paths[1]).encoder.layer[0].output.dense.weight
+    assert torch.equal(model.decoder.bert.encoder.layer[0].output.dense.weight, first)
+
+
+def test_an_adapter_of_another_width_than_the_decoder_has_a_projection(adaptable):
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+        adaptable / "wav2vec2", adaptable / "bert of 32", encoder_add_adapter=True, encoder_output_hidden_size=24
+    )
+    assert model.enc_to_dec_proj.weight.shape == (32, 24)
+    assert model(torch.randn(2, 2500), decoder_input_ids=token_ids(2)).logits.isfinite().all()
+
+
+def test_overrides_that_change_shapes_and_strict_loads_are_refused(adaptable):
+    with pytest.raises(CheckpointError, match=r"shapes of weights do not fit config\.json"):
+        AutoModel.from_pretrained(adaptable / "wav2vec2", intermediate_size=64)
+    with pytest.raises(CheckpointError, match=r"missing adapter\.layers"):
+        AutoModel.from_pretrained(adaptable / "wav2vec2", add_adapter=True, strict=True)
+
+
+def test_what_cannot_be_put_together_is_refused(parts):
+    encoder, decoder = parts
+    put = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
+    with pytest.raises(ValueError, match="encoder_pretrained_model_name_or_path and encoder_model are None"):
+        put(None, decoder)
+    with pytest.raises(ValueError, match="from_tf=True or from_flax=True given, but raysp reads PyTorch weights only"):
+        put(encoder, decoder, from_tf=True)
+    with pytest.raises(
+        CheckpointError, match="model_type is 'unispeech', AutoModelForCausalLM expects one of bart, bert"
+    ):
+        put(encoder, encoder)
+    with pytest.raises(CheckpointError, match="model_type is 'bert', AutoModel expects one of hubert"):
+        put(decoder, decoder)
+
+
+def test_the_jax_class_is_refused_by_name():
+    module = sys.modules["raysp.models.speech_encoder_decoder"]
+    with pytest.raises(ImportError, match="load the checkpoint with SpeechEncoderDecoderModel"):
+        _ = module.FlaxSpeechEncoderDecoderModel

@@ -1,0 +1,93 @@
+"""Checkpoints that are loaded by their hub id."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    UniSpeechConfig,
+    UniSpeechForCTC,
+    Wav2Vec2Processor,
+)
+from tests.hub_server import lay_out
+from tests.models.oracles import TINY, save_checkpoint
+from tests.models.test_loading import as_pickle
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache of the hub as huggingface_hub lays it out, and no network."""
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return lay_out(cache, save_checkpoint(tmp_path / "pushed"))
+
+
+def test_a_hub_id_is_read_from_the_cache_without_a_network(hub):
+    for options in ({}, {"revision": "v1.0"}, {"revision": hub.name}):
+        model = UniSpeechForCTC.from_pretrained("owner/name", **options)
+        expected = UniSpeechForCTC.from_pretrained(hub)
+        assert torch.equal(model.lm_head.weight, expected.lm_head.weight)
+    assert UniSpeechConfig.from_pretrained("owner/name").hidden_size == 32
+    assert Wav2Vec2Processor.from_pretrained("owner/name").tokenizer.decode([5, 4, 6]) == "A B"
+    UniSpeechForCTC.from_pretrained("owner/name").save_pretrained(hub.parent / "mine")
+    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, and the Hugging Face hub does not give"):
+        UniSpeechForCTC.from_pretrained("owner/name", revision="v2.0")
+    with pytest.raises(CheckpointError, match=r"'owner/other': no such folder, and the Hugging Face hub does not give"):
+        UniSpeechForCTC.from_pretrained("owner/other")
+
+
+def test_a_folder_goes_before_a_hub_id_of_its_name(hub, tmp_path):
+    folder = tmp_path / "owner" / "name"
+    UniSpeechForCTC.from_pretrained(hub, vocab_size=7, ignore_mismatched_sizes=True).save_pretrained(folder)
+    assert UniSpeechForCTC.from_pretrained("owner/name").config.vocab_size == 7
+
+
+@pytest.mark.parametrize("name", ["/no/such", "./no", "a/b/c", "../x", Path("owner/name")])
+def test_a_path_never_goes_to_the_hub(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match=r"config.json: not found"):
+        UniSpeechForCTC.from_pretrained(name)
+
+
+def test_only_what_is_read_is_fetched(hub, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns, **_access):
+        asked.append((name, revision, allow_patterns))
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")
+    ((name, revision, patterns),) = asked
+    assert (name, revision) == ("owner/name", "v1.0")
+    wanted = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    other = ["pytorch_model.bin", "training_args.bin", "tf_model.h5", "adapter.fra.safetensors", "optimizer.pt"]
+    assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in wanted)
+    assert not any(fnmatch(file, pattern) for file in other for pattern in patterns)
+    asked.clear()
+    as_pickle(hub)
+    UniSpeechForCTC.from_pretrained("owner/name", allow_pickle=True)
+    assert any(fnmatch("pytorch_model.bin", pattern) for pattern in asked[-1][2])
+
+
+def test_a_language_is_fetched_when_it_is_asked_for(hub, monkeypatch):
+    config = UniSpeechConfig(**TINY, do_stable_layer_norm=True, adapter_attn_dim=4)
+    UniSpeechForCTC(config).init_weights().save_pretrained(hub)
+    model = UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns, **_access):
+        asked.append((name, revision, allow_patterns))
+        model.save_adapter(hub, "spa")
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model.load_adapter("spa")
+    assert asked == [("owner/name", "v1.0", ["adapter.spa.safetensors"])]

@@ -1,0 +1,186 @@
+"""Heads of UniSpeech, and its pre-training, against transformers."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from raysp.errors import CheckpointError
+from raysp.models import UniSpeechConfig, UniSpeechForPreTraining
+from raysp.models.encoder.quantization import sample_negative_indices
+from tests.models.oracles import TINY, make_pair
+from tests.models.parity import (
+    assert_close,
+    check_gradients,
+    check_names,
+    check_outputs,
+    check_rows_alone,
+    check_rows_alone_are_theirs,
+    waves_and_mask,
+)
+
+CODES = {"num_codevector_groups": 2, "num_codevectors_per_group": 6, "codevector_dim": 8, "proj_codevector_dim": 10}
+LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+HEADS = {
+    "base": ("UniSpeechModel", LAYER),
+    "classes": ("UniSpeechForSequenceClassification", {"num_labels": 5}),
+    "classes of all layers": (
+        "UniSpeechForSequenceClassification",
+        {**LAYER, "num_labels": 5, "use_weighted_layer_sum": True, "classifier_proj_size": 9},
+    ),
+    "codes": ("UniSpeechForPreTraining", CODES),
+    "codes of one group": ("UniSpeechForPreTraining", {**CODES, **LAYER, "num_codevector_groups": 1}),
+}
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def head(request, tmp_path_factory):
+    name, flags = HEADS[request.param]
+    return make_pair(name, tmp_path_factory.mktemp("unispeech"), **flags)
+
+
+def test_outputs_of_every_head_equal_theirs(head):
+    check_outputs(*head)
+
+
+def test_a_row_in_a_batch_of_any_head_equals_the_row_alone_and_theirs(head):
+    oracle, model = head
+    check_rows_alone_are_theirs(oracle, model)
+    if not isinstance(model, UniSpeechForPreTraining):  # whose perplexity is that of the batch
+        check_rows_alone(model, output_hidden_states=True)
+
+
+def test_weights_of_every_head_have_their_names_in_both_directions(head, tmp_path):
+    check_names(*head, tmp_path)
+
+
+def test_loss_and_gradients_of_classes_equal_theirs(tmp_path):
+    name, flags = HEADS["classes of all layers"]
+    check_gradients(*make_pair(name, tmp_path, **flags), torch.tensor([0, 4, 2, 2]))
+
+
+def pretraining(tmp_path, **flags):
+    still = dict.fromkeys(
+        ["hidden_dropout", "activation_dropout", "attention_dropout", "feat_quantizer_dropout", "layerdrop"], 0.0
+    )
+    return make_pair("UniSpeechForPreTraining", tmp_path, **{**CODES, **still, "num_negatives": 5, **flags})
+
+
+def test_codes_are_drawn_in_training_as_theirs(tmp_path):
+    oracle, model = pretraining(tmp_path, apply_spec_augment=False)
+    oracle.set_gumbel_temperature(0.5)
+    model.set_gumbel_temperature(0.5)
+    waves, mask = waves_and_mask()
+    outputs = []
+    model.padding = "reference"
+    for one in (oracle.train(), model.train()):
+        torch.manual_seed(3)
+        outputs.append(one(waves, mask))
+    assert outputs[1].loss is outputs[0].loss is None
+    assert_close(outputs[1].projected_quantized_states, outputs[0].projected_quantized_states)
+    assert_close(outputs[1].codevector_perplexity, outputs[0].codevector_perplexity)
+    for output in outputs:
+        output.projected_quantized_states.square().sum().backward()
+    assert_close(model.quantizer.weight_proj.weight.grad, oracle.quantizer.weight_proj.weight.grad)
+
+
+def test_the_perplexity_of_an_exact_batch_leaves_padding_out(tmp_path):
+    _, model = pretraining(tmp_path)
+    waves, mask = waves_and_mask((3001, 1000))
+    with torch.inference_mode():
+        alone = [model(waves[row : row + 1, :n]).projected_quantized_states for row, n in enumerate((3001, 1000))]
+        found = model(waves, mask).codevector_perplexity
+        features = model.unispeech.encode(waves, mask).extract_features
+        counts = [states.shape[1] for states in alone]
+        joined = torch.cat([features[row, :n] for row, n in enumerate(counts)])
+        expected = model.quantizer(joined[None])[1]
+    assert_close(found, expected, 1e-6)
+
+
+def by_the_page(model, output, masked, negatives):
+    """The loss as wav2vec 2.0's page writes it, with every product that it names."""
+    compute = transformers.Wav2Vec2ForPreTraining.compute_contrastive_logits
+    states, targets = output.projected_states, output.projected_quantized_states
+    others = targets.flatten(0, 1)[negatives.flatten()].unflatten(0, negatives.shape).permute(2, 0, 1, 3)
+    logits = compute(targets[None], others, states, model.config.contrastive_logits_temperature)
+    same = torch.isclose(targets, others, atol=1e-6).all(-1)
+    logits = torch.cat([logits[:1], logits[1:].masked_fill(same, -torch.inf)])
+    chosen = logits.permute(1, 2, 0)[masked]
+    contrast = torch.nn.functional.cross_entropy(chosen, torch.zeros(len(chosen), dtype=torch.long), reduction="sum")
+    codes = model.config.num_codevector_groups * model.config.num_codevectors_per_group
+    diversity = (codes - output.codevector_perplexity) / codes * masked.sum()
+    return contrast + model.config.diversity_loss_weight * diversity
+
+
+@pytest.mark.parametrize("padding", ["exact", "reference"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training, padding):
+    _, model = pretraining(tmp_path)
+    model.padding = padding
+    model.train(training)
+    waves, mask = waves_and_mask()
+    num_frames = model.num_frames(waves.shape[1])
+    masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.3)
+    masked &= model._get_feature_vector_attention_mask(num_frames, mask)
+    negatives = torch.from_numpy(sample_negative_indices(masked.shape, 5, masked.numpy())).long()
+    output = model(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives)
+    assert_close(output.loss, by_the_page(model, output, masked, negatives))
+    output.loss.backward()
+    for part in (model.quantizer.codevectors, model.project_q.weight, model.unispeech.masked_spec_embed):
+        assert part.grad.abs().max() > 0
+    if training:
+        assert model.quantizer.weight_proj.weight.grad.abs().max() > 0
+
+
+def test_pretraining_draws_masks_and_negatives_and_its_loss_falls(tmp_path):
+    _, model = pretraining(tmp_path, mask_time_prob=0.5, mask_time_length=3)
+    model.train()
+    waves, mask = waves_and_mask()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        loss = model(waves, mask).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert model.eval()(waves, mask).loss is None
+
+
+def test_rows_with_one_masked_frame_have_no_part_in_the_loss(tmp_path):
+    _, model = pretraining(tmp_path)
+    waves, _ = waves_and_mask()
+    masked = torch.zeros(4, model.num_frames(waves.shape[1]), dtype=torch.bool)
+    masked[:, 3] = True
+    negatives = sample_negative_indices(masked.shape, 5, masked.numpy())
+    assert (negatives == np.arange(4)[:, None, None] * masked.shape[1]).all()
+    model.config.diversity_loss_weight = 0.0
+    loss = model(waves, mask_time_indices=masked).loss
+    assert loss == 0
+    loss.backward()
+
+
+def test_codes_need_groups_that_divide_their_width():
+    with pytest.raises(CheckpointError, match="codevector_dim is 8, expected a multiple of num_codevector_groups 3"):
+        UniSpeechForPreTraining(UniSpeechConfig(**{**TINY, **CODES, "num_codevector_groups": 3}))
+
+
+def test_random_weights_of_the_quantiser_have_the_spread_of_theirs():
+    flags = {**TINY, **CODES, "num_codevectors_per_group": 200}
+    theirs = transformers.UniSpeechForPreTraining(transformers.UniSpeechConfig(**flags)).state_dict()
+    ours = UniSpeechForPreTraining(UniSpeechConfig(**flags)).init_weights().state_dict()
+    for name in ("quantizer.codevectors", "quantizer.weight_proj.weight"):
+        assert 0.8 < ours[name].std() / theirs[name].std() < 1.25, name
+        assert abs(ours[name].mean() - theirs[name].mean()) < 0.1
+
+
+def test_asking_for_hidden_states_leaves_the_sum_of_layers_as_it_is(tmp_path):
+    name, flags = HEADS["classes of all layers"]
+    _, model = make_pair(name, tmp_path, **flags)
+    waves, mask = waves_and_mask()
+    with torch.inference_mode():
+        assert_close(model(waves, mask).logits, model(waves, mask, output_hidden_states=True).logits, 1e-6)
+        assert model(waves, mask).hidden_states is None

@@ -1,0 +1,63 @@
+"""What may happen to the actors of a simulated world, and how often."""
+
+from dataclasses import dataclass
+from random import Random
+
+
+@dataclass
+class Chances:
+    """How often something happens at a call to the store."""
+
+    death: float = 0.0
+    failure: float = 0.0
+    sleep: float = 0.0
+    error_row: float = 0.0
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a history is mostly about: each of these is the chance of one event, or the choice of one value."""
+
+    rows: tuple[str, ...] = ("all", "all", "ok")
+    death: tuple[float, ...] = (0, 0.01, 0.04)
+    failure: tuple[float, ...] = (0, 0.01, 0.03)
+    sleep: tuple[float, ...] = (0, 0.02, 0.1)
+    error_row: tuple[float, ...] = (0, 0, 0.2)
+    runs: tuple[int, int] = (1, 4)
+    changes: float = 0.5
+    relabel: float = 0.6
+    retry: float = 0.2
+    gc: float = 0.2
+    cleanings: int = 1
+    """Runs of `gc` one after the other while a run is at work."""
+    overlap: float = 0.5
+    steps: int = 60
+    """Most of them that a run is ahead of one that overlaps it."""
+    lease: float = 0.5
+
+    def draw(self, random: Random) -> Chances:
+        return Chances(*(random.choice(getattr(self, name)) for name in ("death", "failure", "sleep", "error_row")))
+
+
+LEFT_OUT = Theme(
+    rows=("ok",), death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
+    changes=1.0, relabel=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
+)  # fmt: skip
+"""Relabellings that overlap, with rows that are left out of label shards, and `gc`."""
+
+
+RETRIES = Theme(
+    death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
+    gc=0.2, overlap=0.8, steps=150, lease=0.3,
+)  # fmt: skip
+"""Retries that overlap, are interrupted and come late."""
+
+
+LATE = Theme(
+    rows=("ok",), death=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
+    retry=0.1, gc=1.0, cleanings=5, overlap=0.9, steps=60, lease=0.1,
+)  # fmt: skip
+"""Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""
+
+
+THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE)

@@ -1,0 +1,165 @@
+"""The store of a simulated world, and the labels in it."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.errors import StoreError
+from raysp.sink import layout
+from raysp.sink.commit import RESULT_SCHEMA
+from raysp.storage.store import Entry
+
+if TYPE_CHECKING:
+    from tests.sink.simulation import Actor, World
+
+ROWS = 4
+OUTPUTS = pa.schema([("text", pa.string())])
+STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
+
+
+@functools.lru_cache(2000)  # of one history to the next most label shards are the same bytes
+def read_parquet(data: bytes) -> tuple[list[dict], dict[bytes, bytes]]:
+    """Read a label shard's rows, which are not to be changed, and what it says of itself."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return file.read(use_threads=False).to_pylist(), file.metadata.metadata
+
+
+def rest_path(name: str, metadata: dict[bytes, bytes]) -> str:
+    """Name the file of left-out rows that a label shard's footer names."""
+    return layout.errors_path(
+        name, *(metadata[f"raysp.{key}".encode()].decode() for key in ("input_id", "fingerprint", "rest_id"))
+    )
+
+
+def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
+    return f"{name} {input_id} {fingerprint} {row}"
+
+
+@functools.lru_cache(2000)
+def key_values(data: bytes) -> dict[bytes, bytes]:
+    """Do as `footer._key_values`, once for the same bytes."""
+    return pq.read_metadata(pa.BufferReader(data)).metadata or {}
+
+
+@functools.lru_cache(10_000)
+def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], failed: tuple[int, ...]) -> pa.Table:
+    """Make the staged result of some rows."""
+    error = {"status": "error", "error_type": "step_failed", "error_message": "by chance"}
+    records = [
+        {"row": row, **error}
+        if row in failed
+        else {"row": row, "status": "ok", "seconds": 1.0, "text": label(name, input_id, fingerprint, row)}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(records, schema=STAGED)
+
+
+@functools.lru_cache(1000)
+def source_ids(input_id: str, first: int, end: int) -> pa.Table:
+    """Make what a label shard carries over."""
+    return pa.table({"id": [f"{input_id}:{row}" for row in range(first, end)]})
+
+
+def wrong_rows(name: str, rows: list[dict], input_id: str, fingerprint: str, *, errors: bool = True) -> str:
+    """Say how rows differ from those of a shard's labels; rows that failed may stand in their places, unless told."""
+    rows = sorted(rows, key=lambda row: row["row"])
+    if [row["row"] for row in rows] != list(range(ROWS)):
+        return f"rows {[row['row'] for row in rows]}"
+    for row in rows:
+        good = label(name, input_id, fingerprint, row["row"])
+        if row["id"] != f"{input_id}:{row['row']}":
+            return f"row {row['row']} of {row['id']!r}"
+        if not (row["text"] == good if row["status"] == "ok" else errors and row["text"] is None):
+            return f"row {row['row']}: {row['status']} {row['text']!r}, not {good!r}"
+    return ""
+
+
+class Store:
+    """What one actor sees of the world's files."""
+
+    url = "memory"
+
+    def __init__(self, world: "World", actor: "Actor") -> None:
+        self.world, self.actor = world, actor
+
+    def _call(self, what: str, effect: Callable[[], object], changes: bool = False) -> object:
+        return self.world.call(self.actor, what, effect, changes)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        def entries() -> list[Entry]:
+            files = self.world.files
+            paths = sorted([path for path in files if path.startswith(prefix)])
+            return [_entry(path, files[path]) for path in paths]
+
+        return iter(self._call(f"list {prefix}", entries))
+
+    def stat(self, path: str) -> Entry | None:
+        def entry() -> Entry | None:
+            found = self.world.files.get(path)
+            return _entry(path, found) if found else None
+
+        return self._call(f"stat {path}", entry)
+
+    def read(self, path: str) -> bytes:
+        return self._call(f"read {path}", lambda: self._data(path))
+
+    def open(self, path: str) -> pa.NativeFile:
+        return pa.BufferReader(self._call(f"open {path}", lambda: self._data(path)))
+
+    def _data(self, path: str) -> bytes:
+        if path not in self.world.files:
+            raise StoreError(f"{path}: it is not there")
+        return self.world.files[path][0]
+
+    def create(self, path: str, data: bytes) -> bool:
+        def put() -> bool:
+            if path in self.world.files:
+                return False
+            self.world.put(self.actor, path, data)
+            return True
+
+        return self._call(f"create {path}", put, True)
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._call(f"replace {path}", lambda: self.world.put(self.actor, path, data), True)
+
+    def delete(self, path: str) -> None:
+        self._call(f"delete {path}", lambda: self.world.remove(self.actor, path), True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        place = self.world.folder / f"{id(self.actor)}-{self.world.random.random()}"
+        try:
+            yield place
+        finally:
+            place.unlink(missing_ok=True)
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        data = scratch.read_bytes()
+        if expected is not None:
+            return self._exchange(path, data, expected)
+        if replace:
+            self.replace(path, data)
+            return True
+        return self.create(path, data)
+
+    def _exchange(self, path: str, data: bytes, expected: str) -> bool:
+        def put() -> bool:
+            if path not in self.world.files or _entry(path, self.world.files[path]).version != expected:
+                return False
+            self.world.put(self.actor, path, data)
+            return True
+
+        return self._call(f"replace {path}", put, True)
+
+    def probe(self) -> None:
+        """Nothing to ask."""
+
+
+def _entry(path: str, found: tuple[bytes, int, float]) -> Entry:
+    return Entry(path, len(found[0]), str(found[1]), found[2])
