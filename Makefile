@@ -1,8 +1,10 @@
 # Everything a fresh machine needs is Python 3.11, make and git; the rest is installed into .venv by these targets.
 PYTHON ?= python3.11
+WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-fast check format bench soak gpu docs tour clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" $(SPREAD) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --fast $(PYTEST_ARGS)

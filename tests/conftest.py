@@ -2,6 +2,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,18 +27,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the first case of each test for `--fast`."""
-    if not config.getoption("--fast"):
-        return
-    kept: dict[str, pytest.Item] = {}
+    """Keep the first case of each test for `--fast`, and divide the tests among the processes of `-n`."""
+    if config.getoption("--fast"):
+        chosen = _first_cases(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        items.sort(key=_turn)
+
+
+def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
+    first: dict[str, pytest.Item] = {}
     for item in items:
         is_slow = any(item.get_closest_marker(name) for name in ("cluster", "gpu", "slow", "soak"))
-        if not is_slow and not SERVERS.intersection(getattr(item, "fixturenames", ())):
-            kept.setdefault(item.nodeid.partition("[")[0], item)
-    chosen = set(kept.values())
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = kept.values()
+        if not is_slow and not _servers(item):
+            first.setdefault(item.nodeid.partition("[")[0], item)
+    return set(first.values())
+
+
+def _servers(item: pytest.Item) -> set[str]:
+    """Return the servers that a test needs. A parameter of a fixture may ask for the object store by its name, s3."""
+    of_parameter = {"s3_server"} if "[s3" in item.name or "-s3" in item.name else set()
+    return SERVERS.intersection(getattr(item, "fixturenames", ())) | of_parameter
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the name of the tests that run in the same process as a test.
+
+    One process has the object store. Other tests go by file, since they share fixtures; slow ones go one by one.
+    """
+    if _servers(item) & {"s3_server", "moto_server"}:
+        return "object storage"
+    file, *_ = item.nodeid.partition("::")
+    return item.nodeid if item.get_closest_marker("slow") else file
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
+    if _servers(item) & {"s3_server", "moto_server"}:
+        return 0
+    return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +152,17 @@ def recipe(tmp_path) -> Path:
     return write_recipe(tmp_path)
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if output := getattr(session.config, "workeroutput", None):
+        output["object stores"] = s3_servers.used
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a process of `-n` used."""
+    s3_servers.used.extend(getattr(node, "workeroutput", {}).get("object stores", ()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     for line in s3_servers.used:
         terminalreporter.write_line(f"object store of the tests: {line}")
