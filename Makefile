@@ -34,7 +34,7 @@ soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)
 
 gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS)
+	$(BIN)/python -m benchmarks gpu --json gpu.json
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml

@@ -1,12 +1,14 @@
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 
-from benchmarks import checkpoints, corpus, models, outputs, parts, throughput, whole, words
+from benchmarks import checkpoints, corpus, gpu, models, outputs, parts, throughput, whole, words
 from benchmarks.bare import CUTS
 
 
@@ -152,3 +154,22 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
     assert (found["S0 model / S4"], found["S0 whole / S4"]) == ("0.57 (0.40-0.75)", "0.80 (0.60-1.00)")
     assert (found["S4 whole s"], found["texts as S0"]) == ("9.0 (8.0-10.0)", "0.500")
     assert "S1 whole s" not in found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
+def test_without_a_gpu_nothing_is_measured_and_the_command_says_so(tmp_path, capsys):
+    gpu.main(["--json", str(tmp_path / "gpu.json")])
+    assert capsys.readouterr().out == f"{gpu.NO_GPU}\n"
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_a_part_of_the_gpu_figures_that_fails_or_takes_too_long_is_recorded(tmp_path):
+    def run(code: str, seconds: float = 60) -> dict:
+        found = gpu.run(gpu.Part("a part", [sys.executable, "-c", code], seconds), tmp_path)
+        return {name: found[name] for name in ("ended", "figures", "output")}
+
+    writes = "import sys; open(sys.argv[2], 'w').write('[1]'); print('measured')"
+    assert run(writes) == {"ended": "done", "figures": [1], "output": ["measured"]}
+    (tmp_path / "a-part.json").unlink()
+    assert run("raise SystemExit(3)") == {"ended": "exit code 3", "figures": None, "output": []}
+    assert run("import time; time.sleep(60)", 1) == {"ended": "not done in 1 s", "figures": None, "output": []}
