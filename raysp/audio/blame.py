@@ -56,8 +56,8 @@ class Tries:
             self.killed += 1
             if self.killed >= MAX_KILLS:
                 raise RunError(
-                    f"the process that decodes {death}, {self.killed} times over one recording; it ends so when the "
-                    "machine has no memory left (see the kernel's log) or when somebody ends it. Run again"
+                    f"the decoder process {death}, {self.killed} times on one recording; either the machine has no "
+                    "memory left (see the kernel's log) or another process ends it. Run again"
                 )
             time.sleep(min(MAX_PAUSE_SECONDS, 0.01 * 2**self.killed))
             return None
@@ -106,7 +106,7 @@ class Patience:
         if self._clock.seconds >= self.seconds:
             raise Death(
                 "decoder_timeout",
-                f"the decoder gave nothing for {self.seconds:.0f} s of its own time, twice; it may hang on it",
+                f"the decoder returned nothing for {self.seconds:.0f} s of its own time, twice; it may hang on it",
             )
         if self._clock.stopped_seconds >= self.seconds:
             raise Interference(f"was stopped from outside for {self.seconds:.0f} s")
@@ -123,9 +123,9 @@ def end_of(code: int) -> Death:
     """Return the `Death` of a child with an exit code: an `Interference` if its signal came from outside."""
     name = ending(code)
     if code < 0 and name not in OWN_SIGNALS:
-        return Interference(f"was ended from outside by {name}")
-    how = f"died of {name}" if code < 0 else f"ended with {name}"
-    return Death("decoder_crashed", f"the decoder {how} on it, twice")
+        return Interference(f"was killed from outside by {name}")
+    how = f"crashed with {name}" if code < 0 else f"exited with {name}"
+    return Death("decoder_crashed", f"the decoder {how} on this recording, twice")
 
 
 def ending(code: int) -> str:

@@ -78,14 +78,16 @@ def refusal(opening: Opening, container: str, code: int, words: str) -> AudioErr
         code: libsndfile's error number.
         words: libsndfile's error message.
     """
-    found = f"{container}: libsndfile says {words!r}"
+    found = f"{container}: libsndfile reports {words!r}"
     if code == MALLOC_FAILED:
-        return AudioError("out_of_memory", f"{found}, {describe(opening)}; expected a header that asks for less")
+        return AudioError("out_of_memory", f"{found}, {describe(opening)}; expected a header that needs less memory")
     if code in OUT_OF_RANGE:
-        return AudioError("invalid_audio", f"{found}, {describe(opening)}; expected a sample rate, channels and length")
+        return AudioError(
+            "invalid_audio", f"{found}, {describe(opening)}; expected a valid sample rate, channels and length"
+        )
     if _is_foreign_codec(opening.head, opening.num_bytes, container, code):
         return unsupported(opening, found)
-    return AudioError("corrupt_audio", f"{found}, {describe(opening)}; expected a whole header")
+    return AudioError("corrupt_audio", f"{found}, {describe(opening)}; expected a complete header")
 
 
 def describe(opening: Opening) -> str:

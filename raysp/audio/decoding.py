@@ -180,7 +180,9 @@ def _go_to(source: Source, header: AudioHeader, frame: int, *, may_seek: bool) -
 
 def _ends_before(header: AudioHeader, num_frames: int, frame: int) -> AudioError:
     seconds, offset = num_frames / header.sample_rate, frame / header.sample_rate
-    return AudioError("invalid_audio", f"it ends after {seconds:.3f} seconds; expected more than its offset {offset:g}")
+    return AudioError(
+        "invalid_audio", f"the file ends after {seconds:.3f} seconds; expected more than offset={offset:g}"
+    )
 
 
 def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:

@@ -221,7 +221,7 @@ class Decoder:
         """
         while True:
             if turn != self._turn:
-                raise RuntimeError("another call of this Decoder has begun before this one's results were drawn")
+                raise RuntimeError("another call of this Decoder began before the results of this one were read")
             assert self._child is not None  # its end raises `Death`, after which a new one is started
             kind, payload = self._child.answer(request)
             if kind == child.AUDIO_ERROR:
@@ -230,7 +230,7 @@ class Decoder:
                 raise TooLong(*json.loads(payload))
             if kind == child.NO_MEMORY:
                 limit = f"{MEMORY_BYTES // 1024**2} MB"
-                raise Death("out_of_memory", f"decoding it takes more memory than the decoder may have ({limit})")
+                raise Death("out_of_memory", f"decoding needs more memory than the decoder's limit ({limit})")
             yield kind, payload
             if kind in _LAST:
                 return
@@ -285,7 +285,7 @@ class _Child:
             _, said = self._process.communicate()
             reason = said.decode(errors="replace").strip().rpartition("\n")[2] or ending(self._process.returncode)
             self.end()
-            raise RunError(f"the process that decodes did not start: {reason}. Try `raysp doctor`") from None
+            raise RunError(f"the decoder process did not start: {reason}. Try `raysp doctor`") from None
 
     def _patience(self, seconds: float) -> Patience:
         return Patience(self._process.pid, seconds, self.on_wait)

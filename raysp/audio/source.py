@@ -261,7 +261,7 @@ def open_source(audio: Recording | None) -> Iterator[tuple[Source, AudioHeader]]
     except soundfile.LibsndfileError as error:
         if reader.error:
             raise reader.error from None
-        message = f"{container}: libsndfile says {error.error_string!r} while decoding, {describe(opening)}"
+        message = f"{container}: libsndfile reports {error.error_string!r} while decoding, {describe(opening)}"
         raise AudioError("corrupt_audio", f"{message}; expected a stream without errors") from None
     except AudioError:
         if reader.error:

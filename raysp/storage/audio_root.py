@@ -77,7 +77,7 @@ class AudioRoot:
             StoreError: the storage fails.
         """
         if self.url.startswith(("http://", "https://")):
-            raise self._not_allowed(path, "a web server may lead anywhere, also to private addresses")
+            raise self._not_allowed(path, "a web server may redirect anywhere, also to private addresses")
         relative = self.inside(path)
         opened = (
             self._open_local(path, relative, head_bytes) if self.real else self.store.open_version(relative, head_bytes)
@@ -113,11 +113,11 @@ class AudioRoot:
         """
         inside = path.removeprefix(f"{self.url}/")
         if SCHEME.match(inside):
-            raise self._not_allowed(path, "it has a scheme of its own")
+            raise self._not_allowed(path, "it has another url scheme")
         if "\0" in inside or ".." in PurePosixPath(inside).parts:
-            raise self._not_allowed(path, "it has '..' or NUL in it")
+            raise self._not_allowed(path, "it contains '..' or NUL")
         if inside.startswith("/"):
-            raise self._not_allowed(path, "it is absolute and elsewhere")
+            raise self._not_allowed(path, "it is absolute and outside the folder")
         return inside
 
     def _open_local(self, path: str, relative: str, head_bytes: int) -> Opened | None:
@@ -132,9 +132,9 @@ class AudioRoot:
         except (OSError, ValueError) as error:  # a loop of links, a name too long
             raise self._not_allowed(path, f"it cannot be followed ({error})") from None
         if not real.startswith(f"{self.real.rstrip('/')}/"):
-            raise self._not_allowed(path, "a link leads out")
+            raise self._not_allowed(path, "a link leads outside the folder")
         if not stat.S_ISREG(kind):
-            raise self._not_allowed(path, "it is no file")
+            raise self._not_allowed(path, "it is not a file")
         return LocalStore(self.real).open_version(os.path.relpath(real, self.real), head_bytes)
 
     def _not_allowed(self, path: str, why: str) -> AudioError:

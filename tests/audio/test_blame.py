@@ -104,7 +104,7 @@ def test_one_that_is_killed_without_end_is_an_error_of_the_run_and_never_of_a_re
         found = decoder.decode_all(excerpts, Wanted(16_000))
         assert len(next(found)) == 1600
         with pytest.raises(
-            RunError, match=r"was ended from outside by SIGKILL, 3 times .* no memory left .* Run again"
+            RunError, match=r"was killed from outside by SIGKILL, 3 times .* no memory left .* Run again"
         ):
             next(found)
         assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
@@ -119,7 +119,10 @@ def test_signals_from_outside(name):
 def test_signals_of_ones_own_making(name):
     death = end_of(-signal.Signals[name])
     assert type(death) is Death
-    assert (death.error_type, str(death)) == ("decoder_crashed", f"the decoder died of {name} on it, twice")
+    assert (death.error_type, str(death)) == (
+        "decoder_crashed",
+        f"the decoder crashed with {name} on this recording, twice",
+    )
 
 
 def test_waits_are_told_so_that_a_watchdog_of_the_whole_knows(monkeypatch):

@@ -134,7 +134,7 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), Wanted(16_000))
     next(chunks)
     assert len(decoder.decode(Excerpt(wav(77)), Wanted(16_000))) == 77
-    with pytest.raises(RuntimeError, match=r"another call of this Decoder has begun"):
+    with pytest.raises(RuntimeError, match=r"another call of this Decoder began"):
         list(chunks)
     assert len(decoder.decode(Excerpt(wav(78)), Wanted(16_000))) == 78
 
@@ -148,7 +148,7 @@ def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
         if number in (3, 4, 8):
             assert isinstance(one, AudioError)
             assert one.error_type == "decoder_crashed"
-            assert str(one) == f"the decoder died of {fault} on it, twice"
+            assert str(one) == f"the decoder crashed with {fault} on this recording, twice"
         else:
             assert len(one) == 100 + number
 
@@ -160,7 +160,7 @@ def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
     for _ in range(2):
         kind, error_type, message = outcome(lambda: list(getattr(decoder, call)(*arguments)))
         assert (kind, error_type) == ("AudioError", "decoder_crashed")
-        assert message == "the decoder died of SIGSEGV on it, twice"
+        assert message == "the decoder crashed with SIGSEGV on this recording, twice"
         assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
 
 
@@ -189,7 +189,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     assert 3 <= time.monotonic() - start < 60  # twice half a second, and one for ten thousand bytes
     assert (len(one), len(other)) == (100, 200)
     assert hung.error_type == "decoder_timeout"
-    assert str(hung) == "the decoder gave nothing for 2 s of its own time, twice; it may hang on it"
+    assert str(hung) == "the decoder returned nothing for 2 s of its own time, twice; it may hang on it"
 
 
 def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
@@ -197,7 +197,7 @@ def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     found = list(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked()), Excerpt(wav(20))], Wanted(16_000)))
     assert (len(found[0]), len(found[2])) == (10, 20)
     assert found[1].error_type == "out_of_memory"
-    assert "more memory than the decoder may have (512 MB)" in str(found[1])
+    assert "more memory than the decoder's limit (512 MB)" in str(found[1])
 
 
 def test_the_childs_memory_does_not_depend_on_the_recording(decoder):
@@ -342,7 +342,7 @@ def test_a_resampled_part_is_what_a_file_of_its_frames_gives():
         (float("inf"), None, "offset of inf seconds"),
         (0, -0.5, "duration of -0.5 seconds"),
         (0, float("nan"), "duration of nan seconds"),
-        (1.5, None, "it ends after 1.000 seconds; expected more than its offset 1.5"),
+        (1.5, None, "the file ends after 1.000 seconds; expected more than offset=1.5"),
     ],
 )
 @pytest.mark.parametrize("subtype", ["PCM_16", "IMA_ADPCM"])
