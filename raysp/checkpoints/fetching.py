@@ -64,7 +64,7 @@ def _wanted(store: Store) -> list[Entry]:
         found = ", ".join(entry.path for entry in there[:5])
         raise CheckpointError(
             f"checkpoint {store.url!r}: no weights there, found {found}; expected model.safetensors: complete the "
-            "checkpoint, or convert a pickle where you trust it"
+            "checkpoint, or convert a pickle if you trust it"
         )
     return [entry for entry in there if entry.path.endswith(WANTED)]
 
@@ -114,7 +114,7 @@ def _copy(store: Store, entry: Entry, place: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     if (found := place.stat().st_size) != entry.num_bytes:
-        raise StoreError(f"{store.url}/{entry.path}: {found:,} bytes came, expected {entry.num_bytes:,}; run again")
+        raise StoreError(f"{store.url}/{entry.path}: received {found:,} bytes, expected {entry.num_bytes:,}; run again")
 
 
 def digest_files(folder: Path, files: Sequence[Path]) -> str:

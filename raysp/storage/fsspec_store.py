@@ -102,7 +102,7 @@ class FsspecStore:
         """Open a file for random access."""
         entry = self.stat(path)
         if entry is None:
-            raise StoreError(f"{self._place(path)}: cannot read it (no such file); it is not there: check the url")
+            raise StoreError(f"{self._place(path)}: cannot read it (no such file); check the url")
         return open_ranged(entry.num_bytes, self._fetch(path, entry))
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
@@ -116,7 +116,7 @@ class FsspecStore:
 
     def _fetch(self, path: str, entry: Entry) -> Fetch:
         if entry.num_bytes is None:
-            raise StoreError(f"{self._place(path)}: its server does not tell its size; download it and give its path")
+            raise StoreError(f"{self._place(path)}: its server does not report its size; download it and give its path")
         place = self._locate(path)
 
         def fetch(first: int, last: int) -> bytes:
@@ -124,8 +124,8 @@ class FsspecStore:
                 data = bytes(self._files.cat_file(place, start=first, end=last))
             if len(data) != last - first:
                 raise StoreError(
-                    f"{self._place(path)}: {len(data):,} bytes came of {last - first:,} asked for; its server does not "
-                    "serve parts of files, or it was replaced while it was read: download it and give its path"
+                    f"{self._place(path)}: received {len(data):,} of {last - first:,} bytes; its server does not "
+                    "support range requests, or the file was replaced while it was read: download it and give its path"
                 )
             return data
 
@@ -197,8 +197,8 @@ class FsspecStore:
         if self._scheme not in _warned:
             _warned.add(self._scheme)
             logger.warning(
-                "%s: this client of %s:// writes without a condition: whether a file exists is asked before it is "
-                "written, so two runs at once could write one label shard twice (with the same rows)",
+                "%s: this client of %s:// writes without a condition: whether a file exists is checked before it "
+                "is written, so two concurrent runs could write one label shard twice (with the same rows)",
                 self._url,
                 self._scheme,
             )
@@ -234,7 +234,7 @@ class FsspecStore:
             kind = RefusedError if _is_refusal(error) else StoreError
             raise kind(
                 f"{self._place(path)}: cannot {doing} it ({reason}); check the url, storage_options and permissions, "
-                "and run again: what was committed stays"
+                "and run again: committed labels are kept"
             ) from None
 
 

@@ -38,8 +38,8 @@ def _acquire(descriptor: int, place: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > latest:
                 raise StoreError(
-                    f"{place}: another process has held this lock for {WAIT_SECONDS:g} s, so it is paused; let it go "
-                    "on or end it, and run again"
+                    f"{place}: another process has held this lock for {WAIT_SECONDS:g} s, so it is paused; "
+                    "resume or end it, and run again"
                 ) from None
             time.sleep(POLL_SECONDS)
         except OSError as error:

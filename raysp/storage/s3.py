@@ -306,8 +306,8 @@ class S3Store:
                 _honoured[known] = self._ask_whether_honoured(what)
                 if not _honoured[known] and what == _PUT:
                     logger.warning(
-                        "%s: this store ignores if-none-match: whether a file exists is asked before it is written, "
-                        "so two runs at once could write one label shard twice (with the same rows)",
+                        "%s: this store ignores if-none-match: whether a file exists is checked before it is written, "
+                        "so two concurrent runs could write one label shard twice (with the same rows)",
                         self._url,
                     )
             return _honoured[known]
@@ -413,7 +413,9 @@ class _Upload:
                 if self._only_new and code in _EXISTS:
                     return False
                 if code == "ConditionalRequestConflict":
-                    raise _ConflictError(f"{self._store._place(self._path)}: another upload of it is ending") from None
+                    raise _ConflictError(
+                        f"{self._store._place(self._path)}: another upload of it is being completed"
+                    ) from None
                 raise
             return True
 
@@ -442,12 +444,12 @@ def _whole(answer: Mapping[str, Any], num_bytes: int) -> bytes:
     with closing(answer["Body"]) as body:
         if answer["ContentLength"] > num_bytes:
             raise StoreError(
-                f"{answer['ContentLength']:,} bytes in answer to a request for {num_bytes:,}: this store does not "
-                "serve parts of files; copy the files to one that does"
+                f"received {answer['ContentLength']:,} bytes, requested {num_bytes:,}: this store does not "
+                "support range requests; copy the files to one that does"
             )
         data: bytes = body.read()
     if len(data) != num_bytes:
-        raise TruncatedError(f"{len(data):,} of {num_bytes:,} bytes came")
+        raise TruncatedError(f"received {len(data):,} of {num_bytes:,} bytes")
     return data
 
 

@@ -76,7 +76,7 @@ def read_options(options: Mapping[str, object]) -> S3Options:
 
 def _refuse_unknown(options: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     if unknown := sorted(set(options) - set(known)):
-        raise StoreError(f"{where}: s3 knows no option {unknown[0]!r}; it knows {', '.join(known)}")
+        raise StoreError(f"{where}: s3 has no option {unknown[0]!r}; its options are {', '.join(known)}")
 
 
 class S3Error(StoreError):
@@ -141,11 +141,11 @@ class S3Client:
                 except StoreError:
                     raise
                 except Exception as error:
-                    raise StoreError(f"{place}: no client can be made of the storage options: {error}") from None
+                    raise StoreError(f"{place}: cannot create a client from the storage options: {error}") from None
             return self._made
 
     def _renew(self, old: object) -> None:
-        logger.info("S3 credentials have expired: they are looked up once more")
+        logger.info("S3 credentials have expired: looking them up again")
         with self._lock:
             if self._made is old:
                 self._made = None
@@ -280,27 +280,27 @@ _UNUSABLE = {
 _REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
 """Codes for one object: its permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all objects."""
 
-_GO_ON = "run again: what was committed stays"
-_NO_PERMISSION = "give these credentials permission, or give others"
+_GO_ON = "run again: committed labels are kept"
+_NO_PERMISSION = "grant these credentials permission, or give others"
 _NO_KEYS = "give credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _WRONG_KEYS = "give other credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _NOT_REACHED = f"check endpoint_url (or AWS_ENDPOINT_URL) and the network, and {_GO_ON}"
 _ADVICE = {
     **dict.fromkeys(
-        _EXPIRED, f"the credentials have expired, also after they were looked up anew: renew them, {_GO_ON}"
+        _EXPIRED, f"the credentials have expired, also after they were looked up again: renew them, {_GO_ON}"
     ),
     **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"), _WRONG_KEYS),
     "NoCredentialsError": _NO_KEYS,
     **dict.fromkeys(("CredentialRetrievalError", "PartialCredentialsError", "UnauthorizedSSOTokenError"), _WRONG_KEYS),
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403", "401"), _NO_PERMISSION),
-    **dict.fromkeys(("NoSuchKey", "404"), "it is not there: check the url"),
+    **dict.fromkeys(("NoSuchKey", "404"), "check the url"),
     **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"), _NOT_REACHED),
-    **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "EntityTooLarge"), f"make room and {_GO_ON}"),
-    **dict.fromkeys(("PermanentRedirect", "301"), "the bucket is elsewhere: set region or endpoint_url"),
+    **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "EntityTooLarge"), f"free space and {_GO_ON}"),
+    **dict.fromkeys(("PermanentRedirect", "301"), "the bucket is in another region: set region or endpoint_url"),
     "NoSuchBucket": "there is no such bucket: create it, or correct the url or endpoint_url",
     "RequestTimeTooSkewed": "set this machine's clock",
-    "SSLError": "check endpoint_url, and AWS_CA_BUNDLE for a certificate of your own",
-    "SlowDown": f"the store asks for fewer requests: use fewer actors, or {_GO_ON}",
+    "SSLError": "check endpoint_url, and AWS_CA_BUNDLE for your own certificate",
+    "SlowDown": f"the store limits the request rate: use fewer actors, or {_GO_ON}",
 }
 
 

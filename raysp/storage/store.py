@@ -334,7 +334,7 @@ def expand(
     if not listing.entries:
         raise NothingListedError(
             f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
-            "'.' or '_' are passed over"
+            "'.' or '_' are ignored"
         )
     return listing
 
@@ -392,25 +392,25 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
 
 _REFUSED = (errno.EACCES, errno.EPERM)
 _UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-_NO_ROOM = "make room or give another place, and run again: what was committed stays"
-_NO_PERMISSION = "give this user permission or give another place"
+_NO_ROOM = "free space or choose another place, and run again: committed labels are kept"
+_NO_PERMISSION = "grant this user permission or choose another place"
 _ADVICE = {
     errno.EACCES: _NO_PERMISSION,
     errno.EPERM: _NO_PERMISSION,
-    errno.EROFS: "the file system is read-only: give another place",
+    errno.EROFS: "the file system is read-only: choose another place",
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: f"the quota is used up: {_NO_ROOM}",
     errno.EFBIG: f"the largest file allowed here is smaller (ulimit -f): {_NO_ROOM}",
-    errno.ENOTDIR: "a file stands where a folder is needed: move it or give another place",
-    errno.EEXIST: "a file stands where a folder is needed: move it or give another place",
-    errno.EISDIR: "a folder stands where a file is needed: move it or give another place",
-    errno.ENOENT: "it is not there: check the path, or wait until it is mounted",
+    errno.ENOTDIR: "a file is where a folder is needed: move it or choose another place",
+    errno.EEXIST: "a file is where a folder is needed: move it or choose another place",
+    errno.EISDIR: "a folder is where a file is needed: move it or choose another place",
+    errno.ENOENT: "check the path, or wait until it is mounted",
     errno.ENAMETOOLONG: "the name is too long for this file system: rename the shard",
-    errno.ELOOP: "its links form a loop: mend them",
-    errno.EXDEV: "a link leads to another file system, where none of its files can be moved to in one step: put "
-    "a folder in the link's place, or give another place",
-    errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: give another place",
-    errno.EMLINK: "files are made visible by hard links, which this file system lacks: give another place",
+    errno.ELOOP: "its links form a loop: correct them",
+    errno.EXDEV: "a link leads to another file system, to which no file can be moved atomically: replace the link "
+    "by a folder, or choose another place",
+    errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: choose another place",
+    errno.EMLINK: "files are made visible by hard links, which this file system lacks: choose another place",
 }
 
 

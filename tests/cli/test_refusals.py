@@ -90,8 +90,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("place", "message"),
         [
-            ("file/out", "a file stands where a folder is needed"),
-            ("file", "a file stands where a folder is needed"),
+            ("file/out", "a file is where a folder is needed"),
+            ("file", "a file is where a folder is needed"),
             ("/proc/labels", "/proc/labels: cannot write to it"),
             ("/sys/labels", "/sys/labels: cannot write to it"),
         ],

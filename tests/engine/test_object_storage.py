@@ -99,7 +99,7 @@ def test_a_shard_that_stays_out_of_reach_fails_alone(s3, corpus, proxy, tmp_path
     told = json.loads(ran.stdout)
     assert list(told["shards_failed"]) == ["part-3.parquet"]
     assert (
-        "cannot read it (SlowDown HTTP 503, 6 attempts); the store asks for fewer requests"
+        "cannot read it (SlowDown HTTP 503, 6 attempts); the store limits the request rate"
         in (told["shards_failed"]["part-3.parquet"])
     )
     assert told["shards_committed"] == 5

@@ -95,7 +95,7 @@ class TestNames:
         [
             ("*.flac", r"source.url: '.*\*.flac': no file matches"),
             ("missing.parquet", "source.url: .*no such file or folder; check the path"),
-            ("missing/*.parquet", "source.url: .*missing: cannot list it .*it is not there"),
+            ("missing/*.parquet", "source.url: .*missing: cannot list it .*check the path"),
         ],
     )
     def test_nothing_there_is_refused(self, data, url, message):

@@ -103,10 +103,10 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"endpoint": "x"}, "s3 knows no option 'endpoint'; it knows anon, client_kwargs, endpoint_url, key"),
+            ({"endpoint": "x"}, "s3 has no option 'endpoint'; its options are anon, client_kwargs, endpoint_url, key"),
             (
                 {"client_kwargs": {"verify": False}},
-                r"client_kwargs'\]: s3 knows no option 'verify'; it knows endpoint_url",
+                r"client_kwargs'\]: s3 has no option 'verify'; its options are endpoint_url",
             ),
             ({"client_kwargs": 3}, "'client_kwargs'] is a int; expected a mapping".replace("]", r"\]")),
             ({"anon": "yes"}, r"storage_options\['anon'\] is a str; expected bool"),
@@ -247,8 +247,8 @@ class TestWriting:
                 assert store.publish(scratch, "a") is False
         assert store.read("a") == b"one"
         assert [record.message for record in caplog.records if "ignores if-none-match" in record.message] == [
-            f"s3://{bucket}/x: this store ignores if-none-match: whether a file exists is asked before it is written, "
-            "so two runs at once could write one label shard twice (with the same rows)"
+            f"s3://{bucket}/x: this store ignores if-none-match: whether a file exists is checked before it is written, "
+            "so two concurrent runs could write one label shard twice (with the same rows)"
         ]
 
     def test_more_files_than_a_page_holds_are_all_listed(self, store, s3, bucket):
@@ -304,7 +304,9 @@ class TestFaults:
         faulty.create("a", b"one" * 100)
         proxy.requests.clear()
         proxy.judge = lambda method, path: fault
-        with pytest.raises(StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: what was committed"):
+        with pytest.raises(
+            StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: committed labels are kept"
+        ):
             faulty.read("a")
         assert len(proxy.requests) == s3_client.ATTEMPTS
 

@@ -200,21 +200,21 @@ class TestLocalStore:
 class TestWhatTheSystemRefuses:
     def test_a_file_where_a_folder_is_needed(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(StoreError, match=r"file/labels: .*; a file stands where a folder is needed"):
+        with pytest.raises(StoreError, match=r"file/labels: .*; a file is where a folder is needed"):
             LocalStore(tmp_path / "file" / "labels").probe()
-        with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+        with pytest.raises(StoreError, match="a file is where a folder is needed"):
             LocalStore(tmp_path).create("file/a", b"")
 
     def test_a_folder_where_a_file_is_needed(self, store):
         store.create("a/b", b"")
         for write in (store.create, store.replace):
-            with pytest.raises(StoreError, match="a folder stands where a file is needed"):
+            with pytest.raises(StoreError, match="a folder is where a file is needed"):
                 write("a", b"")
         assert store.stat("a") is None
 
     def test_a_missing_file_is_named(self, store):
         for read in (store.read, store.open):
-            with pytest.raises(StoreError, match=r"yet/a\.parquet: cannot read it \(No such file.*; it is not there"):
+            with pytest.raises(StoreError, match=r"yet/a\.parquet: cannot read it \(No such file.*; check the path"):
                 read("a.parquet")
 
     def test_a_place_of_the_kernel(self):
@@ -238,7 +238,7 @@ class TestWhatTheSystemRefuses:
         locked.mkdir(mode=0o555)
         with (
             as_nobody(),
-            pytest.raises(StoreError, match=r"cannot .* \(Permission denied\); give this user permission"),
+            pytest.raises(StoreError, match=r"cannot .* \(Permission denied\); grant this user permission"),
         ):
             LocalStore(locked / "labels").probe()
 
@@ -269,9 +269,9 @@ class TestWhatTheSystemRefuses:
             attempt(store.probe)
             """,
         )
-        assert re.search(r"disk/large: cannot write it \(No space left on device\); make room", said)
+        assert re.search(r"disk/large: cannot write it \(No space left on device\); free space", said)
         assert "['small']\nTrue\n" in said
-        assert re.search(r"the file system is read-only: give another place", said)
+        assert re.search(r"the file system is read-only: choose another place", said)
 
     def test_a_limit_on_file_size_while_a_label_shard_is_written(self, tmp_path):
         said = run(
@@ -458,8 +458,8 @@ class TestExpand:
             ("/missing", "no such file or folder; check the path"),
             ("/a/9*", "no file matches"),
             ("/a/b/*.txt", "no file matches"),
-            ("/missing/*.parquet", "/missing: cannot list it .*it is not there"),
-            ("/c/x.txt/*", "a file stands where a folder is needed"),
+            ("/missing/*.parquet", "/missing: cannot list it .*check the path"),
+            ("/c/x.txt/*", "a file is where a folder is needed"),
         ],
     )
     def test_nothing_there_is_an_error_that_says_so(self, corpus, pattern, reason):
