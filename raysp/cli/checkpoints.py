@@ -36,7 +36,7 @@ def inspect(
 
     options = parse_storage_options(storage_options)
     if options and not scheme_of(checkpoint):
-        raise SpecError(f"--storage-option: goes with a url such as s3://bucket/folder, found {checkpoint!r}")
+        raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {checkpoint!r}")
     summary = check_checkpoint(locate(checkpoint, options))
     if as_json:
         outputs = outputs_of(summary.gives)

@@ -153,7 +153,7 @@ def retry(
         errors = sum(result.errors.values())
         print_fact(
             "error rows",
-            f"{result.rows:,} done again, {errors:,} failed again; "
+            f"{result.rows:,} labelled again, {errors:,} failed again; "
             f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced",
         )
         print_examples(result)

@@ -76,13 +76,13 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
     if is_pipeline_file(target):
         if storage_options:
             raise SpecError(
-                f"--storage-option {_key(storage_options[0])}: goes with the folder of label shards, found the "
-                f"pipeline file {target!r}; change its own options by --set sink.storage_options={{...}}"
+                f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
+                f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
             )
         pipeline = load(target, settings)
         return NamedSink(pipeline.sink.url, pipeline, None)
     if settings:
-        raise SpecError(f"--set {settings[0]}: goes with a pipeline file, found the sink {target!r}")
+        raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
     return NamedSink(target, None, parse_storage_options(storage_options))
 
 

@@ -77,7 +77,7 @@ def print_pool_size(found: "Plan") -> None:
 def print_shortage(found: "Plan") -> None:
     """Print the resources that the pool requests and the cluster lacks."""
     if found.shortage and found.todo:
-        say(f"the pool asks for {found.shortage}: the run waits until they are up")
+        say(f"the pool requests {found.shortage}: the run waits until they are available")
 
 
 def print_notes(found: "Plan") -> None:

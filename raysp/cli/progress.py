@@ -36,7 +36,7 @@ class Shown(Display):
     def retry(self, found: "Plan") -> None:
         """Print the number of rows that are labelled again."""
         shards = count(len(found.todo), "label shard")
-        self.say(f"{count(found.rows_todo, 'error row')} to do again in {shards}")
+        self.say(f"{count(found.rows_todo, 'error row')} to label again in {shards}")
         self._begin(found)
 
     def _begin(self, found: "Plan") -> None:

@@ -38,7 +38,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
     if result.shards_committed > result.shards_before or result.rows:
         table = first_rows(result.sink, SAMPLE_ROWS, pipeline.sink.storage_options)
         if table.num_rows:
-            print_rows(table, f"The first of the labels in {result.sink}")
+            print_rows(table, f"First labels in {result.sink}")
         else:
             left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
             print_fact("rows", f"the label shards in {result.sink} hold no row{left_out}")
@@ -64,12 +64,12 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
             command = command_line("retry", result.sink, ["source.audio_root=DIR"])
             print_command("", f"to read them by path: {command}")
         elif not result.nothing_labelled:
-            print_command("once mended", commands.retry)
+            print_command("once fixed", commands.retry)
     print_passed_over(result)
     if result.word_errors is not None:
         print_fact("word errors", word_errors(result.word_errors))
     if result.shards_failed:
-        print_fact("again", "the same command tries the shards that failed once more")
+        print_fact("again", "the same command retries the failed shards")
     print_command("next", commands.status)
     print_nothing_labelled(result)
 

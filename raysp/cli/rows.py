@@ -44,7 +44,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None
         drawn.add_row(*(Text(row[name]) for name in widths))
     out.print(drawn, soft_wrap=False)
     if left_out := [printable(name) for name in names if name not in widths]:
-        print_folded(out, f"Columns without room here: {', '.join(left_out)}", 2)
+        print_folded(out, f"Columns not shown: {', '.join(left_out)}", 2)
 
 
 def _cell(value: object) -> str:

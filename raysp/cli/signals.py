@@ -23,7 +23,7 @@ def told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
     Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this
     function raises it again.
     """
-    said = f"raysp: stopped; what was committed or staged stays. To go on: {shlex.join(['raysp', *sys.argv[1:]])}"
+    said = f"raysp: stopped; committed and staged labels are kept. To resume: {shlex.join(['raysp', *sys.argv[1:]])}"
     asked: list[int] = []
 
     def stop_run(number: int, _frame: FrameType | None) -> None:

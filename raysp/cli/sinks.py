@@ -57,7 +57,7 @@ def _facts_of_verification(found: "Verification") -> dict[str, object]:
     if found.duplicate_ids:
         facts["shared ids"] = f"{count(found.duplicate_ids, 'row')} with the id of an earlier row"
     if found.orphans:
-        facts["left over"] = f"{count(len(found.orphans), 'file')} of killed runs; raysp gc removes them"
+        facts["left over"] = f"{count(len(found.orphans), 'file')} left by killed runs; raysp gc removes them"
     return {**facts, "not there": found.sources_missing, "differences": len(found.differences) or "none"}
 
 

@@ -38,18 +38,18 @@ def _run(found: "Status") -> str:
 
     match found.running:
         case Running.YES:
-            return f"at work: {found.holder}"
+            return f"active: {found.holder}"
         case Running.KILLED:
             return f"killed; the same command again continues: {found.holder}"
         case Running.ELSEWHERE:
             ago = (
-                f", its last news is {duration(max(0.0, time.time() - found.last_receipt))} old"
+                f", last result {duration(max(0.0, time.time() - found.last_receipt))} ago"
                 if (found.last_receipt)
                 else ""
             )
-            return f"at work or lost, which this machine cannot see: {found.holder}{ago}"
+            return f"active or lost, not visible from this machine: {found.holder}{ago}"
     began = f"; the last one began {found.last_run.started}" if found.last_run else ""
-    return f"none at work{began}"
+    return f"none active{began}"
 
 
 def _listed(facts: Mapping[str, str], most: int = SHOWN_TYPES) -> str | None:

@@ -26,7 +26,7 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
             batch = next(reader.iter_batches(missing), None)
             tables.append(reader.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]))
     if not tables:
-        raise PlanError(f"{url}: found no label shard; is this the sink of a run?")
+        raise PlanError(f"{url}: found no label shard; give the folder that a run wrote to")
     return _readable(pa.concat_tables(tables, promote_options="permissive"))
 
 

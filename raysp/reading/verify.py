@@ -194,7 +194,7 @@ def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
 def _unplanned(store: Store, planned: set[str]) -> Iterator[str]:
     for entry in store.list():
         if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME) and entry.path not in planned:
-            yield f"{entry.path}: readers see this file, but it is not of the sink's plan"
+            yield f"{entry.path}: readers see this file, but it is not in the sink's plan"
 
 
 def _count_duplicates(ids: Sequence[Ints]) -> int:
@@ -243,7 +243,7 @@ class _Check:
             in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
             in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
             if not in_order:
-                checked.differences.append(f"its rows are not in order, or not of the shard, from row {last} on")
+                checked.differences.append(f"from row {last} on, its rows are out of order or not of the shard")
                 return False
             last = rows[-1] if rows.size else last
             seen[rows] = True

@@ -162,7 +162,7 @@ class Pipeline:
         for index, step in enumerate(self.steps):
             if self.source.audio in step.reads:
                 name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
-                raise ValueError(f"steps[{index}] {name} cannot ask for the audio column {self.source.audio!r}")
+                raise ValueError(f"steps[{index}] {name} cannot use the audio column {self.source.audio!r}")
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -197,7 +197,7 @@ def _check_order(steps: Sequence[Step]) -> None:
         raise ValueError(f"{found}; expected Decode before Label, and Label last")
     for step in steps[: names.index("Decode")]:
         if step.reads_seconds:
-            raise ValueError(f"{found}; {type(step).__name__} by seconds needs decoded audio: move it behind Decode")
+            raise ValueError(f"{found}; {type(step).__name__} by seconds needs decoded audio: move it after Decode")
 
 
 def read_code(pipeline: Pipeline) -> UserCode:
@@ -306,7 +306,7 @@ def _module(path: Path) -> ModuleType:
         sys.path.insert(0, folder)
     definition = importlib.util.spec_from_file_location(path.stem, path)
     if definition is None or definition.loader is None:
-        raise SpecError(f"{path}: expected a Python file, by name .py")
+        raise SpecError(f"{path}: expected a Python file, named *.py")
     module = importlib.util.module_from_spec(definition)
     sys.modules[path.stem] = module
     try:
@@ -323,7 +323,7 @@ def _refuse_taken_name(path: Path) -> None:
     installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
     taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
     if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
-        raise SpecError(f"{path}: there is a module of Python or of a package named {path.stem!r}; rename the file")
+        raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
 
 
 def load_function(name: str) -> Callable[..., object]:
@@ -337,8 +337,8 @@ def load_function(name: str) -> Callable[..., object]:
         found = cast("object", getattr(importlib.import_module(module), attribute))
     except Exception as error:  # importing runs the module, which may raise any error
         raise SpecError(
-            f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable where the pipeline "
-            "file is"
+            f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable from "
+            "the folder of the pipeline file"
         ) from error
     if not callable(found):
         raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")

@@ -180,7 +180,7 @@ def refuse_secret_url(url: str) -> str:
         ValueError: it contains one; the message does not repeat the url.
     """
     if _URL_PASSWORD.search(url) or _URL_SIGNATURE.search(url):
-        raise ValueError("the url carries a password or a signature; give them by storage_options with raysp.Env")
+        raise ValueError("the url contains a password or a signature; give them in storage_options with raysp.Env")
     return url
 
 
@@ -244,7 +244,7 @@ def _class(name: str) -> type:
 
         found = getattr(raysp, name, None)
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise SpecError(f"type {name!r} is not a spec of raysp; another's is written 'module:Class'")
+        raise SpecError(f"type {name!r} is not a spec of raysp; your own is written 'module:Class'")
     return found
 
 

@@ -45,12 +45,12 @@ def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(
     monkeypatch.setattr("raysp.reading.samples.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
     results.print_result(a_pipeline("in", "out"), RESULT, results.Commands(COMMAND, "raysp retry out"))
     *lines, last = printed(terminal)
-    assert "once mended  raysp retry out" in lines
+    assert "once fixed   raysp retry out" in lines
     assert last == f"next         {COMMAND}"
     assert max(map(cell_len, lines)) <= terminal.width
     assert len(lines) <= 20
     names = [line[:12].strip() for line in lines if line[:12].strip()]
-    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once mended", "word errors"]
+    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once fixed", "word errors"]
     assert all(line[:13] == " " * 13 for line in lines if not line[:12].strip())
 
 
@@ -69,7 +69,7 @@ def test_columns_that_are_left_out_are_named_in_lines_that_fit(terminal, monkeyp
         pa.table({f"a_long_name_of_a_column_{number}": ["words " * 9] for number in range(30)} | NO_ERROR), "Rows"
     )
     lines = printed(terminal)
-    [first] = [place for place, line in enumerate(lines) if line.startswith("Columns without room")]
+    [first] = [place for place, line in enumerate(lines) if line.startswith("Columns not shown")]
     assert max(map(cell_len, lines[first:])) <= terminal.width
 
 

@@ -50,7 +50,7 @@ class TestErrors:
         ran = raysp_command("run", recipe)
         assert ran.code == 130
         assert "Traceback" not in ran.err
-        assert [line.partition("To go on: ")[2] for line in ran.complaints] == [f"raysp run {recipe}"] * (
+        assert [line.partition("To resume: ")[2] for line in ran.complaints] == [f"raysp run {recipe}"] * (
             where == "run"
         )
 

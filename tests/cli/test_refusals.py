@@ -62,7 +62,7 @@ class TestRefusals:
             ('sink.keep=["id"]', "two columns would be named 'id'"),
             ("steps.1.outputs.0.name=a b", "'a b' cannot begin a column's name"),
             ('sink.storage_options={{"secret": "' + SECRET + '"}}', "storage_options['secret'] holds a literal secret"),
-            (f"sink.url=s3://key:{SECRET}@bucket/x", "the url carries a password or a signature"),
+            (f"sink.url=s3://key:{SECRET}@bucket/x", "the url contains a password or a signature"),
             ("sink.url=nowhere://bucket/x", "'nowhere://bucket/x': found the scheme 'nowhere'"),
         ],
     )
@@ -81,7 +81,7 @@ class TestRefusals:
         monkeypatch.setattr("raysp.engine.running.is_cluster", lambda _: False)
         planned = raysp_command("plan", recipe, "--set", "steps.1.device=cuda")
         assert planned.code == 0
-        assert "0 found: the run waits until they are up" in planned.err
+        assert "0 found: the run waits until they are available" in planned.err
         self.refused(
             raysp_command("run", recipe, "--set", "steps.1.device=cuda"), "no more can come up on this machine"
         )

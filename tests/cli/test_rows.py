@@ -52,7 +52,7 @@ def test_each_row_has_one_line_that_fits(capsys, width):
 def test_columns_without_room_are_named_lists_and_kept_ones_first(capsys, width):
     lines = printed(capsys, labels(kept=30))
     assert max(map(cell_len, lines[:-1])) <= width
-    assert lines[-1].startswith("Columns without room here: ")
+    assert lines[-1].startswith("Columns not shown: ")
     assert "kept_29" in lines[-1]
     assert "embedding" in lines[-1]
     assert "pred_text" in "".join(lines[:-1])

@@ -52,7 +52,7 @@ def test_progress_is_ten_lines_at_most_and_says_whether_a_run_is_alive_since_whe
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == "s3://bucket/labels"
     assert [" ".join(line.split()) for line in lines] == [
-        "run at work: ann-1234 on host 'here' (pid 12, since 2026-01-01T00:00:00+00:00)",
+        "run active: ann-1234 on host 'here' (pid 12, since 2026-01-01T00:00:00+00:00)",
         "shards 800 of 1,200 shards committed, 3 more begun",
         "rows 60,000 of 120,000 rows committed (50%), 900 more labelled",
         "time left 2:46:40, at 5.9 rows a second",
@@ -147,7 +147,7 @@ class TestStatus:
         assert (ran.code, ran.err) == (0, "")
         lines = [line.strip() for line in ran.out.splitlines()]
         assert lines[0] == str(sink)
-        assert lines[1].startswith("run     none at work; the last one began 2")
+        assert lines[1].startswith("run     none active; the last one began 2")
         assert lines[2:5] == [
             "shards  1 of 2 shards committed",
             "rows    3 of 5 rows committed (60%)",

@@ -48,7 +48,7 @@ def test_an_option_that_cannot_be_right_is_refused(raysp_command, tmp_path, opti
 def test_beside_a_pipeline_file_it_is_refused_without_its_value(raysp_command, tmp_path):
     ran = raysp_command("status", write_recipe(tmp_path), "--storage-option", "secret=hunter2")
     assert ran.code == 2
-    assert "--storage-option secret: goes with the folder of label shards" in ran.err
+    assert "--storage-option secret: applies to a folder of label shards" in ran.err
     assert "hunter2" not in ran.err
 
 
@@ -91,4 +91,4 @@ def test_a_checkpoint_in_a_bucket_is_inspected_with_options(raysp_command, s3):
 
 def test_a_checkpoint_on_a_disk_takes_none(raysp_command):
     ran = raysp_command("inspect", CHECKPOINT, "--storage-option", "anon=true")
-    assert (ran.code, "--storage-option: goes with a url such as s3://bucket/folder" in ran.err) == (2, True)
+    assert (ran.code, "--storage-option: applies to a url such as s3://bucket/folder" in ran.err) == (2, True)

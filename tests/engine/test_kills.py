@@ -73,7 +73,7 @@ def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path, seconds_lat
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 143, said
-    assert f"To go on: raysp run {file}" in said
+    assert f"To resume: raysp run {file}" in said
     assert "Traceback" not in said
 
 

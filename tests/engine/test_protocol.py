@@ -171,7 +171,7 @@ def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_
     code, _, said = finish(first)
     assert code in (0, 143), said
     if code == 143:
-        assert f"To go on: raysp run {recipe}" in said
+        assert f"To resume: raysp run {recipe}" in said
     assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
 
 
@@ -183,7 +183,7 @@ def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, 
     run.send_signal(number)
     code, _, said = finish(run)
     assert code == expected, said
-    assert f"To go on: raysp run {recipe} --set" in said
+    assert f"To resume: raysp run {recipe} --set" in said
     assert "Traceback" not in said
     assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
     assert list(sink.glob(".raysp/receipts/*"))
@@ -214,7 +214,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_goes_on(corpus, recipe,
         psutil.wait_procs(parts, timeout=30)
     code, _, said = finish(run)
     assert code == 130, said
-    assert f"To go on: raysp run {recipe} --set" in said
+    assert f"To resume: raysp run {recipe} --set" in said
     assert not json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]  # nothing was put in order
     store = LocalStore(sink)
     asked = time.monotonic()
@@ -307,7 +307,7 @@ def test_relabel_retry_verify_and_gc_from_the_command_line(corpus, recipe, tmp_p
     assert (code, json.loads(said)["rows"]) == (0, ROWS)
     code, said, _ = command("retry", sink)
     assert code == 3  # it labelled nothing
-    assert "1 done again, 1 failed again; 1 of 1 label shard replaced" in said
+    assert "1 labelled again, 1 failed again; 1 of 1 label shard replaced" in said
     assert command("verify", sink, "--sample", 3)[0] == 0
     code, said, _ = command("gc", sink, "--json")  # commits remove nothing: the marker of the first labelling is left
     assert code == 0

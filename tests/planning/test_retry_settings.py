@@ -62,7 +62,7 @@ class TestAudioRoot:
     def test_rows_without_a_folder_for_their_paths_are_labelled_once_it_is_set(self, raysp_command, clips, labelled):
         before = rows_of(clips)
         ran = raysp_command("retry", labelled, "--set", f"source.audio_root={clips}")
-        assert (ran.code, "error rows   2 done again, 0 failed again" in ran.out) == (0, True)
+        assert (ran.code, "error rows   2 labelled again, 0 failed again" in ran.out) == (0, True)
         assert f"next         raysp status {labelled}\n" in ran.out
         after = rows_of(clips)
         assert [row["status"] for row in after.values()] == ["ok"] * 3

@@ -215,7 +215,7 @@ class TestASinkOfOnesOwn:
 
     def test_settings_go_with_a_pipeline_file_alone(self, command, own):
         code, _, err = command("status", own, "--set", "sink.url=x")
-        assert (code, err) == (2, f"raysp: --set sink.url=x: goes with a pipeline file, found the sink '{own}'\n")
+        assert (code, err) == (2, f"raysp: --set sink.url=x: applies to a pipeline file, found the sink '{own}'\n")
 
     def test_the_command_that_a_run_prints_works_as_printed(self, command, own):
         recipe = own.parent / "recipe_of_a_sink.py"

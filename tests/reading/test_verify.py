@@ -70,12 +70,12 @@ def test_a_missing_label_shard(sink):
 
 def test_rows_out_of_order(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 2, 1, 3, 4, 5]))
-    assert found(sink) == ["a.parquet: its rows are not in order, or not of the shard, from row -1 on"]
+    assert found(sink) == ["a.parquet: from row -1 on, its rows are out of order or not of the shard"]
 
 
 def test_a_row_that_is_there_twice(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 1, 2, 3, 4, 5]))
-    assert "not in order" in found(sink)[0]
+    assert "out of order" in found(sink)[0]
 
 
 def test_a_row_that_is_missing(sink):
@@ -187,7 +187,7 @@ def test_a_label_shard_cut_short(sink):
 
 def test_a_file_that_readers_would_take_for_labels(sink):
     shutil.copy(sink / "a.parquet", sink / "copy.parquet")
-    assert found(sink) == ["copy.parquet: readers see this file, but it is not of the sink's plan"]
+    assert found(sink) == ["copy.parquet: readers see this file, but it is not in the sink's plan"]
 
 
 def test_rows_kept_aside_that_are_gone(finished, tmp_path):

@@ -44,10 +44,10 @@ class TestOrder:
             ([DECODE, LABEL, LABEL], "expected one Decode"),
             ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label, and Label last"),
             ([DECODE, LABEL, BY_COLUMN], "Label last"),
-            ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it behind Decode"),
+            ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it after Decode"),
             (
                 [DECODE, raysp.Keep(where=[("audio", "==", "x")]), LABEL],
-                r"steps\[1\] Keep: where= cannot ask for the audio column 'audio'",
+                r"steps\[1\] Keep: where= cannot use the audio column 'audio'",
             ),
         ],
     )
@@ -247,14 +247,16 @@ class TestLoadPipeline:
 
     def test_a_file_that_is_not_python_by_name_is_refused(self, tmp_path):
         (tmp_path / "recipe.txt").write_text("")
-        with pytest.raises(SpecError, match=r"recipe.txt: expected a Python file, by name .py"):
+        with pytest.raises(SpecError, match=r"recipe.txt: expected a Python file, named \*\.py"):
             load_pipeline(str(tmp_path / "recipe.txt"))
 
     @pytest.mark.parametrize("name", ["json", "torch", "raysp", "numpy"])
     def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
         file = tmp_path / f"{name}.py"
         file.write_text(f"{MAKE}pipeline = make('a')\n")
-        with pytest.raises(SpecError, match=rf"a module of Python or of a package named '{name}'; rename the file"):
+        with pytest.raises(
+            SpecError, match=rf"Python or an installed package has a module named '{name}'; rename the file"
+        ):
             load_pipeline(str(file))
         assert str(tmp_path) not in sys.path
         assert Path(getattr(sys.modules.get(name), "__file__", None) or "") != file

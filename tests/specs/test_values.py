@@ -119,7 +119,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; another's is written 'module:Class'"),
+            ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; your own is written 'module:Class'"),
             ({"type": "plan"}, "type 'plan' is not a spec of raysp"),
             ({"type": "RayspError"}, "type 'RayspError' is not a spec"),
             ({"type": "tests.user_specs:NOT_A_SPEC"}, "type 'tests.user_specs:NOT_A_SPEC' is not a spec"),
@@ -303,7 +303,7 @@ class TestSecrets:
         ],
     )
     def test_a_url_with_a_secret_is_refused_and_not_repeated(self, make, url):
-        with pytest.raises(SpecError, match="the url carries a password or a signature") as caught:
+        with pytest.raises(SpecError, match="the url contains a password or a signature") as caught:
             make(url)
         assert SECRET not in str(caught.value)
         assert "hunter2" not in str(caught.value)

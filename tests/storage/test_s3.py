@@ -145,7 +145,7 @@ class TestOptions:
         signed = []
         proxy.judge = lambda method, path: signed.append(path) or "403 AccessDenied"
         store = S3Store(f"s3://{bucket}", {"endpoint_url": proxy.server.endpoint, "anon": True})
-        with pytest.raises(StoreError, match=r"cannot read it \(AccessDenied HTTP 403: refused: None None\); give"):
+        with pytest.raises(StoreError, match=r"cannot read it \(AccessDenied HTTP 403: refused: None None\); grant"):
             store.read("a")  # the proxy repeats the Authorization header that it was sent: none
 
     def test_stores_of_one_set_of_options_share_a_client(self, s3, bucket):
@@ -247,8 +247,8 @@ class TestWriting:
                 assert store.publish(scratch, "a") is False
         assert store.read("a") == b"one"
         assert [record.message for record in caplog.records if "ignores if-none-match" in record.message] == [
-            f"s3://{bucket}/x: this store ignores if-none-match: whether a file exists is checked before it is written, "
-            "so two concurrent runs could write one label shard twice (with the same rows)"
+            f"s3://{bucket}/x: this store ignores if-none-match: whether a file exists is checked before it is "
+            "written, so two concurrent runs could write one label shard twice (with the same rows)"
         ]
 
     def test_more_files_than_a_page_holds_are_all_listed(self, store, s3, bucket):
