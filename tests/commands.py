@@ -15,14 +15,14 @@ pipeline = raysp.Pipeline(
 
 
 class Ran:
-    """What a command left behind."""
+    """Result of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
     @property
     def complaints(self) -> list[str]:
-        """Lines on stderr besides the one that says what is being looked at."""
+        """Lines on stderr without the "looking at" line."""
         return [line for line in self.err.splitlines() if not line.startswith("raysp: looking at ")]
 
 

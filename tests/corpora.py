@@ -85,7 +85,7 @@ def begin_and_stage(plan: Any) -> None:
 
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
-    """Do what a run does, by the same parts, one after the other and without Ray."""
+    """Label a corpus with the parts of a run, one after the other and without Ray."""
     from raysp.engine.workers.committer import commit_shard
     from raysp.sink.receipts import ShardReceipt
 
@@ -99,7 +99,7 @@ def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 
 
 def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:
-    """Do what a run does before its first commit; gives the job and the plan."""
+    """Run the parts of a run up to its first commit; return the job and the plan."""
     from raysp.engine.running import _job
     from raysp.planning.opening import begin_run, make_plan
     from raysp.planning.resources import local_resources

@@ -1,4 +1,4 @@
-"""A proxy on loopback that hands requests on to an object store and fails some of them, as it is told."""
+"""A proxy on loopback that forwards requests to an object store and fails some of them on request."""
 
 import http.client
 import socket
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(text)
 
     def _put_unconditionally(self, body: bytes) -> None:
-        """Write what was signed with a condition as if there were none: signed anew, or it would be refused."""
+        """Write a conditional request unconditionally; it is signed again, or it would be refused."""
         bucket, _, key = urlsplit(self.path).path[1:].partition("/")
         self.server.proxy.plain.put_object(Bucket=bucket, Key=key, Body=body)
         self.send_response(200)

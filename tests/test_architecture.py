@@ -275,7 +275,7 @@ def test_a_planted_circle_is_found(tmp_path):
 
 
 class TestTheChecker:
-    """What is planted is found: a check that cannot fail is none."""
+    """Planted violations are found, so the check can fail."""
 
     @pytest.mark.parametrize(
         ("file", "code", "check", "found"),

@@ -1,4 +1,4 @@
-"""What documents say of tests: that they are there."""
+"""The tests named by the documents exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The public names: exactly these, cheap to import, each where it says."""
+"""The public names: exactly these, cheap to import, each from its documented module."""
 
 import importlib
 import pkgutil

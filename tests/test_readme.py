@@ -1,4 +1,4 @@
-"""The three starts of the README label rows as they are printed there."""
+"""The three starts of the README label rows exactly as printed."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The tours of docs/tour: their commands are understood, and what they show fits a screen and hides no failure."""
+"""The tours of docs/tour: their commands parse, and their output fits a screen and hides no failure."""
 
 import contextlib
 import importlib.util

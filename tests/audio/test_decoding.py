@@ -35,7 +35,7 @@ def noise(num_frames, channels=None, seed=0, dtype="int16"):
 
 
 def wav(data=bytes(2000), *, sample_rate=16000, channels=1, bits=16, tag=1, claimed_bytes=None):
-    """Lay out a WAV by hand, with whatever header is asked for."""
+    """Build a WAV by hand, with a given header."""
     frame_bytes = channels * bits // 8
     fmt = struct.pack(
         "<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, bits

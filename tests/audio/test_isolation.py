@@ -39,7 +39,7 @@ def decoder():
 
 @pytest.fixture
 def faulty(monkeypatch):
-    """Make decoders whose child does as told at a marked recording."""
+    """Make decoders whose child fails in a given way at a marked recording."""
     made: list[Decoder] = []
 
     def make(fault: str, *, answer_seconds: float = 60, memory_bytes: int | None = None) -> Decoder:

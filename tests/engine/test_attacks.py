@@ -1,4 +1,4 @@
-"""One harness for all attacks on a run: whatever is done to it, its label rows are those of an undisturbed one.
+"""One harness for all attacks on a run: its label rows equal those of an undisturbed run.
 
 A corpus of recordings by path goes through a step of the user's on a cluster of two nodes. While a driver works,
 processes are killed, stopped for longer than the time-outs, and nodes are taken away every few seconds; between a
@@ -174,7 +174,7 @@ class Driver:
         return self.process.poll() is None
 
     def wait(self) -> tuple[int, str]:
-        """Return the exit code and what it said on stderr, once it ended."""
+        """Wait for the end; return the exit code and stderr."""
         code = self.process.wait(timeout=600)
         self.said.seek(0)
         with self.said:

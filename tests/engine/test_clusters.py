@@ -64,7 +64,7 @@ def committed(sink: Path) -> int:
 
 
 def workers(kind: str, of: int) -> list[psutil.Process]:
-    """Find the workers of a cluster whose name says a kind, such as `LabelActor`."""
+    """Find the workers of a cluster by a part of their name, such as `LabelActor`."""
     found = []
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(of).children(recursive=True):

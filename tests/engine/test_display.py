@@ -1,4 +1,4 @@
-"""What a program or a notebook sees of a run, and of its results when they are printed."""
+"""Progress and results of a run in programs and notebooks."""
 
 import io
 from dataclasses import replace

@@ -60,7 +60,7 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
 
 
 def write_recordings(folder: Path, bad: dict[int, int], num_manifests: int = 10) -> None:
-    """Write manifests of recordings by path; `bad` tells how many of one cannot be decoded."""
+    """Write manifests of recordings by path; `bad` of each cannot be decoded."""
     for number in range(num_manifests):
         (folder / f"{number}").mkdir(parents=True, exist_ok=True)
         lines = [{"audio_filepath": f"{number}/{row}.wav", "id": f"{number}-{row}"} for row in range(ROWS)]

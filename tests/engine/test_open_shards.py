@@ -1,4 +1,4 @@
-"""What the driver counts: every block once, whatever is told twice or taken back."""
+"""The driver counts every block once, also when Ray reports it twice or takes it back."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The commit protocol with real processes: killed at every phase, paused, told to stop, two at once."""
+"""The commit protocol with real processes: killed at every phase, paused, interrupted, concurrent."""
 
 import json
 import os

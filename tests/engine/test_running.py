@@ -341,7 +341,7 @@ def test_a_full_disk_ends_the_run_with_its_reason_and_room_lets_it_go_on(
 
 
 def _why_it_stopped(pipeline) -> str:
-    """Depending on what the last room went to, the run stops or leaves shards uncommitted; both say why."""
+    """Depending on which file took the last space, the run stops or leaves shards uncommitted, with the reason."""
     try:
         result = run(pipeline)
     except (raysp.RunError, raysp.StoreError) as error:

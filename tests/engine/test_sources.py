@@ -40,7 +40,7 @@ def texts_of(folder) -> list[tuple]:
 
 @pytest.fixture(scope="module")
 def expected(local_ray, digits, tmp_path_factory) -> list[tuple]:
-    """What the same recordings give when they are embedded in Parquet."""
+    """Labels of the same recordings embedded in Parquet."""
     folder = tmp_path_factory.mktemp("expected")
     pq.write_table(pa.Table.from_pylist(digits), folder / "m.parquet")
     run(a_pipeline(folder / "m.parquet", folder / "labels"))

@@ -1,4 +1,4 @@
-"""What is held of every text decoder: run by the test file of each architecture."""
+"""Checks of every text decoder, run by the test file of each architecture."""
 
 import copy
 
@@ -14,7 +14,7 @@ FIELDS = ("hidden_states", "attentions", "cross_attentions")
 
 @torch.inference_mode()
 def outputs_equal_theirs(oracle, model):
-    """With frames and masks, with all that can be asked for, and without frames."""
+    """With frames and masks, with all optional outputs, and without frames."""
     ids, (frames, frame_mask) = token_ids(), frames_and_mask(model.config.encoder_width)
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0

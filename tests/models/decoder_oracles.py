@@ -98,7 +98,7 @@ def assert_close(ours, theirs, tolerance=1e-4):
 
 
 def theirs_generated(oracle, *args, **options):
-    """Let theirs write, without what it says about defaults."""
+    """Run the generation of transformers, without its warnings about defaults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return oracle.generate(*args, **options)

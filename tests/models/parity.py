@@ -101,7 +101,7 @@ def check_gradients(oracle, model, labels, tolerance=1e-3, **inputs):
 
 @torch.no_grad()  # some originals would keep tensors of inference mode
 def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, width=None, **options):
-    """In one padded batch every row gives what it gives alone, whatever stands behind its end."""
+    """In a padded batch every row gives the same result as alone, with any values after its end."""
     waves, mask = inputs_and_mask(lengths, width)
     waves = waves + (1 - mask if width is None else 1 - mask[:, :, None]) * 7.0
     together = model(waves, mask, **options)

@@ -14,7 +14,7 @@ from tests.corpora import CHECKPOINT
 
 
 class Payload:
-    """What unpickling does when nobody forbids it."""
+    """The effect of unpickling without the guard."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

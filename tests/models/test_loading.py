@@ -211,7 +211,7 @@ def changed(draw: random.Random, value):
 
 
 def check_any_change(folder, seeds):
-    """Whatever is changed in a checkpoint's files, it is refused by name or can be used."""
+    """A checkpoint with any change in its files is refused by name or can be used."""
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
     refused = 0
     for seed in seeds:

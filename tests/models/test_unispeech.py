@@ -102,7 +102,7 @@ def test_attention_weights_leave_the_output_as_it_is(tmp_path):
 
 
 def frames_of(model, mask):
-    """Tell which frames belong to their rows; the others mean nothing."""
+    """Return which frames belong to their rows; the others are meaningless."""
     num_frames = model.num_frames(mask.sum(-1))
     return torch.arange(int(num_frames.max())) < num_frames[:, None]
 

@@ -1,4 +1,4 @@
-"""How much a forward pass and a block hold where the pipeline does not say."""
+"""Default sizes of a forward pass and of a block."""
 
 import pytest
 

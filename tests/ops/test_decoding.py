@@ -34,7 +34,7 @@ def decoding(**changes: object) -> Decoding:
 
 
 def blocks_of(op: Decoding, rows: pa.Table, first: int = 0) -> list[pa.Table]:
-    """Give all blocks, of which the last and no other says that it is."""
+    """Return all blocks; only the last one is marked as last."""
     tables, last = zip(*op(rows, first), strict=True)
     assert list(last) == [False] * (len(last) - 1) + [True]
     return list(tables)
@@ -46,7 +46,7 @@ def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
 
 
 def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, object]]:
-    """Give the rows of all blocks in their order, each with its number of samples."""
+    """Return the rows of all blocks in order, each with its number of samples."""
     tables = blocks_of(op, rows, first)
     found = [
         {**row, "samples": None if wave is None else len(wave)}

@@ -1,4 +1,4 @@
-"""Long rows: windows through decoding, the model and the join say what the model would say of the whole at once."""
+"""Long rows: windows through decoding, model and join give the label of the whole row at once."""
 
 import io
 import struct
@@ -355,7 +355,7 @@ def flac(num_samples: int, *, silent: bool = False) -> bytes:
 
 
 def flac_of_unknown_length(num_samples: int) -> bytes:
-    """Make a FLAC file as a pipe writes it: nothing tells its length, and silence takes next to no bytes."""
+    """Make a FLAC file as a pipe writes it: its length is unknown, and silence takes almost no bytes."""
     raw = bytearray(flac(num_samples, silent=True))
     raw[21] &= 0xF0
     raw[22:26] = bytes(4)

@@ -24,13 +24,13 @@ def op():
 
 
 def ctc_forward(logits, num_frames, parts) -> Forward:
-    """Make what a CTC model gives."""
+    """Make the output of a CTC model."""
     output = CausalLMOutput(logits=logits)
     return Forward(output, output, num_frames, parts, {}, [""] * len(parts), num_frames, Fraction(1))
 
 
 def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
-    """Make logits that say each text, a blank behind every character, surely."""
+    """Make logits that decode to each text with high confidence, with a blank after every character."""
     ids = [[i for c in text for i in (op.tokenizer.vocab[c if c != " " else "|"], op.blank)] for text in texts]
     longest = max(len(one) for one in ids) + 3
     logits = torch.full((len(ids), longest, len(op.tokenizer.vocab)), pad_with)

@@ -50,7 +50,7 @@ class Spoken:
         return jiwer.wer([" ".join(w for w, _, _ in words) for words in self.words], [x["pred_text"] for x in labels])
 
     def recognised(self, labels: list[dict]) -> list[tuple[tuple[float, float], dict]]:
-        """Pair the place of each word that was recognised with what was said of it."""
+        """Pair the true span of each recognised word with its reported one."""
         pairs = []
         for words, row in zip(self.words, labels, strict=True):
             aligned = jiwer.process_words(" ".join(w for w, _, _ in words), row["pred_text"]).alignments[0]

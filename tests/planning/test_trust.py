@@ -58,7 +58,7 @@ def server():
 
 @pytest.fixture
 def foreign(own, server, monkeypatch) -> Path:
-    """A sink that a stranger made, and that a user who stands in its folder looks at."""
+    """A sink made by someone else, opened by a user whose working directory is its folder."""
     make_hostile(own, server)
     monkeypatch.setenv(VARIABLE, SECRET)
     monkeypatch.syspath_prepend(own)

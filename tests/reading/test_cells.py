@@ -1,4 +1,4 @@
-"""What a terminal shows of a label."""
+"""Labels as a terminal shows them."""
 
 import pytest
 

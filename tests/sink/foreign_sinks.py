@@ -1,4 +1,4 @@
-"""Sinks that a stranger made: they name a server, a variable and a module, and wait for somebody to look at them."""
+"""Sinks made by someone else: their records name a server, a variable and a module."""
 
 import http.server
 import json
@@ -19,7 +19,7 @@ MODULE = "left_beside_a_sink"
 
 
 class Listener(http.server.ThreadingHTTPServer):
-    """A server that remembers what it was asked, with which headers, and has nothing."""
+    """A server that records requests and their headers, and has no files."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -16,7 +16,7 @@ class Chances:
 
 @dataclass(frozen=True)
 class Theme:
-    """What a history is mostly about: each of these is the chance of one event, or the choice of one value."""
+    """Profile of a history: the probability of each event, or the choice of a value."""
 
     rows: tuple[str, ...] = ("all", "all", "ok")
     death: tuple[float, ...] = (0, 0.01, 0.04)

@@ -24,7 +24,7 @@ STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
 
 @functools.lru_cache(2000)  # of one history to the next most label shards are the same bytes
 def read_parquet(data: bytes) -> tuple[list[dict], dict[bytes, bytes]]:
-    """Read a label shard's rows, which are not to be changed, and what it says of itself."""
+    """Read a label shard's rows, which must not be modified, and its metadata."""
     file = pq.ParquetFile(pa.BufferReader(data))
     return file.read(use_threads=False).to_pylist(), file.metadata.metadata
 
@@ -61,7 +61,7 @@ def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], 
 
 @functools.lru_cache(1000)
 def source_ids(input_id: str, first: int, end: int) -> pa.Table:
-    """Make what a label shard carries over."""
+    """Make the columns that a label shard copies."""
     return pa.table({"id": [f"{input_id}:{row}" for row in range(first, end)]})
 
 

@@ -83,7 +83,7 @@ class _Thread:
 
 
 class Death(BaseException):
-    """An actor dies: nothing may catch it."""
+    """Kill of an actor: nothing may catch it."""
 
 
 class ViolationError(AssertionError):
@@ -255,7 +255,7 @@ class World:
         self.made_of.pop(path, None)
 
     def _check_visible(self, actor: Actor, path: str, data: bytes) -> None:
-        """Whatever a reader can ever see is whole, and what is committed is written again only to replace it."""
+        """Visible files are always whole, and a committed file is written again only to replace it."""
         try:
             rows, metadata = read_parquet(data)
         except pa.ArrowException as error:
@@ -403,7 +403,7 @@ class Driver:
                     self.world.pause(actor)
 
     def _has_news(self) -> bool:
-        """Tell whether a task ended or is held up."""
+        """Return whether a task ended or is held up."""
         now = self.world.now
         for task in self.tasks:  # noqa: SIM110 - asked at every turn, so written to be quick
             if task.ended or task.wakes > now:
@@ -450,7 +450,7 @@ class Driver:
 
 
 def simulate(seed: int, folder: Path) -> World:
-    """Let a history happen and check what is left of it.
+    """Run a history and check its result.
 
     Raises:
         ViolationError: something was wrong at any time.

@@ -1,4 +1,4 @@
-"""What the tests of a sink share: shards whose labels follow from row numbers, and a store that dies on request."""
+"""Shared by the tests of a sink: shards whose labels follow from row numbers, and a store that fails on request."""
 
 import glob
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def read_piece(store: Store, shard: str, piece: Piece, *names, **options) -> pa.
 def run(
     store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
 ) -> list[ShardReceipt]:
-    """Stage what is missing and commit: what an engine does with a sink."""
+    """Stage missing blocks and commit, as an engine does."""
     receipts = []
     for shard in shards:
         staged = stage.staged(store, [shard], fingerprint).get(shard.name, {})
@@ -122,7 +122,7 @@ def parquet(store: Store, name: str) -> pq.ParquetFile:
 
 
 def last_write(store: Store, name: str) -> object:
-    """Tell what changes with every write of a file, also with one of the same bytes."""
+    """Return a value that changes with every write of a file, even of the same bytes."""
     if isinstance(store, LocalStore):
         found = Path(store.url, name).stat()
         return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -147,11 +147,11 @@ def expected(shard: Shard) -> list[dict]:
 
 
 class Killed(BaseException):
-    """What a process that is killed raises in these tests: nothing may catch it."""
+    """Stand-in for a kill in these tests: nothing may catch it."""
 
 
 class DyingStore:
-    """A store whose process dies before or after its n-th change; files on the way stay behind, as after a kill."""
+    """A store whose process is killed before or after its n-th change; temporary files stay, as after a kill."""
 
     def __init__(self, store: Store, n: int, when: str) -> None:
         self._store, self._left, self._when = store, n, when

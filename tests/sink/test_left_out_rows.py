@@ -1,4 +1,4 @@
-"""Rows that `rows="ok"` leaves out of a label shard: whatever else is removed, they stay while a footer names them."""
+"""Rows that `rows="ok"` leaves out of a label shard stay while a footer names them."""
 
 from pathlib import Path
 

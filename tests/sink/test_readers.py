@@ -37,7 +37,7 @@ def sink(request, tmp_path: Path) -> Path:
 
 
 def leave_half_done(store: LocalStore) -> None:
-    """Leave what a kill can leave: staged blocks, a scratch file, a late block, kept error rows."""
+    """Add leftovers of a kill: staged blocks, a scratch file, a late block, kept error rows."""
     sinks.stage_piece(store, HALF, HALF.pieces[0])
     sinks.stage_piece(store, DONE[0], DONE[0].pieces[0])
     store.create(layout.errors_path(HALF.name, "ab", "cd", "ef"), b"rows")

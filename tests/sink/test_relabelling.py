@@ -1,4 +1,4 @@
-"""Label shards that are replaced whole: by a relabelling, row by row by a retry; and what is left of others."""
+"""Label shards that are replaced whole by a relabelling or row by row by a retry, and leftovers of other runs."""
 
 from dataclasses import replace
 
@@ -329,7 +329,7 @@ class TestRetry:
 class TestGc:
     @pytest.fixture
     def littered(self, store, monkeypatch) -> set[str]:
-        """Give a sink everything that killed and late processes leave; returns what nothing will use any more."""
+        """Add everything that killed and late processes leave to a sink; return what is no longer used."""
         monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         open_shard = make_shard("open.parquet")
         begin(store, shards=[SHARD, open_shard])
@@ -380,7 +380,7 @@ class TestGc:
 
 
 class TestUploads:
-    """On an object store: what a run that was killed in the middle of a large label shard leaves there."""
+    """On an object store: leftovers of a run that was killed during the upload of a large label shard."""
 
     @pytest.fixture
     def begun(self, s3) -> tuple[Store, str]:

@@ -43,7 +43,7 @@ def windows_of(*lengths, first=4):
 
 
 def joining(windows):
-    """Join windows to rows that say what was joined."""
+    """Join windows to rows whose values show what was joined."""
     rows = windows.group_by("row", use_threads=False).aggregate([("frames", "list")])
     table = sinks.results(rows["row"].to_pylist(), SHARD.name)
     place = table.column_names.index("pred_text")

@@ -1,4 +1,4 @@
-"""Stores that fsspec brings: what can only be read, what writes without a condition, and what they may say."""
+"""Stores of fsspec: read-only ones, unconditional writes, and messages."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What is particular to object storage: conditions, parts, retries, credentials, words."""
+"""Object storage only: conditions, parts, retries, credentials, messages."""
 
 import logging
 import threading

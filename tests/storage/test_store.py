@@ -319,7 +319,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def run(prefix: list[str], program: str) -> str:
-    """Run a program under a mount table or limit of its own; what it says. Skips where that is not permitted."""
+    """Run a program under its own mount table or limit and return its output; skip if that is not permitted."""
     if prefix and subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip(f"{prefix!r} is not permitted here")
     head = """

@@ -1,4 +1,4 @@
-"""What every store promises, whatever it lies on: the same tests over a folder, memory and an object store."""
+"""The contract of every store: the same tests over a folder, memory and an object store."""
 
 import threading
 import uuid

@@ -1,4 +1,4 @@
-"""Current versions of many files: what a listing says, what is asked for alone, and what each costs."""
+"""Current versions of many files: from listings and from single requests, and the cost of each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind in the process that called it: nothing."""
+"""A run leaves the process that called it unchanged."""
 
 import copy
 import faulthandler
@@ -40,11 +40,11 @@ assert ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows)
 
 
 class Interrupted(BaseException):
-    """What a caller's own handler of a signal raises."""
+    """Exception of a caller's own signal handler."""
 
 
 def snapshot() -> dict[str, object]:
-    """Copy what a program could notice of its process, Ray's settings in it included."""
+    """Copy the visible state of a process, including Ray's settings."""
     from ray import cloudpickle
     from ray._private import ray_constants, utils, worker
     from ray._raylet import get_authentication_mode

@@ -15,7 +15,7 @@ from raysp.engine.cluster.connection import _signals_held
 
 
 class Stopped(BaseException):
-    """What the handlers of these tests raise."""
+    """Exception of the handlers in these tests."""
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

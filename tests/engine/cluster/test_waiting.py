@@ -1,4 +1,4 @@
-"""A cluster that is busy is waited for, with a word about what is missing and with an end."""
+"""A run waits for a busy cluster, reports what is missing, and ends after a limit."""
 
 import logging
 

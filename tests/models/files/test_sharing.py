@@ -15,7 +15,7 @@ from tests.models.oracles import TINY
 
 @pytest.fixture
 def sent(monkeypatch):
-    """What is sent to a hub that takes everything."""
+    """Uploads to a hub that accepts everything."""
     calls = []
 
     def create_repo(self, repo_id, *, private, exist_ok):

@@ -22,6 +22,6 @@ print("all of them")
 
 
 def test_no_architecture_without_weights_imports_the_compiler_of_torch():
-    """Its import takes more seconds than all else that is asked of a checkpoint, in the plan and in each actor."""
+    """Its import takes longer than all other checks of a checkpoint, in the plan and in each actor."""
     found = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert found.stdout == "all of them\n", found.stderr

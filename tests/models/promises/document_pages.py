@@ -69,7 +69,7 @@ def both(page):
 
 
 def assert_same(ours, theirs, tolerance=1e-4):
-    """Hold what a page shows to theirs: tensors to rounding, everything else as it is."""
+    """Compare the values of a page with transformers: tensors up to rounding, everything else exactly."""
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
         if isinstance(expected, torch.Tensor):

@@ -26,7 +26,7 @@ class Project:
         importlib.invalidate_caches()
 
     def forget(self) -> None:
-        """Have all of it imported again when it is next asked for, as a new process would."""
+        """Forget imported modules, so that the next import reads them again, as in a new process."""
         for name, module in [*sys.modules.items()]:
             if str(self.folder) in str(getattr(module, "__file__", None) or getattr(module, "__path__", "")):
                 del sys.modules[name]

@@ -1,4 +1,4 @@
-"""A user's code on a worker: what was hashed is what runs there, whatever lies on that machine's disk."""
+"""A user's code on a worker: the hashed files run there, not those on that machine's disk."""
 
 import importlib.util
 import json
