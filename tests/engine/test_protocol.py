@@ -32,9 +32,7 @@ pipeline = raysp.Pipeline(
     sink=raysp.Parquet({sink!r}, storage_options={options}),
 )
 """
-EVERY_DEATH = [
-    f"{when}_{phase}:{n}" for phase in fault_injection.PHASES for when in ("before", "after") for n in (1, 2)
-]
+EVERY_KILL = [f"{when}_{phase}:{n}" for phase in fault_injection.PHASES for when in ("before", "after") for n in (1, 2)]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
 IN_SHORT = {
     "disk": ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"],
@@ -89,8 +87,8 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def deaths() -> list:
-    every = [at for at in EVERY_DEATH if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
+def kills() -> list:
+    every = [at for at in EVERY_KILL if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
     return [
         pytest.param(store, at, id=f"{store}-{at}", marks=() if at in IN_SHORT[store] else pytest.mark.soak)
         for store in IN_SHORT
@@ -98,12 +96,12 @@ def deaths() -> list:
     ]
 
 
-@pytest.mark.parametrize(("place", "at"), deaths(), indirect=["place"])
+@pytest.mark.parametrize(("place", "at"), kills(), indirect=["place"])
 def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, place, tmp_path, at):
     place.put(corpus / "in", "in")
     shards, sink = f"{place.url('in')}/*.parquet", place.url("labels")
     recipe = write_recipe(tmp_path, shards, sink, place.options)
-    folder = tmp_path / "deaths"
+    folder = tmp_path / "kills"
     folder.mkdir()
     killed = start("run", recipe, **{fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(folder)})
     children = Children(killed)
