@@ -45,7 +45,7 @@ def test_an_op_that_returns_too_few_values_is_named():
 
 
 def test_a_step_that_reads_the_audio_or_seconds_too_early_is_refused():
-    with pytest.raises(raysp.SpecError, match="Spoken by seconds needs decoded audio: move it behind Decode"):
+    with pytest.raises(raysp.SpecError, match="Spoken by seconds needs decoded audio: move it after Decode"):
         a_pipeline(steps=[Spoken(most_per_second=1), raysp.Decode(), a_pipeline().label])
-    with pytest.raises(raysp.SpecError, match=r"steps\[1\] Spoken: it cannot ask for the audio column 'audio'"):
+    with pytest.raises(raysp.SpecError, match=r"steps\[1\] Spoken: it cannot use the audio column 'audio'"):
         a_pipeline(keep=[Spoken(column="audio")])
