@@ -81,7 +81,7 @@ def begin_and_stage(plan: Any) -> None:
 
     shard = plan.corpus.shards[0]
     block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 1)
-    stage.stage(begin_run(plan, RunEntry.now()), block, results(list(range(shard.pieces[0].end))))
+    stage.stage(begin_run(plan, RunEntry.now()).store, block, results(list(range(shard.pieces[0].end))))
 
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:

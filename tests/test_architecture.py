@@ -202,6 +202,16 @@ def test_every_folder_of_models_stands_in_the_drawing():
     assert folders == set(MODELS_FOLDERS)
 
 
+def test_only_sink_and_the_engine_know_the_paths_in_a_sink():
+    parts = {
+        part_of(path, PACKAGE)
+        for path in sources(PACKAGE)
+        for found in imports_of(path)
+        if found.module.startswith("raysp.sink.layout")
+    }
+    assert parts <= {"sink", "engine"}
+
+
 def test_only_the_command_line_prints():
     assert prints(PACKAGE) == []
 

@@ -18,11 +18,11 @@ from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, 
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.errors import RayspError, RunError
 from raysp.ops.remedies import remedy
-from raysp.planning.opening import open_sink
 from raysp.planning.plans import Plan
 from raysp.sink import lease, stopping
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
 from raysp.words import count
 
@@ -173,7 +173,7 @@ class Execution:
         """
         begun = [*self.flawed, *self.commits.begun()]
         if any(todo.retry is None for todo in self.plan.todo):
-            stopping.record(open_sink(self.plan.pipeline), begun)
+            stopping.record(Sink.of(self.plan.pipeline.sink).store, begun)
         self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 

@@ -21,7 +21,7 @@ from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
-from raysp.planning.opening import begin_run, file_id, make_plan, open_checked, open_sink
+from raysp.planning.opening import begin_run, file_id, make_plan
 from raysp.planning.plans import Corpus, Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
@@ -29,6 +29,7 @@ from raysp.planning.small import is_small
 from raysp.sink import fault_injection, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
@@ -208,7 +209,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
             in_this_process=lambda plan: is_few and plan.settings.device == "cpu",
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
-        store = open_sink(pipeline)
+        store = Sink.of(pipeline.sink).store
         tables = [pq.read_table(store.open(name)) for name in names]
         if (columns := text_columns(pipeline)) is not None:  # a trial has no recorded plan, which `status` needs
             errors = WordErrors()
@@ -250,9 +251,11 @@ def _begin(
         if needs_ray or not is_small(corpus.shards, pipeline, resources):
             own_ray.begin()
 
-    epoch = lease.highest_epoch(open_sink(pipeline))
+    opened = Sink.of(pipeline.sink)
+    store = opened.store
+    epoch = lease.highest_epoch(store)
     plan = make(on_surveyed)
-    store = open_checked(pipeline)
+    store.probe()
     if own_ray.has_begun:
         own_ray.wait()  # before any output: Ray's start redirects stderr
     if on_plan:
@@ -267,7 +270,7 @@ def _begin(
     if own.epoch != epoch + 1:  # another run has written since
         plan = make(on_surveyed)
     entry = RunEntry.now(resolved=_resolved(plan))
-    begin_run(plan, entry, store, is_own=is_own)
+    begin_run(plan, entry, opened, is_own=is_own)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
@@ -407,4 +410,4 @@ def _word_errors(plan: Plan, progress: Progress) -> WordErrors | None:
 
     if text_columns(plan.pipeline) is None or not progress.shards_committed:
         return None
-    return status(open_sink(plan.pipeline)).word_errors
+    return status(Sink.of(plan.pipeline.sink).store).word_errors

@@ -7,14 +7,14 @@ from typing import cast
 from raysp.errors import SpecError
 from raysp.planning.checkpoints import pinned
 from raysp.planning.fingerprints import hash_pipeline
-from raysp.planning.opening import open_sink
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Corpus, Plan
 from raysp.planning.resources import Resources
 from raysp.planning.settling import settle
 from raysp.planning.trust import read_recorded, refusal
-from raysp.sink import plan_record, run_record
+from raysp.sink import run_record
 from raysp.sink.recommitting import find_error_rows
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
 from raysp.specs.values import override, to_json
 
@@ -43,8 +43,8 @@ def recorded_pipeline(
     options = _with_sink_options(settings, storage_options, pipeline)
     recorded = read_recorded(url, options, pipeline=pipeline, trust=trust)
     made = with_overrides(recorded.trusted_pipeline(), settings)
-    if outside := recorded.outside(plan_record.load(recorded.store)):
-        raise refusal(recorded.store.url, [f"a shard at {one!r}" for one in outside])
+    if outside := recorded.outside(recorded.sink.shards()):
+        raise refusal(recorded.sink.url, [f"a shard at {one!r}" for one in outside])
     return made
 
 
@@ -75,21 +75,18 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
     """Return the plan that redoes the error rows of all committed shards; the source is not listed.
 
     Raises:
-        PlanError, ChangedError: the pipeline does not fit the resources, or did not make the labels.
+        PlanError, ChangedError: there is no sink, or the pipeline does not fit the resources, or did not
+            make the labels.
         CheckpointError: the checkpoint cannot be run.
     """
     pipeline = pinned(with_absolute_paths(pipeline))
-    store = open_sink(pipeline)
-    record = run_record.load(store)
-    settings = settle(pipeline, resources, record.resolved if record else None)
+    sink = Sink.of(pipeline.sink)
+    record = sink.existing_record()
+    settings = settle(pipeline, resources, record.resolved)
     code = read_code(pipeline)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
-    if record is not None:
-        files = file_parts(pipeline)
-        run_record.check_same(
-            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=to_json(pipeline)
-        )
-    shards = plan_record.load(store)
-    todo = tuple(find_error_rows(store, shards, fingerprint))
+    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts)
+    files, fields = file_parts(pipeline), to_json(pipeline)
+    run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+    todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
     corpus = Corpus(tuple(one.shard for one in todo))
     return Plan(pipeline, settings, parts, fingerprint, corpus, frozenset(), todo, resources, code=code)

@@ -11,12 +11,13 @@ from typing import cast
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
-from raysp.sink import known, layout, run_record
+from raysp.sink import known, run_record
 from raysp.sink.run_record import RunRecord
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
 from raysp.storage.globs import has_wildcard, split_glob
-from raysp.storage.store import Store, normalise, open_store, scheme_of
+from raysp.storage.store import Store, normalise, scheme_of
 
 _PLACES = ("url", "root", "audio_root", "checkpoint")
 SHOWN_CHARACTERS = 200
@@ -27,7 +28,7 @@ SHOWN_PARTS = 20
 class Recorded:
     """A sink, its record, and the parts of the record that may be used."""
 
-    store: Store
+    sink: Sink
     record: RunRecord
     pipeline: Pipeline | None
     """Pipeline that made the labels, with the current place of the sink; None: the recorded one may not be used."""
@@ -43,7 +44,7 @@ class Recorded:
             TrustError: only the recorded one is available, and it may not be used.
         """
         if self.pipeline is None:
-            raise refusal(self.store.url, self.unused)
+            raise refusal(self.sink.url, self.unused)
         return self.pipeline
 
     def outside(self, shards: Iterable[Shard]) -> tuple[str, ...]:
@@ -75,14 +76,14 @@ def read_recorded(
     Raises:
         PlanError: there is no sink at this url.
     """
-    store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     options = storage_options if storage_options is not None else _options(sink, record, pipeline, trust)
     unused = () if pipeline or trust else untrusted_parts(record)
     if unused:
-        return Recorded(store, record, None, unused)
-    made = pipeline or _pipeline(store, record)
+        return Recorded(opened, record, None, unused)
+    made = pipeline or _pipeline(opened, record)
     made = replace(made, sink=replace(made.sink, url=sink, storage_options=options or {}))
-    return Recorded(store, record, made, roots=None if trust else _roots(made, record))
+    return Recorded(opened, record, made, roots=None if trust else _roots(made, record))
 
 
 def open_recorded(
@@ -91,20 +92,18 @@ def open_recorded(
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
-) -> tuple[Store, RunRecord]:
+) -> tuple[Sink, RunRecord]:
     """Open a sink and read its record without importing anything; arguments are those of `read_recorded`.
 
     Raises:
         PlanError: there is no sink at this url.
     """
     options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
-    store = open_store(sink, options) if isinstance(sink, str) else sink
-    record = run_record.load(store)
-    if record is None:
-        raise PlanError(f"{store.url}: no sink of raysp (it has no {layout.RUN}); give the folder that a run wrote to")
+    opened = Sink.open(sink, options)
+    record = opened.existing_record()
     if isinstance(sink, str) and options is None and (recorded := _options(sink, record, pipeline, trust)):
-        store = open_store(sink, recorded)
-    return store, record
+        opened = Sink.open(sink, recorded)
+    return opened, record
 
 
 def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
@@ -194,10 +193,12 @@ def _options(sink: str, record: RunRecord, pipeline: Pipeline | None, trust: boo
     return cast("Mapping[str, object]", from_json(recorded.get("storage_options", {})))
 
 
-def _pipeline(store: Store, record: RunRecord) -> Pipeline:
+def _pipeline(sink: Sink, record: RunRecord) -> Pipeline:
     pipeline = from_json(record.pipeline)
     if not isinstance(pipeline, Pipeline):
-        raise PlanError(f"{store.url}/{layout.RUN}: holds a {type(pipeline).__name__}, expected a Pipeline")
+        raise PlanError(
+            f"{sink.url}: its record holds a {type(pipeline).__name__}, expected a Pipeline; give the pipeline file"
+        )
     return pipeline
 
 

@@ -49,9 +49,9 @@ def gc(
     Raises:
         PlanError: there is no sink at this url, or a run is active on it.
     """
-    store, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    opened, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     if dry_run:
-        lease.refuse_if_held(store)
-        return Cleaning(store.url, False, tuple(find_orphans(store)))
-    with lease.held(store) as own:
-        return Cleaning(store.url, True, remove_orphans(store, own))
+        lease.refuse_if_held(opened.store)
+        return Cleaning(opened.url, False, tuple(find_orphans(opened.store)))
+    with lease.held(opened.store) as own:
+        return Cleaning(opened.url, True, remove_orphans(opened.store, own))

@@ -1,32 +1,32 @@
 """First rows of finished label shards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysp.errors import PlanError
-from raysp.storage.store import Store, open_store
+from raysp.sink.sinks import Sink
 
 
 def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | None = None) -> pa.Table:
-    """Return the first rows of a sink; an empty table if its label shards hold no rows.
+    """Return the first rows of a folder of label shards; an empty table if they hold no rows.
 
     Raises:
-        PlanError: there is no label shard.
+        PlanError: there is no label shard, and no sink.
     """
-    store = open_store(url, storage_options)
+    sink = Sink.open(url, storage_options)
     tables: list[pa.Table] = []
-    for name in _label_shards(store):
+    for name in sink.label_shards():
         missing = num_rows - sum(table.num_rows for table in tables)
         if missing <= 0:
             break
-        with store.open(name) as file:
+        with sink.store.open(name) as file:
             reader = pq.ParquetFile(file)
             batch = next(reader.iter_batches(missing), None)
             tables.append(reader.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]))
     if not tables:
-        raise PlanError(f"{url}: found no label shard; give the folder that a run wrote to")
+        sink.existing_record()
+        return pa.table({})
     return _readable(pa.concat_tables(tables, promote_options="permissive"))
 
 
@@ -38,9 +38,3 @@ def _readable(table: pa.Table) -> pa.Table:
             texts = [None if one is None else one.decode(errors="replace") for one in raw]
             table = table.set_column(index, field, pa.chunked_array([pa.array(texts, field.type)]))
     return table
-
-
-def _label_shards(store: Store) -> Iterator[str]:
-    for entry in store.list():
-        if not entry.path.startswith(".") and entry.path.endswith(".parquet"):
-            yield entry.path

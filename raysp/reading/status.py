@@ -12,10 +12,11 @@ from typing import TypedDict
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.planning.trust import open_recorded
-from raysp.sink import footer, layout, lease, plan_record, receipts, stopping
+from raysp.sink import footer, lease, receipts, stopping
 from raysp.sink.commit import committed, for_each
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from raysp.sink.stage import is_complete, staged
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
@@ -110,15 +111,15 @@ def status(
     Raises:
         PlanError: There is no sink at this url.
     """
-    store, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
-    shards = plan_record.load(store)
+    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    store, shards = opened.store, opened.shards()
     found = committed(store, shards, record.fingerprint, mend=False, file_id=hash_parts(record.file_parts))
     blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
     last_run = record.runs[-1] if record.runs else None
     recent = recent_blocks(store, last_run.run_id) if last_run else []
     written, failed = _last_receipts(store)
-    counted = _count(store, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
+    counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
     word_errors = WordErrors()
     for receipt in counted:
@@ -187,18 +188,18 @@ def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str
 
 
 def _count(
-    store: Store, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
+    sink: Sink, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
 ) -> list[ShardReceipt]:
     """Return the counts of committed shards, from receipts that must still be valid and otherwise from footers.
 
     A killed retry or relabelling may have replaced a label shard without writing a receipt. A retry replaces only label
     shards with error rows.
     """
-    is_relabelled = store.stat(layout.RELABELLED) is not None
+    is_relabelled = sink.is_relabelled()
 
     def count(shard: Shard) -> ShardReceipt:
         receipt = None if is_relabelled else written.get(shard.name)
-        return receipt if receipt and not receipt.error else _footer(store, shard, fingerprint)
+        return receipt if receipt and not receipt.error else _footer(sink.store, shard, fingerprint)
 
     return for_each(count, shards)
 

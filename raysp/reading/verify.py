@@ -25,15 +25,16 @@ from raysp.planning.replaced import find_replaced
 from raysp.planning.roots import named_twice
 from raysp.planning.trust import Recorded, check_same_source, read_recorded, refusal
 from raysp.reading.recomputing import Recomputing, differing
-from raysp.sink import footer, layout, plan_record, run_record
+from raysp.sink import footer, run_record
 from raysp.sink.commit import Tally
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recordings import shown
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.storage.store import Store, open_store, split_url
+from raysp.storage.store import open_store, split_url
 from raysp.words import brief, count
 
 SHARDS_AT_ONCE = 4
@@ -119,8 +120,8 @@ def verify(
         TrustError: `sample` is set, and the sink names untrusted values.
     """
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
-    store, record = recorded.store, recorded.record
-    shards = plan_record.load(store)
+    record, store = recorded.record, recorded.sink.store
+    shards = recorded.sink.shards()
     outside = recorded.outside(shards)
     unused = (*recorded.unused, *(f"a shard at {url!r}" for url in outside))
     if sample and unused:
@@ -146,7 +147,7 @@ def verify(
         rows += checked.rows
         ids += checked.ids
         chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
-    differences += _unplanned(store, {shard.name for shard in shards})
+    differences += _unplanned(recorded.sink, {shard.name for shard in shards})
     differences += [
         f"{' and '.join(names)}: both are of the shard {url}, so readers see its rows twice; label the corpus into "
         "another sink"
@@ -191,10 +192,10 @@ def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
             yield from pool.map(check, shards[start : start + 16 * SHARDS_AT_ONCE])
 
 
-def _unplanned(store: Store, planned: set[str]) -> Iterator[str]:
-    for entry in store.list():
-        if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME) and entry.path not in planned:
-            yield f"{entry.path}: readers see this file, but it is not in the sink's plan"
+def _unplanned(sink: Sink, planned: set[str]) -> Iterator[str]:
+    for path in sink.label_shards():
+        if path not in planned:
+            yield f"{path}: readers see this file, but it is not in the sink's plan"
 
 
 def _count_duplicates(ids: Sequence[Ints]) -> int:
@@ -206,7 +207,7 @@ class _Check:
     """Callable that checks a label shard."""
 
     def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
-        self.store = recorded.store
+        self.store = recorded.sink.store
         self.pipeline = recorded.pipeline
         self.record = recorded.record
         self.outside = outside

@@ -157,6 +157,15 @@ def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) 
                 discard(store, shard, piece)
 
 
+def discard_other(store: Store, shards: Iterable[Shard], fingerprint: str) -> None:
+    """Remove the blocks of these shards that are of other input or of another pipeline."""
+    for shard in shards:
+        for entry in list(store.list(layout.stage_folder(shard.name))):
+            block = layout.parse_stage_path(entry.path)
+            if block and (block.input_id, block.fingerprint) != (shard.input_id, fingerprint):
+                store.delete(entry.path)
+
+
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
     """Return the number of blocks of a complete cut of a piece, the smallest of several; None without such a cut."""
     there = set(blocks)

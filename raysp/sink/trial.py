@@ -10,8 +10,9 @@ from pathlib import Path
 
 from raysp.errors import StoreError
 from raysp.sink import layout
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
-from raysp.storage.store import join_url, normalise, open_store, scheme_of
+from raysp.storage.store import join_url, normalise, scheme_of
 
 LEFT_AFTER_NS = 24 * 3600 * 10**9
 """Age from which a try-out counts as killed."""
@@ -48,7 +49,7 @@ def _existing(folder: Path) -> Path:
 
 def _clear(sink: Parquet) -> None:
     with suppress(StoreError):
-        store = open_store(sink.url, sink.storage_options)
+        store = Sink.of(sink).store
         for entry in list(store.list()):
             store.delete(entry.path)
 

@@ -31,7 +31,7 @@ class TestRefusals:
             (["run", "x.py", "--rows", "0"], "Invalid value for '--rows': "),
             (["run", "x.py", "--rows", "many"], "Invalid value for '--rows': "),
             (["inspect", "nowhere"], "nowhere"),
-            (["status", "nowhere"], "nowhere: no sink of raysp"),
+            (["status", "nowhere"], "nowhere: not a sink of raysp"),
             (["status", "nowhere://bucket/x"], "'nowhere://bucket/x': found the scheme 'nowhere'"),
         ],
     )

@@ -12,13 +12,14 @@ import pytest
 import raysp
 from raysp.cli.console import print_facts
 from raysp.cli.statuses import progress_facts
-from raysp.planning.opening import begin_run, open_sink
+from raysp.planning.opening import begin_run
 from raysp.reading.status import Running, Status, status
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
 from raysp.sink.processes import Process
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
@@ -80,7 +81,7 @@ def begun(pipeline: raysp.Pipeline) -> RunEntry:
 
 def test_a_run_that_is_alive_killed_or_elsewhere_is_told_apart(pipeline):
     begun(pipeline)
-    store = open_sink(pipeline)
+    store = Sink.of(pipeline.sink).store
     url = pipeline.sink.url
     assert status(url).running is Running.NO
     own = lease.acquire(store)
@@ -100,7 +101,7 @@ def test_a_run_that_is_alive_killed_or_elsewhere_is_told_apart(pipeline):
 
 def test_the_time_left_comes_from_receipts(pipeline):
     entry = begun(pipeline)
-    store = open_sink(pipeline)
+    store = Sink.of(pipeline.sink).store
     log = ReceiptLog(store, entry.run_id)
     now = time.time()
     values = {"windows": 1, "audio_seconds": 1.0, "real_samples": 1, "padded_samples": 1, "load_seconds": 0.0}
@@ -125,7 +126,7 @@ class TestStatus:
 
         write_shard(tmp_path / "in" / "b.parquet", 2)
         plan = raysp.plan(load_pipeline(str(recipe)))
-        store = begin_run(plan, RunEntry.now())
+        store = begin_run(plan, RunEntry.now()).store
         shard = plan.corpus.shards[0]
         outputs = pa.schema([("pred_text", pa.string()), ("pred_score", pa.float32())])
         rows = [{"row": row, "seconds": 0.1, "status": "ok", "pred_text": "x"} for row in range(3)]

@@ -18,12 +18,13 @@ from raysp.engine.running import _job
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader
-from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.opening import begin_run, make_plan
 from raysp.planning.plans import Plan
 from raysp.planning.resources import local_resources
 from raysp.sink import layout, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
 from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.here import run_without_ray
@@ -46,10 +47,11 @@ def _small_and_without_ray(monkeypatch):
 def run_here(pipeline: raysp.Pipeline) -> Plan:
     """Do what `raysp run` does, in this process; returns the plan."""
     plan = make_plan(pipeline, local_resources(pipeline))
-    store = open_sink(pipeline)
+    sink = Sink.of(pipeline.sink)
+    store = sink.store
     entry = RunEntry.now()
     with lease.held(store) as own:
-        begin_run(plan, entry, store)
+        begin_run(plan, entry, sink)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
         log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, UncountedAttempts())
         failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess())()
@@ -241,7 +243,7 @@ def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
 
 def test_a_damaged_record_of_a_stop_is_named(corpus):
     write_recordings(corpus, {}, 1)
-    store = open_sink(by_path(corpus))
+    store = Sink.of(by_path(corpus).sink).store
     run_here(by_path(corpus))
     store.create(layout.stopped_path(1), b"{")
     with pytest.raises(raysp.StoreError, match=r"stopped/00001\.json: not a record of a stopped run"):

@@ -163,7 +163,7 @@ class TestPlan:
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
         first = raysp.plan(pipeline)
-        store = begin_run(first, RunEntry.now())
+        store = begin_run(first, RunEntry.now()).store
         shard = first.corpus.shards[0]
         whole, half = shard.pieces[0], shard.pieces[1]
         for piece, of in ((whole, 1), (half, 2)):

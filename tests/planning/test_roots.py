@@ -10,11 +10,12 @@ import raysp
 from raysp import ChangedError
 from raysp.corpus.shards import Piece, Shard
 from raysp.planning.listing import list_source
-from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.opening import begin_run, make_plan
 from raysp.planning.resources import local_resources
 from raysp.planning.roots import root_of
-from raysp.sink import layout, plan_record, run_record
+from raysp.sink import layout, plan_record
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, begin_and_stage, label_here, rows_table, write_shard
 
 
@@ -92,7 +93,7 @@ def test_a_corpus_that_moved_as_a_whole_goes_on(data, sink, tmp_path):
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
     begin_run(plan, RunEntry.now())
-    assert run_record.load(open_sink(plan.pipeline)).root == str(moved)
+    assert Sink.of(plan.pipeline.sink).existing_record().root == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', those of this source to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
@@ -149,7 +150,7 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
     label_here(pipeline)
     assert raysp.verify(str(tmp_path / "out")).differences == ()
-    store = open_sink(pipeline)
+    store = Sink.of(pipeline.sink).store
     [shard] = plan_record.load(store)
     doubled = Shard(**{**vars(shard), "name": "a/x.parquet"})
     plan_record.record(store, [doubled])

@@ -8,13 +8,14 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from raysp.planning.opening import begin_run, make_plan, open_sink
+from raysp.planning.opening import begin_run, make_plan
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry
 from raysp.planning.settling import settle
-from raysp.sink import layout, run_record
+from raysp.sink import layout
 from raysp.sink.run_record import Resolved, RunEntry
+from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
@@ -141,7 +142,7 @@ class TestBudget:
 
     def test_one_of_the_pipeline_is_used_and_not_recorded(self, corpus):
         assert begun(corpus, LAPTOP, batch_seconds=7).settings.batch_seconds == 7
-        assert run_record.load(open_sink(a_pipeline(sink=corpus / "out"))).resolved.batch_seconds is None
+        assert Sink.open(str(corpus / "out")).existing_record().resolved.batch_seconds is None
         assert a_plan(corpus, LAPTOP).settings.batch_seconds == 15
 
     def test_that_of_another_device_says_nothing(self):

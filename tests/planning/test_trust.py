@@ -15,7 +15,7 @@ from raysp.planning import trust
 from raysp.planning.retrying import recorded_pipeline
 from raysp.planning.trust import read_recorded
 from raysp.reading.verify import verify
-from raysp.sink import known, run_record
+from raysp.sink import known, run_record, sinks
 from raysp.storage.store import LocalStore
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
@@ -267,13 +267,13 @@ def test_recorded_options_hold_at_the_recorded_place_alone(own, tmp_path, monkey
     pipeline = edit_record(own, lambda p: p["sink"].update(url=str(own), storage_options={"auto_mkdir": True}))
     known.remember(pipeline)
     opened = []
-    open_store = trust.open_store
+    open_store = sinks.open_store
 
     def noted(url, options=None):
         opened.append((url, options))
         return open_store(url, options)
 
-    monkeypatch.setattr(trust, "open_store", noted)
+    monkeypatch.setattr(sinks, "open_store", noted)
     raysp.status(str(own))
     assert opened == [(str(own), None), (str(own), {"auto_mkdir": True})]
     opened.clear()
@@ -315,9 +315,7 @@ def test_a_home_that_cannot_be_written_means_that_nothing_is_known(tmp_path, mon
 def test_planned_shards_lie_in_the_source(own, url, is_outside):
     from dataclasses import replace
 
-    from raysp.sink import plan_record
-
     source = raysp.Shards(["/corpus/in", "s3://bucket/in/*.parquet", "/one/file.parquet"])
     recorded = read_recorded(str(own), pipeline=a_pipeline(source))
-    [shard] = plan_record.load(recorded.store)
+    [shard] = recorded.sink.shards()
     assert (recorded.outside([replace(shard, url=url)]) == (url,)) == is_outside

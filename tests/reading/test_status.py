@@ -141,7 +141,7 @@ def test_a_committed_label_shard_that_was_overwritten_does_not_hide_the_others(s
 @pytest.mark.parametrize("place", ["", "missing"])
 def test_a_folder_that_is_no_sink_is_refused(tmp_path, place):
     with pytest.raises(
-        PlanError, match=r"no sink of raysp \(it has no .raysp/run.json\); give the folder that a run wrote"
+        PlanError, match=r"not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to"
     ):
         status(str(tmp_path / place))
     assert not (tmp_path / "missing").exists()

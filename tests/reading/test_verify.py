@@ -241,7 +241,7 @@ class TestSources:
 
 
 def test_what_is_no_sink_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="no sink of raysp"):
+    with pytest.raises(PlanError, match="not a sink of raysp"):
         raysp.verify(str(tmp_path))
 
 

@@ -368,7 +368,7 @@ class TestGc:
         assert littered <= {entry.path for entry in store.list()}
 
     def test_what_is_no_sink_is_refused(self, store):
-        with pytest.raises(PlanError, match="no sink of raysp"):
+        with pytest.raises(PlanError, match="not a sink of raysp"):
             gc(store)
 
     def test_uploads_that_were_never_completed_go_where_a_store_knows_of_them(self, store, monkeypatch):

@@ -7,8 +7,9 @@ import ray
 
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
 from raysp.words import count
 
 MOST_NODES = 8
@@ -61,7 +62,7 @@ def _look(url: str, storage_options: dict[str, object], path: str) -> str:
     deadline = time.monotonic() + APPEAR_SECONDS
     while True:
         try:
-            if (store := open_store(url, storage_options)).stat(path) is not None:
+            if (store := Sink.open(url, storage_options).store).stat(path) is not None:
                 return ""
             reason = f"{store.url} has no such file there"
         except StoreError as error:

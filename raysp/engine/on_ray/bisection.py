@@ -32,7 +32,7 @@ from raysp.planning.plans import Plan
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
-from raysp.storage.store import open_store
+from raysp.sink.sinks import Sink
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator
             labelled: LabelledBlock = ray.get(task.remote(given, todo, rows, crashed, k, is_last=is_last))
             return labelled
 
-        store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
+        store = Sink.of(job.pipeline.sink).store
         stage.discard(store, todo.shard.name, todo.piece)
         return list(_bisect_piece(todo, label, job.attempts, room))
 
@@ -238,7 +238,7 @@ def label_rows(
     )
     stage_id = todo.stage_id or job.stage_id
     name = BlockName(todo.shard.name, todo.piece, todo.shard.input_id, stage_id, k, k + 1 if is_last else 0)
-    stage.stage(open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options), name, labels)
+    stage.stage(Sink.of(job.pipeline.sink).store, name, labels)
     return labelled_block(name, labels, figures, 0.0, job.settings.checkpoint.sample_rate, "salvage")
 
 

@@ -13,8 +13,9 @@ from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recommitting import recommit
 from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry
-from raysp.storage.store import UnusableError, open_store
+from raysp.storage.store import UnusableError
 
 
 def commit_shard(
@@ -25,7 +26,7 @@ def commit_shard(
     Returns the error if pieces must be labelled again, or if no shard can be committed.
     """
     fault_injection.adopt(job.fault_injection)
-    store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
+    store = Sink.of(job.pipeline.sink).store
     sink = job.pipeline.sink
     source = job.pipeline.source
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)

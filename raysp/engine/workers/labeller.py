@@ -22,7 +22,8 @@ from raysp.planning.checkpoints import check_digest, checkpoint_folder
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure
-from raysp.storage.store import UnusableError, open_store
+from raysp.sink.sinks import Sink
+from raysp.storage.store import UnusableError
 
 if TYPE_CHECKING:
     from raysp.ops.labelling import Figures, Labelling
@@ -52,7 +53,7 @@ class LabelActor:
     def __init__(self, job: Job) -> None:
         self.job = job
         fault_injection.adopt(job.fault_injection)
-        self.store = open_store(job.pipeline.sink.url, job.pipeline.sink.storage_options)
+        self.store = Sink.of(job.pipeline.sink).store
         self.name = f"{os.uname().nodename}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
         self.idle_since: float | None = None

@@ -1,0 +1,95 @@
+"""A sink as one value: its store, its records and its label shards.
+
+Other packages open a sink only by `Sink`, and leave the paths in it (`layout`) to this package. The commit protocol
+itself (`commit`, `stage`, `lease`, `receipts`) works on any `Store`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
+from raysp.sink import layout, plan_record, run_record, stopping
+from raysp.sink.run_record import RunRecord
+from raysp.specs.pipeline import Parquet
+from raysp.storage.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A folder that receives label shards, with its records below `.raysp/`."""
+
+    store: Store
+
+    @classmethod
+    def open(cls, place: str | Store, storage_options: Mapping[str, object] | None = None) -> Self:
+        """Return the sink at a url or in a store, without access to it. It need not exist yet.
+
+        Raises:
+            StoreError: as `open_store`.
+        """
+        return cls(open_store(place, storage_options) if isinstance(place, str) else place)
+
+    @classmethod
+    def of(cls, parquet: Parquet) -> Self:
+        """Return the sink of a pipeline, without access to it.
+
+        Raises:
+            StoreError: as `open_store`.
+        """
+        return cls.open(parquet.url, parquet.storage_options)
+
+    @property
+    def url(self) -> str:
+        """Url of the folder."""
+        return self.store.url
+
+    def record(self) -> RunRecord | None:
+        """Return the record of the runs; None if there was none yet.
+
+        Raises:
+            PlanError: as `run_record.load`.
+        """
+        return run_record.load(self.store)
+
+    def existing_record(self) -> RunRecord:
+        """Return the record of the runs of a sink that must exist.
+
+        Raises:
+            PlanError: there is no sink here, or as `run_record.load`.
+        """
+        if (record := self.record()) is None:
+            raise PlanError(
+                f"{self.url}: not a sink of raysp: found no {layout.RUN}; give the folder that a run wrote to, or its "
+                "pipeline file"
+            )
+        return record
+
+    def shards(self) -> list[Shard]:
+        """Return the recorded shards, in the order of recording; empty if nothing was recorded."""
+        return plan_record.load(self.store)
+
+    def label_shards(self) -> Iterator[str]:
+        """Yield the paths of all files that readers take for label shards, sorted."""
+        for entry in self.store.list():
+            if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME):
+                yield entry.path
+
+    def holds_results(self, fingerprint: str) -> bool:
+        """Return whether there are label shards, or staged results that a run with this fingerprint would use."""
+        stage_id = stopping.load(self.store).stage_id(fingerprint)
+        for entry in self.store.list(layout.STAGE):
+            block = layout.parse_stage_path(entry.path)
+            if block and block.fingerprint == stage_id:
+                return True
+        return any(self.label_shards())
+
+    def is_relabelled(self) -> bool:
+        """Return whether a label shard may ever have been replaced: receipts and markers then prove nothing."""
+        return self.store.stat(layout.RELABELLED) is not None
+
+    def forget_plan(self) -> None:
+        """Remove the recorded plan and the receipts. Only valid while no result depends on them."""
+        for entry in [*self.store.list(layout.PLAN), *self.store.list(layout.RECEIPTS)]:
+            self.store.delete(entry.path)
