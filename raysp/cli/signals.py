@@ -53,7 +53,8 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM.
 
     A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
-    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe.
+    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm that
+    Ray's own handler of SIGTERM sets, which would abort a process that takes more than three seconds to end.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -61,6 +62,7 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     def listen() -> None:
         arrived = 0
         while number := os.read(reader, 1):
+            signal.alarm(0)
             arrived += number[0] in (signal.SIGINT, signal.SIGTERM)
             if arrived > 1:
                 os.write(2, said.encode(errors="replace"))

@@ -114,3 +114,26 @@ def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
     with pytest.raises(typer.Exit) as stop:
         run()
     assert (stop.value.exit_code, reached) == (code, ["after"])
+
+
+A_SLOW_END = """
+import os, signal, sys, time
+import typer
+from raysp.cli.signals import told_how_to_go_on
+
+try:
+    with told_how_to_go_on(quiet=True):
+        try:
+            signal.alarm(1)  # as Ray's handler in C++ does before Python's
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            time.sleep(2)
+except typer.Exit as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+def test_a_stopped_run_has_the_time_that_it_needs_to_end():
+    ran = subprocess.run([sys.executable, "-c", A_SLOW_END], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (TERMINATED, "")
