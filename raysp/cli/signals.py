@@ -53,8 +53,8 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM.
 
     A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
-    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm that
-    Ray's own handler of SIGTERM sets, which would abort a process that takes more than three seconds to end.
+    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm of
+    Ray's own handler of SIGTERM, which would abort a process that takes more than three seconds to end.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -305,6 +305,7 @@ class TestInterruption:
 
 
 class TestRaces:
+    @pytest.mark.usefixtures("atomic_store")
     def test_threads_that_commit_the_same_shard_all_succeed_and_one_publishes(self, stores, store):
         for attempt in range(5):
             shard = make_shard(f"{attempt}.parquet")
@@ -324,6 +325,7 @@ class TestRaces:
             assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
             assert sinks.labels(store, shard) == sinks.expected(shard)
 
+    @pytest.mark.usefixtures("atomic_store")
     def test_processes_that_commit_the_same_shard_all_succeed(self, stores, store):
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)

@@ -122,6 +122,7 @@ def test_a_wall_clock_that_is_an_hour_off_steals_no_lease(store, clock, hours, m
 
 
 @sinks.S3_IN_SOAK
+@pytest.mark.usefixtures("atomic_store")
 def test_of_many_who_take_over_one_gets_it(store, clock):
     acquire(store, clock, "dead")
     got, start = [], threading.Barrier(6)

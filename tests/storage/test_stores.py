@@ -151,6 +151,7 @@ def test_a_scratch_file_goes_when_it_is_not_published(store):
     assert not scratch.exists()
 
 
+@pytest.mark.usefixtures("atomic_store")
 def test_of_many_creators_one_wins_and_its_bytes_are_there(place):
     start, won, failed = threading.Barrier(8), [], []
 
