@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,7 +28,10 @@ def lay_out(cache: Path, folder: Path, *, name: str = "owner/name", commit: str 
 
 
 class HubServer:
-    """Serves repositories: `repos[id][commit]` is a folder, `refs[id][revision]` a commit; `asked` is what was got."""
+    """Serves repositories: `repos[id][commit]` is a folder, `refs[id][revision]` a commit; `asked` is what was got.
+
+    The id of a data set begins with `datasets/`.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, Path]] = {}
@@ -40,27 +44,42 @@ class HubServer:
         self.repos.setdefault(name, {})[commit] = folder
         self.refs.setdefault(name, {})[revision] = commit
 
-    def answer(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
+    def answer(self, path: str, *, recursive: bool = False) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of a path."""
-        parts = path.strip("/").split("/")
-        name = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
+        parts = unquote(path).strip("/").split("/")
+        is_api = parts[0] == "api"
+        if is_api or parts[0] == "datasets":
+            kind, *parts = parts[1:] if is_api else parts
+            parts = [f"datasets/{parts[0]}" if kind == "datasets" else parts[0], *parts[1:]]
+        name = "/".join(parts[:2])
         if name not in self.repos:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        revision = parts[5] if parts[0] == "api" and len(parts) > 5 else "main" if parts[0] == "api" else parts[3]
+        revision = parts[3] if len(parts) > 3 else "main"
         commit = self.refs[name].get(revision, revision)
         folder = self.repos[name].get(commit)
         if folder is None:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        files = [file for file in sorted(folder.iterdir()) if file.is_file()]
-        if parts[0] == "api" and parts[4:5] == ["tree"]:
-            entries = [
-                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": _oid(f.read_bytes())} for f in files
-            ]
-            return 200, {}, json.dumps(entries).encode()
-        if parts[0] == "api":
-            return 200, {}, json.dumps({"id": name, "sha": commit, "siblings": []}).encode()
-        data = (folder / parts[4]).read_bytes()
-        return 200, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit}, data
+        if not is_api:
+            if not (file := folder.joinpath(*parts[4:])).is_file():
+                return 404, {"X-Error-Code": "EntryNotFound"}, b""
+            data = file.read_bytes()
+            return 200, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit}, data
+        if parts[2:3] == ["tree"]:
+            below = folder.joinpath(*parts[4:])
+            if not below.is_dir():
+                return 404, {"X-Error-Code": "EntryNotFound"}, b""
+            found = sorted(below.rglob("*") if recursive else below.iterdir())
+            return 200, {}, json.dumps([_entry(one, folder) for one in found]).encode()
+        files = [{"rfilename": str(one.relative_to(folder))} for one in sorted(folder.rglob("*")) if one.is_file()]
+        of_id = name.removeprefix("datasets/")
+        return 200, {}, json.dumps({"id": of_id, "sha": commit, "siblings": files, "tags": []}).encode()
+
+
+def _entry(place: Path, folder: Path) -> dict[str, object]:
+    path = str(place.relative_to(folder))
+    if place.is_dir():
+        return {"type": "directory", "path": path, "size": 0, "oid": _oid(path.encode())}
+    return {"type": "file", "path": path, "size": place.stat().st_size, "oid": _oid(place.read_bytes())}
 
 
 def _oid(data: bytes) -> str:
@@ -74,9 +93,13 @@ def serving() -> Iterator[HubServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             hub.asked.append(f"{self.command} {path}")
-            status, headers, body = hub.answer(path)
+            status, headers, body = hub.answer(path, recursive="recursive=true" in query.lower())
+            if (asked := self.headers.get("Range")) and status == 200:
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                status, headers = 206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"}
+                body = body[int(first) : int(last) + 1]
             self.send_response(status)
             for header in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(*header)

@@ -182,11 +182,12 @@ def test_nothing_imports_what_raysp_does_without(name):
 
 def test_only_what_reads_its_data_sets_imports_datasets():
     places = foreign_imports(PACKAGE, "datasets", set())
-    assert {place.partition(":")[0] for place in places} == {"corpus/exporting.py"}
+    assert {place.partition(":")[0] for place in places} == {"corpus/exporting.py", "planning/hub_data.py"}
 
 
-def test_only_checkpoints_talk_to_the_hub():
-    assert foreign_imports(PACKAGE, "huggingface_hub", {"checkpoints"}) == []
+def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
+    places = foreign_imports(PACKAGE, "huggingface_hub", {"checkpoints"})
+    assert {place.partition(":")[0] for place in places} == {"planning/hub_data.py"}
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():

@@ -113,7 +113,7 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
     hub_id, revision = _parts(str(name), revision)
     below = f"{access.subfolder.strip('/')}/" if access.subfolder else ""
     try:
-        with _no_bars_without_terminal():
+        with no_bars_without_terminal():
             return snapshot_download(
                 hub_id,
                 revision=revision,
@@ -132,7 +132,7 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
 
 
 @contextlib.contextmanager
-def _no_bars_without_terminal() -> Iterator[None]:
+def no_bars_without_terminal() -> Iterator[None]:
     """Disable progress bars, which the library shows for cached files too, unless on a terminal."""
     from huggingface_hub import utils
 

@@ -147,8 +147,8 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
     except NothingListedError as error:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(error):
             raise PlanError(
-                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, download it first: "
-                f"hf download {url} --repo-type dataset --local-dir DIR"
+                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, name its split, such as "
+                "source.split='train'"
             ) from None
         raise
     is_folder = listing.root == _normal(url)

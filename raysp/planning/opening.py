@@ -7,6 +7,7 @@ from raysp.corpus.shards import only_first_rows
 from raysp.errors import PlanError
 from raysp.planning.checkpoints import checkpoint_folder, pinned
 from raysp.planning.fingerprints import hash_pipeline
+from raysp.planning.hub_data import of_commit
 from raysp.planning.listing import list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Corpus, Plan
@@ -87,6 +88,7 @@ def _make_plan(
     relabel: bool,
     on_surveyed: Callable[[Corpus], None] | None,
 ) -> Plan:
+    pipeline = of_commit(pipeline, record)
     recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
     listed = list_corpus(pipeline.source, recorded, relabel=relabel)
     root, found = listed.root, listed.found

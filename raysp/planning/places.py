@@ -1,5 +1,6 @@
 """Places in a pipeline, in the same form on every machine: local paths are absolute."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
         PlanError: the scheme of a url is unknown.
     """
     source, sink, label = pipeline.source, pipeline.sink, pipeline.label
-    url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
+    url: str | Sequence[str] = source.url  # with a split, the id of a data set
+    if source.split is None:
+        url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
     root = None if source.root is None else _absolute(source.root)
     audio_root = None if source.audio_root is None else _absolute(source.audio_root)
     checkpoint = _absolute(label.checkpoint)

@@ -5,6 +5,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
@@ -20,6 +21,7 @@ from raysp.specs.code import UserCode, read
 from raysp.specs.steps import Decode, Keep, Label, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
+_HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 3
 """Version of labels, increased with every change of raysp that changes a label."""
 
@@ -47,7 +49,8 @@ class Shards:
     """A corpus: audio shards in the Hugging Face audio layout (`audio: struct<bytes, path>`).
 
     Attributes:
-        url: a file, a folder, a glob, or a list of them.
+        url: a file, a folder, a glob, or a list of them. With `split`: a data set of the Hugging Face hub,
+            "owner/name" or "owner/name@revision".
         root: folder to which names of label shards are relative; None: the folder before the first wildcard, the folder
             itself, the folder of a single file, or the common parent of a list.
         id: column of row ids; None: ids are `<shard>:<row>`.
@@ -56,6 +59,9 @@ class Shards:
             own folder; for shards, paths are not allowed.
         text: column of reference texts, kept next to the labels to compute the word error rate.
         storage_options: options of the storage; secrets by `Env`.
+        split: split of a data set of the hub, whose Parquet files are read from there. The first plan of a sink
+            resolves the revision to a commit, which is recorded.
+        config: configuration of a data set of the hub that has several.
     """
 
     url: Url | Listed[Url]
@@ -66,11 +72,20 @@ class Shards:
     text: str | None = None
     audio_root: Url | None = None
     storage_options: StorageOptions = field(default_factory=dict)
+    split: str | None = None
+    config: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the url is not empty."""
+        """Check that the url is not empty, and names a data set of the hub if there is a split."""
         if not self.url or not all(self.urls):
             raise ValueError("url is empty; give a file, a folder, a glob or a list of them")
+        if self.config is not None and self.split is None:
+            raise ValueError(f"config={self.config!r} given without split; give the split of the data set too")
+        if self.split is not None and not (isinstance(self.url, str) and _HUB_DATA.fullmatch(self.url)):
+            raise ValueError(
+                f'split={self.split!r} goes with a data set of the Hugging Face hub ("owner/name"), found url '
+                f"{self.url!r}; leave split out, or give the id of a data set"
+            )
 
     @classmethod
     def from_dataset(

@@ -6,6 +6,7 @@ file.
 
 import inspect
 import logging
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 ATOMIC = ("abfs", "abfss", "az", "gcs", "gs", "memory")
 """Schemes with atomic writes."""
 UNLISTED = ("http", "https")
+_OF_COMMIT = re.compile(r"hf://(?:datasets/|spaces/)?[^/@]+/[^/@]+@[0-9a-f]{40}(?:/|$)")
+"""A folder of the Hugging Face hub at a commit, whose files never change."""
 VERSIONS = ("etag", "ETag", "generation", "mtime", "last_modified", "created", "checksum", "md5")
 MODIFIED = ("mtime", "updated", "last_modified", "LastModified", "created")
 SHOWN_CHARACTERS = 200
@@ -71,7 +74,7 @@ class FsspecStore:
             raise StoreError(f"{self._url}: a web server does not list its files; give the url of each")
         folder = self._locate(prefix.rpartition("/")[0])
         with self._explained("list", ""):
-            self._files.invalidate_cache()
+            self._refresh()
             try:
                 found = self._files.find(folder, detail=True)
             except FileNotFoundError:
@@ -85,7 +88,7 @@ class FsspecStore:
         """Return the entry of a file, or None if it does not exist."""
         place = self._locate(path)
         with self._explained("look at", path):
-            self._files.invalidate_cache()
+            self._refresh()
             try:
                 found = self._files.info(place)
             except FileNotFoundError:
@@ -114,14 +117,20 @@ class FsspecStore:
         head = fetch(0, min(entry.num_bytes, num_bytes)) if entry.num_bytes else b""
         return Opened(entry, head, RangedFile(entry.num_bytes, fetch, head=head))
 
+    def _refresh(self) -> None:
+        """Forget the listings that the client keeps, unless files here never change."""
+        if not _OF_COMMIT.match(self._url):
+            self._files.invalidate_cache()
+
     def _fetch(self, path: str, entry: Entry) -> Fetch:
         if entry.num_bytes is None:
             raise StoreError(f"{self._place(path)}: its server does not report its size; download it and give its path")
         place = self._locate(path)
+        how = {"cache_type": "none"} if self._scheme == "hf" else {}  # else each range is read 5 MB ahead
 
         def fetch(first: int, last: int) -> bytes:
             with self._explained("read", path):
-                data = bytes(self._files.cat_file(place, start=first, end=last))
+                data = bytes(self._files.cat_file(place, start=first, end=last, **how))
             if len(data) != last - first:
                 raise StoreError(
                     f"{self._place(path)}: received {len(data):,} of {last - first:,} bytes; its server does not "

@@ -309,9 +309,9 @@ class TestKinds:
         with pytest.raises(PlanError, match=rf"{tmp_path}/m\.json: .*{message}"):
             names(raysp.Shards(f"{tmp_path}/m.json"))
 
-    def test_the_id_of_a_data_set_on_the_hub_is_refused_with_the_command_that_gets_it(self, tmp_path, monkeypatch):
+    def test_the_id_of_a_data_set_on_the_hub_is_refused_without_its_split(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(PlanError, match=r"download it first: hf download mozilla/voice --repo-type dataset"):
+        with pytest.raises(PlanError, match=r"'mozilla/voice' is a data set of the Hugging Face hub, name its split"):
             names(raysp.Shards("mozilla/voice"))
 
     def test_a_damaged_manifest_is_listed_and_the_others_are_planned(self, tmp_path):
