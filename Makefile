@@ -4,7 +4,7 @@ WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
-SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: demo test test-fast check format bench soak gpu docs tour clean
 

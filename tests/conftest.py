@@ -21,6 +21,19 @@ settings.load_profile("the same every time")
 
 
 SERVERS = {"local_ray", "s3_server", "moto_server"}
+ON_OBJECT_STORAGE = (
+    "checkpoints/test_fetching.py",
+    "cli/test_storage_options.py",
+    "corpus/test_metadata.py",
+    "engine/test_object_storage.py",
+    "ops/test_refusals.py",
+    "sink/test_relabelling.py",
+    "storage/test_guards.py",
+    "storage/test_s3.py",
+    "storage/test_versions.py",
+    "tests/test_readme.py",
+)
+"""Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,10 +47,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = _first_cases(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = [item for item in items if item in chosen]
+    for item in items:
+        if _servers(item) & {"s3_server", "moto_server"} and _group(item.nodeid) != "object storage":
+            raise pytest.UsageError(f"{item.nodeid} uses the object store: add its file to ON_OBJECT_STORAGE")
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
         items.sort(key=_turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a group to the same process of `-n`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
 
 
 def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
@@ -55,20 +81,21 @@ def _servers(item: pytest.Item) -> set[str]:
     return SERVERS.intersection(getattr(item, "fixturenames", ())) | of_parameter
 
 
-def _group(item: pytest.Item) -> str:
+def _group(nodeid: str) -> str:
     """Return the name of the tests that run in the same process as a test.
 
-    One process has the object store. Other tests go by file, since they share fixtures; slow ones go one by one.
+    One process has the object store. Other tests go by file, since they share fixtures; those of whole runs, which take
+    long, go one by one.
     """
-    if _servers(item) & {"s3_server", "moto_server"}:
+    file, *_ = nodeid.partition("::")
+    if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
         return "object storage"
-    file, *_ = item.nodeid.partition("::")
-    return item.nodeid if item.get_closest_marker("slow") else file
+    return nodeid if file.startswith("tests/engine/") else file
 
 
 def _turn(item: pytest.Item) -> int:
     """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
-    if _servers(item) & {"s3_server", "moto_server"}:
+    if _group(item.nodeid) == "object storage":
         return 0
     return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
 

@@ -50,8 +50,8 @@ def test_the_columns_read_are_the_audio_and_those_of_the_filters(shard):
 
 def test_a_function_of_a_filter_is_imported_unless_it_is_given():
     keep = raysp.Keep(where=EVERY_ROW)
-    assert assembly.keeping(keep).where is every_row
-    given = assembly.keeping(keep, {EVERY_ROW: list})
+    assert assembly.row_op(keep).where is every_row
+    given = assembly.row_op(keep, {EVERY_ROW: list})
     assert given.where is list
 
 

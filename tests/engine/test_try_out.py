@@ -45,6 +45,7 @@ def without_ray(monkeypatch):
         raise AssertionError("a Ray was started")
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "wants_ray", lambda _: False)
     monkeypatch.setattr(running, "local_ray", started)
 
 
@@ -112,19 +113,19 @@ def test_a_model_that_cannot_be_loaded_ends_it(digits, without_ray, monkeypatch)
         try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
 
 
-@pytest.mark.parametrize(("rows", "address"), [(21, None), (3, "10.0.0.7:6379")])
-def test_more_rows_and_those_of_a_cluster_are_labelled_on_ray(digits, monkeypatch, rows, address):
+@pytest.mark.parametrize("address", ["local", "10.0.0.7:6379"])
+def test_rows_are_labelled_on_ray_at_an_address(digits, monkeypatch, address):
     class StartedError(Exception):
         pass
 
     def started(*_: object) -> None:
         raise StartedError
 
-    monkeypatch.setattr(running, "is_cluster", lambda asked: asked is not None)
+    monkeypatch.setattr(running, "is_cluster", lambda asked: asked not in (None, "local"))
     monkeypatch.setattr(running, "local_ray", started)
     monkeypatch.setattr(running, "connected", started)
     with pytest.raises(StartedError):
-        try_out(a_pipeline(f"{digits}/in", digits / "out"), rows, address=address)
+        try_out(a_pipeline(f"{digits}/in", digits / "out"), 3, address=address)
 
 
 def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
