@@ -102,6 +102,10 @@ class TestFingerprint:
         assert with_overrides(a_pipeline(), [change]) != a_pipeline()
         assert hashed(with_overrides(a_pipeline(), [change])) == hashed(a_pipeline())
 
+    def test_it_does_not_change_with_the_split_of_a_data_set_of_the_hub(self):
+        of_hub = raysp.Shards("owner/name", split="test", config="en")
+        assert hashed(a_pipeline(of_hub)) == hashed(a_pipeline())
+
     @pytest.mark.parametrize(
         "change",
         [
@@ -151,7 +155,7 @@ class TestFingerprint:
     def test_every_field_of_every_spec_was_judged(self):
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
-            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options"},
+            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options", "split", "config"},
             raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options"},
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel"},
