@@ -16,9 +16,9 @@ from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.messages import Message
 from raysp.engine.workers.packing import read_messages
-from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.engine.workers.reader import Reader, close_decoder
-from raysp.errors import RunError, ShardError
+from raysp.errors import RunError
 from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
@@ -38,15 +38,12 @@ class InProcess:
         threads = torch.get_num_threads()
         reader, actor = Reader(job), LabelActor(job)
         try:
-            for todo in plan.todo:
-                for piece in todo.pieces:
-                    try:
-                        item = PieceTodo(todo.shard, piece, todo.retry).to_json()
-                    except ShardError as error:
-                        yield ShardFailure(todo.shard.name, str(error))
-                        continue
-                    for packed in reader(pa.table({"piece": [item]})):
-                        yield from read_messages(actor(packed))
+            for one in serialised(plan.todo):
+                if isinstance(one, ShardFailure):
+                    yield one
+                    continue
+                for packed in reader(pa.table({"piece": [one[1]]})):
+                    yield from read_messages(actor(packed))
         finally:
             actor.close()
             close_decoder()

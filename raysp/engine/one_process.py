@@ -20,8 +20,8 @@ from raysp.corpus.shards import Piece
 from raysp.engine.in_process import InProcessCommits, UncountedAttempts
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import RAISED, LabelledBlock, Message, from_json
-from raysp.engine.workers.piece_todo import PieceTodo
-from raysp.errors import RayspError, ShardError
+from raysp.engine.workers.piece_todo import PieceTodo, serialised
+from raysp.errors import RayspError
 from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.stage import is_complete
@@ -80,12 +80,11 @@ class OneProcess:
 
     def _label(self, plan: Plan, job: Job) -> Iterator[Message]:
         pieces: list[str] = []
-        for todo in plan.todo:
-            for piece in todo.pieces:
-                try:
-                    pieces.append(PieceTodo(todo.shard, piece, todo.retry).to_json())
-                except ShardError as error:
-                    yield ShardFailure(todo.shard.name, str(error))
+        for one in serialised(plan.todo):
+            if isinstance(one, ShardFailure):
+                yield one
+            else:
+                pieces.append(one[1])
         if pieces:
             with tempfile.TemporaryFile() as output:
                 yield from _messages_of_process(job, pieces, output)

@@ -16,9 +16,9 @@ from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.loading import allow_failures
 from raysp.engine.workers.messages import Message
 from raysp.engine.workers.packing import read_messages
-from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.engine.workers.piece_todo import serialised
 from raysp.engine.workers.reader import Reader
-from raysp.errors import RayspError, RunError, ShardError
+from raysp.errors import RayspError, RunError
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources
 from raysp.sink.receipts import ShardFailure
@@ -61,14 +61,12 @@ def _taken(failures: deque[ShardFailure]) -> Iterator[ShardFailure]:
 
 def _items(plan: Plan, failures: deque[ShardFailure]) -> Iterator[tuple[str, float]]:
     """Yield serialised pieces with their encoded bytes; pieces that cannot be serialised become failures."""
-    for todo in plan.todo:
-        shard = todo.shard
-        for piece in todo.pieces:
-            try:
-                item = PieceTodo(shard, piece, todo.retry).to_json()
-                yield item, shard.num_bytes * piece.num_rows / shard.num_rows
-            except ShardError as error:
-                failures.append(ShardFailure(shard.name, str(error)))
+    for one in serialised(plan.todo):
+        if isinstance(one, ShardFailure):
+            failures.append(one)
+        else:
+            todo, item = one
+            yield item, todo.shard.num_bytes * todo.piece.num_rows / todo.shard.num_rows
 
 
 def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Message]:

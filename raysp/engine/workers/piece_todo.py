@@ -1,12 +1,15 @@
 """A piece to label, as the driver sends it to readers."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.sink.todo import Retry
+from raysp.errors import ShardError
+from raysp.sink.receipts import ShardFailure
+from raysp.sink.todo import Retry, Todo
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,14 @@ class PieceTodo:
         piece, part = Piece(*fields.pop("pieces")[0]), fields.pop("retry", None)
         retry = Retry(part["stage_id"], tuple(part["rows"])) if part else None
         return cls(Shard(**fields, pieces=(piece,)), piece, retry)
+
+
+def serialised(todos: Iterable[Todo]) -> Iterator[tuple[PieceTodo, str] | ShardFailure]:
+    """Yield each piece with its JSON, or the failure of its shard if it cannot be serialised."""
+    for todo in todos:
+        for piece in todo.pieces:
+            one = PieceTodo(todo.shard, piece, todo.retry)
+            try:
+                yield one, one.to_json()
+            except ShardError as error:
+                yield ShardFailure(todo.shard.name, str(error))
