@@ -142,6 +142,8 @@ def _messages_of_process(job: Job, pieces: Sequence[str], output: IO[bytes]) -> 
             pickle.dump((replace(job, attempts=UncountedAttempts()), pieces), process.stdin)
             process.stdin.flush()  # not closed: the process ends when it is
         for line in process.stdout:
+            if not line.endswith(b"\n"):  # it crashed while it wrote this message
+                break
             text = line.decode()
             if text.startswith(RAISED):
                 error: RayspError = pickle.loads(bytes.fromhex(text.removeprefix(RAISED)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine import running
+from raysp.engine import one_process, running
 from raysp.engine.running import run
 from raysp.specs import spec
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
@@ -118,6 +118,16 @@ def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, loc
     label_here(a_pipeline(f"{corpus}/in", corpus / "other"))
     assert row_hash(corpus / "out") == row_hash(corpus / "other")
     assert raysp.verify(str(corpus / "out")).differences == ()
+
+
+@pytest.mark.cluster
+def test_a_message_cut_off_by_a_crash_is_no_message(corpus, without_a_ray, local_ray, monkeypatch):
+    code = "import os, signal\nprint('{\"kind\": \"blo', end='', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (corpus / "writes_half_a_line.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(corpus), prepend=os.pathsep)
+    monkeypatch.setattr(one_process, "MAIN", "writes_half_a_line")
+    result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
+    assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, without_a_ray, tmp_path):
