@@ -64,7 +64,7 @@ class Committing(Protocol):
 
 
 class Workers(Protocol):
-    """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`in_process`)."""
+    """Workers that label pieces and commit shards: on Ray (`on_ray`), in one other process, or in this one."""
 
     def label(self, plan: Plan, job: Job) -> Generator[Message]:
         """Label the pieces of a plan, and yield a message per block."""

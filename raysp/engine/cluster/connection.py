@@ -57,12 +57,16 @@ _SETTINGS = {
 def is_cluster(address: str | None) -> bool:
     """Return whether a run uses an existing Ray: at an address, or connected by this process."""
     ray = sys.modules.get("ray")
-    return (address or os.environ.get("RAY_ADDRESS") or LOCAL) != LOCAL or bool(ray and ray.is_initialized())
+    return _named(address) not in ("", LOCAL) or bool(ray and ray.is_initialized())
 
 
 def wants_ray(address: str | None) -> bool:
     """Return whether a run uses Ray even for little work: an existing one, or a local one by the address "local"."""
-    return is_cluster(address) or (address or os.environ.get("RAY_ADDRESS")) == LOCAL
+    return is_cluster(address) or _named(address) == LOCAL
+
+
+def _named(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS", "")
 
 
 @contextlib.contextmanager
