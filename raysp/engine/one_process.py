@@ -6,22 +6,17 @@ early, Ray's workers take over: they repeat crashed work, and find the rows at f
 
 import contextlib
 import logging
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from raysp.corpus.shards import Piece
 from raysp.engine.in_process import InProcessCommits, UncountedAttempts
+from raysp.engine.label_process import EndedEarlyError, LabelProcess
 from raysp.engine.workers.job import Job
-from raysp.engine.workers.messages import RAISED, LabelledBlock, Message, from_json
+from raysp.engine.workers.messages import LabelledBlock, Message
 from raysp.engine.workers.piece_todo import PieceTodo, serialised
-from raysp.errors import RayspError
 from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.stage import is_complete
@@ -33,19 +28,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAIN = "raysp.engine.workers.alone"
-LAST_LINES = 5
-"""Lines of the output of a process that ended early, for the log."""
-
 
 class OneProcess:
     """Workers of a small run: one process labels, the driver commits.
 
     Args:
+        process: the process, which may have started.
         start_ray: starts Ray, and returns the workers that take over and their ledger.
     """
 
-    def __init__(self, start_ray: "Callable[[], tuple[Workers, Attempts]]") -> None:
+    def __init__(self, process: LabelProcess, start_ray: "Callable[[], tuple[Workers, Attempts]]") -> None:
+        self._process = process
         self._start_ray = start_ray
         self._on_ray: tuple[Workers, Attempts] | None = None
 
@@ -58,7 +51,7 @@ class OneProcess:
                     done.add(message)
                     yield message
                 return
-            except _EndedEarlyError as error:
+            except EndedEarlyError as error:
                 logger.warning("%s; Ray labels the rest", error)
             plan = replace(plan, todo=tuple(map(done.left, plan.todo)))
             if not plan.pieces_todo:
@@ -86,12 +79,10 @@ class OneProcess:
             else:
                 pieces.append(one[1])
         if pieces:
-            with tempfile.TemporaryFile() as output:
-                yield from _messages_of_process(job, pieces, output)
-
-
-class _EndedEarlyError(Exception):
-    """The process ended before all pieces were labelled."""
+            with contextlib.closing(
+                self._process.label(replace(job, attempts=UncountedAttempts()), pieces)
+            ) as messages:
+                yield from messages
 
 
 class _Done:
@@ -114,54 +105,3 @@ class _Done:
         if (name := todo.shard.name) in self._failed:
             return replace(todo, pieces=())
         return replace(todo, pieces=tuple(one for one in todo.pieces if not is_complete(self._blocks[name, one])))
-
-
-def _messages_of_process(job: Job, pieces: Sequence[str], output: IO[bytes]) -> Iterator[Message]:
-    """Yield the messages of a new process, which ends with this generator.
-
-    Args:
-        job: the job of the process.
-        pieces: serialised pieces.
-        output: file for what the process prints.
-
-    Raises:
-        RayspError: the process could not load the model.
-        _EndedEarlyError: the process crashed, or was ended from outside or by its watchdog.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", MAIN],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=output,
-        start_new_session=True,  # signals of a terminal are for the driver, which ends this process
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        with contextlib.suppress(OSError):  # its exit code tells more
-            pickle.dump((replace(job, attempts=UncountedAttempts()), pieces), process.stdin)
-            process.stdin.flush()  # not closed: the process ends when it is
-        for line in process.stdout:
-            if not line.endswith(b"\n"):  # it crashed while it wrote this message
-                break
-            text = line.decode()
-            if text.startswith(RAISED):
-                error: RayspError = pickle.loads(bytes.fromhex(text.removeprefix(RAISED)))
-                raise error
-            yield from_json(text)
-        if (code := process.wait()) != 0:
-            raise _EndedEarlyError(_describe(code, output))
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-
-
-def _describe(code: int, output: IO[bytes]) -> str:
-    """Return a text on the end of a process: its signal or exit code, and the last lines that it printed."""
-    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    output.seek(0)
-    lines = output.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-    return f"the process that labels ended with {ended}" + (f" ({' | '.join(lines)})" if lines else "")

@@ -16,6 +16,7 @@ from raysp.engine.cluster.connection import connected, is_cluster, local_ray, wa
 from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
+from raysp.engine.label_process import LabelProcess
 from raysp.engine.progress import Progress
 from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
@@ -241,15 +242,19 @@ def _begin(
     """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
 
     `make` returns the plan. Its argument is a function to call with the corpus once it is certain that there is work:
-    a local Ray then starts while the rest is planned, unless the work is so small that the run needs none.
+    a local Ray, or the process of a small run, then starts while the rest is planned.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
     own_ray = Background(lambda: _ray_and_ray_data(resources))
     stack.callback(own_ray.end)
+    process = LabelProcess()
+    stack.callback(process.close)
 
     def on_surveyed(corpus: Corpus) -> None:
         if needs_ray or not is_small(corpus.shards, pipeline, resources):
             own_ray.begin()
+        else:
+            process.start()
 
     opened = Sink.of(pipeline.sink)
     store = opened.store
@@ -283,7 +288,7 @@ def _begin(
         elif needs_ray or own_ray.has_begun or not is_small((todo.shard for todo in plan.todo), pipeline, resources):
             workers, job = _on_ray(plan, faults, own_ray)
         else:
-            workers, job = _in_one_process(plan, faults, own_ray)
+            workers, job = _in_one_process(plan, faults, own_ray, process)
         stack.callback(job.attempts.close)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
@@ -310,7 +315,9 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple
     return OnRay(), _job(plan, faults, Attempts())
 
 
-def _in_one_process(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple["Workers", Job]:
+def _in_one_process(
+    plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess
+) -> tuple["Workers", Job]:
     from raysp.engine.in_process import UncountedAttempts
     from raysp.engine.one_process import OneProcess
 
@@ -318,7 +325,7 @@ def _in_one_process(plan: Plan, faults: Mapping[str, str], own_ray: Background) 
         workers, job = _on_ray(plan, faults, own_ray)
         return workers, job.attempts
 
-    return OneProcess(start_ray), _job(plan, faults, UncountedAttempts())
+    return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:

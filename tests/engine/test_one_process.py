@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine import one_process, running
+from raysp.engine import label_process, running
 from raysp.engine.running import run
 from raysp.specs import spec
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
@@ -125,7 +125,7 @@ def test_a_message_cut_off_by_a_crash_is_no_message(corpus, without_a_ray, local
     code = "import os, signal\nprint('{\"kind\": \"blo', end='', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     (corpus / "writes_half_a_line.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(corpus), prepend=os.pathsep)
-    monkeypatch.setattr(one_process, "MAIN", "writes_half_a_line")
+    monkeypatch.setattr(label_process, "MAIN", "writes_half_a_line")
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
     assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import cast
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ def main() -> None:
     """Label the pieces, and write the messages."""
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is no message
+    import_module("raysp.models.loading")  # torch: the driver is still planning
     job, pieces = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_driver, args=(sys.stdin.fileno(),), daemon=True).start()
     try:
