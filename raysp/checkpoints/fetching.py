@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raysp.checkpoints import eviction
+from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.store import Entry, Store, explain, open_store
 
+DIGESTS = "digests.json"
 _READ_BYTES = 8 * 1024 * 1024
 WANTED = (".json", ".safetensors", ".txt", ".model")
 """Suffixes of the files to fetch: configuration, weights, tokenizer. Pickles and training state are not fetched."""
@@ -34,7 +36,7 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path
     entries = _wanted(store)
     facts = json.dumps([store.url, *([e.path, e.num_bytes, e.version] for e in entries)])
     name = f"{store.url.rpartition('/')[2]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-    folder = _cache_folder() / "checkpoints" / name
+    folder = cache_folder() / "checkpoints" / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         eviction.mark_used(folder)
@@ -132,7 +134,7 @@ def digest_files(folder: Path, files: Sequence[Path]) -> str:
         fresh[key] = content
         whole.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     if not fresh.items() <= known.items():
-        _write_cache(known | fresh)
+        write_cached(DIGESTS, json.dumps(known | fresh).encode())
     return whole.hexdigest()[:16]
 
 
@@ -144,27 +146,9 @@ def _digest_file(file: Path) -> str:
     return found.hexdigest()
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysp"
-
-
-def _cache_file() -> Path:
-    return _cache_folder() / "digests.json"
-
-
 def _read_cache() -> dict[str, str]:
     try:
-        found = json.loads(_cache_file().read_text())
-    except (OSError, ValueError, RuntimeError):
+        found = json.loads(read_cached(DIGESTS) or b"{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write_cache(known: dict[str, str]) -> None:
-    # The cache is optional: with an unwritable home, files are hashed again by each run.
-    with contextlib.suppress(OSError, RuntimeError):
-        place = _cache_file()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
-            json.dump(known, file)
-        Path(file.name).replace(place)

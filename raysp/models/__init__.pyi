@@ -16,7 +16,6 @@ from .bart import BartForCausalLM as BartForCausalLM
 from .bert import BertConfig as BertConfig
 from .bert import BertLMHeadModel as BertLMHeadModel
 from .checking import check_checkpoint as check_checkpoint
-from .checking import checkpoint_files as checkpoint_files
 from .decoder.cache import KeyValueCache as KeyValueCache
 from .decoder.generation_config import GenerationConfig as GenerationConfig
 from .encoder.several_heads import save_heads as save_heads
@@ -24,6 +23,7 @@ from .features.processors import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtr
 from .features.processors import Wav2Vec2Processor as Wav2Vec2Processor
 from .features.seamless import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
 from .features.seamless import Wav2Vec2BertProcessor as Wav2Vec2BertProcessor
+from .files.checkpoint_files import checkpoint_files as checkpoint_files
 from .gpt2 import GPT2Config as GPT2Config
 from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
 from .hubert import HubertConfig as HubertConfig

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES, local_checkpoint
+from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
@@ -22,11 +22,10 @@ from raysp.models.features.processors import (
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.comparison import compare
 from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import TensorHeader, read_headers, weight_files
+from raysp.models.files.weights import TensorHeader, read_headers
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
 
-LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
 PROCESSORS = {
     "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
@@ -169,12 +168,6 @@ def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, Tens
 def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
     names = config.id2label or {index: f"LABEL_{index}" for index in range(config.num_labels)}
     return tuple(names[index] for index in range(config.num_labels))
-
-
-def checkpoint_files(folder: str | Path) -> list[Path]:
-    """Return the files that affect labels: configuration, weights, processor, tokenizer."""
-    folder = Path(folder)
-    return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
 
 
 def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> Model:

@@ -1,11 +1,19 @@
-"""Local folder of a pipeline's checkpoint, and its digest."""
+"""Local folder of a pipeline's checkpoint, its description and its digest."""
 
+import contextlib
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from raysp.checkpoints import locating
+from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import digest_files
 from raysp.errors import CheckpointError
+from raysp.models import summary
+from raysp.models.files.checkpoint_files import checkpoint_files
+from raysp.models.summary import CheckpointSummary
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import scheme_of
 
@@ -37,6 +45,41 @@ def pinned(pipeline: Pipeline) -> Pipeline:
     return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
 
 
+def summary_of(folder: Path) -> CheckpointSummary:
+    """Check a checkpoint, and return its description.
+
+    The description is cached, since the check imports torch, which takes longer than the rest of a plan. It is used
+    again while the files of the checkpoint and the code of the models have the same size, modification time and inode.
+
+    Raises:
+        CheckpointError: as `check_checkpoint`.
+    """
+    adapter = TypeAdapter(CheckpointSummary)
+    name = _name_of_summary(folder)
+    if name and (known := read_cached(name)) is not None:
+        with contextlib.suppress(ValidationError):  # another program wrote the file
+            return replace(adapter.validate_json(known), path=folder)
+    from raysp.models.checking import check_checkpoint
+
+    found = check_checkpoint(folder)
+    if name:
+        write_cached(name, adapter.dump_json(found))
+    return found
+
+
+def _name_of_summary(folder: Path) -> str | None:
+    """Return the name of a cached description; None if a file cannot be seen, which the check reports."""
+    code = Path(summary.__file__).parent
+    states = []
+    try:
+        for file in sorted([*folder.iterdir(), *code.rglob("*.py")]):
+            state = file.stat()
+            states.append((str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino))
+    except OSError:
+        return None
+    return f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
+
+
 def check_digest(url: str, folder: Path, planned: str) -> None:
     """Raise if a checkpoint on this machine differs from the planned one.
 
@@ -52,6 +95,4 @@ def check_digest(url: str, folder: Path, planned: str) -> None:
 
 def digest_of(folder: Path) -> str:
     """Return the digest of the files of a checkpoint that labels depend on."""
-    from raysp.models.checking import checkpoint_files
-
     return digest_files(folder, checkpoint_files(folder))

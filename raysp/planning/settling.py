@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
     from raysp.models.summary import CheckpointSummary
 
-from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.checkpoints import checkpoint_folder, summary_of
 from raysp.planning.plans import Settings
 from raysp.planning.resources import Resources, actors_that_fit, shortage_of
 
@@ -32,7 +32,6 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         CheckpointError: the folder does not exist, or its checkpoint cannot be run.
         PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
-    from raysp.models.checking import check_checkpoint
     from raysp.ops.budget import batch_seconds, block_seconds
 
     for index, step in enumerate(pipeline.steps):
@@ -42,7 +41,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
     label = pipeline.label
-    summary = check_checkpoint(checkpoint_folder(pipeline))
+    summary = summary_of(checkpoint_folder(pipeline))
     for output in label.outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:

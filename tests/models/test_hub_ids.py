@@ -22,7 +22,7 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
-from raysp.models.checking import LABEL_FILES
+from raysp.models.files.checkpoint_files import LABEL_FILES
 from raysp.models.tokenizers.text import TextTokenizer
 from tests.hub_server import COMMIT, lay_out
 from tests.models.decoder_oracles import BERT

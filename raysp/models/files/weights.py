@@ -16,13 +16,8 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.files.comparison import short
-from raysp.models.files.configuration import read_json, write_json
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-PICKLE_FILE = "pytorch_model.bin"
-PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+from raysp.models.files.checkpoint_files import INDEX_FILE, SINGLE_FILE, weight_files
+from raysp.models.files.configuration import write_json
 
 HEADER_BYTES = 64 << 20  # the format allows 100 MB; a header of a real model is below 1 MB
 DTYPES = {
@@ -70,45 +65,6 @@ def canonical_name(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
-
-
-def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
-    if (folder / SINGLE_FILE).is_file():
-        return [folder / SINGLE_FILE]
-    if (folder / INDEX_FILE).is_file():
-        return _indexed_files(folder / INDEX_FILE)
-    if allow_pickle and (folder / PICKLE_FILE).is_file():
-        return [folder / PICKLE_FILE]
-    if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
-        return _indexed_files(folder / PICKLE_INDEX_FILE)
-    pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-    if pickles and not allow_pickle:
-        raise CheckpointError(
-            f"{folder}: weights are a pickle ({short(pickles)}), which can run any code; expected {SINGLE_FILE}: "
-            "if you trust them, convert them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
-        )
-    raise CheckpointError(
-        f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
-    )
-
-
-def _indexed_files(index: Path) -> list[Path]:
-    suffix, kind = (".bin", "pickle") if index.name == PICKLE_INDEX_FILE else (".safetensors", "safetensors")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map is {weight_map!r}, expected names of weights with their files")
-    files = []
-    for name in sorted({str(value) for value in weight_map.values()}):
-        path = index.parent / name
-        if name != Path(name).name or not name.endswith(suffix):
-            raise CheckpointError(f"{index}: names {name!r}, expected a {kind} file of the same folder")
-        if not path.is_file():
-            raise CheckpointError(
-                f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"
-            )
-        files.append(path)
-    return files
 
 
 def read_header(path: Path) -> list[TensorHeader]:

@@ -1,0 +1,59 @@
+"""Names of the files of a checkpoint; importable without torch."""
+
+from pathlib import Path
+
+from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES
+from raysp.errors import CheckpointError
+from raysp.models.files.comparison import short
+from raysp.models.files.configuration import read_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
+
+
+def checkpoint_files(folder: str | Path) -> list[Path]:
+    """Return the files that affect labels: configuration, weights, processor, tokenizer."""
+    folder = Path(folder)
+    return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
+
+
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if (folder / INDEX_FILE).is_file():
+        return _indexed_files(folder / INDEX_FILE)
+    if allow_pickle and (folder / PICKLE_FILE).is_file():
+        return [folder / PICKLE_FILE]
+    if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
+        return _indexed_files(folder / PICKLE_INDEX_FILE)
+    pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+    if pickles and not allow_pickle:
+        raise CheckpointError(
+            f"{folder}: weights are a pickle ({short(pickles)}), which can run any code; expected {SINGLE_FILE}: "
+            "if you trust them, convert them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
+        )
+    raise CheckpointError(
+        f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
+    )
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    suffix, kind = (".bin", "pickle") if index.name == PICKLE_INDEX_FILE else (".safetensors", "safetensors")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is {weight_map!r}, expected names of weights with their files")
+    files = []
+    for name in sorted({str(value) for value in weight_map.values()}):
+        path = index.parent / name
+        if name != Path(name).name or not name.endswith(suffix):
+            raise CheckpointError(f"{index}: names {name!r}, expected a {kind} file of the same folder")
+        if not path.is_file():
+            raise CheckpointError(
+                f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"
+            )
+        files.append(path)
+    return files
