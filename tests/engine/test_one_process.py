@@ -130,6 +130,16 @@ def test_a_message_cut_off_by_a_crash_is_no_message(corpus, without_a_ray, local
     assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 
 
+def test_threads_of_a_process_that_waits_for_its_job_do_not_spin():
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment["OMP_DISPLAY_ENV"] = "TRUE"  # printed when torch is imported
+    command = [sys.executable, "-m", label_process.MAIN]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, without_a_ray, tmp_path):
     outputs = {"outputs": [UnloadableTranscript(folder=str(tmp_path), failures=99)]}
     with pytest.raises(raysp.RunError, match=r"OSError: .*No space left on device"):

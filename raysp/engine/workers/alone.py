@@ -15,7 +15,7 @@ from typing import cast
 
 import pyarrow as pa
 
-from raysp.engine.workers.job import Job
+from raysp.engine.workers.job import Job, sleep_while_waiting
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.messages import RAISED
 from raysp.engine.workers.reader import Reader, close_decoder
@@ -29,6 +29,7 @@ def main() -> None:
     """Label the pieces, and write the messages."""
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is no message
+    sleep_while_waiting()
     import_module("raysp.models.loading")  # torch: the driver is still planning
     job, pieces = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_driver, args=(sys.stdin.fileno(),), daemon=True).start()

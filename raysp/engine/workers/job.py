@@ -47,11 +47,18 @@ class Job:
         return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
 
 
+def sleep_while_waiting() -> None:
+    """Make waiting threads of models sleep; called before torch is imported.
+
+    Spinning takes the core that decoding and the driver need, and doubles the CPU time of two threads if other programs
+    run (docs/performance.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
     """Restore the job on a worker, before torch is imported there."""
-    # Waiting threads of a model sleep: spinning takes the core that decoding and the driver need, and doubles the CPU
-    # time of two threads if other programs run (docs/performance.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sleep_while_waiting()
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
 
