@@ -1,0 +1,187 @@
+"""The manifests of cluster/kubernetes, rendered as kustomize does, and checked against the schemas of their kinds."""
+
+import copy
+import functools
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+KUBERNETES = CLUSTER / "kubernetes"
+CRDS = Path(__file__).parent / "crds"
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+"""Versions of Kubernetes that manifests are checked for."""
+
+Document = dict[str, Any]
+
+KNOWN_FIELDS = {
+    "apiVersion",
+    "kind",
+    "namespace",
+    "resources",
+    "components",
+    "images",
+    "configMapGenerator",
+    "patches",
+}
+"""Fields of a kustomization that `rendered` knows. Others are refused, so that none is passed over."""
+
+
+def read(file: Path) -> list[Document]:
+    """Return the documents of a YAML file."""
+    return [one for one in yaml.load_all(file.read_text(), yaml.CSafeLoader) if one]
+
+
+def rendered(folder: Path, resources: list[str] | None = None) -> list[Document]:
+    """Return what `kubectl kustomize` prints for a folder, in the order of its resources.
+
+    Args:
+        folder: contains a kustomization.
+        resources: replace those of the kustomization.
+    """
+    (kustomization,) = read(folder / "kustomization.yaml")
+    return _with(kustomization | ({"resources": resources} if resources else {}), folder, [])
+
+
+def _with(kustomization: Document, folder: Path, before: list[Document]) -> list[Document]:
+    assert set(kustomization) <= KNOWN_FIELDS, f"{folder}: fields that this renderer does not know"
+    found = copy.deepcopy(before)
+    for name in kustomization.get("resources", []):
+        place = folder / name
+        found += rendered(place) if place.is_dir() else copy.deepcopy(read(place))
+    for name in kustomization.get("components", []):
+        (component,) = read(folder / name / "kustomization.yaml")
+        assert component["kind"] == "Component"
+        found = _with(component, folder / name, found)
+    found += [_config_map(generator, folder) for generator in kustomization.get("configMapGenerator", [])]
+    for patch in kustomization.get("patches", []):
+        for document in found:
+            if _is_target(document, patch["target"]):
+                for operation in yaml.safe_load(patch["patch"]):
+                    apply(document, operation)
+    for document in found:
+        if "namespace" in kustomization and document["kind"] != "Namespace":
+            document["metadata"]["namespace"] = kustomization["namespace"]
+        for image in kustomization.get("images", []):
+            _rename_images(document, image)
+    return found
+
+
+def _config_map(generator: Document, folder: Path) -> Document:
+    assert generator["options"] == {"disableNameSuffixHash": True}, "a hash would not reach the RayJob's volumes"
+    data = {name: (folder / name).read_text() for name in generator["files"]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": data}
+
+
+def _is_target(document: Document, target: Document) -> bool:
+    assert set(target) <= {"kind", "name"}
+    return document["kind"] == target["kind"] and target.get("name") in (None, document["metadata"]["name"])
+
+
+def _rename_images(value: Any, image: Document) -> None:
+    if isinstance(value, list):
+        for one in value:
+            _rename_images(one, image)
+    elif isinstance(value, dict):
+        for container in [*value.get("containers", []), *value.get("initContainers", [])]:
+            if container["image"].partition(":")[0] == image["name"]:
+                container["image"] = f"{image['newName']}:{image['newTag']}"
+        for one in value.values():
+            _rename_images(one, image)
+
+
+def apply(document: Document, operation: Document) -> None:
+    """Apply one operation of a JSON patch (RFC 6902): add or replace, at a place whose parent exists."""
+    parent, name = parent_of(document, operation["path"])
+    assert operation["op"] in ("add", "replace")
+    if operation["op"] == "replace" or isinstance(parent, list):
+        assert parent[name] is not None
+    parent[name] = copy.deepcopy(operation["value"])
+
+
+def parent_of(document: Any, pointer: str) -> tuple[Any, Any]:
+    """Return the object or list that a JSON pointer leads into, and the last name or index."""
+    *names, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.removeprefix("/").split("/")]
+    for name in names:
+        document = document[int(name) if isinstance(document, list) else name]
+    return document, int(last) if isinstance(document, list) else last
+
+
+def at(document: Any, pointer: str) -> Any:
+    """Return the value at a JSON pointer."""
+    parent, name = parent_of(document, pointer)
+    return parent[name]
+
+
+def schema_faults(document: Document, *, pods_too: bool = True) -> Iterator[str]:
+    """Check a document against the schema of its kind, in which unknown fields are faults, as `kubectl apply` has it.
+
+    Args:
+        document: a document of any kind that is used here.
+        pods_too: check pod templates of a RayJob or RayCluster also as pods of Kubernetes. The definitions of KubeRay
+            have the same fields.
+    """
+    if document["apiVersion"] == "ray.io/v1":
+        yield from _errors(_crd(document["kind"]), document)
+        for where, pod in pods(document) if pods_too else ():
+            as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod.get("spec")}
+            yield from (f"{where}: {fault}" for fault in _of_kubernetes(as_pod))
+    elif document["apiVersion"].endswith(("karpenter.sh/v1", "monitoring.coreos.com/v1")):
+        return
+    else:
+        yield from _of_kubernetes(document)
+
+
+def _of_kubernetes(document: Document) -> Iterator[str]:
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            yield f"Kubernetes {version}: {document['kind']}: {error.message}"
+
+
+def pods(document: Document) -> Iterator[tuple[str, Document]]:
+    """Yield the pod templates of a RayJob or RayCluster, with their places."""
+    spec = document.get("spec", {})
+    if "submitterPodTemplate" in spec:
+        yield "submitter", spec["submitterPodTemplate"]
+    spec = spec.get("rayClusterSpec", spec)
+    groups = [spec.get("headGroupSpec"), *spec.get("workerGroupSpecs", [])]
+    for group in groups:
+        if isinstance(group, dict) and isinstance(group.get("template"), dict):
+            yield group.get("groupName", "head"), group["template"]
+
+
+def _errors(validator: jsonschema.Draft202012Validator, document: Document) -> list[str]:
+    return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(document)]
+
+
+@functools.cache
+def _crd(kind: str) -> jsonschema.Draft202012Validator:
+    file = CRDS / f"ray.io_{kind.lower()}s.yaml.xz"
+    definition = yaml.load(lzma.decompress(file.read_bytes()), yaml.CSafeLoader)
+    (version,) = [one for one in definition["spec"]["versions"] if one["name"] == "v1"]
+    schema = version["schema"]["openAPIV3Schema"]
+    _close(schema)
+    schema["properties"]["metadata"] = {"type": "object"}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def _close(schema: Any) -> None:
+    """Turn a structural schema of Kubernetes into one of JSON Schema, in which unknown fields are errors."""
+    if isinstance(schema, list):
+        for one in schema:
+            _close(one)
+    elif isinstance(schema, dict):
+        for one in schema.values():
+            _close(one)
+        if schema.pop("x-kubernetes-int-or-string", False):
+            schema["type"] = ["integer", "string"]
+        keeps = schema.get("x-kubernetes-preserve-unknown-fields", False) or "additionalProperties" in schema
+        if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not keeps:
+            schema["additionalProperties"] = False
