@@ -17,6 +17,9 @@ CRDS = Path(__file__).parent / "crds"
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 """Versions of Kubernetes that manifests are checked for."""
 
+CUSTOM = ("ray.io", "karpenter.sh", "monitoring.coreos.com")
+"""Groups of the kinds that are not Kubernetes' own."""
+
 Document = dict[str, Any]
 
 KNOWN_FIELDS = {
@@ -73,9 +76,11 @@ def _with(kustomization: Document, folder: Path, before: list[Document]) -> list
 
 
 def _config_map(generator: Document, folder: Path) -> Document:
-    assert generator["options"] == {"disableNameSuffixHash": True}, "a hash would not reach the RayJob's volumes"
+    options = dict(generator["options"])
+    assert options.pop("disableNameSuffixHash"), "the volumes of a RayJob would not follow a name with a hash"
     data = {name: (folder / name).read_text() for name in generator["files"]}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": data}
+    metadata = {"name": generator["name"], **options}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _is_target(document: Document, target: Document) -> bool:
@@ -126,13 +131,11 @@ def schema_faults(document: Document, *, pods_too: bool = True) -> Iterator[str]
         pods_too: check pod templates of a RayJob or RayCluster also as pods of Kubernetes. The definitions of KubeRay
             have the same fields.
     """
-    if document["apiVersion"] == "ray.io/v1":
-        yield from _errors(_crd(document["kind"]), document)
+    if document["apiVersion"].partition("/")[0] in CUSTOM:
+        yield from _errors(_crd(document["apiVersion"], document["kind"]), document)
         for where, pod in pods(document) if pods_too else ():
             as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod.get("spec")}
             yield from (f"{where}: {fault}" for fault in _of_kubernetes(as_pod))
-    elif document["apiVersion"].endswith(("karpenter.sh/v1", "monitoring.coreos.com/v1")):
-        return
     else:
         yield from _of_kubernetes(document)
 
@@ -162,10 +165,11 @@ def _errors(validator: jsonschema.Draft202012Validator, document: Document) -> l
 
 
 @functools.cache
-def _crd(kind: str) -> jsonschema.Draft202012Validator:
-    file = CRDS / f"ray.io_{kind.lower()}s.yaml.xz"
+def _crd(api_version: str, kind: str) -> jsonschema.Draft202012Validator:
+    group, _, name = api_version.partition("/")
+    file = CRDS / f"{group}_{kind.lower()}s.yaml.xz"
     definition = yaml.load(lzma.decompress(file.read_bytes()), yaml.CSafeLoader)
-    (version,) = [one for one in definition["spec"]["versions"] if one["name"] == "v1"]
+    (version,) = [one for one in definition["spec"]["versions"] if one["name"] == name]
     schema = version["schema"]["openAPIV3Schema"]
     _close(schema)
     schema["properties"]["metadata"] = {"type": "object"}

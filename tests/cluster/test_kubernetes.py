@@ -219,6 +219,14 @@ def test_the_account_of_an_overlay_is_bound_to_a_role_of_its_cloud(overlay):
         assert role.endswith(".iam.gserviceaccount.com")
 
 
+def test_the_pools_of_nodes_are_valid_for_karpenter():
+    pools = read(KUBERNETES / "eks/node-pools.yaml")
+    assert [fault for one in pools for fault in schema_faults(one)] == []
+    del pools[0]["spec"]["template"]["spec"]["nodeClassRef"]["kind"]
+    pools[1]["spec"]["disruption"]["consolidationPolicy"] = "Never"
+    assert all([*schema_faults(one)] for one in pools)
+
+
 def test_pods_choose_the_pools_of_nodes_that_eks_starts_for_them():
     pools = {one["metadata"]["name"]: one["spec"] for one in read(KUBERNETES / "eks/node-pools.yaml")}
     groups = of_ray("overlays/eks")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
