@@ -23,6 +23,7 @@ settings.load_profile("the same every time")
 SERVERS = {"local_ray", "s3_server", "moto_server"}
 ON_OBJECT_STORAGE = (
     "checkpoints/test_fetching.py",
+    "cluster/test_policies.py",
     "cli/test_storage_options.py",
     "corpus/test_metadata.py",
     "engine/test_object_storage.py",
