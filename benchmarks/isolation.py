@@ -1,4 +1,4 @@
-"""What decoding in a process of its own costs: the same recordings in process and isolated, in turn."""
+"""Overhead of decoding in a separate process: the same recordings in process and isolated, in turn."""
 
 import argparse
 import io
@@ -18,7 +18,7 @@ CASES = (("WAV", 1.0, 2000), ("FLAC", 1.0, 2000), ("FLAC", 15.0, 200), ("MP3", 1
 
 
 def make(container: str, seconds: float) -> bytes:
-    """Make a recording of noise that comes and goes, at 16 kHz."""
+    """Return a recording of intermittent noise at 16 kHz."""
     samples = np.random.default_rng(0).normal(0, 2000, int(16_000 * seconds))
     samples *= np.sin(np.arange(len(samples)) / 8000) ** 2
     file = io.BytesIO()
@@ -27,14 +27,14 @@ def make(container: str, seconds: float) -> bytes:
 
 
 def measure(repeats: int = 5) -> list[dict[str, object]]:
-    """Give the microseconds a recording in process and isolated, the least of `repeats`."""
+    """Return the microseconds per recording in process and isolated, the shortest of `repeats`."""
     rows: list[dict[str, object]] = []
     with Decoder() as decoder:
         for container, seconds, count in CASES:
             recordings = [make(container, seconds)] * count
 
             def all_of(decode: Callable[..., Iterator[object]], recordings: list[bytes] = recordings) -> None:
-                for found in decode((audio.Excerpt(one) for one in recordings), audio.Wanted(16_000)):
+                for found in decode((audio.Excerpt(one) for one in recordings), audio.DecodeOptions(16_000)):
                     assert isinstance(found, np.ndarray)
 
             ways: dict[str, Callable[[], None]] = {
@@ -63,8 +63,8 @@ def measure(repeats: int = 5) -> list[dict[str, object]]:
 def main(argv: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks isolation", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="of which the least counts (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats, of which the fastest counts (%(default)s)")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args.repeats)
     show("Isolated decoding", found)

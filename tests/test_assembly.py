@@ -5,7 +5,7 @@ import pytest
 
 import raysp
 from raysp import assembly
-from raysp.audio import Wanted
+from raysp.audio import DecodeOptions
 from raysp.corpus.shards import Piece, Shard
 from raysp.planning.resources import Resources
 from raysp.planning.settling import settle
@@ -36,7 +36,7 @@ def test_decoding_has_the_filters_on_their_sides_of_it_and_the_settings_of_the_s
     op = assembly.decoding(pipeline, settings, shard)
     assert [keep.where for keep in op.before] == [(("language", "==", "en"),)]
     assert [(keep.where, keep.min_seconds) for keep in op.after] == [(None, 0.5)]
-    assert op.wanted == Wanted(settings.checkpoint.sample_rate, 1, 9)
+    assert op.options == DecodeOptions(settings.checkpoint.sample_rate, 1, 9)
     assert op.block_seconds == settings.block_seconds
 
 

@@ -1,17 +1,17 @@
 """Decoding of recordings to samples with soundfile, soxr and numpy."""
 
-from raysp.audio.decoding import Channel, Samples, TooLong, Wanted, decode, decode_all, decode_chunks
+from raysp.audio.decoding import Channel, DecodeOptions, Samples, TooLong, decode, decode_all, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers
 
 __all__ = [
     "AudioHeader",
     "Channel",
+    "DecodeOptions",
     "Excerpt",
     "Recording",
     "Samples",
     "SupportsRead",
     "TooLong",
-    "Wanted",
     "decode",
     "decode_all",
     "decode_chunks",

@@ -24,7 +24,7 @@ OWN_SIGNALS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SI
 """Signals that a process causes itself. All others are external: a machine out of memory, or a person."""
 
 
-class Death(Exception):  # noqa: N818
+class DecoderFailure(Exception):  # noqa: N818 - may not become an error
     """A failure of the child that requires a new one."""
 
     def __init__(self, error_type: str, message: str) -> None:
@@ -32,40 +32,40 @@ class Death(Exception):  # noqa: N818
         self.error_type = error_type
 
 
-class Interference(Death):
+class ExternalFailure(DecoderFailure):
     """An external kill or stop of the child. No recording is at fault."""
 
     def __init__(self, message: str) -> None:
         super().__init__("", message)
 
 
-class Tries:
+class FailureCounts:
     """Counts of failed attempts at one recording."""
 
     def __init__(self) -> None:
         self.own = 0
         self.killed = 0
 
-    def blame(self, death: Death) -> AudioError | None:
+    def count(self, failure: DecoderFailure) -> AudioError | None:
         """Count a failure of a child. Returns the recording's error if it is at fault, None to try again.
 
         Raises:
             RunError: `MAX_KILLS` children were killed from outside.
         """
-        if isinstance(death, Interference):
+        if isinstance(failure, ExternalFailure):
             self.killed += 1
             if self.killed >= MAX_KILLS:
                 raise RunError(
-                    f"the decoder process {death}, {self.killed} times on one recording; either the machine has no "
+                    f"the decoder process {failure}, {self.killed} times on one recording; either the machine has no "
                     "memory left (see the kernel's log) or another process ends it. Run again"
                 )
             time.sleep(min(MAX_PAUSE_SECONDS, 0.01 * 2**self.killed))
             return None
         self.own += 1
-        return AudioError(death.error_type, str(death)) if self.own >= TRIES else None
+        return AudioError(failure.error_type, str(failure)) if self.own >= TRIES else None
 
 
-class Patience:
+class AnswerTimeout:
     """Timeout for an answer, in the child's own time.
 
     Args:
@@ -91,8 +91,8 @@ class Patience:
         """Stop counting.
 
         Raises:
-            Death: the child hangs.
-            Interference: the child has been stopped from outside for `seconds`.
+            DecoderFailure: the child hangs.
+            ExternalFailure: the child has been stopped from outside for `seconds`.
         """
         self._waited += time.monotonic() - self._since
         if self._waited < self.step:
@@ -104,12 +104,12 @@ class Patience:
         self._waited = 0.0
         self.on_wait()
         if self._clock.seconds >= self.seconds:
-            raise Death(
+            raise DecoderFailure(
                 "decoder_timeout",
                 f"the decoder returned nothing for {self.seconds:.0f} s of its own time, twice; it may hang on it",
             )
         if self._clock.stopped_seconds >= self.seconds:
-            raise Interference(f"was stopped from outside for {self.seconds:.0f} s")
+            raise ExternalFailure(f"was stopped from outside for {self.seconds:.0f} s")
 
     def wait(self, poll: select.poll) -> list[tuple[int, int]]:
         """Wait for one step, or until a pipe can be read or written."""
@@ -119,16 +119,16 @@ class Patience:
         return found
 
 
-def end_of(code: int) -> Death:
-    """Return the `Death` of a child with an exit code: an `Interference` if its signal came from outside."""
-    name = ending(code)
+def failure_of(code: int) -> DecoderFailure:
+    """Return the failure of a child with an exit code: an `ExternalFailure` if its signal came from outside."""
+    name = exit_name(code)
     if code < 0 and name not in OWN_SIGNALS:
-        return Interference(f"was killed from outside by {name}")
+        return ExternalFailure(f"was killed from outside by {name}")
     how = f"crashed with {name}" if code < 0 else f"exited with {name}"
-    return Death("decoder_crashed", f"the decoder {how} on this recording, twice")
+    return DecoderFailure("decoder_crashed", f"the decoder {how} on this recording, twice")
 
 
-def ending(code: int) -> str:
+def exit_name(code: int) -> str:
     """Return the name of the signal that ended a process, or its exit code, as text."""
     try:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.decoding import TooLong, Wanted, decode_chunks
+from raysp.audio.decoding import DecodeOptions, TooLong, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 
@@ -123,7 +123,9 @@ def serve(pipes: Pipes) -> None:
                 pipes.answer(HEADER_IS, _header(read_header(audio)))
                 continue
             excerpt = Excerpt(audio, offset, duration if has_duration else None)
-            chunks = decode_chunks(excerpt, Wanted(sample_rate, "mean" if channel == MEAN else channel, max_seconds))
+            chunks = decode_chunks(
+                excerpt, DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds)
+            )
             last = next(chunks)
             for chunk in chunks:
                 pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)

@@ -48,7 +48,7 @@ SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32",
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DecodeOptions:
     """Requested properties of the decoded samples."""
 
     sample_rate: int
@@ -103,24 +103,24 @@ def decode(
             `invalid_audio`.
         TooLong: The recording is longer than `max_seconds`.
     """
-    return join(decode_chunks(Excerpt(audio, offset, duration), Wanted(sample_rate, channel, max_seconds)))
+    return join(decode_chunks(Excerpt(audio, offset, duration), DecodeOptions(sample_rate, channel, max_seconds)))
 
 
-def decode_all(excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
+def decode_all(excerpts: Iterable[Excerpt], options: DecodeOptions) -> Iterator[Samples | AudioError | TooLong]:
     """Yield the samples of each recording in order, or the error that prevented decoding."""
     for one in excerpts:
         try:
-            yield join(decode_chunks(one, wanted))
+            yield join(decode_chunks(one, options))
         except (AudioError, TooLong) as error:
             yield error.with_traceback(None)
 
 
-def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
+def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]:
     """Decode a recording in chunks. Yields the samples of `decode` in one or more arrays of the same dtype.
 
     Memory does not depend on the recording. Raises the errors of `decode` while the chunks are consumed.
     """
-    channel, sample_rate = wanted.channel, wanted.sample_rate
+    channel, sample_rate = options.channel, options.sample_rate
     for may_seek in (True, False):
         with open_source(excerpt.audio) as (source, header):
             if channel != "mean" and not 0 <= channel < header.channels:
@@ -132,7 +132,7 @@ def decode_chunks(excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
                 continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
             dtype = _choose_dtype(header, channel, sample_rate)
             frames_left = min(source.frames - first, num_frames)
-            chunks = _read_mono(source, header, channel, wanted.max_seconds, dtype, frames_left, sample_rate)
+            chunks = _read_mono(source, header, channel, options.max_seconds, dtype, frames_left, sample_rate)
             if header.sample_rate != sample_rate:
                 chunks = _resample(chunks, header.sample_rate, sample_rate)
             for samples, _ in chunks:

@@ -1,6 +1,6 @@
 """Decoding in a separate process, so that a recording that crashes or hangs the decoder costs one row.
 
-`Decoder` has the functions of `raysp.audio` that take a `Wanted`, with the same errors and three more error types:
+`Decoder` has the functions of `raysp.audio` that take `DecodeOptions`, with the same errors and three more error types:
 `decoder_crashed`, `decoder_timeout` and `out_of_memory`. One child process serves all calls. Answers arrive in the
 order of the requests, which identifies the recording at fault. After a crash or hang the recording is tried once more
 in a new child, in case an earlier recording damaged the memory of the first. A child that is killed or stopped from
@@ -26,8 +26,8 @@ from typing import Self, TypeVar
 import numpy as np
 
 from raysp.audio import child
-from raysp.audio.blame import Death, Interference, Patience, Tries, end_of, ending
-from raysp.audio.decoding import Samples, TooLong, Wanted, join
+from raysp.audio.blame import AnswerTimeout, DecoderFailure, ExternalFailure, FailureCounts, exit_name, failure_of
+from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, refuse_nothing
 from raysp.errors import AudioError, RunError
 
@@ -114,22 +114,24 @@ class Decoder:
             assert not isinstance(found, TooLong)  # raised by decoding only
             yield found
 
-    def decode(self, excerpt: Excerpt, wanted: Wanted) -> Samples:
+    def decode(self, excerpt: Excerpt, options: DecodeOptions) -> Samples:
         """Decode a recording; see `raysp.audio.decode`."""
-        return join(self.decode_chunks(excerpt, wanted))
+        return join(self.decode_chunks(excerpt, options))
 
-    def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted) -> Iterator[Samples | AudioError | TooLong]:
+    def decode_all(
+        self, excerpts: Iterable[Excerpt], options: DecodeOptions
+    ) -> Iterator[Samples | AudioError | TooLong]:
         """Yield the samples of each recording in order, or the error that prevented decoding."""
-        requests = (_decode_request(one, wanted) for one in excerpts)
+        requests = (_decode_request(one, options) for one in excerpts)
         return self._in_order(requests, lambda answers: join(_chunks(answers)))
 
-    def decode_chunks(self, excerpt: Excerpt, wanted: Wanted) -> Iterator[Samples]:
+    def decode_chunks(self, excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]:
         """Decode a recording in chunks; see `raysp.audio.decode_chunks`."""
-        request = _given(_decode_request(excerpt, wanted))
+        request = _given(_decode_request(excerpt, options))
         turn = self._begin()
         if self._child is not None:
             self._child.send(request)
-        tries, num_given = Tries(), 0
+        counts, num_given = FailureCounts(), 0
         while True:
             try:
                 self._start([request])
@@ -142,11 +144,11 @@ class Decoder:
             except (AudioError, TooLong):
                 self._is_idle = True
                 raise
-            except Death as death:
+            except DecoderFailure as failure:
                 self.close()
-                if (blamed := tries.blame(death)) is not None:
+                if (found := counts.count(failure)) is not None:
                     self._is_idle = True
-                    raise blamed from None
+                    raise found from None
 
     def _in_order(
         self,
@@ -184,17 +186,17 @@ class Decoder:
         request = ahead[0]
         if isinstance(request, AudioError):
             return request
-        tries = Tries()
+        counts = FailureCounts()
         while True:
             try:
                 self._start(ahead)
                 return read(self._answers(request, turn))
             except (AudioError, TooLong) as error:
                 return error.with_traceback(None)
-            except Death as death:
+            except DecoderFailure as failure:
                 self.close()
-                if (blamed := tries.blame(death)) is not None:
-                    return blamed
+                if (found := counts.count(failure)) is not None:
+                    return found
 
     def _begin(self) -> int:
         if not self._is_idle:
@@ -217,12 +219,12 @@ class Decoder:
 
         Raises:
             AudioError, TooLong: reported by the child.
-            Death: the child ended or must be ended.
+            DecoderFailure: the child ended or must be ended.
         """
         while True:
             if turn != self._turn:
                 raise RuntimeError("another call of this Decoder began before the results of this one were read")
-            assert self._child is not None  # its end raises `Death`, after which a new one is started
+            assert self._child is not None  # its end raises `DecoderFailure`, after which a new one is started
             kind, payload = self._child.answer(request)
             if kind == child.AUDIO_ERROR:
                 raise AudioError(*json.loads(payload))
@@ -230,7 +232,7 @@ class Decoder:
                 raise TooLong(*json.loads(payload))
             if kind == child.NO_MEMORY:
                 limit = f"{MEMORY_BYTES // 1024**2} MB"
-                raise Death("out_of_memory", f"decoding needs more memory than the decoder's limit ({limit})")
+                raise DecoderFailure("out_of_memory", f"decoding needs more memory than the decoder's limit ({limit})")
             yield kind, payload
             if kind in _LAST:
                 return
@@ -244,7 +246,7 @@ class _Child:
 
     Raises:
         RunError: the child does not start.
-        Interference: the child was killed from outside before it had started.
+        ExternalFailure: the child was killed from outside before it had started.
     """
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
@@ -276,19 +278,19 @@ class _Child:
 
     def _await_start(self) -> None:
         try:
-            self._read(child.ANSWER.size, self._patience(START_SECONDS))
-        except Interference:
+            self._read(child.ANSWER.size, self._timeout(START_SECONDS))
+        except ExternalFailure:
             self.end()
             raise
-        except Death:
+        except DecoderFailure:
             self._process.kill()
             _, said = self._process.communicate()
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or ending(self._process.returncode)
+            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or exit_name(self._process.returncode)
             self.end()
             raise RunError(f"the decoder process did not start: {reason}. Try `raysp doctor`") from None
 
-    def _patience(self, seconds: float) -> Patience:
-        return Patience(self._process.pid, seconds, self.on_wait)
+    def _timeout(self, seconds: float) -> AnswerTimeout:
+        return AnswerTimeout(self._process.pid, seconds, self.on_wait)
 
     def end(self) -> None:
         """End the process and close the pipes."""
@@ -326,16 +328,16 @@ class _Child:
         """Wait for an answer, serving the child's requests for ranges meanwhile.
 
         Raises:
-            Death: the child ended, or sent no answer in time.
+            DecoderFailure: the child ended, or sent no answer in time.
             Exception: the exception of reading the recording.
         """
         failure: Exception | None = None
-        patience = self._patience(request.seconds)
+        timeout = self._timeout(request.seconds)
         while True:
-            patience.begin()
-            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, patience))
-            payload = self._read(num_bytes, patience)
-            patience.end()
+            timeout.begin()
+            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, timeout))
+            payload = self._read(num_bytes, timeout)
+            timeout.end()
             if kind == child.RANGES:
                 failure = self._send_range(request, *child.RANGE.unpack(payload)) or failure
             elif kind == child.UNREADABLE and failure is not None:
@@ -345,11 +347,11 @@ class _Child:
                 self._num_answered += kind not in (child.INT16, child.FLOAT32)
                 return kind, payload
 
-    def _read(self, num_bytes: int, patience: Patience) -> bytearray:
+    def _read(self, num_bytes: int, timeout: AnswerTimeout) -> bytearray:
         """Read exactly `num_bytes` of the answers, buffering bytes that arrive with them.
 
         Raises:
-            Death: the child ended or hangs.
+            DecoderFailure: the child ended or hangs.
         """
         data = bytearray(num_bytes)
         num_held = min(num_bytes, len(self._held))
@@ -360,32 +362,32 @@ class _Child:
             try:
                 num_read = os.readv(self._answers, [view, self._buffer])
             except BlockingIOError:
-                self._await_answer(patience)
+                self._await_answer(timeout)
                 continue
             if num_read == 0:
-                raise end_of(self._process.wait())
+                raise failure_of(self._process.wait())
             self._held = self._buffer[: max(0, num_read - len(view))]
             view = view[num_read:]
         return data
 
-    def _await_answer(self, patience: Patience) -> None:
+    def _await_answer(self, timeout: AnswerTimeout) -> None:
         """Wait for input. The current request is sent whole first, later ones as far as the pipe has room."""
         while self._outgoing:
             self._write()
             if not self._outgoing or self._num_written >= 2 * (self._num_answered + 1):
                 break
-            if self._wait_for(select.POLLIN | select.POLLOUT, patience):
+            if self._wait_for(select.POLLIN | select.POLLOUT, timeout):
                 return
-        while not self._wait_for(select.POLLIN, patience):
+        while not self._wait_for(select.POLLIN, timeout):
             pass
 
-    def _wait_for(self, events: int, patience: Patience) -> bool:
+    def _wait_for(self, events: int, timeout: AnswerTimeout) -> bool:
         """Wait one step for either pipe. Returns whether there is input."""
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
         if events & select.POLLOUT:
             poll.register(self._requests, select.POLLOUT)
-        return any(end == self._answers for end, _ in patience.wait(poll))
+        return any(end == self._answers for end, _ in timeout.wait(poll))
 
     def _send_range(self, request: _Request, place: int, num_bytes: int) -> Exception | None:
         """Send a range to the child. Returns the exception of reading it, if any."""
@@ -420,14 +422,14 @@ def _header_request(audio: Recording | None) -> _Request | AudioError:
     return _request(child.HEADER, audio, HEAD_BYTES, 0, child.MEAN, 0.0, 0.0, None)
 
 
-def _decode_request(excerpt: Excerpt, wanted: Wanted) -> _Request | AudioError:
+def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | AudioError:
     return _request(
         child.DECODE,
         excerpt.audio,
         WHOLE_BYTES,
-        wanted.sample_rate,
-        child.MEAN if wanted.channel == "mean" else wanted.channel,
-        wanted.max_seconds,
+        options.sample_rate,
+        child.MEAN if options.channel == "mean" else options.channel,
+        options.max_seconds,
         excerpt.offset,
         excerpt.duration,
     )

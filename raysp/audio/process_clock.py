@@ -28,7 +28,7 @@ DUMP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProcessTimes:
     """State of a process in /proc."""
 
     states: str
@@ -37,15 +37,15 @@ class Look:
     """CPU time of all its threads since it started."""
 
 
-def look(pid: int) -> Look | None:
+def read_times(pid: int) -> ProcessTimes | None:
     """Read the states of a process's threads and its CPU time; None if the system does not provide them."""
     try:
         fields = _fields(f"/proc/{pid}/stat")
         states = fields[0]
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - a Path per thread costs more than the look
-            with contextlib.suppress(OSError, IndexError):  # the thread ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - a Path per thread costs more than the reading
+            with contextlib.suppress(OSError, IndexError):  # the thread has ended
                 states += _fields(f"/proc/{pid}/task/{thread}/stat")[0]
-        return Look(states, (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND)
+        return ProcessTimes(states, (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND)
     except (OSError, IndexError, ValueError):
         return None
 
@@ -60,7 +60,7 @@ class ProcessClock:
 
     Args:
         pid: process id.
-        step: seconds between two looks, to be kept by the caller. A longer gap counts as at most two steps.
+        step: seconds between two readings, to be kept by the caller. A longer gap counts as at most two steps.
     """
 
     def __init__(self, pid: int, step: float) -> None:
@@ -69,11 +69,11 @@ class ProcessClock:
         self.seconds = 0.0
         self.stopped_seconds = 0.0
         """Seconds in which the process was stopped by a signal while this one was running."""
-        self._before = look(pid)
+        self._before = read_times(pid)
 
     def advance(self, elapsed: float) -> None:
-        """Look again, `elapsed` seconds of the monotonic clock after the last look."""
-        now, before = look(self.pid), self._before
+        """Read the times again, `elapsed` seconds of the monotonic clock after the last reading."""
+        now, before = read_times(self.pid), self._before
         self._before = now
         elapsed = min(elapsed, MOST_STEPS * self.step)
         if now is None or before is None:

@@ -64,7 +64,7 @@ class Windowing:
         if num_frames < 1:
             raise ValueError(
                 f"window_seconds={window_seconds:g} is {window_samples} samples at {sample_rate} Hz; "
-                f"the model needs {min_samples}"
+                f"the model needs at least {min_samples}"
             )
         step_frames = int((window_seconds - overlap_seconds) * sample_rate) // frame_stride
         step_frames = max(1, min(step_frames, num_frames))

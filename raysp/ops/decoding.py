@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 import raysp.audio as in_process
-from raysp.audio import AudioHeader, Excerpt, Recording, Samples, TooLong, Wanted
+from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
@@ -32,11 +32,13 @@ class Decoder(Protocol):
         """Yield the headers of recordings, in order."""
         ...
 
-    def decode_all(self, excerpts: Iterable[Excerpt], wanted: Wanted, /) -> Iterator[Samples | AudioError | TooLong]:
+    def decode_all(
+        self, excerpts: Iterable[Excerpt], options: DecodeOptions, /
+    ) -> Iterator[Samples | AudioError | TooLong]:
         """Yield decoded recordings, in order."""
         ...
 
-    def decode_chunks(self, excerpt: Excerpt, wanted: Wanted, /) -> Iterator[Samples]:
+    def decode_chunks(self, excerpt: Excerpt, options: DecodeOptions, /) -> Iterator[Samples]:
         """Yield one decoded recording in chunks."""
         ...
 
@@ -81,7 +83,7 @@ class Decoding:
         self.audio = audio
         self.windowing = windowing
         self.sample_rate = windowing.sample_rate
-        self.wanted = Wanted(windowing.sample_rate, channel, max_seconds)
+        self.options = DecodeOptions(windowing.sample_rate, channel, max_seconds)
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
         self.before = before
@@ -134,7 +136,7 @@ class Decoding:
         longer: list[int] = []
         found = self.decoder.decode_all(
             piece.excerpts(pending, asked),
-            replace(self.wanted, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
+            replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
         )
         for number, decoded in enumerate(found):
             index = asked[number]
@@ -196,7 +198,7 @@ class Decoding:
                 yield chunk
 
         try:
-            chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.wanted)
+            chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.options)
             yield from cut_windows(counted(chunks), self.windowing)
         except AudioError as error:
             row_status.fail(error.error_type, str(error))

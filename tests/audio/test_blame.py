@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from raysp import audio
-from raysp.audio import Excerpt, Wanted, blame, isolation
-from raysp.audio.blame import Death, Interference, end_of
+from raysp.audio import DecodeOptions, Excerpt, blame, isolation
+from raysp.audio.blame import DecoderFailure, ExternalFailure, failure_of
 from raysp.audio.isolation import Decoder
 from raysp.errors import RunError
 from tests.corpora import wav
@@ -31,14 +31,14 @@ def test_a_child_that_is_stopped_is_replaced_and_no_recording_is_at_fault(decode
     monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
     stopped = decoder._child._process.pid
     os.kill(stopped, signal.SIGSTOP)
-    found = list(decoder.decode_all([Excerpt(wav(100)), Excerpt(wav(200))], Wanted(16_000)))
+    found = list(decoder.decode_all([Excerpt(wav(100)), Excerpt(wav(200))], DecodeOptions(16_000)))
     assert [len(one) for one in found] == [100, 200]
     assert decoder._child._process.pid != stopped
 
 
 PAUSED = """
 import sys
-from raysp.audio import Excerpt, Wanted, isolation
+from raysp.audio import Excerpt, DecodeOptions, isolation
 from tests.corpora import wav
 isolation.ANSWER_SECONDS = 1.5
 with isolation.Decoder() as decoder:
@@ -46,7 +46,7 @@ with isolation.Decoder() as decoder:
     child = decoder._child._process.pid
     print(child, flush=True)
     sys.stdin.readline()
-    print(*map(len, decoder.decode_all([Excerpt(wav(100))], Wanted(16_000))), flush=True)
+    print(*map(len, decoder.decode_all([Excerpt(wav(100))], DecodeOptions(16_000))), flush=True)
     print("the same" if decoder._child._process.pid == child else "another", flush=True)
 """
 
@@ -88,7 +88,7 @@ def test_a_child_that_is_killed_again_and_again_costs_nothing(decoder, monkeypat
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     while killer.is_alive():
-        for one in decoder.decode_all([Excerpt(raw)] * 2, Wanted(8000)):
+        for one in decoder.decode_all([Excerpt(raw)] * 2, DecodeOptions(8000)):
             np.testing.assert_array_equal(one, expected)
     assert len(killed) == 8
 
@@ -101,25 +101,25 @@ def test_one_that_is_killed_without_end_is_an_error_of_the_run_and_never_of_a_re
     monkeypatch.setenv("RAYSP_DECODER_FAULTS", f"{MARK.decode()}=SIGKILL")
     with Decoder() as decoder:
         excerpts = [Excerpt(plain), Excerpt(plain[:place] + MARK + plain[place + len(MARK) :])]
-        found = decoder.decode_all(excerpts, Wanted(16_000))
+        found = decoder.decode_all(excerpts, DecodeOptions(16_000))
         assert len(next(found)) == 1600
         with pytest.raises(
             RunError, match=r"was killed from outside by SIGKILL, 3 times .* no memory left .* Run again"
         ):
             next(found)
-        assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
+        assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_signals_from_outside(name):
-    assert isinstance(end_of(-signal.Signals[name]), Interference)
+    assert isinstance(failure_of(-signal.Signals[name]), ExternalFailure)
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGXCPU"])
 def test_signals_of_ones_own_making(name):
-    death = end_of(-signal.Signals[name])
-    assert type(death) is Death
-    assert (death.error_type, str(death)) == (
+    failure = failure_of(-signal.Signals[name])
+    assert type(failure) is DecoderFailure
+    assert (failure.error_type, str(failure)) == (
         "decoder_crashed",
         f"the decoder crashed with {name} on this recording, twice",
     )
@@ -132,5 +132,5 @@ def test_waits_are_told_so_that_a_watchdog_of_the_whole_knows(monkeypatch):
         decoder.read_header(wav(10))
         os.kill(decoder._child._process.pid, signal.SIGSTOP)
         told.clear()
-        assert len(decoder.decode(Excerpt(wav(10)), Wanted(16_000))) == 10
+        assert len(decoder.decode(Excerpt(wav(10)), DecodeOptions(16_000))) == 10
     assert len(told) >= 4

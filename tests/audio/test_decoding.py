@@ -12,7 +12,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.audio import Excerpt, TooLong, Wanted, decode, decode_chunks, read_header
+from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_chunks, read_header
 from raysp.audio.container import CONTAINERS
 from raysp.audio.decoding import INT16_SUBTYPES
 from raysp.errors import AudioError
@@ -122,7 +122,7 @@ def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypa
     mono = whole.mean(axis=1, dtype=np.float32)
     expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
     monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 1 << 18)
-    chunks = list(decode_chunks(Excerpt(audio), Wanted(16000)))
+    chunks = list(decode_chunks(Excerpt(audio), DecodeOptions(16000)))
     assert len(chunks) > 4
     np.testing.assert_array_equal(np.concatenate(chunks), expected)
     np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
@@ -291,12 +291,12 @@ def test_input_is_any_buffer_and_is_let_go():
 PRINT_PEAK_GROWTH = """
 import resource, sys
 from pathlib import Path
-from raysp.audio import Excerpt, TooLong, Wanted, decode, decode_chunks
+from raysp.audio import Excerpt, TooLong, DecodeOptions, decode, decode_chunks
 first, *others = [Path(name).read_bytes() for name in sys.argv[1:]]
 def run(audio):
     try: decode(audio, sample_rate=16000, max_seconds=60)
     except TooLong: pass
-    for chunk in decode_chunks(Excerpt(audio), Wanted(8000)): pass
+    for chunk in decode_chunks(Excerpt(audio), DecodeOptions(8000)): pass
 run(first)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for audio in others: run(audio)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from raysp.audio import Excerpt, TooLong, Wanted, child, decode, decoding, isolation, source
+from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, decoding, isolation, source
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError
 from tests.corpora import wav
@@ -46,13 +46,13 @@ class TestTheDecoder:
     def test_without_the_time_out_a_hang_is_waited_for(self, decoder, monkeypatch):
         monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1.0)
         with pytest.raises(AudioError) as caught:
-            decoder("sleep").decode(Excerpt(marked()), Wanted(16_000))
+            decoder("sleep").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "decoder_timeout"
         monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1e6)
         hung = decoder("sleep")
         hung.read_header(wav(10))  # so that its start is not in the time that is waited
         found: list[np.ndarray] = []
-        thread = threading.Thread(target=lambda: found.append(hung.decode(Excerpt(marked()), Wanted(16_000))))
+        thread = threading.Thread(target=lambda: found.append(hung.decode(Excerpt(marked()), DecodeOptions(16_000))))
         thread.start()
         thread.join(3)
         assert thread.is_alive()
@@ -63,14 +63,14 @@ class TestTheDecoder:
 
     def test_without_the_limit_of_memory_a_recording_takes_what_it_wants(self, decoder, monkeypatch):
         with pytest.raises(AudioError) as caught:
-            decoder("gigabyte").decode(Excerpt(marked()), Wanted(16_000))
+            decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "out_of_memory"
         monkeypatch.setattr(isolation, "MEMORY_BYTES", 8 * 1024**3)
-        assert len(decoder("gigabyte").decode(Excerpt(marked()), Wanted(16_000))) == 1000
+        assert len(decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))) == 1000
 
     def test_without_a_process_of_its_own_a_crash_ends_the_one_that_asked(self, decoder):
         with pytest.raises(AudioError) as caught:
-            decoder("SIGSEGV").decode(Excerpt(marked()), Wanted(16_000))
+            decoder("SIGSEGV").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "decoder_crashed"
         program = f"from raysp.audio import child; child._commit_fault({{{MARK!r}: 'SIGSEGV'}}, {marked()!r})"
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -11

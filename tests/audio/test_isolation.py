@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import audio
-from raysp.audio import Excerpt, Wanted, isolation
+from raysp.audio import DecodeOptions, Excerpt, isolation
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError, RunError
 from tests.corpora import wav
@@ -75,9 +75,9 @@ def test_odd_and_bad_files_give_what_they_give_in_process(shared, decoder):
     for file in files:
         raw = file.read_bytes()
         expected = outcome(lambda raw=raw: audio.decode(raw, sample_rate=16_000))
-        assert same(outcome(lambda raw=raw: decoder.decode(Excerpt(raw), Wanted(16_000))), expected), file.name
+        assert same(outcome(lambda raw=raw: decoder.decode(Excerpt(raw), DecodeOptions(16_000))), expected), file.name
         with file.open("rb") as opened:
-            found = outcome(lambda opened=opened: decoder.decode(Excerpt(opened), Wanted(16_000)))
+            found = outcome(lambda opened=opened: decoder.decode(Excerpt(opened), DecodeOptions(16_000)))
         assert same(found, expected), file.name
         header = outcome(lambda raw=raw: audio.read_header(raw))
         assert outcome(lambda raw=raw: decoder.read_header(raw)) == header, file.name
@@ -92,8 +92,8 @@ def test_many_recordings_come_back_in_their_order(decoder, monkeypatch, whole_by
     kinds = [wav(1000), wav(20_000, subtype="FLOAT"), wav(2_000_000, seed=1), b"", None, b"nonsense", wav(500)]
     recordings = [kinds[number * number % len(kinds)] for number in range(300)]
     excerpts = [Excerpt(one) for one in recordings]
-    found = list(decoder.decode_all(excerpts, Wanted(16_000, max_seconds=60)))
-    expected = list(audio.decode_all(excerpts, Wanted(16_000, max_seconds=60)))
+    found = list(decoder.decode_all(excerpts, DecodeOptions(16_000, max_seconds=60)))
+    expected = list(audio.decode_all(excerpts, DecodeOptions(16_000, max_seconds=60)))
     assert len(found) == len(expected) == 300
     for one, other in zip(found, expected, strict=True):
         assert str(one) == str(other) if isinstance(one, Exception) else same(one, other)
@@ -115,7 +115,7 @@ def test_every_argument_arrives(decoder, num_samples, offset, duration, channel,
     wanted = {"channel": channel, "sample_rate": sample_rate, "max_seconds": max_seconds}
     raw = wav(num_samples)
     assert same(
-        outcome(lambda: decoder.decode(Excerpt(raw, **part), Wanted(**wanted))),
+        outcome(lambda: decoder.decode(Excerpt(raw, **part), DecodeOptions(**wanted))),
         outcome(lambda: audio.decode(raw, **part, **wanted)),
     )
 
@@ -123,7 +123,7 @@ def test_every_argument_arrives(decoder, num_samples, offset, duration, channel,
 def test_a_long_recording_comes_in_chunks_as_it_is_decoded(decoder):
     file = io.BytesIO()
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 5_000_000), 16_000, format="FLAC")
-    chunks = decoder.decode_chunks(Excerpt(file.getvalue()), Wanted(8000))
+    chunks = decoder.decode_chunks(Excerpt(file.getvalue()), DecodeOptions(8000))
     first = next(chunks)
     assert len(first) < 1_000_000
     whole = np.concatenate([first, *chunks])
@@ -131,19 +131,19 @@ def test_a_long_recording_comes_in_chunks_as_it_is_decoded(decoder):
 
 
 def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
-    chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), Wanted(16_000))
+    chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000))
     next(chunks)
-    assert len(decoder.decode(Excerpt(wav(77)), Wanted(16_000))) == 77
+    assert len(decoder.decode(Excerpt(wav(77)), DecodeOptions(16_000))) == 77
     with pytest.raises(RuntimeError, match=r"another call of this Decoder began"):
         list(chunks)
-    assert len(decoder.decode(Excerpt(wav(78)), Wanted(16_000))) == 78
+    assert len(decoder.decode(Excerpt(wav(78)), DecodeOptions(16_000))) == 78
 
 
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS"])
 def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
     decoder = faulty(fault)
     excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
-    found = list(decoder.decode_all(excerpts, Wanted(16_000)))
+    found = list(decoder.decode_all(excerpts, DecodeOptions(16_000)))
     for number, one in enumerate(found):
         if number in (3, 4, 8):
             assert isinstance(one, AudioError)
@@ -156,22 +156,22 @@ def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
 @pytest.mark.parametrize("call", ["decode", "read_header", "decode_chunks"])
 def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
     decoder = faulty("SIGSEGV")
-    arguments = [marked()] if call == "read_header" else [Excerpt(marked()), Wanted(16_000)]
+    arguments = [marked()] if call == "read_header" else [Excerpt(marked()), DecodeOptions(16_000)]
     for _ in range(2):
         kind, error_type, message = outcome(lambda: list(getattr(decoder, call)(*arguments)))
         assert (kind, error_type) == ("AudioError", "decoder_crashed")
         assert message == "the decoder crashed with SIGSEGV on this recording, twice"
-        assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
+        assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
 def test_a_child_that_something_else_kills_costs_nothing(decoder):
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
-    chunks = decoder.decode_chunks(Excerpt(raw), Wanted(8000))
+    chunks = decoder.decode_chunks(Excerpt(raw), DecodeOptions(8000))
     first = [next(chunks), next(chunks)]
     os.kill(decoder._child._process.pid, 9)
     np.testing.assert_array_equal(np.concatenate([*first, *chunks]), expected)
-    found = decoder.decode_all((Excerpt(raw) for _ in range(4)), Wanted(8000))
+    found = decoder.decode_all((Excerpt(raw) for _ in range(4)), DecodeOptions(8000))
     next(found)
     os.kill(decoder._child._process.pid, 9)
     for one in found:
@@ -185,7 +185,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     excerpts = [Excerpt(wav(100)), Excerpt(marked(num_samples=5000)), Excerpt(wav(200))]
     decoder.read_header(wav(1))  # so that its start is not in the time that is taken
     start = time.monotonic()
-    one, hung, other = decoder.decode_all(excerpts, Wanted(16_000))
+    one, hung, other = decoder.decode_all(excerpts, DecodeOptions(16_000))
     assert 3 <= time.monotonic() - start < 60  # twice half a second, and one for ten thousand bytes
     assert (len(one), len(other)) == (100, 200)
     assert hung.error_type == "decoder_timeout"
@@ -194,7 +194,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
 
 def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     decoder = faulty("memory")
-    found = list(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked()), Excerpt(wav(20))], Wanted(16_000)))
+    found = list(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked()), Excerpt(wav(20))], DecodeOptions(16_000)))
     assert (len(found[0]), len(found[2])) == (10, 20)
     assert found[1].error_type == "out_of_memory"
     assert "more memory than the decoder's limit (512 MB)" in str(found[1])
@@ -205,10 +205,10 @@ def test_the_childs_memory_does_not_depend_on_the_recording(decoder):
         status = Path(f"/proc/{decoder._child._process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
-    decoder.decode(Excerpt(wav(100)), Wanted(16_000))
+    decoder.decode(Excerpt(wav(100)), DecodeOptions(16_000))
     before = peak()
     large = wav(40_000_000)  # 80 MB
-    num_samples = sum(len(chunk) for chunk in decoder.decode_chunks(Excerpt(large), Wanted(8000)))
+    num_samples = sum(len(chunk) for chunk in decoder.decode_chunks(Excerpt(large), DecodeOptions(8000)))
     assert num_samples == 20_000_000
     assert peak() - before < 50
 
@@ -226,11 +226,11 @@ def test_a_file_is_read_in_ranges(decoder, tmp_path):
             return data
 
     with Counting(path) as file:
-        found = decoder.decode(Excerpt(file, 100, 1), Wanted(16_000))
+        found = decoder.decode(Excerpt(file, 100, 1), DecodeOptions(16_000))
     np.testing.assert_array_equal(found, audio.decode(path.read_bytes(), sample_rate=16_000)[1_600_000:1_616_000])
     assert Counting.num_bytes < 500_000  # of six million
     with pa.OSFile(str(path)) as opened:
-        assert len(decoder.decode(Excerpt(opened), Wanted(16_000))) == 3_000_000
+        assert len(decoder.decode(Excerpt(opened), DecodeOptions(16_000))) == 3_000_000
 
 
 @pytest.mark.parametrize("isolated", [False, True])
@@ -245,19 +245,19 @@ def test_a_file_that_cannot_be_read_is_no_fault_of_the_recording(decoder, tmp_pa
             return super().read(size)
 
     with Failing(path) as file, pytest.raises(ConnectionResetError, match="went away"):
-        list((decoder if isolated else audio).decode_chunks(Excerpt(file), Wanted(16_000)))
-    assert len(decoder.decode(Excerpt(wav(50)), Wanted(16_000))) == 50
+        list((decoder if isolated else audio).decode_chunks(Excerpt(file), DecodeOptions(16_000)))
+    assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
 def test_the_child_ends_with_its_parent_also_while_it_hangs(tmp_path):
     code = f"""
 import os, sys
-from raysp.audio import Excerpt, Wanted
+from raysp.audio import Excerpt, DecodeOptions
 from raysp.audio.isolation import Decoder
 decoder = Decoder()
 decoder.read_header({wav(10)!r})
 print(decoder._child._process.pid, flush=True)
-decoder.decode(Excerpt({marked()!r}), Wanted(16000))
+decoder.decode(Excerpt({marked()!r}), DecodeOptions(16000))
 """
     environment = {**os.environ, "RAYSP_DECODER_FAULTS": f"{MARK.decode()}=sleep"}
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
@@ -277,13 +277,13 @@ decoder.decode(Excerpt({marked()!r}), Wanted(16000))
 def test_a_child_that_does_not_start_says_why(monkeypatch):
     monkeypatch.setattr(isolation.child, "__name__", "raysp.audio.no_such_module")
     with Decoder() as decoder, pytest.raises(RunError, match=r"did not start: .*No module named raysp.audio.no_such"):
-        decoder.decode(Excerpt(wav(10)), Wanted(16_000))
+        decoder.decode(Excerpt(wav(10)), DecodeOptions(16_000))
 
 
 def test_the_child_is_given_no_secrets_and_no_files_of_its_parent(decoder, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-tell")
     decoder.close()
-    decoder.decode(Excerpt(wav(10)), Wanted(16_000))
+    decoder.decode(Excerpt(wav(10)), DecodeOptions(16_000))
     pid = decoder._child._process.pid
     assert b"do-not-tell" not in Path(f"/proc/{pid}/environ").read_bytes()
     kinds = [os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd")]
@@ -295,7 +295,7 @@ def test_nothing_that_decoders_say_reaches_the_terminal(shared, capfd):
     noisy = [f for f in sorted((shared / "data" / "bad").iterdir()) if f.suffix == ".mp3" or f.name in names]
     with Decoder() as decoder:
         for file in noisy:
-            outcome(lambda file=file: decoder.decode(Excerpt(file.read_bytes()), Wanted(16_000)))
+            outcome(lambda file=file: decoder.decode(Excerpt(file.read_bytes()), DecodeOptions(16_000)))
     assert capfd.readouterr() == ("", "")
 
 
@@ -355,5 +355,5 @@ def test_a_part_that_cannot_be_is_an_error(offset, duration, message, subtype):
 
 def test_a_low_rate_does_not_become_a_chunk_of_hundreds_of_megabytes():
     raw = wav(2_000_000, rate=100)
-    chunks = audio.decode_chunks(Excerpt(raw), Wanted(16_000))
+    chunks = audio.decode_chunks(Excerpt(raw), DecodeOptions(16_000))
     assert max(len(next(chunks)) for _ in range(3)) <= 8_000_000

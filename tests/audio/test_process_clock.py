@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from raysp.audio.process_clock import Look, ProcessClock, look
+from raysp.audio.process_clock import ProcessClock, ProcessTimes, read_times
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def started():
 
 def wait_for_state(pid: int, state: str) -> None:
     deadline = time.monotonic() + 60
-    while look(pid).states[0] != state:
+    while read_times(pid).states[0] != state:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -48,8 +48,8 @@ def test_a_process_that_sleeps_uses_up_its_time(started):
 def test_a_process_that_computes_uses_up_what_the_cpu_gives_it(started):
     pid = started("while True: pass")
     clock = ProcessClock(pid, 100.0)
-    before = look(pid).cpu_seconds
-    while look(pid).cpu_seconds < before + 0.2:
+    before = read_times(pid).cpu_seconds
+    while read_times(pid).cpu_seconds < before + 0.2:
         time.sleep(0.01)
     clock.advance(100.0)  # as on a machine that is busy with other things
     assert 0.2 <= clock.seconds < 50
@@ -73,14 +73,14 @@ def test_while_this_process_was_paused_nothing_counts_beyond_two_steps(started):
 
 
 def test_one_that_waits_for_a_cpu_uses_up_none(monkeypatch):
-    monkeypatch.setattr("raysp.audio.process_clock.look", lambda pid: Look("SSR", 7.0))
+    monkeypatch.setattr("raysp.audio.process_clock.read_times", lambda pid: ProcessTimes("SSR", 7.0))
     clock = ProcessClock(1, 1.0)
     clock.advance(1.0)
     assert clock.seconds == 0
 
 
 def test_where_the_system_shows_nothing_time_counts(monkeypatch):
-    assert look(2**22 + 1) is None
+    assert read_times(2**22 + 1) is None
     clock = ProcessClock(2**22 + 1, 1.0)
     clock.advance(1.0)
     assert clock.seconds == 1.0
