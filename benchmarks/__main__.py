@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: throughput and engine; or one part by name."""
+"""`python -m benchmarks`: throughput and engine, or one part given by name."""
 
 import argparse
 import sys
@@ -53,16 +53,27 @@ def main(argv: list[str]) -> None:
         return
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure raysp against the bare model, then what its engine costs. "
-        f"One part alone: python -m benchmarks {{{','.join(PARTS)}}} --help",
+        description="Compare raysp with the bare model, then measure the overhead of the engine.",
+        epilog=_parts(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     throughput.add_arguments(parser.add_argument_group("throughput"))  # type: ignore[arg-type]
     engine.add_arguments(parser.add_argument_group("engine"))  # type: ignore[arg-type]
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = {"throughput": throughput.measure(args), "engine": engine.measure_all(args)}
     if args.json:
         write_json(args.json, found)
+
+
+def _parts() -> str:
+    """Return a text that lists the parts, each with the first sentence of its module."""
+    width = max(map(len, PARTS))
+    lines = [
+        f"  {name:{width}}  {(sys.modules[part.__module__].__doc__ or '').partition(chr(10))[0]}"
+        for name, part in PARTS.items()
+    ]
+    return "\n".join(["one part: python -m benchmarks PART --help", *lines])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""S0, the bare model: waveforms in memory, sorted, no decoding, no output. The ceiling that a run is held against.
+"""S0, the bare model: waveforms in memory, sorted, no decoding, no output. The upper bound for a run.
 
     python -m benchmarks bare CHECKPOINT 'corpus/*.parquet' --budgets 10,30,60 --libraries raysp,transformers
     python -m benchmarks bare CHECKPOINT 'corpus/*.parquet' --budgets 30 --cuts budget,like,least
 
-It prints what each library takes with each budget of padded seconds a batch. Run it in a process of its own.
+Prints the time of each library for each budget of padded seconds per batch. Run it in a separate process.
 """
 
 import argparse
@@ -39,7 +39,7 @@ BATCH_OVERHEAD_SECONDS = 1.0
 
 @dataclass
 class Measured:
-    """What one library took with one budget."""
+    """Times of one library with one budget."""
 
     library: str
     budget_seconds: float
@@ -58,12 +58,12 @@ class Measured:
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio a second."""
+        """Seconds of audio per second."""
         return self.audio_seconds / self.median
 
 
 def like(num_samples: Sequence[int], max_samples: int) -> Batches:
-    """Cut by the budget, and where a window is much shorter than the batch's longest."""
+    """Split by the budget, and where a window is much shorter than the longest of the batch."""
     batches: Batches = []
     longest = 0
     for index in sorted(range(len(num_samples)), key=lambda i: (-num_samples[i], i)):
@@ -76,7 +76,7 @@ def like(num_samples: Sequence[int], max_samples: int) -> Batches:
 
 
 def least(num_samples: Sequence[int], max_samples: int, overhead_samples: float | None = None) -> Batches:
-    """Cut where padded samples plus a fixed cost a batch are least, each batch within the budget."""
+    """Split so that padded samples plus a fixed cost per batch are minimal, each batch within the budget."""
     overhead = 16000 * BATCH_OVERHEAD_SECONDS if overhead_samples is None else overhead_samples
     order = sorted(range(len(num_samples)), key=lambda i: (-num_samples[i], i))
     best, begins = [0.0], [0]
@@ -128,7 +128,7 @@ def raysp_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tupl
 
 
 def transformers_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tuple[Forward, int]:
-    """Load it with transformers; a checkpoint trained without an attention mask is run without one."""
+    """Load the checkpoint with transformers; one trained without an attention mask runs without one."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -166,7 +166,7 @@ def measure(
     cuts: Sequence[str] = ("budget",),
     repeats: int = 1,
 ) -> tuple[list[Measured], dict[str, list[int]]]:
-    """Time each budget, interleaved over the repeats; gives the figures, and the ids of the last pass."""
+    """Time each budget, interleaved over the repeats. Returns the times, and the ids of the last pass."""
     names, given = list(waves), list(waves.values())
     num_samples = [len(wave) for wave in given]
     plans = {(b, c): CUTS[c](num_samples, round(b * sample_rate)) for b in budgets for c in cuts}
@@ -196,7 +196,7 @@ def measure(
 
 
 def texts_of(checkpoint: str, ids: Mapping[str, list[int]]) -> dict[str, str]:
-    """Turn collapsed ids into texts; not a part of what is timed."""
+    """Convert collapsed ids to texts. Not timed."""
     from raysp.models.features.processors import Wav2Vec2CTCTokenizer
 
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(Path(checkpoint))
@@ -204,7 +204,7 @@ def texts_of(checkpoint: str, ids: Mapping[str, list[int]]) -> dict[str, str]:
 
 
 def rows(measured: Sequence[Measured]) -> list[dict[str, object]]:
-    """Make table rows, the fastest marked."""
+    """Return table rows, with the fastest marked."""
     best = min(measured, key=lambda one: one.median)
     return [
         {
@@ -225,7 +225,7 @@ def rows(measured: Sequence[Measured]) -> list[dict[str, object]]:
 
 
 def available(libraries: Sequence[str]) -> list[str]:
-    """Leave out transformers where it is not installed."""
+    """Return the libraries that are installed."""
     return [name for name in libraries if name == "raysp" or importlib.util.find_spec(name)]
 
 
@@ -234,18 +234,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks bare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", help="checkpoint folder")
     parser.add_argument("corpus", help="glob of shards")
-    parser.add_argument("--libraries", default="raysp,transformers")
-    parser.add_argument("--budgets", default="5,10,20,30,60,120", help="padded seconds a batch")
-    parser.add_argument("--cuts", default="budget", help=f"of {', '.join(CUTS)}")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--reference", action="store_true", help="padding as in transformers (exact=False)")
-    parser.add_argument("--texts", action="store_true", help="put the texts into the JSON, too")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--libraries", default="raysp,transformers", help="libraries to measure")
+    parser.add_argument("--budgets", default="5,10,20,30,60,120", help="padded seconds per batch, several")
+    parser.add_argument("--cuts", default="budget", help=f"ways to split batches: {', '.join(CUTS)}")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--repeats", type=int, default=1, help="number of repeats")
+    parser.add_argument("--device", default="cpu", help="device of the model")
+    parser.add_argument("--dtype", default="float32", help="dtype of the model")
+    parser.add_argument("--reference", action="store_true", help="pad as transformers does (exact=False)")
+    parser.add_argument("--texts", action="store_true", help="also write the texts to the JSON file")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     measured: list[Measured] = []
@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def load(path: Path) -> dict[str, object]:
-    """Read what `--json` wrote."""
+    """Read a file written by `--json`."""
     return json.loads(path.read_text())
 
 

@@ -1,4 +1,4 @@
-"""Make a checkpoint of published size with random weights: as fast as a trained one, and small to ship.
+"""Make a checkpoint of published size with random weights: as fast as a trained one, without a download.
 
 python -m benchmarks checkpoint --out /tmp/base
 """
@@ -14,7 +14,7 @@ TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "processor_config.json
 
 
 def make(folder: Path, *, front_end: str = "group", layers: int = 12, hidden_size: int = 768, seed: int = 0) -> Path:
-    """Write a UniSpeech CTC checkpoint with weights drawn from `seed` and the bundled tokenizer."""
+    """Write a UniSpeech CTC checkpoint with random weights from `seed` and the bundled tokenizer."""
     import torch
 
     from raysp.models.unispeech import UniSpeechConfig, UniSpeechForCTC
@@ -37,12 +37,12 @@ def make(folder: Path, *, front_end: str = "group", layers: int = 12, hidden_siz
     torch.manual_seed(seed)
     UniSpeechForCTC(config).init_weights().save_pretrained(folder)
     if front_end == "layer":
-        _ask_for_a_mask(folder / "processor_config.json")
+        _require_mask(folder / "processor_config.json")
     return folder
 
 
-def _ask_for_a_mask(path: Path) -> None:
-    """Published checkpoints with layer norm in the front end were trained with an attention mask."""
+def _require_mask(path: Path) -> None:
+    """Set the attention mask, with which published checkpoints with layer norm in the front end were trained."""
     config = json.loads(path.read_text())
     config["feature_extractor"]["return_attention_mask"] = True
     path.write_text(json.dumps(config, indent=2) + "\n")
@@ -51,11 +51,13 @@ def _ask_for_a_mask(path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Make a checkpoint from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks checkpoint", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--front-end", choices=["group", "layer"], default="group")
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--hidden-size", type=int, default=768)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--front-end", choices=["group", "layer"], default="group", help="norm of the convolutional front end"
+    )
+    parser.add_argument("--layers", type=int, default=12, help="number of layers")
+    parser.add_argument("--hidden-size", type=int, default=768, help="width of the model")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
     args = parser.parse_args(argv)
     make(args.out, front_end=args.front_end, layers=args.layers, hidden_size=args.hidden_size, seed=args.seed)
     print(args.out)

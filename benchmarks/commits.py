@@ -1,11 +1,11 @@
-"""Commits a second on a store whose every request takes its time, by how many shards are in flight; and their memory.
+"""Commits per second on a store with a fixed latency, by number of shards in flight; and the memory of a commit.
 
     python -m benchmarks commits
     python -m benchmarks commits --latency 0.05 --shards 2000 --in-flight 8x1,8x16,4x32
     python -m benchmarks commits --memory --rows 300 --seconds 30
 
-Shards, staged blocks and label shards lie in a temporary folder; each request to the store, and each that reads a shard
-(one to open it, one for its ids), waits before it is done. Tasks, processes and the protocol are a run's own.
+Shards, staged blocks and label shards are in a temporary folder. Each request to the store, and each that reads a shard
+(one to open it, one for its ids), waits first. Tasks, processes and the protocol are those of a run.
 With --memory one process commits a shard of one piece of frame embeddings, and its peak is measured.
 """
 
@@ -42,7 +42,7 @@ BLOCK_SECONDS = 600
 
 
 class SlowStore:
-    """A store that waits before each request, and counts them."""
+    """A store that waits before each request and counts the requests."""
 
     def __init__(self, store: "Store", latency: float) -> None:
         self._store, self._latency = store, latency
@@ -50,7 +50,7 @@ class SlowStore:
         self.requests: Counter[str] = Counter()
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """Lend a path, which takes no request."""
+        """Return a local scratch path, without a request."""
         return self._store.scratch()
 
     def __getattr__(self, name: str) -> Any:
@@ -63,7 +63,7 @@ class SlowStore:
 
 
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
-    """Do as `commit_shards`, on a worker, with a store that waits."""
+    """Run `commit_shards` on a worker, with a `SlowStore`."""
     from raysp.engine.on_ray import commits
     from raysp.engine.workers import committer
     from raysp.planning.kept_columns import read_source_columns
@@ -79,7 +79,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
 
 
 def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
-    """Commit as many shards by each number of tasks and shards a task; in one local Ray."""
+    """Commit the same number of shards with each number of tasks and of shards per task, in one local Ray."""
     from raysp.engine.cluster.connection import local_ray
     from raysp.planning.resources import Resources
 
@@ -134,7 +134,7 @@ def _named(work: Any) -> Any:
 
 
 def _warm_up(found: Any, tasks: int) -> None:
-    """Start the workers and import what they need."""
+    """Start the workers and import their modules."""
     import ray
 
     ray.get([ray.remote(_import_all).options(num_cpus=0).remote() for _ in range(tasks)])
@@ -146,7 +146,7 @@ def _import_all() -> None:
 
 
 def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
-    """Write small shards, plan them and stage made-up labels for all."""
+    """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
     from raysp.engine import running
     from raysp.engine.workers.attempts import Attempts
@@ -177,7 +177,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
 
 
 def _labels(outputs: pa.Schema) -> pa.Table:
-    """Make labels of the type that a run stages, one window a row."""
+    """Return labels as a run stages them, one window per row."""
     from raysp.sink.commit import RESULT_SCHEMA
 
     fixed = {"row": list(range(ROWS)), "seconds": [1.0] * ROWS, "status": ["ok"] * ROWS}
@@ -187,7 +187,7 @@ def _labels(outputs: pa.Schema) -> pa.Table:
 
 
 def measure_memory(num_rows: int, seconds: float) -> dict[str, object]:
-    """Commit one shard of frame embeddings in a process of its own; peak memory and time."""
+    """Return peak memory and time of a commit of one shard of frame embeddings, in a separate process."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         staged_bytes = _in_process(_stage_frames, folder, num_rows, seconds)
         peak, took = _in_process(_commit_frames, folder, num_rows)
@@ -213,7 +213,7 @@ def _frames_shard(num_rows: int) -> tuple[pa.Schema, "Shard"]:
 
 
 def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
-    """Stage blocks as actors do: rows of all the piece in each."""
+    """Stage blocks as actors do: each has rows from the whole piece."""
     from raysp.sink import stage
     from raysp.sink.commit import RESULT_SCHEMA
     from raysp.storage.store import LocalStore
@@ -260,13 +260,13 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks commits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shards", type=int, default=1000)
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds a request")
-    parser.add_argument("--in-flight", default="8x1,8x16,4x32,8x32", help="tasks x shards a task, several")
+    parser.add_argument("--shards", type=int, default=1000, help="number of shards")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds per request")
+    parser.add_argument("--in-flight", default="8x1,8x16,4x32,8x32", help="tasks x shards per task, several")
     parser.add_argument("--memory", action="store_true", help="measure the memory of one commit of frame embeddings")
-    parser.add_argument("--rows", type=int, default=300, help="of that commit")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each of those rows")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--rows", type=int, default=300, help="rows of that commit")
+    parser.add_argument("--seconds", type=float, default=30.0, help="seconds of each of those rows")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     if args.memory:
         found = [measure_memory(args.rows, args.seconds)]

@@ -2,10 +2,10 @@
 
     python -m benchmarks conformer --only attention --repeats 3
 
-Batches hold rows of like length, as both libraries are given them here; `seconds` says which. Both run in turn, and the
-least time of each counts: CPU time on one thread, else wall time. With one thread there is also what a forward pass
-adds to the memory of a fresh process. SEW-D comes in three sizes: the configuration's defaults, and those of the
-published sew-d-tiny-100k and sew-d-mid-400k.
+Batches hold rows of similar length, `seconds`, the same for both libraries. Both run in turn, and the shortest time of
+each counts: CPU time on one thread, else wall time. With one thread, the memory that a forward pass adds to a new
+process is measured too. SEW-D is measured in three sizes: the defaults of its configuration, and those of the published
+sew-d-tiny-100k and sew-d-mid-400k.
 """
 
 import argparse
@@ -38,7 +38,7 @@ MID: Flags = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size":
 
 @dataclass(frozen=True)
 class Case:
-    """What is run on which batches."""
+    """A function of both libraries and its batches."""
 
     name: str
     floor: float
@@ -52,14 +52,14 @@ class Case:
 
 
 def waves_of(seconds: Batch) -> tuple[Tensor, Tensor]:
-    """Make noise (B, S) and its mask."""
+    """Return noise (B, S) and its mask."""
     num_samples = torch.tensor([round(one * SAMPLE_RATE) for one in seconds])
     mask = torch.arange(int(num_samples.max())) < num_samples[:, None]
     return torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * mask, mask.long()
 
 
 def pair_of(name: str, flags: Flags) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Make their model with random weights, and ours with the same."""
+    """Return the model of transformers with random weights, and that of raysp with the same weights."""
     import transformers
 
     import raysp.models
@@ -110,7 +110,7 @@ def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
 
 
 def wav2vec2_bert(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
-    """Run whole models over log-mel features; theirs by `scaled_dot_product_attention`."""
+    """Run whole models over log-mel features; transformers with `scaled_dot_product_attention`."""
     theirs, ours = pair_of("Wav2Vec2BertModel", flags)
     theirs.set_attn_implementation("sdpa")
 
@@ -169,7 +169,7 @@ CASES = (
 
 
 def time_pair(theirs: Run, ours: Run, repeats: int) -> tuple[float, float]:
-    """Return the least seconds of each, in turn: of CPU time where one thread runs."""
+    """Return the shortest time of each in seconds, measured in turn: CPU time if one thread runs."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
@@ -188,7 +188,7 @@ def _peak(run: Run, connection: Connection) -> None:
 
 
 def peak_megabytes(run: Run) -> float:
-    """Return what a run adds to the most memory of a process that has done nothing else."""
+    """Return the increase of peak memory caused by a run in a new process."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_peak, args=(run, sending))
     process.start()
@@ -198,7 +198,7 @@ def peak_megabytes(run: Run) -> float:
 
 
 def measure(case: Case, *, layers: int, repeats: int) -> list[dict[str, object]]:
-    """Time one case on each of its batches and over all of them; 0 layers: as many as the configuration has."""
+    """Time one case on each of its batches and over all of them. 0 layers: those of the configuration."""
     make = case.build({**case.flags, "num_hidden_layers": layers} if layers else case.flags)
     ran = case.layers or str(layers or "all")
     rows, totals = [], [0.0, 0.0]
@@ -216,7 +216,7 @@ def measure(case: Case, *, layers: int, repeats: int) -> list[dict[str, object]]
 def row(
     case: Case, layers: str, seconds: str, taken: Sequence[float], memory: tuple[float, float] | None
 ) -> dict[str, object]:
-    """Make a table row; the floor is for all batches together."""
+    """Return a table row. The minimum ratio applies to all batches together."""
     ratio = taken[0] / taken[1]
     return {
         "case": case.name,
@@ -236,11 +236,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks conformer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="part of the names of cases, such as 'attention'")
-    parser.add_argument("--layers", type=int, default=0, help="of whole models; 0: as many as they have")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="cases with this in their names, such as 'attention'")
+    parser.add_argument("--layers", type=int, default=0, help="layers of whole models; 0: those of the configuration")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     chosen = [case for case in CASES if args.only in case.name]

@@ -52,7 +52,7 @@ class Utterance:
 
 
 def read_utterances(url: str, sample_rate: int | None = None) -> dict[str, list[Utterance]]:
-    """Read the short recordings of shards, by speaker; `sample_rate` None leaves them as found."""
+    """Read the short recordings of shards, by speaker. `sample_rate` None keeps their rates."""
     speakers: dict[str, list[Utterance]] = {}
     names = sorted(glob.glob(url))
     if not names:
@@ -84,7 +84,7 @@ def test_like(rng: np.random.Generator, total: float) -> Iterator[float]:
 
 
 def long_tail(rng: np.random.Generator, total: float) -> Iterator[float]:
-    """Lognormal around 6 s from 0.3 to 120 s, and a hundredth of 5 to 20 minutes, less in a small corpus."""
+    """Lognormal around 6 s from 0.3 to 120 s, and 1 % of 5 to 20 minutes, fewer in a small corpus."""
     scale = min(1, total / LONG_CORPUS_SECONDS)
     yield scale * rng.uniform(300, 1200)
     while True:
@@ -95,7 +95,7 @@ def long_tail(rng: np.random.Generator, total: float) -> Iterator[float]:
 
 
 def equal(rng: np.random.Generator, total: float) -> Iterator[float]:
-    """10 s each: where sorting buys nothing."""
+    """10 s each, so that sorting has no effect."""
     while True:
         yield 10.0
 
@@ -109,7 +109,7 @@ KINDS: Mapping[str, Callable[[np.random.Generator, float], Iterator[float]]] = {
 
 
 def target_seconds(kind: str, rng: np.random.Generator, total: float) -> list[float]:
-    """Draw durations until they make `total` seconds, and put them into a random order."""
+    """Draw durations up to a sum of `total` seconds, and shuffle them."""
     found: list[float] = []
     for seconds in KINDS[kind](rng, total):
         found.append(seconds)
@@ -138,7 +138,7 @@ def join(rng: np.random.Generator, utterances: list[Utterance], seconds: float) 
 
 
 def rows(kind: str, seconds: float, seed: int, speakers: Mapping[str, list[Utterance]]) -> Iterator[dict[str, object]]:
-    """Make the rows of a corpus."""
+    """Yield the rows of a corpus."""
     rng = np.random.default_rng(seed)
     for index, wanted in enumerate(target_seconds(kind, rng, seconds)):
         speaker = list(speakers)[rng.integers(len(speakers))]
@@ -177,20 +177,20 @@ def build(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say which corpus, for every part that needs one."""
+    """Add the options that define a corpus, for all parts that need one."""
     parser.add_argument("--digits", default=DEMO_DIGITS, help="glob of the shards of short recordings to join")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sample-rate", type=int, help="of the corpus; default: that of the digits")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
+    parser.add_argument("--sample-rate", type=int, help="sample rate of the corpus; default: that of the digits")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Build a corpus from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks corpus", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--kind", choices=KINDS, default="test-like")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=KINDS, default="test-like", help="distribution of durations")
+    parser.add_argument("--minutes", type=float, default=10, help="minutes of audio")
+    parser.add_argument("--shards", type=int, default=4, help="number of shards")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
     names = build(
         args.out,

@@ -1,10 +1,10 @@
-"""What the engine itself costs: real Ray Data plans over stand-in models that sleep.
+"""Overhead of the engine: real Ray Data plans over stand-in models that sleep.
 
     python -m benchmarks engine
     python -m benchmarks engine --blocks 2000 --actors 1,2,4 --work-seconds 1
 
-Three figures. Engine time a block: tiny blocks, no work, one actor. Driver memory over the same. Scaling: the share of
-the actors' time that is spent at work, in steady state, when a block is so many seconds of work.
+Three results. Engine time per block: tiny blocks, no work, one actor. Driver memory in the same run. Scaling: the share
+of the actors' time spent working, in steady state, for a given work time per block.
 
 The plan, the grouping into tasks, packing, the pool and the messages are raysp's own; only decoding and the model are
 replaced, and nothing is staged or committed.
@@ -29,7 +29,7 @@ FROM_SHARE, TO_SHARE = 0.1, 0.9
 
 
 class StandInReader:
-    """Yields one block of silence a piece."""
+    """Yields one block of silence per piece."""
 
     def __init__(self, job: object) -> None:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
@@ -148,7 +148,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
 
 
 class _stand_ins:  # noqa: N801 - reads as a statement
-    """Have `stream` build its plan of stand-ins; its functions look both names up when they are called."""
+    """Replace reader and actor with stand-ins in `stream`, whose functions look up both names when called."""
 
     def __enter__(self) -> None:
         from raysp.engine.on_ray import stream
@@ -170,7 +170,7 @@ def _resident() -> int:
 
 
 def rows(measured: list[Measured]) -> list[dict[str, object]]:
-    """Make table rows."""
+    """Return table rows."""
     return [
         {
             "actors": one.actors,
@@ -189,12 +189,14 @@ def rows(measured: list[Measured]) -> list[dict[str, object]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what is measured."""
-    parser.add_argument("--blocks", type=int, default=2000, help="of the passes without work; 0: none")
-    parser.add_argument("--actors", default="1,2,4", help="of the passes with work")
-    parser.add_argument("--work-seconds", type=float, default=1.0)
-    parser.add_argument("--blocks-an-actor", type=int, default=30, help="of the passes with work")
-    parser.add_argument("--block-kilobytes", type=int, default=320, help="of samples; 320 are ten seconds at 16 kHz")
+    """Add the options of this part."""
+    parser.add_argument("--blocks", type=int, default=2000, help="blocks of the passes without work; 0: no such pass")
+    parser.add_argument("--actors", default="1,2,4", help="actors of the passes with work")
+    parser.add_argument("--work-seconds", type=float, default=1.0, help="work time per block in the passes with work")
+    parser.add_argument("--blocks-an-actor", type=int, default=30, help="blocks per actor in the passes with work")
+    parser.add_argument(
+        "--block-kilobytes", type=int, default=320, help="size of a block's samples; 320 are ten seconds at 16 kHz"
+    )
 
 
 def measure_all(args: argparse.Namespace) -> dict[str, object]:
@@ -216,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m benchmarks engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure_all(args)
     if args.json:

@@ -1,9 +1,9 @@
-"""What writing text takes: a UniSpeech encoder with a BART decoder of 6 x 512 and random weights, in both libraries.
+"""Text generation in both libraries: a UniSpeech encoder and a BART decoder of 6 x 512 with random weights.
 
     python -m benchmarks generation --repeats 3
 
-Both libraries run in turn, with the same weights; their tokens are compared. The least time of each counts: CPU time on
-one thread, else wall time. Most of it is the loop over tokens: the encoder has two layers.
+Both libraries run in turn, with the same weights; their tokens are compared. The shortest time of each counts: CPU
+time on one thread, else wall time. Most of it is the loop over tokens, since the encoder has two layers.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Taken:
-    """Seconds that one library took in one way of decoding."""
+    """Times in seconds of one library for one decoding method."""
 
     library: str
     way: str
@@ -35,7 +35,7 @@ class Taken:
 
     @property
     def least(self) -> float:
-        """The fastest repeat: what other programs on the machine did not slow down."""
+        """Time of the fastest repeat, which is the least disturbed by other programs."""
         return min(self.seconds)
 
 
@@ -121,18 +121,18 @@ def decoding(
 
 
 def main(argv: list[str]) -> None:
-    """Print what each library takes, and the ratio."""
+    """Print the time of each library, and the ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks generation", description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--vocab-size", type=int, default=50265)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--decoder-alone", action="store_true", help="without the encoder")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--batch", type=int, default=4, help="rows per batch")
+    parser.add_argument("--seconds", type=int, default=6, help="seconds of audio per row")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens per text")
+    parser.add_argument("--vocab-size", type=int, default=50265, help="tokens in the vocabulary")
+    parser.add_argument("--layers", type=int, default=6, help="number of layers")
+    parser.add_argument("--width", type=int, default=512, help="width of the decoder")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
+    parser.add_argument("--decoder-alone", action="store_true", help="leave out the encoder")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args)
     rows: list[dict[str, object]] = []

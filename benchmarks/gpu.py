@@ -2,7 +2,7 @@
 
     python -m benchmarks gpu --json gpu.json
 
-First the tests marked `gpu` run. Then a model of published size is measured alone (S0) in three precisions, and whole
+Runs the tests marked `gpu`. Then a model of published size is measured alone (S0) in three precisions, and whole
 runs (S4) against it. A part that fails or exceeds its time is recorded as such, and the others still run.
 """
 
@@ -69,7 +69,7 @@ def run(part: Part, folder: Path) -> dict[str, object]:
 
 
 def describe(device: str) -> Mapping[str, object]:
-    """Return the names and versions that the figures depend on."""
+    """Return the names and versions on which the results depend."""
     import torch
 
     import raysp
@@ -87,7 +87,7 @@ def describe(device: str) -> Mapping[str, object]:
 
 
 def measure(device: str, minutes: float, repeats: int) -> dict[str, object]:
-    """Run all parts, and return what they give by name."""
+    """Run all parts, and return their results by name."""
     found: dict[str, object] = dict(describe(device))
     with tempfile.TemporaryDirectory(prefix="raysp-gpu-") as work:
         folder = Path(work)
@@ -114,10 +114,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try this command")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of audio")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: test this command")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="minutes of audio")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
+    parser.add_argument("--json", type=Path, default=Path("gpu.json"), help="JSON file for the results")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         print(NO_GPU)

@@ -1,10 +1,10 @@
-"""Label one recording of many hours that lies in one row, and tell the memory that each kind of process takes.
+"""Label one recording of many hours in one row, and print the memory of each kind of process.
 
     python -m benchmarks long-row --hours 10
     python -m benchmarks long-row --hours 10 --stored path-flac
 
-The recording is some minutes of joined digits, over and over: as MP3 in the row itself, or as a file that a manifest
-names. Words are asked for.
+The recording repeats some minutes of joined digits: as MP3 in the row itself, or as a file in a manifest. The output
+includes word times.
 """
 
 import argparse
@@ -41,7 +41,7 @@ pipeline = raysp.Pipeline(
 
 
 def recording(seconds: float, digits: str) -> tuple[bytes, int]:
-    """Make an MP3 of about these seconds by repeating the frames of a part; returns it and the words that it holds."""
+    """Return an MP3 of about these seconds, made by repeating the frames of a part, and its number of words."""
     import soxr
 
     speakers = corpus.read_utterances(digits)
@@ -59,7 +59,7 @@ def recording(seconds: float, digits: str) -> tuple[bytes, int]:
 
 
 def write_file(path: Path, seconds: float, digits: str) -> int:
-    """Write a file of about these seconds, a part at a time; returns the number of words that it holds."""
+    """Write a file of about these seconds, part by part. Returns its number of words."""
     import soxr
 
     utterances = next(iter(corpus.read_utterances(digits).values()))
@@ -73,7 +73,7 @@ def write_file(path: Path, seconds: float, digits: str) -> int:
 
 
 def store(folder: Path, stored: str, seconds: float, digits: str) -> tuple[str, int, int]:
-    """Make the corpus; returns its url, the stored bytes and the number of words."""
+    """Write the corpus. Returns its url, the stored bytes and the number of words."""
     (folder / "corpus").mkdir()
     if stored == "embedded-mp3":
         encoded, num_words = recording(seconds, digits)
@@ -88,7 +88,7 @@ def store(folder: Path, stored: str, seconds: float, digits: str) -> tuple[str, 
 
 
 def measure(hours: float, digits: str, stored: str) -> dict[str, object]:
-    """Label the recording with the bundled checkpoint in a run of its own."""
+    """Label the recording with the bundled checkpoint in a separate run."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
         folder = Path(name)
         url, stored_bytes, num_words = store(folder, stored, hours * 3600, digits)
@@ -124,10 +124,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks long-row", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--hours", type=float, default=10)
-    parser.add_argument("--stored", choices=("embedded-mp3", "path-wav", "path-flac"), default="embedded-mp3")
+    parser.add_argument("--hours", type=float, default=10, help="hours of audio")
+    parser.add_argument(
+        "--stored",
+        choices=("embedded-mp3", "path-wav", "path-flac"),
+        default="embedded-mp3",
+        help="how the recording is stored",
+    )
     parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args.hours, args.digits, args.stored)
     peaks = found.pop("peak_bytes_of")

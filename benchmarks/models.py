@@ -1,10 +1,10 @@
-"""Each model against transformers': the same random weights and the same input, one after the other, float32.
+"""Each model compared with transformers: the same random weights and the same input, in turn, float32.
 
     python -m benchmarks models --threads 1,2 --repeats 5 --only wav2vec2
 
-It prints medians and their ratio, by wall time and by CPU time of the process (steadier where others share the cores),
-and the greatest difference of the outputs. A CPU ratio below a case's floor is marked. Another architecture is
-one more line of `CASES`.
+It prints medians and their ratio, by wall time and by CPU time of the process (more stable on a shared machine), and
+the largest difference of the outputs. A CPU ratio below the minimum of a case is marked. An architecture is one line of
+`CASES`.
 """
 
 import argparse
@@ -26,14 +26,14 @@ Inputs = Mapping[str, torch.Tensor]
 
 
 def waves(rows: int, seconds: float) -> Inputs:
-    """Make noise of one length, which both libraries may take without a mask."""
+    """Return noise of one length, which needs no mask in either library."""
     generator = torch.Generator().manual_seed(0)
     return {"input_values": torch.randn(rows, round(seconds * SAMPLE_RATE), generator=generator)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model: the name of its class, which both libraries share, and the fields of its configuration."""
+    """One model: the name of its class in both libraries, and the fields of its configuration."""
 
     name: str
     model: str
@@ -52,7 +52,7 @@ CASES = tuple(
 
 @dataclass
 class Measured:
-    """What the two libraries took for one case."""
+    """Times of both libraries for one case."""
 
     case: str
     threads: int
@@ -65,17 +65,17 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Their median wall time over ours."""
+        """Median wall time of transformers divided by that of raysp."""
         return statistics.median(self.theirs) / statistics.median(self.ours)
 
     @property
     def cpu_ratio(self) -> float:
-        """The same by CPU time."""
+        """Median CPU time of transformers divided by that of raysp."""
         return statistics.median(self.their_cpu) / statistics.median(self.our_cpu)
 
 
 def build(case: Case) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Make their model with random weights, and ours with the same."""
+    """Return the model of transformers with random weights, and that of raysp with the same weights."""
     import transformers
 
     import raysp.models
@@ -101,7 +101,7 @@ def measure(case: Case, *, threads: Sequence[int], repeats: int, rows: int, seco
 def time_pairs(
     case: Case, theirs: torch.nn.Module, ours: torch.nn.Module, inputs: Inputs, threads: Sequence[int], repeats: int
 ) -> list[Measured]:
-    """Time both libraries in turn, the first of a pair changing."""
+    """Time both libraries in turn, alternating which one is first."""
     found = []
     for count in threads:
         torch.set_num_threads(count)
@@ -119,7 +119,7 @@ def time_pairs(
 
 
 def row(one: Measured) -> dict[str, object]:
-    """Make a table row."""
+    """Return a table row."""
     return {
         "model": one.case,
         "threads": one.threads,
@@ -138,12 +138,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="part of the names of cases, such as 'layer'")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each row")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="cases with this in their names, such as 'layer'")
+    parser.add_argument("--threads", default="1,2", help="torch threads")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
+    parser.add_argument("--rows", type=int, default=1, help="rows per batch")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of audio per row")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     threads = [int(count) for count in args.threads.split(",")]
     chosen = [case for case in CASES if args.only in case.name]

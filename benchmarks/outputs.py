@@ -1,9 +1,10 @@
-"""What further outputs cost beside the text: the label step of an actor with one output and with several.
+"""Cost of further outputs besides the text: the label step of an actor with one output and with several.
 
     python -m benchmarks outputs --repeats 5
 
 Text alone, then text with a mean embedding, classes, both, and both with an inner layer's embedding; one pass of the
-encoder serves them all. In turn, one thread, the least CPU time of each; blocks are those of a run over joined digits.
+encoder serves all of them. Measured in turn on one thread, by shortest CPU time; blocks are those of a run over joined
+digits.
 """
 
 import argparse
@@ -41,7 +42,7 @@ BLOCK_SECONDS = 120
 
 
 def with_classes(folder: Path) -> Path:
-    """Give a CTC checkpoint a second head, with random weights."""
+    """Add a second head with random weights to a CTC checkpoint."""
     torch.manual_seed(0)
     model = UniSpeechForCTC.from_pretrained(folder)
     config = type(model.config).from_dict({**model.config.to_dict(), "id2label": {0: "a", 1: "b", 2: "c"}})
@@ -51,7 +52,7 @@ def with_classes(folder: Path) -> Path:
 
 
 def blocks(minutes: float, folder: Path) -> list[pa.Table]:
-    """Make blocks of windows, longest first, as decoding makes them."""
+    """Return blocks of windows, longest first, as decoding makes them."""
     shards = corpus.build(folder, "test-like", minutes=minutes, seed=0, shards=1)
     audio = [row["bytes"] for shard in shards for row in pq.read_table(shard).column("audio").to_pylist()]
     waves = sorted((decode(one, sample_rate=16_000) for one in audio), key=len, reverse=True)
@@ -64,7 +65,7 @@ def blocks(minutes: float, folder: Path) -> list[pa.Table]:
 
 
 def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch_seconds: float) -> dict[str, float]:
-    """Return the least CPU seconds of each way over all blocks."""
+    """Return the shortest CPU time of each set of outputs over all blocks, in seconds."""
     steps = {
         way: Labelling(
             str(checkpoint),
@@ -89,12 +90,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks outputs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=4)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--hidden-size", type=int, default=768)
-    parser.add_argument("--batch-seconds", type=float, default=15)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--minutes", type=float, default=4, help="minutes of audio")
+    parser.add_argument("--layers", type=int, default=12, help="number of layers")
+    parser.add_argument("--hidden-size", type=int, default=768, help="width of the model")
+    parser.add_argument("--batch-seconds", type=float, default=15, help="padded seconds per batch")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -1,10 +1,10 @@
-"""Parts against transformers': reading texts out of CTC ids, UniSpeech's quantiser, and what one forward pass needs.
+"""Parts compared with transformers: texts from CTC ids, UniSpeech's quantiser, and the memory of one forward pass.
 
     python -m benchmarks parts --only memory --repeats 3
 
 Both libraries get the same random weights and the same input, and results are compared first: a difference ends the
-measurement. Times are the least CPU time of each, one thread, in turn; memory is what a run adds to the resident set of
-a forked process, whose free heap was given back before.
+measurement. Times are the shortest CPU time of each, on one thread, in turn. Memory is the increase of the resident set
+of a forked process, whose free heap was released before.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SECONDS = (15.0, 15.0)
 
 @dataclass(frozen=True)
 class Pair:
-    """One thing that both libraries do, on one input."""
+    """One operation of both libraries on one input."""
 
     name: str
     theirs: Run
@@ -44,7 +44,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Case:
-    """Pairs to measure, by `time` or `memory` or both, and the least ratio of theirs to ours."""
+    """Pairs to measure by `time`, `memory` or both, and the minimum ratio of transformers to raysp."""
 
     name: str
     floors: Mapping[str, float]
@@ -52,7 +52,7 @@ class Case:
 
 
 def ctc_ids(rows: int, frames: int, seed: int = 0) -> Tensor:
-    """Draw the best ids of speech: every few frames a letter, for one or two frames, the rest blanks."""
+    """Return random best ids of speech: every few frames a letter of one or two frames, the rest blanks."""
     rng = np.random.default_rng(seed)
     ids = np.zeros((rows, frames), np.int64)
     for row in ids:
@@ -65,7 +65,7 @@ def ctc_ids(rows: int, frames: int, seed: int = 0) -> Tensor:
 
 
 def tokenizers() -> tuple[Any, Any]:
-    """Make the tokenizer of letters, theirs and ours."""
+    """Return the tokenizer of letters of both libraries."""
     import transformers
 
     from raysp.models import Wav2Vec2CTCTokenizer
@@ -77,7 +77,7 @@ def tokenizers() -> tuple[Any, Any]:
 
 
 def ctc() -> Sequence[Pair]:
-    """Read texts, then texts with the frames of their characters."""
+    """Decode texts, then texts with the frames of their characters."""
     from raysp.text.ctc import BestFrames, CTCTokens, collapse
 
     theirs, ours = tokenizers()
@@ -108,7 +108,7 @@ def ctc() -> Sequence[Pair]:
 
 
 def batch_decode() -> Sequence[Pair]:
-    """Read texts by the method that both libraries have."""
+    """Decode texts with the method of both libraries."""
     theirs, ours = tokenizers()
     ids = ctc_ids(ROWS, FRAMES)
     runs = (lambda: theirs.batch_decode(ids)), (lambda: ours.batch_decode(ids))
@@ -143,12 +143,12 @@ def quantizer() -> Sequence[Pair]:
 
 
 def over(difference: float) -> float:
-    """Return a difference that counts, or else 0."""
+    """Return a difference above the tolerance, else 0."""
     return difference if not difference <= TOLERANCE else 0.0
 
 
 def speech(model: str, layers: int, flags: Mapping[str, object] | None = None) -> Callable[[], Sequence[Pair]]:
-    """Run a model over waveforms, or over the features that stand for them."""
+    """Run a model over waveforms or over features."""
 
     def pairs() -> Sequence[Pair]:
         theirs, ours = pair_of(model, {"num_hidden_layers": layers, **(flags or {})})
@@ -161,7 +161,7 @@ def speech(model: str, layers: int, flags: Mapping[str, object] | None = None) -
 
 
 def bart(layers: int) -> Callable[[], Sequence[Pair]]:
-    """Run BART's decoder over whole texts and 10 s of frames, for logits alone."""
+    """Run BART's decoder over whole texts and 10 s of frames, for logits only."""
 
     def pairs() -> Sequence[Pair]:
         theirs, ours = pair_of("BartForCausalLM", {"decoder_layers": layers, "d_model": 512, "decoder_ffn_dim": 2048})
@@ -172,7 +172,7 @@ def bart(layers: int) -> Callable[[], Sequence[Pair]]:
 
 
 def both(name: str, theirs: torch.nn.Module, ours: torch.nn.Module, inputs: Mapping[str, Tensor]) -> Pair:
-    """Give both models the same inputs; "" stands for the first, whatever it is called."""
+    """Run both models on the same inputs; "" stands for the first argument."""
     first = [value for key, value in inputs.items() if not key]
     named = {key: value for key, value in inputs.items() if key}
     runs = (lambda: theirs(*first, **named)), (lambda: ours(*first, **named))
@@ -180,7 +180,7 @@ def both(name: str, theirs: torch.nn.Module, ours: torch.nn.Module, inputs: Mapp
 
 
 def cases(layers: int) -> Sequence[Case]:
-    """Return what is measured."""
+    """Return the cases."""
     memory = {"memory": 1.0}
     return (
         Case("ctc", {"time": 50.0}, ctc),
@@ -198,7 +198,7 @@ def cases(layers: int) -> Sequence[Case]:
 
 
 def measure(case: Case, repeats: int) -> list[dict[str, object]]:
-    """Compare and measure the pairs of one case; a row of a table each."""
+    """Compare and measure the pairs of one case. Returns a table row for each."""
     rows = []
     with torch.inference_mode():
         for pair in case.pairs():
@@ -211,7 +211,7 @@ def measure(case: Case, repeats: int) -> list[dict[str, object]]:
 
 
 def memory_of(pair: Pair) -> tuple[float, float]:
-    """Return the megabytes that each of both needs."""
+    """Return the memory of each library in megabytes."""
     found = []
     for run in (pair.theirs, pair.ours):
         gc.collect()
@@ -221,7 +221,7 @@ def memory_of(pair: Pair) -> tuple[float, float]:
 
 
 def row(case: Case, pair: Pair, what: str, figures: tuple[float, float]) -> dict[str, object]:
-    """Make a table row."""
+    """Return a table row."""
     unit, factor = ("ms", 1000.0) if what == "time" else ("MB", 1.0)
     theirs, ours = (factor * figure for figure in figures)
     ratio, floor = theirs / max(ours, 1e-9), case.floors[what]
@@ -241,10 +241,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks parts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="part of the names of cases, such as 'memory'")
-    parser.add_argument("--layers", type=int, default=2, help="of whole models")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="cases with this in their names, such as 'memory'")
+    parser.add_argument("--layers", type=int, default=2, help="layers of whole models")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     every = cases(args.layers)

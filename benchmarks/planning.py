@@ -1,8 +1,8 @@
-"""How fast a corpus of many small shards is planned, from a local disk.
+"""Time to plan a corpus of many small shards on a local disk.
 
     python -m benchmarks planning --shards 10000
 
-Shards of about 20 kB of one recording each; the first plan reads every footer, the second finds them recorded.
+Each shard has about 20 kB, one recording. The first plan reads every footer; the second finds them recorded.
 """
 
 import argparse
@@ -22,7 +22,7 @@ STORED_BYTES = 20_000
 
 
 def make_corpus(folder: Path, num_shards: int) -> None:
-    """Write shards of noise, which nothing compresses; planning never looks into it."""
+    """Write shards of incompressible noise, which planning does not read."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rng = np.random.default_rng(0)
     for number in range(num_shards):
@@ -33,7 +33,7 @@ def make_corpus(folder: Path, num_shards: int) -> None:
 
 
 def measure(num_shards: int) -> dict[str, object]:
-    """Plan twice: a new corpus, and a recorded one."""
+    """Plan twice: a new corpus and a recorded one."""
     import raysp
     from raysp.planning.opening import begin_run
     from raysp.sink.run_record import RunEntry
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks planning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--shards", type=int, default=10_000, help="number of shards")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args.shards)
     show("Planning from a local disk", [found])

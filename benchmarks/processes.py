@@ -17,7 +17,7 @@ MEMORY_EVERY = 6
 
 @dataclass
 class Watched:
-    """What a command and all that it started took."""
+    """Peak memory and CPU time of a command and its child processes."""
 
     started: float
     """Seconds since the epoch."""
@@ -41,7 +41,7 @@ class Watched:
 
 
 def run(command: Sequence[str], env: Mapping[str, str] | None = None, *, memory_every: int = MEMORY_EVERY) -> Watched:
-    """Run a command to its end; memory is looked at every so many half seconds."""
+    """Run a command to its end, and sample memory every given number of half seconds."""
     import ray  # noqa: F401 - psutil comes with it and is importable after it
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -85,7 +85,7 @@ def _watch(process: subprocess.Popen[bytes], watched: Watched, memory_every: int
 
 
 def _name(process: object) -> str:
-    """Name a worker of Ray by its task, any other process by its program."""
+    """Return the task of a Ray worker, or the program of another process."""
     import psutil
 
     try:
@@ -96,7 +96,7 @@ def _name(process: object) -> str:
 
 
 def _own_bytes(pid: int) -> int:
-    """Count pages that no file and no shared memory is behind."""
+    """Return the bytes of private pages without a file."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,10 +1,10 @@
-"""Object storage: listing, reading, writing, and a whole run against the same one from disk.
+"""Object storage: listing, reading, writing, and a whole run compared with the same run on disk.
 
     AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... python -m benchmarks storage s3://bucket/scratch \
         --endpoint http://127.0.0.1:7480 --checkpoint pipelines/demo/unispeech-digits-ctc \
         --corpus pipelines/demo/audio
 
-Everything below the url is written and removed again by this program.
+This program writes all files below the url and removes them at the end.
 """
 
 import argparse
@@ -28,16 +28,16 @@ MEGABYTE = 10**6
 
 
 def main(argv: list[str]) -> None:
-    """Measure, print, and remove what was written."""
+    """Measure, print the results, and remove the written files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks storage", description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--endpoint", default=os.environ.get("AWS_ENDPOINT_URL"))
-    parser.add_argument("--objects", type=int, default=10_000)
-    parser.add_argument("--megabytes", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("url", help="scratch folder on the store")
+    parser.add_argument("--endpoint", default=os.environ.get("AWS_ENDPOINT_URL"), help="endpoint url of the store")
+    parser.add_argument("--objects", type=int, default=10_000, help="number of objects to list")
+    parser.add_argument("--megabytes", type=int, default=256, help="size of the file to read and write")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
+    parser.add_argument("--corpus", type=Path, help="folder of shards, for whole runs")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint folder")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     options = {"endpoint_url": args.endpoint} if args.endpoint else {}
     store = S3Store(args.url, options)
@@ -66,7 +66,7 @@ def _listing(store: Store, num_objects: int, options: dict[str, str]) -> dict[st
 
 
 def _reading(store: Store, megabytes: int, repeats: int, options: dict[str, str]) -> list[dict[str, object]]:
-    """Read one column of bytes as a piece is read, by three clients in turn."""
+    """Read one column of bytes as a piece is read, with three clients in turn."""
     num_rows = megabytes * 10
     noise = np.random.default_rng(0).bytes(megabytes * MEGABYTE)
     rows = [noise[k * 100_000 : (k + 1) * 100_000] for k in range(num_rows)]

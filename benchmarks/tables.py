@@ -1,4 +1,4 @@
-"""Print figures as a table, and keep them as JSON."""
+"""Results printed as a table and written as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def show(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows that share their keys, as Markdown."""
+    """Print rows with the same keys as Markdown."""
     if not rows:
         return
     print(f"\n{title}\n")
@@ -21,6 +21,6 @@ def show(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_json(path: Path, figures: object) -> None:
-    """Write figures for machines."""
+    """Write results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1, default=str) + "\n")

@@ -1,10 +1,10 @@
-"""S0 against S4: the bare model against `raysp run`, from shard bytes to committed label shards.
+"""S0 and S4 compared: the bare model and `raysp run`, from shard bytes to committed label shards.
 
     python -m benchmarks throughput
     python -m benchmarks throughput --corpora test-like --checkpoints small --minutes 60 --repeats 5 --json figures.json
 
-The two run in turn (A B A B) in processes of their own. A run whose labels differ from the bare model's in one letter
-stops the measurement.
+The two run in turn (A B A B) in separate processes. If the labels of a run differ from the bare model's in one letter,
+the measurement stops.
 """
 
 import argparse
@@ -80,7 +80,7 @@ class Run:
 def bare(
     checkpoint: Path, shards: str, libraries: Sequence[str], budgets: Sequence[float], threads: int, device: str
 ) -> list[Bare]:
-    """Run S0 in a fresh process; a result for each library with each budget."""
+    """Run S0 in a new process. Returns a result for each library and budget."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "benchmarks.bare", str(checkpoint), shards, "--texts", "--json", file.name]
         command += ["--libraries", ",".join(libraries), "--budgets", ",".join(f"{one:g}" for one in budgets)]
@@ -103,7 +103,7 @@ def bare(
 
 
 def label(checkpoint: Path, shards: str, sink: Path, settings: Sequence[str]) -> tuple[Run, dict[str, str]]:
-    """Run S4 and give its figures and its texts by id."""
+    """Run S4. Returns its results, and its texts by id."""
     changes = [f"source.url={shards}", f"steps.1.checkpoint={checkpoint}", f"sink.url={sink}", *settings]
     command = [sys.executable, "-m", "raysp.cli", "run", str(PIPELINE), "--json"]
     command += [part for change in changes for part in ("--set", change)]
@@ -115,7 +115,7 @@ def label(checkpoint: Path, shards: str, sink: Path, settings: Sequence[str]) ->
 
 
 def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path) -> Run:
-    """Read a run's figures out of its result, its receipts and what was watched."""
+    """Return the results of a run from its result, its receipts and its watched processes."""
     import raysp
 
     word_errors = raysp.status(str(sink)).word_errors
@@ -154,7 +154,7 @@ def receipts(sink: Path) -> list[dict[str, float]]:
 
 
 def _begun(block: Mapping[str, float]) -> float:
-    """When a model took a block; `finished` is told once the result is staged, some milliseconds after the model."""
+    """Time at which a model took a block. `finished` is recorded after staging, some milliseconds after the model."""
     return block["finished"] - block["forward_seconds"]
 
 
@@ -163,7 +163,7 @@ def _overlap(block: Mapping[str, float], start: float, end: float) -> float:
 
 
 def steady_window(blocks: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """Find when 10 % and 90 % of the audio were labelled; a block's audio passes evenly while it is labelled."""
+    """Return the times at which 10 % and 90 % of the audio were labelled, at a constant rate within a block."""
     begun = np.array([_begun(one) for one in blocks])
     finished = np.array([one["finished"] for one in blocks])
     audio = np.array([one["audio_seconds"] for one in blocks])
@@ -183,7 +183,7 @@ def _texts(sink: Path) -> dict[str, str]:
 
 
 def check_agreement(bare_texts: Mapping[str, str], run_texts: Mapping[str, str]) -> None:
-    """Stop where the run's labels are not the bare model's, to the letter."""
+    """Exit if the labels of the run differ from the bare model's in any letter."""
     different = [name for name in bare_texts if run_texts.get(name) != bare_texts[name]]
     if different or len(bare_texts) != len(run_texts):
         shown = "; ".join(f"{n}: {bare_texts[n]!r} bare, {run_texts.get(n)!r} run" for n in different[:3])
@@ -191,7 +191,7 @@ def check_agreement(bare_texts: Mapping[str, str], run_texts: Mapping[str, str])
 
 
 def compare(checkpoint: Path, shards: str, args: argparse.Namespace) -> dict[str, object]:
-    """Find S0's best budget, then run the two in turn."""
+    """Find the best budget of S0, then run S0 and S4 in turn."""
     from benchmarks.bare import available
 
     libraries = available(args.libraries.split(","))
@@ -230,7 +230,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def row(checkpoint: str, kind: str, found: Mapping[str, list[dict[str, float]]]) -> dict[str, object]:
-    """Make the table row of one comparison."""
+    """Return the table row of one comparison."""
     s0 = [one["rtfx"] for one in found["s0"]]
     s4 = found["s4"]
 
@@ -261,22 +261,22 @@ def row(checkpoint: str, kind: str, found: Mapping[str, list[dict[str, float]]])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what is measured."""
+    """Add the options of this part."""
     corpus.add_arguments(parser)
     parser.add_argument("--whole", action="store_true", help="whole jobs on all cores, start-up included: S0, S1, S4")
     parser.add_argument(
-        "--corpora", help=f"of {', '.join(corpus.KINDS)}; default: {CORPORA}, with --whole long-tail, too"
+        "--corpora", help=f"several of {', '.join(corpus.KINDS)}; default: {CORPORA}; with --whole also long-tail"
     )
     parser.add_argument("--checkpoints", default="small,base", help="small (bundled), base, base-layer, or folders")
-    parser.add_argument("--minutes", type=float, help=f"of a corpus; default: {MINUTES}")
-    parser.add_argument("--shards", type=int, help=f"of a corpus; default: {SHARDS}")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="of the model, in both")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--libraries", default="raysp,transformers", help="that S0 may be")
-    parser.add_argument("--budgets", default="10,30,60", help="padded seconds a batch that S0 chooses from")
-    parser.add_argument("--batch-seconds", type=float, help="of S4; default: what raysp chooses")
-    parser.add_argument("--by-cpu", action="store_true", help="choose S0 by CPU time, where others use the machine")
+    parser.add_argument("--minutes", type=float, help=f"minutes of each corpus; default: {MINUTES}")
+    parser.add_argument("--shards", type=int, help=f"shards of each corpus; default: {SHARDS}")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads of the model, in S0 and S4")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of the model")
+    parser.add_argument("--libraries", default="raysp,transformers", help="libraries for S0")
+    parser.add_argument("--budgets", default="10,30,60", help="padded seconds per batch, from which S0 takes the best")
+    parser.add_argument("--batch-seconds", type=float, help="batch_seconds of S4; default: chosen by raysp")
+    parser.add_argument("--by-cpu", action="store_true", help="choose S0 by CPU time, for a shared machine")
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
@@ -309,7 +309,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
 
 
 def folder_of(name: str, work: Path) -> Path:
-    """Find or make a checkpoint."""
+    """Return the folder of a checkpoint; a known size is created if absent."""
     if name == "small":
         return checkpoints.BUNDLED
     if name in ("base", "base-layer"):
@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args)
     if args.json:

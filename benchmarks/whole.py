@@ -3,9 +3,9 @@
     python -m benchmarks throughput --whole
     python -m benchmarks throughput --whole --minutes 4 --repeats 1 --corpora test-like
 
-Each system runs in a process of its own, in turn (S0 S1 S4 S0 S1 S4). S0 and S1 have a torch thread for each core; S4
-has its default pool. Of S0 two times are compared: that of its forward passes alone, with waveforms in memory, and that
-of its whole process, which imports, loads and decodes as well.
+Each system runs in a separate process, in turn (S0 S1 S4 S0 S1 S4). S0 and S1 use one torch thread per core; S4 uses
+its default pool. Two times of S0 are compared: its forward passes alone, with waveforms in memory, and its whole
+process, which also imports, loads and decodes.
 """
 
 import argparse

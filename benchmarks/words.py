@@ -1,11 +1,11 @@
-"""How right texts and word times are, in rows that are cut into windows and in rows that are not.
+"""Accuracy of texts and word times, in rows cut into windows and in rows of one window.
 
     python -m benchmarks words
     python -m benchmarks words --lengths 4x60,15x20,70x6,900x2,3600x1
 
-Digits of one speaker at a time are joined to recordings of known words at known places. Every recording is labelled by
-the ops of a run, without Ray: in windows, and, up to `--whole-below` seconds, as one window too. A word that was read
-right is compared with its place. Asking for words is timed against not asking, by turns.
+Digits of one speaker are joined to recordings of known words at known places. Every recording is labelled by the ops of
+a run, without Ray: in windows, and also as one window up to `--whole-below` seconds. The times of each correct word are
+compared with its place. Runs with and without word times are timed in turn.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Spoken:
 
 
 def speak(rng: np.random.Generator, utterances: list[corpus.Utterance], seconds: float) -> Spoken:
-    """Join random utterances of one speaker with gaps, and note where each lies."""
+    """Join random utterances of one speaker with gaps, and record their places."""
     rate = utterances[0].sample_rate
     samples: list[np.ndarray] = []
     words: list[dict[str, object]] = []
@@ -59,7 +59,7 @@ def speak(rng: np.random.Generator, utterances: list[corpus.Utterance], seconds:
 
 
 class Labeller:
-    """Label recordings by the ops of a run."""
+    """Label recordings with the ops of a run."""
 
     def __init__(self, checkpoint: str, window_seconds: float, *, words: bool) -> None:
         import raysp
@@ -85,7 +85,7 @@ class Labeller:
         self.joining = Joining([transcript.join_op(summary)], summary.sample_rate)
 
     def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
-        """Give the label rows of recordings, in their order."""
+        """Return the label rows of recordings, in order."""
         from raysp.sink.stage import join_windows
 
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -96,7 +96,7 @@ class Labeller:
 
 
 def compare(recordings: Sequence[Spoken], labels: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Count word errors, and measure how far the words that were read right are from their places."""
+    """Count word errors, and measure the distances of correct words from their places."""
     references = [" ".join(str(word["word"]).lower() for word in one.words) for one in recordings]
     found = jiwer.process_words(references, [str(label["pred_text"]).lower() for label in labels])
     overlaps, starts, ends = [], [], []
@@ -116,7 +116,7 @@ def compare(recordings: Sequence[Spoken], labels: Sequence[Mapping[str, object]]
 
 
 def _spread(name: str, distances: Sequence[float]) -> dict[str, object]:
-    """Describe distances in milliseconds; nothing where no word was read right."""
+    """Return statistics of distances in milliseconds; empty without a correct word."""
     if not distances:
         return {}
     return {
@@ -136,7 +136,7 @@ def _pairs(
 
 
 def cost_of_words(checkpoint: str, recordings: Sequence[Spoken], repeats: int) -> float:
-    """Divide the CPU time with words by that without, median of turns, less 1."""
+    """Return the relative increase of CPU time caused by words, as the median of turns."""
     plain, asked = (Labeller(checkpoint, WINDOW_SECONDS, words=words) for words in (False, True))
     plain(recordings[:2])
     asked(recordings[:2])
@@ -152,7 +152,7 @@ def cost_of_words(checkpoint: str, recordings: Sequence[Spoken], repeats: int) -
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Measure every length, in windows and as one window, and what words cost."""
+    """Measure every length, in windows and as one window, and the cost of words."""
     rng = np.random.default_rng(args.seed)
     speakers = list(corpus.read_utterances(args.digits).values())
     short: list[Spoken] = []
@@ -183,13 +183,15 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m benchmarks words", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lengths", default="4x40,15x20,70x6,300x2,3600x1", help="seconds x recordings, ...")
-    parser.add_argument("--whole-below", type=float, default=320, help="also as one window up to these seconds")
+    parser.add_argument(
+        "--whole-below", type=float, default=320, help="label recordings up to these seconds also as one window"
+    )
     parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
-    parser.add_argument("--checkpoint", default=str(BUNDLED))
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--timed-rows", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--checkpoint", default=str(BUNDLED), help="checkpoint folder")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
+    parser.add_argument("--timed-rows", type=int, default=60, help="rows for the cost of word times")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     found = measure(args)
     if args.json:
