@@ -1,4 +1,4 @@
-"""The tests named by the documents exist."""
+"""The tests named by the documents exist, and docstrings of functions begin with a plain verb."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 DOCUMENTS = {"reliability.md": 80, "conformance.md": 150}  # and how many tests each names at least
 NAMED = re.compile(r"`([\w/]+\.py)::([\w:]+)`")
+VAGUE = re.compile(r"(Tell|Say|Give|Name|Deny|Ask|Do what)\b")  # plain: Return, Report, Raise, Request
 BLOCKS = {"000": 9, "001": 4, "002": 4, "003": 6, "004": 5}  # of code on each page
 
 
@@ -58,3 +59,26 @@ def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
         assert NAMED.search(shown) or re.search(r"[Nn]ot so: \w+ \S+", shown), row
     blocks = {f"{page}-{block}" for page, count in BLOCKS.items() for block in range(1, count + 1)}
     assert {*re.findall(r"\d{3}-\d", "".join(rows))} == blocks
+
+
+def vague(source: str) -> list[str]:
+    """Return the names of functions whose docstring begins with a vague verb. Properties begin with a noun."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not any("property" in ast.unparse(one) for one in node.decorator_list)
+        and VAGUE.match(ast.get_docstring(node) or "")
+    ]
+
+
+@pytest.mark.parametrize("package", ["raysp", "benchmarks", "pipelines"])
+def test_docstrings_of_functions_begin_with_a_plain_verb(package):
+    sources = [*(TESTS.parent / package).rglob("*.py")]
+    assert sources
+    assert {file.name: found for file in sources if (found := vague(file.read_text()))} == {}
+
+
+def test_a_docstring_with_a_vague_verb_is_found():
+    assert vague('class A:\n def a(self):\n  """Tell the size."""\n def b(self):\n  """Return the size."""') == ["a"]
+    assert vague('@property\ndef a(self):\n """Name of it."""\ndef b():\n """Name it."""') == ["b"]
