@@ -5,7 +5,6 @@ import pyarrow as pa
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import read_table
 from raysp.sink.word_errors import TextColumns
-from raysp.specs.outputs import Transcript
 from raysp.specs.pipeline import Pipeline
 
 
@@ -25,6 +24,6 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
 
 def text_columns(pipeline: Pipeline) -> TextColumns | None:
     """Return the columns of the reference and of the first transcript; None if either is missing."""
-    name = next((output.name for output in pipeline.label.outputs if isinstance(output, Transcript)), None)
     reference = pipeline.source.text
-    return TextColumns(reference, f"{name}_text") if reference and name is not None else None
+    transcript = next((output.text_column for output in pipeline.label.outputs if output.text_column), None)
+    return TextColumns(reference, transcript) if reference and transcript else None

@@ -43,6 +43,11 @@ class Output:
         """Capabilities of which a checkpoint must give one; empty: any checkpoint will do."""
         return ()
 
+    @property
+    def text_column(self) -> str | None:
+        """Column with the transcript, which is compared with the reference texts; None: no transcript."""
+        return None
+
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
         raise NotImplementedError
@@ -91,6 +96,11 @@ class Transcript(Output):
         """Columns that the output adds."""
         asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
+
+    @property
+    def text_column(self) -> str:
+        """Column with the transcript."""
+        return f"{self.name}_text"
 
     @property
     def needs(self) -> "tuple[Capability, ...]":
