@@ -1,4 +1,4 @@
-"""Text for messages: numbers with their nouns, durations, printable text, short representations."""
+"""Text for messages: recurring advice, numbers with nouns, durations, printable text, short representations."""
 
 import dataclasses
 import re
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 LINE_CHARACTERS = 118
 """Maximum characters of a field in a short representation."""
+RUN_AGAIN = "Run again: committed labels are kept"
+"""Advice after a run that stopped."""
+OR_RELABEL = "use another sink, or replace the labels that differ with --relabel"
+"""Advice where a sink holds labels of other input or of another pipeline."""
+RESTORE = f"Restore the original file, {OR_RELABEL}"
+"""Advice where input changed after it was planned."""
 
 
 def count(number: float, noun: str) -> str:

@@ -126,10 +126,10 @@ def test_what_a_sceptic_sees_before_the_first_run_is_what_the_commands_print(ray
 
 
 def test_what_makes_tours_notices_failures_with_exit_code_0_and_floods():
-    for said, code in (("raysp: none of 3 rows was labelled (3 no_audio)", 0), ("x\n" * 41, 0), ("Traceback", 1)):
+    for said, code in (("raysp: 0 of 3 rows were labelled (3 no_audio)", 0), ("x\n" * 41, 0), ("Traceback", 1)):
         with pytest.raises(SystemExit):
             make.check("$ raysp run", said, code)
-    make.check("$ raysp run", "raysp: none of 3 rows was labelled (3 no_audio)", 3)
+    make.check("$ raysp run", "raysp: 0 of 3 rows were labelled (3 no_audio)", 3)
     make.check("$ raysp run", "x\n" * 40, 0)
 
 

@@ -99,7 +99,7 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
         for entry in entries:
             _copy(store, entry, part / entry.path)
         if _wanted(store) != list(entries):
-            raise StoreError(f"{store.url}: the checkpoint changed while it was fetched; run again")
+            raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
         try:
             part.rename(folder)
         except OSError:

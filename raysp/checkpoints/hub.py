@@ -64,7 +64,7 @@ class Access:
         """
         if options.pop("trust_remote_code", None):
             raise ValueError(
-                "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: leave it out; "
+                "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: omit it; "
                 "`raysp models` lists the supported architectures"
             )
         for name in WITHOUT_EFFECT:
@@ -126,8 +126,8 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
     except Exception as error:  # includes errors of the HTTP client of the library
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{name!r}: no such folder, and the Hugging Face hub does not give it ({type(error).__name__}: {reason}): "
-            f"{_advice(error, revision, access)}. Wanted are {', '.join(files)}, as far as it has them"
+            f"{name!r}: no such folder, and it cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{reason}): {_advice(error, revision, access)}. Files requested, of those that exist: {', '.join(files)}"
         ) from error
 
 
@@ -151,7 +151,7 @@ def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return the id and the revision, given in the name or as an argument."""
     hub_id, _, named = name.partition("@")
     if named and revision is not None and revision != named:
-        raise ValueError(f"{name!r} given with revision {revision!r}, expected one revision: leave one of them out")
+        raise ValueError(f"{name!r} given with revision {revision!r}, expected one revision: omit one of them")
     return hub_id, named or revision
 
 
@@ -167,15 +167,17 @@ def _advice(error: Exception, revision: str | None, access: Access) -> str:
         return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
     if access.local_files_only:
         return (
-            f"its files are not all in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and "
-            "local_files_only=True keeps raysp from the network: leave it out once, or give a folder with these files"
+            f"some of its files are not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and "
+            "local_files_only=True disables downloads: omit it once, or give a folder with these files"
         )
     if constants.HF_HUB_OFFLINE:
         return (
-            f"its files are not all in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps raysp from the "
-            "network: fetch it once without HF_HUB_OFFLINE, or give a folder with these files"
+            f"some of its files are not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE disables "
+            "downloads: download it once without HF_HUB_OFFLINE, or give a folder with these files"
         )
-    return "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
+    return (
+        "check that this machine can reach the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
+    )
 
 
 def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) -> Name | str:

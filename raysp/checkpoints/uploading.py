@@ -48,6 +48,6 @@ def upload(
         reason = str(error).strip().partition("\n")[0]
         raise StoreError(
             f"{repo_id!r}: the Hugging Face hub rejects the upload ({type(error).__name__}: {reason}): "
-            "log in by `hf auth login`, or correct the name"
+            "log in with `hf auth login`, or correct the name"
         ) from error
     return str(commit.commit_url)

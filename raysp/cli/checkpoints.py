@@ -76,7 +76,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "float32": (4 * parameters / 1e6, activations),
         "bfloat16, float16": (2 * parameters / 1e6, activations / 2),
     }
-    memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB a second of audio" for dtype, (own, more) in sizes.items()]
+    memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB per second of audio" for dtype, (own, more) in sizes.items()]
     return {
         "architecture": f"{summary.architecture} ({summary.model_type})",
         "parameters": f"{parameters:,} in {count(summary.num_layers, 'layer')}, {summary.hidden_size:,} wide",
@@ -90,11 +90,11 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "vocabulary": _vocabulary(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
-        "does not fit": _what_does_not_fit(summary),
+        "does not fit": _generation_error(summary),
     }
 
 
-def _what_does_not_fit(summary: "CheckpointSummary") -> str | None:
+def _generation_error(summary: "CheckpointSummary") -> str | None:
     """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
     from raysp.models.checking import check_generation
 

@@ -29,7 +29,7 @@ from raysp.cli.results import (
     print_result,
 )
 from raysp.cli.rows import print_rows
-from raysp.cli.signals import told_how_to_go_on
+from raysp.cli.signals import resume_hint
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(
         return
     from raysp.engine.running import run as run_pipeline
 
-    with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
+    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         result = run_pipeline(
             loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress, progress=False
         )
@@ -134,7 +134,7 @@ def retry(
     of_file = settings if is_pipeline_file(sink) else None
     url, pipeline, options = named_sink(sink, of_file, storage_options)
 
-    with told_how_to_go_on(as_json) as check, Shown(as_json, check) as shown:
+    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         result = retry_rows(
             url,
             options,

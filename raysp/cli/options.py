@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 PipelineFile = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="A Python file that makes a raysp.Pipeline, or FILE:NAME.")
+    str, typer.Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -34,7 +34,7 @@ StorageOptions = Annotated[
     typer.Option(
         "--storage-option",
         metavar="KEY=VALUE",
-        help="Reach the sink with this option; a secret as KEY=env:NAME. Repeatable.",
+        help="Storage option of the sink; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
 CheckpointOptions = Annotated[
@@ -42,14 +42,14 @@ CheckpointOptions = Annotated[
     typer.Option(
         "--storage-option",
         metavar="KEY=VALUE",
-        help="Reach the checkpoint with this option; a secret as KEY=env:NAME. Repeatable.",
+        help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS", help="Ray cluster; local: a Ray of its own, for small runs too. Default: RAY_ADDRESS."
+        metavar="ADDRESS", help="Ray cluster; local: a new local Ray, also for small runs. Default: RAY_ADDRESS."
     ),
 ]
 

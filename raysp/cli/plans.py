@@ -63,7 +63,7 @@ def _print_batching(found: "Plan") -> None:
         say(
             f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
             f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
-            f"{AGREED_RATE:.0%} of rows to be equal; dtype='float32' gives labels that depend on nothing else"
+            f"{AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend on the batch"
         )
 
 

@@ -41,7 +41,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
             print_rows(table, f"First labels in {result.sink}")
         else:
             left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
-            print_fact("rows", f"the label shards in {result.sink} hold no row{left_out}")
+            print_fact("rows", f"the label shards in {result.sink} hold no rows{left_out}")
     print_fact("labels", f"{result.sink}: {_committed(result)}")
     if result.rows:
         print_fact(
@@ -109,7 +109,7 @@ def word_errors(errors: "WordErrors") -> str:
             (errors.deletions, "deletion"),
         )
     )
-    return f"{rate} in {count(errors.rows, 'labelled row')} (letter case and punctuation aside): {kinds}{unlabelled}"
+    return f"{rate} in {count(errors.rows, 'labelled row')} (ignoring case and punctuation): {kinds}{unlabelled}"
 
 
 def _committed(result: "RunResult") -> str:

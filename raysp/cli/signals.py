@@ -17,7 +17,7 @@ from raysp.words import printable
 
 
 @contextmanager
-def told_how_to_go_on(quiet: bool) -> Iterator[Callable[[], None]]:
+def resume_hint(quiet: bool) -> Iterator[Callable[[], None]]:
     """Stop a run cleanly at Ctrl-C or SIGTERM and print how to continue; a second signal exits immediately.
 
     Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this

@@ -101,7 +101,10 @@ class ArrowKind(SourceKind):
             with _reader(file, layout) as reader:
                 for number, first, batch in _batches(reader, layout, piece):
                     if batch.num_rows != layout.batches[number][2]:
-                        raise ShardError(f"{shard.url}: record batch {number} has other rows than it claims")
+                        raise ShardError(
+                            f"{shard.url}: record batch {number} has {batch.num_rows} rows, its header says "
+                            f"{layout.batches[number][2]}"
+                        )
                     yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
 
 
@@ -188,7 +191,7 @@ def _reader(file: pa.NativeFile, layout: _Layout) -> "Iterator[pa.RecordBatchFil
     file.seek(0)
     with pa.ipc.open_file(file) if layout.is_file else pa.ipc.open_stream(file) as reader:
         if isinstance(reader, pa.RecordBatchFileReader) and reader.num_record_batches != len(layout.batches):
-            raise ShardError("its footer and its messages count record batches differently")
+            raise ShardError("its footer and its messages differ in the number of record batches")
         yield reader
 
 
@@ -226,7 +229,9 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
         kind, length, body_bytes, start, raw = header
         end = start + body_bytes
         if body_bytes < 0 or length < 0 or end > num_bytes:
-            raise ShardError(f"{url}: cut short, or its message at {place:,} claims too much. Copy the shard again")
+            raise ShardError(
+                f"{url}: truncated, or the length of its message at {place:,} is wrong. Copy the shard again"
+            )
         if kind == _SCHEMA and not raw_schema:
             refuse_ray_types(url, raw)
             raw_schema = raw
@@ -235,7 +240,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
         place = end
     if not raw_schema:
         raise ShardError(
-            f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy it again"
+            f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy the shard again"
         )
     return _Layout(is_file, raw_schema, tuple(batches))
 

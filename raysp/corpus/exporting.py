@@ -76,7 +76,7 @@ def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
             raise PlanError(f"{where}: `datasets` cannot load it: {error}") from error
     if isinstance(dataset, dict):
         if split is None and len(dataset) > 1:
-            raise PlanError(f"the data set has the splits {', '.join(dataset)}; choose one by split='...'")
+            raise PlanError(f"the data set has the splits {', '.join(dataset)}; choose one with split='...'")
         if split is not None and split not in dataset:
             raise PlanError(f"the data set has no split {split!r}; it has {', '.join(dataset)}")
         dataset = dataset[split or next(iter(dataset))]
@@ -96,7 +96,7 @@ def _audio_column(dataset: Any, given: str | None) -> str:  # noqa: ANN401
     found = found or [name for name in dataset.column_names if name == "audio"]
     if len(found) != 1:
         columns = ", ".join(dataset.column_names)
-        raise PlanError(f"{len(found)} columns of audio found among {columns}; name the one to label by audio='...'")
+        raise PlanError(f"found {len(found)} audio columns among {columns}, expected one; choose it with audio='...'")
     return str(found[0])
 
 
@@ -110,17 +110,17 @@ def _done(store: Store, fingerprint: str) -> list[str] | None:
         ours = f"{fingerprint}-"
         other = [one.path for one in store.list() if not one.path.startswith((".raysp/", ours))]
         if other:
-            raise PlanError(f"{store.url}: holds {other[0]!r}, expected an empty folder; give another folder")
+            raise PlanError(f"{store.url}: holds {other[0]!r}, expected an empty folder; use another folder")
         return None
     found = json.loads(store.read(MARKER))
     if found.get("fingerprint") != fingerprint:
         raise PlanError(
             f"{store.url}: holds another data set (fingerprint {found.get('fingerprint')!r}, this one's is "
-            f"{fingerprint!r}); give another folder, or remove that one"
+            f"{fingerprint!r}); use another folder, or remove that one"
         )
     shards = [str(name) for name in found["shards"]]
     if missing := [name for name in shards if store.stat(name) is None]:
-        raise PlanError(f"{store.url}: {missing[0]!r} is missing; remove the folder, so that it is written anew")
+        raise PlanError(f"{store.url}: {missing[0]!r} is missing; remove the folder, and it is written again")
     return shards
 
 
@@ -180,7 +180,7 @@ def _read(path: str, row: int) -> bytes:
         with fsspec.open(path, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # of many types, by storage
-        raise ShardError(f"row {row}: its recording {path!r} cannot be read ({error}); mend the data set") from error
+        raise ShardError(f"row {row}: its recording {path!r} cannot be read ({error}); correct the data set") from error
 
 
 def _write(store: Store, tables: Iterator[pa.Table], fingerprint: str) -> list[str]:

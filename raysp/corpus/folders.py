@@ -169,7 +169,7 @@ class FolderKind(SourceKind):
             ShardError: the recorded listing is damaged.
         """
         if _version(shard.part) != shard.version:
-            raise ShardError(f"{shard.url}: its recorded listing is damaged. Take another sink")
+            raise ShardError(f"{shard.url}: its recorded listing is damaged. Use another sink")
         whole = _unpack(shard.part)
         files = whole.files[piece.first : piece.end]
         naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))

@@ -22,6 +22,7 @@ import pyarrow as pa
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
 from raysp.errors import ShardError
+from raysp.words import RESTORE
 
 LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
@@ -129,13 +130,13 @@ def check_lines(url: str, storage_options: Options = None) -> None:
     with closing(_open(url, storage_options)) as file:
         line = next((line for line in iter(lambda: file.readline(MOST_LINE_BYTES), b"") if line.strip()), b"")
     line = line.removeprefix(codecs.BOM_UTF8).strip()
-    expected = f"expected a manifest, a JSON object with {_PATH!r} in each line"
+    expected = f"expected a manifest: one JSON object with {_PATH!r} per line"
     if line.startswith(b"["):
         raise ShardError(f"begins with a JSON array; {expected}. Convert it: jq -c '.[]' IN.json > OUT.jsonl")
     try:
         first = json.loads(line or b"null")
     except (ValueError, RecursionError):
-        raise ShardError(f"its first line is {line[:40]!r}, which is no whole JSON object; {expected}") from None
+        raise ShardError(f"its first line is {line[:40]!r}, not a complete JSON object; {expected}") from None
     if line and not (isinstance(first, dict) and _PATH in first):
         raise ShardError(f"its first line is {line[:40]!r}; {expected}")
 
@@ -146,7 +147,7 @@ class ManifestKind(SourceKind):
     name = "manifest"
     suffixes = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
     named_suffixes = (".json", ".json.gz")
-    described = "manifests in JSON lines (*.jsonl, *.ndjson, also .gz; *.json where it is named)"
+    described = "JSON Lines manifests (*.jsonl, *.ndjson, also .gz; *.json if given by name)"
     excerpt_columns = (_OFFSET, _DURATION)
     holds_audio = False
     is_sliced = True
@@ -194,7 +195,7 @@ class ManifestKind(SourceKind):
         """
         raw = _read(shard.url, shard.part, storage_options)
         if _digest(raw) != shard.version:
-            raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+            raise ShardError(f"{shard.url}: changed since it was planned. {RESTORE}")
         if not raw:
             return
         table = _table(json_rows(shard.url, raw)).select(list(columns))
@@ -248,7 +249,7 @@ def json_rows(url: str, raw: bytes) -> list[dict[str, object]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ShardError(f"{url}: line {number} of this slice is no JSON ({error}): mend it") from None
+            raise ShardError(f"{url}: line {number} of this slice is not JSON ({error}): correct it") from None
         if not isinstance(row, dict):
             raise ShardError(f"{url}: line {number} of this slice is {line[:40]!r}; expected a JSON object")
         rows.append(row)

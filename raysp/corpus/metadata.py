@@ -24,6 +24,7 @@ from raysp.corpus.parquet import read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
 from raysp.storage.store import Store, join_url, open_store
+from raysp.words import RESTORE
 
 Options = Mapping[str, object] | None
 
@@ -81,7 +82,7 @@ def read(root: str, files: Sequence[str], options: Options) -> Metadata:
     for file, one in zip(files, found, strict=True):
         for path, check in zip(one.paths, _checks(_typed(one.table, schema, kinds[0]), len(one.paths)), strict=True):
             if path in checks:
-                raise ShardError(f"{join_url(root, file)}: names {path!r} a second time; expected each recording once")
+                raise ShardError(f"{join_url(root, file)}: lists {path!r} more than once; expected each recording once")
             checks[path] = check
     return Metadata(tuple(files), schema, checks)
 
@@ -114,14 +115,14 @@ def read_columns(
             rows = index.drop_null()
             tables.append(_typed(one.table.take(rows), schema, _kind(file)))
         except (pa.ArrowException, ValueError) as error:
-            raise ShardError(f"{join_url(root, file)}: {one_line(error)}; {_CHANGED}") from error
+            raise ShardError(f"{join_url(root, file)}: {one_line(error)}; it {_CHANGED}") from error
         numbered = pc.subtract(pc.cumulative_sum(index.is_valid().cast(pa.int64())), 1 - first)
         places = pc.if_else(index.is_valid(), numbered, places)
         first += len(rows)
     found = pa.concat_tables(tables).take(places)
     for (path, planned), check in zip(recordings, _checks(found, len(paths)), strict=True):
         if check != (_NOTHING if planned is None else planned):
-            raise ShardError(f"{root}: the metadata of {path!r} is another; {_CHANGED}")
+            raise ShardError(f"{root}: the metadata of {path!r} {_CHANGED}")
     return found
 
 
@@ -133,7 +134,7 @@ def naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
     return [file for file in files if posixpath.dirname(file) in folders]
 
 
-_CHANGED = "it changed since it was planned. Bring the old file back, or redo what differs with --relabel"
+_CHANGED = f"changed since it was planned. {RESTORE}"
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -158,7 +159,7 @@ def _read(root: str, path: str, options: Options) -> _Read:
     """Read a metadata file, with a cache keyed by its version and bounded by `_MOST_CACHED_BYTES`."""
     store = open_store(root, options)
     if (entry := store.stat(path)) is None:
-        raise ShardError(f"{join_url(root, path)}: no such file; {_CHANGED}")
+        raise ShardError(f"{join_url(root, path)}: no such file; it {_CHANGED}")
     key = (store.url, path, entry.num_bytes, entry.version)
     with _lock:
         if (known := _cache.get(key)) is not None:
@@ -177,14 +178,14 @@ def _parse(store: Store, path: str, options: Options) -> _Read:
     try:
         table = _READERS[_kind(path)](url, store.read(path), options)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ShardError(f"{url}: {one_line(error)}. Mend it, or rename it so that it is passed over") from error
+        raise ShardError(f"{url}: {one_line(error)}. Correct it, or rename it so that it is ignored") from error
     if table.column_names.count(FILE_NAME) != 1 or len({*table.column_names}) != table.num_columns:
         raise ShardError(
             f"{url}: its columns are {', '.join(table.column_names)}; expected one {FILE_NAME!r} with the paths of "
-            "recordings, and each name once"
+            "recordings, and no column twice"
         )
     if _RECORDING in table.column_names:
-        raise ShardError(f"{url}: has a column {_RECORDING!r}, which is that of the recordings; rename it")
+        raise ShardError(f"{url}: has a column {_RECORDING!r}, which is reserved for the recordings; rename it")
     names = table.column(FILE_NAME).to_pylist()
     if _kind(path) == ".jsonl":
         names = [None if name is None else json.loads(name) for name in names]

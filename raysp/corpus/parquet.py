@@ -72,7 +72,9 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
         file.seek(0)
         raise ShardError(_no_parquet(url, file.read(len(_LFS_POINTER)), tail[4:]))
     if not 0 < footer_bytes <= min(num_bytes - 12, _MAX_FOOTER_BYTES):
-        raise ShardError(f"{url}: claims a footer of {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy it again")
+        raise ShardError(
+            f"{url}: its footer length is {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy the shard again"
+        )
     file.seek(num_bytes - 8 - footer_bytes)
     raw = file.read(footer_bytes)
     _refuse_foreign_code(url, raw)
@@ -88,12 +90,12 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
 def _no_parquet(url: str, head: bytes, end: bytes) -> str:
     """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
     if head.startswith(_LFS_POINTER):
-        return f"{url}: is a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
+        return f"{url}: is a Git LFS pointer, not the file itself. Fetch it: git lfs pull"
     if head.startswith(_MAGIC) or url.endswith(".parquet"):
-        return f"{url}: ends in {end!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy it again"
+        return f"{url}: ends in {end!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy the shard again"
     return (
-        f"{url}: begins with {head[:8]!r}, which is no Parquet file. Leave it out of source.url; other formats are "
-        "known by name: *.arrow, *.jsonl, ..."
+        f"{url}: begins with {head[:8]!r}; expected a Parquet file. Exclude it from source.url; other formats "
+        "are recognised by their suffix: *.arrow, *.jsonl, ..."
     )
 
 
@@ -123,14 +125,14 @@ def _refuse_foreign_code(url: str, raw: bytes) -> None:
 def _thrift_string(raw: bytes, place: int) -> bytes:
     """Read the string field at `place` in Thrift's compact protocol."""
     if raw[place : place + 1] != b"\x18":
-        raise ValueError("no string follows")
+        raise ValueError("expected a string field")
     num_bytes, shift = 0, 0
     for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - continues from there
         num_bytes |= (raw[place] & 0x7F) << shift
         shift += 7
         if raw[place] < 0x80:
             return raw[place + 1 : place + 1 + num_bytes]
-    raise ValueError("no length follows")
+    raise ValueError("expected the length of a string")
 
 
 def cut_pieces(

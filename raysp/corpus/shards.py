@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raysp.errors import ShardError
 from raysp.storage.store import Store, open_store, split_url
+from raysp.words import RESTORE
 
 PIECE_BYTES = 256 * 1024 * 1024
 """Maximum encoded bytes of a piece, unless one row is larger."""
@@ -106,7 +107,7 @@ def input_id(num_bytes: int, version: str, found: Digested) -> str:
 def check_same(shard: Shard, num_bytes: int, found: Digested) -> None:
     """Raise ShardError if a shard changed since it was planned."""
     if input_id(num_bytes, shard.version, found) != shard.input_id:
-        raise ShardError(f"{shard.url}: changed since it was planned. Run again, into another sink if need be")
+        raise ShardError(f"{shard.url}: changed since it was planned. {RESTORE}")
 
 
 def cut_groups(

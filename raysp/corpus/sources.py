@@ -41,7 +41,7 @@ def kind_named(name: str) -> SourceKind:
         if kind.name == name:
             return kind
     known = ", ".join(kind.name for kind in KINDS)
-    raise ShardError(f"found the kind of source {name!r}, expected one of {known}; use the raysp that recorded it")
+    raise ShardError(f"found source kind {name!r}, expected one of {known}; use the version of raysp that recorded it")
 
 
 def kind_of(shard: Shard) -> SourceKind:

@@ -58,7 +58,7 @@ def _processors() -> Finding:
     seen, usable = count_gpus(), torch.cuda.is_available()
     cuda = f"torch {'can' if usable else 'cannot'} use CUDA"
     found = f"{num_cpus()} of {count(os.cpu_count() or 1, 'CPU')}, {count(seen, 'GPU')}, {cuda}"
-    advice = "this torch has no CUDA build that fits the driver: install one, or set device='cpu'"
+    advice = "install a torch whose CUDA version fits the driver, or set device='cpu'"
     return Finding("processors", found, ok=usable or not seen, advice=advice if seen and not usable else "")
 
 
@@ -72,10 +72,12 @@ def _memory() -> Finding:
 def _shared_memory() -> Finding:
     place = Path("/dev/shm")
     if not place.is_dir():
-        return Finding("shared memory", f"no {place}", ok=True, advice="Ray keeps blocks in /tmp instead, more slowly")
+        return Finding(
+            "shared memory", f"no {place}", ok=True, advice="Ray stores blocks in /tmp instead, which is slower"
+        )
     free = shutil.disk_usage(place).free
     ok = free >= MIN_SHARED_BYTES
-    advice = "" if ok else "blocks pass through it: give a container --shm-size=4g"
+    advice = "" if ok else "Ray passes blocks through it: start the container with --shm-size=4g"
     return Finding("shared memory", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
 
 
@@ -85,5 +87,5 @@ def _ray() -> Finding:
         with local_ray(Resources(cpus=1)):
             pass
     except RayspError as error:
-        return Finding("local Ray", str(error), ok=False, advice="look into /tmp/ray/session_latest/logs")
+        return Finding("local Ray", str(error), ok=False, advice="see the logs in /tmp/ray/session_latest/logs")
     return Finding("local Ray", f"started and stopped in {time.monotonic() - started:.1f} s", ok=True)

@@ -24,7 +24,7 @@ from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
-from raysp.words import count
+from raysp.words import RUN_AGAIN, count
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Execution:
         self.own.check()
         match message:
             case FatalFailure():
-                raise RunError(f"{message.reason}. What was committed stays; run again")
+                raise RunError(f"{message.reason}. {RUN_AGAIN}")
             case ShardFailure():
                 self._fail(message)
             case PoisonedPiece():
@@ -232,7 +232,7 @@ class Execution:
         """Queue pieces whose recordings were replaced again; a shard whose recordings keep changing fails."""
         self.times_replaced[changed.shard] += 1
         if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
-            reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again once they no longer change"
+            reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again when they no longer change"
             self._fail(ShardFailure(changed.shard, reason))
             return
         logger.warning("%s", changed)
@@ -248,6 +248,6 @@ def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:
     return (
         f"{rate.num_errors:,} of {count(rate.rows, 'row')} failed ({kinds}), more than "
         f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {most}: "
-        f"{remedy(most)}. Mend the input or raise max_error_rate, and run the same command again: it labels these rows "
-        "anew"
+        f"{remedy(most)}. Correct the input or raise max_error_rate, and run again: these rows are "
+        "labelled again"
     )

@@ -23,6 +23,7 @@ from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
+from raysp.words import RUN_AGAIN
 
 MOST_ROWS = 20
 """Largest number of rows labelled in this process; so few do not gain from reading ahead, actors or other machines."""
@@ -74,7 +75,7 @@ class InProcessCommits:
         """
         outcome = commit_shard(self.job, shard, self.retries.get(shard.name))
         if isinstance(outcome, UnusableError):
-            raise RunError(f"{outcome}. What was committed stays; run again")
+            raise RunError(f"{outcome}. {RUN_AGAIN}")
         self._outcomes[shard.name] = outcome
 
     def begun(self) -> list[str]:

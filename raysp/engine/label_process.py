@@ -88,4 +88,4 @@ def _describe(code: int, output: IO[bytes]) -> str:
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     output.seek(0)
     lines = output.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-    return f"the process that labels ended with {ended}" + (f" ({' | '.join(lines)})" if lines else "")
+    return f"the labelling process ended with {ended}" + (f" ({' | '.join(lines)})" if lines else "")

@@ -52,7 +52,7 @@ class OneProcess:
                     yield message
                 return
             except EndedEarlyError as error:
-                logger.warning("%s; Ray labels the rest", error)
+                logger.warning("%s; continuing on Ray", error)
             plan = replace(plan, todo=tuple(map(done.left, plan.todo)))
             if not plan.pieces_todo:
                 return

@@ -129,7 +129,7 @@ class OpenShards:
     def unfinished(self) -> dict[str, str]:
         """Return shards that failed, or have pieces without a message, with the reasons."""
         lost = {
-            name: f"{count(len(pieces), 'piece')} gave no result; run again"
+            name: f"no result for {count(len(pieces), 'piece')}; run again"
             for name, pieces in self.pending.items()
             if pieces and name not in self.failed
         }

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.engine.cluster.background import Background
-from raysp.engine.cluster.connection import connected, is_cluster, local_ray, wants_ray
+from raysp.engine.cluster.connection import connected, is_cluster, local_ray, requires_ray
 from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
@@ -125,7 +125,7 @@ def run(
             stack,
             plan_shown,
             progress_shown,
-            needs_ray=wants_ray(address),
+            needs_ray=requires_ray(address),
         )
 
 
@@ -173,7 +173,7 @@ def retry(
             plan_shown,
             progress_shown,
             is_own=not trust,
-            needs_ray=wants_ray(address),
+            needs_ray=requires_ray(address),
         )
 
 
@@ -192,7 +192,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
 
     with contextlib.ExitStack() as stack:
         resources = _resources(pipeline, address, stack)
-        is_few = num_rows <= MOST_ROWS and not wants_ray(address)
+        is_few = num_rows <= MOST_ROWS and not requires_ray(address)
         # The caller shows the rows with their errors, so no error rate ends a try-out.
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
         pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
@@ -206,7 +206,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
             stack,
             plans.append,
             is_own=False,
-            needs_ray=wants_ray(address),
+            needs_ray=requires_ray(address),
             in_this_process=lambda plan: is_few and plan.settings.device == "cpu",
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
@@ -376,7 +376,7 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
     most = kinds.most_common(1)[0][0]
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
     example = next((f"; for example {one}" for one in examples if f": {most}: " in one), "")
-    return f"none of {count(kinds.total(), 'row')} was labelled ({counts}){example}. For {most}: {remedy(most)}"
+    return f"0 of {count(kinds.total(), 'row')} were labelled ({counts}){example}. For {most}: {remedy(most)}"
 
 
 def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:

@@ -196,7 +196,7 @@ class BartForCausalLM(TextDecoder):
     ) -> Tensor:
         """Return the first hidden_RLH."""
         if token_type_ids is not None:
-            raise ValueError(f"token_type_ids given to {type(self).__name__}, which has no token types: leave them out")
+            raise ValueError(f"token_type_ids given to {type(self).__name__}, which has no token types: omit them")
         decoder = self.model.decoder
         if inputs_embeds is None:
             scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0

@@ -61,8 +61,8 @@ def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected:
     width = extractor.num_mel_bins * extractor.stride
     if extractor.stride != MELS_PER_FRAME or width != expected:
         raise CheckpointError(
-            f"{folder}: features are {extractor.num_mel_bins} mel bins by stride {extractor.stride}, the model takes "
-            f"feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
+            f"{folder}: features are {extractor.num_mel_bins} mel bins with stride {extractor.stride}, the model "
+            f"expects feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
         )
 
 
@@ -125,13 +125,13 @@ def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
     start = generation.first_token(config)
     if type(start) is not int or not 0 <= start < decoder.vocab_size:
         raise CheckpointError(
-            f"{folder}: texts begin with decoder_start_token_id {start!r}, expected an id below the vocabulary's "
+            f"{folder}: decoder_start_token_id is {start!r}, expected an id below the vocabulary's size "
             f"{decoder.vocab_size}: correct config.json, or pass generate={{'decoder_start_token_id': ...}}"
         )
     positions = decoder.max_position_embeddings
     if settings.max_length > positions + 1:  # the last token is not an input
         raise CheckpointError(
-            f"{folder}: texts may have {settings.max_length} tokens, the decoder has positions for {positions} "
+            f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
         )
 
@@ -185,7 +185,7 @@ def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> 
         raise CheckpointError(f"{where}: {error}") from error
     except (RuntimeError, TypeError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{where}: no model can be built from it: {reason}: copy the file again") from error
+        raise CheckpointError(f"{where}: no model can be built from it ({reason}): copy the file again") from error
 
 
 def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
@@ -206,8 +206,8 @@ def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of 
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= decoder.vocab_size:
         raise CheckpointError(
-            f"{folder}: tokenizer has a token of id {highest}, the decoder has {decoder.vocab_size} (config.json, "
-            "decoder.vocab_size): use the tokenizer that was saved with these weights"
+            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {decoder.vocab_size} tokens "
+            "(config.json, decoder.vocab_size): use the tokenizer that was saved with these weights"
         )
     return int(decoder.vocab_size)
 

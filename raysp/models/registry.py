@@ -103,7 +103,7 @@ def model_classes(folder: str | Path) -> list[type[Model]]:
     found = [name for name in names if isinstance(name, str) and name in known] if isinstance(names, list) else []
     if found != names or len({*found}) < len(found):
         raise CheckpointError(
-            f"{where}: architectures is {names!r}, expected [name] with one of {', '.join(sorted(known))}: "
+            f"{where}: architectures is {names!r}, expected a list with one of {', '.join(sorted(known))}: "
             "use a checkpoint of such a model, or fine-tune this one first"
         )
     return [known[name] for name in found]

@@ -98,12 +98,13 @@ class SEWDConfig(WaveformConfig):
         super().validate()
         if getattr(self, "attention_head_size", None) not in (None, self.hidden_size // self.num_attention_heads):
             raise CheckpointError(
-                "attention_head_size is not hidden_size / num_attention_heads, expected that value or none"
+                "attention_head_size differs from hidden_size / num_attention_heads: correct it or remove it"
             )
         if self.squeeze_factor < 1 or self.furthest_distance < 1 or self.position_buckets == 1:
             raise CheckpointError(
                 f"squeeze_factor is {self.squeeze_factor}, max_position_embeddings {self.max_position_embeddings}, "
-                f"position_buckets {self.position_buckets}: expected the first two from 1, the last not 1"
+                f"position_buckets {self.position_buckets}: expected at least 1 for the first two, and not 1 for the "
+                "last"
             )
 
 

@@ -28,7 +28,7 @@ from raysp.models.files.configuration import Config
 from raysp.models.registry import decoder_types, encoder_types
 
 FLAX = (
-    "FlaxSpeechEncoderDecoderModel is the JAX class, which raysp does not have: load the checkpoint with "
+    "FlaxSpeechEncoderDecoderModel is a JAX class, which raysp does not have: load the checkpoint with "
     "SpeechEncoderDecoderModel, the same model in PyTorch"
 )
 
@@ -476,7 +476,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         start = options.first_token(self.config)
         if start is None:
             raise ValueError(
-                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set either"
+                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set one of them"
             )
         first_B1 = torch.as_tensor(start, device=self.device).reshape(-1, 1).expand(batch, 1)
         if ids_BL is None:

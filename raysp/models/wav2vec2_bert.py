@@ -129,7 +129,9 @@ class Wav2Vec2BertConfig(XVectorConfig):
                 f"conv_depthwise_kernel_size is {self.conv_depthwise_kernel_size}, expected an odd number"
             )
         if self.use_intermediate_ffn_before_adapter and not self.add_adapter:
-            raise CheckpointError("use_intermediate_ffn_before_adapter is True without add_adapter: set both or none")
+            raise CheckpointError(
+                "use_intermediate_ffn_before_adapter is True without add_adapter: set both or neither"
+            )
         if self.add_adapter and min(self.adapter_kernel_size, self.adapter_stride, self.num_adapter_layers) < 1:
             raise CheckpointError("the adapter's kernel, stride or number of layers is below 1")
         if len({len(self.tdnn_dim), len(self.tdnn_kernel), len(self.tdnn_dilation)}) != 1:

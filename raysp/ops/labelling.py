@@ -180,7 +180,7 @@ class Labelling:
         for index, row_status in enumerate(statuses):
             if row_status.status == OK and len(waves[index]) < self.loaded.summary.min_samples:
                 least = self.loaded.summary.min_samples
-                row_status.skip("too_short", f"{len(waves[index])} samples; the model needs {least}")
+                row_status.skip("too_short", f"{len(waves[index])} samples; the model needs at least {least}")
                 labels[index] = self._empty()
             elif row_status.status == OK:
                 pending.append(index)
@@ -219,7 +219,9 @@ class Labelling:
                 )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
-                raise DeviceLostError(f"the device is of no more use to this process: {error}") from error
+                raise DeviceLostError(
+                    f"the device failed and cannot be used any more by this process: {error}"
+                ) from error
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):

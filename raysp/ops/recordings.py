@@ -115,7 +115,7 @@ class Recordings:
         if self.root is None:
             raise AudioError(
                 "path_not_allowed",
-                f"no bytes, only the path {path!r:.200}; embed the audio, or allow a folder by source.audio_root",
+                f"no bytes, only the path {path!r:.200}; embed the audio, or allow a folder with source.audio_root",
             )
         try:
             found = self.root.open(path, head_bytes)

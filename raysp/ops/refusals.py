@@ -57,7 +57,9 @@ class Refusals:
                 continue
             return True
         if tried >= FEW or self.root.is_refused():
-            raise StoreError(f"{error}. All of {tried + 1} recordings of {self.root.url} are refused") from error
+            raise StoreError(
+                f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is denied"
+            ) from error
         return False
 
     def _others(self, path: str) -> Iterator[str]:

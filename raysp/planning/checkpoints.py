@@ -88,8 +88,8 @@ def check_digest(url: str, folder: Path, planned: str) -> None:
     """
     if (found := digest_of(folder)) != planned:
         raise CheckpointError(
-            f"checkpoint {url!r}: its digest was {planned} when the run was planned, here it is {found}; do not "
-            "change a checkpoint during a run, and give workers the same files"
+            f"checkpoint {url!r}: its digest was {planned} when the run was planned, on this worker it is {found}; do "
+            "not change a checkpoint during a run, and make the same files available to all workers"
         )
 
 

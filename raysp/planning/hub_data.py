@@ -108,8 +108,8 @@ def _refuse_script(where: str, name: str, files: Collection[str]) -> None:
     script = f"{name.rpartition('/')[2]}.py"
     if script in files:
         raise PlanError(
-            f"{where}: it is made by the script {script}, and raysp runs no code of a data set; expected Parquet "
-            "files: convert it, or give a revision that holds its data as Parquet"
+            f"{where}: its data are produced by the script {script}, which raysp does not run; expected Parquet "
+            "files: convert it, or give a revision with Parquet files"
         )
 
 
@@ -125,8 +125,8 @@ def _advice(error: Exception, revision: str | None) -> str:
     if isinstance(error, ValueError):  # `datasets` lists the configurations
         return "give one of its configurations as source.config"
     return (
-        "see that this machine reaches the hub (HF_ENDPOINT, HF_HUB_OFFLINE, proxies), or download the data set and "
-        "give its folder"
+        "check that this machine can reach the hub (HF_ENDPOINT, HF_HUB_OFFLINE, proxies), or download the data set "
+        "and give its folder"
     )
 
 

@@ -136,7 +136,7 @@ def _common_root(listings: Sequence[Listing]) -> str:
     is_bucket = len(shared) > 2 or not scheme_of(listings[0].root)
     if not shared or not is_bucket:
         places = " and ".join(dict.fromkeys(listing.root for listing in listings))
-        raise PlanError(f"source.url: {places} have no folder in common; label them into two sinks")
+        raise PlanError(f"source.url: {places} have no folder in common; use a sink for each")
     return "/".join(shared) or "/"
 
 
@@ -147,7 +147,7 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
     except NothingListedError as error:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(error):
             raise PlanError(
-                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, name its split, such as "
+                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, give its split, such as "
                 "source.split='train'"
             ) from None
         raise
@@ -197,10 +197,11 @@ def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
 def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
     passed_over = Counter(folders.suffix_of(entry.path) for entry in others)
     inside = " in it" if is_folder else ""
-    manifest = ". A manifest is named itself" if is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"} else ""
+    has_manifest = is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"}
+    manifest = ". Give a manifest by its own path" if has_manifest else ""
     return (
         f"source.url: {url!r}: found no shard and no recording{inside}, only {count_files(passed_over)}; expected "
-        f"{sources.READ_AS}{manifest}. Recordings that a table lists are labelled by a manifest, a line each: "
+        f"{sources.READ_AS}{manifest}. To label recordings listed in a table, write a manifest with a line for each: "
         '{"audio_filepath": PATH}'
     )
 
@@ -257,7 +258,7 @@ def _stem(kind: SourceKind, url: str, root: str) -> str:
     relative = PurePosixPath(url.removeprefix(beginning))
     for part in relative.parts:
         if part.startswith(("_", ".")):
-            raise PlanError(f"source: {url}: readers pass over names that begin with {part[0]!r}; rename {part!r}")
+            raise PlanError(f"source: {url}: readers ignore names that begin with {part[0]!r}; rename {part!r}")
     return kind.stem(relative.as_posix())
 
 

@@ -75,7 +75,7 @@ def make_plan(
     except PlanError:
         if record is None or sink.holds_results(record.fingerprint):
             raise
-    return replace(make(None), anew=True)
+    return replace(make(None), replaces_record=True)
 
 
 def _make_plan(
@@ -164,7 +164,7 @@ def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bo
     if sink is None:
         sink = Sink.of(plan.pipeline.sink)
         sink.store.probe()
-    if plan.anew:
+    if plan.replaces_record:
         sink.forget_plan()
     run_record.begin(
         sink.store,
@@ -176,7 +176,7 @@ def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bo
         relabel=plan.relabel,
         root=plan.corpus.root,
         resolved=plan.resolved,
-        anew=plan.anew,
+        replaces_record=plan.replaces_record,
     )
     if is_own:
         known.remember(to_json(plan.pipeline))

@@ -97,7 +97,7 @@ class Plan:
     """Id in the names of staged results: the fingerprint itself, until a run stops."""
     stops: int = 0
     """Number of the last stopped run with work left to redo; 0: no such run."""
-    anew: bool = False
+    replaces_record: bool = False
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ class Plan:
         return pool_size(
             pool,
             machine=(actors_that_fit(resources, cpus, gpus), f"this machine has {' and '.join(machine)}"),
-            work=(blocks, f"{rows} are at most {count(blocks, 'block')}"),
+            work=(blocks, f"{rows} make at most {count(blocks, 'block')}"),
         )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:
@@ -176,9 +176,11 @@ class Plan:
         """Sentences on properties of the source that a user may not expect."""
         found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         if unnamed := self.corpus.unnamed:
-            found.append(f"{count(unnamed, 'recording')} without a row in the metadata: other columns are null there")
+            found.append(f"{count(unnamed, 'recording')} without a row in the metadata: their other columns are null")
         if missing := self.corpus.missing:
-            found.append(f"{count(missing, 'recording')} of the metadata not found: error rows of type not_found")
+            found.append(
+                f"{count(missing, 'recording')} of the metadata not found: their rows become errors (not_found)"
+            )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:
             found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")

@@ -24,7 +24,7 @@ class PoolSize:
     """Empty: as requested."""
 
     def __str__(self) -> str:
-        """Return one phrase, such as "2 actors (64 asked for; this machine has 2 CPUs)"."""
+        """Return one phrase, such as "2 actors (64 requested; this machine has 2 CPUs)"."""
         return f"{_actors(self.low, self.high)}{self.reason}"
 
 
@@ -40,7 +40,7 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
     bound, reason = min(bounds, key=lambda one: one[0])
     if bound >= pool.high:
         return PoolSize(pool.low, pool.high)
-    return PoolSize(min(pool.low, bound), bound, f" ({_range(pool.low, pool.high)} asked for; {reason})")
+    return PoolSize(min(pool.low, bound), bound, f" ({_range(pool.low, pool.high)} requested; {reason})")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
     if pool.cpus is not None:
         if pool.cpus <= machine_cpus:
             return ActorCpus(pool.cpus)
-        return ActorCpus(machine_cpus, f"{pool.cpus} asked for; this machine has {machine_cpus}", is_capped=True)
+        return ActorCpus(machine_cpus, f"{pool.cpus} requested; this machine has {machine_cpus}", is_capped=True)
     if on_gpu:
         return ActorCpus(1)
     actors = min(pool.high, machine_cpus)

@@ -43,6 +43,6 @@ def _paths_of(shard: Shard, source: Shards) -> str:
     is_absolute = all(path.startswith("/") for path in found)
     root = os.path.commonpath([os.path.dirname(path) for path in found]) if is_absolute else "DIR"  # noqa: PTH120
     return (
-        f", only paths such as {found[0]!r:.200}. Give the folder that the paths lead into, such as "
+        f", only paths such as {found[0]!r:.200}. Set the folder that contains them, such as "
         f"source.audio_root={root!r:.200}, or embed the recordings"
     )

@@ -62,7 +62,7 @@ def _with_sink_options(
         field = _SETTABLE.match(path)
         if field is None or path[field.end() :][:1] not in ("", "."):
             raise SpecError(
-                f"--set {path}: a retry sets only {', '.join(SETTINGS)}, for rows that have a label stay as they are; "
+                f"--set {path}: a retry accepts only {', '.join(SETTINGS)}, since existing labels do not change; "
                 "to change labels use `raysp run PIPELINE --set ... --relabel`"
             )
         if path.startswith("sink."):

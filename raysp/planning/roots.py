@@ -48,9 +48,9 @@ def check_root(
     if not recorded or root_before in (None, root) or _is_moved(found, recorded):
         return
     raise ChangedError(
-        f"{sink}: its label shards are named relative to {root_before!r}, those of this source to {root!r}; shards "
-        f"that get a second name are labelled twice. Set source.root={root_before!r}, undo the change of source.url, "
-        "or label into another sink",
+        f"{sink}: its label shards are named relative to {root_before!r}, this source's to {root!r}; shards "
+        f"under a second name would be labelled twice. Set source.root={root_before!r}, undo the change of source.url, "
+        "or use another sink",
         (f"source.root: {root_before!r} -> {root!r}",),
     )
 

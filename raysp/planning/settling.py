@@ -36,7 +36,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
 
     for index, step in enumerate(pipeline.steps):
         if not isinstance(step, Decode | Label) and (type(step).op is Step.op or step.columns):
-            why = "adds columns, which outputs of Label alone do" if step.columns else "has no op"
+            why = "adds columns, which only outputs of Label do" if step.columns else "has no op"
             raise PlanError(
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
@@ -46,7 +46,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:
             raise CheckpointError(
-                f"{label.checkpoint}: {summary.architecture} cannot give {type(output).__name__}; it can give "
+                f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
                 f"{', '.join(outputs_of(summary.gives))}"
             )
     try:
@@ -141,17 +141,16 @@ def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, befo
     pool = label.pool
     asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
-        raise PlanError(f"{asked}: a model on a GPU needs a share of one; set pool.gpus, or device='cpu'")
+        raise PlanError(f"{asked}: a model on a GPU needs pool.gpus above 0; set it, or device='cpu'")
     if resources.can_grow or not shortage_of(1, resources, cpus, gpus):
         return
     if gpus > resources.gpus:
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
         why = ", as the labels of this sink were made on GPUs" if recorded else ""
         raise PlanError(
-            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and no more can come up on this machine. Give the "
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and this machine has no more. Use the "
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(
-        f"pool: one actor of {count(cpus, 'CPU')} leaves none of {count(resources.cpus, 'CPU')} to decode with; "
-        "lower pool.cpus"
+        f"pool: one actor of {count(cpus, 'CPU')} leaves no CPU of {resources.cpus:g} for decoding; lower pool.cpus"
     )

@@ -12,6 +12,7 @@ from raysp.errors import PlanError, ShardError, StoreError
 from raysp.planning.listing import Found
 from raysp.planning.plans import Corpus
 from raysp.specs.pipeline import Pipeline
+from raysp.words import RESTORE
 
 
 def survey(
@@ -115,16 +116,15 @@ def _check_text(url: str, schema: pa.Schema, name: str) -> None:
     of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     if not any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null)):
         raise PlanError(
-            f"{url}: column {name!r} holds {found}, expected texts, for source.text is what labels are compared with; "
-            f"name a column of texts, or leave source.text out and keep this one by sink.keep=[{name!r}]"
+            f"{url}: column {name!r} holds {found}, expected strings: source.text is compared with the labels; set it "
+            f"to a column of strings, or remove it and keep this column with sink.keep=[{name!r}]"
         )
 
 
 def _changed(one: Found, known: Shard) -> PlanError:
     return PlanError(
         f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
-        f"version {known.version}, now {one.version}). Bring the old file back, label into another sink, or redo what "
-        "differs with --relabel"
+        f"version {known.version}, now {one.version}). {RESTORE}"
     )
 
 

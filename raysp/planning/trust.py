@@ -118,7 +118,7 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
     of_files = run_record.file_differences(record, file_parts(pipeline), to_json(pipeline))
     if changed := (*of_files, *run_record.differences(old, ids)):
         raise ChangedError(
-            f"{sink}: its labels were made by another pipeline: {'; '.join(changed)}; give the one that made them",
+            f"{sink}: its labels were made by another pipeline: {'; '.join(changed)}; give the pipeline that made them",
             changed,
         )
 
@@ -132,8 +132,8 @@ def explain(unused: Sequence[str]) -> str:
     """Return a text on why values of a record are not used, and the remedy."""
     more = f"; and {len(unused) - SHOWN_PARTS} more" if len(unused) > SHOWN_PARTS else ""
     return (
-        f"its record names {'; '.join(unused[:SHOWN_PARTS])}{more}. A sink is data, and none of this is used unless "
-        "you give the pipeline file in place of the sink, or --trust (in Python: pipeline=, trust=True)"
+        f"its record names {'; '.join(unused[:SHOWN_PARTS])}{more}. A sink is untrusted data: none of this is used "
+        "unless you give the pipeline file instead of the sink, or --trust (in Python: pipeline=, trust=True)"
     )
 
 

@@ -65,7 +65,8 @@ class Recomputing:
         rows = join_windows(f"{shard.url} row {row}", windows, self.join).to_pylist()
         if len(rows) != 1:
             raise RunError(
-                f"{shard.url} row {row}: labelled alone it gave {count(len(rows), 'row')}; this is a bug of raysp"
+                f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "
+                "report it"
             )
         return {name: rows[0][name] for name in self.columns}
 
@@ -77,7 +78,7 @@ def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, di
     """
     for name, value in alone.items():
         if not _alike(labelled.get(name), value, 10.0**-digits):
-            return f"{name} is {_shown(labelled.get(name))}, alone it is {_shown(value)}"
+            return f"{name} is {_shown(labelled.get(name))}, recomputed alone {_shown(value)}"
     return ""
 
 

@@ -113,7 +113,7 @@ def status(
     """
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
-    found = committed(store, shards, record.fingerprint, mend=False, file_id=hash_parts(record.file_parts))
+    found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
     blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
     last_run = record.runs[-1] if record.runs else None

@@ -130,8 +130,8 @@ def verify(
         check_same_source(store.url, record, recorded.pipeline)
         if sample and run_record.names_audio_root(record.pipeline) and recorded.pipeline.source.audio_root is None:
             raise PlanError(
-                f"{store.url}: some of its rows were read by path, and the pipeline names no source.audio_root, so "
-                "that they cannot be labelled again; give --set source.audio_root=DIR"
+                f"{store.url}: some of its rows were read by path, and the pipeline has no source.audio_root, so "
+                "they cannot be labelled again; add --set source.audio_root=DIR"
             )
     differences: list[str] = []
     missing: list[str] = []
@@ -149,8 +149,7 @@ def verify(
         chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
     differences += _unplanned(recorded.sink, {shard.name for shard in shards})
     differences += [
-        f"{' and '.join(names)}: both are of the shard {url}, so readers see its rows twice; label the corpus into "
-        "another sink"
+        f"{' and '.join(names)}: both hold labels of the shard {url}, so readers see its rows twice; use another sink"
         for url, names in named_twice(shards)
     ]
     unequal: list[str] = []
@@ -244,7 +243,7 @@ class _Check:
             in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
             in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
             if not in_order:
-                checked.differences.append(f"from row {last} on, its rows are out of order or not of the shard")
+                checked.differences.append(f"from row {last + 1} on, its rows are out of order or not in the shard")
                 return False
             last = rows[-1] if rows.size else last
             seen[rows] = True
@@ -280,9 +279,9 @@ class _Check:
         }
         for name, number in found.items():
             if getattr(receipt, name) != number:
-                checked.differences.append(f"its metadata counts {name}={getattr(receipt, name)}, found {number}")
+                checked.differences.append(f"its metadata says {name}={getattr(receipt, name)}, found {number}")
         if not math.isclose(tally.seconds, receipt.seconds, rel_tol=1e-6, abs_tol=1e-6):
-            checked.differences.append(f"its metadata counts {receipt.seconds} seconds, found {tally.seconds}")
+            checked.differences.append(f"its metadata says {receipt.seconds} seconds, found {tally.seconds}")
 
     def _choose(self, shard: Shard, table: pa.Table, drawn: npt.NDArray[np.float64], checked: _Checked) -> None:
         if not self.sample:
@@ -333,8 +332,8 @@ class _Check:
         checked.recordings_gone = len(found.gone)
         if found.rows:
             checked.differences.append(
-                f"recordings were replaced after they were labelled: {shown(found.rows)}; bring the old files back, or "
-                "redo what differs with raysp run --relabel"
+                f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
+                "files, or replace the labels that differ with raysp run --relabel"
             )
 
     def _ids(self, shard: Shard) -> Iterator[pa.Table]:

@@ -29,6 +29,7 @@ from raysp.sink.recordings import ChangedRecordingsError, Hashes
 from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, explain
+from raysp.words import count
 
 RESULT_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in RESULT_COLUMNS.items()])
 """First columns of every staged block; the outputs follow."""
@@ -137,7 +138,13 @@ def memory(num_rows: int, staged_bytes: int) -> int:
 
 
 def committed(
-    store: Store, shards: Iterable[Shard], fingerprint: str, *, mend: bool = True, file_id: str = "", trust: bool = True
+    store: Store,
+    shards: Iterable[Shard],
+    fingerprint: str,
+    *,
+    repair: bool = True,
+    file_id: str = "",
+    trust: bool = True,
 ) -> Committed:
     """Return the committed shards, from one listing and the footers of label shards without a marker.
 
@@ -148,7 +155,7 @@ def committed(
         store: the sink.
         shards: the recorded shards.
         fingerprint: fingerprint of the pipeline.
-        mend: write missing markers.
+        repair: write missing markers.
         file_id: hash of settings that change the file but no label; empty: not compared.
         trust: accept markers; False: read every footer.
     """
@@ -165,7 +172,7 @@ def committed(
         if isinstance(found, ShardReceipt):
             done.add(shard.name)
             marker = layout.done_path(shard.name, shard.input_id, fingerprint)
-            if mend and marker not in markers:
+            if repair and marker not in markers:
                 store.create(marker, b"")
             continue
         foreign[shard.name] = str(found)
@@ -245,7 +252,7 @@ class Tally:
         if self.rows != shard.num_rows or self.by_status.keys() - {OK, SKIPPED, ERROR}:
             raise RunError(
                 f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
-                "rows that are ok, skipped or error; this is a bug of raysp: report it with the plan"
+                "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
             )
         return ShardReceipt(
             shard=shard.name,
@@ -291,7 +298,7 @@ def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
 def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardReceipt:
     """Write and publish a label shard; return the receipt of another process if that published first."""
     shard = label_shard.shard
-    hashes = Hashes.of_none(shard.num_rows)
+    hashes = Hashes.zeros(shard.num_rows)
     try:
         with closing(_tables(store, label_shard, hashes)) as tables:
             receipt = write(store, label_shard, tables, hashes, expected=expected)
@@ -301,7 +308,8 @@ def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardR
     receipt = receipt or _find(store, label_shard)
     if receipt is None:
         raise RunError(
-            f"{store.url}/{shard.name}: another process replaced or removed the label shard meanwhile; run again"
+            f"{store.url}/{shard.name}: another process replaced or removed the label shard during the commit; run "
+            "again"
         )
     return receipt
 
@@ -359,8 +367,8 @@ def _check_wanted(store: Store, label_shard: LabelShard) -> None:
         label_shard.file_id or hash_parts(record.file_parts),
     ):
         raise RunError(
-            f"{store.url}/{shard.name}: not replaced, for another run has begun to relabel this sink with another "
-            f"pipeline (fingerprint {record.fingerprint!r}, this one's is {fingerprint!r})"
+            f"{store.url}/{shard.name}: not replaced: another run is relabelling this sink with another "
+            f"pipeline (fingerprint {record.fingerprint!r}, this run has {fingerprint!r})"
         )
 
 
@@ -463,8 +471,8 @@ def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
         raise explain(error, "read", shard.url) from error
     if source.num_rows != piece.num_rows:
         raise ShardError(
-            f"{shard.url}: {source.num_rows} rows from {piece.first} to {piece.end}, expected {piece.num_rows}; "
-            "was the shard changed after it was planned?"
+            f"{shard.url}: read {count(source.num_rows, 'row')} from {piece.first} to {piece.end}, expected "
+            f"{piece.num_rows}; the shard may have changed after it was planned"
         )
     return source
 
@@ -476,7 +484,8 @@ def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
     )
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise PlanError(
-            f"{label_shard.shard.url}: the label shard would have two columns named {twice}; keep or name others"
+            f"{label_shard.shard.url}: the label shard would have several columns named {twice}; "
+            "change sink.keep or the names of the outputs"
         )
     return schema
 
@@ -486,7 +495,7 @@ def _in_order(
 ) -> Iterator[pa.Table]:
     """Yield a piece's source columns and staged results side by side, at most a row group at a time."""
     if differing := _differing_types(source, schema, 0):
-        raise ShardError(f"{label_shard.shard.url}: {differing}, as in its first rows; write it with one type")
+        raise ShardError(f"{label_shard.shard.url}: {differing} as in its first rows; write the shard again")
     columns = schema.names[source.num_columns :]
     first = 0
     try:
@@ -494,7 +503,7 @@ def _in_order(
             if differing := _differing_types(staged, schema, source.num_columns):
                 raise RunError(
                     f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
-                    "this is a bug of raysp: report it"
+                    "this is a bug in raysp: report it"
                 )
             beside = source.slice(first, staged.num_rows)
             first += staged.num_rows
@@ -523,7 +532,7 @@ def read_staged(
         StoreError: the versions cannot be read.
     """
     shard, changed = label_shard.shard, list[tuple[int, str]]()
-    versions = label_shard.versions and recordings.asked_once(label_shard.versions)
+    versions = label_shard.versions and recordings.cached(label_shard.versions)
     names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
     for table in stage.read_rows(
         store,

@@ -34,7 +34,7 @@ def arm() -> dict[str, str]:
         return {}
     if _SETTING.fullmatch(wanted) is None:
         raise PlanError(
-            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES)}, and a passing from 1: "
+            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES)}, and a count from 1, "
             "such as after_shard_committed:2"
         )
     os.environ[DRIVER] = str(os.getpid())

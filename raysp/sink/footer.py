@@ -12,6 +12,7 @@ from raysp.errors import ChangedError, StoreError
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
 from raysp.storage.store import Store
+from raysp.words import OR_RELABEL
 
 PREFIX = "raysp."
 
@@ -91,7 +92,7 @@ def read(store: Store, name: str) -> LabelFooter:
     except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
         reason = "it has no raysp metadata" if isinstance(error, KeyError) else str(error)
         raise ChangedError(
-            f"{store.url}/{name}: not a label shard of raysp ({reason}); move it away, or take another sink",
+            f"{store.url}/{name}: not a label shard of raysp ({reason}); move it, or use another sink",
             (f"{name}: not a label shard of raysp",),
         ) from error
     write_id, recordings = (found.get(f"{PREFIX}{key}".encode(), b"").decode() for key in ("write_id", "recordings"))
@@ -133,8 +134,8 @@ def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, fil
     )
     if differing:
         raise OutdatedError(
-            f"{store.url}/{shard.name}: this label shard is of other input or another pipeline "
-            f"({'; '.join(differing)}); move it away, take another sink, or redo what differs with --relabel",
+            f"{store.url}/{shard.name}: this label shard was made from other input or by another "
+            f"pipeline ({'; '.join(differing)}); move it, {OR_RELABEL}",
             differing,
         )
     return found.receipt

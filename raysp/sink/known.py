@@ -22,7 +22,7 @@ def remember(value: JsonValue) -> None:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         place.touch(mode=0o600)
     except OSError as error:
-        logger.info("%s: cannot be written (%s); this pipeline will have to be given again", place, error)
+        logger.info("%s: cannot be written (%s); commands on its sink will require the pipeline file", place, error)
 
 
 def is_known(value: JsonValue) -> bool:

@@ -59,10 +59,10 @@ def check_shard_name(name: str) -> None:
     for part in name.split("/"):
         where = f"shard {name!r}: {part!r}"
         if not part or part in (".", "..") or "\0" in part:
-            raise PlanError(f"{where} cannot be part of a path; rename it, or give another root")
+            raise PlanError(f"{where} cannot be part of a path; rename it, or set another source.root")
         if part[0] in "._":
             raise PlanError(
-                f"{where} begins with {part[0]!r}, which readers pass over; rename it, or give a root below"
+                f"{where} begins with {part[0]!r}, which readers ignore; rename it, or set a source.root below it"
             )
         if len(part.encode()) > MAX_COMPONENT_BYTES:
             found = len(part.encode())

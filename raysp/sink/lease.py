@@ -123,8 +123,8 @@ class Lease:
             other = _read(self._store, epochs[-1])
             self._lost = (
                 f"{self._store.url}: {other.words if other else 'another run'} took over the lease (epoch "
-                f"{epochs[-1]}, this run holds {self.epoch}), because this run's beat had stopped; this run ends. What "
-                "was committed or staged stays, and the other one goes on from there"
+                f"{epochs[-1]}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
+                "Committed and staged labels are kept, and the other run continues from them"
             )
 
 
@@ -218,14 +218,14 @@ def _wait_until_free(
         if watched is None or watched[0] != top:
             if watched is None and found:
                 log.warning(
-                    "%s: %s holds the lease; watching for up to %g s whether it lives",
+                    "%s: %s holds the lease; checking for up to %g s whether it is alive",
                     store.url, found.words, STALE_BEATS * beat_seconds,
                 )  # fmt: skip
             watched, since = (top, found), clock()
         elif found != watched[1] and found is not None:
             raise PlanError(
-                f"{store.url}: {found.words} is at work on this sink (its beat came {clock() - since:.1f} s after this "
-                "run began to watch it); wait until it is done or stop it, and run again"
+                f"{store.url}: {found.words} is at work on this sink (its beat came {clock() - since:.1f} s "
+                "after this run began to check); wait until it has finished or stop it, and run again"
             )
         elif clock() - since >= STALE_BEATS * beat_seconds:
             return top
@@ -237,7 +237,7 @@ def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> N
         try:
             lease.beat()
         except StoreError as error:  # without a beat another run may take over: only work is duplicated
-            log.warning("the beat of the lease could not be written: %s", error)
+            log.warning("the heartbeat of the lease could not be written: %s", error)
 
 
 def _epochs(store: Store) -> list[int]:

@@ -20,7 +20,7 @@ from raysp.storage.store import Store
 
 @dataclass(frozen=True)
 class Orphan:
-    """A file, or an upload that was never completed, that no run will use any more."""
+    """A file or an incomplete upload that no run will use any more."""
 
     path: str
     num_bytes: int
@@ -60,7 +60,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         return
     shards = {shard.name: shard for shard in plan_record.load(store)}
     file_id = hash_parts(record.file_parts)
-    found = committed(store, shards.values(), record.fingerprint, mend=False, file_id=file_id)
+    found = committed(store, shards.values(), record.fingerprint, repair=False, file_id=file_id)
     wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
     stage_id = stopping.load(store).stage_id(record.fingerprint)
     old_epochs = set(lease.old_epochs(store))
@@ -92,10 +92,10 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
     return named
 
 
-REST = "rows beside a label shard that does not name them"
+REST = "left-out rows that no label shard refers to"
 REST_SECONDS = 3600.0
 """Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
-UPLOAD = "an upload that was never completed"
+UPLOAD = "an incomplete upload"
 UPLOAD_SECONDS = 3600.0
 """Age from which an upload counts as abandoned if no run is active: a worker outlives its run by minutes."""
 
@@ -110,7 +110,7 @@ def _reason(
 ) -> str:
     """Return why no run will use a file any more; empty if a run may."""
     if path.startswith(layout.TMP):
-        return "a temporary file of a process that is gone"
+        return "a temporary file of a process that has ended"
     if trial.is_left(path):
         return "of a try-out that was killed"
     if path in old_epochs:

@@ -107,7 +107,7 @@ def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(
             f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "
-            "or take another sink"
+            "or use another sink"
         ) from error
     return supersedes, _shards(table)
 

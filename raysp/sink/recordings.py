@@ -59,7 +59,7 @@ def changed_rows(staged: pa.Table, versions: Versions) -> list[tuple[int, str]]:
     return sorted((row, path) for row, path, was in triples if was == CHANGED or current.get(path, was) != was)
 
 
-def asked_once(versions: Versions) -> Versions:
+def cached(versions: Versions) -> Versions:
     """Return `versions` with a cache, so that the version of each file is read once."""
     known: dict[str, str | None] = {}
 
@@ -85,7 +85,7 @@ class Hashes:
     by_row: npt.NDArray[np.uint8]  # (rows, HASH_BYTES)
 
     @classmethod
-    def of_none(cls, num_rows: int) -> "Hashes":
+    def zeros(cls, num_rows: int) -> "Hashes":
         """Return the hashes of rows that were not read by path."""
         return cls(np.zeros((num_rows, HASH_BYTES), np.uint8))
 
@@ -97,7 +97,7 @@ class Hashes:
             ValueError: the text is not from `encode`.
         """
         if not text:
-            return cls.of_none(num_rows)
+            return cls.zeros(num_rows)
         try:
             raw = zlib.decompress(base64.b64decode(text, validate=True))
         except zlib.error as error:

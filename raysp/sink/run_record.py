@@ -17,6 +17,7 @@ from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.sink import layout
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
+from raysp.words import OR_RELABEL
 
 SCHEMA_VERSION = 1
 """Version of everything under `.raysp/` and of the metadata in label shards."""
@@ -108,12 +109,12 @@ def load(store: Store) -> RunRecord | None:
         version = found["schema_version"]
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise PlanError(
-                f"{where}: schema version {version}, this raysp knows {SCHEMA_VERSION}; upgrade raysp, "
-                "or take another sink"
+                f"{where}: schema version {version}, this version of raysp reads {SCHEMA_VERSION}; upgrade raysp, "
+                "or use another sink"
             )
         return RunRecord(**{**found, "runs": tuple(RunEntry(**entry) for entry in found["runs"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{where}: not a run record ({error}); restore it, or take another sink") from error
+        raise PlanError(f"{where}: not a run record ({error}); restore it, or use another sink") from error
 
 
 def begin(
@@ -127,11 +128,11 @@ def begin(
     relabel: bool = False,
     root: str | None = None,
     resolved: Resolved | None = None,
-    anew: bool = False,
+    replaces_record: bool = False,
 ) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
-    With `anew` the sink holds no result, so the recorded pipeline is replaced without a check.
+    With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
 
     With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
     and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
@@ -147,8 +148,10 @@ def begin(
         return made
     recorded = load(store)
     if recorded is None:
-        raise StoreError(f"{store.url}/{layout.RUN}: it was there and is gone; does something else clear this folder?")
-    if anew:
+        raise StoreError(
+            f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run again"
+        )
+    if replaces_record:
         begun = replace(made, runs=(*recorded.runs, run))
         store.replace(layout.RUN, _encode(begun))
         return begun
@@ -199,14 +202,13 @@ def check_same(
         ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": fingerprint}
         changed = differences(recorded.parts, parts) or differences(*ours)
         raise ChangedError(
-            f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; "
-            "undo that, take another sink, or redo what differs with --relabel",
+            f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; undo the change, {OR_RELABEL}",
             changed,
         )
     if changed := file_differences(recorded, file_parts, pipeline):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
-            "undo that, take another sink, or redo what differs with --relabel",
+            f"undo the change, {OR_RELABEL}",
             changed,
         )
 
@@ -237,7 +239,7 @@ def _described(key: str, old: str, new: str) -> str:
     if key.endswith(".checkpoint_digest"):
         return f"the files of `{key.removesuffix('_digest')}` changed (their digest was {before}, now {now})"
     if key == "label_version":
-        return f"raysp itself labels differently since (label version {before}, now {now})"
+        return f"this version of raysp labels differently (label version was {before}, now {now})"
     return f"`{key}` was {before}, now {now}"
 
 

@@ -61,7 +61,7 @@ class Sink:
         """
         if (record := self.record()) is None:
             raise PlanError(
-                f"{self.url}: not a sink of raysp: found no {layout.RUN}; give the folder that a run wrote to, or its "
+                f"{self.url}: not a sink of raysp: found no {layout.RUN}; give the folder that a run wrote to, or the "
                 "pipeline file"
             )
         return record

@@ -121,7 +121,7 @@ def read_rows(
             _check(where, sorter.numbers(), range(piece.first, piece.end) if rows is None else rows, join)
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
             raise BrokenStageError(
-                f"{where}: a block cannot be read ({error}); run again: they are made anew"
+                f"{where}: a block cannot be read ({error}); run again: these rows are labelled again"
             ) from error
         for table in sorter.slices():
             yield join_windows(where, table, join)
@@ -213,7 +213,7 @@ def _windows_of(where: str, table: pa.Table, join: Join | None) -> pa.Table | No
         return None
     if join is None:
         raise RunError(
-            f"{where}: found windows of longer rows and nothing to join them; this is a bug of raysp: report it"
+            f"{where}: found windows of longer rows, but no way to join them; this is a bug in raysp: report it"
         )
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
     _check_windows(where, windows)
@@ -245,7 +245,8 @@ def _check_windows(where: str, windows: pa.Table) -> None:
         first = int(wrong.argmax())
         raise BrokenStageError(
             f"{where}: row {row[first]}: found window {window[first]} of {num_windows[first] or 'more'}, expected "
-            f"window {expected[first]}{' to be the last one' if ends[first] else ''}; run again: they are made anew"
+            f"window {expected[first]}{' to be the last' if ends[first] else ''}; run again: these rows are "
+            "labelled again"
         )
 
 
@@ -257,7 +258,8 @@ def _check_rows(where: str, wanted: Collection[int], rows: list[int | None]) -> 
     missing, foreign = sorted(expected - found), sorted(found - expected, key=str)
     raise BrokenStageError(
         f"{where}: found {len(rows)} rows, expected each of {len(expected)} once; missing {missing[:3]}, "
-        f"not of this piece {foreign[:3]}, there twice {len(rows) - len(found)}; run again: they are made anew"
+        f"not of this piece {foreign[:3]}, duplicates {len(rows) - len(found)}; run again: these rows are labelled "
+        "again"
     )
 
 

@@ -59,7 +59,7 @@ def compare(
     Raises:
         ChangedError: a file that is not to be replaced is in the place of a label shard.
     """
-    committed = commit.committed(store, shards, fingerprint, mend=False, file_id=file_id, trust=not relabel)
+    committed = commit.committed(store, shards, fingerprint, repair=False, file_id=file_id, trust=not relabel)
     kept = committed.outdated if relabel else frozenset[str]()
     if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""

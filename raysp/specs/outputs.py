@@ -135,8 +135,8 @@ class Transcript(Output):
 
         if checkpoint.writes_text and (self.words or self.chars):
             raise CheckpointError(
-                f"{checkpoint.path}: words and chars have times in CTC checkpoints alone; {checkpoint.architecture} "
-                "writes text without them"
+                f"{checkpoint.path}: words and chars need a CTC checkpoint, which gives times; "
+                f"{checkpoint.architecture} writes text without times"
             )
         if self.generate and not checkpoint.writes_text:
             raise CheckpointError(
@@ -150,7 +150,7 @@ class Transcript(Output):
             for option, value in ONE_TEXT.items():
                 if self.generate.get(option, value) != value:
                     raise CheckpointError(
-                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds one text alone"
+                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds only one text"
                     )
             check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
 
@@ -237,7 +237,7 @@ class Embedding(Output):
 
         if self.pooling == "xvector" and not {*self.needs} & {*checkpoint.gives}:
             raise CheckpointError(
-                f"{checkpoint.path}: {checkpoint.architecture} gives no x-vectors; use pooling='mean' or a checkpoint "
+                f"{checkpoint.path}: {checkpoint.architecture} has no x-vectors; use pooling='mean' or a checkpoint "
                 "of a ...ForXVector model"
             )
         if self.layer > checkpoint.num_layers:

@@ -83,7 +83,7 @@ class Shards:
             raise ValueError(f"config={self.config!r} given without split; give the split of the data set too")
         if self.split is not None and not (isinstance(self.url, str) and _HUB_DATA.fullmatch(self.url)):
             raise ValueError(
-                f'split={self.split!r} goes with a data set of the Hugging Face hub ("owner/name"), found url '
+                f'split={self.split!r} needs a data set of the Hugging Face hub ("owner/name"), found url '
                 f"{self.url!r}; leave split out, or give the id of a data set"
             )
 
@@ -314,7 +314,7 @@ def is_pipeline_file(target: str) -> bool:
 
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SpecError(f"{path}: no such file; expected a Python file that makes a raysp.Pipeline")
+        raise SpecError(f"{path}: no such file; expected a Python file that defines a raysp.Pipeline")
     _refuse_taken_name(path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:

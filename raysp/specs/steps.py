@@ -185,7 +185,9 @@ class Keep(Step):
             try:
                 meets(pa.chunked_array([], kind), compare, value)
             except pa.ArrowException as error:
-                raise ValueError(f"Keep cannot ask {name!r} {compare} {value!r} of {kind}: {error}") from None
+                raise ValueError(
+                    f"Keep cannot compare {name!r} {compare} {value!r}, a column of {kind}: {error}"
+                ) from None
 
 
 @spec
@@ -223,7 +225,7 @@ class Label(Step):
     def __post_init__(self) -> None:
         """Check that outputs have different columns, and that the overlap is at most half of a window."""
         if not self.outputs:
-            raise ValueError("outputs is empty; ask for at least one, such as raysp.Transcript()")
+            raise ValueError("outputs is empty; give at least one, such as raysp.Transcript()")
         if 2 * self.overlap_seconds > self.window_seconds:
             raise ValueError(
                 f"overlap_seconds={self.overlap_seconds} is more than half of window_seconds={self.window_seconds}"

@@ -231,7 +231,7 @@ class TestFetch:
             store.replace("config.json", b'{"changed": 1}')
 
         monkeypatch.setattr(checkpoints, "_copy", copy)
-        with pytest.raises(StoreError, match="the checkpoint changed while it was fetched; run again"):
+        with pytest.raises(StoreError, match="the checkpoint changed while it was downloaded; run again"):
             self.fetch(store)
 
     @pytest.mark.parametrize(

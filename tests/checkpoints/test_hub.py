@@ -73,4 +73,4 @@ def test_a_hub_is_asked_once_for_a_commit_and_its_files(tmp_path):
             assert part in error
     assert answers(server.url, tmp_path / "home", folder_of.format(pinned), HF_HUB_OFFLINE="1")[0] == found
     error, _ = answers(server.url, tmp_path / "home", folder_of.format("owner/none"))
-    assert "see that this machine reaches the hub (HF_ENDPOINT, proxies), or download the files" in error
+    assert "check that this machine can reach the hub (HF_ENDPOINT, proxies), or download the files" in error

@@ -95,12 +95,12 @@ def test_words_are_kept_whatever_the_width():
     [
         (
             ERRORS,
-            "2.31% of 1,300 reference words in 300 labelled rows (letter case and punctuation aside): "
+            "2.31% of 1,300 reference words in 300 labelled rows (ignoring case and punctuation): "
             "21 substitutions, 1 insertion, 8 deletions; 2 rows with a reference not labelled",
         ),
         (
             WordErrors(rows=1, insertions=2),
-            "no reference words in 1 labelled row (letter case and punctuation aside): "
+            "no reference words in 1 labelled row (ignoring case and punctuation): "
             "0 substitutions, 2 insertions, 0 deletions",
         ),
         (WordErrors(unlabelled=3), "nothing to compare; 3 rows with a reference not labelled"),

@@ -113,7 +113,7 @@ class TestPlan:
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
         assert re.search(r"CPUs? .*and 0 GPUs each, float32 on cpu, 7 padded seconds a pass", ran.out)
-        assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 asked for; ", ran.out)
+        assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 requested; ", ran.out)
         assert ran.complaints == []
 
     def test_half_precision_says_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
@@ -126,8 +126,8 @@ class TestPlan:
         assert "bfloat16 on cpu, 7 padded seconds a pass" in ran.out
         assert " ".join(ran.complaints) == (
             "raysp: bfloat16 on cpu: a label may depend on the rows that share its batch. batch_seconds=7 is part of "
-            "the fingerprint, and verify --sample expects 90% of rows to be equal; dtype='float32' gives labels that "
-            "depend on nothing else"
+            "the fingerprint, and verify --sample expects 90% of rows to be equal; with dtype='float32' labels do "
+            "not depend on the batch"
         )
 
 

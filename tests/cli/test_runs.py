@@ -28,7 +28,7 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
     monkeypatch.setattr("raysp.engine.running.run", run_here)
     ran = raysp_command("run", recipe)
     assert (ran.code, ran.complaints) == (0, [])
-    assert f"the label shards in {tmp_path}/out hold no row (rows that are not ok are left out" in ran.out
+    assert f"the label shards in {tmp_path}/out hold no rows (rows that are not ok are left out" in ran.out
     assert "1 of 1 shard committed" in ran.out
 
 
@@ -46,7 +46,7 @@ class TestRowsWithoutLabels:
         assert ran.code == 3
         said = json.loads(ran.out)["nothing_labelled"] if "--json" in arguments else ran.complaints[-1]
         number = 2 if "--rows" in arguments else 3
-        assert f"none of {number} rows was labelled ({number} unsupported_format); for example a.parquet row 0" in said
+        assert f"0 of {number} rows were labelled ({number} unsupported_format); for example a.parquet row 0" in said
         assert "(id 'u0'): unsupported_format: " in said
         assert "For unsupported_format: convert the recordings to FLAC" in said
 
@@ -97,7 +97,7 @@ class TestRowsWithoutLabels:
         assert (found["shards"], found["shards_committed"], found["failed"]) == (number, number, {})
         assert raysp_command("verify", recipe, *settings).code == 0
         ran = raysp_command("run", recipe)
-        assert (ran.code, "; undo that, " in ran.err or "undo the change" in ran.err) == (2, True)
+        assert (ran.code, "undo the change" in ran.err) == (2, True)
 
     def test_a_run_that_stopped_for_its_errors_binds_no_pipeline(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(30, audio=b"no audio at all"))

@@ -60,7 +60,7 @@ def test_progress_is_ten_lines_at_most_and_says_whether_a_run_is_alive_since_whe
         "audio 100:00:00 in committed shards",
         "labels 59,000 ok, 600 skipped, 400 errors",
         "reasons 500 kind_0, 499 kind_1, 498 kind_2, 497 kind_3, 496 kind_4, and 7 more",
-        "word errors 3.00% of 100 reference words in 10 labelled rows (letter case and punctuation aside): "
+        "word errors 3.00% of 100 reference words in 10 labelled rows (ignoring case and punctuation): "
         "3 substitutions, 0 insertions, 0 deletions",
         "failed 0.parquet: not readable, and 29 more",
         "foreign 0.parquet: something else, and 29 more",

@@ -48,7 +48,7 @@ def test_shards_are_written_once(files, tmp_path, monkeypatch):
     assert raysp.Shards.from_dataset(made, str(tmp_path / "shards")) == first
     monkeypatch.setattr(exporting, "_write", None)
     assert raysp.Shards.from_dataset(made, str(tmp_path / "shards")) == first
-    with pytest.raises(PlanError, match=r"holds another data set .* give another folder"):
+    with pytest.raises(PlanError, match=r"holds another data set .* use another folder"):
         raysp.Shards.from_dataset(made.select([0]), str(tmp_path / "shards"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
@@ -89,7 +89,7 @@ def test_a_file_that_is_gone_is_named_with_its_row(files, tmp_path):
 
 
 def test_what_is_no_data_set_of_audio_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="0 columns of audio found among text"):
+    with pytest.raises(PlanError, match="found 0 audio columns among text"):
         raysp.Shards.from_dataset(datasets.Dataset.from_dict({"text": ["x"]}), str(tmp_path / "shards"))
     with pytest.raises(PlanError, match=r"found list, expected a datasets.Dataset"):
         raysp.Shards.from_dataset([1], str(tmp_path / "shards"))

@@ -68,7 +68,7 @@ def rows_of(plan, *columns: str) -> list[dict]:
 def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kind):
     write(corpus, ROWS, kind)
     plan = raysp.plan(pipeline_of(corpus))
-    assert plan.notes == ("1 recording without a row in the metadata: other columns are null there",)
+    assert plan.notes == ("1 recording without a row in the metadata: their other columns are null",)
     assert plan.corpus.passed_over == {}
     assert rows_of(plan, "id", "text", "speaker") == [
         {"id": "a.wav", "text": "one", "speaker": 3},
@@ -93,7 +93,7 @@ def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
 def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_it_comes(corpus):
     write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
     plan = raysp.plan(pipeline_of(corpus))
-    assert "1 recording of the metadata not found: error rows of type not_found" in plan.notes
+    assert "1 recording of the metadata not found: their rows become errors (not_found)" in plan.notes
     label_here(pipeline_of(corpus))
     assert [(row["id"], row["error_type"]) for row in labels_of(corpus)][-1] == ("later.wav", "not_found")
     (corpus / "later.wav").write_bytes(wav(1600))
@@ -137,7 +137,7 @@ def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpu
     write(corpus, ROWS)
     (shard,) = raysp.plan(pipeline_of(corpus)).corpus.shards
     write(corpus, [ROWS[0], {**ROWS[1], "speaker": 4}])
-    with pytest.raises(ShardError, match=r"metadata of 'a\.wav' is another; it changed since it was planned"):
+    with pytest.raises(ShardError, match=r"metadata of 'a\.wav' changed since it was planned"):
         sources.read_table(shard, Piece(0, 3), ["speaker"])
     assert sources.read_table(shard, Piece(0, 3), ["id"]).num_rows == 3
 
@@ -185,12 +185,12 @@ def test_a_name_that_leads_out_of_the_folder_is_an_error_row(corpus, name):
             r"metadata\.csv: its columns are name, text; expected one 'file_name'",
         ),
         ({"metadata.csv": ""}, "expected one 'file_name'"),
-        ({"metadata.csv": "file_name,a\na.wav,1\na.wav,2\n"}, r"names 'a\.wav' a second time"),
+        ({"metadata.csv": "file_name,a\na.wav,1\na.wav,2\n"}, r"lists 'a\.wav' more than once"),
         ({"metadata.csv": "file_name,x\na.wav,1\n", "x/metadata.jsonl": "{}"}, r"several kinds \(\.csv, \.jsonl\)"),
         ({"metadata.jsonl": '{"file_name": "a.wav"}\n{"file_name": null}\n'}, "row 2 has None as its file_name"),
-        ({"metadata.jsonl": "nonsense"}, r"metadata\.jsonl: line 1 of this slice is no JSON"),
-        ({"metadata.csv": "file_name,audio\na.wav,1\n"}, "has a column 'audio', which is that of the recordings"),
-        ({"metadata.csv": "file_name,a\na.wav\n"}, r"metadata\.csv: .*Expected 2 columns, got 1.*passed over"),
+        ({"metadata.jsonl": "nonsense"}, r"metadata\.jsonl: line 1 of this slice is not JSON"),
+        ({"metadata.csv": "file_name,audio\na.wav,1\n"}, "has a column 'audio', which is reserved for the recordings"),
+        ({"metadata.csv": "file_name,a\na.wav\n"}, r"metadata\.csv: .*Expected 2 columns, got 1.*is ignored"),
     ],
 )
 def test_one_that_cannot_be_used_is_refused_before_any_work(corpus, files, message):

@@ -103,7 +103,7 @@ def check_mended(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | None
 
 def test_a_mended_input_is_labelled_by_the_same_command(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
-    with pytest.raises(RunError, match=r"rows failed.*more than max_error_rate=0.5.*Mend the input.*same command"):
+    with pytest.raises(RunError, match=r"rows failed.*more than max_error_rate=0.5.*Correct the input.*run again"):
         run_here(by_path(corpus))
     assert statuses(by_path(corpus)) == {}
     write_recordings(corpus, {})
@@ -190,7 +190,7 @@ def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
 def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     run_here(by_path(corpus, max_error_rate=1.0))
-    with pytest.raises(RunError, match=r"24 of 24 rows failed .*For unsupported_format: convert.*Mend the input"):
+    with pytest.raises(RunError, match=r"24 of 24 rows failed .*For unsupported_format: convert.*Correct the input"):
         raysp.retry(str(corpus.parent / "out"), pipeline=by_path(corpus))
     assert not (corpus.parent / "out" / layout.STOPPED).exists()
     write_recordings(corpus, {})

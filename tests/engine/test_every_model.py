@@ -252,18 +252,18 @@ def test_what_a_checkpoint_cannot_give_is_refused_before_any_work(corpus, tmp_pa
         with pytest.raises(raysp.CheckpointError, match=words):
             raysp.plan(pipeline)
 
-    refused("classes", raysp.Transcript(), "cannot give Transcript; it can give Classes, Embedding")
+    refused("classes", raysp.Transcript(), "does not support Transcript; it supports Classes, Embedding")
     refused("classes", raysp.Embedding(layer=3), "layer=3, found 2 layers; give -1 to 2")
-    refused("classes", raysp.Embedding(pooling="xvector"), "gives no x-vectors; use pooling='mean'")
-    refused("writes", raysp.Transcript(words=True), "words and chars have times in CTC checkpoints alone")
+    refused("classes", raysp.Embedding(pooling="xvector"), "has no x-vectors; use pooling='mean'")
+    refused("writes", raysp.Transcript(words=True), "words and chars need a CTC checkpoint")
     for options, words in {
-        ("num_bims", 2): "generate: generation cannot do num_bims=2",
+        ("num_bims", 2): "generate: generation does not support num_bims=2",
         ("num_beams", 0): "generate: num_beams is 0, expected at least 1",
         ("num_beams", "4"): "generate: num_beams is '4', expected int",
         ("eos_token_id", 9999): "generate: eos_token_id has 9999, expected ids below the vocabulary's",
-        ("decoder_start_token_id", -1): "texts begin with decoder_start_token_id -1, expected an id below",
-        ("max_new_tokens", 5000): "texts may have 5001 tokens, the decoder has positions for .*pass generate=",
-        ("num_return_sequences", 2): "num_return_sequences is 2; a label holds one text alone",
+        ("decoder_start_token_id", -1): "decoder_start_token_id is -1, expected an id below",
+        ("max_new_tokens", 5000): "max_length is 5001 tokens, the decoder has .* positions .*pass generate=",
+        ("num_return_sequences", 2): "num_return_sequences is 2; a label holds only one text",
     }.items():
         refused("writes", raysp.Transcript(generate=dict([options])), words)
-    refused("speaker", raysp.Classes(), "cannot give Classes")
+    refused("speaker", raysp.Classes(), "does not support Classes")

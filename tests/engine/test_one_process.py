@@ -68,7 +68,7 @@ def without_a_ray(monkeypatch):
             yield
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "wants_ray", lambda _: False)
+    monkeypatch.setattr(running, "requires_ray", lambda _: False)
     monkeypatch.setattr(running, "local_ray", noting)
     return started
 
@@ -112,7 +112,7 @@ def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, loc
     result = run(a_pipeline(f"{corpus}/in", corpus / "out", label=outputs))
     assert (result.exit_code, result.rows, result.errors) == (0, SHARDS * ROWS, {})
     assert without_a_ray == ["Ray"]
-    assert "the process that labels ended with signal SIGKILL; Ray labels the rest" in caplog.text
+    assert "the labelling process ended with signal SIGKILL; continuing on Ray" in caplog.text
     # One block a shard, and the one that crashed twice.
     assert len(list(tmp_path.glob("block-*"))) == SHARDS + 1
     label_here(a_pipeline(f"{corpus}/in", corpus / "other"))

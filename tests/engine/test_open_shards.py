@@ -66,7 +66,7 @@ def test_an_error_of_a_row_of_several_windows_counts_once_over_blocks(shards):
 
 def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_given(shards):
     add(shards, block(PIECES[0], 0, 1, 4))
-    assert shards.unfinished() == {"a.parquet": "1 piece gave no result; run again"}
+    assert shards.unfinished() == {"a.parquet": "no result for 1 piece; run again"}
     shards.failed["a.parquet"] = "no such file"
     assert add(shards, block(PIECES[1], 0, 1, 2)) is None
     assert shards.unfinished() == {"a.parquet": "no such file"}

@@ -39,13 +39,14 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
     monkeypatch.chdir(small_shards.parent)
     pipeline = make_pipeline(small_shards, sink=f"{ELSEWHERE}/labels")
     message = (
-        r"sink.url: 1 of 1 node of the cluster cannot see what this process writes to '/proc/self/cwd/labels'; on "
-        r"[\d.]+: /proc/self/cwd/labels has no such file there. Give a place that all machines share: .*s3://"
+        r"sink.url: 1 of 1 node of the cluster cannot see the files that this process writes to "
+        r"'/proc/self/cwd/labels'; on [\d.]+: /proc/self/cwd/labels: no such file. Use a location that all "
+        r"machines share: .*s3://"
     )
     with pytest.raises(raysp.PlanError, match=message):
         run(pipeline)
     assert not [path for path in Path("labels").rglob("*") if path.is_file()]
-    with pytest.raises(raysp.PlanError, match=r"cannot see what this process writes"):
+    with pytest.raises(raysp.PlanError, match=r"cannot see the files that this process writes"):
         try_out(pipeline, 3)
 
 

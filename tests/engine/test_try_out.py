@@ -45,7 +45,7 @@ def without_ray(monkeypatch):
         raise AssertionError("a Ray was started")
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "wants_ray", lambda _: False)
+    monkeypatch.setattr(running, "requires_ray", lambda _: False)
     monkeypatch.setattr(running, "local_ray", started)
 
 

@@ -168,7 +168,7 @@ def tokens_can_be_added(oracle, model):
 
 def faults_are_named(model, folder):
     """What cannot be: too many tokens, both kinds of input, frames without cross attention, other weights."""
-    with pytest.raises(ValueError, match="65 tokens, but max_position_embeddings is 64"):
+    with pytest.raises(ValueError, match="found 65 tokens, expected at most max_position_embeddings 64"):
         model(input_ids=torch.full((1, 65), 5))
     with pytest.raises(ValueError, match="expected either input_ids or inputs_embeds"):
         model()

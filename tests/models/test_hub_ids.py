@@ -104,6 +104,6 @@ def test_what_the_cache_lacks_is_named_with_a_way_out(cache):
         str(cache),
         "HF_HUB_OFFLINE",
         "give a folder",
-        "Wanted are config",
+        "Files requested, of those that exist: config",
     ):
         assert part in str(found.value)

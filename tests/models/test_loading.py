@@ -160,10 +160,10 @@ def test_code_that_comes_with_a_checkpoint_has_no_effect(checkpoint):
         ("config.json", {"architectures": [[]]}, r"architectures is \[\[\]\], expected"),
         ("config.json", {"final_dropout": 2.0}, r"final_dropout is 2\.0, expected a probability from 0 to 1"),
         ("config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, expected a finite number"),
-        ("config.json", {"num_labels": [2]}, r"num_labels is \[2\], expected a number of classes from 1"),
+        ("config.json", {"num_labels": [2]}, r"num_labels is \[2\], expected at least 1"),
         ("vocab.json", {"P": 20}, "tokenizer has 21 tokens, the head has 20 classes.*ids without a class 20"),
         ("vocab.json", {"O": ...}, "tokenizer has 19 tokens, the head has 20.*classes without a token 19"),
-        ("vocab.json", {"A": "5"}, "id of 'A' is '5', expected a whole number"),
+        ("vocab.json", {"A": "5"}, "id of 'A' is '5', expected an integer"),
         ("tokenizer_config.json", {"pad_token": ["<pad>"]}, r"pad_token is \['<pad>'\], expected str"),
         ("tokenizer_config.json", {"unk_token": {"lstrip": True}}, "unk_token is None, expected str"),
         ("tokenizer_config.json", {"pad_token": None}, "pad_token is None, expected a token of vocab.json"),
@@ -342,7 +342,7 @@ def test_damaged_weights_are_refused(checkpoint, kind):
     path = checkpoint / "model.safetensors"
     path.write_bytes(damaged_weights(path.read_bytes())[kind])
     for read in (check_checkpoint, load_model):
-        with pytest.raises(CheckpointError, match=r"not a whole safetensors file.*copy the file again"):
+        with pytest.raises(CheckpointError, match=r"not a complete safetensors file.*copy the file again"):
             read(checkpoint)
 
 

@@ -539,7 +539,7 @@ def test_a_tokenizer_of_another_vocabulary_is_found_before_the_first_batch(check
     values = json.loads(path.read_text())
     values["model"]["vocab"]["more"] = len(values["model"]["vocab"])
     path.write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"tokenizer has a token of id \d+, the decoder has \d+ "):
+    with pytest.raises(CheckpointError, match=r"the tokenizer's highest token id is \d+, the decoder has \d+ "):
         check_checkpoint(checkpoint)
 
 

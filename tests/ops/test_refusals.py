@@ -105,12 +105,15 @@ class TestOnDisk:
     def test_a_folder_that_refuses_everything_is_no_rows_error(self, folder):
         for name in ROWS:
             (folder / name).chmod(0)
-        with without_privileges(), pytest.raises(StoreError, match=r"All of 12 recordings of .* are refused"):
+        with (
+            without_privileges(),
+            pytest.raises(StoreError, match=r"Access to all 12 recordings tried in .* is denied"),
+        ):
             types_of(AudioRoot(str(folder)), ROWS)
 
     def test_a_closed_root_is_no_rows_error(self, folder):
         folder.chmod(0)
-        with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*All of 2 recordings"):
+        with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*Access to all 2 recordings"):
             types_of(AudioRoot(str(folder)), ROWS[:2])
 
     def test_its_shard_is_committed_and_the_row_is_retried_once_it_may_be_read(self, folder, tmp_path):
@@ -164,7 +167,7 @@ class TestOnAnObjectStore:
 
     def test_a_store_that_refuses_everything_is_no_rows_error(self, root, proxy):
         proxy.judge = lambda method, path: "403 AccessDenied"
-        with pytest.raises(StoreError, match=r"recordings of .* are refused"):
+        with pytest.raises(StoreError, match=r"recordings tried in .* is denied"):
             types_of(root, ROWS)
 
     def test_wrong_keys_are_no_rows_error_and_are_not_tried_on_others(self, root, proxy):

@@ -112,7 +112,7 @@ def test_what_the_hub_does_not_have_is_refused_with_what_it_has(data, tmp_path, 
 
 def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub, data):
     (data / "voices.py").write_text("raise SystemExit")
-    with pytest.raises(PlanError, match=r"made by the script voices.py, and raysp runs no code of a data set"):
+    with pytest.raises(PlanError, match=r"produced by the script voices.py, which raysp does not run"):
         find_split(NAME, "test", "en")
     plain = data.with_name("plain")
     plain.mkdir()
@@ -124,15 +124,15 @@ def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub,
 
 def test_without_a_network_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PlanError, match=r"see that this machine reaches the hub \(HF_ENDPOINT, HF_HUB_OFFLINE"):
+    with pytest.raises(PlanError, match=r"check that this machine can reach the hub \(HF_ENDPOINT, HF_HUB_OFFLINE"):
         find_split(NAME, "test")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"url": "s3://bucket/x", "split": "test"}, r"split='test' goes with a data set of the Hugging Face hub"),
-        ({"url": ["owner/a", "owner/b"], "split": "test"}, r"goes with a data set of the Hugging Face hub"),
+        ({"url": "s3://bucket/x", "split": "test"}, r"split='test' needs a data set of the Hugging Face hub"),
+        ({"url": ["owner/a", "owner/b"], "split": "test"}, r"needs a data set of the Hugging Face hub"),
         ({"url": "owner/a", "config": "en"}, r"config='en' given without split"),
     ],
 )

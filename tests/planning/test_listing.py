@@ -76,7 +76,7 @@ class TestNames:
     @pytest.mark.parametrize("pattern", ["", "/*.parquet", "/**", "/{name}"])
     def test_a_shard_that_readers_would_pass_over_is_refused_and_not_skipped(self, data, name, pattern):
         write_shard(data / name)
-        with pytest.raises(PlanError, match=rf"readers pass over names that begin with '[_.]'; rename '{name}'"):
+        with pytest.raises(PlanError, match=rf"readers ignore names that begin with '[_.]'; rename '{name}'"):
             names(raysp.Shards(str(data) + pattern.format(name=name)))
 
     def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
@@ -139,7 +139,7 @@ class TestUrls:
             names(raysp.Shards(f"{bucket}/other", root=f"{bucket}/in"))
 
     def test_urls_without_a_folder_in_common_are_refused(self, bucket, data):
-        with pytest.raises(PlanError, match=r"have no folder in common; label them into two sinks"):
+        with pytest.raises(PlanError, match=r"have no folder in common; use a sink for each"):
             names(raysp.Shards([f"{bucket}/in", str(data)]))
 
     @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ class TestKinds:
         (tmp_path / "in" / "b.parquet").write_text("version https://git-lfs.github.com/spec/v1")
         plan = raysp.plan(a_pipeline(f"{tmp_path}/in/*", tmp_path / "out"))
         assert plan.num_rows == 3
-        assert "no Parquet file. Leave it out of source.url" in plan.corpus.unreadable["part-1.parquet"]
+        assert "expected a Parquet file. Exclude it from source.url" in plan.corpus.unreadable["part-1.parquet"]
         assert "git lfs pull" in plan.corpus.unreadable["b.parquet"]
 
     def test_recordings_of_formats_that_were_passed_over_are_new_label_shards_of_a_sink(self, tmp_path, monkeypatch):
@@ -298,10 +298,10 @@ class TestKinds:
         ("text", "message"),
         [
             ('[{"audio_filepath": "x.wav"}]', r"begins with a JSON array; expected .* Convert it: jq -c '\.\[\]'"),
-            ('{\n  "audio_filepath": "x.wav"\n}', r"its first line is b'\{', which is no whole JSON object"),
-            ('{"a": 1}', "expected a manifest, a JSON object with 'audio_filepath' in each line"),
+            ('{\n  "audio_filepath": "x.wav"\n}', r"its first line is b'\{', not a complete JSON object"),
+            ('{"a": 1}', "expected a manifest: one JSON object with 'audio_filepath' per line"),
             ("3", "its first line is b'3'; expected a manifest"),
-            ("\x89PNG", "no whole JSON object"),
+            ("\x89PNG", "not a complete JSON object"),
         ],
     )
     def test_a_json_file_that_is_no_manifest_is_refused_with_what_is_expected(self, tmp_path, text, message):
@@ -311,7 +311,7 @@ class TestKinds:
 
     def test_the_id_of_a_data_set_on_the_hub_is_refused_without_its_split(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(PlanError, match=r"'mozilla/voice' is a data set of the Hugging Face hub, name its split"):
+        with pytest.raises(PlanError, match=r"'mozilla/voice' is a data set of the Hugging Face hub, give its split"):
             names(raysp.Shards("mozilla/voice"))
 
     def test_a_damaged_manifest_is_listed_and_the_others_are_planned(self, tmp_path):
@@ -319,7 +319,7 @@ class TestKinds:
         (tmp_path / "b.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
         plan = raysp.plan(a_pipeline(f"{tmp_path}/*.jsonl", tmp_path / "out"))
         assert [todo.shard.name for todo in plan.todo] == ["b-00000.parquet"]
-        assert "line 1 of this slice is no JSON" in plan.corpus.unreadable["a-00000.parquet"]
+        assert "line 1 of this slice is not JSON" in plan.corpus.unreadable["a-00000.parquet"]
 
 
 class TestListedSink:

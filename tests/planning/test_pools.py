@@ -29,16 +29,18 @@ def a_plan(folder: Path, pool: raysp.Pool, *, rows: int, shards: int, resources:
 def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=3, shards=1)
     assert (plan.pool_size.low, plan.pool_size.high) == (1, 1)
-    assert str(plan.pool_size) == "1 actor (64 asked for; 3 rows in 1 piece are at most 1 block)"
+    assert str(plan.pool_size) == "1 actor (64 requested; 3 rows in 1 piece make at most 1 block)"
     assert plan.resources.cpus == 3  # of the Ray that is started, not 65
 
 
 def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=1, shards=4)
-    assert str(plan.pool_size) == "2 actors (64 asked for; this machine has 2 CPUs)"
+    assert str(plan.pool_size) == "2 actors (64 requested; this machine has 2 CPUs)"
     assert plan.resources.cpus == 3
     assert a_plan(tmp_path, raysp.Pool(64, cpus=2), rows=1, shards=4).pool_size.low == 1
-    assert str(a_plan(tmp_path, raysp.Pool((2, 9)), rows=1, shards=4).pool_size).startswith("2 actors (2 to 9 asked")
+    assert str(a_plan(tmp_path, raysp.Pool((2, 9)), rows=1, shards=4).pool_size).startswith(
+        "2 actors (2 to 9 requested"
+    )
 
 
 def test_what_fits_is_as_asked(tmp_path, two_cores):
@@ -58,9 +60,9 @@ def test_the_default_pool_is_one_actor_with_the_whole_machine(tmp_path, two_core
 
 def test_more_cpus_than_the_machine_has_are_capped_with_a_word(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(cpus=64), rows=1, shards=4)
-    assert str(plan.settings.cpus_per_actor) == "2 CPUs (64 asked for; this machine has 2)"
+    assert str(plan.settings.cpus_per_actor) == "2 CPUs (64 requested; this machine has 2)"
     assert (plan.settings.cpus_per_actor.is_capped, plan.resources.cpus) == (True, 3)
-    assert str(raysp.plan(plan.pipeline).settings.cpus_per_actor).startswith("2 CPUs (64 asked for")
+    assert str(raysp.plan(plan.pipeline).settings.cpus_per_actor).startswith("2 CPUs (64 requested")
 
 
 def test_cpus_of_actors_leave_one_in_ten_to_decode_and_are_one_on_gpus_and_clusters():
@@ -82,7 +84,7 @@ def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work
     assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
     size = a_plan(tmp_path, raysp.Pool((12, 64)), rows=1, shards=9, resources=grows).pool_size
     assert (size.low, size.high) == (9, 9)
-    assert size.reason == " (12 to 64 asked for; 9 rows in 9 pieces are at most 9 blocks)"
+    assert size.reason == " (12 to 64 requested; 9 rows in 9 pieces make at most 9 blocks)"
 
 
 def test_more_cpus_than_any_node_of_a_cluster_has_are_a_shortage(tmp_path):

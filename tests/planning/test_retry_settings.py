@@ -100,7 +100,7 @@ class TestAudioRoot:
 
     def test_a_sample_of_rows_read_by_path_needs_the_folder(self, clips, labelled):
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
-        with pytest.raises(PlanError, match=r"read by path, .*give --set source\.audio_root=DIR"):
+        with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
             raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
 
     def test_a_sink_whose_fingerprint_has_the_folder_still_goes_on(self, clips):
@@ -133,8 +133,9 @@ class TestOtherSettings:
         path = setting.partition("=")[0]
         assert (ran.code, ran.err) == (
             2,
-            f"raysp: --set {path}: a retry sets only source.audio_root, source.storage_options, sink.storage_options, "
-            "steps.N.pool, max_error_rate, for rows that have a label stay as they are; to change labels use `raysp "
+            f"raysp: --set {path}: a retry accepts only source.audio_root, source.storage_options, "
+            "sink.storage_options, steps.N.pool, max_error_rate, since existing labels do not change; to change "
+            "labels use `raysp "
             "run PIPELINE --set ... --relabel`\n",
         )
         assert open_store(labelled).read(".raysp/run.json") == before

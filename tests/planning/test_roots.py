@@ -60,8 +60,8 @@ def test_another_root_is_refused_with_both_and_what_to_do(data, sink, number, is
     pipeline = a_pipeline(sources_of_both(data)[number], sink)
     other = data / "b" if number == 3 else data
     message = (
-        rf"{sink}: its label shards are named relative to '{data}/a', those of this source to '{other}'.*"
-        rf"Set source.root='{data}/a', undo the change of source.url, or label into another sink"
+        rf"{sink}: its label shards are named relative to '{data}/a', this source's to '{other}'.*"
+        rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
         make_plan(pipeline, local_resources(pipeline), relabel=relabel)
@@ -94,7 +94,7 @@ def test_a_corpus_that_moved_as_a_whole_goes_on(data, sink, tmp_path):
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
     begin_run(plan, RunEntry.now())
     assert Sink.of(plan.pipeline.sink).existing_record().root == str(moved)
-    with pytest.raises(ChangedError, match=rf"relative to '{moved}', those of this source to '{data}'"):
+    with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
 
@@ -158,8 +158,8 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "a" / "x.parquet")
     found = raysp.verify(str(tmp_path / "out"))
     assert found.differences == (
-        f"a/x.parquet and x.parquet: both are of the shard {data}/a/x.parquet, so readers see its rows twice; "
-        "label the corpus into another sink",
+        f"a/x.parquet and x.parquet: both hold labels of the shard {data}/a/x.parquet, so readers see its rows twice; "
+        "use another sink",
     )
     assert found.exit_code == 1
 

@@ -81,7 +81,7 @@ def test_a_machine_on_which_no_gpu_can_come_up_is_refused_with_what_to_do(corpus
     begin_and_stage(a_plan(corpus, WITH_GPUS))
     message = (
         r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
-        r", and no more can come up on this machine. Give the --address of a cluster with GPUs.*device='cpu'"
+        r", and this machine has no more. Use the --address of a cluster with GPUs.*device='cpu'"
     )
     with pytest.raises(PlanError, match=message):
         a_plan(corpus, LAPTOP)
@@ -119,7 +119,7 @@ def test_a_relabelling_with_another_pipeline_resolves_anew_and_once(corpus):
 
 
 def test_a_share_of_a_gpu_without_one_is_refused(corpus):
-    with pytest.raises(PlanError, match=r"of 0 GPUs, device='cuda': a model on a GPU needs a share of one"):
+    with pytest.raises(PlanError, match=r"of 0 GPUs, device='cuda': a model on a GPU needs pool.gpus above 0"):
         a_plan(corpus, WITH_GPUS, device="cuda", pool=raysp.Pool(gpus=0))
 
 

@@ -48,20 +48,26 @@ class TestSettle:
         assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25), cpus=8).gpus_per_actor == 0.25
 
     def test_a_window_that_holds_no_frame_of_the_model_is_refused(self):
-        message = r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs 400\. Raise window_seconds"
+        message = (
+            r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs at least 400\. Raise window_seconds"
+        )
         with pytest.raises(PlanError, match=message):
             self.settled(window_seconds=0.02, overlap_seconds=0)
 
     @pytest.mark.parametrize(
         ("have", "label", "message"),
         [
-            ({}, {"pool": raysp.Pool(gpus=1)}, r"1 actor of 1 GPU, device='auto'; found 0 GPUs, and no"),
+            (
+                {},
+                {"pool": raysp.Pool(gpus=1)},
+                r"1 actor of 1 GPU, device='auto'; found 0 GPUs, and this machine has no more",
+            ),
             ({"gpus": 1}, {"pool": raysp.Pool(gpus=2)}, r"1 actor of 2 GPUs.*found 1 GPU"),
             ({}, {"device": "cuda"}, r"device='cuda'; found 0 GPU"),
             (
                 {"cpus": 4},
                 {"pool": raysp.Pool(cpus=4)},
-                r"one actor of 4 CPUs leaves none of 4 CPUs to",
+                r"one actor of 4 CPUs leaves no CPU of 4 for decoding",
             ),
         ],
     )
@@ -77,7 +83,7 @@ class TestSettle:
             settle(pipeline, Resources(4))
 
     def test_an_output_that_the_model_cannot_give_is_refused(self):
-        with pytest.raises(CheckpointError, match=r"cannot give Classes; it can give Transcript, Embedding"):
+        with pytest.raises(CheckpointError, match=r"does not support Classes; it supports Transcript, Embedding"):
             self.settled(outputs=[raysp.Classes()])
 
     def test_a_users_own_output_is_judged_by_the_one_that_it_is_made_from(self):

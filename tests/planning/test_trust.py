@@ -106,8 +106,8 @@ class TestAForeignSink:
         assert caught.value.unused == tuple(names)
         assert (code, err) == (2, f"raysp: {caught.value}\n")
         assert str(caught.value) == (
-            f"{foreign}: its record names {'; '.join(names)}. A sink is data, and none of this is used unless you give "
-            "the pipeline file in place of the sink, or --trust (in Python: pipeline=, trust=True)"
+            f"{foreign}: its record names {'; '.join(names)}. A sink is untrusted data: none of this is used unless "
+            "you give the pipeline file instead of the sink, or --trust (in Python: pipeline=, trust=True)"
         )
 
     def test_verify_checks_what_the_sink_alone_shows_and_says_what_it_did_not(self, command, foreign):
@@ -209,7 +209,7 @@ class TestASinkOfOnesOwn:
         code, _, err = command("verify", recipe, "--set", 'sink.keep=["language"]')
         assert code == 2
         assert "made by another pipeline: `sink.keep` " in err
-        assert "`sink.keep` was [], now ['language']; give the one that made them" in err
+        assert "`sink.keep` was [], now ['language']; give the pipeline that made them" in err
         code, _, err = command("retry", recipe, "--set", "steps.1.window_seconds=20")
         assert (code, "`steps.1.window_seconds` was 30.0, now 20.0" in err) == (2, True)
 

@@ -34,7 +34,7 @@ def rows(folder: Path) -> list[dict]:
 
 def test_another_pipeline_is_refused_with_the_way_out_and_relabels_when_told(corpus):
     label_here(pipeline(corpus))
-    with pytest.raises(ChangedError, match=r"steps\.1.*or redo what differs with --relabel"):
+    with pytest.raises(ChangedError, match=r"steps\.1.*or replace the labels that differ with --relabel"):
         label_here(pipeline(corpus, without="jackson"))
     label_here(pipeline(corpus, without="jackson"), relabel=True)
     label_here(pipeline(corpus, "fresh", without="jackson"))

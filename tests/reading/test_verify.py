@@ -70,7 +70,7 @@ def test_a_missing_label_shard(sink):
 
 def test_rows_out_of_order(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 2, 1, 3, 4, 5]))
-    assert found(sink) == ["a.parquet: from row -1 on, its rows are out of order or not of the shard"]
+    assert found(sink) == ["a.parquet: from row 0 on, its rows are out of order or not in the shard"]
 
 
 def test_a_row_that_is_there_twice(sink):
@@ -82,7 +82,7 @@ def test_a_row_that_is_missing(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 2, 4, 5]))
     assert found(sink)[:2] == [
         "a.parquet: missing: 1 of 6 rows, the first is row 3",
-        "a.parquet: its metadata counts rows=6, found 5",
+        "a.parquet: its metadata says rows=6, found 5",
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_label_that_the_row_alone_does_not_give(sink):
     assert found(sink) == []
     differences = found(sink, sample=11)
     assert len(differences) == 6
-    assert all("pred_text is 'FOUR HUNDRED', alone it is '" in line for line in differences)
+    assert all("pred_text is 'FOUR HUNDRED', recomputed alone '" in line for line in differences)
     assert len({tuple(found(sink, sample=3, seed=seed)) for seed in range(4)}) > 1
     assert found(sink, sample=3, seed=1) == found(sink, sample=3, seed=1)
 
@@ -137,7 +137,7 @@ class TestHalfPrecision:
         if verified.differences:
             assert re.match(
                 r"8 of 11 sampled rows are equal when labelled again alone \(72\.7%\), expected at least 90% in "
-                r"bfloat16: a\.parquet: row \d: pred_text is '.* TEN', alone it is '",
+                r"bfloat16: a\.parquet: row \d: pred_text is '.* TEN', recomputed alone '",
                 verified.differences[0],
             )
 
@@ -150,7 +150,7 @@ class TestHalfPrecision:
 def test_counts_that_the_rows_do_not_bear_out(sink):
     path = sink / "b.parquet"
     path.write_bytes(path.read_bytes().replace(b'"skipped": 0', b'"skipped": 7'))
-    assert found(sink) == ["b.parquet: its metadata counts skipped=7, found 0"]
+    assert found(sink) == ["b.parquet: its metadata says skipped=7, found 0"]
 
 
 def test_a_reason_on_a_row_that_is_ok(sink):

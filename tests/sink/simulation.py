@@ -567,7 +567,7 @@ def _check(world: World, fingerprint: str, *, errors: bool) -> None:
     asker.turn.acquire()
     world.actors.append(asker)
     world._until = None
-    found = committed(Store(world, asker), world.source(), fingerprint, mend=False)
+    found = committed(Store(world, asker), world.source(), fingerprint, repair=False)
     world.actors.remove(asker)
     if found.done != present:
         raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")

@@ -204,7 +204,7 @@ class TestRefusals:
         for other in SHARD.pieces[1:]:
             sinks.stage_piece(store, SHARD, other)
         with pytest.raises(
-            RunError, match=r"expected each of 4 once; missing \[2, 3\], not of this piece \[9\], there twice 1"
+            RunError, match=r"expected each of 4 once; missing \[2, 3\], not of this piece \[9\], duplicates 1"
         ):
             sinks.commit_sample(store, SHARD)
         assert piece not in stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]
@@ -224,7 +224,7 @@ class TestRefusals:
     def test_a_source_that_lost_rows_is_named(self, store):
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
-        with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: 3 rows from 0 to 4, expected 4"):
+        with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: read 3 rows from 0 to 4, expected 4"):
             commit(
                 store,
                 SHARD,
@@ -248,7 +248,7 @@ class TestRefusals:
             commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=other)
 
     def test_a_kept_column_that_meets_ours_is_refused(self, store):
-        with pytest.raises(PlanError, match=r"two columns named \['row'\]"):
+        with pytest.raises(PlanError, match=r"several columns named \['row'\]"):
             commit(
                 store,
                 SHARD,
@@ -359,7 +359,7 @@ class TestCommitted:
         sinks.run(store, SHARD)
         marker = layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT)
         store.delete(marker)
-        assert committed(store, [SHARD], FINGERPRINT, mend=False).done == {SHARD.name}
+        assert committed(store, [SHARD], FINGERPRINT, repair=False).done == {SHARD.name}
         assert store.stat(marker) is None
         assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
         assert store.stat(marker) is not None

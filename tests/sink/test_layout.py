@@ -106,7 +106,7 @@ def test_usual_names_pass(name):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("_a.parquet", "'_a.parquet' begins with '_', which readers pass over"),
+        ("_a.parquet", "'_a.parquet' begins with '_', which readers ignore"),
         ("x/.a.parquet", "'.a.parquet' begins with '.'"),
         ("x//a.parquet", "'' cannot be part of a path"),
         ("../a.parquet", "'..' cannot be part of a path"),

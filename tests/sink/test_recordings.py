@@ -136,7 +136,7 @@ class TestFinished:
         label_here(pipeline, retry=True)
         assert labels_of(pipeline) == EXPECTED
         (difference,) = verify(pipeline.sink.url).differences
-        assert "row 2 ('2.wav'); bring" in difference
+        assert "row 2 ('2.wav'); restore" in difference
 
 
 def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
@@ -163,7 +163,7 @@ def test_a_manifest_whose_lines_changed_is_cut_anew_by_a_relabelling_alone(audio
     times = [file.stat().st_mtime_ns for file in files]
     lines[2]["text"] = "a longer line"  # so that what is recorded of the second and the third slice ends amid lines
     write("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(PlanError, match=r"content changed.*redo what differs with --relabel"):
+    with pytest.raises(PlanError, match=r"content changed.*replace the labels that differ with --relabel"):
         label_here(pipeline)
     label_here(pipeline, relabel=True)
     assert [row["text"] for row in pq.read_table(tmp_path / "out").to_pylist()] == ["", "", "a longer line", "", "", ""]
@@ -208,7 +208,7 @@ def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio,
 def test_hashes_of_rows_are_read_as_they_were_written_and_stay_small(num_rows):
     from raysp.sink.recordings import Hashes
 
-    hashes = Hashes.of_none(num_rows)
+    hashes = Hashes.zeros(num_rows)
     hashes.add(pa.table({"row": [0], "version": ["123:456"]}))
     assert (Hashes.decode(hashes.encode(), num_rows).by_row == hashes.by_row).all()
     assert list(hashes.differ([0, 0], ["123:456", "123:457"])) == [False, True]

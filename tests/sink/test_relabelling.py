@@ -124,7 +124,7 @@ class TestRelabelling:
         sinks.run(store, SHARD)
         before = store.read(SHARD.name)
         begin(store, "c0c0", relabel=True)
-        with pytest.raises(RunError, match=r"another run has begun to relabel this sink.*'c0c0', this one's is 'beef'"):
+        with pytest.raises(RunError, match=r"another run is relabelling this sink.*'c0c0', this run has 'beef'"):
             relabel(store)
         assert store.read(SHARD.name) == before
 
@@ -281,7 +281,7 @@ class TestRetry:
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         before = store.read(SHARD.name)
         assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
-        with pytest.raises(ChangedError, match="of other input or another pipeline"):
+        with pytest.raises(ChangedError, match="made from other input or by another pipeline"):
             recommit_sample(store, todo)
         assert store.read(SHARD.name) == before
 
@@ -398,7 +398,7 @@ class TestUploads:
         for dry_run in (True, False):
             [orphan] = gc(store, dry_run=dry_run).orphans
             assert orphan.path.startswith(f"{SHARD.name}?uploadId=")
-            assert orphan.reason == "an upload that was never completed"
+            assert orphan.reason == "an incomplete upload"
         assert uploads(s3, bucket) == ["beside the sink"]
         assert gc(store).orphans == ()
 

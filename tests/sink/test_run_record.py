@@ -47,7 +47,7 @@ def test_another_pipeline_is_refused_with_the_keys_that_differ(store):
     begin(store)
     with pytest.raises(
         ChangedError,
-        match=r"the files of `steps.1.checkpoint` changed .*; undo that, take another sink, or redo .* with --relabel",
+        match=r"files of `steps.1.checkpoint` changed .*; undo .*, use another sink, or replace .* with --relabel",
     ) as error:
         begin(store, fingerprint="f2", parts={**PARTS, "steps.1.checkpoint_digest": "cd34"})
     assert error.value.differences == (
@@ -75,7 +75,7 @@ def test_a_record_of_a_newer_raysp_is_refused(store):
     begin(store)
     found = json.loads(store.read(layout.RUN))
     store.replace(layout.RUN, json.dumps({**found, "schema_version": 99, "new": 1}).encode())
-    with pytest.raises(PlanError, match="schema version 99, this raysp knows 1; upgrade raysp"):
+    with pytest.raises(PlanError, match="schema version 99, this version of raysp reads 1; upgrade raysp"):
         run_record.load(store)
 
 
@@ -100,7 +100,7 @@ def test_differences_of_hashes_name_what_was_hashed():
         "the code in `rules.py` changed",
         "the code in `gone.py` is no longer used",
         "`code.numba` was 'version numba 1', now 'version numba 2'",
-        "raysp itself labels differently since (label version 2, now 3)",
+        "this version of raysp labels differently (label version was 2, now 3)",
         "the code in `new.py` is new",
     )
 

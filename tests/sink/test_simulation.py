@@ -146,7 +146,7 @@ def replacing_what_was_found_last(monkeypatch):
 def trusting_any_marker_of_a_shard(monkeypatch):
     """A marker counts, whatever input and pipeline it is of, and whether or not its label shard is there."""
 
-    def committed(store, shards, fingerprint, *, mend=True, file_id="", trust=True):
+    def committed(store, shards, fingerprint, *, repair=True, file_id="", trust=True):
         markers = {layout.parse_done_path(entry.path) for entry in store.list(layout.DONE)}
         return Committed(frozenset(s.name for s in shards if s.name in {name for name, *_ in markers}), {})
 
@@ -182,7 +182,7 @@ def cleaning_up_beside_label_shards_of_another_pipeline(monkeypatch):
 
     def named_by_current(store, paths):
         record, shards = run_record.load(store), plan_record.load(store)
-        done = committed(store, shards, record.fingerprint, mend=False).done
+        done = committed(store, shards, record.fingerprint, repair=False).done
         return {name: kept if name in done else () for name, kept in named(store, paths).items()}
 
     monkeypatch.setattr(orphans, "_named", named_by_current)

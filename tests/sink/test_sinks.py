@@ -42,7 +42,7 @@ def test_a_place_that_is_no_sink_is_refused_with_what_was_looked_for_and_what_to
     with pytest.raises(PlanError) as caught:
         sink.existing_record()
     assert str(caught.value) == (
-        f"{sink.url}: not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to, or its "
+        f"{sink.url}: not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to, or the "
         "pipeline file"
     )
 

@@ -80,8 +80,8 @@ def test_windows_are_joined_in_their_order_whatever_block_they_are_in_and_fits_i
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([0, 2], "row 4: found window 2 of 3, expected window 1 to be the last one"),
-        ([0, 1], "row 4: found window 1 of more, expected window 1 to be the last one"),
+        ([0, 2], "row 4: found window 2 of 3, expected window 1 to be the last"),
+        ([0, 1], "row 4: found window 1 of more, expected window 1 to be the last"),
         ([1, 2], "row 4: found window 1 of more, expected window 0;"),
         ([0, 1, 1, 2], "row 4: found window 1 of more, expected window 2;"),
         ([0, 1, 2, 2], "row 4: found window 2 of 3, expected window 2;"),
@@ -97,7 +97,7 @@ def test_windows_that_are_missing_or_there_twice_are_named(store, rows, message)
 
 def test_windows_that_nothing_joins_are_refused(store):
     stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), windows_of(2, 1, 1, 1, 1))
-    with pytest.raises(RunError, match="found windows of longer rows and nothing to join them"):
+    with pytest.raises(RunError, match="found windows of longer rows, but no way to join them"):
         sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
 
 
@@ -129,7 +129,7 @@ def test_slices_are_the_same_rows_however_few_bytes_may_be_held(store, num_bytes
 
 
 @pytest.mark.parametrize("num_bytes", [1, 10**6])
-@pytest.mark.parametrize(("rows", "message"), [([4, 5, 6, 8], "missing [7]"), ([4, 5, 6, 7, 7, 8], "there twice 1")])
+@pytest.mark.parametrize(("rows", "message"), [([4, 5, 6, 8], "missing [7]"), ([4, 5, 6, 7, 7, 8], "duplicates 1")])
 def test_rows_that_are_missing_or_there_twice_are_named(store, num_bytes, rows, message):
     for k in range(2):
         name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 2)

@@ -246,7 +246,7 @@ class TestLoadPipeline:
 
     @pytest.mark.parametrize("name", ["missing.py", "", "."])
     def test_a_missing_file_is_refused(self, tmp_path, name):
-        with pytest.raises(SpecError, match=r"no such file; expected a Python file that makes a raysp.Pipeline"):
+        with pytest.raises(SpecError, match=r"no such file; expected a Python file that defines a raysp.Pipeline"):
             load_pipeline(str(tmp_path / name))
 
     def test_a_file_that_is_not_python_by_name_is_refused(self, tmp_path):
@@ -285,7 +285,7 @@ class TestLoadFunction:
             load_function(name)
 
     def test_a_function_without_a_file_is_refused(self):
-        with pytest.raises(SpecError, match=r"<built-in function len> does not stand in a Python file"):
+        with pytest.raises(SpecError, match=r"<built-in function len> is not in a Python file"):
             hashed(a_pipeline(keep=[raysp.Keep(where="builtins:len")]))
 
 

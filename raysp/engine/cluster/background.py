@@ -60,7 +60,7 @@ class Background:
                 self._left.wait()
         except BaseException as error:
             if self._entered.is_set():
-                logger.warning("a context that a thread held was left with an error", exc_info=True)
+                logger.warning("a context entered by a background thread failed on exit", exc_info=True)
             self._error = error
         finally:
             self._entered.set()

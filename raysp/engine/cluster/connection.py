@@ -60,7 +60,7 @@ def is_cluster(address: str | None) -> bool:
     return _named(address) not in ("", LOCAL) or bool(ray and ray.is_initialized())
 
 
-def wants_ray(address: str | None) -> bool:
+def requires_ray(address: str | None) -> bool:
     """Return whether a run uses Ray even for little work: an existing one, or a local one by the address "local"."""
     return is_cluster(address) or _named(address) == LOCAL
 
@@ -86,7 +86,7 @@ def connected(address: str | None) -> Iterator[Resources]:
     with contextlib.ExitStack() as stack:
         # Otherwise Ray writes advice on its actors between the lines of a run.
         quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}
-        changes = _undone_at_the_end(stack, quiet)
+        changes = _restored_on_exit(stack, quiet)
         _check_reachable(address)
         stack.callback(ray.shutdown)
         try:
@@ -94,8 +94,9 @@ def connected(address: str | None) -> Iterator[Resources]:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise PlanError(
-                f"--address {address}: {error}. Is the cluster up, and is the address its head's? One that was started "
-                "where a token is (~/.ray/auth_token) also needs RAY_AUTH_MODE=token and its token here"
+                f"--address {address}: {error}. Check that the cluster is up and that "
+                "the address is its head's. A cluster with token authentication also needs RAY_AUTH_MODE=token and "
+                "~/.ray/auth_token on this machine"
             ) from error
         changes.record()
         _check_same_version(address)
@@ -116,10 +117,10 @@ def local_ray(resources: Resources) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        changes = _undone_at_the_end(stack, _SETTINGS)
+        changes = _restored_on_exit(stack, _SETTINGS)
         stack.enter_context(_on_loopback())
         stack.callback(ray.shutdown)
-        stack.enter_context(_patient_start())
+        stack.enter_context(_longer_start())
         try:
             _start(resources)
         except Exception as error:
@@ -147,13 +148,13 @@ def _start(resources: Resources) -> None:
         except Exception as error:
             if attempt == STARTS:
                 raise
-            logger.warning("the local Ray did not start (%s); starting it once more", error)
+            logger.warning("the local Ray did not start (%s); trying once more", error)
             ray.shutdown()
         else:
             return
 
 
-def _undone_at_the_end(stack: contextlib.ExitStack, settings: Mapping[str, str]) -> Environment:
+def _restored_on_exit(stack: contextlib.ExitStack, settings: Mapping[str, str]) -> Environment:
     """Set environment variables, and register on the stack the undoing of Ray's changes to this process."""
     stack.enter_context(loggers_kept())
     stack.enter_context(fault_handler_kept())
@@ -188,7 +189,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patient_start() -> Iterator[None]:
+def _longer_start() -> Iterator[None]:
     """Wait longer than 30 seconds for a node to appear. Ray has no setting for it."""
     from ray._private import services
 
@@ -356,7 +357,7 @@ def _gpu_memory() -> float | None:
     try:
         found: float | None = ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote(), timeout=60)
     except ray.exceptions.RayError as error:
-        logger.warning("no node said how much memory its GPU has: %s", error)
+        logger.warning("no node reported the memory of its GPU: %s", error)
         return None
     return found
 
@@ -371,8 +372,9 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PlanError(
-            f"--address {address}: nothing answers there ({reason}). Is the cluster up, and is the address its head's? "
-            "`ray start --head` prints it; without --address or RAY_ADDRESS a run starts a Ray of its own"
+            f"--address {address}: no cluster answers there ({reason}). Check that the cluster is up and that the "
+            "address is its head's, as `ray start --head` prints it; without --address or RAY_ADDRESS a run starts a "
+            "local Ray"
         ) from error
 
 

@@ -17,7 +17,7 @@ def alive(node_ids: Iterable[str]) -> set[str]:
         found = ray.nodes()  # type: ignore[no-untyped-call]
         known = {str(node["NodeID"]): node for node in found if node["Alive"]}
     except Exception as error:  # types of Ray's errors vary
-        logger.warning("Ray does not say which nodes live: %s", error)
+        logger.warning("Ray did not list the nodes of the cluster: %s", error)
         return set(node_ids)
     return {one for one in node_ids if one in known and _answers(known[one])}
 

@@ -39,9 +39,9 @@ def check_shared(store: Store, sink: Parquet) -> None:
     if blind := [(node, reason) for node, reason in reasons if reason]:
         node, reason = blind[0]
         raise PlanError(
-            f"sink.url: {len(blind)} of {count(len(nodes), 'node')} of the cluster cannot see what this process writes "
-            f"to {sink.url!r}; on {node}: {reason}. Give a place that all machines share: a file system mounted "
-            "at the same path everywhere, or an object store (s3://...)"
+            f"sink.url: {len(blind)} of {count(len(nodes), 'node')} of the cluster cannot see the files that this "
+            f"process writes to {sink.url!r}; on {node}: {reason}. Use a location that all machines share: a file "
+            "system mounted at the same path everywhere, or an object store (s3://...)"
         )
 
 
@@ -64,7 +64,7 @@ def _look(url: str, storage_options: dict[str, object], path: str) -> str:
         try:
             if (store := Sink.open(url, storage_options).store).stat(path) is not None:
                 return ""
-            reason = f"{store.url} has no such file there"
+            reason = f"{store.url}: no such file"
         except StoreError as error:
             reason = str(error)
         if time.monotonic() > deadline:

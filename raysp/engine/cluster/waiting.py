@@ -97,12 +97,12 @@ class Waiting:
         found = f"{_requests(lacking)}; the cluster has {_free(nodes)} free"
         if waited >= self.limit:
             raise RunError(
-                f"no worker could start for {_minutes(waited)}: {found}. What was committed stays; run again when the "
-                f"cluster has room, ask for less with pool.cpus, pool.gpus or pool.memory, or wait longer with "
+                f"no worker could start for {_minutes(waited)}: {found}. Run again when the cluster has free resources "
+                f"(committed labels are kept), lower pool.cpus, pool.gpus or pool.memory, or wait longer with "
                 f"{WAIT_VARIABLE}"
             )
         logger.warning(
-            "waiting for the cluster for %s: %s. Other jobs hold the rest, or nodes are not up yet; the run ends "
+            "waiting for the cluster for %s: %s. Other jobs use the rest, or nodes are still starting; the run ends "
             "after %s",
             _minutes(waited),
             found,
@@ -127,7 +127,7 @@ def cluster_nodes() -> Nodes:
 
 
 def _requests(requests: Mapping[str, Amounts]) -> str:
-    return " and ".join(f"{who} asks for {_amounts(request)}" for who, request in requests.items())
+    return " and ".join(f"{who} requests {_amounts(request)}" for who, request in requests.items())
 
 
 def _amounts(request: Amounts) -> str:

@@ -199,7 +199,7 @@ def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
     else:
         search.alone, search.needs_room = 0, False
         search.crashed += rows
-        logger.warning("row %d crashes the worker that labels it", rows[0])
+        logger.warning("row %d crashed the workers that labelled it", rows[0])
 
 
 def _given_up(todo: PieceTodo, search: _Search) -> str:
@@ -207,7 +207,8 @@ def _given_up(todo: PieceTodo, search: _Search) -> str:
     left = sum(map(len, search.pending))
     return (
         f"rows {todo.piece.first} to {todo.piece.end}: {count(search.crashes + search.losses, 'worker')} crashed or "
-        f"were lost{examples}; {count(left, 'row')} still to do. The logs of the workers may show the cause; run again"
+        f"were lost{examples}; {count(left, 'row')} still to do. See the logs of the workers for the cause, and run "
+        "again"
     )
 
 
@@ -261,7 +262,7 @@ def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[in
         yield from (block for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows))
     statuses = [RowStatus(row) for row in crashed]
     for row_status in statuses:
-        row_status.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone died of it")
+        row_status.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone crashed")
     yield with_waves(statuses_table(statuses), [None] * len(statuses))
 
 

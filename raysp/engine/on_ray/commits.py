@@ -22,6 +22,7 @@ from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recordings import ChangedRecordingsError
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
+from raysp.words import RUN_AGAIN
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class Commits:
 
         A commit that was only slow is then made twice, which the protocol allows.
         """
-        logger.warning("commits wait for memory that others hold; they go on without asking for it")
+        logger.warning("the memory requested for commits is not free; committing without reserving it")
         self.requests_memory, self.largest_request = False, 0
         batches, self.in_flight = list(self.in_flight.values()), {}
         for batch in batches:
@@ -159,7 +160,7 @@ class Commits:
         outcomes: list[Outcome] = []
         for outcome in found:
             if isinstance(outcome, UnusableError):
-                raise RunError(f"{outcome}. What was committed stays; run again")
+                raise RunError(f"{outcome}. {RUN_AGAIN}")
             outcomes.append(outcome)
         return outcomes
 

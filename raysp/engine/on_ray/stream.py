@@ -22,6 +22,7 @@ from raysp.errors import RayspError, RunError
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources
 from raysp.sink.receipts import ShardFailure
+from raysp.words import RUN_AGAIN
 
 if TYPE_CHECKING:
     import ray.data
@@ -51,7 +52,7 @@ def label(plan: Plan, job: Job) -> Generator[Message]:
     except (RayspError, GeneratorExit):
         raise
     except Exception as error:
-        raise RunError(f"{cause(error)}. What was committed stays; run again") from error
+        raise RunError(f"{cause(error)}. {RUN_AGAIN}") from error
 
 
 def _taken(failures: deque[ShardFailure]) -> Iterator[ShardFailure]:

@@ -69,8 +69,8 @@ class LabelActor:
         load = f"load {attempts.actor_id()}"
         if (crashes := attempts.begin(load)) >= MAX_CRASHES:
             raise RunError(
-                f"{self.job.pipeline.label.checkpoint}: {crashes} processes in a row crashed while loading this model, "
-                "most likely for want of memory: lower pool.actors, or give each more with pool.memory"
+                f"{self.job.pipeline.label.checkpoint}: {crashes} consecutive processes crashed while loading this "
+                "model, most likely out of memory: lower pool.actors, or raise pool.memory"
             )
         loaded = load_labelling(self.job)
         attempts.end(load)

@@ -36,13 +36,13 @@ def watch_loads(operator: "ActorPoolMapOperator") -> None:
 
     count = operator._on_actor_init_death
 
-    def on_death(error: Exception) -> None:
-        logger.warning("a model actor could not start, and another one is started: %s", cause(error))
+    def on_crash(error: Exception) -> None:
+        logger.warning("a model actor failed to start; starting another one: %s", cause(error))
         if operator._actor_pool.num_running_actors():
             operator._consecutive_actor_init_deaths = 0
         count(error)
 
-    operator._on_actor_init_death = on_death  # type: ignore[method-assign]
+    operator._on_actor_init_death = on_crash  # type: ignore[method-assign]
 
 
 def loaded(attempts: "Attempts") -> None:

@@ -86,7 +86,8 @@ class Reader:
         source = job.pipeline.source
         table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
         if table.num_rows != piece.num_rows:
-            raise ShardError(f"{shard.url}: rows {piece.first} to {piece.end} gave {count(table.num_rows, 'row')}")
+            found = count(table.num_rows, "row")
+            raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
         pa.default_memory_pool().release_unused()  # reading one large row temporarily takes three times its bytes
         if rows is not None:
             table = table.take([row - piece.first for row in rows])

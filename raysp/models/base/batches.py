@@ -40,7 +40,7 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
     for name, rows in values.items():
         lengths = {len(row) for row in rows}
         if len(lengths) > 1:
-            raise ValueError(f"{name}: rows of lengths {sorted(lengths)} make no tensor: pass padding=True")
+            raise ValueError(f"{name}: rows of lengths {sorted(lengths)} cannot form a tensor: pass padding=True")
         array = np.asarray(rows)
         batch[name] = torch.from_numpy(array) if kind == "pt" else array
     return batch
@@ -68,10 +68,10 @@ def padded_length(
 
 
 @cache
-def warn_of_unknown_ends() -> None:
+def warn_of_missing_mask() -> None:
     """Warn, once per process, that rows of unequal length have no mask."""
     logger.warning(
-        "rows of unequal length are in one batch without attention_mask: nothing says where each one ends, so padding "
-        "counts as speech and what a row gives depends on its batch. Pass return_attention_mask=True to the processor, "
-        "and the mask to the model, for what each row gives alone (warned once)"
+        "the batch has rows of unequal length and no attention_mask: padding is treated as speech, so the output of a "
+        "row depends on its batch. Pass return_attention_mask=True to the processor, and the mask to the model, for "
+        "outputs that do not depend on the batch (warned once)"
     )

@@ -276,7 +276,7 @@ class Model(nn.Module):
         if use_safetensors is False and not allow_pickle:
             raise ValueError(
                 "use_safetensors=False given, but raysp reads pickled weights only with allow_pickle=True: pass it, or "
-                "leave use_safetensors out"
+                "omit use_safetensors"
             )
         check_attn_implementation(attn_implementation)
         allow_pickle = allow_pickle and not use_safetensors
@@ -307,7 +307,7 @@ class Model(nn.Module):
     @classmethod
     def _with_language(cls, config: Config, target_lang: str) -> Self:
         """Make a model for the adapter of a language."""
-        raise ValueError(f"{cls.__name__} takes no target_lang, expected a CTC model with adapters: leave it out")
+        raise ValueError(f"{cls.__name__} takes no target_lang, expected a CTC model with adapters: omit it")
 
     def _complete(self, allow_pickle: bool) -> None:
         """Load files beside the weights."""
@@ -321,7 +321,7 @@ class Model(nn.Module):
         if self._origin is None:
             raise CheckpointError(
                 f"this {type(self).__name__} was not loaded from a checkpoint, expected one with {files[0]}: "
-                "load the model by from_pretrained"
+                "load the model with from_pretrained"
             )
         name, revision, access = self._origin
         return local_folder(name, files, revision=revision, access=access)
@@ -437,7 +437,7 @@ class Model(nn.Module):
         Only the non-reentrant variant of torch is supported (`use_reentrant=False`).
         """
         if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
-            raise ValueError("use_reentrant is True, expected False: leave it out")
+            raise ValueError("use_reentrant is True, expected False: omit it")
         self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
@@ -463,7 +463,7 @@ class Model(nn.Module):
             NotImplementedError: Always; the message has an alternative.
         """
         raise NotImplementedError(
-            f"{type(self).__name__}: attention heads cannot be pruned, which transformers 5 has removed too: to "
+            f"{type(self).__name__}: pruning of attention heads is not supported (transformers 5 removed it too): to "
             "disable a head, set its columns of the weight after the attention (out_proj, output.dense, ...) to 0"
         )
 
@@ -511,8 +511,8 @@ def _refuse_empty_weights(model: Model) -> None:
     empty = next(((name, weight) for name, weight in model.named_parameters() if weight.numel() == 0), None)
     if empty is not None:
         raise CheckpointError(
-            f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and so no values, "
-            "expected sizes from 1: correct config.json"
+            f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and no values, "
+            "expected sizes of at least 1: correct config.json"
         )
 
 

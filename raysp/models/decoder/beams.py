@@ -236,7 +236,7 @@ class BeamSearch:
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         if (
             self.all_scores
-            or self.functions.want_all_rows
+            or self.functions.need_all_rows
             or draws_for_all
             or 2 * int(undecided_B.sum()) > len(undecided_B)
         ):

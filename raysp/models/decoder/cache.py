@@ -103,12 +103,12 @@ class KeyValueCache:
     def of(cls, past: Any, num_layers: int) -> Self:  # noqa: ANN401 - a cache, or the tuples that it stands for
         """Make a cache from another one or from tuples of 2 or 4 tensors per layer, which do not change."""
         if len(past) != num_layers:
-            raise ValueError(f"past_key_values has {len(past)} layers, expected {num_layers}, one for each layer")
+            raise ValueError(f"past_key_values has {len(past)} layers, expected {num_layers}, one per layer")
         cache = cls(num_layers)
         for layer, tensors in zip(cache.layers, past, strict=True):
             if len(tensors) not in (0, 2, 4):
                 raise ValueError(
-                    f"past_key_values has {len(tensors)} tensors a layer, expected 2, or 4 with an encoder"
+                    f"past_key_values has {len(tensors)} tensors per layer, expected 2, or 4 with an encoder"
                 )
             if tensors:
                 layer.keys, layer.values = tensors[:2]

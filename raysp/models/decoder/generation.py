@@ -114,7 +114,7 @@ def generate(
     settings = Settings.of(options, prompt_BT.shape[1], num_positions)
     settings.check_tokens(decoder.config.vocab_size)
     if isinstance(generators, list) and len(generators) != len(prompt_BT):
-        raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one a row")
+        raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one per row")
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
     changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B, functions.processors)
     texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences

@@ -78,7 +78,7 @@ class GenerationConfig:
         unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
         if unknown:
             named = ", ".join(f"{name}={values[name]!r}{suggestion(name, known)}" for name in unknown)
-            raise ValueError(f"generation cannot do {named}, expected options among {', '.join(sorted(known))}")
+            raise ValueError(f"generation does not support {named}, expected options among {', '.join(sorted(known))}")
         hints = get_type_hints(cls)
         return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})
 
@@ -187,7 +187,7 @@ class Settings:
         for name, tokens in named.items():
             for token in tokens:
                 if not 0 <= token < vocab_size:
-                    raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's {vocab_size}")
+                    raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's size {vocab_size}")
 
     @classmethod
     def of(cls, config: GenerationConfig, prompt_length: int, num_positions: int | None) -> "Settings":
@@ -233,7 +233,7 @@ class Settings:
             "num_return_sequences": (
                 self.num_return_sequences,
                 1 <= self.num_return_sequences <= (self._most_sequences or self.num_return_sequences),
-                f"1 to {self._most_sequences or 'any number'} (sampling, or beams, give more)",
+                f"1 to {self._most_sequences or 'any number'} (several need sampling or beams)",
             ),
             "early_stopping": (self.early_stopping, self.early_stopping in (True, False, "never"), "a bool or 'never'"),
             "temperature": (self.temperature, self.temperature > 0, "above 0"),
@@ -251,9 +251,9 @@ class Settings:
         }
         for name, tokens in forced.items():
             if tokens and {*tokens} <= {*self.suppress_tokens}:
-                raise ValueError(f"{name} {list(tokens)} is in suppress_tokens too, expected in one of the two")
+                raise ValueError(f"{name} {list(tokens)} is also in suppress_tokens, expected in one of the two")
         if any(not word for word in self.bad_words_ids):
-            raise ValueError("bad_words_ids has an empty list, expected the token ids of a word in each")
+            raise ValueError("bad_words_ids has an empty list, expected the token ids of one word in each list")
 
     @property
     def _most_sequences(self) -> int | None:

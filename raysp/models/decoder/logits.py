@@ -201,7 +201,7 @@ class Functions:
         return cls(_functions("logits_processor", processors), _functions("stopping_criteria", criteria))
 
     @property
-    def want_all_rows(self) -> bool:
+    def need_all_rows(self) -> bool:
         """Whether finished rows stay in the batch, because a function may identify rows by index."""
         return bool(self.processors or self.criteria)
 
@@ -231,7 +231,7 @@ def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa
 
 
 @dataclass(frozen=True)
-class Given:
+class CallersProcessor:
     """A caller's change, as in transformers: scores from `input_ids` and scores."""
 
     processor: LogitsProcessor
@@ -281,7 +281,7 @@ def changes_of(
     if settings.begin_suppress_tokens:
         begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
         changes.append(Suppress(ids(settings.begin_suppress_tokens), begin, begin + 1))
-    changes += [Given(processor) for processor in given]
+    changes += [CallersProcessor(processor) for processor in given]
     return [*changes, *(_sampling_changes(settings) if settings.do_sample else [])]
 
 

@@ -196,7 +196,7 @@ class TokenByToken:
         """Keep only the rows with an open text, once they are at most half."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         open_B = ~self.done_R.view(-1, self.texts).all(-1)
-        if self._keeps_scores or self.functions.want_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
+        if self._keeps_scores or self.functions.need_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
             return
         self.decoding.keep(open_B.nonzero()[:, 0])
         self.rows_B = self.rows_B[open_B]

@@ -136,10 +136,12 @@ class TextDecoder(GeneratingModel):
         end = start + given.shape[1]
         if positions is None:
             if end > self.num_positions:
-                raise ValueError(f"{end} tokens, but max_position_embeddings is {self.num_positions}")
+                raise ValueError(f"found {end} tokens, expected at most max_position_embeddings {self.num_positions}")
             positions = torch.arange(start, end, device=given.device)
         if run.encoder_BSH is not None and not self.config.add_cross_attention:
-            raise ValueError("encoder_hidden_states given to a decoder without cross attention: add_cross_attention")
+            raise ValueError(
+                "encoder_hidden_states given to a decoder without cross attention: set add_cross_attention=True"
+            )
         hidden_RLH = self.embed(input_ids, inputs_embeds, positions, token_type_ids)
         for index, layer in enumerate(self.layers):
             if run.with_states:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.base.batches import warn_of_unknown_ends
+from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.encoder.augmentation import augmented, compute_mask_indices
@@ -85,13 +85,13 @@ class SpeechModel(Model):
         if mask_BS is not None:
             if mask_BS.shape != inputs.shape[:2]:
                 raise ValueError(
-                    f"attention_mask has shape {tuple(mask_BS.shape)!r}, expected {tuple(inputs.shape[:2])!r} as the "
+                    f"attention_mask has shape {tuple(mask_BS.shape)!r}, expected {tuple(inputs.shape[:2])!r} like the "
                     "input of the same call"
                 )
         elif len(inputs) > 1 and inputs.device.type == "cpu" and not torch.compiler.is_compiling():
             is_padded_B = self._seems_padded(inputs)
             if bool(is_padded_B.any()) and not bool(is_padded_B.all()):
-                warn_of_unknown_ends()
+                warn_of_missing_mask()
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
         """Return which rows (B,) end in one value for at least the length of the shortest input."""

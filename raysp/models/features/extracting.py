@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_unknown_ends
+from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
 from raysp.models.files.configuration import MAX_FLOAT, read_json, suggestion, write_json
 
 Array = npt.NDArray[Any]
@@ -37,7 +37,7 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
     if nested is not None:
         differing = {key: (values[key], nested[key]) for key in values if key in nested and values[key] != nested[key]}
         if differing:
-            raise CheckpointError(f"{folder}: {old.name} and {new.name} disagree: {differing!r}: remove the wrong one")
+            raise CheckpointError(f"{folder}: {old.name} and {new.name} differ: {differing!r}: remove the wrong one")
     return values
 
 
@@ -85,7 +85,7 @@ class PaddingExtractor:
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             batch["attention_mask"] = [self._padded(mask, target, 0) for mask in masks]
         elif target is not None and len({int(mask.sum()) for mask in masks}) > 1:
-            warn_of_unknown_ends()
+            warn_of_missing_mask()
         return tensors_of(batch, return_tensors)
 
     def _padded(self, row: Array, target: int | None, value: float) -> Array:

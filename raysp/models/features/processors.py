@@ -221,7 +221,10 @@ class Wav2Vec2Processor(Shareable):
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         if overrides:
             named = ", ".join(f"{name!r}{suggestion(name, KEYWORDS)}" for name in overrides)
-            raise TypeError(f"{named}: no argument of {cls.__name__}.from_pretrained: pass it to one of its two parts")
+            raise TypeError(
+                f"{named}: no argument of {cls.__name__}.from_pretrained: pass it to the tokenizer or to the feature "
+                "extractor"
+            )
         return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
     def save_pretrained(

@@ -37,7 +37,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
     ) -> None:
         for name, value in (("num_mel_bins", num_mel_bins), ("stride", stride), ("sampling_rate", sampling_rate)):
             if type(value) is not int or value < 1:
-                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number from 1")
+                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number of at least 1")
         self.feature_size = feature_size
         self.sampling_rate = sampling_rate
         self.num_mel_bins = num_mel_bins
@@ -122,7 +122,8 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
             samples = samples[0]
         if samples.ndim != 1 or len(samples) < WINDOW_SAMPLES:
             raise ValueError(
-                f"waveform has shape {tuple(samples.shape)!r}, expected (T,) or (C, T), T from {WINDOW_SAMPLES}"
+                f"waveform has shape {tuple(samples.shape)!r}, expected (T,) or (C, T) with T of at least "
+                f"{WINDOW_SAMPLES}"
             )
         mels = log_mels(samples[None], self.num_mel_bins, self.sampling_rate)
         if is_normalised:

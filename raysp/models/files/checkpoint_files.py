@@ -50,7 +50,7 @@ def _indexed_files(index: Path) -> list[Path]:
     for name in sorted({str(value) for value in weight_map.values()}):
         path = index.parent / name
         if name != Path(name).name or not name.endswith(suffix):
-            raise CheckpointError(f"{index}: names {name!r}, expected a {kind} file of the same folder")
+            raise CheckpointError(f"{index}: lists {name!r}, expected a {kind} file in the same folder")
         if not path.is_file():
             raise CheckpointError(
                 f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"

@@ -74,9 +74,7 @@ class Config(Shareable):
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
         if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
-            raise CheckpointError(
-                f"num_labels is {num_labels!r}, expected a number of classes from 1: correct config.json"
-            )
+            raise CheckpointError(f"num_labels is {num_labels!r}, expected at least 1: correct config.json")
         if "torch_dtype" in values:  # its name before transformers 5
             values.setdefault("dtype", values.pop("torch_dtype"))
         values["dtype"] = _dtype_name(values.get("dtype"))
@@ -85,7 +83,7 @@ class Config(Shareable):
             setattr(self, name, values.pop(name, getattr(type(self), name)))
         for name, value in values.items():
             if close := suggestion(name, [*hints, "num_labels"], cutoff=SAME_BUT_FOR_A_LETTER):
-                logger.warning("%s: no field %r%s: it is stored without effect", type(self).__name__, name, close)
+                logger.warning("%s: no field %r%s: it is stored but has no effect", type(self).__name__, name, close)
             if not hasattr(type(self), name):  # a derived value, such as a property, is not stored
                 setattr(self, name, value)
         for name, hint in hints.items():

@@ -116,7 +116,7 @@ def _twice(path: Path, name: str) -> CheckpointError:
 
 
 def _corrupt(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: not a whole safetensors file: {what}; copy the file again")
+    return CheckpointError(f"{path}: not a complete safetensors file: {what}; copy the file again")
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:

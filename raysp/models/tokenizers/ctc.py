@@ -87,7 +87,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     def set_target_lang(self, target_lang: str) -> None:
         """Switch to the vocabulary of another language."""
         if not self.is_multilingual:
-            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary has one language: leave it out")
+            raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary has only one language: omit it")
         self._use_vocabulary(target_lang)
 
     @property
@@ -98,7 +98,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     def _use_vocabulary(self, target_lang: str | None) -> None:
         if target_lang is not None:
             if not self.is_multilingual or target_lang not in self.vocab:
-                known = ", ".join(sorted(self.vocab)) if self.is_multilingual else "none, the vocabulary is not nested"
+                known = ", ".join(sorted(self.vocab)) if self.is_multilingual else "none (the vocabulary is not nested)"
                 raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {known}")
             self.target_lang = target_lang
             self._added = {i: token for i, token in self._added.items() if i not in self.vocab[target_lang].values()}
@@ -107,7 +107,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             self.encoder = {}  # nothing can be encoded before a language is chosen
         for token, index in self.encoder.items():
             if type(index) is not int or index < 0:
-                raise CheckpointError(f"vocab.json: id of {token!r} is {index!r}, expected a whole number from 0")
+                raise CheckpointError(f"vocab.json: id of {token!r} is {index!r}, expected an integer of at least 0")
         self.decoder = {index: token for token, index in self.encoder.items()}
         self._added_ids = {token.content: index for index, token in self._added.items()}
         for token in self.all_special_tokens:

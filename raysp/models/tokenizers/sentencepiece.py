@@ -115,7 +115,7 @@ def _pieces(data: bytes) -> Pieces:
         elif number == 2:
             kind = dict(_fields(_bytes(message))).get(3, UNIGRAM)
             if kind != UNIGRAM:
-                raise ValueError(f"model_type is {kind!r}, expected {UNIGRAM}, unigram")
+                raise ValueError(f"model_type is {kind!r}, expected {UNIGRAM} (unigram)")
         elif number == 3:
             normalisation = _bytes(dict(_fields(_bytes(message))).get(2, b""))
     return Pieces(scores, normalisation)

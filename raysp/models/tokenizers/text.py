@@ -51,7 +51,7 @@ def _byte_pairs(folder: Path, options: Options) -> Tokenizer:
     """Make GPT-2's tokenizer from vocab.json and merges.txt."""
     merges = [tuple(line.split(" ")) for line in _lines(folder / "merges.txt") if line and not line.startswith("#ver")]
     if any(len(pair) != 2 for pair in merges):
-        raise CheckpointError(f"{folder / 'merges.txt'}: a line is no pair of tokens: copy the file again")
+        raise CheckpointError(f"{folder / 'merges.txt'}: a line is not a pair of tokens: copy the file again")
     vocab = read_json(folder / "vocab.json")
     tokenizer = Tokenizer(models.BPE(vocab, merges, fuse_unk=False))  # type: ignore[arg-type]
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=options.get("add_prefix_space", False))
@@ -75,7 +75,7 @@ def _byte_pairs_between_ends(folder: Path, options: Options) -> Tokenizer:
 
 def _not_without_json(folder: Path, options: Options) -> Tokenizer:
     raise CheckpointError(
-        f"{folder}: {TOKENIZER_FILE} not found, which this tokenizer needs: make it with transformers' "
+        f"{folder}: {TOKENIZER_FILE} not found, which this tokenizer needs: create it with transformers' "
         "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
 
@@ -149,7 +149,7 @@ class TextTokenizer(PaddingTokenizer):
     ) -> None:
         unknown = sorted(set(tokens) - set(NAMED_TOKENS))
         if unknown:
-            raise ValueError(f"{', '.join(unknown)} given, expected among {', '.join(NAMED_TOKENS)}")
+            raise ValueError(f"{', '.join(unknown)} given, expected names among {', '.join(NAMED_TOKENS)}")
         self.backend = backend
         self.backend.no_padding()
         self.backend.no_truncation()

@@ -72,7 +72,7 @@ def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
     if (num_bytes := sum(len(file.content) for file in files.values())) > MAX_BYTES:
         raise SpecError(
             f"{', '.join(sorted(modules))}: the code to ship to workers comes to {num_bytes:,} bytes, the limit is "
-            f"{MAX_BYTES:,}; install what is large as a package"
+            f"{MAX_BYTES:,}; install large modules as a package"
         )
     return UserCode(tuple(files[name] for name in sorted(files)), versions)
 
@@ -123,8 +123,8 @@ def _file_of(module: ModuleType | None) -> Path | None:
 
 def _without_file(what: str) -> SpecError:
     return SpecError(
-        f"{what} does not stand in a Python file, so that a change of it could not be noticed; put it into a file, or "
-        "wrap it in a function of the pipeline file"
+        f"{what} is not in a Python file, so changes to it cannot be detected; put it into a file, or wrap "
+        "it in a function of the pipeline file"
     )
 
 

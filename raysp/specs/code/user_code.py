@@ -70,7 +70,7 @@ class UserCode:
         for package, version in self.versions.items():
             if (found := installed_version(package)) != version:
                 raise RunError(
-                    f"the package {package!r} was of version {version} when the run was planned, on this worker it is "
+                    f"the package {package!r} had version {version} when the run was planned, on this worker it is "
                     f"{found or 'not installed'}; install the same version"
                 )
         _install(self)

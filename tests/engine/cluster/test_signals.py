@@ -10,7 +10,7 @@ import typer
 from ray._private import utils
 
 from raysp.cli.options import INTERRUPTED, TERMINATED
-from raysp.cli.signals import told_how_to_go_on
+from raysp.cli.signals import resume_hint
 from raysp.engine.cluster.connection import _signals_held
 
 
@@ -104,7 +104,7 @@ def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
     reached = []
 
     def run():
-        with told_how_to_go_on(quiet=True) as check:
+        with resume_hint(quiet=True) as check:
             with contextlib.suppress(BaseException):
                 signal.raise_signal(number)
             reached.append("after")
@@ -119,10 +119,10 @@ def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
 A_SLOW_END = """
 import os, signal, sys, time
 import typer
-from raysp.cli.signals import told_how_to_go_on
+from raysp.cli.signals import resume_hint
 
 try:
-    with told_how_to_go_on(quiet=True):
+    with resume_hint(quiet=True):
         try:
             signal.alarm(1)  # as Ray's handler in C++ does before Python's
             os.kill(os.getpid(), signal.SIGTERM)

@@ -80,9 +80,9 @@ def test_a_node_is_waited_for_longer_than_ray_does(monkeypatch):
         return address
 
     monkeypatch.setattr(services, "get_node", get_node)
-    with connection._patient_start():
+    with connection._longer_start():
         assert services.get_node("here", "7") == "here"
     clock[0] = -1000.0
-    with connection._patient_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
+    with connection._longer_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
         services.get_node("here", "7")
     assert services.get_node is get_node

@@ -46,9 +46,9 @@ def test_what_is_missing_is_named_after_a_minute_and_ever_more_rarely(cluster, c
     assert caplog.messages == []
     cluster.pass_by(20)
     assert caplog.messages == [
-        "waiting for the cluster for 1 min: a reader asks for 0.99 CPUs and a model actor asks for 2 CPUs, 1 GPU; the "
-        "cluster has 0 of 8 CPUs, 0 of 2 GPUs, 0.0 of 64.0 GB of memory free. Other jobs hold the rest, or nodes are "
-        "not up yet; the run ends after 120 min"
+        "waiting for the cluster for 1 min: a reader requests 0.99 CPUs and a model actor requests 2 CPUs, 1 GPU; the "
+        "cluster has 0 of 8 CPUs, 0 of 2 GPUs, 0.0 of 64.0 GB of memory free. Other jobs use the rest, or nodes are "
+        "still starting; the run ends after 120 min"
     ]
     cluster.pass_by(1200)
     assert len(caplog.messages) == 5  # after 1, 2, 4, 8 and 16 minutes
@@ -89,7 +89,7 @@ def test_a_cluster_with_room_is_not_what_is_waited_for(cluster, caplog):
 def test_room_on_two_nodes_is_none_for_an_actor(cluster, caplog):
     cluster.free = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
     cluster.pass_by(100)
-    assert "a model actor asks for 2 CPUs, 1 GPU;" in caplog.messages[0]
+    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
     assert "a reader" not in caplog.messages[0]
 
 

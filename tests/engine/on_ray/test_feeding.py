@@ -60,7 +60,7 @@ def test_a_large_pool_for_little_work_starts_one_actor_and_comes_back(local_ray,
     found = []
     result = run(make_pipeline(tmp_path / "three.parquet", pool=raysp.Pool(64)), on_plan=found.append)
     assert (result.exit_code, result.rows) == (0, 3)
-    assert str(found[0].pool_size).startswith("1 actor (64 asked for; 3 rows in 1 piece")
+    assert str(found[0].pool_size).startswith("1 actor (64 requested; 3 rows in 1 piece")
 
 
 def _last_actor(sink) -> int:

@@ -25,14 +25,16 @@ def test_a_run_goes_on_while_another_actor_can_load_and_names_the_node(
     assert (result.exit_code, result.rows) == (0, 6)
     said = [one.getMessage() for one in caplog.records if "could not start" in one.getMessage()]
     assert len(said) == 1
-    assert "another one is started: RunError: node " in said[0]
+    assert "starting another one: RunError: node " in said[0]
     assert "No space left on device" in said[0]
 
 
 @pytest.mark.cluster
 def test_a_run_of_which_no_actor_can_load_ends_with_the_reason_after_a_few(local_ray, make_pipeline, shards, tmp_path):
     outputs = [UnloadableTranscript(folder=str(tmp_path), failures=99)]
-    with pytest.raises(RunError, match=r"node \S+: OSError: .*No space left on device.*What was committed stays"):
+    with pytest.raises(
+        RunError, match=r"node \S+: OSError: .*No space left on device.*Run again: committed labels are kept"
+    ):
         run(make_pipeline(shards, outputs=outputs, pool=raysp.Pool(1)))
     assert len([*tmp_path.glob("load-*")]) == 3  # one more than are tolerated
 

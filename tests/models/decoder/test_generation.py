@@ -309,7 +309,7 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
     assert found == GenerationConfig(max_new_tokens=4, num_beams=2)
     path.write_text(json.dumps({"typical_p": 0.5}))
     with pytest.raises(
-        CheckpointError, match=r"generation_config\.json: generation cannot do typical_p=0\.5, expected"
+        CheckpointError, match=r"generation_config\.json: generation does not support typical_p=0\.5, expected"
     ):
         SpeechEncoderDecoderModel.from_pretrained(tmp_path)
 
@@ -317,9 +317,12 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty_alpha": 0.6}, "generation cannot do penalty_alpha=0.6, expected options among bad_words_ids, .*"),
-        ({"typo": 1, "other": 2}, "cannot do typo=1, other=2"),
-        ({"num_return_sequences": 2}, r"num_return_sequences is 2, expected 1 to 1 \(sampling, or beams, give more\)"),
+        (
+            {"penalty_alpha": 0.6},
+            "generation does not support penalty_alpha=0.6, expected options among bad_words_ids, .*",
+        ),
+        ({"typo": 1, "other": 2}, "does not support typo=1, other=2"),
+        ({"num_return_sequences": 2}, r"num_return_sequences is 2, expected 1 to 1 \(several need sampling or beams\)"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3, expected 1 to 2"),
         ({"num_beams": 0}, "num_beams is 0, expected at least 1"),
         ({"temperature": 0.0}, "temperature is 0.0, expected above 0"),
@@ -331,11 +334,11 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty list"),
         (
             {"forced_eos_token_id": [2, 9], "suppress_tokens": [9, 2, 4]},
-            r"forced_eos_token_id \[2, 9\] is in suppress_tokens too, expected in one of the two",
+            r"forced_eos_token_id \[2, 9\] is also in suppress_tokens, expected in one of the two",
         ),
-        ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is in suppress_tokens"),
+        ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is also in suppress_tokens"),
         ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's 50"),
-        ({"max_new_tokens": 100}, "65 tokens, but max_position_embeddings is 64"),
+        ({"max_new_tokens": 100}, "found 65 tokens, expected at most max_position_embeddings 64"),
     ],
 )
 def test_options_that_cannot_be_are_named(model, options, message):
@@ -375,7 +378,7 @@ def test_a_cache_with_room_keeps_what_one_without_keeps():
     assert roomy.num_tokens == plain.get_seq_length() == 8
     for mine, other in zip(roomy[0], plain[0], strict=True):
         assert torch.equal(mine, other)
-    with pytest.raises(ValueError, match="past_key_values has 3 tensors a layer, expected 2, or 4 with an encoder"):
+    with pytest.raises(ValueError, match="past_key_values has 3 tensors per layer, expected 2, or 4 with an encoder"):
         KeyValueCache.of([(torch.zeros(1, 1, 1, 1),) * 3], 1)
 
 

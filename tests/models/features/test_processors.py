@@ -69,7 +69,7 @@ def test_wrong_calls_say_what_was_expected():
         extractor(waves(), sampling_rate=8000)
     with pytest.raises(ValueError, match=r"expected \(T,\) or \(B, T\)"):
         extractor(np.zeros((1, 2, 100)))
-    with pytest.raises(ValueError, match=r"rows of lengths .* make no tensor: pass padding=True"):
+    with pytest.raises(ValueError, match=r"rows of lengths .* cannot form a tensor: pass padding=True"):
         extractor(waves(), return_tensors="pt")
     with pytest.raises(AttributeError, match="no entry 'labels', expected one of: input_values"):
         _ = extractor(waves()[0]).labels
@@ -234,7 +234,7 @@ def test_languages_change_the_vocabulary(tmp_path):
         assert ours.decode_collapsed([5, 6]) == theirs.decode([5, 6])
     with pytest.raises(CheckpointError, match="target_lang is 'fra', expected one of: deu, eng"):
         ours.set_target_lang("fra")
-    with pytest.raises(ValueError, match="the vocabulary has one language"):
+    with pytest.raises(ValueError, match="the vocabulary has only one language"):
         both_tokenizers(tmp_path)[0].set_target_lang("eng")
 
 

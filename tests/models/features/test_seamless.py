@@ -259,8 +259,8 @@ def test_an_extractor_without_its_name_is_known_by_its_processor_or_the_model(ch
             "expected 'SeamlessM4TFeatureExtractor' for",
         ),
         ({"processor_class": "Wav2Vec2Processor"}, "feature_extractor_type is 'Wav2Vec2FeatureExtractor'"),
-        ({"num_mel_bins": 40}, "40 mel bins by stride 2, the model takes feature_projection_input_dim 160"),
-        ({"stride": 1, "num_mel_bins": 160}, "stride 1, the model takes"),
+        ({"num_mel_bins": 40}, "40 mel bins with stride 2, the model expects feature_projection_input_dim 160"),
+        ({"stride": 1, "num_mel_bins": 160}, "stride 1, the model expects"),
         ({"sampling_rate": "16k"}, "sampling_rate"),
     ],
 )

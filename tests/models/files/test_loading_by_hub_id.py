@@ -36,9 +36,9 @@ def test_a_hub_id_is_read_from_the_cache_without_a_network(hub):
     assert UniSpeechConfig.from_pretrained("owner/name").hidden_size == 32
     assert Wav2Vec2Processor.from_pretrained("owner/name").tokenizer.decode([5, 4, 6]) == "A B"
     UniSpeechForCTC.from_pretrained("owner/name").save_pretrained(hub.parent / "mine")
-    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, and the Hugging Face hub does not give"):
+    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, and it cannot be loaded from"):
         UniSpeechForCTC.from_pretrained("owner/name", revision="v2.0")
-    with pytest.raises(CheckpointError, match=r"'owner/other': no such folder, and the Hugging Face hub does not give"):
+    with pytest.raises(CheckpointError, match=r"'owner/other': no such folder, and it cannot be loaded from"):
         UniSpeechForCTC.from_pretrained("owner/other")
 
 

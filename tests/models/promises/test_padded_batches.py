@@ -23,7 +23,7 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
 )
-from raysp.models.base.batches import warn_of_unknown_ends
+from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.encoder.heads import ctc_loss
 from tests.models.parity import inputs_and_mask
 
@@ -159,10 +159,10 @@ def test_an_odd_log_mel_frame_at_the_end_of_a_row_keeps_its_label():
 
 @pytest.fixture
 def warned(caplog):
-    warn_of_unknown_ends.cache_clear()
+    warn_of_missing_mask.cache_clear()
     caplog.set_level(logging.WARNING, logger="raysp.models")
     yield lambda: [record.getMessage() for record in caplog.records if "attention_mask" in record.getMessage()]
-    warn_of_unknown_ends.cache_clear()
+    warn_of_missing_mask.cache_clear()
 
 
 @pytest.mark.parametrize("cls", CTC_CLASSES)

@@ -244,7 +244,7 @@ def test_faults_of_files_are_named(tmp_path):
         TextTokenizer.from_pretrained(tmp_path)
     write_gpt2(tmp_path)
     (tmp_path / "merges.txt").write_text("#version: 0.2\nthree words here\n")
-    with pytest.raises(CheckpointError, match=r"merges\.txt: a line is no pair of tokens"):
+    with pytest.raises(CheckpointError, match=r"merges\.txt: a line is not a pair of tokens"):
         TextTokenizer.from_pretrained(tmp_path)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(CheckpointError, match=r"merges\.txt: not found, nor tokenizer\.json"):
@@ -252,7 +252,7 @@ def test_faults_of_files_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer"):
         TextTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="other_token given, expected among bos_token, eos_token"):
+    with pytest.raises(ValueError, match="other_token given, expected names among bos_token, eos_token"):
         TextTokenizer(Tokenizer(models.BPE()), other_token="x")
 
 

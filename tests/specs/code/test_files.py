@@ -180,9 +180,7 @@ class TestInstalled:
 class TestRefusals:
     @pytest.mark.parametrize("name", ["builtins:len", "operator:not_", "statistics:mean"])
     def test_a_function_of_python(self, name):
-        with pytest.raises(
-            SpecError, match=r"does not stand in a Python file, so that a change .* wrap it in a function"
-        ):
+        with pytest.raises(SpecError, match=r"is not in a Python file, so changes .* wrap it in a function"):
             code_of(name)
 
     def test_a_module_named_like_one_of_pythons(self, project):
