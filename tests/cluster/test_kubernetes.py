@@ -174,7 +174,7 @@ def _either(document: Document) -> list[str]:
         return [str(error)]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "../monitoring"])
 def test_kubectl_renders_the_same(folder):
     kubectl = shutil.which("kubectl")
     if not kubectl:
@@ -249,3 +249,37 @@ def test_no_document_holds_a_secret(folder):
             for variable in pod["spec"]["containers"][0].get("env", []):
                 if "PASSWORD" in variable["name"]:
                     assert at(variable, "valueFrom/secretKeyRef/name") == "raysp-redis"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(folder):
+    documents = rendered(KUBERNETES / folder)
+    (policy,) = [one for one in documents if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "raysp"]
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    (selected,) = policy["spec"]["podSelector"]["matchLabels"].items()
+    for _, pod in pods(of_ray(folder)):
+        assert selected in pod["metadata"]["labels"].items()
+    sources = [(rule["from"], [port["port"] for port in rule.get("ports", [])]) for rule in policy["spec"]["ingress"]]
+    assert sources == [
+        ([{"podSelector": {"matchLabels": dict([selected])}}], []),
+        ([_pods_named("kuberay-operator")], [8265]),
+        ([_pods_named("prometheus")], [8080, 44217, 44227]),
+    ]
+
+
+def _pods_named(name: str) -> Document:
+    return {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_upgrades_of_nodes_wait_for_the_head_alone(folder):
+    (budget,) = [one for one in rendered(KUBERNETES / folder) if one["kind"] == "PodDisruptionBudget"]
+    labels = budget["spec"]["selector"]["matchLabels"].items()
+    assert budget["spec"]["minAvailable"] == 1
+    chosen = [name for name, pod in pods(of_ray(folder)) if labels <= pod["metadata"]["labels"].items()]
+    assert chosen == ["head"]
+
+
+def test_the_namespace_refuses_pods_that_are_not_confined():
+    (namespace,) = [one for one in rendered(KUBERNETES / "job") if one["kind"] == "Namespace"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

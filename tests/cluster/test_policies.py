@@ -7,9 +7,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 import yaml
 
+import raysp
+from raysp.specs.pipeline import load_pipeline
+from tests import s3_servers
 from tests.cluster.manifests import CLUSTER, Document
-from tests.corpora import write_shard
-from tests.engine.conftest import CHECKPOINT
+from tests.corpora import CHECKPOINT, write_shard
+from tests.faulty_proxy import FaultyProxy
 
 POLICIES = CLUSTER / "policies"
 RUN = json.loads((POLICIES / "s3-run.json").read_text())
@@ -60,11 +63,8 @@ def asked(method: str, url: str) -> tuple[str, str, str | None]:
 
 
 @pytest.fixture(scope="module")
-def requests(request, s3_server, tmp_path_factory):
+def requests(s3_server, tmp_path_factory):
     """Requests of a run, its check and its clean-up, with the names of buckets that the policy has."""
-    from tests import s3_servers
-    from tests.faulty_proxy import FaultyProxy
-
     folder = tmp_path_factory.mktemp("policies")
     corpus, labels = s3_server.bucket(), s3_server.bucket()
     write_shard(folder / "in" / "a.parquet", 3)
@@ -76,9 +76,6 @@ def requests(request, s3_server, tmp_path_factory):
         recipe = folder / "of_policies.py"
         values = {"key": s3_server.key, "endpoint": proxy.server.endpoint, "corpus": corpus, "labels": labels}
         recipe.write_text(PIPELINE.format(**values))
-        import raysp
-        from raysp.specs.pipeline import load_pipeline
-
         pipeline = load_pipeline(str(recipe))
         assert raysp.run(pipeline, progress=False).exit_code == 0
         assert raysp.verify(f"s3://{labels}/first", pipeline=pipeline).differences == ()
