@@ -154,7 +154,7 @@ def test_its_steps_make_an_environment_that_labels(tmp_path):
     assert [line.split()[0] for line in scratch.recorded] == ["groupadd", "useradd", "install"]
     python = scratch.run("install-cpu", known) / "opt/raysp/bin/python"
     listed = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "freeze"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pip", "--python", python, "freeze", "--all"], capture_output=True, text=True, check=True
     )
     found = dict(re.findall(r"^([\w.-]+)==([\w.]+)", listed.stdout, re.MULTILINE))
     assert {canonicalize_name(name): version for name, version in found.items()} == PINS
