@@ -13,7 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.engine.running import run
+from tests.corpora import label_here
 from tests.engine.conftest import DEMO, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("with_ray")]
@@ -31,13 +31,13 @@ pipeline = raysp.Pipeline(
 @pytest.mark.parametrize(
     "moments",
     [
-        pytest.param(["run.json", 3], id="two moments"),
+        pytest.param([3], id="a moment"),
         pytest.param(["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12], id="ten moments", marks=pytest.mark.soak),
     ],
 )
-def test_a_killed_driver_loses_and_doubles_nothing(local_ray, make_pipeline, tmp_path, moments):
+def test_a_killed_driver_loses_and_doubles_nothing(make_pipeline, tmp_path, moments):
     corpus = _shards(tmp_path / "corpus", 12)
-    run(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
+    label_here(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
     sink = tmp_path / "labels"
     file = tmp_path / "kill_me.py"
     checkpoint = str(DEMO / "unispeech-digits-ctc")

@@ -1,5 +1,6 @@
 """The commit protocol with real processes: killed at every phase, paused, interrupted, concurrent."""
 
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from tests.corpora import a_pipeline, label_here, write_shard
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
 from tests.places import Bucket, Folder, Place, options_code
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("with_ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SHARDS, ROWS = 3, 6
 PIPELINE = """
@@ -34,9 +35,13 @@ pipeline = raysp.Pipeline(
 """
 EVERY_KILL = [f"{when}_{phase}:{n}" for phase in fault_injection.PHASES for when in ("before", "after") for n in (1, 2)]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
+WORKERS = {"ray": "local", "one process": ""}
+"""Values of RAY_ADDRESS."""
 IN_SHORT = {
-    "disk": ["after_plan_written:1", "after_block_staged:2", "before_stage_removed:1"],
-    "s3": ["after_shard_committed:1"],
+    ("disk", "ray", "after_block_staged:2"),
+    ("disk", "one process", "after_plan_written:1"),
+    ("disk", "one process", "before_stage_removed:1"),
+    ("s3", "ray", "after_shard_committed:1"),
 }
 
 
@@ -90,20 +95,20 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 def kills() -> list:
     every = [at for at in EVERY_KILL if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
     return [
-        pytest.param(store, at, id=f"{store}-{at}", marks=() if at in IN_SHORT[store] else pytest.mark.soak)
-        for store in IN_SHORT
-        for at in every
+        pytest.param(*one, id="-".join(one), marks=() if one in IN_SHORT else pytest.mark.soak)
+        for one in itertools.product(("disk", "s3"), WORKERS, every)
     ]
 
 
-@pytest.mark.parametrize(("place", "at"), kills(), indirect=["place"])
-def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, place, tmp_path, at):
+@pytest.mark.parametrize(("place", "workers", "at"), kills(), indirect=["place"])
+def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, place, tmp_path, workers, at):
     place.put(corpus / "in", "in")
     shards, sink = f"{place.url('in')}/*.parquet", place.url("labels")
     recipe = write_recipe(tmp_path, shards, sink, place.options)
     folder = tmp_path / "kills"
     folder.mkdir()
-    killed = start("run", recipe, **{fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(folder)})
+    faults = {fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(folder)}
+    killed = start("run", recipe, **faults, RAY_ADDRESS=WORKERS[workers])
     children = Children(killed)
     ended, _, said = finish(killed)
     assert ended == -signal.SIGKILL, said
@@ -134,18 +139,18 @@ def label_shards(folder: Path) -> set[str]:
 
 
 class Children:
-    """The processes of a run's own Ray."""
+    """The processes that a run started."""
 
     def __init__(self, driver: subprocess.Popen) -> None:
         self.seen: set[psutil.Process] = set()
         while driver.poll() is None:
             with suppress(psutil.NoSuchProcess):
                 self.seen |= set(psutil.Process(driver.pid).children(recursive=True))
-            time.sleep(0.5)
+            time.sleep(0.2)
 
     def reap(self) -> None:
-        """Wait for them; Ray's agents, which would try for a minute to reach what is gone, are helped along."""
-        _, alive = psutil.wait_procs(self.seen, timeout=5)
+        """End those that are left: Ray's agents would try for a minute to reach what is gone."""
+        _, alive = psutil.wait_procs(self.seen, timeout=0.5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -173,6 +178,7 @@ def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_
     assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
 
 
+@pytest.mark.usefixtures("with_ray")
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, tmp_path, number, expected):
     sink = tmp_path / "labels"
@@ -190,6 +196,7 @@ def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, 
     assert status.shards_committed == len(list(sink.glob("*.parquet")))
 
 
+@pytest.mark.usefixtures("with_ray")
 def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_goes_on(corpus, recipe, tmp_path):
     sink = tmp_path / "labels"
     sources = many_shards(corpus, tmp_path)
@@ -223,23 +230,25 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_goes_on(corpus, recipe,
 
 
 @pytest.mark.parametrize(
-    ("beat_seconds", "pause_seconds"),
+    ("workers", "beat_seconds", "pause_seconds"),
     [
-        pytest.param("0.5", 0, id="beats of half a second"),
-        pytest.param("", 120, id="two minutes", marks=pytest.mark.soak),
+        pytest.param("one process", "0.5", 0, id="beats of half a second"),
+        pytest.param("ray", "0.5", 0, id="beats of half a second on Ray", marks=pytest.mark.soak),
+        pytest.param("ray", "", 120, id="two minutes", marks=pytest.mark.soak),
     ],
 )
 def test_a_driver_that_was_paused_while_another_took_over_stops_when_it_goes_on(
-    corpus, recipe, tmp_path, beat_seconds, pause_seconds
+    corpus, recipe, tmp_path, workers, beat_seconds, pause_seconds
 ):
     sink = tmp_path / "labels"
     sources = many_shards(corpus, tmp_path)
     arguments = ("run", recipe, "--set", f"source.url={sources}")
-    first = start(*arguments, **{lease.BEAT_VARIABLE: beat_seconds})
+    environment = {lease.BEAT_VARIABLE: beat_seconds, "RAY_ADDRESS": WORKERS[workers]}
+    first = start(*arguments, **environment)
     wait_for(lambda: list(sink.glob("*.parquet")), first)
     first.send_signal(signal.SIGSTOP)
     paused = time.monotonic()
-    second = start(*arguments, **{lease.BEAT_VARIABLE: beat_seconds})
+    second = start(*arguments, **environment)
     try:
         code, _, said = finish(second)
         assert code == 0, said

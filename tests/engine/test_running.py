@@ -19,6 +19,7 @@ import soundfile
 import raysp
 from raysp.engine.running import run, try_out
 from raysp.engine.workers.attempts import Attempts
+from tests.corpora import label_here
 from tests.engine.conftest import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
 from tests.hub_server import COMMIT, lay_out
 from tests.user_specs import Spoken
@@ -27,8 +28,10 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("actors", [1, 2])
-@pytest.mark.parametrize("batch_seconds", [5, 60, 600])
+@pytest.mark.parametrize(
+    ("batch_seconds", "actors"),
+    [(5, 2), (600, 1), *(pytest.param(*one, marks=pytest.mark.soak) for one in [(5, 1), (60, 1), (60, 2), (600, 2)])],
+)
 def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
     shared, local_ray, make_pipeline, tmp_path, reference_scores, batch_seconds, actors
 ):
@@ -59,7 +62,7 @@ def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
 def test_texts_of_a_reference_checkpoint_that_reads_log_mels(shared, local_ray, make_pipeline, tmp_path):
     checkpoint = shared / "checkpoints" / "w2vbert-digits-ctc"
     shards = shared / "data" / "digits" / "*.parquet"
-    result = run(make_pipeline(shards, checkpoint=checkpoint, batch_seconds=30, pool=raysp.Pool(actors=2)))
+    result = run(make_pipeline(shards, checkpoint=checkpoint, batch_seconds=30, pool=raysp.Pool(actors=1)))
     texts = json.loads((checkpoint / "texts.json").read_text())
     labels = read_labels(tmp_path / "labels").select(["id", "pred_text"]).to_pylist()
     assert (result.exit_code, len(labels)) == (0, 2500)
@@ -289,7 +292,7 @@ def test_a_killed_model_actor_costs_no_row(local_ray, make_pipeline, tmp_path, m
     (tmp_path / "corpus").mkdir()
     for number in range(12):
         pq.write_table(rows.slice(10 * number, 10), tmp_path / "corpus" / f"part-{number:02}.parquet")
-    run(make_pipeline(tmp_path / "corpus", sink="undisturbed"))
+    label_here(make_pipeline(tmp_path / "corpus", sink="undisturbed"))
     killed = []
 
     def kill(progress):
@@ -321,7 +324,7 @@ def _model_actors() -> list[int]:
 def test_a_full_disk_ends_the_run_with_its_reason_and_room_lets_it_go_on(
     local_ray, make_pipeline, small_shards, tmp_path
 ):
-    run(make_pipeline(small_shards, sink="undisturbed"))
+    label_here(make_pipeline(small_shards, sink="undisturbed"))
     (tmp_path / "labels").mkdir()
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path / "labels"], check=False

@@ -79,7 +79,7 @@ def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded
 @pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
 def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name, share):
     expected = json.loads((shared / "checkpoints" / name / "texts.json").read_text())
-    clips = digits[:600]
+    clips = digits[300:600]
     texts = texts_in_batches(load_checkpoint(shared / "checkpoints" / name, dtype="bfloat16"), clips, 16000 * 30)
     equal = sum(texts[clip] == expected[clip] for clip, _ in clips)
     assert share * len(clips) <= equal < len(clips)  # all of them: it was float32
@@ -89,9 +89,11 @@ def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name,
 @pytest.mark.parametrize(
     ("seconds", "is_sorted"),
     [
-        (5, False),
         (240, True),
-        *(pytest.param(*one, marks=pytest.mark.soak) for one in [(5, True), (30, True), (30, False), (240, False)]),
+        *(
+            pytest.param(*one, marks=pytest.mark.soak)
+            for one in [(5, True), (5, False), (30, True), (30, False), (240, False)]
+        ),
     ],
 )
 def test_all_digits_in_batches_of_any_size_have_their_texts(shared, digits, loaded, seconds, is_sorted):

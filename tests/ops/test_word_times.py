@@ -88,7 +88,7 @@ def test_joints_in_the_middle_of_words_cost_little():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("times", "longest"), [(4, 600), pytest.param(15, 3600, marks=pytest.mark.soak)], ids=["ten minutes", "an hour"]
+    ("times", "longest"), [(3, 300), pytest.param(15, 3600, marks=pytest.mark.soak)], ids=["five minutes", "an hour"]
 )
 def test_windows_cost_at_most_a_point_of_word_errors_from_four_seconds_on(shared, times, longest):
     digits = str(shared / "data" / "digits" / "*.parquet")

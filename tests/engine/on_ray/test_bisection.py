@@ -29,7 +29,7 @@ class TestRun:
     def test_rows_that_kill_their_worker_are_found_and_their_shards_are_committed(
         self, local_ray, make_pipeline, tmp_path
     ):
-        good = _digits(8)
+        good = _digits(3)
         corpus = tmp_path / "corpus"
         corpus.mkdir()
         audio_shard(corpus / "good.parquet", good)
@@ -38,7 +38,7 @@ class TestRun:
         keep = raysp.Keep(where="tests.engine.deadly:spares_nobody")
         result = run(make_pipeline(corpus, outputs=[DeadlyTranscript()], steps=[keep]))
         assert (result.exit_code, result.shards_committed) == (0, 3), result.shards_failed
-        assert (result.rows, result.errors) == (8 + 9 + 3, {"worker_crashed": 2})
+        assert (result.rows, result.errors) == (3 + 4 + 3, {"worker_crashed": 2})
         _check(tmp_path / "labels", {"crash", "deadly"})
 
     @pytest.mark.soak
