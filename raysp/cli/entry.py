@@ -55,6 +55,8 @@ for verb in (plan, run, retry, verify, gc, status, inspect, models, doctor):
 def main(arguments: Iterable[str] | None = None) -> None:
     """Run the command line. Errors are printed as one line on stderr, with a traceback only under `--debug`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     try:
         code = _run_app(given)
