@@ -1,12 +1,16 @@
 """Places in a pipeline, in the same form on every machine: local paths are absolute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import normalise, scheme_of
+
+JOB_PACKAGES = "/runtime_resources/working_dir_files/"
+"""Part of the path of a folder into which Ray unpacks the package of a job."""
+REMEDY = "Give an object store (s3://...), or an absolute path on a file system that all machines of the cluster mount"
 
 
 def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
@@ -16,7 +20,7 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
     may be an id of the Hugging Face hub.
 
     Raises:
-        PlanError: the scheme of a url is unknown.
+        PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
     source, sink, label = pipeline.source, pipeline.sink, pipeline.label
     url: str | Sequence[str] = source.url  # with a split, the id of a data set
@@ -27,12 +31,37 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
     checkpoint = _absolute(label.checkpoint)
     if not scheme_of(label.checkpoint) and not Path(checkpoint).is_dir():
         checkpoint = label.checkpoint
-    return replace(
+    absolute = replace(
         pipeline,
         source=replace(source, url=url, root=root, audio_root=audio_root),
         steps=[replace(label, checkpoint=checkpoint) if step is label else step for step in pipeline.steps],
         sink=replace(sink, url=_absolute(sink.url)),
     )
+    _refuse_job_packages(pipeline, absolute)
+    return absolute
+
+
+def data_places(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """Yield the field names and values of the places of recordings and labels, without ids of the hub."""
+    source = pipeline.source
+    if source.split is None:
+        yield from (("source.url", url) for url in source.urls)
+    yield from ((f"source.{name}", url) for name in ("root", "audio_root") if (url := getattr(source, name)))
+    yield "sink.url", pipeline.sink.url
+
+
+def _refuse_job_packages(given: Pipeline, absolute: Pipeline) -> None:
+    """Raise PlanError for recordings or labels in the package of a job, which Ray removes after the job.
+
+    A checkpoint may be there: Ray unpacks the package on every machine that runs a worker, and checkpoints are only
+    read.
+    """
+    for (name, before), (_, place) in zip(data_places(given), data_places(absolute), strict=True):
+        if JOB_PACKAGES in place:
+            raise PlanError(
+                f"{name}: {before!r} is the place {place!r} in this Ray job: the folder of its package, which Ray "
+                f"removes after the job. {REMEDY}"
+            )
 
 
 def _absolute(url: str) -> str:

@@ -10,6 +10,7 @@ from raysp.planning.opening import begin_run
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
+from raysp.specs.pipeline import with_overrides
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 
@@ -56,3 +57,35 @@ def test_urls_and_ids_of_the_hub_stay_as_they_are(tmp_path, monkeypatch):
 def test_a_scheme_that_is_not_known_is_refused():
     with pytest.raises(PlanError, match=r"nowhere://b/x"):
         with_absolute_paths(a_pipeline("in", "nowhere://b/x"))
+
+
+class TestInARayJob:
+    """The working directory of a job is the folder into which Ray unpacked its package."""
+
+    @pytest.fixture
+    def job(self, tmp_path, monkeypatch) -> raysp.Pipeline:
+        folder = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+        folder.mkdir(parents=True)
+        return relative(folder, monkeypatch)
+
+    @pytest.mark.parametrize(
+        ("field", "change"),
+        [
+            ("source.url", {}),
+            ("source.root", {"source.url": "/mnt/in", "source.root": "in"}),
+            ("source.audio_root", {"source.url": "/mnt/in", "source.audio_root": "clips"}),
+            ("sink.url", {"source.url": "/mnt/in"}),
+        ],
+    )
+    def test_a_relative_place_is_refused(self, job, field, change):
+        changed = with_overrides(job, [f"{name}={value}" for name, value in change.items()])
+        match = (
+            rf"^{field}: .* is the place '/.*/_ray_pkg_1/.*' in this Ray job: .* Ray removes after the job\. Give an"
+        )
+        with pytest.raises(PlanError, match=match):
+            raysp.plan(changed)
+        assert not Path("out").exists()
+
+    def test_a_checkpoint_of_the_package_is_used(self, job):
+        places = with_absolute_paths(with_overrides(job, ["source.url=/mnt/in", "sink.url=/mnt/out"]))
+        assert places.label.checkpoint == str(Path("model").absolute())
