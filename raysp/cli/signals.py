@@ -39,10 +39,14 @@ def resume_hint(quiet: bool) -> Iterator[Callable[[], None]]:
     try:
         with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
             yield check
-    except (KeyboardInterrupt, _Terminated) as stop:
+    except (KeyboardInterrupt, _Terminated, Exception) as stop:
+        # Native code interrupted by a signal, such as a wait of Ray, may raise another error in place of the handler's.
+        if isinstance(stop, Exception) and not asked:
+            raise
+        is_interrupt = isinstance(stop, KeyboardInterrupt) or asked[:1] == [signal.SIGINT]
         if not quiet:
             err.print(escape(said))
-        raise typer.Exit(INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED) from None
+        raise typer.Exit(INTERRUPTED if is_interrupt else TERMINATED) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """Errors, interrupts and help: exit codes and what is printed where."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -53,6 +55,22 @@ class TestErrors:
         assert [line.partition("To resume: ")[2] for line in ran.complaints] == [f"raysp run {recipe}"] * (
             where == "run"
         )
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_that_native_code_turns_into_another_error_is_a_stop(
+        self, raysp_command, recipe, monkeypatch, number, code
+    ):
+        def wait_in_native_code(*_: object, **__: object) -> None:
+            try:
+                os.kill(os.getpid(), number)
+            except BaseException:
+                raise SystemError("wait returned a result with an exception set") from None
+
+        monkeypatch.setattr("raysp.engine.running.run", wait_in_native_code)
+        ran = raysp_command("run", recipe)
+        assert ran.code == code
+        [complaint] = ran.complaints
+        assert complaint.startswith("raysp: stopped; committed and staged labels are kept. To resume: ")
 
     def test_without_arguments_the_help_is_shown(self, raysp_command):
         ran = raysp_command()

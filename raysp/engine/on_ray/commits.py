@@ -41,6 +41,8 @@ MEMORY_STEP = 64 * 1024 * 1024
 PATIENCE_SECONDS = 120
 """Time after which commits that wait only for memory are resubmitted without a request for it."""
 MAX_RETRIES = 3
+STOP_SECONDS = 0.5
+"""Time within which a request to stop ends the wait for commits: no signal handler runs while Ray waits."""
 
 
 class Due(NamedTuple):
@@ -112,7 +114,7 @@ class Commits:
         """Wait for all commits, and return their outcomes."""
         outcomes: list[Outcome] = []
         while self.in_flight:
-            outcomes += self._collect(1, timeout=PATIENCE_SECONDS)
+            outcomes += self._collect(1, timeout=STOP_SECONDS)
         return outcomes
 
     def stop(self, seconds: float) -> list[Outcome]:

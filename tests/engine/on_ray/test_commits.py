@@ -114,3 +114,22 @@ def test_commits_go_on_where_others_hold_the_memory_that_they_ask_for(local_ray,
     outcomes = found.rest()
     assert sorted(one.shard for one in outcomes) == ["a", "b"]
     assert not found.requests_memory
+
+
+def test_a_request_to_stop_is_noticed_while_commits_are_waited_for(monkeypatch):
+    """Signal handlers run between waits of Ray, not during one."""
+    waits: list[float] = []
+
+    def wait(refs, num_returns, timeout):
+        waits.append(timeout)
+        return (refs, []) if len(waits) == 3 else ([], refs)
+
+    found = commits.Commits.__new__(commits.Commits)
+    found.in_flight = {"a": [commits.Due(shard("a"), None)]}
+    found.waiting, found.alone, found.stopped = deque(), deque(), False
+    found.largest_request, found.last_ended = 0, 0.0
+    monkeypatch.setattr(commits.ray, "wait", wait)
+    monkeypatch.setattr(commits.ray, "get", lambda ref: succeeds(None, [(shard(ref), None)]))
+    assert [one.shard for one in found.rest()] == ["a"]
+    assert len(waits) == 3
+    assert max(waits) <= 1
