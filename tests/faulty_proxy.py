@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -28,6 +28,8 @@ class FaultyProxy:
         self.server = upstream.at(endpoint)
         self.upstream = urlsplit(upstream.endpoint)
         self.judge: Judge = lambda method, path: None
+        self.hold: Callable[[str, str], None] = lambda method, path: None
+        """Called with each request before it is judged; others go on while it waits."""
         self.ignores_conditions = False
         self.plain = upstream.client
         self.requests: list[tuple[str, str, str | None]] = []
@@ -80,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.proxy.hold(self.command, self.path)
         fault = self.server.proxy.take(self.command, self.path)
         if fault == "reset":
             self._reset()
@@ -142,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
         self.send_header("Content-Length", length or "0")
         self.end_headers()
-        self._send(data, fault)
+        with suppress(ConnectionError):  # the client may have left
+            self._send(data, fault)
 
     def _send(self, data: bytes, fault: str | None) -> None:
         if fault is None:

@@ -11,6 +11,7 @@ import typer
 
 from raysp.cli.checkpoints import inspect, models
 from raysp.cli.console import say
+from raysp.cli.jobs import jobs, stop, submit
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
 from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
@@ -48,7 +49,7 @@ def raysp(
     """Label very large speech corpora offline on Ray."""
 
 
-for verb in (plan, run, retry, verify, gc, status, inspect, models, doctor):
+for verb in (plan, run, submit, jobs, stop, retry, verify, gc, status, inspect, models, doctor):
     app.command(help=_with_examples(verb))(verb)
 
 

@@ -74,7 +74,14 @@ def run(
       raysp run pipelines/label_digits.py --rows 10
       raysp run pipelines/label_digits.py --set sink.url=out
     """
+    from raysp.engine.cluster.connection import is_cluster
+    from raysp.engine.submitting.arrival import check_arrival
+    from raysp.planning.places import with_absolute_paths
+
+    check_arrival()
     loaded = load(pipeline, settings)
+    if is_cluster(address):  # a relative path would not say of which machine
+        loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded)} ...")
     if rows is not None:

@@ -13,6 +13,7 @@ import typer
 
 from raysp.cli.console import err, escape
 from raysp.cli.options import INTERRUPTED, TERMINATED
+from raysp.engine.submitting.arrival import is_submitted
 from raysp.words import printable
 
 
@@ -23,7 +24,8 @@ def resume_hint(quiet: bool) -> Iterator[Callable[[], None]]:
     Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this
     function raises it again.
     """
-    said = f"raysp: stopped; committed and staged labels are kept. To resume: {shlex.join(['raysp', *sys.argv[1:]])}"
+    resume = "submit it again" if is_submitted() else shlex.join(["raysp", *sys.argv[1:]])
+    said = f"raysp: stopped; committed and staged labels are kept. To resume: {resume}"
     asked: list[int] = []
 
     def stop_run(number: int, _frame: FrameType | None) -> None:

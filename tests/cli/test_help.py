@@ -25,7 +25,9 @@ def test_every_verb_lists_debug_and_takes_less_than_a_screen(help_text):
     assert max(map(len, help_text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("verb", ["plan", "run", "retry", "verify", "gc", "status", "inspect"])
+@pytest.mark.parametrize(
+    "verb", ["plan", "run", "submit", "jobs", "stop", "retry", "verify", "gc", "status", "inspect"]
+)
 def test_examples_keep_their_lines(raysp_command, verb):
     examples = raysp_command(verb, "--help").out.partition("Example")[2].partition("Arguments:")[0]
     title, *lines = examples.strip().splitlines()

@@ -1,0 +1,209 @@
+"""The verbs for jobs on a cluster: submit, jobs, stop."""
+
+import dataclasses
+import re
+import shlex
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
+from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings
+from raysp.words import count, duration, printable
+
+if TYPE_CHECKING:
+    from raysp.engine.submitting.head import Head
+    from raysp.engine.submitting.jobs import Job
+
+HeadAddress = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="Dashboard of the cluster. Default: RAY_API_SERVER_ADDRESS."),
+]
+Ca = Annotated[str | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust, for https.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as listed by raysp jobs.")]
+
+
+def submit(
+    pipeline: PipelineFile,
+    settings: Settings = None,
+    address: HeadAddress = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME", help="Send the value of this variable, encrypted. Repeatable."),
+    ] = None,
+    with_raysp: Annotated[
+        str | None,
+        typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    ca: Ca = None,
+    max_package_mb: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Limit of the files beside the pipeline file.")
+    ] = 100,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a pipeline as a job on a Ray cluster. The same command again continues.
+
+    Examples:
+      raysp submit label.py --address http://head:8265
+      raysp submit label.py --env CORPUS_SECRET --detach
+    """
+    from raysp.engine.submitting import submission
+    from raysp.engine.submitting.head import Head, dashboard_address
+
+    dashboard_address(address)
+    request = submission.prepare(
+        pipeline,
+        settings or (),
+        relabel=relabel,
+        secrets=env or (),
+        with_raysp=with_raysp,
+        max_bytes=max_package_mb * 1_000_000,
+    )
+    head = Head(address, ca)
+    job_id = submission.submit(head, request)
+    if not as_json:
+        package = request.package
+        size = f"{count(len(package.files), 'file')}, {package.num_bytes / 1e6:,.1f} MB"
+        say(f"submitted to {head.address} with {size} from {package.folder}")
+    if detach:
+        _print_detached(head, job_id, ca, as_json)
+    else:
+        _follow(head, job_id, ca, as_json)
+
+
+def jobs(
+    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this job only.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the log of the job until it ends.")] = False,
+    address: HeadAddress = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the jobs that raysp submitted to a cluster.
+
+    Examples:
+      raysp jobs --address http://head:8265
+      raysp jobs raysp-label-20260102-030405-1a2b --follow
+    """
+    from raysp.engine.submitting.head import Head
+    from raysp.errors import SpecError
+
+    if follow and job_id is None:
+        raise SpecError("--follow: follows one job; give its id, as listed by `raysp jobs`")
+    head = Head(address, ca)
+    if follow and job_id is not None:
+        _follow(head, job_id, ca, as_json)
+    found = [head.job(job_id)] if job_id is not None else head.jobs()
+    if as_json:
+        print_json({"jobs": [_fields(job) for job in found]})
+    else:
+        for job in found:
+            _print_job(job)
+        if not found:
+            print_fact("jobs", f"none of raysp at {head.address}")
+
+
+def stop(
+    job_id: JobId, address: HeadAddress = None, ca: Ca = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Stop a job and wait until it has ended. Submitting again continues it.
+
+    Example:
+      raysp stop raysp-label-20260102-030405-1a2b --address http://head:8265
+    """
+    from raysp.engine.submitting.head import Head
+    from raysp.engine.submitting.stopping import stop as stop_job
+
+    head = Head(address, ca)
+    if not as_json:
+        say(f"stopping {job_id}: the run ends in order, its labels are kept ...")
+    job = stop_job(head, job_id)
+    if as_json:
+        print_json(_fields(job))
+    else:
+        _print_job(job)
+
+
+def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
+    """Follow a job until it ends, and exit with the exit code of the run; Ctrl-C leaves the job running."""
+    from raysp.engine.submitting.following import follow
+
+    again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
+    if not as_json:
+        say(f"following {job_id}; Ctrl-C ends following, not the job")
+    try:
+        with _Log(to_stderr=as_json) as log:
+            job = follow(head, job_id, log.show)
+    except KeyboardInterrupt:
+        say(f"the job goes on. To follow it: {again}; to stop it: {stopping}")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print_json(_fields(job))
+    else:
+        _print_job(job)
+    if job.lacks_raysp:
+        say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
+    elif job.status == "failed" and not job.driver_exit_code:
+        say(f"the job failed outside of the run: {job.message}")
+    raise typer.Exit(job.exit_code or 0)
+
+
+def _print_detached(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": job_id, "address": head.address})
+        return
+    print_fact("job", job_id)
+    print_command("follow", _command("jobs", job_id, head, ca, "--follow"))
+    print_command("stop", _command("stop", job_id, head, ca))
+
+
+def _command(verb: str, job_id: str, head: "Head", ca: str | None, *more: str) -> str:
+    trusted = ["--ca", ca] if ca else []
+    return shlex.join(["raysp", verb, job_id, *more, "--address", head.address, *trusted])
+
+
+def _print_job(job: "Job") -> None:
+    """Print a job on one line."""
+    code = f", exit code {job.exit_code}" if job.exit_code is not None else ""
+    began = ""
+    if job.started is not None:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started))
+        began = f", began {moment}, {duration((job.ended or time.time()) - job.started)}"
+    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}", 2)
+
+
+def _fields(job: "Job") -> dict[str, object]:
+    return {**dataclasses.asdict(job), "exit_code": job.exit_code}
+
+
+class _Log:
+    """The log of a job: results on stdout, messages of raysp on stderr, and progress as one live line on a terminal."""
+
+    PROGRESS = re.compile(r"raysp: (\d+% · .*)")
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self.to_stderr = to_stderr
+        self._live = err.status("") if err.is_terminal else None
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, line: str) -> None:
+        """Show a line."""
+        progress = self.PROGRESS.fullmatch(line)
+        if progress and self._live:
+            self._live.update(escape(progress[1]))
+            self._live.start()
+            return
+        console = err if self.to_stderr or line.startswith("raysp: ") else out
+        console.print(printable(line.expandtabs()), markup=False)

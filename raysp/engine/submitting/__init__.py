@@ -1,0 +1,1 @@
+"""Runs as Ray jobs: what travels to the cluster, and following, listing and stopping jobs."""

@@ -1,0 +1,209 @@
+"""Submission of a pipeline as a Ray job: local checks, the package, the runtime environment, the job."""
+
+import re
+import secrets as random
+import shlex
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysp.engine.submitting import jobs
+from raysp.engine.submitting.arrival import SUBMITTED_BY
+from raysp.engine.submitting.head import Head
+from raysp.engine.submitting.package import IGNORE_FILE, Package, collect
+from raysp.engine.submitting.sealing import SEALED, SETUP_HOOK, seal
+from raysp.errors import PlanError, SpecError
+from raysp.planning.places import REMEDY, data_places
+from raysp.specs.code.origins import is_installed_path
+from raysp.specs.pipeline import Pipeline, load_pipeline, read_code, with_overrides
+from raysp.storage.store import normalise, scheme_of
+
+STOP_SECONDS = 120
+"""Time that a job has to end in order after a request to stop; by default Ray kills it after three seconds."""
+MAX_BYTES = 100_000_000
+_WHEEL = re.compile(r"raysp-([^-]+)-[^/]*\.whl")
+_FOLDER_OF_PACKAGE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+"""Expanded by Ray, in requirements, to the folder into which it unpacks the package."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job to submit, checked on this machine.
+
+    Attributes:
+        target: pipeline file, or FILE:NAME.
+        pipeline: the pipeline with its settings.
+        package: the files that travel.
+        settings: changes, as `PATH=VALUE`.
+        relabel: whether the run replaces labels that differ.
+        secrets: names of environment variables whose values are sent sealed.
+        requirement: requirement of pip that installs raysp, or the path of a wheel; None: the cluster has raysp.
+    """
+
+    target: str
+    pipeline: Pipeline
+    package: Package
+    settings: tuple[str, ...] = ()
+    relabel: bool = False
+    secrets: tuple[str, ...] = ()
+    requirement: str | None = None
+
+    @property
+    def command(self) -> str:
+        """Command of the job, relative to the package."""
+        path, separator, name = self.target.partition(":")
+        changes = [word for setting in self.settings for word in ("--set", setting)]
+        relabel = ["--relabel"] if self.relabel else []
+        return shlex.join(["python", "-m", "raysp", "run", f"{Path(path).name}{separator}{name}", *changes, *relabel])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Data that Ray keeps beside the job."""
+        from raysp import __version__
+
+        sink = self.pipeline.sink.url
+        return {jobs.VERSION: __version__, jobs.SINK: normalise(sink), jobs.FILE: Path(self.target).name}
+
+    def new_id(self) -> str:
+        """Return a readable id that no other job has."""
+        name = self.pipeline.name or Path(self.target.partition(":")[0]).stem
+        readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "pipeline"
+        return f"raysp-{readable}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{random.token_hex(2)}"
+
+
+def prepare(
+    target: str,
+    settings: Sequence[str] = (),
+    *,
+    relabel: bool = False,
+    secrets: Sequence[str] = (),
+    with_raysp: str | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Request:
+    """Check a pipeline on this machine, without object storage and without the cluster.
+
+    Raises:
+        SpecError: the pipeline is invalid, its code is not in the folder of its file, or the package is too large.
+        PlanError: a place is local to this machine.
+    """
+    pipeline = with_overrides(load_pipeline(target), settings)
+    file = Path(target.partition(":")[0]).absolute()
+    wheel = _wheel(with_raysp)
+    package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
+    _refuse_missing(package, file, f"{file}: the pipeline file")
+    for code in read_code(pipeline).files:
+        path = Path(code.path)
+        if not is_installed_path(path):
+            _refuse_missing(package, path, f"{path}: code of the pipeline")
+    _refuse_local_places(pipeline, package)
+    requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}[s3]" if wheel else with_raysp
+    return Request(target, pipeline, package, tuple(settings), relabel, tuple(dict.fromkeys(secrets)), requirement)
+
+
+def submit(head: Head, request: Request) -> str:
+    """Start a job, and return its id.
+
+    Raises:
+        PlanError: a job with the same sink is active, or the head refuses the job.
+        SpecError: a secret is not set here, or the cluster has no token to seal it with.
+    """
+    from raysp import __version__
+
+    _refuse_second(head, request)
+    environment = {SUBMITTED_BY: __version__, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    runtime_env: dict[str, object] = {"env_vars": environment}
+    if request.secrets:
+        environment[SEALED] = seal(request.secrets, _token(head, request))
+        runtime_env["worker_process_setup_hook"] = SETUP_HOOK
+    if request.requirement:
+        runtime_env["pip"] = [request.requirement]
+    job_id = request.new_id()
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package.zip"
+        request.package.write(package)
+        head.submit(job_id, request.command, {**runtime_env, "working_dir": str(package)}, request.metadata)
+    return job_id
+
+
+def _token(head: Head, request: Request) -> str:
+    if (token := head.token) is None:
+        raise SpecError(
+            f"--env {request.secrets[0]}: values are sealed with the token of the cluster, and none is set here; start "
+            "the cluster with token authentication and set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or set the variable "
+            "on every machine of the cluster and leave --env out"
+        )
+    return token
+
+
+def _refuse_second(head: Head, request: Request) -> None:
+    sink = request.metadata[jobs.SINK]
+    for job in head.jobs():
+        if job.sink == sink and not job.is_over:
+            raise PlanError(
+                f"sink.url: the job {job.id} labels into {sink} already ({job.status}); follow it with "
+                f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
+            )
+
+
+def _wheel(with_raysp: str | None) -> Path | None:
+    """Return the path of the wheel to ship; None if pip finds raysp by a requirement."""
+    if with_raysp is None or not with_raysp.endswith(".whl") or "://" in with_raysp:
+        return None
+    from raysp import __version__
+
+    path = Path(with_raysp)
+    if not path.is_file():
+        raise SpecError(f"--with-raysp {with_raysp}: no such file; expected a wheel of raysp {__version__}")
+    found = _WHEEL.fullmatch(path.name)
+    if not found or found[1] != __version__:
+        raise SpecError(f"--with-raysp {with_raysp}: expected a wheel of raysp {__version__}, the version here")
+    return path
+
+
+def _refuse_missing(package: Package, path: Path, what: str) -> None:
+    if package.name_of(path) is None:
+        raise SpecError(
+            f"{what} is outside of {package.folder}, the folder of the pipeline file, which is shipped; move it there, "
+            "or install it on the cluster as a package"
+        )
+    if not package.holds(path):
+        raise SpecError(
+            f"{what} is left out of the package by its name (hidden), by .gitignore or by {IGNORE_FILE}; take it in, "
+            f"for example by the line !{path.name} in {IGNORE_FILE}"
+        )
+
+
+def _refuse_local_places(pipeline: Pipeline, package: Package) -> None:
+    """Raise PlanError for places that exist on this machine only. Absolute paths may be shared; the job checks."""
+    for name, url in data_places(pipeline):
+        if scheme_of(url):
+            continue
+        if not Path(url.removeprefix("file://")).is_absolute():
+            raise PlanError(
+                f"{name}: {url!r} is relative to a folder of this machine, which a job does not see. {REMEDY}"
+            )
+        if package.name_of(Path(normalise(url))) is not None:
+            raise PlanError(
+                f"{name}: {url!r} is in the folder of the pipeline file, which a job sees only as a copy that Ray "
+                f"removes. {REMEDY}"
+            )
+    _refuse_local_checkpoint(pipeline.label.checkpoint, package)
+
+
+def _refuse_local_checkpoint(checkpoint: str, package: Package) -> None:
+    """Raise PlanError for a checkpoint folder that a job would not find under the same name."""
+    if scheme_of(checkpoint) or not (here := Path(normalise(checkpoint))).is_dir():
+        return
+    name = package.name_of(here)
+    if Path(checkpoint).is_absolute() and name is None:
+        return  # may be on a shared file system
+    if not package.holds(here):
+        raise PlanError(f"checkpoint: {checkpoint!r} is a folder of this machine that is not shipped. {REMEDY}")
+    if not Path(checkpoint).is_absolute() and Path.cwd() != package.folder:
+        raise PlanError(
+            f"checkpoint: {checkpoint!r} is relative to {Path.cwd()}, and a job runs in a copy of {package.folder}; "
+            f"submit from there as {name!r}, or write "
+            "Path(__file__).parent / ... in the pipeline file"
+        )

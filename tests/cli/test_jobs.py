@@ -1,0 +1,228 @@
+"""What `raysp submit`, `jobs` and `stop` print and return, over a stand-in for the head of a cluster."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import raysp
+from raysp.cli.jobs import _Log
+from raysp.engine.display import progress_line
+from raysp.engine.progress import Progress
+from tests.commands import write_recipe
+from tests.corpora import CHECKPOINT
+from tests.engine.submitting.fake_head import HANGS, FakeHead
+
+
+@pytest.fixture
+def head(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeHead().serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_recipe(tmp_path, source="s3://bucket/in/*.parquet", sink="s3://bucket/labels")
+
+
+def ending(head: FakeHead, status: str, code: int | None, message: str = ""):
+    """End the only job."""
+    return lambda: head.end(next(iter(head.jobs)), status, code, message)
+
+
+LOG = ["raysp: looking at s3://bucket/in ...\n", "raysp: 50% · 1/2 rows\n", "labels\ts3://bucket/labels: 1 of 1\n"]
+
+
+class TestSubmit:
+    def test_the_log_is_shown_as_by_a_run_and_the_exit_code_is_that_of_the_run(self, raysp_command, file, head):
+        head.logs = [[*LOG, ending(head, "FAILED", 3)]]
+        ran = raysp_command("submit", file, "--address", head.url)
+        [job_id] = head.jobs
+        assert ran.code == 3
+        assert ran.out.splitlines()[0] == "labels  s3://bucket/labels: 1 of 1"
+        pattern = rf"{job_id}  failed, exit code 3, began [-\d]+ [:\d]+ UTC, \d+:\d\d, sink s3://bucket/labels"
+        assert re.fullmatch(pattern, ran.out.splitlines()[-1])
+        assert ran.err.splitlines() == [
+            f"raysp: submitted to {head.url} with 1 file, 0.0 MB from {file.parent}",
+            f"raysp: following {job_id}; Ctrl-C ends following, not the job",
+            "raysp: looking at s3://bucket/in ...",
+            "raysp: 50% · 1/2 rows",
+        ]
+
+    def test_json_is_one_object_and_the_log_goes_to_stderr(self, raysp_command, file, head):
+        head.logs = [[*LOG, ending(head, "SUCCEEDED", 0)]]
+        ran = raysp_command("submit", file, "--address", head.url, "--json")
+        assert ran.code == 0
+        told = json.loads(ran.out)
+        assert (told["status"], told["exit_code"], told["sink"]) == ("succeeded", 0, "s3://bucket/labels")
+        assert "labels  s3://bucket/labels: 1 of 1" in ran.err
+
+    def test_detached_it_says_how_to_follow_and_to_stop(self, raysp_command, file, head):
+        ran = raysp_command("submit", file, "--address", head.url, "--detach")
+        [job_id] = head.jobs
+        assert ran.code == 0
+        assert [line.split(maxsplit=1) for line in ran.out.splitlines()] == [
+            ["job", job_id],
+            ["follow", f"raysp jobs {job_id} --follow --address {head.url}"],
+            ["stop", f"raysp stop {job_id} --address {head.url}"],
+        ]
+        assert not any(path.endswith("/tail") for _, path, _ in head.requests)
+        head.jobs.clear()
+        ran = raysp_command("submit", file, "--address", head.url, "--detach", "--json")
+        assert json.loads(ran.out) == {"id": next(iter(head.jobs)), "address": head.url}
+        assert ran.err == ""
+
+    @pytest.mark.parametrize("message", ["/usr/bin/python: No module named raysp", "No module named 'raysp'"])
+    def test_a_cluster_without_raysp_is_said_to_have_none(self, raysp_command, file, head, message):
+        head.logs = [[ending(head, "FAILED", 1, message)]]
+        ran = raysp_command("submit", file, "--address", head.url)
+        assert ran.code == 2
+        assert ran.err.splitlines()[-1] == (
+            "raysp: the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp"
+        )
+
+    def test_a_job_that_ray_could_not_start_is_shown_with_rays_words(self, raysp_command, file, head):
+        head.logs = [[ending(head, "FAILED", None, "Failed to set up runtime environment: pip failed")]]
+        ran = raysp_command("submit", file, "--address", head.url)
+        assert ran.code == 1
+        assert ran.err.splitlines()[-1] == (
+            "raysp: the job failed outside of the run: Failed to set up runtime environment: pip failed"
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--set", "sink.urll=x"], r"has no field 'urll'"),
+            (["--set", "sink.url=out"], r"^raysp: sink\.url: 'out' is relative to a folder of this machine"),
+            (["--env", "RAYSP_TEST_UNSET"], r"^raysp: --env RAYSP_TEST_UNSET: "),
+            (["--ca", "/gone.pem"], r"^raysp: --ca: .*/gone\.pem"),
+        ],
+    )
+    def test_what_is_wrong_here_is_refused_before_a_job_is_made(self, raysp_command, file, head, arguments, message):
+        ran = raysp_command("submit", file, "--address", head.url, *arguments)
+        assert ran.code == 2
+        assert re.search(message, ran.err)
+        assert not head.jobs
+
+    def test_without_an_address_it_says_what_to_give(self, raysp_command, file, head):
+        ran = raysp_command("submit", file)
+        assert (ran.code, ran.err) == (
+            2,
+            "raysp: no cluster given; give --address http://HEAD:8265 or set RAY_API_SERVER_ADDRESS to it\n",
+        )
+
+    def test_the_limit_of_the_package_can_be_set(self, raysp_command, file, head):
+        (file.parent / "large.bin").write_bytes(bytes(1_500_000))
+        ran = raysp_command("submit", file, "--address", head.url, "--max-package-mb", 1)
+        assert ran.code == 2
+        assert "the limit is 1.0 MB (--max-package-mb). Largest: large.bin (1.5 MB)" in ran.err
+        assert raysp_command("submit", file, "--address", head.url, "--max-package-mb", 2, "--detach").code == 0
+
+    def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(self, file, head):
+        is_following = threading.Event()
+        head.logs = [["raysp: looking\n", is_following.set, HANGS]]
+        command = [sys.executable, "-m", "raysp", "submit", str(file), "--address", head.url]
+        submitting = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert is_following.wait(60)
+        submitting.send_signal(signal.SIGINT)
+        _, said = submitting.communicate(timeout=60)
+        [job_id] = head.jobs
+        assert submitting.returncode == 130
+        assert said.splitlines()[-1] == (
+            f"raysp: the job goes on. To follow it: raysp jobs {job_id} --follow --address {head.url}; "
+            f"to stop it: raysp stop {job_id} --address {head.url}"
+        )
+        assert "Traceback" not in said
+        assert "asked_to_stop" not in head.jobs[job_id]
+
+
+class TestJobs:
+    def test_jobs_are_listed_a_line_each(self, raysp_command, head):
+        head.add("raysp-a", "STOPPED", start_time=1000, end_time=62_000)
+        head.add("raysp-b", start_time=2000)
+        ran = raysp_command("jobs", "--address", head.url)
+        first, second = ran.out.splitlines()
+        assert first == (
+            "raysp-a  stopped, exit code 143, began 1970-01-01 00:00:01 UTC, 1:01, sink s3://bucket/labels"
+        )
+        assert second.startswith("raysp-b  running, began 1970-01-01 00:00:02 UTC, ")
+
+    def test_json_lists_all_fields(self, raysp_command, head):
+        head.add("raysp-a", "FAILED", driver_exit_code=3)
+        [job] = json.loads(raysp_command("jobs", "--address", head.url, "--json").out)["jobs"]
+        assert {"id": "raysp-a", "status": "failed", "exit_code": 3, "file": "label.py"}.items() <= job.items()
+        assert job["version"] == "0.1.0"
+
+    def test_no_jobs_are_said_to_be_none(self, raysp_command, head):
+        assert raysp_command("jobs", "--address", head.url).out == f"jobs         none of raysp at {head.url}\n"
+
+    def test_a_job_is_followed_again_from_its_beginning(self, raysp_command, head):
+        head.add("raysp-a")
+        head.logs = [[*LOG, ending(head, "SUCCEEDED", 0)]]
+        ran = raysp_command("jobs", "raysp-a", "--follow", "--address", head.url)
+        assert (ran.code, ran.out.splitlines()[0]) == (0, "labels  s3://bucket/labels: 1 of 1")
+
+    def test_follow_needs_a_job(self, raysp_command, head):
+        ran = raysp_command("jobs", "--follow", "--address", head.url)
+        assert (ran.code, ran.err) == (
+            2,
+            "raysp: --follow: follows one job; give its id, as listed by `raysp jobs`\n",
+        )
+
+
+def test_a_job_is_stopped_and_shown(raysp_command, head):
+    head.add("raysp-a", start_time=1000)
+    ran = raysp_command("stop", "raysp-a", "--address", head.url)
+    assert ran.code == 0
+    assert ran.out.startswith("raysp-a  stopped, exit code 143, ")
+    assert json.loads(raysp_command("stop", "raysp-a", "--address", head.url, "--json").out)["status"] == "stopped"
+    ran = raysp_command("stop", "raysp-b", "--address", head.url)
+    assert (ran.code, ran.complaints[-1][:50]) == (2, f"raysp: {head.url} has no job of raysp named"[:50])
+
+
+def test_the_progress_line_of_a_run_is_found_in_a_log():
+    assert _Log.PROGRESS.fullmatch(f"raysp: {progress_line(Progress(rows_total=4, shards_total=1))}")
+    assert not _Log.PROGRESS.fullmatch("raysp: 300 of 300 rows to do; 0 of 2 shards committed already")
+
+
+class TestInsideAJob:
+    def test_another_version_is_refused_before_the_pipeline_file_is_read(self, raysp_command, tmp_path, monkeypatch):
+        monkeypatch.setenv("RAYSP_SUBMITTED_BY", "9.9.9")
+        ran = raysp_command("run", tmp_path / "missing.py")
+        assert ran.code == 2
+        assert ran.err.startswith(
+            f"raysp: submitted by raysp 9.9.9, the cluster has raysp {raysp.__version__}; install"
+        )
+
+    def test_a_stopped_run_is_continued_by_submitting_again(self, raysp_command, recipe, monkeypatch):
+        def stopped(*_: object, **__: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setenv("RAYSP_SUBMITTED_BY", raysp.__version__)
+        monkeypatch.setattr("raysp.engine.running.run", stopped)
+        ran = raysp_command("run", recipe)
+        assert (ran.code, ran.complaints) == (
+            143,
+            ["raysp: stopped; committed and staged labels are kept. To resume: submit it again"],
+        )
+
+    def test_on_a_cluster_paths_are_printed_absolute(self, raysp_command, recipe, monkeypatch):
+        seen = []
+        monkeypatch.chdir(recipe.parent)
+        monkeypatch.setattr("raysp.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0)
+        settings = ["--set", "source.url=in/*.parquet", "--set", "sink.url=out"]
+        ran = raysp_command("run", recipe, *settings, "--address", "head:6379")
+        assert ran.err.splitlines()[0] == f"raysp: looking at {recipe.parent}/in/*.parquet ..."
+        assert seen == [f"{recipe.parent}/out"]
+        assert raysp_command("run", recipe, *settings).err.splitlines()[0] == "raysp: looking at in/*.parquet ..."
+
+
+def test_the_checkpoint_of_these_tests_is_elsewhere(file):
+    assert not CHECKPOINT.is_relative_to(file.parent)

@@ -1,0 +1,113 @@
+"""A head of Ray with dashboard and token authentication on this machine, as a cluster has it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.s3_servers import free_port
+
+START_SECONDS = 180
+CPUS = 3
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps Ray's servers on 127.0.0.1, and its clients from taking that for the outward address (docs/decisions/002)."""
+
+
+@dataclass(frozen=True)
+class RealHead:
+    """The addresses of a head, its token, and the folder of its logs."""
+
+    url: str
+    gcs: str
+    token: str
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of a client of this cluster."""
+        return {**clean(), **LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+
+def clean() -> dict[str, str]:
+    """Return this process's environment without what belongs to other clusters or to object storage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+
+
+@contextlib.contextmanager
+def real_head() -> Iterator[RealHead]:
+    """Start a head on loopback, on ports and in a folder of its own; all its processes end with the block."""
+    gcs, dashboard, token = free_port(), free_port(), os.urandom(32).hex()
+    # The name is short: Ray listens on sockets of the file system inside it.
+    with tempfile.TemporaryDirectory(prefix="raysp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **clean(),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            **LOOPBACK,
+            "RAY_worker_niceness": "0",
+            # On a busy machine its parts take longer to start than the half minute that Ray gives them.
+            "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
+            "RAY_raylet_start_wait_time_s": str(START_SECONDS),
+            "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
+            "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        ports = {
+            "port": gcs,
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": free_port(),
+            "dashboard-agent-grpc-port": free_port(),
+            "metrics-export-port": free_port(),
+            "ray-client-server-port": free_port(),
+        }
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--temp-dir", folder]
+        command += ["--num-cpus", str(CPUS), "--object-store-memory", "100000000"]
+        command += [word for name, port in ports.items() for word in (f"--{name}", str(port))]
+        with tempfile.TemporaryFile("w+") as said:
+            head = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+            try:
+                url = f"http://127.0.0.1:{dashboard}"
+                _wait_for(url, token, head)
+                yield RealHead(url, f"127.0.0.1:{gcs}", token, Path(folder))
+            finally:
+                is_up = head.poll() is None
+                _end(head.pid)
+                head.wait(60)
+                if not is_up:
+                    said.seek(0)
+                    raise AssertionError(f"the head ended by itself: {said.read()[-3000:]}")
+
+
+def _wait_for(url: str, token: str, head: subprocess.Popen) -> None:
+    request = urllib.request.Request(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+            return
+        except OSError:
+            assert head.poll() is None, "the head ended while it started"
+            assert time.monotonic() < deadline, "the head did not come up"
+            time.sleep(0.2)
+
+
+def _end(pid: int) -> None:
+    """End a process and all that it started, by their ids."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head = psutil.Process(pid)
+        ended = [head, *head.children(recursive=True)]
+        for process in ended:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(ended, timeout=30)

@@ -1,0 +1,211 @@
+"""A pipeline submitted to a real head with dashboard and token, from object storage to object storage."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import CHECKPOINT, row_hash
+from tests.engine.submitting.real_head import RealHead, real_head
+from tests.s3_servers import S3Server
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+PIPELINE = """
+import raysp
+from endpoints import SOURCE, STORE
+
+def options(endpoint):
+    return {{"key": {key!r}, "secret": raysp.Env("CORPUS_SECRET"), "endpoint_url": endpoint}}
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("s3://{bucket}/in/*.parquet", text="text", storage_options=options(SOURCE)),
+    steps=[raysp.Decode(), raysp.Label("s3://{bucket}/models/digits", outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet("s3://{bucket}/labels", keep=["speaker_id"], storage_options=options(STORE)),
+)
+"""
+SECRETS = ("CORPUS_SECRET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
+
+
+@pytest.fixture(scope="module")
+def head():
+    with real_head() as started:
+        yield started
+
+
+@pytest.fixture
+def bucket(s3, small_shards) -> str:
+    name = s3.bucket()
+    s3.upload(small_shards, name, "in/")
+    s3.upload(CHECKPOINT, name, "models/digits/")
+    return name
+
+
+@pytest.fixture
+def project(s3: S3Server, proxy, bucket, tmp_path) -> Path:
+    """A pipeline file and a module beside it; labels are written through the proxy."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "label_digits_on_s3.py").write_text(PIPELINE.format(bucket=bucket, key=s3.key))
+    (folder / "endpoints.py").write_text(f"SOURCE, STORE = {s3.endpoint!r}, {proxy.server.endpoint!r}\n")
+    return folder
+
+
+class Client:
+    """The command line of raysp in processes of its own, with the token of the cluster and secrets of the store."""
+
+    def __init__(self, head: RealHead, s3: S3Server, project: Path) -> None:
+        self.file = str(project / "label_digits_on_s3.py")
+        self.head = head
+        self.started: list[subprocess.Popen] = []
+        self.environment = {
+            **head.environment,
+            "CORPUS_SECRET": s3.secret,
+            "AWS_ACCESS_KEY_ID": s3.key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret,
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "XDG_CACHE_HOME": str(project.parent / "cache"),
+            "XDG_STATE_HOME": str(project.parent / "state"),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "raysp", *arguments]
+        pipe = subprocess.PIPE
+        begun = subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True, cwd="/")
+        self.started.append(begun)
+        return begun
+
+    def kill(self) -> None:
+        """End commands that a failed test left behind."""
+        for command in self.started:
+            command.kill()
+            command.wait()
+
+    def submit(self, *more: str) -> subprocess.Popen:
+        named = [word for name in SECRETS for word in ("--env", name)]
+        return self.start("submit", self.file, "--address", self.head.url, *named, *more)
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        return ended(self.start(*arguments))
+
+
+@pytest.fixture
+def client(head, s3, project) -> Iterator[Client]:
+    made = Client(head, s3, project)
+    yield made
+    made.kill()
+
+
+def ended(command: subprocess.Popen) -> tuple[int, str, str]:
+    out, said = command.communicate(timeout=300)
+    return command.returncode, out, said
+
+
+def committed(s3: S3Server, bucket: str, folder: Path) -> list[str]:
+    return sorted(key for key in s3.download(bucket, folder) if key.startswith("labels/part-"))
+
+
+def hold_commits_after_the_first(proxy) -> threading.Event:
+    """Let one label shard be written; the others are held until the event, and then their connections break."""
+    first: list[str] = []
+    lock, release = threading.Lock(), threading.Event()
+
+    def is_held(method: str, path: str) -> bool:
+        if method != "PUT" or "/labels/part-" not in path:
+            return False
+        with lock:
+            first[:] = first or [path]
+            return path not in first
+
+    def hold(method: str, path: str) -> None:
+        if is_held(method, path):
+            release.wait(240)
+
+    proxy.hold = hold
+    proxy.judge = lambda method, path: "reset" if is_held(method, path) else None
+    return release
+
+
+def wait_for_a_commit(s3: S3Server, bucket: str, following: subprocess.Popen) -> None:
+    while following.poll() is None:
+        if s3.client.list_objects_v2(Bucket=bucket, Prefix="labels/part-").get("KeyCount"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the job ended before the first commit: {following.communicate()}")
+
+
+def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_one_machine(
+    s3, proxy, bucket, client, head, tmp_path
+):
+    release = hold_commits_after_the_first(proxy)
+    following = client.submit()
+    shown = []
+    for line in following.stderr:  # live: the job cannot end before its commits are released
+        shown.append(line)
+        if "120 of 120 rows to do" in line:
+            break
+    assert following.poll() is None, "".join(shown)
+    job_id = next(line for line in shown if "following" in line).split()[2].rstrip(";")
+    wait_for_a_commit(s3, bucket, following)
+
+    second, _, said = client.run("submit", client.file, "--address", head.url)
+    assert (second, f"the job {job_id} labels into s3://{bucket}/labels already (running)" in said) == (2, True)
+    code, out, said = client.run("stop", job_id, "--address", head.url, "--json")
+    assert (code, json.loads(out)["status"]) == (0, "stopped"), said
+    code, out, said = ended(following)
+    assert code == 143
+    assert "stopped; committed and staged labels are kept. To resume: submit it again" in said
+    assert len(committed(s3, bucket, tmp_path / "half")) == 1
+    release.set()
+    proxy.hold, proxy.judge = lambda method, path: None, lambda method, path: None
+
+    code, out, said = ended(client.submit("--json"))
+    assert code == 0, said
+    assert json.loads(out)["exit_code"] == 0
+    before = re.search(r"(\d+) of 6 shards committed already", said)
+    assert before, said
+    assert int(before[1]) >= 1
+    code, out, said = client.run("jobs", "--address", head.url, "--json")
+    assert [job["exit_code"] for job in json.loads(out)["jobs"]] == [143, 0]
+
+    alone = ["run", client.file, "--set", f"sink.url=s3://{bucket}/alone", "--json"]
+    code, out, said = client.run(*alone)
+    assert code == 0, said
+    s3.download(bucket, tmp_path / "all")
+    assert row_hash(tmp_path / "all" / "labels") == row_hash(tmp_path / "all" / "alone")
+    record = json.loads((tmp_path / "all" / "labels" / ".raysp" / "run.json").read_text())
+    assert record["fingerprint"] == json.loads(out)["fingerprint"]
+
+    # By --address too: nothing is left to do, which another fingerprint would refuse.
+    code, out, said = client.run("run", client.file, "--json", "--address", head.gcs)
+    assert (code, json.loads(out or "{}").get("rows")) == (0, 0), said
+    refuse_secrets_in_what_ray_shows(head, s3)
+
+
+def refuse_secrets_in_what_ray_shows(head: RealHead, s3: S3Server) -> None:
+    for path in ("/api/jobs/", "/api/v0/actors?detail=true", "/api/v0/runtime_envs?detail=true", "/api/v0/jobs"):
+        request = urllib.request.Request(head.url + path, headers={"Authorization": f"Bearer {head.token}"})
+        shown = urllib.request.urlopen(request, timeout=60).read().decode()
+        assert path != "/api/jobs/" or "RAYSP_SEALED" in shown
+        assert s3.secret not in shown
+    logs = [file for file in head.folder.rglob("*") if file.is_file() and file.suffix in (".log", ".out", ".err")]
+    assert any("runtime_env_agent" in file.name for file in logs)
+    assert not [file for file in logs if s3.secret.encode() in file.read_bytes()]
+
+
+def test_relative_labels_of_a_plain_ray_job_are_refused(head, project, s3):
+    """Ray's own command runs in a package folder that it removes; labels there would be lost."""
+    entrypoint = "python -m raysp run label_digits_on_s3.py --set sink.url=labels --set source.url=in"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.url]
+    command += ["--working-dir", str(project), "--", *entrypoint.split()]
+    ran = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode != 0
+    assert "source.url: 'in' is the place '" in ran.stdout
+    assert "which Ray removes after the job. Give an object store" in ran.stdout

@@ -1,0 +1,210 @@
+"""What is checked before a job is submitted, and what is submitted."""
+
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import PlanError, SpecError
+from raysp.engine.submitting import sealing
+from raysp.engine.submitting.head import Head
+from raysp.engine.submitting.submission import MAX_BYTES, prepare, submit
+from raysp.specs.pipeline import label_parts, load_pipeline
+from tests.corpora import CHECKPOINT
+from tests.engine.submitting.conftest import write_pipeline
+from tests.engine.submitting.fake_head import FakeHead
+
+
+def prepared(project: Path, *settings: str, **options):
+    return prepare(str(project / "label_speech.py"), settings, **options)
+
+
+class TestChecks:
+    def test_the_folder_of_the_pipeline_file_is_the_package(self, project):
+        request = prepared(project)
+        assert [file.name for file in request.package.files] == ["helper.py", "label_speech.py"]
+        assert MAX_BYTES == 100_000_000
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ("sink.ulr=s3://b/x", "Parquet has no field 'ulr'"),
+            ("source.split=3", "split"),
+            ("steps.7.pool.actors=2", "steps.7"),
+        ],
+    )
+    def test_a_setting_that_the_pipeline_has_not_is_refused(self, project, setting, message):
+        with pytest.raises(SpecError, match=re.escape(message)):
+            prepared(project, setting)
+
+    @pytest.mark.parametrize("field", ["source.url", "source.root", "source.audio_root", "sink.url"])
+    def test_a_relative_place_is_refused_with_what_to_do(self, project, field):
+        with pytest.raises(PlanError, match=rf"^{field}: 'corpus' is relative to a folder of this machine"):
+            prepared(project, f"{field}=corpus")
+
+    @pytest.mark.parametrize("field", ["source.url", "sink.url"])
+    def test_data_beside_the_pipeline_file_is_refused(self, project, field):
+        (project / "data").mkdir()
+        with pytest.raises(PlanError, match=rf"^{field}: '.*/data' is in the folder of the pipeline file, which a job"):
+            prepared(project, f"{field}={project}/data")
+
+    def test_an_absolute_path_may_be_shared_and_is_left_to_the_job(self, project):
+        assert prepared(project, "sink.url=/mnt/labels").metadata["raysp_sink"] == "/mnt/labels"
+
+    def test_a_checkpoint_beside_the_pipeline_file_travels(self, project, monkeypatch):
+        shutil.copytree(CHECKPOINT, project / "model")
+        monkeypatch.chdir(project)
+        for place in (f"{project}/model", "model"):
+            assert prepared(project, f"steps.2.checkpoint={place}").package.holds(project / "model" / "config.json")
+        monkeypatch.chdir(project.parent)
+        with pytest.raises(PlanError, match=r"^checkpoint: 'project/model' is relative to .*; submit from there as"):
+            prepared(project, "steps.2.checkpoint=project/model")
+
+    def test_a_checkpoint_that_does_not_travel_is_refused(self, project, monkeypatch):
+        shutil.copytree(CHECKPOINT, project / "model")
+        (project / ".raysignore").write_text("model/\n")
+        monkeypatch.chdir(project)
+        with pytest.raises(PlanError, match=r"^checkpoint: 'model' is a folder of this machine that is not shipped"):
+            prepared(project, "steps.2.checkpoint=model")
+
+    def test_a_checkpoint_of_the_hub_is_no_folder(self, project):
+        prepared(project, "steps.2.checkpoint=owner/name")
+
+    def test_code_outside_of_the_folder_is_refused(self, project, monkeypatch):
+        elsewhere = project.parent / "lib"
+        elsewhere.mkdir()
+        shutil.move(project / "helper.py", elsewhere / "helper.py")
+        monkeypatch.syspath_prepend(elsewhere)
+        with pytest.raises(SpecError, match=rf"^{elsewhere}/helper.py: code of the pipeline is outside of {project}"):
+            prepared(project)
+
+    @pytest.mark.parametrize("left_out", ["helper.py", "label_speech.py"])
+    def test_code_that_an_ignore_file_leaves_out_is_refused(self, project, left_out):
+        (project / ".gitignore").write_text(f"{left_out}\n")
+        with pytest.raises(SpecError, match=rf"{left_out}: .* left out of the package .*by the line !{left_out}"):
+            prepared(project)
+
+    def test_a_folder_named_by_a_link_is_the_folder(self, project):
+        link = project.parent / "link"
+        link.symlink_to(project)
+        assert len(prepared(link).package.files) == 2
+
+    def test_a_missing_file_is_refused(self, tmp_path):
+        with pytest.raises(SpecError, match=r"missing\.py: no such file"):
+            prepare(str(tmp_path / "missing.py"))
+
+    @pytest.mark.parametrize("name", ["raysp-9.9.9-py3-none-any.whl", "torch-2.0-py3-none-any.whl"])
+    def test_a_wheel_of_another_version_is_refused(self, project, tmp_path, name):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(SpecError, match=rf"expected a wheel of raysp {raysp.__version__}, the version here"):
+            prepared(project, with_raysp=str(tmp_path / name))
+        with pytest.raises(SpecError, match=r"no such file; expected a wheel"):
+            prepared(project, with_raysp=str(tmp_path / "gone.whl"))
+
+
+def test_the_command_runs_the_file_in_the_package_with_its_settings(project):
+    request = prepared(project, "steps.2.pool.actors=[1, 4]", "sink.url=s3://b/o", relabel=True)
+    assert request.command == (
+        "python -m raysp run label_speech.py --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o --relabel"
+    )
+    named = prepare(f"{project}/label_speech.py:pipeline")
+    assert named.command == "python -m raysp run label_speech.py:pipeline"
+
+
+def test_the_code_of_the_package_has_the_fingerprint_of_the_code_here(project, tmp_path):
+    """A job imports the pipeline from its copy of the package."""
+    import sys
+
+    def parts(file: Path):
+        for name in ("helper", "label_speech"):
+            sys.modules.pop(name, None)
+        return label_parts(load_pipeline(str(file)), checkpoint_digest="x", dtype="float32")
+
+    here = parts(project / "label_speech.py")
+    prepared(project).package.write(tmp_path / "package.zip")
+    zipfile.ZipFile(tmp_path / "package.zip").extractall(tmp_path / "copy")
+    (project / "helper.py").unlink()
+    sys.path.remove(str(project))
+    there = parts(tmp_path / "copy" / "label_speech.py")
+    assert there == here
+    assert any(name.startswith("code.helper") for name in here)
+
+
+class TestSubmitting:
+    def test_a_job_has_package_command_and_metadata(self, project, head: FakeHead):
+        job_id = submit(Head(head.url), prepared(project))
+        job = head.submitted()
+        assert re.fullmatch(r"raysp-label-speech-\d{8}-\d{6}-[0-9a-f]{4}", job_id)
+        assert job["entrypoint"] == "python -m raysp run label_speech.py"
+        assert job["metadata"] == {
+            "raysp_version": raysp.__version__,
+            "raysp_sink": "s3://bucket/labels",
+            "raysp_file": "label_speech.py",
+        }
+        assert job["runtime_env"]["env_vars"] == {
+            "RAYSP_SUBMITTED_BY": raysp.__version__,
+            "RAY_JOB_STOP_WAIT_TIME_S": "120",
+        }
+        assert {*job["runtime_env"]} == {"env_vars", "working_dir"}
+        [package] = head.packages.values()
+        assert zipfile.ZipFile(io.BytesIO(package)).namelist() == ["helper.py", "label_speech.py"]
+
+    def test_an_unchanged_package_is_uploaded_once(self, project, head: FakeHead):
+        for _ in range(2):
+            head.jobs.clear()
+            submit(Head(head.url), prepared(project))
+        assert [method for method, path, _ in head.requests if "/packages/" in path].count("PUT") == 1
+
+    def test_a_second_job_over_a_sink_is_refused_while_the_first_is_active(self, project, head: FakeHead):
+        head.add("raysp-first")
+        message = r"the job raysp-first labels into s3://bucket/labels already \(running\); follow it with `raysp jobs"
+        with pytest.raises(PlanError, match=message):
+            submit(Head(head.url), prepared(project))
+        head.end("raysp-first", "STOPPED")
+        submit(Head(head.url), prepared(project))
+        assert len(head.jobs) == 2
+
+    def test_secrets_travel_sealed_and_in_nothing_that_is_sent(self, project, head: FakeHead, monkeypatch):
+        head.token = "4f1c" * 16
+        monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+        monkeypatch.setattr("raysp.engine.submitting.head.own_token", lambda: head.token)
+        monkeypatch.setenv("CORPUS_SECRET", "hush-hush")
+        submit(Head(head.url), prepared(project, secrets=["CORPUS_SECRET", "CORPUS_SECRET"]))
+        job = head.submitted()
+        assert "hush-hush" not in json.dumps(job)
+        assert all(b"hush-hush" not in package for package in head.packages.values())
+        assert json.loads(job["runtime_env"]["env_vars"]["RAYSP_SEALED"])["names"] == ["CORPUS_SECRET"]
+        assert job["runtime_env"]["worker_process_setup_hook"] == "raysp.engine.submitting.sealing.open_sealed"
+        monkeypatch.delenv("CORPUS_SECRET")
+        monkeypatch.setenv(sealing.SEALED, job["runtime_env"]["env_vars"]["RAYSP_SEALED"])
+        monkeypatch.setattr(sealing, "own_token", lambda: head.token)
+        sealing.check_opened()
+        assert os.environ["CORPUS_SECRET"] == "hush-hush"
+
+    def test_secrets_are_not_sent_to_a_cluster_without_a_token(self, project, head: FakeHead, monkeypatch):
+        monkeypatch.setenv("CORPUS_SECRET", "hush-hush")
+        with pytest.raises(SpecError, match=r"^--env CORPUS_SECRET: values are sealed with the token of the"):
+            submit(Head(head.url), prepared(project, secrets=["CORPUS_SECRET"]))
+        assert not head.jobs
+
+    def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, tmp_path):
+        name = f"raysp-{raysp.__version__}-py3-none-any.whl"
+        (tmp_path / name).write_bytes(b"wheel")
+        submit(Head(head.url), prepared(project, with_raysp=str(tmp_path / name)))
+        [package] = head.packages.values()
+        assert zipfile.ZipFile(io.BytesIO(package)).read(name) == b"wheel"
+        pip = head.submitted()["runtime_env"]["pip"]["packages"]
+        assert pip == ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + name + "[s3]"]
+        head.jobs.clear()
+        submit(Head(head.url), prepared(project, with_raysp=f"raysp=={raysp.__version__}"))
+        assert head.submitted()["runtime_env"]["pip"]["packages"] == [f"raysp=={raysp.__version__}"]
+
+
+def test_what_the_fixture_writes_is_a_pipeline(project):
+    assert load_pipeline(str(write_pipeline(project))).source.url == "s3://bucket/in/*.parquet"
