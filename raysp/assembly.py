@@ -76,7 +76,7 @@ def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
 
 
 def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
-    """Return the op of a step that decides which rows go on."""
+    """Return the op of a step that filters rows."""
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from raysp.audio import child
 from raysp.audio.blame import AnswerTimeout, DecoderFailure, ExternalFailure, FailureCounts, exit_name, failure_of
 from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
-from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, refuse_nothing
+from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
 from raysp.errors import AudioError, RunError
 
 ANSWER_SECONDS = 60.0
@@ -325,7 +325,7 @@ class _Child:
             self._outgoing.clear()
 
     def answer(self, request: _Request) -> tuple[bytes, bytearray]:
-        """Wait for an answer, serving the child's requests for ranges meanwhile.
+        """Wait for an answer, and serve the child's requests for ranges.
 
         Raises:
             DecoderFailure: the child ended, or sent no answer in time.
@@ -447,7 +447,7 @@ def _request(
 ) -> _Request | AudioError:
     """Return a request. Only the first bytes are attached of a recording too large to be sent whole."""
     try:
-        given = refuse_nothing(audio)
+        given = require_recording(audio)
     except AudioError as error:
         return error.with_traceback(None)
     if is_file(given):

@@ -277,14 +277,14 @@ def _reader(audio: Recording | None) -> Reader:
     Raises:
         AudioError: `no_audio` if it is None or empty.
     """
-    given = refuse_nothing(audio)
+    given = require_recording(audio)
     reader = FileReader(given) if is_file(given) else ByteReader(memoryview(given).cast("B"))
     if reader.num_bytes == 0:
         raise AudioError("no_audio", "found 0 bytes; expected the bytes of a recording")
     return reader
 
 
-def refuse_nothing(audio: Recording | None) -> Recording:
+def require_recording(audio: Recording | None) -> Recording:
     """Return the recording.
 
     Raises:

@@ -75,7 +75,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
 
 
 def print_nothing_labelled(result: "RunResult") -> None:
-    """Print why no row was labelled, with a remedy, if none was."""
+    """If no row was labelled, print the reason and a remedy."""
     if result.nothing_labelled:
         say(result.nothing_labelled)
 

@@ -70,7 +70,7 @@ def gc(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Remove what killed runs left in a sink. Refused while a run is at work there.
+    """Remove files that killed runs left in a sink. Refused while a run is active there.
 
     Example:
       raysp gc out --dry-run

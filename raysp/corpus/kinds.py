@@ -79,7 +79,7 @@ class SourceKind(Protocol):
         return head if dot and not head.endswith("/") else path
 
     def chosen(self, root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
-        """Return the files of a folder without those that this kind claims and that are no shards."""
+        """Return the files of a folder, without files of this kind that are not shards."""
         return entries
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:

@@ -19,7 +19,7 @@ from raysp.storage.store import Entry
 FOLDER = FolderKind()
 """The kind of a folder without files that hold rows."""
 KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), FOLDER)
-"""All kinds. The first one reads files that none claims, and reports that they are of another format."""
+"""All kinds. The first one also opens files that no kind claims, and reports their format as unknown."""
 
 READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
 _OTHER_SUFFIXES = frozenset(
@@ -71,7 +71,7 @@ def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
 
 
 def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
-    """Return the files of a folder without those that a kind claims and that are no shards."""
+    """Return the files of a folder, without files of a kind that are not shards."""
     for kind in KINDS:
         entries = kind.chosen(root, entries, storage_options)
     return entries

@@ -101,7 +101,7 @@ class _Done:
             self._failed.add(message.shard)
 
     def left(self, todo: Todo) -> Todo:
-        """Return what is left of the work on a shard."""
+        """Return the remaining work on a shard."""
         if (name := todo.shard.name) in self._failed:
             return replace(todo, pieces=())
         return replace(todo, pieces=tuple(one for one in todo.pieces if not is_complete(self._blocks[name, one])))

@@ -18,7 +18,7 @@ MAX_EXAMPLES = 5
 
 
 class OpenShards:
-    """Uncommitted shards, and what their labelled blocks add up to.
+    """Uncommitted shards, and sums over their labelled blocks.
 
     Args:
         todo: the plan.

@@ -1,6 +1,6 @@
 """Speech models under their Hugging Face names, resolved when first used: importing this package imports no torch.
 
-A row of a padded batch gives what it gives alone where `attention_mask` says where it ends; nothing else does. Pass
+The output of a row in a padded batch equals its output alone only with `attention_mask`, which marks its end. Pass
 `padding=True, return_attention_mask=True` to the processor of a batch: logits of a CTC head are then the blank behind
 each row's end, so that `processor.batch_decode(model(**inputs).logits.argmax(-1))` gives the texts of the rows alone.
 """

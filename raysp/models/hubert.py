@@ -66,7 +66,7 @@ class HubertPreTrainedModel(SpeechModel):
     config: HubertConfig
 
     def build_base(self) -> "HubertModel":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         return HubertModel(self.config)
 
     def _init_module(self, module: nn.Module) -> None:

@@ -80,7 +80,7 @@ def architectures_of(model_type: str) -> dict[str, type[Model]]:
 
 
 def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
-    """Return what a class gives: the results of its head, and hidden states."""
+    """Return the capabilities of a class: the results of its head, and hidden states."""
     return (*cls.gives, Capability.HIDDEN_STATES)
 
 

@@ -355,7 +355,7 @@ class SEWDPreTrainedModel(SpeechModel):
     config: SEWDConfig
 
     def build_base(self) -> "SEWDModel":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         return SEWDModel(self.config)
 
     @property

@@ -1,6 +1,6 @@
 """A speech encoder and a text decoder that attends to its frames (Wang et al. 2021, arXiv:2104.06678).
 
-Any encoder and decoder of this package can be combined; this file names none.
+Any encoder and decoder of this package can be combined; this file depends on no specific one.
 
 Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 from raysp.models.base.capabilities import Capability
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
-"""Values of `problem_type` besides classes of which one holds."""
+"""Values of `problem_type` other than single-label classification."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class UniSpeechPreTrainedModel(SpeechModel):
     config: UniSpeechConfig
 
     def build_base(self) -> "UniSpeechModel":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         return UniSpeechModel(self.config)
 
     def _init_module(self, module: nn.Module) -> None:

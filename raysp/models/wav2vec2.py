@@ -135,7 +135,7 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
     config: Wav2Vec2Config
 
     def build_base(self) -> "Wav2Vec2Model":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         return Wav2Vec2Model(self.config)
 
     @property

@@ -331,7 +331,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
     config: Wav2Vec2BertConfig
 
     def build_base(self) -> "Wav2Vec2BertModel":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         return Wav2Vec2BertModel(self.config)
 
     @property

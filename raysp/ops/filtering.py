@@ -1,4 +1,4 @@
-"""Ops of steps that decide which rows go on, and their application to rows."""
+"""Ops of steps that filter rows, and their application to rows."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ from raysp.words import count
 
 
 class RowOp(Protocol):
-    """Op of a step that decides which rows go on; a row with a reason becomes `skipped: filtered`."""
+    """Op of a step that filters rows; a row with a reason becomes `skipped: filtered`."""
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
         """Return for each row of a piece None, or the reason to skip it.
 
         Args:
             rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
-                Rows that failed before are among them; what is returned for them has no effect.
+                They include rows that have failed, for which the returned value has no effect.
         """
         ...
 

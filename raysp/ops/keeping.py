@@ -1,4 +1,4 @@
-"""Op of a `Keep` step: the rows that meet its conditions go on."""
+"""Op of a `Keep` step: keeps the rows that meet its conditions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast

@@ -60,7 +60,7 @@ class Forward:
     """Number of frames of `hidden_states`, which some encoders compute at another rate."""
     frames_a_hidden_frame: Fraction
     of_heads: Mapping[Capability, ModelOutput] = field(default_factory=dict)
-    """Outputs of further heads, by what they give."""
+    """Outputs of further heads, by their capability."""
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""

@@ -84,7 +84,7 @@ def check_digest(url: str, folder: Path, planned: str) -> None:
     """Raise if a checkpoint on this machine differs from the planned one.
 
     Raises:
-        CheckpointError: with both digests.
+        CheckpointError: the digests differ; the message has both.
     """
     if (found := digest_of(folder)) != planned:
         raise CheckpointError(

@@ -42,7 +42,7 @@ def check_root(
         recorded: shards of earlier plans by name.
 
     Raises:
-        ChangedError: with both roots.
+        ChangedError: the names differ; the message has both roots.
     """
     root_before = recorded_root or root_of(recorded.values())
     if not recorded or root_before in (None, root) or _is_moved(found, recorded):

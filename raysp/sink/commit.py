@@ -322,7 +322,7 @@ def write(
     *,
     expected: str | None,
 ) -> ShardReceipt | None:
-    """Write a label shard from its rows in order and publish it; return None if another process published meanwhile.
+    """Write a label shard from its rows in order and publish it; return None if another process published one first.
 
     Args:
         store: the sink.

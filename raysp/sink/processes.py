@@ -23,7 +23,7 @@ class Process:
         return cls(socket.gethostname(), _boot(), os.getpid(), _start(os.getpid()))
 
     def is_known_dead(self) -> bool:
-        """Return whether it ran on this machine and has ended; False if that cannot be determined here."""
+        """Return whether the process ran on this machine and has ended; False if that cannot be determined here."""
         return self._is_of_this_machine() and _start(self.pid) != self.start
 
     def is_known_alive(self) -> bool:

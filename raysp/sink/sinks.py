@@ -71,7 +71,7 @@ class Sink:
         return plan_record.load(self.store)
 
     def label_shards(self) -> Iterator[str]:
-        """Yield the paths of all files that readers take for label shards, sorted."""
+        """Yield the paths of all files that readers read as label shards, sorted."""
         for entry in self.store.list():
             if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME):
                 yield entry.path

@@ -54,7 +54,7 @@ def compare(
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
     """Return the names of committed shards, and the work left on the others.
 
-    With `relabel`, a shard is also redone if `is_replaced` returns that files named by its rows were replaced.
+    With `relabel`, a shard is also redone if `is_replaced` reports that files named by its rows were replaced.
 
     Raises:
         ChangedError: a file that is not to be replaced is in the place of a label shard.

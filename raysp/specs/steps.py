@@ -25,7 +25,7 @@ Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 
 
 class Step:
-    """One declared step. A step between others decides which rows go on; `ops` implements it."""
+    """One declared step. A step between others filters rows; `ops` implements it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def reads_seconds(self) -> bool:
-        """Whether the step needs the decoded duration, and so stands after `Decode`."""
+        """Whether the step needs the decoded duration, and therefore follows `Decode`."""
         return False
 
     @property
@@ -53,7 +53,7 @@ class Step:
         return ()
 
     def op(self, functions: "Functions") -> "RowOp":
-        """Return the op that decides which rows go on.
+        """Return the op that filters rows.
 
         Args:
             functions: the functions named by `functions`.

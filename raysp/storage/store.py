@@ -481,7 +481,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
-    """Yield the files under `folder` whose path begins with `prefix`, unsorted. Skips files that vanish meanwhile.
+    """Yield the files under `folder` whose path begins with `prefix`, unsorted. Skips files removed during the listing.
 
     `above` holds the real paths of the folders from the root to `folder`, the last one, to detect loops of links.
     """

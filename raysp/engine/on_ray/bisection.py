@@ -93,7 +93,7 @@ class _Room:
 
 
 def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
-    """Label the rows of such pieces that do not crash, and yield messages about blocks or a shard's failure."""
+    """Label the rows of poisoned pieces that crash no worker. Yields messages about blocks or a shard's failure."""
     pool, settings = plan.pipeline.label.pool, plan.settings
     options: dict[str, Any] = {
         "num_cpus": settings.cpus_per_actor.number,

@@ -38,7 +38,7 @@ def message_row(message: Message) -> pa.Table:
 
 
 def read_messages(rows: pa.Table) -> Iterator[Message]:
-    """Yield the messages of a table of such rows."""
+    """Yield the messages of a table of `message_row`."""
     for text in rows.column("message").to_pylist():
         yield from_json(cast("str", text))
 

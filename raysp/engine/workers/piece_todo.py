@@ -46,7 +46,7 @@ class PieceTodo:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse a piece of `to_json`."""
+        """Parse the JSON of `to_json`."""
         fields = json.loads(text)
         piece, part = Piece(*fields.pop("pieces")[0]), fields.pop("retry", None)
         retry = Retry(part["stage_id"], tuple(part["rows"])) if part else None

@@ -1,4 +1,4 @@
-"""What a model computes that outputs of a pipeline need; importable without torch."""
+"""Results of a model that outputs of a pipeline need; importable without torch."""
 
 from enum import StrEnum
 

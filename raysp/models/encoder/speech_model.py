@@ -34,7 +34,7 @@ class SpeechModel(Model):
     config: EncoderConfig
 
     def build_base(self) -> "SpeechModel":
-        """Return a new model without a head, for a head to stand on."""
+        """Return a new model without a head, as the base of a model with a head."""
         raise NotImplementedError
 
     @property
