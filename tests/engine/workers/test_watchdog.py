@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from raysp.audio.process_clock import look
+from raysp.audio.process_clock import read_times
 
 START = "import ctypes, time\nfrom raysp.engine.workers.watchdog import touch, watched\nprint(flush=True)\n"
 
@@ -32,7 +32,7 @@ def started():
 
 
 @pytest.mark.parametrize("work", ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)", "exec('while True: pass')"])
-def test_work_that_hangs_ends_its_process_and_says_where(started, work):
+def test_work_that_hangs_ends_its_process_with_a_traceback(started, work):
     process = started(f"with watched(1):\n    {work}")
     _, said = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
@@ -55,7 +55,7 @@ def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     assert process.returncode == 0
 
 
-def test_what_is_waited_for_with_a_limit_of_its_own_does_not_count(started):
+def test_waits_with_their_own_limit_do_not_count(started):
     process = started(
         "with watched(1):\n    for _ in range(8):\n        time.sleep(0.25)\n        touch()\nprint('done')"
     )
@@ -89,10 +89,10 @@ def test_it_ends_with_the_process_that_it_watches(started):
         "print(watchdog._of_thread.watchdog._process.pid, flush=True)\ninput()"
     )
     watching = int(process.stdout.readline())
-    assert look(watching) is not None
+    assert read_times(watching) is not None
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 60
-    while (found := look(watching)) is not None and found.states[0] != "Z":
+    while (found := read_times(watching)) is not None and found.states[0] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.05)
