@@ -56,7 +56,7 @@ def a_pipeline(source: object = "in/*.parquet", sink: object = "out", **fields: 
     )
 
 
-class NobodyDies:
+class NoCrashes:
     """Stands in for the ledger of attempts."""
 
     def begin(self, work: str) -> int:
@@ -109,7 +109,7 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
     resources = local_resources(pipeline)
     plan = plan_retry(pipeline, resources) if retry else make_plan(pipeline, resources, relabel=relabel)
     begin_run(plan, RunEntry.now())
-    job = _job(plan, {}, NobodyDies())
+    job = _job(plan, {}, NoCrashes())
     for todo in plan.todo:
         _stage(job, todo)
     return job, plan

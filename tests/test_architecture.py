@@ -176,7 +176,7 @@ def test_only_the_engine_imports_ray():
 
 
 @pytest.mark.parametrize("name", ["transformers", "torchaudio", "librosa"])
-def test_nothing_imports_what_raysp_does_without(name):
+def test_nothing_imports_removed_dependencies(name):
     assert foreign_imports(PACKAGE, name, set()) == []
 
 

@@ -79,7 +79,7 @@ def test_every_cut_puts_each_window_into_one_batch_within_the_budget(name: str) 
     assert all(max(num_samples[i] for i in batch) * len(batch) <= 500_000 for batch in batches)
 
 
-def test_the_steady_state_lies_between_a_tenth_and_nine_tenths_of_the_audio() -> None:
+def test_the_steady_state_is_between_a_tenth_and_nine_tenths_of_the_audio() -> None:
     blocks = [
         {"finished": 10.0, "forward_seconds": 10.0, "audio_seconds": 50.0},
         {"finished": 30.0, "forward_seconds": 10.0, "audio_seconds": 50.0},
@@ -157,7 +157,7 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
-def test_without_a_gpu_nothing_is_measured_and_the_command_says_so(tmp_path, capsys):
+def test_without_a_gpu_nothing_is_measured_and_the_command_reports_this(tmp_path, capsys):
     gpu.main(["--json", str(tmp_path / "gpu.json")])
     assert capsys.readouterr().out == f"{gpu.NO_GPU}\n"
     assert not (tmp_path / "gpu.json").exists()

@@ -52,7 +52,7 @@ def test_the_public_names_are_exactly_these():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_public_name_resolves_to_what_bears_it(name):
+def test_every_public_name_resolves_to_its_object(name):
     found = getattr(raysp, name)
     assert found.__name__ == name
     assert found.__module__.startswith("raysp.")
@@ -63,7 +63,7 @@ def test_all_public_names_are_listed_for_completion():
     assert set(NAMES) <= set(dir(raysp))
 
 
-def test_another_name_is_an_attribute_error_that_says_so():
+def test_another_name_is_an_attribute_error_with_its_name():
     with pytest.raises(AttributeError, match="attribute Nothing"):
         raysp.Nothing  # noqa: B018
 
@@ -103,7 +103,7 @@ def test_the_command_line_answers_within_a_second():
     assert min(taken) < 1.5  # the interpreter's own start included
 
 
-def test_no_submodule_bears_a_public_name():
+def test_no_submodule_has_a_public_name():
     modules = {info.name.rpartition(".")[2] for info in pkgutil.walk_packages(raysp.__path__, "raysp.")}
     top = {info.name for info in pkgutil.iter_modules(raysp.__path__)}
     assert not modules & set(NAMES) - {"status", "verify"}  # in `reading`, where they shadow nothing

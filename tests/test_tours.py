@@ -102,7 +102,7 @@ def test_a_command_of_raysp_is_understood(shown, tmp_path, monkeypatch):
                 with_overrides(load_pipeline(target), context.params["settings"] or [])
 
 
-def test_what_a_sceptic_sees_before_the_first_run_is_what_the_commands_print(raysp_command, tmp_path, monkeypatch):
+def test_the_page_for_sceptics_has_the_output_of_its_commands(raysp_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(out, "_width", 100)
     make.prepare(tmp_path)
@@ -125,7 +125,7 @@ def test_what_a_sceptic_sees_before_the_first_run_is_what_the_commands_print(ray
     assert seen == 5
 
 
-def test_what_makes_tours_notices_failures_with_exit_code_0_and_floods():
+def test_the_generator_of_tours_detects_failures_with_exit_code_0_and_long_output():
     for said, code in (("raysp: 0 of 3 rows were labelled (3 no_audio)", 0), ("x\n" * 41, 0), ("Traceback", 1)):
         with pytest.raises(SystemExit):
             make.check("$ raysp run", said, code)

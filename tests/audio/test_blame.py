@@ -71,7 +71,7 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
         parent.communicate()
 
 
-def test_a_child_that_is_killed_again_and_again_costs_nothing(decoder, monkeypatch):
+def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypatch):
     monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
@@ -93,7 +93,7 @@ def test_a_child_that_is_killed_again_and_again_costs_nothing(decoder, monkeypat
     assert len(killed) == 8
 
 
-def test_one_that_is_killed_without_end_is_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
+def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
     monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(blame, "MAX_KILLS", 3)
     plain = wav(1600)
@@ -116,7 +116,7 @@ def test_signals_from_outside(name):
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGXCPU"])
-def test_signals_of_ones_own_making(name):
+def test_signals_that_a_process_causes_itself(name):
     failure = failure_of(-signal.Signals[name])
     assert type(failure) is DecoderFailure
     assert (failure.error_type, str(failure)) == (
@@ -125,7 +125,7 @@ def test_signals_of_ones_own_making(name):
     )
 
 
-def test_waits_are_told_so_that_a_watchdog_of_the_whole_knows(monkeypatch):
+def test_waits_are_reported_to_the_watchdog_of_the_process(monkeypatch):
     monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
     told: list[float] = []
     with Decoder(lambda: told.append(time.monotonic())) as decoder:

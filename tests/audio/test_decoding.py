@@ -95,12 +95,12 @@ def test_other_formats_of_libsndfile_are_refused(container):
 @pytest.mark.parametrize(
     "audio", [b"<html><body>404</body></html>", b"#EXTM3U\nhttp://x/y.mp3\n", b"\x1b[2Jhello", b"RIFF____AVI ", b"x"]
 )
-def test_other_content_is_unsupported_whatever_it_is(audio):
+def test_any_other_content_is_unsupported(audio):
     assert error_type(audio) == "unsupported_format"
 
 
 @pytest.mark.parametrize("audio", [None, b"", bytearray(), memoryview(b"")])
-def test_nothing_is_no_audio(audio):
+def test_no_bytes_are_no_audio(audio):
     assert error_type(audio) == "no_audio"
 
 
@@ -229,7 +229,7 @@ def test_a_codec_without_a_decoder_is_unsupported():
     assert error_type(wav(tag=0x55)) == "unsupported_format"  # MPEG layer 3
 
 
-def test_a_stream_that_just_ends_is_labelled_for_what_it_holds():
+def test_a_truncated_stream_is_decoded_up_to_its_end():
     samples = noise(40000)
     for container in ("WAV", "AIFF", "AU", "W64"):
         audio = encode(samples, 16000, container)
@@ -246,7 +246,7 @@ def test_a_flac_cut_in_a_frame_is_corrupt():
     assert error_type(audio[: len(audio) // 2]) == "corrupt_audio"
 
 
-def test_a_header_that_lies_sizes_nothing():
+def test_a_false_header_sizes_no_allocation():
     flac = encode(noise(40000), 16000, "FLAC")
     for audio, num_samples in (
         (wav(bytes(1000), claimed_bytes=0xFFFFFFFE), 500),

@@ -61,14 +61,14 @@ class TestTheDecoder:
         thread.join(60)
         assert len(found[0]) == 1000
 
-    def test_without_the_limit_of_memory_a_recording_takes_what_it_wants(self, decoder, monkeypatch):
+    def test_without_the_limit_of_memory_a_recording_takes_any_amount(self, decoder, monkeypatch):
         with pytest.raises(AudioError) as caught:
             decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "out_of_memory"
         monkeypatch.setattr(isolation, "MEMORY_BYTES", 8 * 1024**3)
         assert len(decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))) == 1000
 
-    def test_without_a_process_of_its_own_a_crash_ends_the_one_that_asked(self, decoder):
+    def test_without_a_separate_process_a_crash_ends_the_caller(self, decoder):
         with pytest.raises(AudioError) as caught:
             decoder("SIGSEGV").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "decoder_crashed"
@@ -115,7 +115,7 @@ class TestSamples:
         rate = soundfile.info(io.BytesIO(recording())).samplerate
         assert len(decode(recording(), sample_rate=16_000)) == round(300 * 16_000 / rate)
 
-    def test_without_the_bound_of_a_chunk_the_header_says_how_much_memory_is_taken(self, monkeypatch):
+    def test_without_the_bound_of_a_chunk_the_header_determines_the_memory(self, monkeypatch):
         file = io.BytesIO()
         soundfile.write(file, np.ones(5000, np.int16), 16_000, format="FLAC")
         lying = bytearray(file.getvalue())

@@ -68,7 +68,7 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
-def test_odd_and_bad_files_give_what_they_give_in_process(shared, decoder):
+def test_odd_and_bad_files_have_the_same_result_as_in_process(shared, decoder):
     files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
     assert len(files) > 200
     pid = None
@@ -140,7 +140,7 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
 
 
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS"])
-def test_a_crash_costs_the_recording_at_fault_and_no_other(faulty, fault):
+def test_a_crash_costs_only_the_recording_at_fault(faulty, fault):
     decoder = faulty(fault)
     excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
     found = list(decoder.decode_all(excerpts, DecodeOptions(16_000)))
@@ -164,7 +164,7 @@ def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
         assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
-def test_a_child_that_something_else_kills_costs_nothing(decoder):
+def test_a_child_that_is_killed_from_outside_costs_no_recording(decoder):
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
     chunks = decoder.decode_chunks(Excerpt(raw), DecodeOptions(8000))
@@ -234,7 +234,7 @@ def test_a_file_is_read_in_ranges(decoder, tmp_path):
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_a_file_that_cannot_be_read_is_no_fault_of_the_recording(decoder, tmp_path, isolated):
+def test_a_file_that_cannot_be_read_is_not_an_error_of_the_recording(decoder, tmp_path, isolated):
     path = tmp_path / "long.wav"
     path.write_bytes(wav(3_000_000))
 
@@ -274,7 +274,7 @@ decoder.decode(Excerpt({marked()!r}), DecodeOptions(16000))
         assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_child_that_does_not_start_says_why(monkeypatch):
+def test_a_child_that_does_not_start_is_an_error_with_the_reason(monkeypatch):
     monkeypatch.setattr(isolation.child, "__name__", "raysp.audio.no_such_module")
     with Decoder() as decoder, pytest.raises(RunError, match=r"did not start: .*No module named raysp.audio.no_such"):
         decoder.decode(Excerpt(wav(10)), DecodeOptions(16_000))
@@ -290,7 +290,7 @@ def test_the_child_is_given_no_secrets_and_no_files_of_its_parent(decoder, monke
     assert {*kinds} <= {"pipe", "/dev/null"}
 
 
-def test_nothing_that_decoders_say_reaches_the_terminal(shared, capfd):
+def test_no_output_of_decoders_reaches_the_terminal(shared, capfd):
     names = ["flac-test-files__02_-_increasing_number_of_channels.flac"]
     noisy = [f for f in sorted((shared / "data" / "bad").iterdir()) if f.suffix == ".mp3" or f.name in names]
     with Decoder() as decoder:
@@ -325,7 +325,7 @@ def test_a_part_of_a_recording_is_its_frames_to_the_sample(container, subtype):
         np.testing.assert_array_equal(found, whole[first:end], err_msg=f"{offset} {duration}")
 
 
-def test_a_resampled_part_is_what_a_file_of_its_frames_gives():
+def test_a_resampled_part_equals_a_file_of_its_frames():
     whole = wav(44_100 * 3, rate=44_100)
     samples, _ = soundfile.read(io.BytesIO(whole), dtype="int16")
     part = io.BytesIO()

@@ -45,7 +45,7 @@ def test_a_process_that_sleeps_uses_up_its_time(started):
     assert (clock.seconds, clock.stopped_seconds) == (0.75, 0)
 
 
-def test_a_process_that_computes_uses_up_what_the_cpu_gives_it(started):
+def test_a_process_that_computes_uses_its_cpu_time(started):
     pid = started("while True: pass")
     clock = ProcessClock(pid, 100.0)
     before = read_times(pid).cpu_seconds
@@ -55,7 +55,7 @@ def test_a_process_that_computes_uses_up_what_the_cpu_gives_it(started):
     assert 0.2 <= clock.seconds < 50
 
 
-def test_a_stopped_process_uses_up_none(started):
+def test_a_stopped_process_uses_no_time(started):
     pid = started("while True: pass")
     os.kill(pid, signal.SIGSTOP)
     wait_for_state(pid, "T")
@@ -72,7 +72,7 @@ def test_while_this_process_was_paused_nothing_counts_beyond_two_steps(started):
     assert clock.seconds == 1.0
 
 
-def test_one_that_waits_for_a_cpu_uses_up_none(monkeypatch):
+def test_a_process_that_waits_for_a_cpu_uses_no_time(monkeypatch):
     monkeypatch.setattr("raysp.audio.process_clock.read_times", lambda pid: ProcessTimes("SSR", 7.0))
     clock = ProcessClock(1, 1.0)
     clock.advance(1.0)

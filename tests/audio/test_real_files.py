@@ -144,7 +144,7 @@ def test_bad_files_give_soundfiles_samples_or_the_right_error_type(shared: Path)
             np.testing.assert_array_equal(as_float32(samples), soundfile_mono(folder / name, 16000), err_msg=name)
 
 
-def test_sentences_are_decoded_alike_from_flac_and_from_any_rate(shared: Path) -> None:
+def test_sentences_are_decoded_equally_from_flac_and_from_any_rate(shared: Path) -> None:
     folder = shared / "data" / "sentences"
     for path in sorted(folder.glob("*.flac"))[::10]:
         np.testing.assert_array_equal(

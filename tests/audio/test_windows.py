@@ -154,7 +154,7 @@ QUIET = Windowing.of(
 class TestQuietPoints:
     @settings(deadline=None, max_examples=50)
     @given(st.integers(0, 200_000), st.lists(st.integers(1, 50_000), min_size=1, max_size=5), st.integers(0, 100))
-    def test_windows_follow_each_other_without_a_gap_whatever_the_chunks(self, num_samples, sizes, seed):
+    def test_windows_follow_each_other_without_a_gap_for_any_chunks(self, num_samples, sizes, seed):
         wave = np.random.default_rng(seed).integers(-900, 900, num_samples).astype(np.int16)
         windows = list(cut_windows(iter([wave]), QUIET))
         assert np.concatenate([window for window, _ in windows]).tolist() == wave.tolist()

@@ -37,7 +37,7 @@ def folder_of(place: Path, **files: str) -> tuple[Path, list[Path]]:
     return place, sorted(place.iterdir())
 
 
-def test_it_is_the_same_wherever_the_checkpoint_lies_and_in_whatever_order_it_is_listed(tmp_path):
+def test_it_does_not_depend_on_the_place_of_the_checkpoint_or_the_order_of_its_listing(tmp_path):
     one, files = folder_of(tmp_path / "one", a="1", b="2")
     other, copies = folder_of(tmp_path / "other", a="1", b="2")
     assert digest_files(one, files) == digest_files(one, files[::-1]) == digest_files(other, copies)
@@ -49,7 +49,7 @@ def test_it_changes_with_a_name_a_content_or_a_file(tmp_path, files):
     assert digest_files(*folder_of(tmp_path / "other", **files)) != original
 
 
-def test_a_file_that_changed_is_read_again_although_it_was_remembered(tmp_path):
+def test_a_file_that_changed_is_read_again_although_it_was_cached(tmp_path):
     folder, files = folder_of(tmp_path / "one", a="1")
     before = digest_files(folder, files)
     (folder / "a").write_text("2")
@@ -110,14 +110,14 @@ class TestFetch:
     def fetch(store) -> Path:
         return fetch(store.url, getattr(store, "options", None))
 
-    def test_what_a_model_needs_is_brought_and_nothing_else(self, store, copies):
+    def test_only_the_files_that_a_model_needs_are_downloaded(self, store, copies):
         folder = self.fetch(store)
         assert folder.parent == copies
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
             name: self.FILES[name] for name in ("config.json", "model.safetensors", "vocab.json")
         }
 
-    def test_it_is_brought_once_and_anew_when_it_changes(self, store, copies):
+    def test_it_is_downloaded_once_and_again_when_it_changes(self, store, copies):
         first = self.fetch(store)
         before = {file: file.stat().st_ino for file in first.iterdir()}
         assert self.fetch(store) == first
@@ -144,7 +144,7 @@ class TestFetch:
         [folder] = folders
         assert (folder / "model.safetensors").read_bytes() == self.FILES["model.safetensors"]
 
-    def test_one_that_is_killed_on_the_way_leaves_nothing_that_is_taken_for_whole(self, s3, copies):
+    def test_a_killed_download_leaves_nothing_that_looks_complete(self, s3, copies):
         url = f"s3://{s3.bucket()}/model"
         for name, data in self.FILES.items():
             open_store(url, s3.options).create(name, data)
@@ -205,7 +205,7 @@ class TestFetch:
             self.fetch(store)
         assert len([copy for copy in copies.iterdir() if copy.is_dir()]) == 2
 
-    def test_what_this_process_uses_stays_however_much_it_is(self, store, monkeypatch):
+    def test_copies_in_use_by_this_process_are_kept_at_any_size(self, store, monkeypatch):
         monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
         folders = []
         for number in range(3):
@@ -241,12 +241,12 @@ class TestFetch:
             ("model.safetensors", r"no weights there, found .*expected model.safetensors: .* convert a pickle"),
         ],
     )
-    def test_what_is_no_checkpoint_is_refused_with_what_is_there(self, store, missing, message):
+    def test_a_folder_without_a_checkpoint_is_refused_with_its_files(self, store, missing, message):
         store.delete(missing)
         with pytest.raises(CheckpointError, match=message):
             self.fetch(store)
 
-    def test_nothing_there_is_said(self, s3):
+    def test_an_empty_folder_is_reported(self, s3):
         url = f"s3://{s3.bucket()}/nowhere"
         with pytest.raises(CheckpointError, match=r"nowhere': no config.json there, found nothing"):
             fetch(url, s3.options)

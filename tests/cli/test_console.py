@@ -73,7 +73,7 @@ def test_columns_that_are_left_out_are_named_in_lines_that_fit(terminal, monkeyp
     assert max(map(cell_len, lines[first:])) <= terminal.width
 
 
-def test_what_is_no_terminal_has_whole_lines(capsys):
+def test_output_that_is_not_a_terminal_has_whole_lines(capsys):
     print_fact("word errors", "many words " * 30)
     print_command("next", COMMAND)
     say("many words " * 30)
@@ -81,7 +81,7 @@ def test_what_is_no_terminal_has_whole_lines(capsys):
     assert [len(said.out.splitlines()), len(said.err.splitlines())] == [2, 1]
 
 
-def test_words_are_kept_whatever_the_width():
+def test_words_are_not_split_at_any_width():
     line = "name          one two  three four"
     for width in range(1, 40):
         lines = folded(line, width).splitlines()
@@ -106,7 +106,7 @@ def test_words_are_kept_whatever_the_width():
         (WordErrors(unlabelled=3), "nothing to compare; 3 rows with a reference not labelled"),
     ],
 )
-def test_word_errors_are_told_by_kind_and_no_rate_is_shown_of_nothing(errors, shown):
+def test_word_errors_are_shown_by_kind_and_without_a_rate_if_there_are_no_words(errors, shown):
     assert results.word_errors(errors) == shown
 
 

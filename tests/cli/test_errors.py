@@ -26,13 +26,13 @@ class TestErrors:
         assert "Traceback (most recent call last)" in debug.stderr
         assert debug.returncode != 0
 
-    def test_what_nobody_foresaw_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
+    def test_an_unexpected_error_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
         monkeypatch.setattr("raysp.specs.pipeline.load_pipeline", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
         assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
 
-    def test_what_fails_while_it_runs_is_exit_code_1(self, raysp_command, recipe, monkeypatch):
+    def test_a_failure_during_a_run_is_exit_code_1(self, raysp_command, recipe, monkeypatch):
         def fail(*_: object, **__: object) -> None:
             raise RunError("201 of 300 rows failed")
 
@@ -41,7 +41,7 @@ class TestErrors:
         assert (ran.code, ran.complaints) == (1, ["raysp: 201 of 300 rows failed"])
 
     @pytest.mark.parametrize("where", ["load", "run"])
-    def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(self, raysp_command, recipe, monkeypatch, where):
+    def test_ctrl_c_is_exit_code_130_and_prints_how_to_resume(self, raysp_command, recipe, monkeypatch, where):
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
@@ -77,7 +77,7 @@ class TestErrors:
         assert "Usage: raysp" in ran.out
         assert (ran.code, ran.err) == (2, "")
 
-    def test_help_is_no_error(self, raysp_command):
+    def test_help_is_not_an_error(self, raysp_command):
         for arguments in (["--help"], ["plan", "--help"]):
             ran = raysp_command(*arguments)
             assert (ran.code, ran.err) == (0, "")

@@ -7,7 +7,7 @@ from tests.corpora import CHECKPOINT
 
 
 class TestInspect:
-    def test_it_tells_what_a_checkpoint_can_give(self, raysp_command):
+    def test_it_lists_the_outputs_of_a_checkpoint(self, raysp_command):
         ran = raysp_command("inspect", CHECKPOINT)
         assert (ran.code, ran.err) == (0, "")
         facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])

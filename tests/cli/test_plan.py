@@ -27,7 +27,7 @@ def write_paths(folder: Path, form: str, bytes_of_last: bytes | None = None) -> 
 
 
 class TestPlan:
-    def test_it_says_what_a_run_would_do_and_writes_nothing(self, raysp_command, recipe, tmp_path):
+    def test_it_prints_what_a_run_would_do_and_writes_nothing(self, raysp_command, recipe, tmp_path):
         ran = raysp_command("plan", recipe)
         assert ran.code == 0
         assert ran.complaints == []
@@ -116,7 +116,7 @@ class TestPlan:
         assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 requested; ", ran.out)
         assert ran.complaints == []
 
-    def test_half_precision_says_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
+    def test_half_precision_is_reported_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
         half = ("--set", "steps.1.dtype=bfloat16")
         ran = raysp_command("plan", recipe, *half)
         assert "bfloat16 on cpu, one window a pass" in ran.out

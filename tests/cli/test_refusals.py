@@ -74,7 +74,7 @@ class TestRefusals:
         assert SECRET not in ran.err
         assert not (tmp_path / "out").exists()
 
-    def test_a_gpu_that_is_not_up_is_planned_for_and_refused_where_none_can_come_up(
+    def test_a_missing_gpu_is_planned_for_and_refused_on_a_machine_without_one(
         self, raysp_command, recipe, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

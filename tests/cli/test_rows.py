@@ -58,7 +58,7 @@ def test_columns_without_room_are_named_lists_and_kept_ones_first(capsys, width)
     assert "pred_text" in "".join(lines[:-1])
 
 
-def test_what_fits_is_printed_as_it_is(capsys, width):
+def test_a_table_that_fits_is_printed_unchanged(capsys, width):
     lines = printed(
         capsys, labels(text="ONE").select(["id", "row", "status", "error_type", "error_message", "pred_text"])
     )
@@ -76,7 +76,7 @@ def test_a_wide_row_of_a_try_out_has_a_line_for_each_field(capsys, width):
     assert "┃" in printed(capsys, narrow, is_whole=True)[2]
 
 
-def test_an_error_of_a_try_out_is_told_with_its_message(capsys, width):
+def test_an_error_of_a_try_out_is_reported_with_its_message(capsys, width):
     table = labels(1)
     table = table.set_column(5, "error_message", pa.array(["x" * 200]))
     table = table.set_column(4, "error_type", pa.array(["corrupt_audio"])).set_column(3, "status", pa.array(["error"]))

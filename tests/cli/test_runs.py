@@ -50,7 +50,7 @@ class TestRowsWithoutLabels:
         assert "(id 'u0'): unsupported_format: " in said
         assert "For unsupported_format: convert the recordings to FLAC" in said
 
-    def test_a_retry_that_mends_no_row_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
+    def test_a_retry_without_a_new_label_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
         raysp_command("run", recipe)
         ran = raysp_command("retry", recipe)
@@ -63,7 +63,7 @@ class TestRowsWithoutLabels:
         assert "b.parquet row 0 (id 'bad-0'): unsupported_format" in ran.out
 
     @pytest.mark.parametrize("source", ["raysp.Shards({source!r}, id=None)", "raysp.Shards({source!r})"])
-    def test_an_example_of_an_error_whose_id_cannot_be_read_has_none(
+    def test_an_example_of_an_error_whose_id_cannot_be_read_has_no_id(
         self, raysp_command, tmp_path, monkeypatch, source
     ):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
@@ -75,7 +75,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
         assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
 
-    def test_rows_that_the_user_leaves_out_are_counted_and_are_no_failure(self, raysp_command, tmp_path):
+    def test_rows_that_the_user_leaves_out_are_counted_and_are_not_failures(self, raysp_command, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", 3)
         keep = 'raysp.Decode(), raysp.Keep(where=[("language", "==", "fr")])'
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Decode()", keep)))
@@ -83,7 +83,7 @@ class TestRowsWithoutLabels:
         assert "skipped rows 3 filtered\n" in ran.out
 
     @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
-    def test_a_sink_that_holds_no_result_binds_no_pipeline(self, raysp_command, recipe, tmp_path, change):
+    def test_a_sink_without_results_accepts_any_pipeline(self, raysp_command, recipe, tmp_path, change):
         from raysp.specs.pipeline import load_pipeline
 
         write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
@@ -99,7 +99,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", recipe)
         assert (ran.code, "undo the change" in ran.err) == (2, True)
 
-    def test_a_run_that_stopped_for_its_errors_binds_no_pipeline(self, raysp_command, recipe, tmp_path):
+    def test_a_sink_of_a_run_stopped_by_errors_accepts_any_pipeline(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(30, audio=b"no audio at all"))
         ran = raysp_command("run", recipe)
         assert (ran.code, "30 of 30 rows failed" in ran.err) == (1, True)
@@ -124,7 +124,7 @@ class TestRowsWithoutLabels:
         ("raysp.Embedding()", None),
     ],
 )
-def test_a_run_whose_first_output_is_no_transcript_compares_the_first_that_is(
+def test_a_run_whose_first_output_is_not_a_transcript_compares_the_first_transcript(
     raysp_command, tmp_path, monkeypatch, outputs, shown
 ):
     write_shard(tmp_path / "in" / "a.parquet", 3)

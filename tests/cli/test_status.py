@@ -48,7 +48,7 @@ WORST = Status(
 )
 
 
-def test_progress_is_ten_lines_at_most_and_says_whether_a_run_is_alive_since_when_and_for_how_long(capsys):
+def test_progress_is_ten_lines_at_most_with_the_state_start_and_duration_of_a_run(capsys):
     print_facts(WORST.sink, progress_facts(WORST))
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == "s3://bucket/labels"
@@ -79,7 +79,7 @@ def begun(pipeline: raysp.Pipeline) -> RunEntry:
     return entry
 
 
-def test_a_run_that_is_alive_killed_or_elsewhere_is_told_apart(pipeline):
+def test_active_killed_and_remote_runs_are_distinguished(pipeline):
     begun(pipeline)
     store = Sink.of(pipeline.sink).store
     url = pipeline.sink.url
@@ -143,7 +143,7 @@ class TestStatus:
         )
         return tmp_path / "out"
 
-    def test_it_tells_how_far_a_sink_is(self, raysp_command, sink):
+    def test_it_reports_the_progress_of_a_sink(self, raysp_command, sink):
         ran = raysp_command("status", sink)
         assert (ran.code, ran.err) == (0, "")
         lines = [line.strip() for line in ran.out.splitlines()]
@@ -156,7 +156,7 @@ class TestStatus:
         ]
         assert lines[5:] == ["labels  3 ok, 0 skipped, 0 errors"]
 
-    def test_where_the_labels_come_from_is_printed_when_asked_for(self, raysp_command, sink):
+    def test_the_origin_of_the_labels_is_printed_on_request(self, raysp_command, sink):
         assert "fingerprint" not in raysp_command("status", sink).out
         details = raysp_command("status", sink, "--verbose").out.partition("Details\n")[2]
         facts = dict(line.split(maxsplit=1) for line in details.splitlines() if len(line.split()) > 1)
@@ -171,6 +171,6 @@ class TestStatus:
         assert (ran.code, ran.err) == (0, "")
         assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
 
-    def test_a_plan_of_it_counts_what_is_committed(self, raysp_command, recipe, sink):
+    def test_a_plan_of_it_counts_committed_shards(self, raysp_command, recipe, sink):
         found = json.loads(raysp_command("plan", recipe, "--json").out)
         assert (found["shards_committed"], found["rows_todo"]) == (1, 2)

@@ -19,7 +19,7 @@ def test_every_verb_that_takes_a_sink_lists_it(raysp_command, verb):
     assert "--storage-option KEY=VALUE" in raysp_command(verb, "--help").out
 
 
-def test_values_are_text_but_for_true_false_and_variables():
+def test_values_are_text_except_for_true_false_and_variables():
     given = ["key=0123", "secret=env:THE_SECRET", "anon=false", "client_kwargs.region_name=eu-1", "path=a=b"]
     assert parse_storage_options(given) == {
         "key": "0123",
@@ -72,7 +72,7 @@ def test_a_sink_in_a_bucket_is_reached_by_options_and_by_its_pipeline_file(raysp
     assert json.loads(raysp_command("status", recipe, "--json").out)["shards_committed"] == 1
 
 
-def test_a_next_command_is_quoted_and_has_what_it_needs():
+def test_a_next_command_is_quoted_and_has_its_options():
     assert command_line("status", "my labels", None) == "raysp status 'my labels'"
     words = shlex.split(command_line("status", "a.py", ["sink.url=it's here"], None))
     assert words == ["raysp", "status", "a.py", "--set", "sink.url=it's here"]

@@ -40,7 +40,7 @@ class TestTerminal:
         assert "error_type" not in said.out
         assert len(said.err.splitlines()) == 1
 
-    def test_a_progress_line_says_how_far_and_how_fast(self):
+    def test_a_progress_line_has_progress_and_speed(self):
         progress = Progress(rows_total=1000, shards_total=4, shards_committed=1, rows=200, audio_seconds=3600)
         progress.add_block(20, 1800)
         progress.add_block(30, 1800)

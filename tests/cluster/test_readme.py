@@ -25,7 +25,7 @@ def test_every_file_that_it_names_exists():
     assert missing == []
 
 
-def test_every_file_of_the_folder_is_named_or_lies_in_one_that_is():
+def test_every_file_of_the_folder_is_named_or_is_in_one_that_is():
     for path in CLUSTER.iterdir():
         if path.name not in ("README.md", "Dockerfile.dockerignore", "__pycache__"):
             assert f"`{path.name}" in TEXT, path

@@ -153,7 +153,7 @@ def test_a_damaged_shard_is_refused_by_name_or_read(tmp_path, stream, spoil):
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_whatever_a_shard_holds_it_is_read_or_refused_by_name(data, tmp_path_factory):
+def test_any_content_of_a_shard_is_read_or_refused_by_name(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "fuzzed.arrow"
     write(path, rows_table(5, audio=b"bytes"), stream=data.draw(st.booleans()), rows=2)
     shard = shard_of(path)

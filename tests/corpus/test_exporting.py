@@ -88,7 +88,7 @@ def test_a_file_that_is_gone_is_named_with_its_row(files, tmp_path):
         raysp.Shards.from_dataset(by_path(files), str(tmp_path / "shards"))
 
 
-def test_what_is_no_data_set_of_audio_is_refused(tmp_path):
+def test_a_data_set_without_audio_is_refused(tmp_path):
     with pytest.raises(PlanError, match="found 0 audio columns among text"):
         raysp.Shards.from_dataset(datasets.Dataset.from_dict({"text": ["x"]}), str(tmp_path / "shards"))
     with pytest.raises(PlanError, match=r"found list, expected a datasets.Dataset"):

@@ -81,7 +81,7 @@ def test_a_damaged_listing_is_noticed_before_a_piece_is_sent():
         sources.narrow(shard, Piece(0, 1))
 
 
-def test_what_is_no_folder_is_narrowed_to_the_piece():
+def test_shards_other_than_folders_are_narrowed_to_the_piece():
     shard = Shard("n", "/x", 10, "1", 5, "i", (Piece(0, 2), Piece(2, 5)))
     assert sources.narrow(shard, Piece(2, 5)) == replace(shard, pieces=(Piece(2, 5),))
 

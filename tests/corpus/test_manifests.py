@@ -48,7 +48,7 @@ def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_p
     packed=st.booleans(),
     data=st.data(),
 )
-def test_a_changed_manifest_is_cut_anew_behind_the_slices_that_did_not_change(tmp_path_factory, before, packed, data):
+def test_a_changed_manifest_is_cut_again_behind_the_slices_that_did_not_change(tmp_path_factory, before, packed, data):
     path = tmp_path_factory.getbasetemp() / f"changed.jsonl{'.gz' if packed else ''}"
     rows = [{"audio_filepath": "x.wav", "n": number, "text": "-" * number} for number in before]
     after = list(rows)
@@ -136,7 +136,7 @@ def test_a_lone_surrogate_is_kept_as_its_escape(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"{\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": }\n'])
-def test_a_line_that_is_no_object_is_named(tmp_path, line):
+def test_a_line_that_is_not_an_object_is_named(tmp_path, line):
     path = write(tmp_path / "m.jsonl", [{"audio_filepath": "a"}, line])
     with pytest.raises(ShardError, match=r"m.jsonl: line 2 of this slice"):
         shards_of(path)

@@ -103,7 +103,7 @@ def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_i
     assert raysp.verify(str(corpus.parent / "out")).differences == ()
 
 
-def test_those_of_subfolders_name_what_lies_there_and_types_fit_all_of_them(corpus):
+def test_those_of_subfolders_name_files_there_and_types_fit_all_of_them(corpus):
     write(corpus, [{"file_name": "./a.wav", "text": "1"}])
     write(corpus / "x", [{"file_name": "d.wav", "text": "four", "speaker": 2}])
     (corpus / "x" / "d.wav").write_bytes(wav(1600))
@@ -120,7 +120,7 @@ def test_those_of_subfolders_name_what_lies_there_and_types_fit_all_of_them(corp
     assert narrow.part.count("@") == 1
 
 
-def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_when_told(corpus):
+def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_on_request(corpus):
     write(corpus, ROWS)
     begin_and_stage(raysp.plan(pipeline_of(corpus)))
     write(corpus, [ROWS[0], {**ROWS[1], "text": "other"}])
@@ -142,7 +142,7 @@ def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpu
     assert sources.read_table(shard, Piece(0, 3), ["id"]).num_rows == 3
 
 
-def test_rows_that_are_added_make_new_label_shards_and_change_no_other(corpus):
+def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
     write(corpus, ROWS)
     label_here(pipeline_of(corpus))
     (corpus / "d.wav").write_bytes(wav(1600))
@@ -158,7 +158,7 @@ def test_its_own_ids_are_the_ids_of_the_rows(corpus):
     assert [row["id"] for row in rows_of(plan, "id")] == ["a.wav", "42", "c.wav"]
 
 
-def test_numbers_of_a_csv_file_are_numbers_but_for_codes_and_empty_cells_are_null(corpus):
+def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_null(corpus):
     text = 'file_name,a,b,c,d,e\na.wav,1,1.5,007,"",x\n"b.wav",-2,3e2,12,,"y\nz"\n'
     (corpus / "metadata.csv").write_text("\ufeff" + text)
     plan = raysp.plan(pipeline_of(corpus, keep=[], text=None))
@@ -201,7 +201,7 @@ def test_one_that_cannot_be_used_is_refused_before_any_work(corpus, files, messa
         raysp.plan(pipeline_of(corpus))
 
 
-def test_beside_shards_or_in_a_glob_it_is_none(corpus):
+def test_beside_shards_or_in_a_glob_it_is_not_metadata(corpus):
     write(corpus, ROWS)
     plan = raysp.plan(a_pipeline(f"{corpus}/*.wav", corpus.parent / "out"))
     assert [shard.num_rows for shard in plan.corpus.shards] == [3]
@@ -216,7 +216,7 @@ def test_a_folder_without_metadata_is_recorded_as_before(corpus):
     assert folders.count_strays(shard.part) == (0, 0)
 
 
-def test_it_is_read_alike_in_a_bucket(s3, corpus):
+def test_it_is_read_equally_in_a_bucket(s3, corpus):
     write(corpus, ROWS)
     url = f"s3://{s3.bucket()}/in"
     store = open_store(url, s3.options)

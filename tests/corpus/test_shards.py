@@ -104,7 +104,7 @@ class TestReadFooter:
             (lambda data: b"PAR1" + b"\0" * 200 + b"\xc8\0\0\0PAR1", "its footer cannot be read"),
         ],
     )
-    def test_a_damaged_file_is_refused_with_its_name_and_what_was_found(self, tmp_path, spoil, message):
+    def test_a_damaged_file_is_refused_with_its_name_and_its_content(self, tmp_path, spoil, message):
         path = write_shard(tmp_path / "x.parquet")
         path.write_bytes(spoil(path.read_bytes()))
         with pytest.raises(ShardError, match=rf"x.parquet: {message}"):
@@ -112,7 +112,7 @@ class TestReadFooter:
 
     @settings(max_examples=300, deadline=None)
     @given(data=st.data())
-    def test_whatever_a_footer_holds_it_is_read_or_refused_by_name(self, data, tmp_path_factory):
+    def test_any_content_of_a_footer_is_read_or_refused_by_name(self, data, tmp_path_factory):
         path = tmp_path_factory.getbasetemp() / "fuzzed.parquet"
         write_shard(path, 3)
         raw = bytearray(path.read_bytes())
@@ -182,12 +182,12 @@ class TestReadFooter:
         write_shard(tmp_path / "x.parquet", table=table)
         assert read_footer(str(tmp_path / "x.parquet")).schema.field("a").type == pa.binary()
 
-    def test_a_column_that_mentions_ray_is_no_extension_type(self, tmp_path):
+    def test_a_column_that_mentions_ray_is_not_an_extension_type(self, tmp_path):
         table = pa.table({"ray.data": [1]}).replace_schema_metadata({"made by": "ray.data.write_parquet"})
         write_shard(tmp_path / "x.parquet", table=table)
         assert read_footer(str(tmp_path / "x.parquet")).schema.names == ["ray.data"]
 
-    def test_a_stored_schema_that_is_no_base64_is_refused(self, tmp_path):
+    def test_a_stored_schema_that_is_not_base64_is_refused(self, tmp_path):
         path = write_shard(tmp_path / "x.parquet")
         raw = path.read_bytes()
         stored = pq.read_metadata(path).metadata[b"ARROW:schema"]
@@ -217,12 +217,12 @@ class TestCheckColumns:
     @pytest.mark.parametrize(
         "kind", [pa.string(), pa.list_(pa.float32()), pa.struct([("path", pa.string())]), pa.struct([]), pa.null()]
     )
-    def test_another_type_is_refused_with_what_it_is(self, kind):
+    def test_another_type_is_refused_by_its_name(self, kind):
         with pytest.raises(ShardError, match=r"s: column 'audio' is .*; expected struct<bytes: binary, path: string>"):
             check_columns("s", pa.schema({"audio": kind}), audio="audio", others=[])
 
     @pytest.mark.parametrize(("audio", "others"), [("sound", []), ("audio", ["lang"])])
-    def test_a_missing_column_is_named_with_the_shard_and_what_is_there(self, audio, others):
+    def test_a_missing_column_is_named_with_the_shard_and_its_columns(self, audio, others):
         with pytest.raises(
             ShardError, match=r"s: has no column '(sound|lang)', expected one; its columns are id, audio"
         ):

@@ -253,7 +253,7 @@ def preempt(attacked: Attacked, driver: Driver, cluster: SmallCluster) -> None:
 ATTACKS: tuple[Callable[[Attacked, Driver, SmallCluster], None], ...] = (kill, kill, pause, preempt)
 
 
-def test_whatever_is_done_to_a_run_its_rows_are_those_of_an_undisturbed_one(tmp_path, monkeypatch):
+def test_an_attacked_run_has_the_rows_of_an_undisturbed_one(tmp_path, monkeypatch):
     seed = int(os.environ.get("RAYSP_SOAK_SEED") or time.time())
     wanted = int(os.environ.get("RAYSP_SOAK_ATTACKS", "40"))
     dice = random.Random(seed)

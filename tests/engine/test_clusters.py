@@ -74,7 +74,7 @@ def workers(kind: str, of: int) -> list[psutil.Process]:
     return found
 
 
-def test_a_node_that_dies_costs_no_row_and_stdout_holds_the_result_alone(corpus, tmp_path):
+def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, tmp_path):
     sink = tmp_path / "labels"
     with small_cluster(2) as cluster:
         driver = start_driver(corpus, sink, cluster.address)

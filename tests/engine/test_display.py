@@ -22,7 +22,7 @@ def pipeline(tmp_path) -> raysp.Pipeline:
     return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
 
 
-def test_a_program_sees_what_is_to_do_and_how_it_ended(capsys, pipeline):
+def test_a_program_sees_the_work_to_do_and_the_result(capsys, pipeline):
     plan, seen = raysp.plan(pipeline), []
     with shown(seen.append, seen.append, progress=True) as (planned, went_on):
         planned(plan)

@@ -93,7 +93,7 @@ def statuses(pipeline: raysp.Pipeline) -> dict[str, list[str]]:
 ALL_OK = {f"m{number}-00000.parquet": ["ok"] * ROWS for number in range(10)}
 
 
-def check_mended(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | None = None) -> None:
+def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | None = None) -> None:
     run_here(pipeline)
     assert statuses(pipeline) == (expected or ALL_OK)
     assert raysp.verify(pipeline.sink.url).differences == ()
@@ -101,13 +101,13 @@ def check_mended(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | None
     assert (again.todo, len(again.done)) == ((), len(expected or ALL_OK))
 
 
-def test_a_mended_input_is_labelled_by_the_same_command(corpus):
+def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     with pytest.raises(RunError, match=r"rows failed.*more than max_error_rate=0.5.*Correct the input.*run again"):
         run_here(by_path(corpus))
     assert statuses(by_path(corpus)) == {}
     write_recordings(corpus, {})
-    check_mended(by_path(corpus))
+    check_corrected(by_path(corpus))
 
 
 def test_error_rows_that_were_committed_before_it_stopped_are_done_again_and_once(corpus):
@@ -118,8 +118,8 @@ def test_error_rows_that_were_committed_before_it_stopped_are_done_again_and_onc
         run_here(pipeline)
     committed = statuses(pipeline)
     assert set(committed) == {f"m{number}-00000.parquet" for number in range(7)}
-    write_recordings(corpus, {0: 1})  # all others are mended
-    check_mended(pipeline, {**ALL_OK, "m0-00000.parquet": ["error"] + ["ok"] * (ROWS - 1)})
+    write_recordings(corpus, {0: 1})  # all others are correct now
+    check_corrected(pipeline, {**ALL_OK, "m0-00000.parquet": ["error"] + ["ok"] * (ROWS - 1)})
 
 
 def test_no_row_is_done_again_that_was_labelled(corpus):
@@ -135,7 +135,7 @@ def test_no_row_is_done_again_that_was_labelled(corpus):
     assert plan.rows_todo == 7 * 1 + 3 * ROWS
 
 
-def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, monkeypatch):
+def test_a_driver_killed_while_it_stops_leaves_no_error_row(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
 
     def die(self, seconds):
@@ -146,10 +146,10 @@ def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, monkeypat
         with pytest.raises(Killed):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
-    check_mended(by_path(corpus))
+    check_corrected(by_path(corpus))
 
 
-def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkeypatch):
+def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     late = []
 
@@ -173,9 +173,9 @@ def test_what_a_worker_of_the_stopped_run_stages_late_is_not_used(corpus, monkey
         yield from label_in_process(self, plan, job)
 
     monkeypatch.setattr(InProcess, "label", after_them)
-    check_mended(by_path(corpus))
+    check_corrected(by_path(corpus))
     assert raysp.gc(str(corpus.parent / "out")).orphans != ()
-    check_mended(by_path(corpus))
+    check_corrected(by_path(corpus))
 
 
 def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
@@ -198,7 +198,7 @@ def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corp
     assert statuses(by_path(corpus)) == ALL_OK
 
 
-def test_a_retry_goes_on_where_the_shards_are_mostly_labelled_though_most_of_it_fails_again(corpus):
+def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retried_rows_fail_again(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), 2))
     run_here(by_path(corpus))
     write_recordings(corpus, {**dict.fromkeys(range(10), 2), 9: 0})
@@ -215,10 +215,10 @@ def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_commit
         run_here(pipeline)
     for number in range(8):
         write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS + 1, audio=GOOD))
-    check_mended(pipeline, {f"{number}.parquet": ["ok"] * (ROWS + 1) for number in range(8)})
+    check_corrected(pipeline, {f"{number}.parquet": ["ok"] * (ROWS + 1) for number in range(8)})
 
 
-def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
+def test_gc_and_status_handle_staged_results_of_a_stop(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     with pytest.raises(RunError):
         run_here(by_path(corpus))
@@ -238,7 +238,7 @@ def test_gc_and_status_know_what_is_staged_after_a_stop(corpus, monkeypatch):
     assert raysp.status(url).shards_staged == 1
     raysp.gc(url)
     assert raysp.status(url).shards_staged == 1
-    check_mended(by_path(corpus))
+    check_corrected(by_path(corpus))
 
 
 def test_a_damaged_record_of_a_stop_is_named(corpus):
@@ -273,7 +273,7 @@ class TestErrorRate:
         assert [shard.name for shard in rate.released(at_end=True)] == ["b"]
         assert rate.released(at_end=True) == []
 
-    def test_what_an_earlier_run_staged_may_hold_error_rows(self):
+    def test_staged_results_of_an_earlier_run_may_hold_error_rows(self):
         rate = ErrorRate(0.5)
         rate.add("a", 30, 0)
         assert rate.release(self.todo("a", staged=1)) == []

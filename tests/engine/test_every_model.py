@@ -238,7 +238,7 @@ def check_long(row, outputs) -> None:
         assert 0 <= segment["start"] < segment["end"] <= LONG_SECONDS
 
 
-def test_what_a_checkpoint_cannot_give_is_refused_before_any_work(corpus, tmp_path):
+def test_outputs_that_a_checkpoint_lacks_are_refused_before_any_work(corpus, tmp_path):
     make_checkpoint("UniSpeechForSequenceClassification", tmp_path / "classes")
     make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")
     make_checkpoint("Wav2Vec2ForXVector", tmp_path / "speaker")

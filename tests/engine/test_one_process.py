@@ -121,7 +121,7 @@ def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, loc
 
 
 @pytest.mark.cluster
-def test_a_message_cut_off_by_a_crash_is_no_message(corpus, without_a_ray, local_ray, monkeypatch):
+def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, local_ray, monkeypatch):
     code = "import os, signal\nprint('{\"kind\": \"blo', end='', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     (corpus / "writes_half_a_line.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(corpus), prepend=os.pathsep)
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, with
     [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=lambda one: str(one),
 )
-def test_the_process_ends_with_the_driver_and_the_next_run_goes_on(corpus, number, expected):
+def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, number, expected):
     file = corpus / "label_many.py"
     for copy in range(30):
         (corpus / "in" / f"copy-{copy}.parquet").symlink_to(corpus / "in" / "0.parquet")

@@ -38,7 +38,7 @@ def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(shards):
     assert shards.unfinished() == {}
 
 
-def test_what_is_told_twice_counts_once(shards):
+def test_a_repeated_message_counts_once(shards):
     for _ in range(3):
         add(shards, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 1})
     assert (shards.progress.rows, shards.progress.num_errors, shards.progress.blocks) == (3, 1, 1)
@@ -47,7 +47,7 @@ def test_what_is_told_twice_counts_once(shards):
     assert shards.progress.rows == 4
 
 
-def test_what_is_done_anew_is_taken_back(shards):
+def test_results_that_are_redone_are_subtracted(shards):
     add(shards, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2}, skipped={"filtered": 1})
     assert shards.progress.skipped == {"filtered": 1}
     shards.forget(SHARD.name, PIECES[0])

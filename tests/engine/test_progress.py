@@ -13,7 +13,7 @@ from raysp.sink.todo import Todo
 TIMES = {"load_seconds": 0.0, "forward_seconds": 1.0, "actor": "x"}
 
 
-def test_the_estimate_leaves_out_what_went_before_the_first_block(monkeypatch):
+def test_the_estimate_excludes_the_time_before_the_first_block(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     progress = Progress(rows_total=100, shards_total=1)

@@ -56,7 +56,7 @@ def a_pipeline(url, sink, **source) -> raysp.Pipeline:
 
 
 @pytest.mark.parametrize("form", ["file", "stream", "saved"])
-def test_arrow_shards_give_what_parquet_gives(local_ray, digits, expected, tmp_path, form):
+def test_arrow_shards_have_the_labels_of_parquet(local_ray, digits, expected, tmp_path, form):
     table = pa.Table.from_pylist(digits)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -71,9 +71,7 @@ def test_arrow_shards_give_what_parquet_gives(local_ray, digits, expected, tmp_p
     assert texts_of(tmp_path / "labels") == expected
 
 
-def test_a_manifest_gives_what_parquet_gives_and_lines_that_are_added_are_labelled(
-    local_ray, digits, expected, tmp_path
-):
+def test_a_manifest_has_the_labels_of_parquet_and_added_lines_are_labelled(local_ray, digits, expected, tmp_path):
     manifest = write_manifest(tmp_path / "in", digits[:20])
     pipeline = a_pipeline(manifest, tmp_path / "labels")
     result = run(pipeline)
@@ -99,7 +97,7 @@ def write_manifest(folder, rows):
     return folder / "m.jsonl"
 
 
-def test_a_folder_gives_what_parquet_gives_and_new_files_make_a_new_label_shard(local_ray, digits, expected, tmp_path):
+def test_a_folder_has_the_labels_of_parquet_and_new_files_make_a_new_label_shard(local_ray, digits, expected, tmp_path):
     folder = tmp_path / "recordings"
     for number, row in enumerate(digits[:20]):
         place = folder / f"deep/{number % 3}" / f"{row['id']}.wav"
@@ -122,7 +120,7 @@ def test_a_folder_gives_what_parquet_gives_and_new_files_make_a_new_label_shard(
     }
 
 
-def test_parts_of_a_long_file_are_what_files_of_their_own_give(local_ray, digits, expected, tmp_path):
+def test_parts_of_a_long_file_have_the_labels_of_separate_files(local_ray, digits, expected, tmp_path):
     """Digits joined in one FLAC, each of them named by offset and duration."""
     import io
 
@@ -140,7 +138,9 @@ def test_parts_of_a_long_file_are_what_files_of_their_own_give(local_ray, digits
     assert texts_of(tmp_path / "labels") == expected
 
 
-def test_paths_of_strangers_are_rows_and_an_audio_root_lets_in_what_lies_in_it(local_ray, digits, expected, tmp_path):
+def test_untrusted_paths_become_error_rows_and_an_audio_root_allows_the_files_in_it(
+    local_ray, digits, expected, tmp_path
+):
     root = tmp_path / "root"
     root.mkdir()
     (root / "in.wav").write_bytes(digits[0]["audio"]["bytes"])

@@ -98,7 +98,7 @@ def test_a_step_that_fails_makes_error_rows(digits, without_ray, monkeypatch):
     assert table["error_message"][0].as_py() == "the model failed: ValueError: no such language"
 
 
-def test_a_shard_that_cannot_be_read_is_told_with_exit_code_3(digits, without_ray):
+def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits, without_ray):
     (digits / "in" / "b.parquet").write_bytes(b"PAR1 and no more")
     result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
     assert (result.exit_code, list(result.shards_failed), table.num_rows) == (3, ["b.parquet"], 3)

@@ -62,7 +62,7 @@ def test_layers_that_are_asked_for_are_new(pair, tmp_path, caplog):
     decoder_checks.layers_that_are_asked_for_are_new(pair[1], tmp_path, caplog)
 
 
-def test_a_text_goes_on_as_theirs(pair):
+def test_a_continued_text_equals_theirs(pair):
     decoder_checks.a_text_goes_on_as_theirs(*pair)
 
 
@@ -129,7 +129,7 @@ def test_tied_weights_with_different_values_are_not_tied(pair, tmp_path):
     assert torch.equal(again.get_output_embeddings().weight, model.get_output_embeddings().weight)
 
 
-def test_frames_of_another_width_are_read_where_the_configuration_says_so():
+def test_frames_of_another_width_are_read_as_configured():
     model = BertLMHeadModel(
         BertConfig(**BERT, is_decoder=True, add_cross_attention=True, cross_attention_hidden_size=20)
     )

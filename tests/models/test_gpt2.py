@@ -70,7 +70,7 @@ def test_layers_that_are_asked_for_are_new(pair, tmp_path, caplog):
     decoder_checks.layers_that_are_asked_for_are_new(pair[1], tmp_path, caplog)
 
 
-def test_a_text_goes_on_as_theirs(pair):
+def test_a_continued_text_equals_theirs(pair):
     decoder_checks.a_text_goes_on_as_theirs(*pair)
 
 
@@ -118,7 +118,7 @@ def test_fields_have_two_names():
         _ = config.missing
 
 
-def test_frames_of_another_width_are_read_where_the_configuration_says_so():
+def test_frames_of_another_width_are_read_as_configured():
     config = GPT2Config(**GPT2, is_decoder=True, add_cross_attention=True, cross_attention_hidden_size=20)
     frames, _ = frames_and_mask(width=20)
     model = GPT2LMHeadModel(config).init_weights()

@@ -96,7 +96,7 @@ def test_all_that_makes_a_label_is_fetched():
     assert {*hub.WEIGHT_FILES} <= {*hub.CHECKPOINT_FILES}
 
 
-def test_what_the_cache_lacks_is_named_with_a_way_out(cache):
+def test_files_missing_in_the_cache_are_named_with_a_remedy(cache):
     with pytest.raises(CheckpointError) as found:
         AutoModelForCTC.from_pretrained("owner/name")
     for part in (

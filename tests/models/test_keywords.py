@@ -87,7 +87,7 @@ def test_what_is_asked_of_the_hub_reaches_its_library(folder, monkeypatch, tmp_p
     assert (asked["token"], asked["force_download"], asked["revision"]) == ("hf_x", True, "v1")
 
 
-def test_safetensors_can_be_asked_for_and_pickles_only_where_they_are_allowed(folder, tmp_path):
+def test_safetensors_can_be_required_and_pickles_only_where_they_are_allowed(folder, tmp_path):
     UniSpeechForCTC.from_pretrained(folder, use_safetensors=True)
     with pytest.raises(ValueError, match=r"use_safetensors=False given, .* only with allow_pickle=True"):
         UniSpeechForCTC.from_pretrained(folder, use_safetensors=False)

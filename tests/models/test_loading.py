@@ -60,7 +60,7 @@ def test_files_that_determine_a_label_are_listed(checkpoint):
     ]
 
 
-def test_models_load_in_eval_mode_with_the_dtype_asked_for(checkpoint):
+def test_models_load_in_eval_mode_with_the_requested_dtype(checkpoint):
     model = load_model(checkpoint, dtype="bfloat16", padding="reference")
     assert isinstance(model, UniSpeechForCTC)
     assert not model.training
@@ -282,7 +282,7 @@ def test_a_missing_file_is_named(checkpoint, file):
         check_checkpoint(checkpoint)
 
 
-def test_no_folder_is_no_checkpoint(tmp_path):
+def test_a_missing_folder_is_not_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         check_checkpoint(tmp_path / "nowhere")
 
@@ -372,7 +372,7 @@ def test_a_head_is_made_new_with_a_warning_and_never_for_labels(whole, tmp_path,
         load_model(tmp_path)
 
 
-def test_a_head_of_another_size_is_made_new_only_where_that_is_asked_for(whole):
+def test_a_head_of_another_size_is_initialised_only_on_request(whole):
     with pytest.raises(CheckpointError, match=r"lm_head.weight is \(20, 32\), expected \(7, 32\)"):
         UniSpeechForCTC.from_pretrained(whole, vocab_size=7)
     model, info = UniSpeechForCTC.from_pretrained(
@@ -411,7 +411,7 @@ def test_a_mask_embedding_may_be_missing_or_left_over(checkpoint):
     assert load_model(checkpoint).unispeech.masked_spec_embed is not None
 
 
-def test_a_configuration_that_asks_for_tuples_does_not_reach_the_steps(checkpoint):
+def test_a_configuration_that_requests_tuples_does_not_reach_the_steps(checkpoint):
     edit_json(checkpoint / "config.json", return_dict=False, output_hidden_states=True)
     assert load_model(checkpoint)(torch.randn(1, 2000)).keys() == ["logits"]
 
@@ -436,7 +436,7 @@ def as_pickle(folder, *, sharded=False):
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_pickles_of_weights_open_where_that_is_asked_for(checkpoint, sharded):
+def test_pickled_weights_are_read_on_request(checkpoint, sharded):
     expected = load_model(checkpoint).state_dict()
     as_pickle(checkpoint, sharded=sharded)
     with pytest.raises(CheckpointError, match=r"weights are a pickle \(.*\), which can run any.*allow_pickle=True"):

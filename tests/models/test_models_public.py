@@ -33,7 +33,7 @@ def test_importing_the_package_imports_no_torch():
     "name",
     ["BatchEncoding", "BertForCausalLM", "PreTrainedTokenizer", "Speech2TextFeatureExtractor", "Speech2TextProcessor"],
 )
-def test_a_name_that_is_not_here_is_answered_by_what_stands_for_it(name):
+def test_a_missing_class_is_an_error_with_its_replacement(name):
     with pytest.raises(ImportError, match=f"'{name}' is not in raysp: ") as caught:
         exec(f"from raysp.models import {name}")
     instead = [word.strip(",.") for word in str(caught.value).partition(": ")[2].split() if word[:1].isupper()]

@@ -132,7 +132,7 @@ def test_gradients_of_x_vectors_whose_channels_are_constant_equal_theirs(tmp_pat
     assert all(p.grad.isfinite().all() for p in oracle.parameters() if p.grad is not None)
 
 
-def test_the_loss_over_frames_leaves_padding_out_unless_it_is_asked_for(tmp_path):
+def test_the_loss_over_frames_excludes_padding_unless_requested(tmp_path):
     _, model = make_pair("Wav2Vec2ForAudioFrameClassification", tmp_path, num_labels=3)
     waves, mask = waves_and_mask()
     labels = LABELS["Wav2Vec2ForAudioFrameClassification"](model)

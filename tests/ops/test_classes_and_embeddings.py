@@ -177,12 +177,12 @@ class TestSegmenting:
         ]  # fmt: skip
         assert segments[0]["score"] == pytest.approx(1 / (1 + np.exp(-4)))
 
-    def test_padding_is_no_frame_and_short_stretches_are_left_out(self, hidden):
+    def test_padding_is_not_a_frame_and_short_stretches_are_left_out(self, hidden):
         output = self.output([["xx.x.x", "xxxxxx"]])
         [segments], _ = self.make(min_seconds=1)(forward(output, hidden, [4]))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 0.0, 1.0), ("dog", 0.0, 2.0)]
 
-    def test_a_stretch_goes_on_over_a_joint(self, hidden):
+    def test_a_stretch_continues_over_a_joint(self, hidden):
         op, parts = self.make(), [(0, 4), (2, 6)]
         columns = op(forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts))
         [segments] = op.join(staged(op, columns, parts))

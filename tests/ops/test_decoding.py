@@ -147,11 +147,11 @@ class TestDecoding:
         assert (found[1]["samples"] or 0) <= 16_000
 
     @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
-    def test_recordings_may_lie_in_a_column_of_bytes(self, kind):
+    def test_recordings_may_be_in_a_column_of_bytes(self, kind):
         rows = pa.table({"audio": pa.array([wav(100), None, wav(200)], kind)})
         assert [row["samples"] for row in decoded(decoding(), rows)] == [100, None, 200]
 
-    def test_recordings_may_lie_in_a_struct_without_paths_and_in_several_chunks(self):
+    def test_recordings_may_be_in_a_struct_without_paths_and_in_several_chunks(self):
         kind = pa.struct([("bytes", pa.large_binary())])
         chunks = [pa.array([{"bytes": wav(n)}], kind) for n in (100, 200)]
         rows = pa.table({"audio": pa.chunked_array([*chunks, pa.array([None], kind)])})
@@ -172,7 +172,7 @@ class TestDecoding:
         assert [row["samples"] for row in found] == [None, 8000, None, 16_000]
         assert found[0]["seconds"] == 100 / 16_000
 
-    def test_rows_are_judged_by_their_length_where_there_is_no_other_column(self):
+    def test_rows_are_filtered_by_their_length_without_another_column(self):
         rows = piece([wav(100), wav(8000)]).select(["audio"])
         found = decoded(decoding(after=[Keeping(where=None, min_seconds=0.1)]), rows)
         assert [row["error_type"] for row in found] == ["filtered", None]

@@ -82,12 +82,12 @@ class TestTheSameLabel:
         assert sum(text.casefold() == alone[row][0].casefold() for row, text in enumerate(texts)) >= 0.8 * NUM_ROWS
 
     @pytest.mark.parametrize("batch_seconds", [0.001, 5, 60, 600])
-    def test_whatever_the_budget_of_a_batch(self, waves, op, alone, batch_seconds, monkeypatch):
+    def test_for_any_budget_of_a_batch(self, waves, op, alone, batch_seconds, monkeypatch):
         monkeypatch.setattr(op, "max_samples", round(batch_seconds * op.sample_rate))
         assert_same(labels(op, block_of(waves)), alone)
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_whatever_the_block_and_the_order_in_it(self, waves, op, alone, seed):
+    def test_for_any_block_and_any_order_in_it(self, waves, op, alone, seed):
         order = np.random.default_rng(seed).permutation(len(waves))
         cut = seed * 7 + 3
         for rows in (order[:cut], order[cut:]):
@@ -267,7 +267,7 @@ class TestFaults:
         assert op.max_samples == op.budget
 
     @pytest.mark.parametrize("words", ["an illegal memory access was encountered", "unspecified launch failure"])
-    def test_a_lost_device_is_no_rows_fault(self, waves, words):
+    def test_a_lost_device_is_not_an_error_of_the_row(self, waves, words):
         op = labelling(extra=Fussy(torch.AcceleratorError(f"CUDA error: {words}")))
         with pytest.raises(DeviceLostError, match=words):
             op(block_of([np.zeros(16_000, np.int16), waves[0]], [0, 1]))

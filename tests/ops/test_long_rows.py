@@ -191,7 +191,7 @@ class TestTheSameLabel:
         )
         assert label(op, rows) == label(op, rows)
 
-    def test_of_the_bundled_checkpoint_whatever_the_batch_and_the_block(self, rows):
+    def test_of_the_bundled_checkpoint_for_any_batch_and_block(self, rows):
         found = []
         for batch_seconds, block_seconds in [(0.1, 3), (4, 1), (100, 100)]:
             found.append(label(bundled(batch_seconds), rows, block_seconds=block_seconds))

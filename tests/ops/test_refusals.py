@@ -90,7 +90,7 @@ class TestOnDisk:
         ):
             assert part in message
 
-    def test_what_lies_in_a_closed_folder_is_refused_too(self, folder):
+    def test_files_in_a_closed_folder_are_refused_too(self, folder):
         (folder / "closed").mkdir()
         (folder / "closed" / "a.wav").write_bytes(wav(800))
         (folder / "closed").chmod(0)
@@ -102,7 +102,7 @@ class TestOnDisk:
         with without_privileges():
             assert types_of(AudioRoot(str(folder)), ["0.wav"]) == ["not_readable"]
 
-    def test_a_folder_that_refuses_everything_is_no_rows_error(self, folder):
+    def test_a_folder_that_refuses_everything_is_not_an_error_of_a_row(self, folder):
         for name in ROWS:
             (folder / name).chmod(0)
         with (
@@ -111,7 +111,7 @@ class TestOnDisk:
         ):
             types_of(AudioRoot(str(folder)), ROWS)
 
-    def test_a_closed_root_is_no_rows_error(self, folder):
+    def test_a_closed_root_is_not_an_error_of_a_row(self, folder):
         folder.chmod(0)
         with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*Access to all 2 recordings"):
             types_of(AudioRoot(str(folder)), ROWS[:2])
@@ -165,7 +165,7 @@ class TestOnAnObjectStore:
         proxy.judge = lambda method, path: "403 AccessDenied" if "/0.wav" in path or "list-type" in path else None
         assert types_of(root, ROWS[:3]) == ["not_readable", None, None]
 
-    def test_a_store_that_refuses_everything_is_no_rows_error(self, root, proxy):
+    def test_a_store_that_refuses_everything_is_not_an_error_of_a_row(self, root, proxy):
         proxy.judge = lambda method, path: "403 AccessDenied"
         with pytest.raises(StoreError, match=r"recordings tried in .* is denied"):
             types_of(root, ROWS)
@@ -175,7 +175,7 @@ class TestOnAnObjectStore:
         with pytest.raises(StoreError, match="give other credentials"):
             types_of(root, ROWS)
 
-    def test_an_outage_is_no_rows_error(self, root, proxy):
+    def test_an_outage_is_not_an_error_of_a_row(self, root, proxy):
         proxy.judge = lambda method, path: "503" if path.endswith("/4.wav") else None
         with pytest.raises(StoreError, match="6 attempts"):
             types_of(root, ROWS)

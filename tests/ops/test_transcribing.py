@@ -122,7 +122,7 @@ def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word
 
 
 @pytest.mark.parametrize("asked", [{}, {"words": True}, {"chars": True}, {"words": True, "chars": True}])
-def test_only_what_is_asked_for_is_given(asked):
+def test_only_requested_columns_are_returned(asked):
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
     output = raysp.Transcript(**asked)
     op = output.op(loaded)

@@ -270,7 +270,7 @@ class TestKinds:
         assert raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl.gz", tmp_path / "out")).num_rows == 1
 
     @pytest.mark.parametrize("name", ["train.json", "*.json", "train*"])
-    def test_a_manifest_named_json_is_one_where_the_url_says_so(self, tmp_path, name):
+    def test_a_manifest_named_json_is_one_if_the_url_names_it(self, tmp_path, name):
         lines = '\n{"audio_filepath": "x.wav"}\n{"audio_filepath": "y.wav", "text": "[]"}\n'
         (tmp_path / "train_manifest.json").write_text(lines)
         (tmp_path / "train.json").write_text(lines)
@@ -304,7 +304,7 @@ class TestKinds:
             ("\x89PNG", "not a complete JSON object"),
         ],
     )
-    def test_a_json_file_that_is_no_manifest_is_refused_with_what_is_expected(self, tmp_path, text, message):
+    def test_a_json_file_that_is_not_a_manifest_is_refused_with_what_is_expected(self, tmp_path, text, message):
         (tmp_path / "m.json").write_text(text)
         with pytest.raises(PlanError, match=rf"{tmp_path}/m\.json: .*{message}"):
             names(raysp.Shards(f"{tmp_path}/m.json"))
@@ -402,7 +402,7 @@ class TestListedSink:
         listing = expand(source.urls[0])
         assert refused == (replaced or bool(label_shards & {listing.url(entry) for entry in listing.entries}))
 
-    def test_a_link_does_not_hide_that_a_sink_lies_in_the_source(self, data, tmp_path):
+    def test_a_link_does_not_hide_that_a_sink_is_in_the_source(self, data, tmp_path):
         (tmp_path / "link").symlink_to(data)
         for url, sink in [(data, tmp_path / "link" / "labels"), (tmp_path / "link", data / "labels")]:
             with pytest.raises(PlanError, match=r"would be one of the shards"):

@@ -198,13 +198,13 @@ class TestPlan:
     @pytest.mark.parametrize(
         "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
     )
-    def test_a_change_that_changes_no_label_goes_on(self, pipeline, change):
+    def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
         from raysp.specs.pipeline import with_overrides
 
         begin_run(raysp.plan(pipeline), RunEntry.now())
         assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
 
-    def test_a_file_that_is_no_label_shard_in_the_place_of_one_is_refused(self, tmp_path, pipeline):
+    def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
         write_shard(tmp_path / "out" / "a.parquet")
         with pytest.raises(ChangedError, match=r"a.parquet"):
             raysp.plan(pipeline)

@@ -35,7 +35,7 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     assert recorded_pipeline(str(tmp_path / "out")) == plan.pipeline
 
 
-def test_where_things_lie_is_no_part_of_the_fingerprint(tmp_path, monkeypatch):
+def test_places_are_not_part_of_the_fingerprint(tmp_path, monkeypatch):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     first = raysp.plan(relative(tmp_path / "one", monkeypatch, audio_root="."))

@@ -33,7 +33,7 @@ def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):
     assert plan.resources.cpus == 3  # of the Ray that is started, not 65
 
 
-def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
+def test_much_work_on_two_cores_starts_two_actors(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=1, shards=4)
     assert str(plan.pool_size) == "2 actors (64 requested; this machine has 2 CPUs)"
     assert plan.resources.cpus == 3
@@ -43,7 +43,7 @@ def test_much_work_on_two_cores_starts_what_they_bear(tmp_path, two_cores):
     )
 
 
-def test_what_fits_is_as_asked(tmp_path, two_cores):
+def test_a_pool_that_fits_is_unchanged(tmp_path, two_cores):
     assert str(a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4).pool_size) == "2 actors"
     assert str(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).pool_size) == "1 actor"
 
@@ -58,7 +58,7 @@ def test_the_default_pool_is_one_actor_with_the_whole_machine(tmp_path, two_core
     assert two.fingerprint == plan.fingerprint == a_plan(tmp_path, raysp.Pool(cpus=1), rows=1, shards=4).fingerprint
 
 
-def test_more_cpus_than_the_machine_has_are_capped_with_a_word(tmp_path, two_cores):
+def test_more_cpus_than_the_machine_has_are_capped_with_a_message(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(cpus=64), rows=1, shards=4)
     assert str(plan.settings.cpus_per_actor) == "2 CPUs (64 requested; this machine has 2)"
     assert (plan.settings.cpus_per_actor.is_capped, plan.resources.cpus) == (True, 3)
@@ -79,7 +79,7 @@ def test_a_run_records_the_cpus_of_its_actors(tmp_path, two_cores):
     assert running._resolved(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1))["cpus_per_actor"] == 2
 
 
-def test_a_cluster_that_can_grow_keeps_what_is_asked_for_as_far_as_there_is_work(tmp_path):
+def test_a_cluster_that_can_grow_keeps_the_requested_pool_up_to_the_work(tmp_path):
     grows = Resources(4, can_grow=True)
     assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
     size = a_plan(tmp_path, raysp.Pool((12, 64)), rows=1, shards=9, resources=grows).pool_size

@@ -76,7 +76,7 @@ class TestAudioRoot:
             made = recorded_pipeline(labelled, **given)
             assert plan_retry(made, local_resources(made)).rows_todo == 2
 
-    def test_afterwards_both_pipelines_go_on_and_every_verb_works(self, raysp_command, clips, labelled):
+    def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
         before = rows_of(clips)
         write_recipe(clips.parent)
@@ -103,7 +103,7 @@ class TestAudioRoot:
         with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
             raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
 
-    def test_a_sink_whose_fingerprint_has_the_folder_still_goes_on(self, clips):
+    def test_a_sink_whose_fingerprint_has_the_folder_still_continues(self, clips):
         pipeline = pipeline_of(clips, audio_root=str(clips))
         settings = settle(pipeline, local_resources(pipeline))
         parts, fingerprint = hash_pipeline(pipeline, settings)
@@ -125,7 +125,7 @@ class TestOtherSettings:
         "setting",
         ["steps.1.window_seconds=20", "source.url=x", "sink.url=x", "source.audio=a", "source.audio_rootx=a", "name=x"],
     )
-    def test_any_other_is_refused_with_what_may_be_set_and_the_way_to_change_labels(
+    def test_any_other_is_refused_with_the_accepted_ones_and_the_way_to_change_labels(
         self, raysp_command, labelled, setting
     ):
         before = (open_store(labelled)).read(".raysp/run.json")
@@ -144,7 +144,7 @@ class TestOtherSettings:
         with pytest.raises(SpecError, match=r"Pool\.actors"):
             recorded_pipeline(labelled, settings=["steps.1.pool.actors=0"])
 
-    def test_without_trust_a_setting_does_not_open_the_record_of_a_stranger(self, raysp_command, clips, labelled):
+    def test_without_trust_a_setting_does_not_open_an_untrusted_record(self, raysp_command, clips, labelled):
         file = clips.parent / "out" / ".raysp" / "run.json"
         record = json.loads(file.read_text())
         record["pipeline"]["source"]["url"] = "/elsewhere/*.parquet"

@@ -53,7 +53,7 @@ def sources_of_both(data: Path) -> list[raysp.Shards]:
 @pytest.mark.parametrize("relabel", [False, True])
 @pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("number", range(4))
-def test_another_root_is_refused_with_both_and_what_to_do(data, sink, number, is_old, relabel):
+def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is_old, relabel):
     if is_old:
         forget_root(sink)
     before = {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()}
@@ -69,7 +69,7 @@ def test_another_root_is_refused_with_both_and_what_to_do(data, sink, number, is
     assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
 
 
-def test_what_the_message_says_works(data, sink, tmp_path):
+def test_the_remedy_of_the_message_works(data, sink, tmp_path):
     write_shard(data / "a" / "z.parquet", 1)
     both = [str(data / "a" / "x.parquet"), str(data / "a" / "z.parquet")]
     plan = raysp.plan(a_pipeline(raysp.Shards(both, root=str(data / "a")), sink))
@@ -88,7 +88,7 @@ def test_the_root_is_in_the_record_and_an_old_record_gets_it_with_its_next_run(d
     assert recorded() == str(data / "a")
 
 
-def test_a_corpus_that_moved_as_a_whole_goes_on(data, sink, tmp_path):
+def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
     moved = Path(shutil.copytree(data / "a", tmp_path / "moved"))
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
@@ -139,7 +139,7 @@ def test_the_root_of_an_old_sink_follows_from_its_shards(tmp_path, monkeypatch, 
         ("a/b.parquet", "/b.parquet", None),
     ],
 )
-def test_a_root_is_told_only_where_name_and_url_agree(name, url, expected):
+def test_a_root_is_reported_only_where_name_and_url_agree(name, url, expected):
     assert root_of([Shard(name, url, 1, "1", 1, "a", ())]) == expected
     assert root_of([]) is None
 

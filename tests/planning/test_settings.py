@@ -43,7 +43,7 @@ def where(plan: Plan) -> tuple[str, str, float]:
     return plan.settings.device, plan.settings.dtype, plan.settings.gpus_per_actor
 
 
-def test_a_sink_begun_on_gpus_stays_on_them_while_none_is_up(corpus):
+def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
     first = begun(corpus, WITH_GPUS)
     assert where(first) == ("cuda", "bfloat16", 1)
     second = a_plan(corpus, SCALED_TO_ZERO)
@@ -61,7 +61,7 @@ def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpu
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
 
 
-def test_gpus_that_are_asked_for_need_not_be_up(corpus):
+def test_gpus_that_are_requested_need_not_be_up(corpus):
     plan = a_plan(corpus, SCALED_TO_ZERO, pool=raysp.Pool(gpus=3, cpus=6))
     assert where(plan) == ("cuda", "bfloat16", 3)
     assert plan.shortage == "3 GPUs, 0 found; 7 CPUs, 4 found"
@@ -77,7 +77,7 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
     assert where(raysp.plan(a_pipeline(f"{corpus}/in", corpus / "other", label={"device": "cuda"}))) == where(first)
 
 
-def test_a_machine_on_which_no_gpu_can_come_up_is_refused_with_what_to_do(corpus):
+def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
     begin_and_stage(a_plan(corpus, WITH_GPUS))
     message = (
         r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
@@ -89,7 +89,7 @@ def test_a_machine_on_which_no_gpu_can_come_up_is_refused_with_what_to_do(corpus
         plan_retry(a_pipeline(f"{corpus}/in", corpus / "out"), LAPTOP)
 
 
-def test_what_the_message_says_keeps_the_labels_precision(corpus):
+def test_the_remedy_of_the_message_keeps_the_precision_of_the_labels(corpus):
     first = begun(corpus, WITH_GPUS)
     found = a_plan(corpus, LAPTOP, device="cpu")
     assert where(found) == ("cpu", "bfloat16", 0)
@@ -97,7 +97,7 @@ def test_what_the_message_says_keeps_the_labels_precision(corpus):
     assert where(a_plan(corpus, SCALED_TO_ZERO)) == where(first)  # one run elsewhere does not change the record
 
 
-def test_a_gpu_does_not_go_on_with_half_precision_of_a_cpu(corpus):
+def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
     begin_and_stage(a_plan(corpus, SCALED_TO_ZERO, dtype="bfloat16"))  # each window alone
     with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
@@ -109,7 +109,7 @@ def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
         a_plan(corpus, WITH_GPUS, dtype="float32")
 
 
-def test_a_relabelling_with_another_pipeline_resolves_anew_and_once(corpus):
+def test_a_relabelling_with_another_pipeline_resolves_again_and_once(corpus):
     begun(corpus, SCALED_TO_ZERO)
     assert where(a_plan(corpus, WITH_GPUS, relabel=True)) == ("cpu", "float32", 0)  # nothing differs
     other = begun(corpus, WITH_GPUS, relabel=True, window_seconds=20)
@@ -145,11 +145,11 @@ class TestBudget:
         assert Sink.open(str(corpus / "out")).existing_record().resolved.batch_seconds is None
         assert a_plan(corpus, LAPTOP).settings.batch_seconds == 15
 
-    def test_that_of_another_device_says_nothing(self):
+    def test_that_of_another_device_has_no_effect(self):
         assert self.budget(Resolved("float32", "cuda", 600), LAPTOP, device="cpu") == 15
 
 
-def test_a_sink_from_before_settings_were_recorded_tells_them_by_its_runs(corpus):
+def test_settings_of_an_older_sink_are_inferred_from_its_runs(corpus):
     label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
     file = corpus / "out" / layout.RUN
     found = json.loads(file.read_text())
@@ -161,5 +161,5 @@ def test_a_sink_from_before_settings_were_recorded_tells_them_by_its_runs(corpus
     assert json.loads(file.read_text())["settings"]["device"] == "cpu"
 
 
-def test_a_local_machine_has_what_it_has():
+def test_resources_of_a_local_machine_are_fixed():
     assert not local_resources(a_pipeline()).can_grow

@@ -42,7 +42,7 @@ class TestSettle:
         assert (prints[0] != prints[1]) == (expected is Batching.RECORDED)
         assert [one.get("steps.1.batch_seconds") for one in parts] == ([7, 8] if prints[0] != prints[1] else [None] * 2)
 
-    def test_what_the_pipeline_says_is_kept(self):
+    def test_explicit_settings_are_kept(self):
         found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
         assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
         assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25), cpus=8).gpus_per_actor == 0.25
@@ -71,7 +71,7 @@ class TestSettle:
             ),
         ],
     )
-    def test_a_pool_that_does_not_fit_is_refused_with_what_there_is(self, have, label, message):
+    def test_a_pool_that_does_not_fit_is_refused_with_the_resources(self, have, label, message):
         with pytest.raises(PlanError, match=message):
             self.settled(**have, **label)
 
@@ -86,7 +86,7 @@ class TestSettle:
         with pytest.raises(CheckpointError, match=r"does not support Classes; it supports Transcript, Embedding"):
             self.settled(outputs=[raysp.Classes()])
 
-    def test_a_users_own_output_is_judged_by_the_one_that_it_is_made_from(self):
+    def test_an_output_of_a_user_is_checked_like_the_output_it_derives_from(self):
         from tests.engine.deadly import DeadlyTranscript
         from tests.user_specs import Pitch
 

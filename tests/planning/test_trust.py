@@ -90,7 +90,7 @@ class TestAForeignSink:
         assert code == (2 if verb[0] == "retry" or "--sample" in verb else 0)
         assert SECRET not in out + err
 
-    def test_what_would_have_been_used_is_listed(self, command, foreign, server):
+    def test_values_that_would_have_been_used_are_listed(self, command, foreign, server):
         code, _, err = command("retry", foreign)
         names = [
             f"source.url='{server.url}/a.parquet'",
@@ -110,7 +110,7 @@ class TestAForeignSink:
             "you give the pipeline file instead of the sink, or --trust (in Python: pipeline=, trust=True)"
         )
 
-    def test_verify_checks_what_the_sink_alone_shows_and_says_what_it_did_not(self, command, foreign):
+    def test_verify_checks_the_sink_alone_and_reports_what_it_did_not_check(self, command, foreign):
         code, out, err = command("verify", foreign)
         assert (code, "2" in out) == (0, True)
         assert f"raysp: {foreign}: only the sink was checked, not its source: its record names source.url='" in err
@@ -156,7 +156,7 @@ class TestTheGuards:
         assert type(recorded_pipeline(str(foreign)).label.outputs[0]).__name__ == "Evil"
         assert (foreign / "imported").exists()
 
-    def test_without_the_look_at_the_plan_it_leads_a_users_own_options_elsewhere(self, own, server, monkeypatch):
+    def test_without_the_check_of_the_plan_it_sends_options_of_the_user_elsewhere(self, own, server, monkeypatch):
         with_shards_at(own, server.url)
         found = verify(str(own))
         assert (found.unused, found.differences, server.heard) == ((f"a shard at '{server.url}/a.parquet'",), (), [])
@@ -166,7 +166,7 @@ class TestTheGuards:
         verify(str(own))
         assert {path for path, _ in server.heard} == {"/a.parquet"}
 
-    def test_without_the_rule_for_modules_a_known_record_imports_what_lies_in_the_folder(self, foreign, monkeypatch):
+    def test_without_the_rule_for_modules_a_known_record_imports_files_of_the_folder(self, foreign, monkeypatch):
         known.remember(json.loads((foreign / ".raysp" / "run.json").read_text())["pipeline"])
         assert read_recorded(str(foreign)).pipeline is None
         assert not (foreign / "imported").exists()
@@ -177,7 +177,7 @@ class TestTheGuards:
 
 class TestASinkOfOnesOwn:
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-    def test_every_verb_needs_nothing_but_the_sink(self, command, own, verb):
+    def test_every_verb_needs_only_the_sink(self, command, own, verb):
         code, out, err = command(verb[0], own, *verb[1:])
         assert code == 0, err
         assert "unused" not in out
@@ -249,7 +249,7 @@ def parts_of(own: Path, change) -> tuple[str, ...]:
         ),
     ],
 )
-def test_whatever_leads_out_of_a_sink_is_named(own, change, part):
+def test_all_references_out_of_a_sink_are_named(own, change, part):
     assert part in parts_of(own, change)
 
 
@@ -312,7 +312,7 @@ def test_a_home_that_cannot_be_written_means_that_nothing_is_known(tmp_path, mon
         ("/one/other.parquet", True),
     ],
 )
-def test_planned_shards_lie_in_the_source(own, url, is_outside):
+def test_planned_shards_are_in_the_source(own, url, is_outside):
     from dataclasses import replace
 
     source = raysp.Shards(["/corpus/in", "s3://bucket/in/*.parquet", "/one/file.parquet"])

@@ -32,7 +32,7 @@ def rows(folder: Path) -> list[dict]:
     return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
-def test_another_pipeline_is_refused_with_the_way_out_and_relabels_when_told(corpus):
+def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpus):
     label_here(pipeline(corpus))
     with pytest.raises(ChangedError, match=r"steps\.1.*or replace the labels that differ with --relabel"):
         label_here(pipeline(corpus, without="jackson"))
@@ -43,7 +43,7 @@ def test_another_pipeline_is_refused_with_the_way_out_and_relabels_when_told(cor
     assert raysp.status(str(corpus / "out")).is_complete
 
 
-def test_relabelled_and_back_again_is_what_it_was(corpus):
+def test_relabelled_and_back_again_equals_the_original(corpus):
     label_here(pipeline(corpus))
     first = rows(corpus / "out")
     label_here(pipeline(corpus, without="jackson"), relabel=True)
@@ -54,7 +54,7 @@ def test_relabelled_and_back_again_is_what_it_was(corpus):
 
 
 @pytest.mark.parametrize("change", [{"keep": ["speaker_id"]}, {"rows": "ok"}])
-def test_other_columns_or_rows_are_put_in_place_when_told(corpus, change):
+def test_other_columns_or_rows_are_put_in_place_on_request(corpus, change):
     label_here(pipeline(corpus, without="jackson"))
     with pytest.raises(ChangedError, match=r"sink\..*--relabel"):
         label_here(pipeline(corpus, without="jackson", **change))
@@ -142,7 +142,7 @@ def texts(folder: Path) -> list[tuple]:
     return [(row["id"], row["row"], row["pred_text"]) for row in rows(folder)]
 
 
-def test_a_pipeline_is_made_again_from_its_sink_wherever_that_lies_now(corpus):
+def test_a_pipeline_is_read_from_its_sink_after_the_sink_moved(corpus):
     from raysp.planning.retrying import recorded_pipeline
 
     label_here(pipeline(corpus, keep=["speaker_id"]))

@@ -15,7 +15,7 @@ class TestFirstRows:
         for count in range(1, 9):
             assert first_rows(str(tmp_path), count).column("row").to_pylist() == [1, 2, 3, 4, 5, 6][:count]
 
-    def test_what_lies_under_raysp_is_no_label_shard(self, tmp_path):
+    def test_files_under_raysp_are_not_label_shards(self, tmp_path):
         write_shard(tmp_path / ".raysp" / "errors" / "a.parquet", table=pa.table({"row": [9]}))
         write_shard(tmp_path / "a.parquet", table=pa.table({"row": [1]}))
         (tmp_path / "notes.txt").write_text("")

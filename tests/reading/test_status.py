@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> LocalStore:
     return store
 
 
-def test_a_sink_tells_how_far_it_is(store):
+def test_a_sink_reports_its_progress(store):
     found = status(store.url)
     assert (found.shards, found.shards_committed, found.shards_staged) == (4, 2, 1)
     assert (found.rows, found.rows_committed) == (12, 6)
@@ -108,7 +108,7 @@ def test_receipts_are_enough_where_no_row_failed(store, monkeypatch):
     assert looked_at == ["a.parquet"]  # which a retry may have replaced
 
 
-def test_after_a_killed_retry_the_label_shard_is_believed_and_not_its_receipt(store):
+def test_after_a_killed_retry_the_label_shard_is_used_and_not_its_receipt(store):
     [todo] = find_error_rows(store, SHARDS[:1], FINGERPRINT)
     rows = [{"row": 1, "seconds": 1.5, "status": "ok", "error_type": None}]
     table = pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *OUTPUTS]))
@@ -126,7 +126,7 @@ def test_after_a_killed_retry_the_label_shard_is_believed_and_not_its_receipt(st
     assert (found.ok, found.error) == (3, 1)
 
 
-def test_a_file_put_in_a_label_shards_place_is_told(store):
+def test_another_file_in_the_place_of_a_label_shard_is_reported(store):
     store.create("c.parquet", b"?")
     found = status(store)
     assert "not a label shard of raysp" in found.foreign["c.parquet"]
@@ -139,7 +139,7 @@ def test_a_committed_label_shard_that_was_overwritten_does_not_hide_the_others(s
 
 
 @pytest.mark.parametrize("place", ["", "missing"])
-def test_a_folder_that_is_no_sink_is_refused(tmp_path, place):
+def test_a_folder_that_is_not_a_sink_is_refused(tmp_path, place):
     with pytest.raises(
         PlanError, match=r"not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to"
     ):

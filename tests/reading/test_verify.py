@@ -196,7 +196,7 @@ def test_rows_kept_aside_that_are_gone(finished, tmp_path):
     assert "b.parquet: missing: 1 of 6 rows, the first is row 4" in found(sink)
 
 
-def test_orphans_are_listed_and_are_no_difference(sink):
+def test_orphans_are_listed_and_are_not_differences(sink):
     orphan = sink / ".raysp" / "tmp" / "0123"
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"x")
@@ -215,11 +215,11 @@ class TestSources:
         label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
         return tmp_path
 
-    def test_duplicate_ids_within_and_across_shards_are_counted_and_are_no_difference(self, made):
+    def test_duplicate_ids_within_and_across_shards_are_counted_and_are_not_differences(self, made):
         verified = raysp.verify(str(made / "out"))
         assert (verified.duplicate_ids, verified.differences) == (3, ())
 
-    def test_a_shard_that_is_gone_is_told_and_its_labels_are_checked_all_the_same(self, made):
+    def test_a_missing_shard_is_reported_and_its_labels_are_checked(self, made):
         (made / "in" / "b.parquet").unlink()
         verified = raysp.verify(str(made / "out"))
         assert (verified.sources_missing, verified.differences, verified.rows) == (("b.parquet",), (), 4)
@@ -240,7 +240,7 @@ class TestSources:
             raysp.verify(str(made / "other"), sample=1)
 
 
-def test_what_is_no_sink_is_refused(tmp_path):
+def test_a_folder_without_a_sink_is_refused(tmp_path):
     with pytest.raises(PlanError, match="not a sink of raysp"):
         raysp.verify(str(tmp_path))
 

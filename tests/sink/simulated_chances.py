@@ -8,7 +8,7 @@ from random import Random
 class Chances:
     """How often something happens at a call to the store."""
 
-    death: float = 0.0
+    crash: float = 0.0
     failure: float = 0.0
     sleep: float = 0.0
     error_row: float = 0.0
@@ -19,7 +19,7 @@ class Theme:
     """Profile of a history: the probability of each event, or the choice of a value."""
 
     rows: tuple[str, ...] = ("all", "all", "ok")
-    death: tuple[float, ...] = (0, 0.01, 0.04)
+    crash: tuple[float, ...] = (0, 0.01, 0.04)
     failure: tuple[float, ...] = (0, 0.01, 0.03)
     sleep: tuple[float, ...] = (0, 0.02, 0.1)
     error_row: tuple[float, ...] = (0, 0, 0.2)
@@ -36,25 +36,25 @@ class Theme:
     lease: float = 0.5
 
     def draw(self, random: Random) -> Chances:
-        return Chances(*(random.choice(getattr(self, name)) for name in ("death", "failure", "sleep", "error_row")))
+        return Chances(*(random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row")))
 
 
 LEFT_OUT = Theme(
-    rows=("ok",), death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
+    rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
     changes=1.0, relabel=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
 )  # fmt: skip
 """Relabellings that overlap, with rows that are left out of label shards, and `gc`."""
 
 
 RETRIES = Theme(
-    death=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
+    crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
     gc=0.2, overlap=0.8, steps=150, lease=0.3,
 )  # fmt: skip
 """Retries that overlap, are interrupted and come late."""
 
 
 LATE = Theme(
-    rows=("ok",), death=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
+    rows=("ok",), crash=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
     retry=0.1, gc=1.0, cleanings=5, overlap=0.9, steps=60, lease=0.1,
 )  # fmt: skip
 """Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""

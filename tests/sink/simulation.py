@@ -82,7 +82,7 @@ class _Thread:
             _IDLE.append(self)
 
 
-class Death(BaseException):
+class SimulatedCrash(BaseException):
     """Kill of an actor: nothing may catch it."""
 
 
@@ -145,9 +145,9 @@ class World:
         actor.turn.acquire()
         try:
             if actor.doomed:
-                raise Death
+                raise SimulatedCrash
             work(actor)
-        except (RayspError, Death) as end:
+        except (RayspError, SimulatedCrash) as end:
             actor.outcome = end
         except BaseException as bug:
             actor.outcome = bug
@@ -170,16 +170,16 @@ class World:
         self.steps += 1
         self.now += STEP_SECONDS
         if actor.doomed:
-            raise Death
+            raise SimulatedCrash
         if self.steps > MOST_STEPS:
             self.violations.append(f"{actor.name} goes on for ever")
-            raise Death
+            raise SimulatedCrash
         chosen = self._choose()
         if chosen is not actor:
             self._let(chosen)
             actor.turn.acquire()
         if actor.doomed:
-            raise Death
+            raise SimulatedCrash
 
     def sleep(self, actor: Actor, seconds: float) -> None:
         actor.wakes = self.now + seconds
@@ -224,16 +224,16 @@ class World:
         if chances.sleep and random() < chances.sleep:
             actor.wakes = self.now + self.random.uniform(1, SLEEP_SECONDS)
         self.pause(actor)
-        dies = chances.death > 0 and random() < chances.death
+        crashes = chances.crash > 0 and random() < chances.crash
         fails = chances.failure > 0 and random() < chances.failure
-        before = (dies or fails) and random() < 0.5
+        before = (crashes or fails) and random() < 0.5
         if not before:
             result = effect()
             if changes:
                 self.story.append(f"{self.now:.1f} {actor.name} {what}")
-        if dies:
-            self.story.append(f"{self.now:.1f} {actor.name} dies {'before' if before else 'after'} {what}")
-            raise Death
+        if crashes:
+            self.story.append(f"{self.now:.1f} {actor.name} crashes {'before' if before else 'after'} {what}")
+            raise SimulatedCrash
         if fails:
             raise StoreError(f"{what}: 503 SlowDown ({'not done' if before else 'done'})")
         return result

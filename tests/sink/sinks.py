@@ -150,7 +150,7 @@ class Killed(BaseException):
     """Stand-in for a kill in these tests: nothing may catch it."""
 
 
-class DyingStore:
+class CrashingStore:
     """A store whose process is killed before or after its n-th change; temporary files stay, as after a kill."""
 
     def __init__(self, store: Store, n: int, when: str) -> None:

@@ -21,7 +21,7 @@ from raysp.sink.commit import commit, committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
-from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, DyingStore, Killed, make_shard, visible
+from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, CrashingStore, Killed, make_shard, visible
 
 SHARD = make_shard()
 
@@ -53,7 +53,7 @@ def test_columns_stand_in_order_and_keep_their_types(store):
     assert b"huggingface" not in (schema.metadata or {})
 
 
-def test_metadata_says_what_made_the_file(store):
+def test_metadata_names_the_origin_of_the_file(store):
     sinks.run(store, SHARD)
     metadata = sinks.parquet(store, SHARD.name).metadata.metadata
     assert metadata[b"raysp.fingerprint"] == FINGERPRINT.encode()
@@ -72,14 +72,14 @@ def test_after_a_commit_only_the_marker_is_left(store):
     assert not isinstance(store, LocalStore) or not Path(store.url, ".raysp/stage").exists()
 
 
-def test_a_second_commit_is_success_and_says_so(store):
+def test_a_second_commit_succeeds_and_reports_this(store):
     [first] = sinks.run(store, SHARD)
     before = sinks.last_write(store, SHARD.name)
     assert sinks.commit_sample(store, SHARD) == replace(first, existing=True)
     assert sinks.last_write(store, SHARD.name) == before
 
 
-def test_only_ok_rows_are_written_when_asked_and_the_others_kept_beside(store):
+def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
     [receipt] = sinks.run(store, SHARD, rows="ok")
     expected = sinks.expected(SHARD)
     assert sinks.labels(store, SHARD) == [row for row in expected if row["status"] == "ok"]
@@ -118,7 +118,7 @@ def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypa
     assert sinks.labels(store, split) == sinks.expected(split)
 
 
-def test_a_commit_holds_about_a_row_group_whatever_a_piece_holds(tmp_path, monkeypatch):
+def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkeypatch):
     bound, width, frames, num_rows = 1024 * 1024, 64, 500, 240
     monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", bound)
     monkeypatch.setattr(stage, "BATCH_BYTES", bound // 8)
@@ -197,7 +197,7 @@ class TestRefusals:
             sinks.commit_sample(store, SHARD)
         assert visible(store) == set()
 
-    def test_rows_that_do_not_match_the_piece_are_removed_so_that_the_next_run_makes_them_anew(self, store):
+    def test_rows_that_do_not_match_the_piece_are_removed_so_that_the_next_run_makes_them_again(self, store):
         piece = SHARD.pieces[0]
         block = stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1)
         stage.stage(store, block, sinks.results([0, 1, 1, 9]))
@@ -211,7 +211,7 @@ class TestRefusals:
         sinks.run(store, SHARD)
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
-    def test_a_staged_file_that_is_cut_short_is_made_anew(self, store):
+    def test_a_staged_file_that_is_cut_short_is_made_again(self, store):
         piece = SHARD.pieces[0]
         sinks.stage_piece(store, SHARD, piece, of=1)
         path = layout.stage_path(stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1))
@@ -247,7 +247,7 @@ class TestRefusals:
         with pytest.raises(RunError, match="column 'pred_score' is float, expected double"):
             commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=other)
 
-    def test_a_kept_column_that_meets_ours_is_refused(self, store):
+    def test_a_kept_column_that_has_the_name_of_a_result_column_is_refused(self, store):
         with pytest.raises(PlanError, match=r"several columns named \['row'\]"):
             commit(
                 store,
@@ -261,16 +261,16 @@ class TestRefusals:
 class TestInterruption:
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
-        deaths=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["before", "after"])), max_size=6),
+        crashes=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["before", "after"])), max_size=6),
         rows=st.sampled_from(["all", "ok"]),
     )
-    def test_runs_that_die_anywhere_lose_and_double_nothing(self, tmp_path_factory, deaths, rows):
+    def test_runs_that_crash_anywhere_lose_and_double_nothing(self, tmp_path_factory, crashes, rows):
         store = LocalStore(tmp_path_factory.mktemp("labels"))
         shards = [make_shard(), make_shard("b.parquet", (0, 2))]
         names = {shard.name for shard in shards}
-        for n, when in deaths:
+        for n, when in crashes:
             with suppress(Killed):
-                sinks.run(DyingStore(store, n, when), *shards, rows=rows)
+                sinks.run(CrashingStore(store, n, when), *shards, rows=rows)
             assert visible(store) <= names
         sinks.run(store, *shards, rows=rows)
         assert visible(store) == names
@@ -288,7 +288,7 @@ class TestInterruption:
             n += 1
             store = stores.open(str(n))
             try:
-                sinks.run(DyingStore(store, n, when), SHARD)
+                sinks.run(CrashingStore(store, n, when), SHARD)
             except Killed:
                 [receipt] = sinks.run(store, SHARD)
                 assert receipt.rows == 23
@@ -364,7 +364,7 @@ class TestCommitted:
         assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
         assert store.stat(marker) is not None
 
-    def test_a_marker_without_its_label_shard_is_no_commit(self, store):
+    def test_a_marker_without_its_label_shard_is_not_a_commit(self, store):
         sinks.run(store, SHARD)
         store.delete(SHARD.name)
         assert committed(store, [SHARD], FINGERPRINT).done == set()
@@ -380,7 +380,7 @@ class TestCommitted:
         assert (tmp_path / "elsewhere" / "part 1.parquet").exists()
         assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
 
-    def test_what_is_foreign_is_told_with_its_reason(self, store):
+    def test_foreign_files_are_reported_with_the_reason(self, store):
         sinks.run(store, SHARD)
         store.create("b.parquet", b"?")
         found = committed(store, [SHARD, make_shard("b.parquet"), make_shard("c.parquet")], "beef")

@@ -46,11 +46,11 @@ def die(tmp_path, at: str) -> tuple[int, list[str]]:
         ("after_block_staged:1", ["in 0", "in 1", "in 2", "staged"]),
     ],
 )
-def test_the_driver_is_killed_at_that_passing_whoever_gets_there(tmp_path, at, lines):
+def test_the_driver_is_killed_at_that_count_by_any_process(tmp_path, at, lines):
     assert die(tmp_path, at) == (-signal.SIGKILL, lines)
 
 
-def test_a_passing_that_never_comes_kills_nobody(tmp_path):
+def test_a_count_that_is_never_reached_kills_no_process(tmp_path):
     code, lines = die(tmp_path, "after_shard_committed:9")
     assert (code, lines[-1]) == (0, "survived")
 
@@ -58,7 +58,7 @@ def test_a_passing_that_never_comes_kills_nobody(tmp_path):
 @pytest.mark.parametrize(
     "value", ["shard_committed:1", "before_shard_committed", "after_lunch:1", "after_plan_written:0"]
 )
-def test_a_value_that_means_nothing_is_refused_with_what_is_expected(monkeypatch, value):
+def test_an_invalid_value_is_refused_with_the_expected_ones(monkeypatch, value):
     monkeypatch.setenv(fault_injection.FAIL_AT, value)
     with pytest.raises(
         PlanError, match=rf"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of plan_written, .*2"
@@ -66,7 +66,7 @@ def test_a_value_that_means_nothing_is_refused_with_what_is_expected(monkeypatch
         fault_injection.arm()
 
 
-def test_without_the_variable_nothing_is_told_and_nothing_counted(monkeypatch, tmp_path):
+def test_without_the_variable_nothing_is_reported_or_counted(monkeypatch, tmp_path):
     monkeypatch.delenv(fault_injection.FAIL_AT, raising=False)
     monkeypatch.setenv(fault_injection.FOLDER, str(tmp_path))
     assert fault_injection.arm() == {}
@@ -75,7 +75,7 @@ def test_without_the_variable_nothing_is_told_and_nothing_counted(monkeypatch, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_another_machine_than_the_drivers_nobody_is_killed(monkeypatch, tmp_path):
+def test_on_another_machine_than_the_drivers_no_process_is_killed(monkeypatch, tmp_path):
     monkeypatch.setenv(fault_injection.DRIVER, str(os.getpid()))
     settings = {fault_injection.FAIL_AT: "before_run_finished:1", fault_injection.FOLDER: "/no"}
     fault_injection.adopt({**settings, fault_injection.DRIVER: str(os.getpid())})

@@ -77,7 +77,7 @@ def test_no_file_stands_where_another_shard_needs_a_folder(blocks, kind):
 
 
 @given(st.text(max_size=30))
-def test_any_other_path_is_no_block_and_no_marker(text):
+def test_any_other_path_is_neither_a_block_nor_a_marker(text):
     assert layout.parse_stage_path(text) is None
     assert layout.parse_done_path(text) is None
     assert layout.parse_plan_path(text) is None

@@ -78,7 +78,7 @@ def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, cl
 
 
 @sinks.S3_IN_SOAK
-def test_an_owner_whose_beat_stands_still_for_sixty_seconds_is_dead(store, clock):
+def test_an_owner_without_a_heartbeat_for_sixty_seconds_has_ended(store, clock):
     acquire(store, clock, "alice")
     assert acquire(store, clock, "bob").epoch == 2
     assert 1060 <= clock.now < 1062
@@ -101,7 +101,7 @@ def test_another_process_of_the_same_number_is_not_the_owner(store, clock):
     assert clock.now == 1000.0
 
 
-def test_the_same_number_on_another_boot_or_in_another_container_says_nothing(store):
+def test_the_same_pid_of_another_boot_or_container_has_no_meaning(store):
     assert replace(Process.here(), start="1").is_known_dead()
     for other in ({"boot": "another"}, {"host": "another"}, {"boot": ""}):
         assert not replace(Process.here(), start="1", **other).is_known_dead()
@@ -180,7 +180,7 @@ def test_a_store_that_fails_for_a_while_loses_no_lease(store, clock, monkeypatch
 
 
 @sinks.S3_IN_SOAK
-def test_what_cannot_be_read_is_no_living_owner(store, clock):
+def test_an_unreadable_lease_has_no_active_owner(store, clock):
     store.create(layout.lease_path(4), b"{}")
     assert acquire(store, clock).epoch == 5
 
@@ -198,7 +198,7 @@ def test_one_that_could_not_be_given_back_keeps_its_own_process_from_nothing(sto
         lease.acquire(store, clock=clock, sleep=clock.sleep)
 
 
-def test_old_epochs_go_but_for_the_last(store, clock):
+def test_old_epochs_are_removed_except_the_last(store, clock):
     for _ in range(5):
         acquire(store, clock).release()
     assert epochs(store) == [layout.lease_path(4), layout.lease_path(5)]
@@ -252,7 +252,7 @@ class TestRealProcesses:
         first.wait()
         assert hold().stdout.readline() == "held 2\n"
 
-    def test_a_driver_that_was_paused_is_taken_over_and_stops_when_it_goes_on(self, hold):
+    def test_a_driver_that_was_paused_is_taken_over_and_stops_when_it_continues(self, hold):
         first = hold()
         assert first.stdout.readline() == "held 1\n"
         first.send_signal(signal.SIGSTOP)

@@ -10,7 +10,7 @@ from raysp.sink import layout, plan_record
 from tests.sink.sinks import make_shard
 
 
-def test_what_is_recorded_is_loaded_in_order(store):
+def test_recorded_shards_are_loaded_in_order(store):
     shards = [make_shard("b.parquet"), make_shard("ä/a.parquet"), Shard("z.parquet", "u", 2**40, "etag", 0, "ab", ())]
     plan_record.record(store, shards[:2])
     plan_record.record(store, shards[2:])

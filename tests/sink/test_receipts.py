@@ -46,7 +46,7 @@ def test_a_batch_is_never_rewritten(store):
     assert list(receipts.load(store)) == [BLOCK, SHARD]
 
 
-def test_what_cannot_be_read_is_skipped_and_logged(store, caplog):
+def test_unreadable_receipts_are_skipped_and_logged(store, caplog):
     store.create(layout.receipts_path("run", 0), b'{"kind": "shard", "future": 1}\n{"kind": "shard"\n\xff\n')
     with caplog.at_level(logging.WARNING):
         assert list(receipts.load(store)) == []

@@ -64,7 +64,7 @@ of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "audio_root", "
 
 class TestCommit:
     @of_every_kind
-    def test_what_was_staged_of_files_that_were_replaced_is_labelled_again(self, pipeline, audio):
+    def test_staged_results_of_replaced_files_are_labelled_again(self, pipeline, audio):
         stage_here(pipeline)  # and is killed before the commit
         replace_recording(audio, 2)
         replace_recording(audio, 5)
@@ -127,7 +127,7 @@ class TestFinished:
         replace_recording(audio, 1)
         assert verify(pipeline.sink.url).differences == ()
 
-    def test_a_retry_keeps_what_other_rows_were_made_of(self, pipeline, audio):
+    def test_a_retry_keeps_the_versions_of_other_rows(self, pipeline, audio):
         whole = (audio / NAMES[0]).read_bytes()
         (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
         label_here(pipeline)
@@ -152,7 +152,7 @@ def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
     assert "row 3 ('3.wav')" in difference
 
 
-def test_a_manifest_whose_lines_changed_is_cut_anew_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
+def test_a_manifest_whose_lines_changed_is_cut_again_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
     monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
     lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]
     write = (audio / "m.jsonl").write_text

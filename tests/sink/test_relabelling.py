@@ -63,7 +63,7 @@ class TestRelabelling:
         relabel(store, fingerprint=FINGERPRINT)
         assert footer.read(store, SHARD.name).fingerprint == FINGERPRINT
 
-    def test_what_others_staged_is_for_gc(self, store):
+    def test_staged_results_of_other_runs_are_left_to_gc(self, store):
         begin(store)
         sinks.stage_piece(store, SHARD, SHARD.pieces[0])
         sinks.stage_piece(store, replace(SHARD, input_id="00"), SHARD.pieces[0])
@@ -74,12 +74,12 @@ class TestRelabelling:
         gc(store)
         assert paths(store, layout.STAGE) == []
 
-    def test_a_run_that_replaces_nothing_leaves_what_others_staged(self, store):
+    def test_a_run_that_replaces_nothing_leaves_staged_results_of_others(self, store):
         sinks.stage_piece(store, SHARD, SHARD.pieces[0], fingerprint=OTHER)
         sinks.run(store, SHARD)
         assert stage.staged(store, [SHARD], OTHER)[SHARD.name].keys() == {SHARD.pieces[0]}
 
-    def test_an_interrupted_relabelling_goes_on(self, store):
+    def test_an_interrupted_relabelling_continues(self, store):
         second = make_shard("b.parquet")
         begin(store, shards=[SHARD, second])
         sinks.run(store, SHARD, second)
@@ -103,7 +103,7 @@ class TestRelabelling:
         gc(store)
         assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, "0f", FINGERPRINT)]
 
-    def test_what_raysp_did_not_make_is_never_replaced(self, store):
+    def test_files_not_made_by_raysp_are_never_replaced(self, store):
         store.create(SHARD.name, b"a user's own file")
         with pytest.raises(ChangedError, match="not a label shard of raysp"):
             compare(store, [SHARD], FINGERPRINT, relabel=True)
@@ -140,7 +140,7 @@ class TestRelabelling:
         gc(store)
         assert paths(store, layout.ERRORS) == []
 
-    def test_rows_beside_a_label_shard_stay_whatever_is_relabelled(self, store, monkeypatch):
+    def test_left_out_rows_are_kept_during_any_relabelling(self, store, monkeypatch):
         """Also those of a label shard that is not relabelled yet, and of one whose shard vanished."""
         monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         second = make_shard("b.parquet")
@@ -199,7 +199,7 @@ def retry(store, rows="all", *, again=()):
 def stage_retried(store, todo, again=()):
     for piece in todo.pieces:
         name = stage.BlockName(SHARD.name, piece, INPUT_ID, todo.retry.stage_id, 0, 1)
-        stage.stage(store, name, mended(todo.retry.of(piece), again))
+        stage.stage(store, name, corrected(todo.retry.of(piece), again))
 
 
 def recommit_sample(store, todo, **fields):
@@ -217,7 +217,7 @@ def recommit_sample(store, todo, **fields):
 def after_retry(again=()):
     """Return all rows as they are when the error rows were done again."""
     source = sinks.source_columns(sinks.Piece(0, SHARD.num_rows)).to_pylist()
-    done = dict(zip(ERRORS, mended(ERRORS, again).to_pylist(), strict=True))
+    done = dict(zip(ERRORS, corrected(ERRORS, again).to_pylist(), strict=True))
     return [{**source[row["row"]], **done[row["row"]]} if row["row"] in done else row for row in sinks.expected(SHARD)]
 
 
@@ -254,8 +254,8 @@ class TestRetry:
         assert todo.pieces == (shard.pieces[1], shard.pieces[3])
         assert todo.num_rows == 3
 
-    def test_what_an_interrupted_attempt_staged_is_not_used(self, store):
-        """It may hold the errors that were mended meanwhile."""
+    def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
+        """It may hold the errors that were corrected in the meantime."""
         begin(store)
         sinks.run(store, SHARD)
         [interrupted] = find_error_rows(store, [SHARD], FINGERPRINT)
@@ -311,7 +311,7 @@ class TestRetry:
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert todo.pieces == (SHARD.pieces[0], SHARD.pieces[2])
 
-    def test_a_label_shard_that_was_replaced_meanwhile_is_left_as_it_is(self, store):
+    def test_a_label_shard_replaced_in_the_meantime_is_kept(self, store):
         begin(store)
         sinks.run(store, SHARD)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
@@ -344,7 +344,7 @@ class TestGc:
         store.create(layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, "77"), b"old")
         return {entry.path for entry in store.list()} - useful
 
-    def test_it_removes_what_nothing_will_use_and_nothing_else(self, store, littered):
+    def test_it_removes_only_unused_files(self, store, littered):
         before = {entry.path for entry in store.list()}
         cleaning = gc(store)
         assert {orphan.path for orphan in cleaning.orphans} == littered
@@ -367,7 +367,7 @@ class TestGc:
             gc(store, dry_run=dry_run)
         assert littered <= {entry.path for entry in store.list()}
 
-    def test_what_is_no_sink_is_refused(self, store):
+    def test_a_folder_without_a_sink_is_refused(self, store):
         with pytest.raises(PlanError, match="not a sink of raysp"):
             gc(store)
 
@@ -414,7 +414,7 @@ def uploads(s3, bucket) -> list[str]:
     return sorted(one["Key"] for one in s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or ())
 
 
-def mended(rows, again=()) -> pa.Table:
+def corrected(rows, again=()) -> pa.Table:
     table = sinks.results(list(rows), SHARD.name).to_pylist()
     fine = [
         row

@@ -16,7 +16,7 @@ def begin(store, **changes):
     return run_record.begin(store, run, **{**given, **changes})
 
 
-def test_a_sink_remembers_its_pipeline_and_every_run(store):
+def test_a_sink_records_its_pipeline_and_every_run(store):
     assert run_record.load(store) is None
     first = begin(store)
     second = begin(store)
@@ -93,7 +93,7 @@ def test_differences_name_dotted_keys_of_nested_values():
     assert differences(old, old) == ()
 
 
-def test_differences_of_hashes_name_what_was_hashed():
+def test_differences_of_hashes_name_the_hashed_files():
     old = {"code.rules.py": "ab", "code.gone.py": "ef", "code.numba": "version numba 1", "label_version": 2}
     new = {"code.rules.py": "cd", "code.new.py": "ef", "code.numba": "version numba 2", "label_version": 3}
     assert differences(old, new) == (

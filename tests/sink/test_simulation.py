@@ -22,7 +22,7 @@ from tests.sink.simulation import ROWS, ViolationError, simulate
 WITHIN = 400
 """Seeds in which a planted bug must be found; each is found within a tenth of them, or a few tenths."""
 WORTH = (
-    " dies ",
+    " crashes ",
     "relabelled",
     "create .raysp/stage",
     "create .raysp/lease",
@@ -64,8 +64,8 @@ def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
         except ViolationError as error:
             raise ViolationError(f"seed {seed}: {error}") from error
         seen.update({word: told.count(word) for word in WORTH})
-    # The histories must be worth something: deaths and failures, late ones, relabellings, retries.
-    assert seen[" dies "] > len(seeds) / 2
+    # The histories must be worth something: crashes and failures, late ones, relabellings, retries.
+    assert seen[" crashes "] > len(seeds) / 2
     assert all(seen[word] for word in WORTH), seen
 
 
@@ -259,7 +259,7 @@ def test_a_planted_bug_is_found(folder, monkeypatch, plant):
     assert not re.search(r"\w+Error:", str(found.value)), "the planted function itself fails"
 
 
-def test_a_row_that_is_missing_doubled_or_foreign_is_told():
+def test_a_row_that_is_missing_doubled_or_foreign_is_reported():
     rows = [
         {"id": f"1:{row}", "row": row, "status": "ok", "text": simulated_store.label("a", "1", "f", row)}
         for row in range(ROWS)

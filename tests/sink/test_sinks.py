@@ -37,7 +37,7 @@ def test_opening_one_writes_nothing_and_a_place_without_a_run_has_no_record(sink
     assert not (tmp_path / "labels").exists()
 
 
-def test_a_place_that_is_no_sink_is_refused_with_what_was_looked_for_and_what_to_do(sink):
+def test_a_folder_without_a_sink_is_refused_with_the_missing_file_and_the_remedy(sink):
     sink.store.create("a.parquet", b"of something else")
     with pytest.raises(PlanError) as caught:
         sink.existing_record()

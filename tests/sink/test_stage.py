@@ -57,7 +57,7 @@ def joining(windows):
     st.sampled_from([1, 1000, 10**6]),
     st.data(),
 )
-def test_windows_are_joined_in_their_order_whatever_block_they_are_in_and_fits_in_memory(
+def test_windows_of_several_blocks_are_joined_in_order_in_bounded_memory(
     tmp_path_factory, lengths, block_of, num_bytes, data
 ):
     store = LocalStore(tmp_path_factory.mktemp("sink"))
@@ -87,7 +87,7 @@ def test_windows_are_joined_in_their_order_whatever_block_they_are_in_and_fits_i
         ([0, 1, 2, 2], "row 4: found window 2 of 3, expected window 2;"),
     ],
 )
-def test_windows_that_are_missing_or_there_twice_are_named(store, rows, message):
+def test_missing_and_duplicate_windows_are_named(store, rows, message):
     table = windows_of(3, 1, 1, 1, 1)
     chosen = table.take([*rows, 3, 4, 5, 6])
     stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), chosen)
@@ -111,7 +111,7 @@ def test_blocks_of_a_piece_that_is_not_whole_go_and_those_of_whole_ones_stay(sto
 
 
 @pytest.mark.parametrize("of", [1, 2, 5])
-def test_rows_come_back_in_order_whatever_the_blocks(store, of):
+def test_rows_are_read_in_order_for_any_blocks(store, of):
     sinks.stage_piece(store, SHARD, PIECE, of=of)
     found = sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
     assert found.to_pylist() == sinks.results([4, 5, 6, 7, 8], SHARD.name).to_pylist()
@@ -138,7 +138,7 @@ def test_rows_that_are_missing_or_there_twice_are_named(store, num_bytes, rows, 
         next(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))
 
 
-def test_blocks_of_unlike_columns_are_no_piece(store):
+def test_blocks_of_different_columns_are_not_a_piece(store):
     for k, table in enumerate(
         [sinks.results([4, 5], SHARD.name), sinks.results([6, 7, 8], SHARD.name).drop("seconds")]
     ):
@@ -173,14 +173,14 @@ def test_only_this_input_and_this_pipeline_count(store):
     assert stage.staged(store, [], FINGERPRINT) == {}
 
 
-def test_missing_blocks_are_told_from_those_found(store):
+def test_missing_blocks_are_determined_from_those_found(store):
     sinks.stage_piece(store, SHARD, PIECE, of=2)
     store.delete(f".raysp/stage/a~/part 1.parquet~/4-9.{INPUT_ID}.{FINGERPRINT}.0of2")
     with pytest.raises(RunError, match=r"rows 4 to 9 of 'a/part 1.parquet': blocks are missing \(found 1 of 2\)"):
         sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
 
 
-def test_removing_a_shard_leaves_others_whose_names_begin_alike(store):
+def test_removing_a_shard_leaves_others_with_the_same_prefix(store):
     other = make_shard("a/part 1.parquet/deeper.parquet")
     for shard in (SHARD, other, make_shard("a/part 1.parquet2.parquet")):
         sinks.stage_piece(store, shard, PIECE)

@@ -39,7 +39,7 @@ def test_on_an_object_store_too():
     assert [entry.path for entry in open_store(url).list()] == [layout.RUN]
 
 
-def test_gc_knows_what_a_killed_one_left():
+def test_gc_removes_files_of_a_killed_one():
     now = time.time_ns()
     assert is_left(f"{layout.TRIAL}{now - 25 * 3600 * 10**9}/part.parquet")
     assert not is_left(f"{layout.TRIAL}{now}/part.parquet")

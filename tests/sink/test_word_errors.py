@@ -61,7 +61,7 @@ def test_each_kind_of_error_is_counted_and_words_for_an_empty_reference_are_inse
     assert found == WordErrors(4, words=6, substitutions=1, deletions=1, insertions=3)
 
 
-def test_rows_without_a_label_are_told_apart():
+def test_rows_without_a_label_are_counted_separately():
     found = counted(["a", "b", "c", None], ["a", None, None, "x"], ["ok", "error", "skipped", "ok"])
     assert found == WordErrors(1, unlabelled=2, skipped=1, words=1)
 

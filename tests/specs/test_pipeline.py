@@ -98,7 +98,7 @@ class TestFingerprint:
             "max_error_rate=1",
         ],
     )
-    def test_it_does_not_change_with_what_changes_no_label(self, change):
+    def test_it_does_not_change_with_settings_that_change_no_label(self, change):
         assert with_overrides(a_pipeline(), [change]) != a_pipeline()
         assert hashed(with_overrides(a_pipeline(), [change])) == hashed(a_pipeline())
 
@@ -127,7 +127,7 @@ class TestFingerprint:
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
     )
-    def test_it_changes_with_what_can_change_a_label(self, change):
+    def test_it_changes_with_settings_that_can_change_a_label(self, change):
         assert hashed(with_overrides(a_pipeline(), [change])) != hashed(a_pipeline())
 
     def test_it_changes_with_the_checkpoint_the_dtype_and_the_label_version(self, monkeypatch):
@@ -199,7 +199,7 @@ class TestLoadPipeline:
     def file(self, tmp_path: Path) -> Path:
         return tmp_path / "recipe_of_a_user.py"
 
-    def test_the_only_pipeline_is_found_whatever_its_name(self, file):
+    def test_the_only_pipeline_is_found_by_any_name(self, file):
         file.write_text(f"{MAKE}mine = make('a')\nalias = mine\n")
         assert load_pipeline(str(file)).name == "a"
 
@@ -280,7 +280,7 @@ class TestLoadFunction:
             ("tests.user_specs:NOT_A_SPEC", "'tests.user_specs:NOT_A_SPEC' is a int; expected a function"),
         ],
     )
-    def test_what_cannot_be_called_is_refused_by_name(self, name, message):
+    def test_a_value_that_is_not_callable_is_refused_by_name(self, name, message):
         with pytest.raises(SpecError, match=message):
             load_function(name)
 

@@ -34,12 +34,12 @@ def test_steps_that_only_leave_rows_out_add_no_column():
     assert raysp.Decode().columns == raysp.Keep(1).columns == ()
 
 
-def test_keep_tells_which_columns_it_reads():
+def test_keep_lists_the_columns_it_reads():
     assert raysp.Keep(where=[("a", "==", 1), ("b", "in", ["x"])]).reads == ("a", "b")
     assert raysp.Keep(1).reads == raysp.Keep(where="module:function").reads == ()
 
 
-def test_keep_tells_whether_it_needs_decoded_audio():
+def test_keep_reports_whether_it_needs_decoded_audio():
     assert raysp.Keep(0).reads_seconds
     assert raysp.Keep(max_seconds=1).reads_seconds
     assert not raysp.Keep(where=[("a", "==", 1)]).reads_seconds

@@ -134,7 +134,7 @@ class TestJson:
             ({"type": "Parquet"}, "Parquet needs 'url'"),
         ],
     )
-    def test_json_that_is_no_spec_is_refused_by_name(self, value, message):
+    def test_json_that_is_not_a_spec_is_refused_by_name(self, value, message):
         with pytest.raises(SpecError, match=message):
             from_json(value)
 
@@ -189,7 +189,7 @@ class TestChecks:
             (lambda: raysp.Pipeline("in", steps=[], sink=raysp.Parquet("o")), "^Pipeline.source: found 'in'; .*Shards"),
         ],
     )
-    def test_a_wrong_value_is_refused_with_where_what_and_what_is_expected(self, make, message):
+    def test_a_wrong_value_is_refused_with_its_place_itself_and_the_expected_value(self, make, message):
         with pytest.raises(SpecError, match=message) as caught:
             make()
         assert "\n" not in str(caught.value)
@@ -210,7 +210,7 @@ class TestChecks:
         with pytest.raises(SpecError, match="takes only its first field by position; name the others: "):
             make()
 
-    def test_several_faults_are_told_at_once(self):
+    def test_several_faults_are_reported_at_once(self):
         with pytest.raises(SpecError, match=r"^Pool.actors: found 0; .*; Pool.cpus: found 'x'; "):
             raysp.Pool(0, cpus="x")
 
@@ -326,7 +326,7 @@ class TestSecrets:
             lambda: raysp.Pipeline({"url": "x", "storage_options": {"secret": SECRET}}, steps=[], sink="o"),
         ],
     )
-    def test_no_other_message_repeats_what_may_be_a_secret(self, make):
+    def test_no_other_message_repeats_possible_secrets(self, make):
         with pytest.raises(SpecError) as caught:
             make()
         assert SECRET not in str(caught.value)
@@ -395,7 +395,7 @@ class TestOverride:
 
 
 class TestEnv:
-    def test_its_value_is_looked_up_when_it_is_asked_for(self, monkeypatch):
+    def test_its_value_is_looked_up_on_access(self, monkeypatch):
         secret = raysp.Env("RAYSP_A_SECRET")
         monkeypatch.setenv("RAYSP_A_SECRET", "one")
         assert secret.value() == "one"

@@ -41,7 +41,7 @@ def error_type(root: AudioRoot, path: str) -> str:
     ("path", "content"),
     [("a.wav", b"inside"), ("sub/b.wav", b"below"), ("./sub//b.wav", b"below"), ("sub/within", b"inside")],
 )
-def test_what_lies_inside_is_read(folder, path, content):
+def test_files_inside_are_read(folder, path, content):
     assert AudioRoot(str(folder)).open(path).read() == content
     assert AudioRoot(f"{folder}/").open(f"{folder}/{path}").read() == content
 
@@ -77,20 +77,20 @@ def outside(folder) -> list[str]:
     ]
 
 
-def test_what_lies_outside_is_not(folder):
+def test_files_outside_are_not_read(folder):
     root = AudioRoot(str(folder))
     found = {path: error_type(root, path) for path in outside(folder)}
     assert found == dict.fromkeys(outside(folder), "path_not_allowed")
 
 
 @pytest.mark.parametrize("path", ["gone.wav", "sub/gone.wav", "a.wav/x", "s3:/looks/like/a/folder"])
-def test_what_is_not_there_is_not_found(folder, path):
+def test_a_missing_file_is_not_found(folder, path):
     assert error_type(AudioRoot(str(folder)), path) == "not_found"
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(["..", ".", "", "a.wav", "sub", "b.wav", "others", "out.wav", "~", "audio", "/"])))
-def test_no_path_reads_what_is_outside(tmp_path_factory, parts):
+def test_no_path_reads_files_outside(tmp_path_factory, parts):
     base = tmp_path_factory.getbasetemp() / "contained"
     if not base.exists():
         (base / "audio" / "sub").mkdir(parents=True)
@@ -131,7 +131,7 @@ def test_on_storage_with_urls_the_letters_decide():
 
 
 @pytest.mark.parametrize("url", ["http://example.org/audio", "https://example.org/audio"])
-def test_a_web_server_is_no_place_for_paths(url):
+def test_a_web_server_is_not_allowed_for_paths(url):
     assert error_type(AudioRoot(url), "a.wav") == "path_not_allowed"
 
 

@@ -69,7 +69,7 @@ class TestAWebServer:
         assert read_footer(f"{web.url}/a.parquet").metadata.num_rows == 50
 
     @pytest.mark.parametrize("url", ["", "/b.parquet", "/*.parquet"])
-    def test_it_lists_nothing_and_says_so(self, web, url):
+    def test_it_refuses_to_list_with_a_message(self, web, url):
         with pytest.raises(StoreError, match="a web server does not list its files: give the url of each"):
             expand(f"{web.url}{url}")
 
@@ -120,7 +120,7 @@ class TestWithoutACondition:
 
 
 class TestWords:
-    def test_what_a_client_says_is_told_without_secrets(self, monkeypatch):
+    def test_messages_of_a_client_are_reported_without_secrets(self, monkeypatch):
         monkeypatch.setenv("THE_SECRET", SECRET)
 
         class Loud(Plain):

@@ -18,7 +18,7 @@ SECRET = "sEcReT/neverInAMessage"
 class TestSecrets:
     """No secret stands in a message."""
 
-    def test_without_the_look_at_what_a_store_says_its_secrets_are_repeated(self, proxy, monkeypatch):
+    def test_without_the_filter_messages_of_a_store_repeat_its_secrets(self, proxy, monkeypatch):
         monkeypatch.setenv("THE_SECRET", SECRET)
         proxy.judge = lambda method, path: "403 AccessDenied"  # and it repeats how the request was signed
 
@@ -33,7 +33,7 @@ class TestSecrets:
         monkeypatch.setattr(s3_client, "SHOWN_CHARACTERS", 1000)
         assert "Signature=" in said()
 
-    def test_without_the_look_at_what_a_client_says_its_secrets_are_repeated(self, monkeypatch):
+    def test_without_the_filter_messages_of_a_client_repeat_its_secrets(self, monkeypatch):
         monkeypatch.setenv("THE_SECRET", SECRET)
 
         class Loud(MemoryFileSystem):

@@ -115,7 +115,7 @@ class TestOptions:
             ({"region": "a", "client_kwargs": {"region_name": "b"}}, "'region' and .*'region_name'.* differ"),
         ],
     )
-    def test_what_is_not_understood_is_refused_before_any_request(self, options, message):
+    def test_unknown_options_are_refused_before_any_request(self, options, message):
         with pytest.raises(StoreError, match=message):
             open_store("s3://bucket/x", options)
 
@@ -124,7 +124,7 @@ class TestOptions:
         with pytest.raises(SpecError, match=r"the environment variable 'THE_SECRET' is not set on .*on every worker"):
             open_store("s3://bucket/x", {"key": "AKIA", "secret": raysp.Env("THE_SECRET")})
 
-    def test_no_credentials_at_all_say_where_they_could_come_from(self, s3, bucket):
+    def test_missing_credentials_are_reported_with_their_possible_sources(self, s3, bucket):
         with pytest.raises(StoreError, match=r"NoCredentialsError.*give credentials: storage_options, AWS_ACCESS_K"):
             S3Store(f"s3://{bucket}", {"endpoint_url": s3.endpoint}).read("a")
 
@@ -215,7 +215,7 @@ class TestWriting:
         assert uploads(s3, bucket) == keys(s3, bucket) == []
 
     @pytest.mark.parametrize("what", ["PUT", "multipart completion"])
-    def test_whether_the_condition_is_honoured_is_asked_once(self, store, what):
+    def test_support_of_the_condition_is_probed_once(self, store, what):
         for _ in range(2):
             store._honours(what)
         assert list(s3_module._honoured) == [(store._client, store._bucket, what)]
@@ -224,7 +224,7 @@ class TestWriting:
     def test_this_object_store_honours_the_condition_of_a_put(self, store):
         assert store._honours("PUT")
 
-    def test_whether_versions_are_honoured_is_asked_and_looked_at_otherwise(self, proxy, bucket):
+    def test_support_of_versions_is_probed_and_otherwise_versions_are_compared(self, proxy, bucket):
         proxy.ignores_conditions = True
         store = S3Store(f"s3://{bucket}/x", proxy.options)
         assert not store._honours("PUT over one version")
@@ -263,7 +263,7 @@ class TestWriting:
         assert [entry.path for entry in store.list()] == made
         assert len(expand(f"s3://{bucket}/x/1*.parquet", s3.options).entries) == 5
 
-    def test_what_other_tools_put_in_a_folders_place_is_no_file(self, store, s3, bucket):
+    def test_folder_markers_of_other_tools_are_not_files(self, store, s3, bucket):
         for key in ("x/", "x/folder/"):
             s3.client.put_object(Bucket=bucket, Key=key, Body=b"")
         assert list(store.list()) == []
@@ -273,7 +273,7 @@ class TestFaults:
     PASSING = ("503", "500", "429", "reset")
 
     @pytest.mark.parametrize("fault", PASSING)
-    def test_what_passes_is_tried_again(self, faulty, proxy, fault):
+    def test_transient_errors_are_retried(self, faulty, proxy, fault):
         for call in (
             lambda: faulty.create("a", b"one"),
             lambda: faulty.read("a") == b"one",
@@ -288,7 +288,7 @@ class TestFaults:
             assert [f for _, _, f in proxy.requests][-3:] == [fault, fault, None]
 
     @pytest.mark.parametrize("fault", ["truncate", "stall", "reset", "503"])
-    def test_a_body_that_does_not_come_whole_is_asked_for_again(self, faulty, proxy, fault):
+    def test_an_incomplete_body_is_requested_again(self, faulty, proxy, fault):
         data = bytes(i * 7 % 251 for i in range(300_000))
         faulty.create("a", data)
         proxy.fail_next(fault, method="GET")
@@ -300,7 +300,7 @@ class TestFaults:
         assert [f for _, _, f in proxy.requests].count(fault) == 3
 
     @pytest.mark.parametrize("fault", [*PASSING, "truncate"])
-    def test_attempts_are_bounded_and_the_last_failure_is_told(self, faulty, proxy, fault):
+    def test_attempts_are_bounded_and_the_last_failure_is_reported(self, faulty, proxy, fault):
         faulty.create("a", b"one" * 100)
         proxy.requests.clear()
         proxy.judge = lambda method, path: fault
@@ -352,7 +352,7 @@ class TestFaults:
         ("fault", "is_unusable"),
         [("403 AccessDenied", True), ("400 InvalidAccessKeyId", True), ("503", False), ("400 InvalidRequest", False)],
     )
-    def test_what_every_other_request_would_meet_as_well_is_told_apart(
+    def test_errors_that_every_other_request_would_have_are_distinguished(
         self, faulty, proxy, monkeypatch, fault, is_unusable
     ):
         monkeypatch.setattr(s3_client, "_pause", lambda attempt: None)
@@ -369,7 +369,7 @@ class TestFaults:
         assert faulty._client._made is not before
 
     @pytest.mark.parametrize("call", ["read", "stat", "list", "create", "open", "publish"])
-    def test_expired_credentials_that_stay_so_fail_fast_and_say_so(self, proxy, bucket, monkeypatch, caplog, call):
+    def test_credentials_that_stay_expired_fail_fast_with_a_message(self, proxy, bucket, monkeypatch, caplog, call):
         monkeypatch.setenv("THE_SECRET", SECRET)
         monkeypatch.setenv("THE_TOKEN", TOKEN)
         options = {**proxy.options, "secret": raysp.Env("THE_SECRET"), "token": raysp.Env("THE_TOKEN")}
@@ -436,7 +436,7 @@ class TestRequests:
         assert footer.metadata.num_rows == 50
         assert [method for method, _, _ in proxy.requests] == ["GET"]
 
-    def test_reading_on_asks_for_more_each_time(self, proxy, bucket):
+    def test_reading_on_requests_more_each_time(self, proxy, bucket):
         store = S3Store(f"s3://{bucket}", proxy.options)
         data = uuid.uuid4().bytes * 2**21  # 32 MiB
         store.create("a", data)

@@ -46,7 +46,7 @@ class TestLocalStore:
         assert store.read("a/b") == b"one"
         assert paths(store) == ["a/b"]
 
-    def test_replace_writes_whatever_was_there(self, store):
+    def test_replace_writes_over_any_content(self, store):
         store.replace("a", b"one")
         store.replace("a", b"two")
         assert store.read("a") == b"two"
@@ -81,7 +81,7 @@ class TestLocalStore:
         st.sets(st.text("ab/~", min_size=1, max_size=6).filter(lambda name: all(name.split("/"))), max_size=6),
         st.text("ab/~", max_size=3).filter(lambda prefix: not prefix.startswith("/") and "//" not in prefix),
     )
-    def test_list_gives_what_begins_with_the_prefix_and_nothing_else(self, tmp_path_factory, names, prefix):
+    def test_list_returns_only_files_with_the_prefix(self, tmp_path_factory, names, prefix):
         names = {name for name in names if not any(other.startswith(f"{name}/") for other in names)}
         store = LocalStore(tmp_path_factory.mktemp("store"))
         for name in names:
@@ -102,14 +102,14 @@ class TestLocalStore:
         assert paths(store) == [entry.path for entry in expand(store.url).entries]
         assert paths(store, "linked/b/") == ["linked/b/1.parquet"]
 
-    def test_links_in_its_own_folder_are_not_followed_for_gc_removes_what_is_listed_there(self, store, tmp_path):
+    def test_links_in_its_own_folder_are_not_followed_since_gc_removes_listed_files(self, store, tmp_path):
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "precious").write_text("")
         store.create(".raysp/tmp/left", b"")
         (Path(store.url) / ".raysp" / "tmp" / "link").symlink_to(tmp_path / "mine")
         assert paths(store, ".raysp/") == [".raysp/tmp/left"]
 
-    def test_open_reads_where_it_is_told(self, store):
+    def test_open_reads_the_requested_ranges(self, store):
         store.create("a", bytes(range(100)))
         with store.open("a") as file:
             file.seek(90)
@@ -143,7 +143,7 @@ class TestLocalStore:
         assert paths(store) == []
 
     @pytest.mark.parametrize("call", ["hardlink_to", "replace"])
-    def test_a_write_that_dies_before_the_atomic_step_leaves_nothing_visible(self, store, monkeypatch, call):
+    def test_a_write_that_fails_before_the_atomic_step_leaves_nothing_visible(self, store, monkeypatch, call):
         def die(*args):
             raise KeyboardInterrupt
 
@@ -243,7 +243,7 @@ class TestWhatTheSystemRefuses:
             LocalStore(locked / "labels").probe()
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNRESET])
-    def test_what_every_other_file_would_meet_as_well_is_told_apart(self, store, monkeypatch, number):
+    def test_errors_that_every_other_file_would_have_are_distinguished(self, store, monkeypatch, number):
         def refuse(*args):
             raise OSError(number, os.strerror(number))
 
@@ -365,13 +365,13 @@ class TestOpenStore:
             ("https://host/a", FsspecStore, "https://host/a"),
         ],
     )
-    def test_the_scheme_says_which_store_it_is(self, url, kind, root):
+    def test_the_scheme_selects_the_store(self, url, kind, root):
         store = open_store(url)
         assert type(store) is kind
         assert store.url == root
 
     @pytest.mark.parametrize("url", ["s3://", "s3:///a", "s3://b c/a"])
-    def test_what_is_no_bucket_is_refused(self, url):
+    def test_an_invalid_name_of_a_bucket_is_refused(self, url):
         with pytest.raises(StoreError, match="is not the name of a bucket; write s3://bucket/folder"):
             open_store(url)
 
@@ -391,7 +391,7 @@ class TestUrls:
         assert split_url(url) == (folder, name)
         assert join_url(folder, name) == url
 
-    def test_a_name_alone_lies_in_the_working_directory(self):
+    def test_a_name_alone_is_in_the_working_directory(self):
         assert split_url("b.parquet") == (".", "b.parquet")
 
     @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ class TestExpand:
             ("/_hidden/*", "/_hidden", ["7"]),
         ],
     )
-    def test_it_lists_what_a_shell_would_without_hidden_folders(self, corpus, pattern, root, expected):
+    def test_it_lists_files_as_a_shell_does_without_hidden_folders(self, corpus, pattern, root, expected):
         listing = expand(f"{corpus}{pattern}")
         assert listing.root == f"{corpus}{root}"
         assert [entry.path for entry in listing.entries] == [f"{name}.parquet" for name in expected]
@@ -448,7 +448,7 @@ class TestExpand:
         listing = expand(f"{corpus}{pattern}")
         assert f"a/{name}".removeprefix(root) in [entry.path for entry in listing.entries]
 
-    def test_entries_say_what_stat_says(self, corpus):
+    def test_entries_equal_those_of_stat(self, corpus):
         listing = expand(f"file://{corpus}/a/*.parquet")
         assert list(listing.entries) == [LocalStore(corpus / "a").stat(entry.path) for entry in listing.entries]
 
@@ -462,11 +462,11 @@ class TestExpand:
             ("/c/x.txt/*", "a file is where a folder is needed"),
         ],
     )
-    def test_nothing_there_is_an_error_that_says_so(self, corpus, pattern, reason):
+    def test_a_missing_path_is_an_error_with_a_message(self, corpus, pattern, reason):
         with pytest.raises(StoreError, match=reason):
             expand(f"{corpus}{pattern}")
 
-    def test_an_empty_folder_says_what_it_was_searched_for(self, tmp_path):
+    def test_an_empty_folder_is_an_error_with_the_searched_suffixes(self, tmp_path):
         with pytest.raises(StoreError, match=r"a folder stands for the \*\.parquet files in it"):
             expand(str(tmp_path))
 
@@ -480,7 +480,7 @@ class TestExpand:
             *("corpus/1.parquet", "corpus/2.parquet", "corpus/b/3.parquet", "one.parquet")
         ]
 
-    def test_a_name_that_is_no_text_is_refused(self, tmp_path):
+    def test_a_name_that_is_not_utf8_is_refused(self, tmp_path):
         with open(os.fsencode(tmp_path) + b"/\xff.parquet", "wb"):
             pass
         with pytest.raises(StoreError, match="is not valid UTF-8; rename the file"):

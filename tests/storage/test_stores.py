@@ -46,7 +46,7 @@ def test_create_writes_once(store):
     assert paths(store) == ["a/b"]
 
 
-def test_replace_writes_whatever_was_there(store):
+def test_replace_writes_over_any_content(store):
     store.replace("a", b"one")
     store.replace("a", b"two")
     assert store.read("a") == b"two"
@@ -79,7 +79,7 @@ def test_stat_and_list_agree_and_the_version_changes_with_the_content(store):
     assert store.stat("a").version != before.version
 
 
-def test_a_folder_is_no_file(store):
+def test_a_folder_is_not_a_file(store):
     store.create("a/b", b"")
     assert store.stat("a") is None
 
@@ -97,7 +97,7 @@ def test_list_is_sorted_by_whole_path_and_narrowed_by_prefix(store):
 
 
 @pytest.mark.parametrize("num_bytes", [1, 65_536, 65_537, 3_000_000])
-def test_open_reads_where_it_is_told(store, num_bytes):
+def test_open_reads_the_requested_ranges(store, num_bytes):
     data = bytes(i * 7 % 251 for i in range(num_bytes))
     store.create("a", data)
     with store.open("a") as file:
@@ -218,7 +218,7 @@ class TestExpand:
             ("/_hidden/*", "/_hidden", ["7"]),
         ],
     )
-    def test_a_url_stands_for_what_a_path_would(self, corpus, pattern, root, expected):
+    def test_a_url_has_the_same_files_as_a_path(self, corpus, pattern, root, expected):
         url, options = corpus
         listing = expand(f"{url}{pattern}", options)
         assert listing.root == f"{url}{root}"
@@ -236,7 +236,7 @@ class TestExpand:
             ("/a/b/*.txt", "no file matches"),
         ],
     )
-    def test_nothing_there_is_an_error_that_says_so(self, corpus, pattern, reason):
+    def test_a_missing_path_is_an_error_with_a_message(self, corpus, pattern, reason):
         with pytest.raises(StoreError, match=reason):
             expand(f"{corpus[0]}{pattern}", corpus[1])
 

@@ -20,7 +20,7 @@ def root(s3, proxy):
 MANY = [f"a/{number:03}.wav" for number in range(WORTH_LISTING)]
 
 
-def test_one_request_opens_a_short_recording_and_says_what_it_is(root, proxy):
+def test_one_request_opens_a_short_recording_with_its_version(root, proxy):
     opened = root.open("a/050.wav")
     assert [(method, fault) for method, _, fault in proxy.requests] == [("GET", None)]
     assert (opened.is_whole, opened.read(), opened.num_bytes) == (True, b"x" * 50, 50)
@@ -33,7 +33,7 @@ def test_an_empty_recording_has_a_version_too(root):
     assert root.versions(["a/000.wav"]) == {"a/000.wav": opened.version}
 
 
-def test_many_of_one_folder_are_listed_and_say_what_one_by_one_says(root, proxy):
+def test_many_of_one_folder_are_listed_with_the_same_versions(root, proxy):
     found = root.versions([*MANY, "b.wav", "gone.wav"])
     assert sorted(method for method, _, _ in proxy.requests) == ["GET", "HEAD", "HEAD"]
     assert sorted(found) == sorted([*MANY, "b.wav"])
@@ -58,7 +58,7 @@ def test_one_that_is_refused_is_absent_and_an_outage_is_an_error(root, proxy, mo
 
 
 @pytest.mark.parametrize("url", ["local", "memory://versions"])
-def test_elsewhere_each_is_asked_for(url, tmp_path):
+def test_elsewhere_each_file_is_requested(url, tmp_path):
     store = LocalStore(tmp_path) if url == "local" else open_store(url)
     for path in ("a/1.wav", "b.wav"):
         store.create(path, b"first")

@@ -70,7 +70,7 @@ def test_logits_that_are_not_finite_are_named_where_they_count():
     assert finite.tolist() == [False, True, False, True]
 
 
-def test_scores_are_of_float32_whatever_the_logits_are():
+def test_scores_are_float32_for_logits_of_any_dtype():
     logits = torch.randn(2, 40, 8).bfloat16()
     tokens = greedy(logits, torch.tensor([40, 40]), blank=0)
     assert tokens.scores.dtype == np.float32

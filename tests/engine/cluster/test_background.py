@@ -35,7 +35,7 @@ def held():
     made.may_enter.set()
 
 
-def test_its_caller_goes_on_while_it_is_entered_and_one_thread_holds_it_to_its_end(held):
+def test_its_caller_continues_while_it_is_entered_and_one_thread_holds_it_to_its_end(held):
     background = Background(held)
     background.begin()
     background.begin()  # once
@@ -59,7 +59,7 @@ def test_one_that_was_never_begun_is_not_entered(held):
     assert held.entered_by is None
 
 
-def test_waiting_for_it_begins_it_and_raises_what_entering_it_raised():
+def test_waiting_for_it_enters_it_and_raises_its_error():
     @contextmanager
     def failing():
         raise OSError("no port is free")

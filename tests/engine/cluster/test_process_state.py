@@ -141,7 +141,7 @@ def test_a_run_that_fails_or_is_interrupted_leaves_them_as_well(two_blocks, with
     assert "stopped by its caller" in str(kept.value)
 
 
-def test_an_environment_is_restored_but_for_what_its_owner_has_changed_since(monkeypatch):
+def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch):
     monkeypatch.setenv("RAYSP_TEST_MINE", "mine")
     monkeypatch.setenv("RAYSP_TEST_OVERWRITTEN", "mine")
     for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER"):

@@ -100,7 +100,7 @@ def test_a_start_leaves_the_handlers_as_they_were(number):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
-def test_a_stop_that_foreign_code_swallows_is_asked_for_again(number, code):
+def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
     reached = []
 
     def run():

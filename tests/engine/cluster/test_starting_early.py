@@ -49,7 +49,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_when_ray_has_ended_and_nothin
     assert not (corpus / "out").exists()
 
 
-def test_a_refusal_is_told_though_ray_does_not_start_either(corpus, noted):
+def test_a_refusal_is_reported_even_if_ray_does_not_start(corpus, noted):
     noted.fails = raysp.RunError("the local Ray did not start")
     with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
         run(a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]}))
@@ -57,7 +57,7 @@ def test_a_refusal_is_told_though_ray_does_not_start_either(corpus, noted):
         run(a_pipeline(f"{corpus}/in", corpus / "out"))
 
 
-def test_what_source_and_checkpoint_lack_is_refused_before_ray_starts(corpus, noted):
+def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, noted):
     no_model = raysp.Label(f"{corpus}/no-model", outputs=[raysp.Transcript()])
     for pipeline in (
         a_pipeline(f"{corpus}/elsewhere", corpus / "out"),

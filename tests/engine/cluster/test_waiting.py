@@ -41,7 +41,7 @@ def cluster(caplog):
     return Cluster()
 
 
-def test_what_is_missing_is_named_after_a_minute_and_ever_more_rarely(cluster, caplog):
+def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cluster, caplog):
     cluster.pass_by(60)
     assert caplog.messages == []
     cluster.pass_by(20)
@@ -54,7 +54,7 @@ def test_what_is_missing_is_named_after_a_minute_and_ever_more_rarely(cluster, c
     assert len(caplog.messages) == 5  # after 1, 2, 4, 8 and 16 minutes
 
 
-def test_the_run_ends_after_the_limit_with_what_to_do(cluster, monkeypatch):
+def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
     with pytest.raises(
         RunError, match=r"no worker could start for 120 min: .*0 of 2 GPUs.* run again when .* pool.gpus"
     ):
@@ -65,7 +65,7 @@ def test_the_run_ends_after_the_limit_with_what_to_do(cluster, monkeypatch):
 
 
 @pytest.mark.parametrize("activity", [(0, 1), (0, 7)])
-def test_while_workers_are_at_something_nothing_is_waited_for(cluster, caplog, activity):
+def test_active_workers_reset_the_wait(cluster, caplog, activity):
     cluster.activity = activity
     cluster.pass_by(1800)
     assert caplog.messages == []
@@ -73,20 +73,20 @@ def test_while_workers_are_at_something_nothing_is_waited_for(cluster, caplog, a
     assert "waiting for the cluster" in caplog.messages[0]
 
 
-def test_each_report_of_a_worker_begins_it_anew(cluster, caplog):
+def test_each_report_of_a_worker_restarts_the_count(cluster, caplog):
     for number in range(1000):
         cluster.activity = (number, 0)
         cluster.pass_by(50)
     assert caplog.messages == []
 
 
-def test_a_cluster_with_room_is_not_what_is_waited_for(cluster, caplog):
+def test_a_cluster_with_free_resources_is_not_waited_for(cluster, caplog):
     cluster.free = [{"CPU": 2.0, "GPU": 1.0}]
     cluster.pass_by(20_000)
     assert caplog.messages == []
 
 
-def test_room_on_two_nodes_is_none_for_an_actor(cluster, caplog):
+def test_free_resources_on_two_nodes_do_not_fit_one_actor(cluster, caplog):
     cluster.free = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
     cluster.pass_by(100)
     assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
@@ -107,7 +107,7 @@ def test_a_pause_of_the_machine_is_not_waiting(cluster):
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_run_on_a_ray_that_others_hold_says_so_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
+def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(waiting, "FIRST_WARNING_SECONDS", 1.0)

@@ -35,7 +35,7 @@ def test_small_shards_share_a_task_and_large_ones_have_one_each():
     assert batches(100 * rows) == [1]
 
 
-def test_shards_whose_commits_hold_much_have_a_task_each_whatever_their_rows():
+def test_shards_with_large_commits_have_a_task_each_for_any_number_of_rows():
     def due(name, memory):
         return commits.Due(shard(name), None, memory)
 
@@ -44,7 +44,7 @@ def test_shards_whose_commits_hold_much_have_a_task_each_whatever_their_rows():
     assert batches_of([due(str(number), most // 4) for number in range(9)]) == [4, 4, 1]
 
 
-def test_a_task_asks_for_what_it_holds_and_for_no_more_than_a_node_can_have_left(monkeypatch):
+def test_a_task_requests_its_memory_up_to_that_of_a_node(monkeypatch):
     step = commits.MEMORY_STEP
     monkeypatch.setattr(commits, "node_memories", lambda: [0.0, 10.5 * step, 3.0 * step])
 
@@ -61,7 +61,7 @@ def test_a_task_asks_for_what_it_holds_and_for_no_more_than_a_node_can_have_left
     assert asked(5 * step, actor_memory=2 * step) is None
 
 
-def test_shards_in_flight_are_bounded_whatever_their_size():
+def test_shards_in_flight_are_bounded_for_any_size():
     found = commits.Commits.__new__(commits.Commits)
     found.in_flight = {number: [None] * commits.SHARDS_A_TASK for number in range(3)}
     assert found._has_room()
@@ -71,7 +71,7 @@ def test_shards_in_flight_are_bounded_whatever_their_size():
     assert not found._has_room()
 
 
-def dies_of_one(_job, batch):
+def crashes_on_one(_job, batch):
     """Stand in for the work of a commit task."""
     if any(due[0].name == "deadly" for due in batch):
         os._exit(1)
@@ -79,13 +79,13 @@ def dies_of_one(_job, batch):
 
 
 @pytest.mark.cluster
-def test_one_shard_whose_commit_kills_its_worker_takes_no_other_with_it(local_ray, monkeypatch):
+def test_a_shard_whose_commit_crashes_its_worker_does_not_affect_others(local_ray, monkeypatch):
     import ray
 
     monkeypatch.setattr(commits, "TASKS_IN_FLIGHT", 1)
     found = commits.Commits(None, {})
     monkeypatch.setattr(commits, "MAX_RETRIES", 0)
-    found.task = ray.remote(dies_of_one)
+    found.task = ray.remote(crashes_on_one)
     for name in ("first", "a", "deadly", "b"):  # the first is in flight by itself; the others wait together
         found.start(shard(name), 0)
     assert found.begun() == ["first"]
@@ -102,7 +102,7 @@ def succeeds(_job, batch):
 
 
 @pytest.mark.cluster
-def test_commits_go_on_where_others_hold_the_memory_that_they_ask_for(local_ray, monkeypatch):
+def test_commits_continue_if_the_requested_memory_is_in_use(local_ray, monkeypatch):
     import ray
 
     monkeypatch.setattr(commits, "PATIENCE_SECONDS", 0.5)

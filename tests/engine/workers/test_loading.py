@@ -17,7 +17,7 @@ def shards(write_shards):
 
 
 @pytest.mark.cluster
-def test_a_run_goes_on_while_another_actor_can_load_and_names_the_node(
+def test_a_run_continues_while_another_actor_can_load_and_names_the_node(
     local_ray, make_pipeline, shards, tmp_path, caplog
 ):
     outputs = [UnloadableTranscript(folder=str(tmp_path), failures=1)]

@@ -30,7 +30,7 @@ def test_a_message_is_the_same_after_the_way_to_the_driver(message):
     assert unpack(pack_message(message)) == message
 
 
-def test_a_block_and_a_message_of_a_reader_have_one_schema_and_are_told_apart():
+def test_a_block_and_a_message_of_a_reader_have_one_schema_and_are_distinguished():
     block, name = pa.table({"row": [4, 5]}), BlockName(NAME, Piece(4, 6), "a", "f", 0, 1)
     rows = pack(name, block), pack_message(FatalFailure("disk full"))
     assert rows[0].schema == rows[1].schema

@@ -110,7 +110,7 @@ def test_english_is_the_default(tmp_path):
     assert torch.equal(model.lm_head.weight, english.lm_head.weight)
 
 
-def test_a_pickled_adapter_is_opened_only_where_that_is_asked_for(tmp_path):
+def test_a_pickled_adapter_is_opened_only_on_request(tmp_path):
     random_model().save_pretrained(tmp_path)
     other = random_model(seed=1)
     torch.save({name: value.detach() for name, value in other._get_adapters().items()}, tmp_path / "adapter.fra.bin")
@@ -129,7 +129,7 @@ def test_a_language_that_is_not_there_is_named_with_those_that_are(multilingual)
 
 
 @pytest.mark.parametrize("lang", ["../spa", "", "a/b", ".", "spa.safetensors"])
-def test_a_language_is_no_path(tmp_path, lang):
+def test_a_language_is_not_a_path(tmp_path, lang):
     random_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="expected a language such as 'eng'"):
         Wav2Vec2ForCTC.from_pretrained(tmp_path).load_adapter(lang)
@@ -195,7 +195,7 @@ def test_a_language_takes_the_models_dtype(tmp_path, dtype):
     assert {value.dtype for value in model.state_dict().values()} == {dtype}
 
 
-def test_adapters_are_drawn_anew_to_train_them_alone():
+def test_adapters_are_randomly_initialised_to_train_them_alone():
     model = random_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():

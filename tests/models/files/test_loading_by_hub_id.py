@@ -77,7 +77,7 @@ def test_only_what_is_read_is_fetched(hub, monkeypatch):
     assert any(fnmatch("pytorch_model.bin", pattern) for pattern in asked[-1][2])
 
 
-def test_a_language_is_fetched_when_it_is_asked_for(hub, monkeypatch):
+def test_a_language_is_downloaded_on_request(hub, monkeypatch):
     config = UniSpeechConfig(**TINY, do_stable_layer_norm=True, adapter_attn_dim=4)
     UniSpeechForCTC(config).init_weights().save_pretrained(hub)
     model = UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")

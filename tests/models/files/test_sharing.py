@@ -55,7 +55,7 @@ def test_models_and_what_belongs_to_them_are_sent_as_they_are_saved(sent, checkp
         assert options == {"commit_message": "Upload by raysp", "revision": "v2", "create_pr": False}
 
 
-def test_a_processor_is_sent_when_it_is_saved_and_only_where_that_is_asked_for(sent, checkpoint, tmp_path):
+def test_a_processor_is_uploaded_when_saved_and_only_on_request(sent, checkpoint, tmp_path):
     processor = AutoProcessor.from_pretrained(checkpoint)
     processor.save_pretrained(save_directory=tmp_path / "deep" / "mine", push_to_hub=False)
     assert not sent

@@ -31,7 +31,7 @@ def test_steps_follow_a_weight_that_changes(layer):
         torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_flow_where_they_are_asked_for(layer):
+def test_gradients_flow_where_they_are_required(layer):
     layer(torch.randn(4, 1, 48)).sum().backward()
     assert layer.weight.grad is not None
 

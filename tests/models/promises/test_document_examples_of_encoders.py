@@ -191,7 +191,7 @@ def speech_inputs(library):
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2BertForSequenceClassification"])
-def test_text_is_no_input_of_a_model_of_speech(hub, name):
+def test_text_is_not_an_input_of_a_speech_model(hub, name):
     """003-3 and 003-4 as they stand on the page, which theirs fail at, too."""
     publish_log_mels(name)
 

@@ -157,7 +157,7 @@ def test_outputs_have_the_fields_and_shapes_of_the_page(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", FORWARD)
-def test_states_and_attentions_are_there_when_asked_for(name):
+def test_states_and_attentions_are_returned_on_request(name):
     """By argument or by the configuration, where the argument goes first."""
     model = tiny_model(name)
     inputs = inputs_of(model.config)
@@ -257,7 +257,7 @@ def test_ctc_labels_are_tokens_or_ignored(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [name for name in FORWARD if name.endswith("ForSequenceClassification")])
-def test_one_class_is_a_regression_and_more_are_told_apart(name):
+def test_one_class_is_a_regression_and_several_are_a_classification(name):
     labels = torch.tensor([1, 0])
     model = tiny_model(name, num_labels=1)
     inputs = inputs_of(model.config)

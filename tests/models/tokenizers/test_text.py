@@ -207,7 +207,7 @@ def test_padding_needs_its_token(tmp_path):
     assert ours.pad_token_id == len(ours) - 1
 
 
-def test_what_is_baked_into_a_file_has_no_effect_unless_it_is_asked_for(tmp_path):
+def test_settings_stored_in_a_file_have_no_effect_unless_requested(tmp_path):
     write_bert(tmp_path)
     TextTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
     backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

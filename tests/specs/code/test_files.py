@@ -207,7 +207,7 @@ class TestRefusals:
             code_of("my_rules:wanted")
 
 
-def test_a_folder_of_data_that_is_named_like_a_package_is_no_code(project):
+def test_a_folder_of_data_that_is_named_like_a_package_is_not_code(project):
     project.write(numpy__linalg="", my_rules=f"import numpy.linalg{RULE}")
     assert names_of("my_rules:wanted") == ["my_rules.py"]
     assert raysp.__version__

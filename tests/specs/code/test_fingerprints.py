@@ -35,7 +35,7 @@ def shouting(name: str = "my_output") -> raysp.Pipeline:
     return a_pipeline(label={"outputs": [importlib.import_module(name).Shouted()]})
 
 
-def test_an_output_of_a_users_own(project):
+def test_an_output_of_a_user(project):
     before = {"my_output": OUTPUT.format(imports="", suffix="")}
     assert differing(project, shouting, before, {"my_output": OUTPUT.format(imports="", suffix="  # louder")})
 
@@ -94,7 +94,7 @@ def test_a_module_that_a_module_beside_imports_inside_a_function(project):
     assert differing(project, lambda: keeping("my_rules:wanted"), before, {"two": "LIMIT = 2\n"})
 
 
-def test_a_module_that_nobody_imports_changes_nothing(project):
+def test_a_module_that_is_not_imported_changes_nothing(project):
     before = {"my_rules": RULE, "other": "LIMIT = 1\n"}
     assert not differing(project, lambda: keeping("my_rules:wanted"), before, {"other": "LIMIT = 2\n"})
 

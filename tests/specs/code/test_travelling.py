@@ -19,7 +19,7 @@ from raysp.planning.opening import make_plan
 from raysp.planning.resources import local_resources
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
-from tests.corpora import NobodyDies, a_pipeline, write_shard
+from tests.corpora import NoCrashes, a_pipeline, write_shard
 from tests.specs.code.projects import code_of, keeping
 
 REPOSITORY = Path(raysp.__file__).parents[1]
@@ -51,7 +51,7 @@ def planned(folder: Path, where: str = "my_rules:wanted", outputs: tuple = ()):
     write_shard(folder / "in" / "a.parquet", 2)
     label = {"outputs": list(outputs)} if outputs else {}
     pipeline = a_pipeline(f"{folder}/in/*.parquet", folder / "out", keep=[raysp.Keep(where=where)], label=label)
-    return _job(make_plan(pipeline, local_resources(pipeline)), {}, NobodyDies())
+    return _job(make_plan(pipeline, local_resources(pipeline)), {}, NoCrashes())
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def outputs() -> tuple:
     return (my_output.Shouted(),)
 
 
-def test_threads_of_models_do_not_spin_while_they_wait_unless_the_user_says_so(tmp_path, monkeypatch):
+def test_threads_of_models_do_not_spin_while_they_wait_unless_configured(tmp_path, monkeypatch):
     write_shard(tmp_path / "in" / "a.parquet", 2)
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
-    job = _job(make_plan(pipeline, local_resources(pipeline)), {}, NobodyDies())
+    job = _job(make_plan(pipeline, local_resources(pipeline)), {}, NoCrashes())
     packed = cloudpickle.dumps(replace(job, attempts=None))
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     pickle.loads(packed)
@@ -108,7 +108,7 @@ def test_threads_of_models_do_not_spin_while_they_wait_unless_the_user_says_so(t
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
-def test_workers_run_what_was_read_whatever_lies_on_their_disk_by_then(project, tmp_path, monkeypatch):
+def test_workers_run_the_code_that_was_read_regardless_of_their_disk(project, tmp_path, monkeypatch):
     write(project, 1)
     first = planned(tmp_path / "1", outputs=outputs())
     project.forget()
@@ -152,7 +152,7 @@ if __name__ == "__main__":
     assert json.loads(ran.stdout) == [[[1], 1.0]]
 
 
-def test_a_module_may_read_its_source_its_file_and_what_lies_beside_it(project, tmp_path, worker):
+def test_a_module_may_read_its_source_its_file_and_files_beside_it(project, tmp_path, worker):
     text = """
     import inspect, pathlib
     def wanted(table):
