@@ -32,6 +32,7 @@ ON_OBJECT_STORAGE = (
     "sink/test_relabelling.py",
     "storage/test_guards.py",
     "storage/test_s3.py",
+    "storage/test_s3_options.py",
     "storage/test_versions.py",
     "tests/test_readme.py",
 )

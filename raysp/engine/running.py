@@ -35,6 +35,7 @@ from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions
 from raysp.words import brief, count
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def run(
 
 def retry(
     url: str,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,

@@ -1,7 +1,7 @@
 """Plan of a retry: error rows of committed label shards, to be labelled by the sink's recorded pipeline."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from raysp.errors import SpecError
@@ -17,6 +17,7 @@ from raysp.sink.recommitting import find_error_rows
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
 from raysp.specs.values import override, to_json
+from raysp.storage.options import GivenOptions, options_of
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
 """Settings that a retry may change: existing labels do not depend on them."""
@@ -25,7 +26,7 @@ _SETTABLE = re.compile("|".join(name.replace(".", r"\.").replace("N", r"\d+") fo
 
 def recorded_pipeline(
     url: str,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
@@ -49,8 +50,8 @@ def recorded_pipeline(
 
 
 def _with_sink_options(
-    settings: Sequence[str], storage_options: Mapping[str, object] | None, pipeline: Pipeline | None
-) -> Mapping[str, object] | None:
+    settings: Sequence[str], storage_options: GivenOptions | None, pipeline: Pipeline | None
+) -> GivenOptions | None:
     """Return the storage options of a sink, with those of `settings`.
 
     Raises:
@@ -66,7 +67,9 @@ def _with_sink_options(
                 "to change labels use `raysp run PIPELINE --set ... --relabel`"
             )
         if path.startswith("sink."):
-            sink = override(Parquet("sink", storage_options=options or {}), path.removeprefix("sink."), text)
+            sink = override(
+                Parquet("sink", storage_options=options_of(options or {})), path.removeprefix("sink."), text
+            )
             options = cast("Parquet", sink).storage_options
     return options
 

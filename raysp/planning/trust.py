@@ -18,6 +18,7 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
 from raysp.storage.globs import has_wildcard, split_glob
+from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, normalise, scheme_of
 
 _PLACES = ("url", "root", "audio_root", "checkpoint")
@@ -60,7 +61,7 @@ class Recorded:
 
 def read_recorded(
     sink: str,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
@@ -83,13 +84,13 @@ def read_recorded(
     if unused:
         return Recorded(opened, record, None, unused)
     made = of_commit(pipeline, record) if pipeline else _pipeline(opened, record)
-    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options or {}))
+    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options or {})))
     return Recorded(opened, record, made, roots=None if trust else _roots(made, record))
 
 
 def open_recorded(
     sink: str | Store,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,

@@ -1,12 +1,12 @@
 """Removal of files that killed runs left in a sink."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.planning.trust import open_recorded
 from raysp.sink import lease
 from raysp.sink.orphans import Orphan, find_orphans, remove_orphans
 from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import brief
 
@@ -31,7 +31,7 @@ class Cleaning:
 
 def gc(
     sink: str | Store,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     dry_run: bool = False,
     pipeline: Pipeline | None = None,

@@ -21,6 +21,7 @@ from raysp.sink.stage import is_complete, staged
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import brief
 
@@ -95,7 +96,7 @@ class Status:
 
 def status(
     sink: str | Store,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,

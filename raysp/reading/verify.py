@@ -34,6 +34,7 @@ from raysp.sink.recordings import shown
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.options import GivenOptions
 from raysp.storage.store import open_store, split_url
 from raysp.words import brief, count
 
@@ -93,7 +94,7 @@ class _Checked:
 
 def verify(
     sink: str,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
     *,
     sample: int = 0,
     seed: int = 0,

@@ -4,7 +4,7 @@ Other packages open a sink only by `Sink`, and leave the paths in it (`layout`) 
 itself (`commit`, `stage`, `lease`, `receipts`) works on any `Store`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +13,7 @@ from raysp.errors import PlanError
 from raysp.sink import layout, plan_record, run_record, stopping
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
+from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, open_store
 
 
@@ -23,7 +24,7 @@ class Sink:
     store: Store
 
     @classmethod
-    def open(cls, place: str | Store, storage_options: Mapping[str, object] | None = None) -> Self:
+    def open(cls, place: str | Store, storage_options: GivenOptions | None = None) -> Self:
         """Return the sink at a url or in a store, without access to it. It need not exist yet.
 
         Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
@@ -24,6 +24,27 @@ from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_li
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 3
 """Version of labels, increased with every change of raysp that changes a label."""
+
+
+def _named_options(given: object) -> object:
+    """Return the options of a file system of fsspec, and other values unchanged.
+
+    Raises:
+        ValueError: the file system was made with a literal secret, or with positional arguments.
+    """
+    from raysp.storage.options import FileSystem, options_of
+
+    if not isinstance(given, FileSystem):
+        return given
+    options = options_of(given)
+    try:
+        refuse_literal_secrets(options, "storage_options")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: storage_options={{**fs.storage_options, ...}}, or make the file system without credentials, so "
+            "that environment or profile give them"
+        ) from None
+    return options
 
 
 def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -41,7 +62,7 @@ def _copied(value: object) -> object:
     return value
 
 
-StorageOptions = Annotated[Mapping[str, object], AfterValidator(_checked_options)]
+StorageOptions = Annotated[Mapping[str, object], BeforeValidator(_named_options), AfterValidator(_checked_options)]
 
 
 @spec

@@ -144,12 +144,12 @@ _URL_SIGNATURE = re.compile(
     r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|sig|signature)=)[^&']+", re.I
 )
 _SECRET = re.compile(
-    r"secret|token|passw|passphrase|credential|authorization|account_key|api_key|private_key|sas|connection_string"
+    r"secret|token|passw|passphrase|credential|authorization|account_key|api_key|private_key|customer_?key|sas|connection_string"
 )
 
 
 def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
-    """Raise ValueError if an option whose name indicates a secret holds a literal instead of an `Env`.
+    """Raise ValueError if an option whose name indicates a secret, or a url with a password, is not given as an `Env`.
 
     Raises:
         ValueError: the message has the option (never its value) and the remedy.
@@ -171,6 +171,8 @@ def _refuse_literal(value: object, where: str, key: str) -> None:
             f"{where} holds a literal secret; put it into an environment variable and "
             f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
         )
+    elif isinstance(value, str) and _URL_PASSWORD.search(value):
+        raise ValueError(f"{where} is a url with a password; put it into an environment variable and give raysp.Env")
 
 
 def refuse_secret_url(url: str) -> str:

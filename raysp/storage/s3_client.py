@@ -1,4 +1,4 @@
-"""Access to S3: options with the names of s3fs, one boto3 client per set of options, bounded retries, errors.
+"""Access to S3: one boto3 client per set of options, bounded retries, errors.
 
 All retries happen in this module. Those of boto3 are off, since they end at the first byte of a body. No message, log
 line or exception that leaves this module contains a credential.
@@ -12,17 +12,17 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar, cast
+from dataclasses import asdict
+from functools import partial
+from typing import Any, TypeVar
 
 from raysp.errors import StoreError
-from raysp.storage.options import resolve
+from raysp.storage.s3_options import ATTEMPTS, S3Options, read_options
 from raysp.storage.store import RefusedError, UnusableError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ATTEMPTS = 6
 FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 10.0
 CONNECT_SECONDS = 10
@@ -31,52 +31,6 @@ READ_SECONDS = 30
 MAX_CONNECTIONS = 32
 DEFAULT_REGION = "us-east-1"
 SHOWN_CHARACTERS = 200
-
-KNOWN_OPTIONS = ("anon", "client_kwargs", "endpoint_url", "key", "profile", "region", "secret", "token")
-_KNOWN_CLIENT_OPTIONS = ("endpoint_url", "region_name")
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """Options of an S3 client. Values of None are taken from the environment and the profile."""
-
-    key: str | None = None
-    secret: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    profile: str | None = None
-    anon: bool = False
-    endpoint_url: str | None = None
-    region: str | None = None
-
-
-def read_options(options: Mapping[str, object]) -> S3Options:
-    """Check storage options and resolve those that stand for an environment variable.
-
-    Raises:
-        StoreError: an option is unknown, a value has the wrong type, or only one of `key` and `secret` is set.
-    """
-    found = {name: value for name, value in resolve(options).items() if value is not None}
-    client = found.pop("client_kwargs", {})
-    if not isinstance(client, Mapping):
-        raise StoreError(f"storage_options['client_kwargs'] is a {type(client).__name__}; expected a mapping")
-    _refuse_unknown(found, KNOWN_OPTIONS, "storage_options")
-    _refuse_unknown(client, _KNOWN_CLIENT_OPTIONS, "storage_options['client_kwargs']")
-    for theirs, ours in (("endpoint_url", "endpoint_url"), ("region_name", "region")):
-        value = client.get(theirs)
-        if value is not None and found.setdefault(ours, value) != value:
-            raise StoreError(f"storage_options: {ours!r} and client_kwargs[{theirs!r}] differ; give one of them")
-    for name, value in found.items():
-        expected = bool if name == "anon" else str
-        if not isinstance(value, expected):
-            raise StoreError(f"storage_options[{name!r}] is a {type(value).__name__}; expected {expected.__name__}")
-    if ("key" in found) != ("secret" in found):
-        raise StoreError("storage_options: 'key' and 'secret' go together; give both, or a profile")
-    return S3Options(**cast("dict[str, Any]", found))
-
-
-def _refuse_unknown(options: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-    if unknown := sorted(set(options) - set(known)):
-        raise StoreError(f"{where}: s3 has no option {unknown[0]!r}; its options are {', '.join(known)}")
 
 
 class S3Error(StoreError):
@@ -103,13 +57,15 @@ class S3Client:
     def __init__(self, options: Mapping[str, object]) -> None:
         self._options = options
         self._made: Any = None
+        self._attempts = ATTEMPTS
         self._secrets: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
     def call(self, work: Callable[[Any], T], doing: str, place: str) -> T:
         """Call `work` with the boto3 client.
 
-        Transient errors are retried with jitter, up to `ATTEMPTS` attempts. Expired credentials are renewed once.
+        Transient errors are retried with jitter, as often as the options say. Expired credentials are renewed
+        once.
 
         Raises:
             S3Error: the request was refused, or the last attempt failed.
@@ -124,8 +80,8 @@ class S3Client:
                 if code in _EXPIRED and not renewed:
                     renewed = True
                     self._renew(client)
-                elif _passes(error, code) and attempt < ATTEMPTS:
-                    logger.info("%s: %s failed (%s), attempt %d of %d", place, doing, code, attempt, ATTEMPTS)
+                elif _passes(error, code) and attempt < self._attempts:
+                    logger.info("%s: %s failed (%s), attempt %d of %d", place, doing, code, attempt, self._attempts)
                     _pause(attempt)
                     attempt += 1
                 elif code:
@@ -137,7 +93,9 @@ class S3Client:
         with self._lock:
             if self._made is None:
                 try:
-                    self._made, self._secrets = _make(read_options(self._options))
+                    options = read_options(self._options)
+                    self._made, self._secrets = _make(options)
+                    self._attempts = options.attempts
                 except StoreError:
                     raise
                 except Exception as error:
@@ -180,15 +138,15 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
         from botocore.config import Config
     except ImportError as error:
         raise StoreError(f"s3:// urls need boto3 ({error}); pip install 'raysp[s3]'") from error
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        max_pool_connections=MAX_CONNECTIONS,
-        retries={"total_max_attempts": 1},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        **({"signature_version": botocore.UNSIGNED} if options.anon else {}),
-    )
+    defaults = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "max_pool_connections": MAX_CONNECTIONS,
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    unsigned = {"signature_version": botocore.UNSIGNED} if options.anon else {}
+    config = Config(**{**defaults, **options.config, **unsigned, "retries": {"total_max_attempts": 1}})
     session = boto3.session.Session(
         aws_access_key_id=options.key,
         aws_secret_access_key=options.secret,
@@ -197,9 +155,21 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
         region_name=options.region,
     )
     client = session.client(
-        "s3", endpoint_url=options.endpoint_url, region_name=session.region_name or DEFAULT_REGION, config=config
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=session.region_name or DEFAULT_REGION,
+        use_ssl=options.use_ssl,
+        config=config,
     )
-    return client, () if options.anon else _secrets(session)
+    client.meta.events.register("provide-client-params.s3", partial(_with_parameters, options.parameters))
+    key = options.parameters.get("SSECustomerKey")
+    secrets = () if options.anon else _secrets(session)
+    return client, (*secrets, key) if isinstance(key, str) else secrets
+
+
+def _with_parameters(more: Mapping[str, object], params: Mapping[str, object], model: Any, **_: object) -> object:  # noqa: ANN401
+    """Return the parameters of a request with those of `more` that its operation has."""
+    return {name: value for name, value in more.items() if name in model.input_shape.members} | dict(params)
 
 
 def _secrets(session: Any) -> tuple[str, ...]:  # noqa: ANN401 - boto3 has no types

@@ -26,6 +26,7 @@ from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_g
 from raysp.storage.locking import locked
 from raysp.storage.opened import Entry as Entry
 from raysp.storage.opened import LocalFile, Opened
+from raysp.storage.options import GivenOptions, options_of
 
 HOME = ".raysp/"
 TMP = f"{HOME}tmp"
@@ -253,11 +254,11 @@ class Listing:
         return join_url(self.root, entry.path)
 
 
-def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
+def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
     """Return the store of a url, without access to it.
 
-    `storage_options` are those of the object store's client and may contain `raysp.Env` values. They are ignored for a
-    local path.
+    `storage_options` are those of the object store's client, or a file system of fsspec that was made with them, and
+    may contain `raysp.Env` values. They are ignored for a local path.
 
     Raises:
         StoreError: The url's scheme is unknown, its client is not installed, or the client has no such option.
@@ -265,13 +266,14 @@ def open_store(url: str, storage_options: Mapping[str, object] | None = None) ->
     scheme = scheme_of(url)
     if not scheme:
         return LocalStore(_local_path(url))
+    options = options_of(storage_options or {})
     if scheme == "s3":
         from raysp.storage.s3 import S3Store
 
-        return S3Store(url, storage_options)
+        return S3Store(url, options)
     from raysp.storage.fsspec_store import FsspecStore
 
-    return FsspecStore(url, storage_options)
+    return FsspecStore(url, options)
 
 
 def scheme_of(url: str) -> str:

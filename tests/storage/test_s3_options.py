@@ -1,0 +1,239 @@
+"""Options and file systems that work for a user in s3fs work in raysp, and the results are read back with them."""
+
+from collections.abc import Iterator
+
+import datasets
+import fsspec
+import pandas
+import pyarrow.dataset
+import pytest
+import s3fs
+
+import raysp
+from raysp.errors import SpecError, StoreError
+from raysp.specs.values import from_json, to_json
+from raysp.storage import s3_client
+from raysp.storage.options import resolve
+from raysp.storage.s3 import S3Store
+from raysp.storage.s3_client import read_options
+from raysp.storage.s3_options import for_s3fs
+from raysp.storage.store import expand, open_store
+from tests.corpora import a_pipeline, label_here, write_shard
+
+LITERAL = "lItErAlSeCrEt"
+
+
+@pytest.fixture(autouse=True)
+def new_clients(monkeypatch):
+    monkeypatch.setattr(s3_client, "_clients", {})
+    monkeypatch.setattr(s3_client, "FIRST_DELAY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def bucket(s3):
+    return s3.bucket()
+
+
+def spellings(s3) -> dict[str, dict[str, object]]:
+    """Return options that mean the same to s3fs."""
+    secret = raysp.Env("RAYSP_TEST_SECRET")
+    access = {"key": s3.key, "secret": secret}
+    return {
+        "plain": {**access, "endpoint_url": s3.endpoint},
+        "user and password": {"username": s3.key, "password": secret, "endpoint_url": s3.endpoint},
+        "client": {
+            "client_kwargs": {
+                "aws_access_key_id": s3.key,
+                "aws_secret_access_key": secret,
+                "endpoint_url": s3.endpoint,
+                "region_name": "us-east-1",
+            }
+        },
+        "config": {
+            **access,
+            "endpoint_url": s3.endpoint,
+            "use_ssl": False,
+            "config_kwargs": {"s3": {"addressing_style": "path"}, "signature_version": "s3v4", "read_timeout": 20},
+        },
+        "tuned": {**access, "endpoint_url": s3.endpoint, "default_block_size": 2**20, "use_listings_cache": False},
+        "requests": {
+            **access,
+            "endpoint_url": s3.endpoint,
+            "requester_pays": True,
+            "s3_additional_kwargs": {"CacheControl": "no-store"},
+        },
+    }
+
+
+@pytest.mark.parametrize("spelling", ["plain", "user and password", "client", "config", "tuned", "requests"])
+def test_options_that_s3fs_takes_work_here(s3, bucket, spelling):
+    options = spellings(s3)[spelling]
+    theirs = s3fs.S3FileSystem(**resolve(options), skip_instance_cache=True)
+    theirs.pipe_file(f"{bucket}/in/theirs", b"theirs")
+    store = open_store(f"s3://{bucket}/in", options)
+    assert store.read("theirs") == b"theirs"
+    assert store.create("ours", b"ours")
+    assert theirs.cat_file(f"{bucket}/in/ours") == b"ours"
+    assert [entry.path for entry in expand(f"s3://{bucket}/in/*", options).entries] == ["ours", "theirs"]
+
+
+def test_parameters_go_with_the_requests_that_have_them(s3, bucket):
+    store = S3Store(f"s3://{bucket}/x", spellings(s3)["requests"])
+    sent: dict[str, dict[str, object]] = {}
+
+    def note(request, event_name, **_):
+        sent[event_name.rpartition(".")[2]] = request.headers
+
+    store._client._client("").meta.events.register("before-send.s3", note)
+    assert store.create("a", b"one")
+    assert [entry.path for entry in store.list()] == ["a"]
+    assert store.read("a") == b"one"
+    assert {"PutObject", "ListObjectsV2", "GetObject"} <= sent.keys()
+    assert {headers["x-amz-request-payer"] for headers in sent.values()} == {b"requester"}
+    assert [name for name, headers in sent.items() if "Cache-Control" in headers] == ["PutObject"]
+    assert s3.client.head_object(Bucket=bucket, Key="x/a")["CacheControl"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("retries", "attempts"),
+    [({"max_attempts": 1, "mode": "standard"}, 2), ({"total_max_attempts": 3}, 3), ({"max_attempts": 0}, 1)],
+)
+def test_a_request_is_tried_as_often_as_the_options_say(proxy, bucket, retries, attempts):
+    store = S3Store(f"s3://{bucket}", {**proxy.options, "config_kwargs": {"retries": retries}})
+    proxy.judge = lambda method, path: "503"
+    with pytest.raises(StoreError, match="SlowDown"):
+        store.read("a")
+    assert len(proxy.requests) == attempts
+
+
+def test_a_read_timeout_of_the_options_ends_a_body_that_stalls(proxy, bucket):
+    config = {"read_timeout": 0.2, "retries": {"max_attempts": 0}}
+    store = S3Store(f"s3://{bucket}", {**proxy.options, "config_kwargs": config})
+    store.replace("a", bytes(100_000))
+    proxy.judge = lambda method, path: "stall" if method == "GET" else None
+    with pytest.raises(StoreError, match=r"cannot read it \(ReadTimeoutError"):
+        store.read("a")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"session": "x"}, "s3 has no option 'session'; its options are anon, client_kwargs.*, requester_pays,"),
+        ({"client_kwargs": {"verify": False}}, "set AWS_CA_BUNDLE to the file of your own certificate"),
+        ({"config_kwargs": {"timeout": 3}}, r"config_kwargs'\]: s3 has no option 'timeout'; its options are connect_"),
+        ({"config_kwargs": {"read_timeout": 0}}, r"\['read_timeout'\] is a int; expected a number above 0"),
+        ({"config_kwargs": {"connect_timeout": True}}, "is a bool; expected a number above 0"),
+        ({"config_kwargs": {"retries": 3}}, r"\['retries'\] is a int; expected a mapping"),
+        ({"config_kwargs": {"retries": {"max_attempts": -1}}}, "is a int; expected a number from 0"),
+        ({"config_kwargs": {"region_name": "a"}, "region": "b"}, r"'region' and config_kwargs\['region_name'\] differ"),
+        ({"username": "a", "key": "b"}, "'key' and 'username' differ; give one of them"),
+        ({"s3_additional_kwargs": {"VersionId": "x"}}, r"additional_kwargs'\]: s3 has no option 'VersionId'"),
+        ({"requester_pays": "yes"}, r"\['requester_pays'\] is a str; expected bool"),
+    ],
+)
+def test_other_options_are_refused_with_those_that_are_taken(options, message):
+    with pytest.raises(StoreError, match=message):
+        open_store("s3://bucket/x", options)
+
+
+def test_no_option_shows_a_secret(monkeypatch):
+    monkeypatch.setenv("THE_KEY", LITERAL)
+    options = {"s3_additional_kwargs": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": raysp.Env("THE_KEY")}}
+    assert LITERAL not in repr(read_options(options))
+    raysp.Shards("s3://b/x", storage_options=options)
+    for given, message in [
+        ({"s3_additional_kwargs": {"SSECustomerKey": LITERAL}}, "holds a literal secret"),
+        ({"client_kwargs": {"aws_secret_access_key": LITERAL}}, "holds a literal secret"),
+        ({"config_kwargs": {"proxies": {"https": f"http://me:{LITERAL}@proxy"}}}, "is a url with a password"),
+    ]:
+        with pytest.raises(SpecError, match=message) as caught:
+            raysp.Shards("s3://b/x", storage_options=given)
+        assert LITERAL not in str(caught.value)
+
+
+class TestFileSystems:
+    def test_one_of_s3fs_is_taken_for_its_options(self, s3, bucket, monkeypatch):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret)
+        files = s3fs.S3FileSystem(endpoint_url=s3.endpoint, config_kwargs={"read_timeout": 9}, max_concurrency=4)
+        store = open_store(f"s3://{bucket}/x", files)
+        assert store.create("a", b"one")
+        assert files.cat_file(f"{bucket}/x/a") == b"one"
+        source = raysp.Shards(f"s3://{bucket}/x/*", storage_options=files)
+        assert source.storage_options == files.storage_options
+        assert from_json(to_json(source)) == source
+
+    def test_one_of_another_scheme_is_taken_too(self):
+        files = fsspec.filesystem("memory")
+        open_store("memory://place/x", files).create("a", b"one")
+        assert files.cat_file("/place/x/a") == b"one"
+        assert raysp.Parquet("memory://place/x", storage_options=files).storage_options == {}
+
+    def test_the_status_of_a_sink_is_read_through_one(self, s3, bucket, tmp_path):
+        options = spellings(s3)["plain"]
+        write_shard(tmp_path / "in" / "a.parquet", 2)
+        sink = raysp.Parquet(f"s3://{bucket}/labels", storage_options=options)
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", sink))
+        files = s3fs.S3FileSystem(**resolve(options))
+        assert raysp.status(sink.url, files).shards_committed == 1
+
+    def test_its_literal_secrets_are_refused_with_the_remedy(self):
+        files = s3fs.S3FileSystem(key="AKIA", secret=LITERAL, skip_instance_cache=True)
+        with pytest.raises(
+            SpecError, match=r"write raysp.Env\('SECRET'\): storage_options=\{\*\*fs.storage_opt"
+        ) as caught:
+            raysp.Shards("s3://bucket/x", storage_options=files)
+        assert LITERAL not in str(caught.value)
+
+    def test_arguments_without_a_name_are_refused(self):
+        files = s3fs.S3FileSystem(True, skip_instance_cache=True)
+        with pytest.raises(SpecError, match=r"a S3FileSystem made with positional arguments; name them"):
+            raysp.Shards("s3://bucket/x", storage_options=files)
+        with pytest.raises(SpecError, match="positional arguments"):
+            open_store("s3://bucket/x", files)
+
+    def test_what_cannot_be_recorded_is_refused(self):
+        files = s3fs.S3FileSystem(session=object(), skip_instance_cache=True)
+        with pytest.raises(SpecError, match="found a value of type object; a pipeline holds only JSON values"):
+            raysp.Shards("s3://bucket/x", storage_options=files)
+
+
+@pytest.fixture(scope="module")
+def labels(s3_server, tmp_path_factory) -> Iterator[tuple[str, dict[str, object]]]:
+    """A sink with two label shards, and the options of s3fs."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name in "ab":
+        write_shard(folder / f"{name}.parquet", 3)
+    url = f"s3://{s3_server.bucket()}/labels"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAYSP_TEST_SECRET", s3_server.secret)
+        label_here(a_pipeline(f"{folder}/*.parquet", raysp.Parquet(url, storage_options=s3_server.options)))
+        yield url, for_s3fs({**s3_server.options, "region": "us-east-1"})
+
+
+def read_by_pandas(url, options):
+    return len(pandas.read_parquet(url, storage_options=options))
+
+
+def read_by_datasets(url, options):
+    found = datasets.load_dataset(
+        "parquet", data_files=f"{url}/**/*.parquet", split="train", streaming=True, storage_options=options
+    )
+    return sum(1 for _ in found)
+
+
+def read_by_pyarrow(url, options):
+    files, folder = fsspec.url_to_fs(url, **options)
+    return pyarrow.dataset.dataset(folder, filesystem=files).count_rows()
+
+
+def read_by_fsspec(url, options):
+    files = fsspec.open_files(f"{url}/*.parquet", **options)
+    return sum(pandas.read_parquet(file.path, filesystem=file.fs).shape[0] for file in files)
+
+
+@pytest.mark.parametrize("read", [read_by_pandas, read_by_datasets, read_by_pyarrow, read_by_fsspec])
+def test_labels_are_read_back_with_the_same_options(labels, read, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    url, options = labels
+    assert read(url, dict(options)) == 6  # datasets adds options of its own to the mapping
