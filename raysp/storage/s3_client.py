@@ -162,6 +162,7 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
         config=config,
     )
     client.meta.events.register("provide-client-params.s3", partial(_with_parameters, options.parameters))
+    client.meta.events.register("before-call.s3.HeadBucket", _end_redirects)
     key = options.parameters.get("SSECustomerKey")
     secrets = () if options.anon else _secrets(session)
     return client, (*secrets, key) if isinstance(key, str) else secrets
@@ -170,6 +171,14 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
 def _with_parameters(more: Mapping[str, object], params: Mapping[str, object], model: Any, **_: object) -> object:  # noqa: ANN401
     """Return the parameters of a request with those of `more` that its operation has."""
     return {name: value for name, value in more.items() if name in model.input_shape.members} | dict(params)
+
+
+def _end_redirects(context: Mapping[str, Any], **_: object) -> None:
+    """Keep botocore, which asks for the bucket's region after a redirect, from following a redirect of this question.
+
+    It would ask again after each one, until the interpreter ends the recursion.
+    """
+    context.get("s3_redirect", {})["redirected"] = True
 
 
 def _secrets(session: Any) -> tuple[str, ...]:  # noqa: ANN401 - boto3 has no types
@@ -245,6 +254,7 @@ _UNUSABLE = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError", "CredentialRetrievalError"),
     *("PartialCredentialsError", "UnauthorizedSSOTokenError", "AllAccessDisabled", "NoSuchBucket"),
     *("QuotaExceeded", "InsufficientStorage", "RequestTimeTooSkewed", "PermanentRedirect", "SSLError"),
+    *("301", "302", "307", "308"),
 }
 
 _REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
@@ -267,6 +277,7 @@ _ADVICE = {
     **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"), _NOT_REACHED),
     **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "EntityTooLarge"), f"free space and {_GO_ON}"),
     **dict.fromkeys(("PermanentRedirect", "301"), "the bucket is in another region: set region or endpoint_url"),
+    **dict.fromkeys(("302", "307", "308"), "redirects are not followed: set endpoint_url to where the bucket is"),
     "NoSuchBucket": "there is no such bucket: create it, or correct the url or endpoint_url",
     "RequestTimeTooSkewed": "set this machine's clock",
     "SSLError": "check endpoint_url, and AWS_CA_BUNDLE for your own certificate",

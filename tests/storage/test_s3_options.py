@@ -1,6 +1,8 @@
 """Options and file systems that work for a user in s3fs work in raysp, and the results are read back with them."""
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
 import fsspec
@@ -237,3 +239,36 @@ def test_labels_are_read_back_with_the_same_options(labels, read, tmp_path, monk
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     url, options = labels
     assert read(url, dict(options)) == 6  # datasets adds options of its own to the mapping
+
+
+class _Redirecting(BaseHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(307)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/latest/meta-data/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815 - a name that http.server looks for
+
+
+def test_a_redirect_is_not_followed(monkeypatch):
+    monkeypatch.setenv("THE_SECRET", LITERAL)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting)
+    server.daemon_threads, server.asked = True, []
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    options = {
+        "key": "AKIA",
+        "secret": raysp.Env("THE_SECRET"),
+        "endpoint_url": f"http://127.0.0.1:{server.server_port}",
+    }
+    with pytest.raises(
+        StoreError, match=r"cannot read it \(307: Temporary Redirect\); redirects are not followed: set endpoint_url"
+    ):
+        open_store("s3://bucket/x", options).read("a")
+    server.shutdown()
+    server.server_close()
+    assert server.asked == ["/bucket/x/a", "/bucket"]  # botocore asks for the bucket's region
