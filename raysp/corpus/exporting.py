@@ -11,12 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.storage.store import Store, explain, open_store
+from raysp.storage.options import GivenOptions, options_of, resolve
+from raysp.storage.s3_options import for_s3fs
+from raysp.storage.store import Store, explain, open_store, scheme_of
 
 SHARD_BYTES = 256 * 1024 * 1024
 ROWS_AT_ONCE = 32
 MARKER = "_exported.json"
 """Marker file, written last: fingerprint of the data set and names of its shards."""
+SAVED = ("state.json", "dataset_dict.json")
+"""Files of which `save_to_disk` writes one: for a data set, and for one with several splits."""
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -35,22 +39,25 @@ def export(
     *,
     split: str | None = None,
     audio: str | None = None,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: GivenOptions | None = None,
 ) -> Exported:
     """Write a data set as Parquet audio shards. Shards of an earlier export of the same data set are reused.
 
     Args:
-        dataset: a `datasets.Dataset`, a folder written by `save_to_disk`, or a name for `load_dataset`.
+        dataset: a `datasets.Dataset`, a folder written by `save_to_disk` (a path or url), or a name for `load_dataset`.
         folder: url of the folder for the shards, used for this data set only.
         split: split to export, required if the data set has several.
         audio: column with the recordings; None for the only audio column.
-        storage_options: options of the folder's storage.
+        storage_options: options of the folder's storage, and of a saved data set whose url has the same scheme.
 
     Raises:
         PlanError: the data set cannot be loaded or written, or the folder holds other files.
         ShardError: a recording cannot be read.
         StoreError: the folder cannot be written.
     """
+    if isinstance(dataset, str | Path) and (scheme := scheme_of(str(dataset))):
+        same = scheme == scheme_of(folder)
+        dataset = _load_saved(str(dataset), options_of(storage_options or {}) if same else {})
     dataset = _loaded(dataset, split)
     audio = _audio_column(dataset, audio)
     store = open_store(folder, storage_options)
@@ -62,6 +69,22 @@ def export(
     return Exported(tuple(f"{store.url}/{name}" for name in done), audio, tuple(dataset.column_names))
 
 
+def _load_saved(url: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401
+    """Load a data set that `save_to_disk` wrote to object storage."""
+    import datasets
+
+    store = open_store(url, options)
+    if not any(store.stat(name) for name in SAVED):
+        raise PlanError(f"{url}: found no {' and no '.join(SAVED)}; expected a folder written by save_to_disk")
+    resolved = for_s3fs(options) if scheme_of(url) == "s3" else resolve(options)
+    try:
+        return datasets.load_from_disk(store.url, storage_options=resolved)
+    except ImportError as error:
+        raise PlanError(f"{url}: `datasets` needs another package to load it: {error}") from None
+    except Exception as error:  # its text may repeat how a request was signed
+        raise PlanError(f"{url}: `datasets` cannot load it ({type(error).__name__}); check the folder") from None
+
+
 def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
     try:
         import datasets
@@ -70,7 +93,7 @@ def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
     if isinstance(dataset, str | Path):
         where = str(dataset)
         try:
-            is_saved = any(Path(where, name).is_file() for name in ("state.json", "dataset_dict.json"))
+            is_saved = any(Path(where, name).is_file() for name in SAVED)
             dataset = datasets.load_from_disk(where) if is_saved else datasets.load_dataset(where, split=split)
         except Exception as error:  # of many types: no such name, no network, no such split
             raise PlanError(f"{where}: `datasets` cannot load it: {error}") from error

@@ -124,11 +124,13 @@ class Shards:
         A second call with the same data set uses the existing shards.
 
         Args:
-            dataset: a `datasets.Dataset`, a folder written by `save_to_disk`, or a name for `load_dataset`.
+            dataset: a `datasets.Dataset`, a folder written by `save_to_disk` (a path or url), or a name for
+                `load_dataset`.
             folder: folder for the shards of this data set only.
             split: split of a data set that has several.
             audio: column of the recordings; None: the only audio column.
-            storage_options: options of the storage of the folder.
+            storage_options: options of the storage of the folder, and of a saved data set whose url has the same
+                scheme.
             fields: further fields of `Shards`; the default of `id` is the column "id" if it exists.
 
         Raises:
