@@ -22,7 +22,7 @@ from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, local_scratch
+from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, inside, local_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -222,9 +222,7 @@ class FsspecStore:
         return self._locate(path)
 
     def _locate(self, path: str) -> str:
-        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            raise StoreError(f"{self._url}: {path!r} is not a path inside this folder")
-        return f"{self._root}/{path}" if path else self._root
+        return f"{self._root}/{inside(path, self._url)}" if path else self._root
 
     def _place(self, path: str) -> str:
         return f"{self._url.rstrip('/')}/{path}" if path else self._url

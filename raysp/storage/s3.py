@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from raysp.errors import StoreError
 from raysp.storage.opened import Opened
-from raysp.storage.ranged import RangedFile, open_ranged
+from raysp.storage.ranged import Fetch, RangedFile, open_ranged
 from raysp.storage.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
-from raysp.storage.store import TMP, Entry, explain, local_scratch
+from raysp.storage.store import TMP, Entry, explain, inside, local_scratch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class S3Store:
 
     Args:
         url: `s3://bucket` or `s3://bucket/folder`.
-        storage_options: options with the names of s3fs, see `s3_client.KNOWN_OPTIONS`.
+        storage_options: options with the names of s3fs, see `s3_options.KNOWN_OPTIONS`.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
@@ -106,43 +106,19 @@ class S3Store:
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
-        key = self._key(path)
-
-        def work(s3: Any) -> bytes:  # noqa: ANN401 - boto3 has no types
-            answer = s3.get_object(Bucket=self._bucket, Key=key)
-            return _whole(answer, answer["ContentLength"])
-
-        return self._call(work, "read", path)
+        return self._get(path)[0]
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access. One request returns its size, version and last bytes."""
-        key = self._key(path)
-
-        def tail(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
-            try:
-                answer = s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=-{TAIL_BYTES}")
-            except Exception as error:
-                if code_of(error) != "InvalidRange":
-                    raise
-                return b"", 0, ""  # an empty file has no last bytes
-            num_bytes = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
-            return _whole(answer, min(num_bytes, TAIL_BYTES)), num_bytes, answer["ETag"]
-
-        end, num_bytes, version = self._call(tail, "read", path)
-
+        end, num_bytes, version = b"", 0, ""  # of an empty file, which has no last bytes
+        with _ignored("InvalidRange"):
+            end, num_bytes, version = self._get(path, f"-{TAIL_BYTES}", TAIL_BYTES)
         return open_ranged(num_bytes, self._fetch(path, version), end)
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
         """Open a file by one request, which returns its size, version and first bytes. None if it does not exist."""
-        key = self._key(path)
-
-        def start(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
-            answer = s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")
-            found = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
-            return _whole(answer, min(found, num_bytes)), found, answer["ETag"]
-
         try:
-            head, found, version = self._call(start, "read", path)
+            head, found, version = self._get(path, f"0-{num_bytes - 1}", num_bytes)
         except S3Error as error:
             if error.code in _MISSING:
                 return None
@@ -153,17 +129,25 @@ class S3Store:
         file = RangedFile(found, self._fetch(path, version), head=head)
         return Opened(Entry(path, found, version.strip('"')), head, file)
 
-    def _fetch(self, path: str, version: str) -> Callable[[int, int], bytes]:
+    def _get(self, path: str, part: str = "", most: int | None = None) -> tuple[bytes, int, str]:
+        """Return a file or a range of it, which has `most` bytes or ends with the file; and its size and etag."""
+        where = {"Bucket": self._bucket, "Key": self._key(path), **({"Range": f"bytes={part}"} if part else {})}
+
+        def work(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
+            answer = s3.get_object(**where)
+            num_bytes = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            return _whole(answer, num_bytes if most is None else min(num_bytes, most)), num_bytes, answer["ETag"]
+
+        return self._call(work, "read", path)
+
+    def _fetch(self, path: str, version: str) -> Fetch:
         def fetch(first: int, last: int) -> bytes:
-            return self._call(lambda s3: self._range(s3, path, version, first, last), "read", path)
+            data, _, found = self._get(path, f"{first}-{last - 1}", last - first)
+            if found != version:
+                raise StoreError(f"{self._place(path)}: it was replaced while it was read; run again")
+            return data
 
         return fetch
-
-    def _range(self, s3: Any, path: str, version: str, first: int, last: int) -> bytes:  # noqa: ANN401
-        answer = s3.get_object(Bucket=self._bucket, Key=self._key(path), Range=f"bytes={first}-{last - 1}")
-        if answer["ETag"] != version:
-            raise StoreError(f"{self._place(path)}: it was replaced while it was read; run again")
-        return _whole(answer, last - first)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file by one conditional PUT. Returns False if it exists."""
@@ -180,11 +164,8 @@ class S3Store:
     def delete(self, path: str) -> None:
         """Remove a file. A missing file is not an error."""
         key = self._key(path)
-        try:
+        with _ignored(*_MISSING):
             self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=key), "remove", path)
-        except S3Error as error:
-            if error.code not in _MISSING:
-                raise
 
     def scratch(self) -> AbstractContextManager[Path]:
         """Yield a path in this machine's temporary folder (TMPDIR)."""
@@ -248,11 +229,8 @@ class S3Store:
         """Abort an upload named by `incomplete_uploads`. A missing one is not an error."""
         path, _, upload = name.rpartition("?uploadId=")
         where = {"Bucket": self._bucket, "Key": self._key(path), "UploadId": upload}
-        try:
+        with _ignored(*_MISSING, "NoSuchUpload"):
             self._call(lambda s3: s3.abort_multipart_upload(**where), "remove", path)
-        except S3Error as error:
-            if error.code not in (*_MISSING, "NoSuchUpload"):
-                raise
 
     def probe(self) -> None:
         """Write and remove one small file, and check whether the store honours if-none-match."""
@@ -343,9 +321,7 @@ class S3Store:
         return f"{self._url}/{path}" if path else self._url
 
     def _key(self, path: str) -> str:
-        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            raise StoreError(f"{self._url}: {path!r} is not a path inside this folder")
-        return self._prefix + path
+        return self._prefix + inside(path, self._url)
 
 
 class _Upload:
@@ -427,6 +403,16 @@ class _Upload:
 
 class _ConflictError(StoreError):
     """A conflict with a concurrent upload. The parts must be sent again unless that upload completed."""
+
+
+@contextmanager
+def _ignored(*codes: str) -> Iterator[None]:
+    """End the block at an error of the store with one of these codes."""
+    try:
+        yield
+    except S3Error as error:
+        if error.code not in codes:
+            raise
 
 
 def _clock(answer: Mapping[str, Any]) -> datetime:

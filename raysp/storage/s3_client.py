@@ -125,7 +125,7 @@ _clients_lock = threading.Lock()
 
 def connect(options: Mapping[str, object]) -> S3Client:
     """Return the client for these options. Equal options share one client per process, and its connections."""
-    values = json.dumps(asdict(read_options(options)), sort_keys=True)
+    values = json.dumps(asdict(read_options(options)), sort_keys=True, default=repr)
     digest = hashlib.sha256(values.encode()).hexdigest()
     with _clients_lock:
         return _clients.setdefault(digest, S3Client(options))

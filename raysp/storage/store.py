@@ -235,9 +235,7 @@ class LocalStore:
             scratch.write_bytes(data)
 
     def _locate(self, path: str) -> Path:
-        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            raise StoreError(f"{self._root}: {path!r} is not a path inside this folder")
-        return self._root / path
+        return self._root / inside(path, self._root)
 
 
 @dataclass(frozen=True)
@@ -274,6 +272,17 @@ def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
     from raysp.storage.fsspec_store import FsspecStore
 
     return FsspecStore(url, options)
+
+
+def inside(path: str, root: str | Path) -> str:
+    """Return a path of a store unchanged.
+
+    Raises:
+        StoreError: it could lead out of the root.
+    """
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise StoreError(f"{root}: {path!r} is not a path inside this folder")
+    return path
 
 
 def scheme_of(url: str) -> str:
