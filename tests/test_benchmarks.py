@@ -58,6 +58,7 @@ def test_durations_have_the_range_and_the_mean_of_their_kind(kind: str, low: flo
     assert np.mean(seconds) == pytest.approx(mean, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_long_tail_has_its_median_and_a_hundredth_of_very_long_recordings() -> None:
     seconds = np.array(corpus.target_seconds("long-tail", np.random.default_rng(0), 200_000))
     assert np.median(seconds) == pytest.approx(6, rel=0.05)
@@ -111,6 +112,7 @@ def test_a_ratio_is_that_of_medians_and_a_low_one_is_marked() -> None:
     assert models.row(one)[""] == "below its floor"
 
 
+@pytest.mark.slow
 def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_path: Path) -> None:
     folder = outputs.with_classes(checkpoints.make(tmp_path / "model", layers=1, hidden_size=64))
     [table] = outputs.blocks(0.2, tmp_path)

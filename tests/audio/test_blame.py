@@ -51,6 +51,7 @@ with isolation.Decoder() as decoder:
 """
 
 
+@pytest.mark.slow
 def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
     parent = subprocess.Popen([sys.executable, "-c", PAUSED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -71,6 +72,7 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
         parent.communicate()
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypatch):
     monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
     raw = wav(4_000_000)

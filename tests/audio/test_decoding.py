@@ -304,6 +304,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_depends_neither_on_claims_nor_on_length(tmp_path):
     hour = encode(np.zeros(16000 * 3600, np.int16), 16000, "FLAC")
     recordings = [
@@ -351,6 +352,7 @@ VALID = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=600)
 @given(
     audio=st.sampled_from(VALID),

@@ -43,6 +43,7 @@ class TestTheDecoder:
         for one in made:
             one.close()
 
+    @pytest.mark.slow
     def test_without_the_time_out_a_hang_is_waited_for(self, decoder, monkeypatch):
         monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1.0)
         with pytest.raises(AudioError) as caught:
@@ -61,6 +62,7 @@ class TestTheDecoder:
         thread.join(60)
         assert len(found[0]) == 1000
 
+    @pytest.mark.slow
     def test_without_the_limit_of_memory_a_recording_takes_any_amount(self, decoder, monkeypatch):
         with pytest.raises(AudioError) as caught:
             decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))
@@ -68,6 +70,7 @@ class TestTheDecoder:
         monkeypatch.setattr(isolation, "MEMORY_BYTES", 8 * 1024**3)
         assert len(decoder("gigabyte").decode(Excerpt(marked()), DecodeOptions(16_000))) == 1000
 
+    @pytest.mark.slow
     def test_without_a_separate_process_a_crash_ends_the_caller(self, decoder):
         with pytest.raises(AudioError) as caught:
             decoder("SIGSEGV").decode(Excerpt(marked()), DecodeOptions(16_000))

@@ -68,6 +68,7 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
+@pytest.mark.slow
 def test_odd_and_bad_files_have_the_same_result_as_in_process(shared, decoder):
     files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
     assert len(files) > 200
@@ -139,6 +140,7 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     assert len(decoder.decode(Excerpt(wav(78)), DecodeOptions(16_000))) == 78
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS"])
 def test_a_crash_costs_only_the_recording_at_fault(faulty, fault):
     decoder = faulty(fault)
@@ -164,6 +166,7 @@ def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
         assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_from_outside_costs_no_recording(decoder):
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
@@ -178,6 +181,7 @@ def test_a_child_that_is_killed_from_outside_costs_no_recording(decoder):
         np.testing.assert_array_equal(one, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sleep", "spin"])
 def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch, fault):
     monkeypatch.setattr(isolation, "ANSWER_BYTES_PER_SECOND", 10_000)
@@ -192,6 +196,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     assert str(hung) == "the decoder returned nothing for 2 s of its own time, twice; it may hang on it"
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     decoder = faulty("memory")
     found = list(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked()), Excerpt(wav(20))], DecodeOptions(16_000)))
@@ -200,6 +205,7 @@ def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     assert "more memory than the decoder's limit (512 MB)" in str(found[1])
 
 
+@pytest.mark.slow
 def test_the_childs_memory_does_not_depend_on_the_recording(decoder):
     def peak() -> int:
         status = Path(f"/proc/{decoder._child._process.pid}/status").read_text()

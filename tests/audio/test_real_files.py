@@ -93,6 +93,7 @@ def as_float32(samples: np.ndarray) -> np.ndarray:
     return samples / np.float32(32768) if samples.dtype == np.int16 else samples
 
 
+@pytest.mark.slow
 def test_odd_files_give_the_samples_soundfile_gives(shared: Path) -> None:
     folder = shared / "data" / "odd"
     entries = [entry for entry in manifest(folder) if entry["soundfile_reads"]]

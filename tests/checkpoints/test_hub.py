@@ -46,6 +46,7 @@ def answers(hub_url: str, home: Path, code: str, **environment: str):
     return json.loads(ran.stdout) if ran.returncode == 0 else ran.stderr.splitlines()[-1], ran.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path):
     old, new = (Path(shutil.copytree(CHECKPOINT, tmp_path / name)) for name in ("old", "new"))
     (new / "model.safetensors").write_bytes(b"trained further")

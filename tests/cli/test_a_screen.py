@@ -55,6 +55,7 @@ def shown(raysp_command):
     return run
 
 
+@pytest.mark.slow
 def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, monkeypatch):
     run_without_ray(monkeypatch)
     recipe, out = write_recipe(corpus.parent, WITH_TEXT, source=str(corpus)), corpus.parent / "out"
@@ -78,6 +79,7 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
     assert len(json.loads(raysp_command("verify", out, "--json").out)["differences"]) == MANY
 
 
+@pytest.mark.slow
 def test_nor_of_a_checkpoint_the_models_the_machine_and_of_help(shown, monkeypatch):
     monkeypatch.setattr(doctor, "_ray", lambda: doctor.Finding("local Ray", "not started here", ok=True))
     for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["models"], ["doctor"], ["--help"]):

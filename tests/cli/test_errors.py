@@ -17,6 +17,7 @@ class TestErrors:
         with pytest.raises(SpecError, match="no such file"):
             main(["plan", str(tmp_path / "missing.py"), "--debug"])
 
+    @pytest.mark.slow
     def test_debug_shows_it_in_a_real_process_too(self, tmp_path):
         command = [sys.executable, "-m", "raysp.cli", "plan", str(tmp_path / "missing.py")]
         plain, debug = (

@@ -37,6 +37,7 @@ class TestRowsWithoutLabels:
     def _here(self, monkeypatch):
         run_without_ray(monkeypatch)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("arguments", [(), ("--rows", "2"), ("--json",)])
     def test_a_run_that_labels_no_row_ends_with_exit_code_3_the_reason_and_the_remedy(
         self, raysp_command, recipe, tmp_path, arguments
@@ -50,18 +51,21 @@ class TestRowsWithoutLabels:
         assert "(id 'u0'): unsupported_format: " in said
         assert "For unsupported_format: convert the recordings to FLAC" in said
 
+    @pytest.mark.slow
     def test_a_retry_without_a_new_label_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
         raysp_command("run", recipe)
         ran = raysp_command("retry", recipe)
         assert (ran.code, ran.complaints[-1].count("For unsupported_format")) == (3, 1)
 
+    @pytest.mark.slow
     def test_one_label_is_enough_and_examples_of_errors_name_ids(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "b.parquet", table=rows_table(1, audio=b"no audio at all", prefix="bad-"))
         ran = raysp_command("run", recipe)
         assert (ran.code, ran.complaints[1:]) == (0, [])
         assert "b.parquet row 0 (id 'bad-0'): unsupported_format" in ran.out
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("source", ["raysp.Shards({source!r}, id=None)", "raysp.Shards({source!r})"])
     def test_an_example_of_an_error_whose_id_cannot_be_read_has_no_id(
         self, raysp_command, tmp_path, monkeypatch, source
@@ -75,6 +79,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
         assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
 
+    @pytest.mark.slow
     def test_rows_that_the_user_leaves_out_are_counted_and_are_not_failures(self, raysp_command, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", 3)
         keep = 'raysp.Decode(), raysp.Keep(where=[("language", "==", "fr")])'
@@ -82,6 +87,7 @@ class TestRowsWithoutLabels:
         assert ran.code == 0
         assert "skipped rows 3 filtered\n" in ran.out
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
     def test_a_sink_without_results_accepts_any_pipeline(self, raysp_command, recipe, tmp_path, change):
         from raysp.specs.pipeline import load_pipeline
@@ -99,6 +105,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", recipe)
         assert (ran.code, "undo the change" in ran.err) == (2, True)
 
+    @pytest.mark.slow
     def test_a_sink_of_a_run_stopped_by_errors_accepts_any_pipeline(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(30, audio=b"no audio at all"))
         ran = raysp_command("run", recipe)

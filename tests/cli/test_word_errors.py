@@ -25,6 +25,7 @@ def labelled(raysp_command, tmp_path, monkeypatch):
     return json.loads(raysp_command("run", write_recipe(tmp_path, TEXTS), "--json").out)
 
 
+@pytest.mark.slow
 def test_the_json_of_a_run_and_of_its_sink_have_the_rate_and_each_kind(raysp_command, tmp_path, labelled):
     errors = labelled["word_errors"]
     assert (errors["rows"], errors["words"], errors["unlabelled"]) == (3, 4, 0)
@@ -34,6 +35,7 @@ def test_the_json_of_a_run_and_of_its_sink_have_the_rate_and_each_kind(raysp_com
     assert (status["word_errors"], status["word_error_rate"]) == (errors, labelled["word_error_rate"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("labelled")
 def test_without_references_both_are_null(raysp_command, tmp_path):
     recipe = write_recipe(tmp_path, sink=f"{tmp_path}/other")

@@ -151,6 +151,7 @@ def test_a_damaged_shard_is_refused_by_name_or_read(tmp_path, stream, spoil):
         sources.read_table(shard, Piece(0, 25), ["id", "audio"])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_content_of_a_shard_is_read_or_refused_by_name(data, tmp_path_factory):

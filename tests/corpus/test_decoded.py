@@ -92,6 +92,7 @@ print(table.num_rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - befo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_struct", [False, True])
 def test_reading_takes_the_memory_of_each_recording_once(tmp_path, in_struct):
     path = write_repeats(tmp_path / "x.parquet", in_struct=in_struct)

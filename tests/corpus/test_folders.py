@@ -20,6 +20,7 @@ def entries(paths, version="1"):
     return [Entry(path, 10, version) for path in sorted(paths)]
 
 
+@pytest.mark.slow
 @given(names, names, names)
 def test_files_keep_their_slices_and_new_ones_make_new_slices(first, gone, new):
     with pytest.MonkeyPatch.context() as patch:

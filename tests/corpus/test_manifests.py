@@ -42,6 +42,7 @@ def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_p
     assert [row["n"] for shard in second for row in rows_of(shard, "n")] == list(range(count + added))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     before=st.lists(st.integers(0, 9999), min_size=1, max_size=30),
@@ -106,6 +107,7 @@ def test_rows_have_nemos_keys_and_all_others_as_columns(tmp_path):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.recursive(

@@ -77,6 +77,7 @@ def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kin
     ]
 
 
+@pytest.mark.slow
 def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
     write(corpus, ROWS)
     label_here(pipeline_of(corpus))
@@ -90,6 +91,7 @@ def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
     assert (found.differences, raysp.status(str(corpus.parent / "out")).word_errors.rows) == ((), 2)
 
 
+@pytest.mark.slow
 def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_it_comes(corpus):
     write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
     plan = raysp.plan(pipeline_of(corpus))
@@ -120,6 +122,7 @@ def test_those_of_subfolders_name_files_there_and_types_fit_all_of_them(corpus):
     assert narrow.part.count("@") == 1
 
 
+@pytest.mark.slow
 def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_on_request(corpus):
     write(corpus, ROWS)
     begin_and_stage(raysp.plan(pipeline_of(corpus)))
@@ -142,6 +145,7 @@ def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpu
     assert sources.read_table(shard, Piece(0, 3), ["id"]).num_rows == 3
 
 
+@pytest.mark.slow
 def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
     write(corpus, ROWS)
     label_here(pipeline_of(corpus))
@@ -239,6 +243,7 @@ def test_a_file_is_parsed_once_for_all_pieces_as_long_as_it_stays(corpus, monkey
         assert sources.read_table(shard, Piece(row, row + 1), ["text"]).num_rows == 1
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_are_recorded_in_little_and_a_piece_carries_its_own(corpus):
     rows = [{"file_name": f"{number:05}.wav", "text": f"text {number}"} for number in range(10_000)]
     write(corpus, rows, "jsonl")
@@ -247,6 +252,7 @@ def test_ten_thousand_rows_are_recorded_in_little_and_a_piece_carries_its_own(co
     assert len(sources.narrow(shard, shard.pieces[3]).part) < 20_000
 
 
+@pytest.mark.slow
 def test_the_plan_takes_a_rewritten_file_of_the_same_content(corpus):
     write(corpus, ROWS)
     pipeline = pipeline_of(corpus)

@@ -65,6 +65,7 @@ class TestCutPieces:
             assert piece.first in starts | inside
             assert piece.end in starts | inside
 
+    @pytest.mark.slow
     @given(groups, st.integers(1, 300))
     def test_a_piece_holds_no_more_than_its_limit_unless_it_is_one_row(self, groups, max_bytes):
         rows_of = [(num_bytes / rows, rows) for num_bytes, rows in groups if rows]
@@ -110,6 +111,7 @@ class TestReadFooter:
         with pytest.raises(ShardError, match=rf"x.parquet: {message}"):
             read_footer(str(path))
 
+    @pytest.mark.slow
     @settings(max_examples=300, deadline=None)
     @given(data=st.data())
     def test_any_content_of_a_footer_is_read_or_refused_by_name(self, data, tmp_path_factory):

@@ -54,6 +54,7 @@ def archive(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_another_kind_is_one_class_and_one_line(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "KINDS", (*sources.KINDS, ZipKind()))
     pipeline = a_pipeline(str(archive.parent), tmp_path / "out")

@@ -70,6 +70,7 @@ def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
     assert Display(console)._live is None
 
 
+@pytest.mark.slow
 def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
     label_here(pipeline)
     failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}

@@ -101,6 +101,7 @@ def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | N
     assert (again.todo, len(again.done)) == ((), len(expected or ALL_OK))
 
 
+@pytest.mark.slow
 def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     with pytest.raises(RunError, match=r"rows failed.*more than max_error_rate=0.5.*Correct the input.*run again"):
@@ -110,6 +111,7 @@ def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     check_corrected(by_path(corpus))
 
 
+@pytest.mark.slow
 def test_error_rows_that_were_committed_before_it_stopped_are_done_again_and_once(corpus):
     """Seven label shards with a tolerable share of error rows, then rows that all fail."""
     write_recordings(corpus, {**dict.fromkeys(range(7), 1), **dict.fromkeys(range(7, 10), ROWS)})
@@ -122,6 +124,7 @@ def test_error_rows_that_were_committed_before_it_stopped_are_done_again_and_onc
     check_corrected(pipeline, {**ALL_OK, "m0-00000.parquet": ["error"] + ["ok"] * (ROWS - 1)})
 
 
+@pytest.mark.slow
 def test_no_row_is_done_again_that_was_labelled(corpus):
     write_recordings(corpus, {**dict.fromkeys(range(7), 1), **dict.fromkeys(range(7, 10), ROWS)})
     pipeline = by_path(corpus, max_error_rate=0.2)
@@ -135,6 +138,7 @@ def test_no_row_is_done_again_that_was_labelled(corpus):
     assert plan.rows_todo == 7 * 1 + 3 * ROWS
 
 
+@pytest.mark.slow
 def test_a_driver_killed_while_it_stops_leaves_no_error_row(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
 
@@ -149,6 +153,7 @@ def test_a_driver_killed_while_it_stops_leaves_no_error_row(corpus, monkeypatch)
     check_corrected(by_path(corpus))
 
 
+@pytest.mark.slow
 def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     late = []
@@ -178,6 +183,7 @@ def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeyp
     check_corrected(by_path(corpus))
 
 
+@pytest.mark.slow
 def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     for _ in range(2):
@@ -187,6 +193,7 @@ def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
     assert statuses(by_path(corpus)) == {name: ["error"] * ROWS for name in ALL_OK}
 
 
+@pytest.mark.slow
 def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     run_here(by_path(corpus, max_error_rate=1.0))
@@ -198,6 +205,7 @@ def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corp
     assert statuses(by_path(corpus)) == ALL_OK
 
 
+@pytest.mark.slow
 def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retried_rows_fail_again(corpus):
     write_recordings(corpus, dict.fromkeys(range(10), 2))
     run_here(by_path(corpus))
@@ -207,6 +215,7 @@ def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retri
     assert statuses(by_path(corpus))["m9-00000.parquet"] == ["ok"] * ROWS
 
 
+@pytest.mark.slow
 def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_committed(tmp_path):
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
     for number in range(8):
@@ -218,6 +227,7 @@ def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_commit
     check_corrected(pipeline, {f"{number}.parquet": ["ok"] * (ROWS + 1) for number in range(8)})
 
 
+@pytest.mark.slow
 def test_gc_and_status_handle_staged_results_of_a_stop(corpus, monkeypatch):
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     with pytest.raises(RunError):
@@ -241,6 +251,7 @@ def test_gc_and_status_handle_staged_results_of_a_stop(corpus, monkeypatch):
     check_corrected(by_path(corpus))
 
 
+@pytest.mark.slow
 def test_a_damaged_record_of_a_stop_is_named(corpus):
     write_recordings(corpus, {}, 1)
     store = Sink.of(by_path(corpus).sink).store

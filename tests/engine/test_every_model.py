@@ -134,6 +134,7 @@ def make_checkpoint(name: str, folder) -> None:
         Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_each_row_has_the_label_that_the_model_gives_it_alone(name, corpus, tmp_path):
     folder = tmp_path / "checkpoint"

@@ -73,6 +73,7 @@ def without_a_ray(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, without_a_ray):
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
     assert (result.exit_code, result.rows, result.shards_committed) == (0, SHARDS * ROWS, SHARDS)
@@ -83,6 +84,7 @@ def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, w
     assert raysp.status(str(corpus / "out")).shards_committed == SHARDS
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_fails_alone(corpus, without_a_ray):
     pipeline = a_pipeline(f"{corpus}/in", corpus / "out", steps=[raysp.Decode(), _keep_or_fail(), *_label()])
     result = run(pipeline)
@@ -130,6 +132,7 @@ def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, lo
     assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 
 
+@pytest.mark.slow
 def test_threads_of_a_process_that_waits_for_its_job_do_not_spin():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment["OMP_DISPLAY_ENV"] = "TRUE"  # printed when torch is imported
@@ -140,6 +143,7 @@ def test_threads_of_a_process_that_waits_for_its_job_do_not_spin():
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, without_a_ray, tmp_path):
     outputs = {"outputs": [UnloadableTranscript(folder=str(tmp_path), failures=99)]}
     with pytest.raises(raysp.RunError, match=r"OSError: .*No space left on device"):
@@ -147,6 +151,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, with
     assert without_a_ray == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],

@@ -25,6 +25,7 @@ def test_every_recipe_is_tested_and_short():
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_labels_a_corpus(name, tmp_path):
     checkpoint, columns = CASES[name]

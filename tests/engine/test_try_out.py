@@ -49,6 +49,7 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(running, "local_ray", started)
 
 
+@pytest.mark.slow
 def test_the_command_line_labels_three_rows_without_importing_ray(tmp_path):
     pipeline = DEMO.parent / "label_digits.py"
     command = [sys.executable, "-c", CODE, "run", str(pipeline), "--rows", "3", "--json"]
@@ -58,6 +59,7 @@ def test_the_command_line_labels_three_rows_without_importing_ray(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_ray):
     threads = torch.get_num_threads()
     result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
@@ -70,6 +72,7 @@ def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_r
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, without_ray, monkeypatch):
     monkeypatch.setattr(resources, "num_cpus", lambda: 3)
     write_shard(

@@ -46,6 +46,7 @@ def batches(cls):
 
 
 # The others are compiled in `make soak`: tracing takes half a minute each. All are traced by `torch.export` below.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cls", [pytest.param(cls, marks=[pytest.mark.soak] * (cls is not UniSpeechForCTC)) for cls in CTC_CLASSES]
 )
@@ -67,6 +68,7 @@ def test_a_compiled_model_gives_the_same_and_trains(cls):
     assert model.lm_head.weight.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", CTC_CLASSES)
 @torch.no_grad()
 def test_an_exported_model_gives_the_same_for_any_batch(cls):
@@ -77,6 +79,7 @@ def test_an_exported_model_gives_the_same_for_any_batch(cls):
         torch.testing.assert_close(program(inputs, mask).logits, model(inputs, mask).logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["bart", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("bert", "gpt2", "mbart"))]
 )

@@ -69,6 +69,7 @@ def test_the_checkpoint_is_whole(shared):
     assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 400, 320)
 
 
+@pytest.mark.slow
 def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
     clips = digits[:250]
@@ -76,6 +77,7 @@ def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded
     assert texts == {name: expected[name] for name, _ in clips}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
 def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name, share):
     expected = json.loads((shared / "checkpoints" / name / "texts.json").read_text())

@@ -30,16 +30,19 @@ def test_the_checkpoint_is_whole(folder):
     assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 560, 320)
 
 
+@pytest.mark.slow
 def test_digits_in_mixed_batches_have_their_texts(digits, loaded, expected):  # noqa: F811
     clips = digits[:300]
     assert texts_in_batches(loaded, clips, 16000 * 30) == {name: expected[name] for name, _ in clips}
 
 
+@pytest.mark.slow
 def test_digits_alone_have_their_texts(digits, loaded, expected):  # noqa: F811
     clips = digits[::50]
     assert {name: transcribe(loaded, [wave])[0] for name, wave in clips} == {name: expected[name] for name, _ in clips}
 
 
+@pytest.mark.slow
 def test_sentences_of_very_different_lengths_have_their_texts_in_one_batch(shared, digits, loaded, expected):  # noqa: F811
     paths = sorted(path for path in (shared / "data" / "sentences").iterdir() if path.name in expected)[::8]
     clips = [(path.name, decode(path.read_bytes(), 16000)) for path in paths] + digits[:5]

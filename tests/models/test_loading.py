@@ -238,6 +238,7 @@ def check_any_change(folder, seeds):
     assert 0.3 * len(seeds) < refused < 0.9 * len(seeds)
 
 
+@pytest.mark.slow
 def test_whatever_is_changed_a_checkpoint_is_refused_or_works(checkpoint):
     check_any_change(checkpoint, range(100))
 
@@ -455,6 +456,7 @@ class Evil:
         return os.system, ("touch evil-was-here",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{"lm_head.weight": Evil()}, [1, 2], {"lm_head.weight": 3}, b"text", b""])
 def test_pickles_of_anything_else_are_refused_unread(checkpoint, content, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

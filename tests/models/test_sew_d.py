@@ -190,6 +190,7 @@ def random_model(kind=SEWDForCTC, **flags):
     return kind(SEWDConfig(**{**TINY, **flags})).init_weights().eval()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @settings(max_examples=25, deadline=None)
 @given(

@@ -93,6 +93,7 @@ def test_outputs_equal_theirs(pair, masked):
             assert_close(mine, other)
 
 
+@pytest.mark.slow
 def test_checkpoints_go_both_ways(pair, tmp_path):
     oracle, model = pair
     assert model.state_dict().keys() == oracle.state_dict().keys()
@@ -339,6 +340,7 @@ def test_frames_are_projected_where_widths_differ(width, tmp_path):
     assert ours.encoder_last_hidden_state.shape[-1] == width
 
 
+@pytest.mark.slow
 def test_cross_attention_can_read_the_encoders_width(tmp_path):
     encoder, decoder = UniSpeechConfig(**TINY), BertConfig(**{**BERT, "hidden_size": 24})
     decoder.cross_attention_hidden_size = 32
@@ -551,6 +553,7 @@ def test_a_text_decoder_alone_is_not_a_checkpoint_to_label_with(tmp_path):
         check_checkpoint(tmp_path)
 
 
+@pytest.mark.slow
 def test_importing_the_model_imports_no_encoder():
     code = (
         "import sys, raysp.models.speech_encoder_decoder as m; "

@@ -112,6 +112,7 @@ def random_model(**flags):
     return UniSpeechForCTC(UniSpeechConfig(**{**TINY, **flags})).init_weights().eval()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @settings(max_examples=25, deadline=None)
 @given(

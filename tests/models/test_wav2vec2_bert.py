@@ -220,6 +220,7 @@ def random_model(kind=Wav2Vec2BertForCTC, **flags):
     return kind(Wav2Vec2BertConfig(**{**TINY, **flags})).init_weights().eval()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @settings(max_examples=25, deadline=None)
 @given(

@@ -57,6 +57,7 @@ def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, obje
 
 
 class TestWaves:
+    @pytest.mark.slow
     @settings(deadline=None)
     @given(waves)
     def test_waves_are_bit_for_bit_the_same_on_the_other_side(self, given_waves):

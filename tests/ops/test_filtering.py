@@ -11,6 +11,7 @@ from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 from tests.user_specs import EnoughWords, Spoken
 
 
+@pytest.mark.slow
 def test_a_users_own_step_chooses_rows_before_and_after_decoding(tmp_path):
     table = rows_table(4, audio=wav(8000)).set_column(2, "text", pa.array(["a b c", "one", "one two", None]))
     write_shard(tmp_path / "in" / "a.parquet", table=table)

@@ -76,6 +76,7 @@ def assert_same(found: dict[int, dict[str, object]], alone: dict[int, tuple[str,
 
 
 class TestTheSameLabel:
+    @pytest.mark.slow
     def test_the_texts_are_those_that_were_spoken(self, alone):
         file = next(iter(sorted((DEMO / "audio").glob("*.parquet"))))
         texts = pq.ParquetFile(file).read_row_group(0, ["text"]).column("text").to_pylist()[:NUM_ROWS]

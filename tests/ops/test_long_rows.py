@@ -158,6 +158,7 @@ def assert_same(found: object, expected: object, name: str = "") -> None:
 
 
 class TestTheSameLabel:
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=30)
     @given(
         seconds=st.lists(st.floats(0.03, 6), min_size=1, max_size=4),
@@ -191,6 +192,7 @@ class TestTheSameLabel:
         )
         assert label(op, rows) == label(op, rows)
 
+    @pytest.mark.slow
     def test_of_the_bundled_checkpoint_for_any_batch_and_block(self, rows):
         found = []
         for batch_seconds, block_seconds in [(0.1, 3), (4, 1), (100, 100)]:

@@ -63,6 +63,7 @@ def wide(tmp_path_factory) -> Path:
 
 
 class TestOnACpu:
+    @pytest.mark.slow
     @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.soak)])
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     def test_a_row_has_the_label_that_it_has_alone_to_the_last_bit(self, wide, dtype, threads):
@@ -80,12 +81,14 @@ class TestOnACpu:
         make_checkpoint(name, folder)
         assert_independent(folder, CASES[name], noise([0.8, 2.2, 1.5], seed=1))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
     def test_so_do_recordings_of_trained_checkpoints(self, shared, name):
         cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:20]
         waves = [decode(cell["bytes"], sample_rate=16_000) for cell in cells]
         assert_independent(shared / "checkpoints" / name, [raysp.Transcript(words=True)], waves)
 
+    @pytest.mark.slow
     def test_windows_of_a_long_row_do_too(self, wide):
         long, short = noise([11.0, 1.0])
         tables = [op(wide, [raysp.Transcript()], 600)(block_of(one))[0] for one in ([long], [short, long])]

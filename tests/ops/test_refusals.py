@@ -116,6 +116,7 @@ class TestOnDisk:
         with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*Access to all 2 recordings"):
             types_of(AudioRoot(str(folder)), ROWS[:2])
 
+    @pytest.mark.slow
     def test_its_shard_is_committed_and_the_row_is_retried_once_it_may_be_read(self, folder, tmp_path):
         lines = [json.dumps({"audio_filepath": name, "id": name}) for name in ROWS[:4]]
         (folder / "m.jsonl").write_text("\n".join(lines))

@@ -77,6 +77,7 @@ def staged(op, forward: Forward) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, op.staged, strict=True)], schema=op.staged)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sets(st.integers(0, 59)), st.integers(0, 5), st.integers(0, 5))
 def test_the_frames_of_a_row_give_the_same_to_the_last_bit_in_one_window_and_joined(

@@ -75,11 +75,13 @@ def check(spoken: Spoken, labels: list[dict]) -> None:
     assert np.quantile(ends, 0.95) < 0.8
 
 
+@pytest.mark.slow
 def test_words_lie_where_they_were_spoken_also_behind_joints():
     spoken = Spoken([4, 70, 20, 45, 9], str(DEMO / "audio" / "*.parquet"))
     check(spoken, spoken.labels(30))
 
 
+@pytest.mark.slow
 def test_joints_in_the_middle_of_words_cost_little():
     spoken = Spoken([60, 60, 60], str(DEMO / "audio" / "*.parquet"), seed=2)
     often = spoken.word_error_rate(spoken.labels(6, 2))
@@ -104,6 +106,7 @@ def test_windows_cost_at_most_a_point_of_word_errors_from_four_seconds_on(shared
         assert row["seconds"] - 2 < edges[-1] <= row["seconds"]
 
 
+@pytest.mark.slow
 def test_asking_for_words_changes_no_text():
     spoken = Spoken([3, 40], str(DEMO / "audio" / "*.parquet"))
     plain = raysp.Transcript()

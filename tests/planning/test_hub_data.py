@@ -57,6 +57,7 @@ def source(split: str = "test", **fields: object) -> raysp.Shards:
     return raysp.Shards(NAME, split=split, **{"config": "en", **fields})
 
 
+@pytest.mark.slow
 def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     root = f"hf://datasets/{NAME}@{COMMIT}"
     assert find_split(NAME, "test", "en") == (root, (f"{root}/en/test-*.parquet",))
@@ -73,6 +74,7 @@ def test_files_without_a_glob_of_their_own_are_named(data):
     ]
 
 
+@pytest.mark.slow
 def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(hub, data, tmp_path):
     pipeline = a_pipeline(source(), tmp_path / "out")
     label_here(pipeline)

@@ -58,6 +58,7 @@ def no_ray(monkeypatch):
 
 
 class TestAudioRoot:
+    @pytest.mark.slow
     @pytest.mark.usefixtures("no_ray")
     def test_rows_without_a_folder_for_their_paths_are_labelled_once_it_is_set(self, raysp_command, clips, labelled):
         before = rows_of(clips)
@@ -68,6 +69,7 @@ class TestAudioRoot:
         assert [row["status"] for row in after.values()] == ["ok"] * 3
         assert after["b.wav"] == before["b.wav"]
 
+    @pytest.mark.slow
     def test_from_python_too_by_settings_or_by_the_pipeline(self, clips, labelled):
         for given in (
             {"settings": [f"source.audio_root={clips}"]},
@@ -76,6 +78,7 @@ class TestAudioRoot:
             made = recorded_pipeline(labelled, **given)
             assert plan_retry(made, local_resources(made)).rows_todo == 2
 
+    @pytest.mark.slow
     def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
         before = rows_of(clips)
@@ -98,6 +101,7 @@ class TestAudioRoot:
         (difference,) = raysp.verify(labelled).differences
         assert "recordings were replaced after they were labelled: row 2 ('c.wav')" in difference
 
+    @pytest.mark.slow
     def test_a_sample_of_rows_read_by_path_needs_the_folder(self, clips, labelled):
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
         with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):

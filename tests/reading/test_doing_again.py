@@ -32,6 +32,7 @@ def rows(folder: Path) -> list[dict]:
     return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
+@pytest.mark.slow
 def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpus):
     label_here(pipeline(corpus))
     with pytest.raises(ChangedError, match=r"steps\.1.*or replace the labels that differ with --relabel"):
@@ -43,6 +44,7 @@ def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpu
     assert raysp.status(str(corpus / "out")).is_complete
 
 
+@pytest.mark.slow
 def test_relabelled_and_back_again_equals_the_original(corpus):
     label_here(pipeline(corpus))
     first = rows(corpus / "out")
@@ -53,6 +55,7 @@ def test_relabelled_and_back_again_equals_the_original(corpus):
     assert raysp.verify(str(corpus / "out")).differences == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"keep": ["speaker_id"]}, {"rows": "ok"}])
 def test_other_columns_or_rows_are_put_in_place_on_request(corpus, change):
     label_here(pipeline(corpus, without="jackson"))
@@ -64,6 +67,7 @@ def test_other_columns_or_rows_are_put_in_place_on_request(corpus, change):
     assert raysp.verify(str(corpus / "out")).differences == ()
 
 
+@pytest.mark.slow
 def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     label_here(pipeline(corpus))
     before = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
@@ -78,6 +82,7 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     assert make_plan(pipeline(corpus), local_resources(pipeline(corpus))).todo == ()
 
 
+@pytest.mark.slow
 def test_a_relabelling_that_differs_in_nothing_does_nothing(corpus):
     label_here(pipeline(corpus))
     plan = make_plan(pipeline(corpus), local_resources(pipeline(corpus)), relabel=True)
@@ -108,6 +113,7 @@ class TestRetry:
             label_here(pipeline(corpus, rows=request.param))
         return corpus
 
+    @pytest.mark.slow
     def test_the_rows_are_done_again_and_the_others_stay_bit_for_bit(self, flawed):
         before = {row["id"]: row for row in rows(flawed / "out") if row["status"] == "ok"}
         assert len(before) == 12
@@ -126,6 +132,7 @@ class TestRetry:
         raysp.gc(str(flawed / "out"))
         assert raysp.verify(str(flawed / "out")).differences == ()
 
+    @pytest.mark.slow
     def test_the_counts_are_those_of_the_new_rows(self, flawed):
         assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 2
         label_here(pipeline(flawed, rows=raysp_rows(flawed)), retry=True)
@@ -142,6 +149,7 @@ def texts(folder: Path) -> list[tuple]:
     return [(row["id"], row["row"], row["pred_text"]) for row in rows(folder)]
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_read_from_its_sink_after_the_sink_moved(corpus):
     from raysp.planning.retrying import recorded_pipeline
 

@@ -56,6 +56,7 @@ def found(sink: Path, **options) -> list[str]:
     return list(verified.differences)
 
 
+@pytest.mark.slow
 def test_a_sink_as_it_should_be_has_no_difference(sink):
     verified = raysp.verify(str(sink), sample=5)
     assert verified.differences == ()
@@ -122,6 +123,7 @@ def half(request, finished, tmp_path_factory) -> Path:
 
 
 class TestHalfPrecision:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("wrong", "equal"), [([], 11), ([2], 10), ([1, 2, 3], 8)])
     def test_rows_are_compared_by_the_share_of_equal_ones(self, half, tmp_path, wrong, equal):
         sink = Path(shutil.copytree(half, tmp_path / "labels"))

@@ -152,6 +152,7 @@ def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
     assert "row 3 ('3.wav')" in difference
 
 
+@pytest.mark.slow
 def test_a_manifest_whose_lines_changed_is_cut_again_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
     monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
     lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]

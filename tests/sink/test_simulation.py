@@ -51,6 +51,7 @@ def new_seeds() -> range:
     return range(start, start + int(os.environ.get("RAYSP_SOAK_HISTORIES") or 5000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
 def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
     seeds = range(500) if how == "the same every time" else new_seeds()
@@ -75,6 +76,7 @@ def test_nor_does_one_whose_commits_sort_outside_of_memory(folder, monkeypatch):
         simulate(seed, folder)
 
 
+@pytest.mark.slow
 def test_a_history_follows_from_its_seed(folder):
     for seed in range(30):
         assert simulate(seed, folder).story == simulate(seed, folder).story

@@ -50,6 +50,7 @@ def joining(windows):
     return table.set_column(place, "pred_text", pa.array(["+".join(f) for f in rows["frames_list"].to_pylist()]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.integers(1, 4), min_size=5, max_size=5),

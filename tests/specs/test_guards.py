@@ -23,6 +23,7 @@ def written(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_without_the_refusal_of_literals_a_secret_would_be_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("THE_SECRET", SECRET)
     label_here(pipeline(tmp_path / "by name", {"secret": raysp.Env("THE_SECRET")}))

@@ -85,6 +85,7 @@ pipelines = st.builds(
 
 
 class TestJson:
+    @pytest.mark.slow
     @given(pipelines)
     def test_a_pipeline_is_the_same_after_a_trip_through_json(self, pipeline):
         text = json.dumps(to_json(pipeline), allow_nan=False)
@@ -92,6 +93,7 @@ class TestJson:
         assert again == pipeline
         assert json.dumps(to_json(again)) == text
 
+    @pytest.mark.slow
     @given(pipelines)
     def test_a_pipeline_is_the_same_after_pickling(self, pipeline):
         assert pickle.loads(pickle.dumps(pipeline)) == pipeline
@@ -216,6 +218,7 @@ class TestChecks:
 
 
 class TestFrozen:
+    @pytest.mark.slow
     @given(pipelines)
     def test_no_field_of_any_spec_can_be_set(self, pipeline):
         for spec in (pipeline, pipeline.source, pipeline.sink, *pipeline.steps, pipeline.label.pool):

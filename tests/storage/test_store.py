@@ -273,6 +273,7 @@ class TestWhatTheSystemRefuses:
         assert "['small']\nTrue\n" in said
         assert re.search(r"the file system is read-only: choose another place", said)
 
+    @pytest.mark.slow
     def test_a_limit_on_file_size_while_a_label_shard_is_written(self, tmp_path):
         said = run(
             [],

@@ -75,6 +75,7 @@ with local_ray(None):
 """
 
 
+@pytest.mark.slow
 def test_a_signal_amid_the_import_of_ray_leaves_no_half_of_it():
     ran = subprocess.run([sys.executable, "-c", STOPPED_AMID_THE_IMPORT], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (143, "")
@@ -134,6 +135,7 @@ except typer.Exit as stop:
 """
 
 
+@pytest.mark.slow
 def test_a_stopped_run_has_the_time_that_it_needs_to_end():
     ran = subprocess.run([sys.executable, "-c", A_SLOW_END], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (TERMINATED, "")

@@ -69,6 +69,7 @@ def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, note
     assert noted == []
 
 
+@pytest.mark.slow
 def test_where_all_is_committed_ray_is_not_started(corpus, noted):
     label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))

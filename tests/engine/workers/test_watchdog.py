@@ -45,6 +45,7 @@ def test_work_that_ends_in_time_lives_on(started):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     process = started("with watched(1):\n    print('in', flush=True)\n    input()\nprint('done')")
     assert process.stdout.readline() == "in\n"

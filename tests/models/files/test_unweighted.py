@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 import torch
@@ -21,6 +23,7 @@ print("all of them")
 """
 
 
+@pytest.mark.slow
 def test_no_architecture_without_weights_imports_the_compiler_of_torch():
     """Its import takes longer than all other checks of a checkpoint, in the plan and in each actor."""
     found = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)

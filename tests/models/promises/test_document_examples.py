@@ -111,6 +111,7 @@ def page_translate(library):
     return {"input_values": input_values, "generated_ids": generated_ids, "generated_text": generated_text}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # theirs, of defaults of generate and of a missing sampling rate
 def test_speech_encoder_decoder_translates(speech_to_text):
     """000-3."""
@@ -160,6 +161,7 @@ def page_training_step(library, encoder_id, decoder_id, to_device):
     return model, {"input_values": input_values, "labels": labels, "loss": loss.item()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # theirs, of a missing sampling rate
 @pytest.mark.parametrize("decoder_id", ["bert-base-uncased", "google-bert/bert-base-uncased"])
 def test_speech_encoder_decoder_training_step(hub, decoder_id):
@@ -196,6 +198,7 @@ def page_configuration(library):
     return model, again, (type(config_encoder).__name__, type(config_decoder).__name__)
 
 
+@pytest.mark.slow
 def test_speech_encoder_decoder_configuration_saved_and_loaded(hub):
     """000-5."""
     (model, again, parts), (_, theirs, their_parts) = both(page_configuration)
@@ -206,6 +209,7 @@ def test_speech_encoder_decoder_configuration_saved_and_loaded(hub):
     assert_same_architecture(again, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # theirs, of defaults of generate and of a missing sampling rate
 def test_speech_encoder_decoder_translates_and_trains_by_one_processor(speech_to_text):
     """000-6."""

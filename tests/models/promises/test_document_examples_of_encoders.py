@@ -300,6 +300,7 @@ def test_wav2vec2_bert_gives_speakers_of_frames(hub):
     assert ours["shape"] == (292, 3)
 
 
+@pytest.mark.slow
 def test_wav2vec2_bert_compares_speakers(hub, capsys):
     """003-6; the shorter recording is held to what theirs gives of it alone, as padding has a part in theirs."""
     publish_log_mels("Wav2Vec2BertForXVector")

@@ -77,6 +77,7 @@ def texts(model, processor, waves):
         return processor.batch_decode(model(**inputs.to(model.device)).logits.argmax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", CTC_CLASSES)
 def test_a_hundred_digits_in_one_batch_decode_to_the_texts_of_each_alone(shared, digits, cls):
     torch.set_num_threads(1)

@@ -99,6 +99,7 @@ def check(encoder, decoder, seed, folder):
         assert torch.equal(texts[row, : len(text)], text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_any_encoder_and_decoder_give_their_numbers_and_each_row_what_it_gives_alone(encoder, decoder, tmp_path):

@@ -108,6 +108,7 @@ def test_threads_of_models_do_not_spin_while_they_wait_unless_configured(tmp_pat
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
+@pytest.mark.slow
 def test_workers_run_the_code_that_was_read_regardless_of_their_disk(project, tmp_path, monkeypatch):
     write(project, 1)
     first = planned(tmp_path / "1", outputs=outputs())
