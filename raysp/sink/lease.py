@@ -224,7 +224,7 @@ def _wait_until_free(
             watched, since = (top, found), clock()
         elif found != watched[1] and found is not None:
             raise PlanError(
-                f"{store.url}: {found.words} is at work on this sink (its beat came {clock() - since:.1f} s "
+                f"{store.url}: {found.words} is running on this sink (its heartbeat was seen {clock() - since:.1f} s "
                 "after this run began to check); wait until it has finished or stop it, and run again"
             )
         elif clock() - since >= STALE_BEATS * beat_seconds:

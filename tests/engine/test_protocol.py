@@ -168,7 +168,7 @@ def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_
     if first.poll() is None:
         assert code == 2, said
         assert f"(pid {first.pid}" in said
-        assert "is at work on this sink (its beat came " in said
+        assert "is running on this sink (its heartbeat was seen " in said
         assert "Traceback" not in said
     first.send_signal(signal.SIGTERM)
     code, _, said = finish(first)

@@ -98,7 +98,7 @@ def test_an_index_cannot_name_files_elsewhere(checkpoint, name):
     index = {"weight_map": {"lm_head.weight": name}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     for read in (check_checkpoint, load_model, checkpoint_files):
-        with pytest.raises(CheckpointError, match="expected a safetensors file of the same folder"):
+        with pytest.raises(CheckpointError, match="expected a safetensors file in the same folder"):
             read(checkpoint)
 
 
@@ -472,7 +472,7 @@ def test_pickles_of_anything_else_are_refused_unread(checkpoint, content, monkey
 def test_an_index_of_pickles_cannot_name_files_elsewhere(checkpoint, name):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
-    with pytest.raises(CheckpointError, match="expected a pickle file of the same folder"):
+    with pytest.raises(CheckpointError, match="expected a pickle file in the same folder"):
         UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
 
 

@@ -72,7 +72,7 @@ def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, cl
     clock.at = [(1007, first.beat)]
     with pytest.raises(PlanError) as refused:
         acquire(store, clock, "bob")
-    for part in ("alice", "'another-host'", "pid 7", "its beat came 7.0 s after", "run again"):
+    for part in ("alice", "'another-host'", "pid 7", "its heartbeat was seen 7.0 s after", "run again"):
         assert part in str(refused.value)
     assert epochs(store) == [layout.lease_path(1)]
 
@@ -194,7 +194,7 @@ def test_one_that_could_not_be_given_back_keeps_its_own_process_from_nothing(sto
     assert (first.epoch, second.epoch) == (1, 2)
     assert clock.now == 1000.0
     clock.at = [(clock.now + 5, second.beat)]
-    with pytest.raises(PlanError, match="is at work"):  # and one that goes on in this process is as alive as any other
+    with pytest.raises(PlanError, match="is running"):  # and one that goes on in this process is as alive as any other
         lease.acquire(store, clock=clock, sleep=clock.sleep)
 
 

@@ -363,7 +363,7 @@ class TestGc:
     @pytest.mark.parametrize("dry_run", [False, True])
     def test_it_refuses_while_a_living_run_is_at_work(self, store, littered, monkeypatch, dry_run):
         monkeypatch.setenv(lease.BEAT_VARIABLE, "0.1")
-        with lease.held(store), pytest.raises(PlanError, match="is at work on this sink"):
+        with lease.held(store), pytest.raises(PlanError, match="is running on this sink"):
             gc(store, dry_run=dry_run)
         assert littered <= {entry.path for entry in store.list()}
 

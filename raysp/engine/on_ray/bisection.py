@@ -203,7 +203,7 @@ def _narrow(search: _Search, rows: tuple[int, ...]) -> None:
 
 
 def _given_up(todo: PieceTodo, search: _Search) -> str:
-    examples = f", for example over row {search.crashed[0]}" if search.crashed else ""
+    examples = f", for example on row {search.crashed[0]}" if search.crashed else ""
     left = sum(map(len, search.pending))
     return (
         f"rows {todo.piece.first} to {todo.piece.end}: {count(search.crashes + search.losses, 'worker')} crashed or "

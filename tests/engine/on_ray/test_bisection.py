@@ -106,7 +106,7 @@ class TestNarrowing:
         one = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
         search = bisection._Search([(3, 4)], crashed=[2], crashes=200)
         words = bisection._given_up(one, search)
-        assert "rows 0 to 10: 200 workers crashed or were lost, for example over row 2; 2 rows still to do" in words
+        assert "rows 0 to 10: 200 workers crashed or were lost, for example on row 2; 2 rows still to do" in words
 
 
 class TestSalvagedRows:

@@ -23,7 +23,7 @@ def test_a_run_continues_while_another_actor_can_load_and_names_the_node(
     outputs = [UnloadableTranscript(folder=str(tmp_path), failures=1)]
     result = run(make_pipeline(shards, outputs=outputs, pool=raysp.Pool(1)))
     assert (result.exit_code, result.rows) == (0, 6)
-    said = [one.getMessage() for one in caplog.records if "could not start" in one.getMessage()]
+    said = [one.getMessage() for one in caplog.records if "failed to start" in one.getMessage()]
     assert len(said) == 1
     assert "starting another one: RunError: node " in said[0]
     assert "No space left on device" in said[0]

@@ -337,7 +337,7 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
             r"forced_eos_token_id \[2, 9\] is also in suppress_tokens, expected in one of the two",
         ),
         ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is also in suppress_tokens"),
-        ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's 50"),
+        ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's size 50"),
         ({"max_new_tokens": 100}, "found 65 tokens, expected at most max_position_embeddings 64"),
     ],
 )
