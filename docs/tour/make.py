@@ -396,7 +396,7 @@ def check(command: str, said: str, code: int) -> None:
     if len(said.splitlines()) > LINES or "Traceback" in said:
         raise SystemExit(f"{command}\nprints more than {LINES} lines or a traceback:\n{said}")
     if not code and re.search(
-        r"^raysp: .*(was labelled|cannot |refused|no such|differs|nothing answers)", said, re.MULTILINE
+        r"^raysp: .*(0 of .* were labelled|cannot |refused|no such|differs|nothing answers)", said, re.MULTILINE
     ):
         raise SystemExit(f"{command}\nfails with exit code 0:\n{said}")
 

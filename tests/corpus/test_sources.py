@@ -117,5 +117,5 @@ def test_names_of_kinds_are_recorded_in_sinks_and_never_change():
 
 def test_a_kind_of_a_later_version_is_refused_by_name():
     shard = Shard("x.parquet", "/x.tar", 1, "1", 1, "i", (), kind="tar")
-    with pytest.raises(ShardError, match="kind of source 'tar', expected one of parquet, arrow, manifest, folder"):
+    with pytest.raises(ShardError, match="source kind 'tar', expected one of parquet, arrow, manifest, folder"):
         sources.kind_of(shard)

@@ -253,7 +253,7 @@ def test_whatever_is_changed_in_a_trained_checkpoint(name, shared, tmp_path):
 def test_processor_files_that_disagree_are_refused(checkpoint):
     old = {"sampling_rate": 8000, "feature_extractor_type": "Wav2Vec2FeatureExtractor"}
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(old))
-    with pytest.raises(CheckpointError, match=r"disagree: \{'sampling_rate': \(8000, 16000\)\}"):
+    with pytest.raises(CheckpointError, match=r"differ: \{'sampling_rate': \(8000, 16000\)\}"):
         check_checkpoint(checkpoint)
 
 

@@ -56,7 +56,7 @@ def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cl
 
 def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
     with pytest.raises(
-        RunError, match=r"no worker could start for 120 min: .*0 of 2 GPUs.* run again when .* pool.gpus"
+        RunError, match=r"no worker could start for 120 min: .*0 of 2 GPUs.* Run again when .* pool.gpus"
     ):
         cluster.pass_by(7300)
     monkeypatch.setenv("RAYSP_WAIT_SECONDS", "300")

@@ -107,8 +107,8 @@ def test_configurations_that_contradict_each_other_are_refused(checkpoint, tmp_p
 @pytest.mark.parametrize(
     ("architectures", "message"),
     [
-        (["UniSpeechForCTC", "Wav2Vec2ForSequenceClassification"], "expected .name. with one of"),
-        (["UniSpeechForCTC", "UniSpeechForCTC"], "expected .name. with one of"),
+        (["UniSpeechForCTC", "Wav2Vec2ForSequenceClassification"], "expected a list with one of"),
+        (["UniSpeechForCTC", "UniSpeechForCTC"], "expected a list with one of"),
         (["UniSpeechForCTC", "UniSpeechModel"], "expected heads over one encoder"),
         (["UniSpeechForCTC"], "unexpected classifier"),
         (["UniSpeechForSequenceClassification"], "unexpected lm_head"),

@@ -121,7 +121,7 @@ def test_a_pipelines_own_output_is_compared_when_it_is_run_again(project, tmp_pa
     label_here(pipeline)
     label_here(pipeline)
     project.write(loudness="GAIN = 2\n")
-    with pytest.raises(ChangedError, match=r"another pipeline: the code in `loudness\.py` changed; undo that"):
+    with pytest.raises(ChangedError, match=r"another pipeline: the code in `loudness\.py` changed; undo the change"):
         label_here(pipeline)
     with pytest.raises(ChangedError, match=r"loudness\.py"):
         raysp.verify(str(tmp_path / "out"), sample=1, pipeline=pipeline)
