@@ -12,7 +12,7 @@ _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _ELSEWHERE = {  # names that the models' documents use, and what stands for them
     "BatchEncoding": "tokenizers and processors return a BatchFeature, a dict with attributes and .to(device)",
-    "BertForCausalLM": "the BERT decoder is BertLMHeadModel",
+    "BertForCausalLM": "use BertLMHeadModel",
     "PreTrainedTokenizer": "tokenizers are Wav2Vec2CTCTokenizer and TextTokenizer, loaded by AutoTokenizer",
     "Speech2TextFeatureExtractor": "log-mels are extracted by SeamlessM4TFeatureExtractor",
     "Speech2TextProcessor": "the processors here are Wav2Vec2Processor and Wav2Vec2BertProcessor",

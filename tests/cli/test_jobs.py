@@ -129,7 +129,13 @@ class TestSubmit:
         is_following = threading.Event()
         head.logs = [["raysp: looking\n", is_following.set, HANGS]]
         command = [sys.executable, "-m", "raysp", "submit", str(file), "--address", head.url]
-        submitting = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        submitting = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+        )
         assert is_following.wait(60)
         submitting.send_signal(signal.SIGINT)
         _, said = submitting.communicate(timeout=60)
@@ -217,6 +223,7 @@ class TestInsideAJob:
         seen = []
         monkeypatch.chdir(recipe.parent)
         monkeypatch.setattr("raysp.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0)
+        monkeypatch.setattr("raysp.engine.cluster.connection.is_cluster", lambda address: address is not None)
         settings = ["--set", "source.url=in/*.parquet", "--set", "sink.url=out"]
         ran = raysp_command("run", recipe, *settings, "--address", "head:6379")
         assert ran.err.splitlines()[0] == f"raysp: looking at {recipe.parent}/in/*.parquet ..."

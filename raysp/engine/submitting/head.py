@@ -39,7 +39,18 @@ class _AnswerError(RuntimeError):
 
 
 class _Client(JobSubmissionClient):
-    """The client of Ray, with timeouts, and with the status of errors; Ray's own waits without limit."""
+    """The client of Ray, with timeouts, and with the status of errors; Ray's own waits without limit.
+
+    It sends the given headers only. Ray's client adds the token of this process if a local Ray of it requires one.
+    """
+
+    def __init__(self, address: str, headers: Mapping[str, str], verify: str | bool) -> None:
+        self._given_headers = headers
+        super().__init__(address, headers=dict(headers), verify=verify)
+
+    def _check_connection_and_version(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        self._headers = dict(self._given_headers)
+        super()._check_connection_and_version(*args, **options)
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:  # noqa: ANN401
         options.setdefault("timeout", TIMEOUT_SECONDS)
