@@ -80,7 +80,8 @@ def _load_saved(url: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401
     try:
         return datasets.load_from_disk(store.url, storage_options=resolved)
     except ImportError as error:
-        raise PlanError(f"{url}: `datasets` needs another package to load it: {error}") from None
+        package = "s3fs (pip install s3fs)" if scheme_of(url) == "s3" else "another package"
+        raise PlanError(f"{url}: `datasets` needs {package} to load it: {error}") from None
     except Exception as error:  # its text may repeat how a request was signed
         raise PlanError(f"{url}: `datasets` cannot load it ({type(error).__name__}); check the folder") from None
 
