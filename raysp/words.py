@@ -1,4 +1,4 @@
-"""Text for messages: recurring advice, numbers with nouns, durations, printable text, short representations."""
+"""Text for messages: recurring advice, numbers with nouns, sizes, durations, printable text, short representations."""
 
 import dataclasses
 import re
@@ -30,6 +30,11 @@ def plural(noun: str) -> str:
     if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
+
+
+def megabytes(num_bytes: float) -> str:
+    """Return a number of bytes as text, in megabytes (10^6 bytes), for example "1.2 MB"."""
+    return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import typer
 from raysp.cli.console import out, print_facts, print_json
 from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
 from raysp.errors import CheckpointError, SpecError
-from raysp.words import count
+from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -80,7 +80,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     return {
         "architecture": f"{summary.architecture} ({summary.model_type})",
         "parameters": f"{parameters:,} in {count(summary.num_layers, 'layer')}, {summary.hidden_size:,} wide",
-        "stored": f"{summary.weight_bytes / 1e6:,.1f} MB in {summary.dtype}",
+        "stored": f"{megabytes(summary.weight_bytes)} in {summary.dtype}",
         "memory": "; ".join(memory),
         "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
         f"at least {1000 * summary.min_samples / rate:g} ms",

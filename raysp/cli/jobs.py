@@ -10,7 +10,7 @@ import typer
 
 from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
 from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings
-from raysp.words import count, duration, printable
+from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
     from raysp.engine.submitting.head import Head
@@ -69,7 +69,7 @@ def submit(
     job_id = submission.submit(head, request)
     if not as_json:
         package = request.package
-        size = f"{count(len(package.files), 'file')}, {package.num_bytes / 1e6:,.1f} MB"
+        size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
         say(f"submitted to {head.address} with {size} from {package.folder}")
     if detach:
         _print_detached(head, job_id, ca, as_json)

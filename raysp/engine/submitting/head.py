@@ -15,7 +15,7 @@ from ray.job_submission import JobSubmissionClient
 
 from raysp.engine.submitting.jobs import Job, job_of
 from raysp.engine.submitting.sealing import own_token
-from raysp.errors import PlanError, RunError
+from raysp.errors import PlanError
 
 OLDEST_RAY = "2.60"
 """Oldest release of Ray that raysp runs on."""
@@ -165,8 +165,6 @@ class Head:
         except FileNotFoundError as error:
             raise PlanError(f"--ca: {error}") from error
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, PlanError | RunError):
-                raise
             kind = UnreachableError if isinstance(error, _AnswerError) and error.status >= 500 else PlanError
             raise kind(f"--address {self.address}: {error}") from error
 

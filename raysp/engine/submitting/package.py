@@ -10,7 +10,7 @@ from pathspec import GitIgnoreSpec
 
 from raysp.errors import SpecError
 from raysp.sink import layout
-from raysp.words import count
+from raysp.words import count, megabytes
 
 IGNORE_FILE = ".raysignore"
 """File with patterns, as in .gitignore, of files that are not shipped."""
@@ -101,23 +101,19 @@ def collect(folder: Path, max_bytes: int, more: Sequence[Path] = ()) -> Package:
         if len(files) > MAX_FILES:
             raise _too_large(folder, files, f"more than {MAX_FILES:,} files", f"the limit is {MAX_FILES:,} files")
     if num_bytes > max_bytes:
-        found = f"{_megabytes(num_bytes)} in {count(len(files), 'file')}"
-        raise _too_large(folder, files, found, f"the limit is {_megabytes(max_bytes)} (--max-package-mb)")
+        found = f"{megabytes(num_bytes)} in {count(len(files), 'file')}"
+        raise _too_large(folder, files, found, f"the limit is {megabytes(max_bytes)} (--max-package-mb)")
     return Package(folder, tuple(sorted(files, key=lambda file: file.name)))
 
 
 def _too_large(folder: Path, files: Sequence[PackageFile], found: str, limit: str) -> SpecError:
     largest = sorted(files, key=lambda file: -file.num_bytes)[:LARGEST]
-    listed = ", ".join(f"{file.name} ({_megabytes(file.num_bytes)})" for file in largest)
+    listed = ", ".join(f"{file.name} ({megabytes(file.num_bytes)})" for file in largest)
     return SpecError(
         f"{folder}: the pipeline file and its neighbours come to {found}; {limit}. Largest: {listed}. List files that "
         f"the job does not need in {folder / IGNORE_FILE} (patterns as in .gitignore), or move the pipeline file to a "
         "folder of its own"
     )
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def _walk(
