@@ -245,21 +245,23 @@ def _recorded_slices(stem: str, kind: SourceKind, recorded: Mapping[str, Shard])
 def _folder_stem(url: str, root: str) -> str:
     """Return the beginning of the names of a folder's label shards: in the folder's place, and named after it."""
     name = PurePosixPath(url).name or "audio"
-    if url == root:
-        return name
-    # The path ends at its last dot, as that of a file does: recorded names depend on it.
-    return f"{_stem(sources.FOLDER, f'{url}/x', root)[:-2]}/{name}".lstrip("/")
+    return name if url == root else f"{_relative(url, root)}/{name}"
 
 
 def _stem(kind: SourceKind, url: str, root: str) -> str:
     """Return the path of a file relative to the root, without its suffix."""
+    return kind.stem(_relative(url, root))
+
+
+def _relative(url: str, root: str) -> str:
+    """Return the path of a file or folder relative to the root."""
     if not url.startswith(beginning := join_url(root, "")):
         raise PlanError(f"source.root: {url} is not below {root}")
     relative = PurePosixPath(url.removeprefix(beginning))
     for part in relative.parts:
         if part.startswith(("_", ".")):
             raise PlanError(f"source: {url}: readers ignore names that begin with {part[0]!r}; rename {part!r}")
-    return kind.stem(relative.as_posix())
+    return relative.as_posix()
 
 
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:

@@ -194,6 +194,17 @@ class TestKinds:
         found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
         assert [(one.name, one.kind) for one in found] == expected
 
+    def test_label_shards_of_several_folders_stand_below_their_names(self, tmp_path):
+        for name in ("dev", "train.clean", "train.other/v1.2"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "x.wav").write_text("")
+        urls = [f"{tmp_path}/{name}" for name in ("dev", "train.clean", "train.other/v1.2")]
+        assert names(raysp.Shards(urls)) == [
+            "dev/dev-00000.parquet",
+            "train.clean/train.clean-00000.parquet",
+            "train.other/v1.2/v1.2-00000.parquet",
+        ]
+
     @pytest.mark.parametrize(
         ("url", "passed_over"),
         [
