@@ -18,6 +18,7 @@ from raysp.cli.options import (
     command_line,
     load,
     named_sink,
+    parse_share,
 )
 from raysp.cli.plans import plan_json, print_failures, print_plan, urls
 from raysp.cli.progress import Shown
@@ -61,6 +62,10 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."),
+    ] = None,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
     ] = False,
@@ -73,12 +78,14 @@ def run(
     Examples:
       raysp run pipelines/label_digits.py --rows 10
       raysp run pipelines/label_digits.py --set sink.url=out
+      raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
     from raysp.engine.cluster.connection import is_cluster
     from raysp.engine.submitting.arrival import check_arrival
     from raysp.planning.places import with_absolute_paths
 
     check_arrival()
+    share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if is_cluster(address):  # a relative path would not say of which machine
         loaded = with_absolute_paths(loaded)
@@ -91,7 +98,13 @@ def run(
 
     with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         result = run_pipeline(
-            loaded, relabel=relabel, address=address, on_plan=shown.plan, on_progress=shown.progress, progress=False
+            loaded,
+            shards=share,
+            relabel=relabel,
+            address=address,
+            on_plan=shown.plan,
+            on_progress=shown.progress,
+            progress=False,
         )
     if as_json:
         print_json(dataclasses.asdict(result))

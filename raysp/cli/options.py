@@ -61,6 +61,22 @@ def load(target: str, settings: list[str] | None) -> "Pipeline":
     return with_overrides(load_pipeline(target), settings or [])
 
 
+def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] | None:
+    """Return the numbers of a share of the shards, given as "I/N"; None: all shards.
+
+    Raises:
+        SpecError: there is no such share, or it was given with a number of rows.
+    """
+    if given is None:
+        return None
+    if rows is not None:
+        raise SpecError(f"--shards {given}: a try-out of --rows labels the first rows only; leave out one of them")
+    number, _, of = given.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise SpecError(f"--shards {given!r}: expected I/N with 1 <= I <= N, such as 1/4")
+    return int(number), int(of)
+
+
 class NamedSink(NamedTuple):
     """The sink of a command, given by its url or by the pipeline file that made it."""
 

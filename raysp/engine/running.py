@@ -20,9 +20,10 @@ from raysp.engine.label_process import LabelProcess
 from raysp.engine.progress import Progress
 from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
+from raysp.errors import PlanError
 from raysp.ops.remedies import remedy
 from raysp.planning.kept_columns import text_columns
-from raysp.planning.opening import begin_run, file_id, make_plan
+from raysp.planning.opening import begin_share, file_id, is_outdated, make_plan
 from raysp.planning.plans import Corpus, Plan
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
@@ -30,6 +31,7 @@ from raysp.planning.small import is_small
 from raysp.sink import fault_injection, lease, stopping
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
@@ -51,9 +53,9 @@ class RunResult:
     sink: str
     fingerprint: str
     shards: int
-    """Shards of the corpus."""
+    """Shards of the corpus, or of the run's share of it."""
     shards_committed: int
-    """Shards of the corpus committed by this run or before."""
+    """Those of `shards` committed by this run or before."""
     shards_before: int
     """Shards committed before this run, and not done again."""
     shards_failed: dict[str, str]
@@ -94,6 +96,7 @@ class RunResult:
 def run(
     pipeline: Pipeline,
     *,
+    shards: tuple[int, int] | None = None,
     relabel: bool = False,
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -104,6 +107,8 @@ def run(
 
     Args:
         pipeline: the pipeline to run.
+        shards: (i, n): label only the i-th of n equal shares of the shards, beside other runs that label the other
+            shares, also on other clusters; None: all shards. Any other n, or None, continues.
         relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
             to continue.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -113,9 +118,10 @@ def run(
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
 
     Raises:
-        PlanError, ChangedError, CheckpointError, StoreError: before any work.
+        SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
         RunError: too many error rows, or Ray failed; committed shards remain.
     """
+    share = Share.read(shards)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(pipeline, address, stack)
@@ -126,6 +132,7 @@ def run(
             stack,
             plan_shown,
             progress_shown,
+            share=share,
             needs_ray=requires_ray(address),
         )
 
@@ -236,6 +243,7 @@ def _begin(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
     *,
+    share: Share = ALL,
     is_own: bool = True,
     needs_ray: bool = False,
     in_this_process: Callable[[Plan], bool] = lambda _: False,
@@ -265,18 +273,24 @@ def _begin(
     if own_ray.has_begun:
         own_ray.wait()  # before any output: Ray's start redirects stderr
     if on_plan:
-        on_plan(plan)
+        on_plan(plan.of(share))
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
         from raysp.engine.cluster.shared_sink import check_shared
 
         check_shared(store, plan.pipeline.sink)
-    own = stack.enter_context(lease.held(store))
+    own = stack.enter_context(lease.held(store, share))
     stack.callback(own_ray.end)  # before the lease is released
-    if own.epoch != epoch + 1:  # another run has written since
+    # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
+    if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan, opened)):
         plan = make(on_surveyed)
+    if plan.replaces_record and (others := own.others()):
+        raise PlanError(
+            f"{store.url}: {others[0].words} is running on this sink with another pipeline; wait until it has finished "
+            "or stop it, and run again, or use another sink"
+        )
     entry = RunEntry.now(resolved=_resolved(plan))
-    begin_run(plan, entry, opened, is_own=is_own)
+    plan = begin_share(plan, share, entry, opened, is_own=is_own)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
@@ -293,7 +307,7 @@ def _begin(
         stack.callback(job.attempts.close)
         log = ReceiptLog(store, entry.run_id)
         failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
-    if plan.stops and not failed:
+    if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
         stopping.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
         own.release()

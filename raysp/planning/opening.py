@@ -1,9 +1,9 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from raysp.corpus.shards import only_first_rows
+from raysp.corpus.shards import Shard, only_first_rows
 from raysp.errors import PlanError
 from raysp.planning.checkpoints import checkpoint_folder, pinned
 from raysp.planning.fingerprints import hash_pipeline
@@ -19,6 +19,7 @@ from raysp.planning.settling import settle
 from raysp.planning.surveying import survey
 from raysp.sink import fault_injection, known, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
+from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
@@ -112,6 +113,7 @@ def _make_plan(
         files, fields = file_parts(pipeline), to_json(pipeline)
         run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
+    corpus = replace(corpus, recorded=tuple(recorded))
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)
@@ -164,6 +166,29 @@ def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bo
     if sink is None:
         sink = Sink.of(plan.pipeline.sink)
         sink.store.probe()
+    _record(plan, run, sink, is_own=is_own)
+    _discard_unused(plan, sink)
+    return sink
+
+
+def begin_share(plan: Plan, share: Share, run: RunEntry, sink: Sink, *, is_own: bool = True) -> Plan:
+    """Do as `begin_run` for a share of the shards, beside runs over other shares, and return its plan.
+
+    All shards are recorded before the share is cut, so that every run cuts it from the same plan.
+    """
+    _record(plan, run, sink, is_own=is_own, is_alone=share.is_whole)
+    plan = plan.of(share, None if share.is_whole else plan_record.names(sink.store))
+    _discard_unused(plan, sink)
+    return plan
+
+
+def is_outdated(plan: Plan, sink: Sink) -> bool:
+    """Return whether another run has recorded another pipeline, or other resolved settings, since a plan was made."""
+    record = None if plan.relabel else sink.record()
+    return record is not None and (plan.replaces_record or record.fingerprint != plan.fingerprint)
+
+
+def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bool = True) -> None:
     if plan.replaces_record:
         sink.forget_plan()
     run_record.begin(
@@ -177,15 +202,24 @@ def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bo
         root=plan.corpus.root,
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
+        is_alone=is_alone,
     )
     if is_own:
         known.remember(to_json(plan.pipeline))
         if plan.corpus.root is not None:
             known.remember(plan.corpus.root)
+    supersede = plan.relabel or plan.corpus.supersedes
     with fault_injection.passing("plan_written"):
-        plan_record.record(sink.store, plan.corpus.fresh, supersede=plan.relabel or plan.corpus.supersedes)
+        fresh: Iterable[Shard] = plan.corpus.fresh
+        if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
+            known_names = frozenset(plan_record.names(sink.store))
+            fresh = [shard for shard in fresh if shard.name not in known_names]
+        plan_record.record(sink.store, fresh, supersede=supersede)
+
+
+def _discard_unused(plan: Plan, sink: Sink) -> None:
+    """Remove staged results that the run makes again; those of shards outside the plan may be in use."""
     shards = [todo.shard for todo in plan.todo]
     stage.discard_unfinished(sink.store, shards, plan.stage_id)
     if plan.stops:  # blocks that stopped runs staged are never used
         stage.discard_other(sink.store, shards, plan.stage_id)
-    return sink

@@ -1,7 +1,7 @@
 """Plan of a run: the work to do, with resolved settings and resources."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from raysp.corpus import sources
@@ -11,6 +11,7 @@ from raysp.ops.remedies import remedy
 from raysp.planning.listing import count_files
 from raysp.planning.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.sink.run_record import Resolved
+from raysp.sink.shares import ALL, Share
 from raysp.sink.todo import Todo
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline
@@ -46,6 +47,8 @@ class Corpus:
     """Recordings of the metadata that do not exist."""
     without_bytes: frozenset[str] = frozenset()
     """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
+    recorded: tuple[str, ...] = ()
+    """Names of the recorded shards, in the order of recording."""
 
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
@@ -99,6 +102,8 @@ class Plan:
     """Number of the last stopped run with work left to redo; 0: no such run."""
     replaces_record: bool = False
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
+    share: Share = ALL
+    """Share of the shards that the run labels."""
 
     def __repr__(self) -> str:
         """Return the facts of the plan, one per line."""
@@ -114,7 +119,9 @@ class Plan:
         audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
         checkpoint = settings.checkpoint
         budget = f"{count(settings.batch_seconds, 'padded second')} a pass"
+        share = {} if self.share.is_whole else {"share": f"{self.share} of the shards of this sink"}
         return {
+            **share,
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}",
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
@@ -130,6 +137,28 @@ class Plan:
     def __post_init__(self) -> None:
         """Set `stage_id` to the fingerprint by default."""
         object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
+
+    def of(self, share: Share, names: Sequence[str] | None = None) -> "Plan":
+        """Return the plan of a run over a share of the shards.
+
+        Args:
+            share: the share.
+            names: names of the recorded shards in the order of recording, at least those of this plan; None: as they
+                will be if no other run adds shards before this one records its own.
+        """
+        if share.is_whole:
+            return self
+        corpus = self.corpus
+        own = share.names(
+            dict.fromkeys((*corpus.recorded, *(one.name for one in corpus.fresh))) if names is None else names
+        )
+        return replace(
+            self,
+            corpus=replace(corpus, shards=tuple(one for one in corpus.shards if one.name in own)),
+            done=self.done & own,
+            todo=tuple(todo for todo in self.todo if todo.shard.name in own),
+            share=share,
+        )
 
     @property
     def resolved(self) -> Resolved:

@@ -12,7 +12,7 @@ from typing import TypedDict
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.planning.trust import open_recorded
-from raysp.sink import footer, lease, receipts, stopping
+from raysp.sink import footer, lease, receipts, run_record, stopping
 from raysp.sink.commit import committed, for_each
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import RunEntry
@@ -66,11 +66,11 @@ class Status:
     last_run: RunEntry | None
     running: Running = Running.NO
     holder: str = ""
-    """Current or last holder of the lease: user, host, process and start."""
+    """Current or last holder of the lease: user, host, process and start; several if runs over shares are active."""
     rows_staged: int = 0
     """Labelled rows of uncommitted shards, kept for the next run."""
     rows_per_second: float | None = None
-    """Speed of the last run in its last minutes, from its receipts; None: too few receipts."""
+    """Speed of the active runs, or of the last one, in their last minutes, from receipts; None: too few receipts."""
     last_receipt: float | None = None
     """Time of the last receipt, in seconds since the epoch by the clock of its writer."""
     checkpoint_digest: str | None = None
@@ -117,8 +117,9 @@ def status(
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
     blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
-    last_run = record.runs[-1] if record.runs else None
-    recent = recent_blocks(store, last_run.run_id) if last_run else []
+    runs, holders = run_record.every_run(store, record), lease.holders(store)
+    num_active = sum(not holder.is_over for holder in holders)
+    recent = [recent_blocks(store, run.run_id) for run in runs[-max(1, num_active) :]]
     written, failed = _last_receipts(store)
     counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
@@ -142,25 +143,26 @@ def status(
         word_errors=word_errors if word_errors.to_counts() else None,
         failed={name: reason for name, reason in failed.items() if name not in found.done},
         foreign=found.foreign,
-        last_run=last_run,
-        **_activity(store),
+        last_run=runs[-1] if runs else None,
+        **_activity(holders),
         rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
-        rows_per_second=_speed(recent),
-        last_receipt=max((receipt.finished for receipt in recent), default=None),
+        rows_per_second=sum(speed for blocks in recent if (speed := _speed(blocks))) or None,
+        last_receipt=max((receipt.finished for blocks in recent for receipt in blocks), default=None),
         checkpoint_digest=next(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),
     )
 
 
-def _activity(store: Store) -> "_Activity":
-    holder = lease.last_holder(store)
-    if holder is None or holder.is_over:
-        was_killed = holder is not None and not holder.released and holder.process.is_known_dead()
-        running = Running.KILLED if was_killed else Running.NO
+def _activity(holders: Sequence[lease.Holder]) -> "_Activity":
+    """Return whether runs are active, from the current or last holder of each share."""
+    active = [holder for holder in holders if not holder.is_over]
+    killed = [holder for holder in holders if not holder.released and holder.process.is_known_dead()]
+    if active:
+        running = Running.YES if any(one.process.is_known_alive() for one in active) else Running.ELSEWHERE
     else:
-        running = Running.YES if holder.process.is_known_alive() else Running.ELSEWHERE
-    return {"running": running, "holder": holder.words if holder else ""}
+        running = Running.KILLED if killed else Running.NO
+    return {"running": running, "holder": "; ".join(one.words for one in active or killed or holders[-1:])}
 
 
 class _Activity(TypedDict):

@@ -13,6 +13,7 @@ from raysp.errors import PlanError
 
 HOME = ".raysp/"
 RUN = ".raysp/run.json"
+RUNS = ".raysp/runs/"
 PLAN = ".raysp/plan/"
 STAGE = ".raysp/stage/"
 DONE = ".raysp/done/"
@@ -120,6 +121,11 @@ def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
     if match is None or not path.startswith(ERRORS):
         return None
     return _shard_of_file(match[1]), match[2], match[3], match[4]
+
+
+def run_path(run_id: str) -> str:
+    """Return the path of the entry of a run beside which others may have run."""
+    return f"{RUNS}{run_id}.json"
 
 
 def plan_path(number: int) -> str:

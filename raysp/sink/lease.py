@@ -1,9 +1,11 @@
 """Lease: the run that works on a sink. It avoids duplicate work of two drivers; correctness never depends on it.
 
-Each holder creates the next `.raysp/lease/<epoch>`, and the highest epoch holds the lease. Wall clocks are never
-compared: a holder is dead if its process is known to have ended, or if its beat did not change for `STALE_BEATS` beats
-of the watcher's own monotonic clock. The file of a released epoch is kept, so that epochs only grow and a holder that
-was suspended finds that its epoch is no longer the highest.
+Each holder creates the next `.raysp/lease/<epoch>`. It holds the lease of its share of the shards, usually of all of
+them, until there is a higher epoch whose share overlaps its own. So runs over disjoint shares hold leases side by side.
+Epochs are created one after the other, each after a look at all lower ones, so no two active runs hold overlapping
+shares. Wall clocks are never compared: a holder is dead if its process is known to have ended, or if its beat did not
+change for `STALE_BEATS` beats of the watcher's own monotonic clock. The file of a released epoch is kept until a later
+one covers its share, so that epochs only grow and a holder that was suspended finds the epoch that replaced its own.
 """
 
 import contextlib
@@ -14,13 +16,14 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout
 from raysp.sink.processes import Process
+from raysp.sink.shares import ALL, Share
 from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -46,11 +49,14 @@ class Holder:
     """Start by the holder's wall clock; shown to users, never compared."""
     beat: int = 0
     released: bool = False
+    share: Share = ALL
+    """Share of the sink's shards that it works on."""
 
     @classmethod
-    def now(cls) -> "Holder":
+    def now(cls, share: Share = ALL) -> "Holder":
         """Return this process as a new holder."""
-        return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), datetime.now(UTC).isoformat(timespec="seconds"))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), since, share=share)
 
     @property
     def is_over(self) -> bool:
@@ -60,7 +66,8 @@ class Holder:
     @property
     def words(self) -> str:
         """Description of the holder for messages."""
-        return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since})"
+        shards = "" if self.share.is_whole else f", shards {self.share}"
+        return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since}{shards})"
 
 
 class Lease:
@@ -84,11 +91,22 @@ class Lease:
         self._clock = clock
         self._looked = clock()
         self._lost = ""
+        self._beside: set[int] = set()
+        """Higher epochs of runs over other shards."""
 
     @property
     def owner(self) -> str:
         """Unique name of the holder."""
         return self._holder.owner
+
+    def is_next_after(self, epoch: int) -> bool:
+        """Return whether no other run over some of the same shards has held the lease since an epoch."""
+        between = [_read(self._store, one) for one in range(epoch + 1, self.epoch)]
+        return all(one is not None and not one.share.overlaps(self._holder.share) for one in between)
+
+    def others(self) -> list[Holder]:
+        """Return the active holders of other shares."""
+        return [one for one in holders(self._store) if one.owner != self.owner and not one.is_over]
 
     def beat(self) -> None:
         """Write the next beat, unless a higher epoch shows that another holder took over."""
@@ -119,24 +137,30 @@ class Lease:
     def _look(self) -> None:
         epochs = _epochs(self._store)
         self._looked = self._clock()
-        if epochs and epochs[-1] > self.epoch:
-            other = _read(self._store, epochs[-1])
+        for epoch in reversed([one for one in epochs if one > self.epoch and one not in self._beside]):
+            other = _read(self._store, epoch)
+            if other is None and self._store.stat(layout.lease_path(epoch)) is None:
+                continue  # a higher one covers it
+            if other is not None and not other.share.overlaps(self._holder.share):
+                self._beside.add(epoch)
+                continue
             self._lost = (
                 f"{self._store.url}: {other.words if other else 'another run'} took over the lease (epoch "
-                f"{epochs[-1]}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
+                f"{epoch}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
                 "Committed and staged labels are kept, and the other run continues from them"
             )
+            return
 
 
 @contextlib.contextmanager
-def held(store: Store) -> Iterator[Lease]:
-    """Hold a sink's lease, with a thread that writes its beats, and release it at the end.
+def held(store: Store, share: Share = ALL) -> Iterator[Lease]:
+    """Hold the lease of a share of a sink, with a thread that writes its beats, and release it at the end.
 
     Raises:
-        PlanError: an active run holds it.
+        PlanError: an active run holds it, or that of a share that overlaps this one.
     """
     beat_seconds = seconds_between_beats()
-    lease = acquire(store, beat_seconds=beat_seconds)
+    lease = acquire(store, beat_seconds=beat_seconds, holder=Holder.now(share))
     done = threading.Event()
     thread = threading.Thread(target=_keep_beating, args=(lease, done, beat_seconds), name="raysp-lease", daemon=True)
     thread.start()
@@ -158,14 +182,14 @@ def acquire(
     sleep: Callable[[float], None] = time.sleep,
     holder: Holder | None = None,
 ) -> Lease:
-    """Acquire the lease, from a dead holder if necessary; wait until the holder is known to be dead.
+    """Acquire the lease of the holder's share, from a dead holder if necessary; wait until that is known to be dead.
 
     Raises:
-        PlanError: an active run holds it.
+        PlanError: an active run holds it, or that of a share that overlaps this one.
     """
     holder = holder or Holder.now()
     while True:
-        top = _wait_until_free(store, beat_seconds, clock, sleep)
+        top = _wait_until_free(store, beat_seconds, clock, sleep, holder.share)
         if store.create(layout.lease_path(top + 1), _encode(holder)):
             _forget(store, top)
             return Lease(store, top + 1, holder, beat_seconds, clock)
@@ -176,10 +200,10 @@ def highest_epoch(store: Store) -> int:
     return (_epochs(store) or [0])[-1]
 
 
-def last_holder(store: Store) -> Holder | None:
-    """Return the current or last holder of the lease; None if there was no holder, or it cannot be read."""
-    top = highest_epoch(store)
-    return _read(store, top) if top else None
+def holders(store: Store) -> list[Holder]:
+    """Return the current or last holder of each share; those that cannot be read are left out."""
+    found = _all(store)
+    return [holder for holder in _latest(found).values() if holder is not None]
 
 
 def refuse_if_held(store: Store, *, beat_seconds: float | None = None) -> None:
@@ -197,8 +221,8 @@ def seconds_between_beats() -> float:
 
 
 def old_epochs(store: Store) -> list[str]:
-    """Return the files of epochs that are no longer read: all but the highest and the one before it."""
-    return [layout.lease_path(epoch) for epoch in _epochs(store)[:-2]]
+    """Return the files of epochs that are no longer read: all but the last two and the last of each share."""
+    return [layout.lease_path(epoch) for epoch in _covered(store, _epochs(store)[:-2])]
 
 
 def _wait_until_free(
@@ -206,30 +230,59 @@ def _wait_until_free(
     beat_seconds: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    share: Share = ALL,
 ) -> int:
-    """Return the highest epoch, or 0 without an epoch, once it is known that no active run holds it."""
-    watched: tuple[int, Holder | None] | None = None
-    since = clock()
+    """Return the highest epoch, or 0 without an epoch, once it is known that no active run holds some of a share."""
+    watched: dict[int, tuple[Holder | None, float]] = {}
     while True:
-        top = highest_epoch(store)
-        found = _read(store, top) if top else None
-        if top == 0 or (found and found.is_over):
-            return top
-        if watched is None or watched[0] != top:
-            if watched is None and found:
+        found = _all(store)
+        blocking = {
+            epoch: holder
+            for epoch, holder in _latest(found).items()
+            if not (holder and holder.is_over) and _share(holder).overlaps(share)
+        }
+        for epoch, holder in blocking.items():
+            if not watched and holder:
                 log.warning(
                     "%s: %s holds the lease; checking for up to %g s whether it is alive",
-                    store.url, found.words, STALE_BEATS * beat_seconds,
+                    store.url, holder.words, STALE_BEATS * beat_seconds,
                 )  # fmt: skip
-            watched, since = (top, found), clock()
-        elif found != watched[1] and found is not None:
-            raise PlanError(
-                f"{store.url}: {found.words} is running on this sink (its heartbeat was seen {clock() - since:.1f} s "
-                "after this run began to check); wait until it has finished or stop it, and run again"
-            )
-        elif clock() - since >= STALE_BEATS * beat_seconds:
-            return top
+            before, since = watched.setdefault(epoch, (holder, clock()))
+            if holder != before and holder is not None:
+                raise PlanError(
+                    f"{store.url}: {holder.words} is running on this sink (its heartbeat was seen "
+                    f"{clock() - since:.1f} s after this run began to check); wait until it has finished or stop it, "
+                    "and run again"
+                )
+        if all(clock() - watched[epoch][1] >= STALE_BEATS * beat_seconds for epoch in blocking):
+            return max(found, default=0)
         sleep(beat_seconds / POLLS_A_BEAT)
+
+
+def _latest(found: Mapping[int, Holder | None]) -> dict[int, Holder | None]:
+    """Return the epochs that no higher one has replaced: none whose share overlaps theirs."""
+    return {
+        epoch: holder
+        for epoch, holder in sorted(found.items())
+        if not any(other > epoch and _share(found[other]).overlaps(_share(holder)) for other in found)
+    }
+
+
+def _covered(store: Store, epochs: list[int]) -> list[int]:
+    """Return the epochs of shares that a higher epoch covers: whoever held them finds that one."""
+    if not epochs:
+        return []
+    found = _all(store)
+    return [
+        epoch
+        for epoch in epochs
+        if any(other > epoch and _share(holder).covers(_share(found.get(epoch))) for other, holder in found.items())
+    ]
+
+
+def _share(holder: Holder | None) -> Share:
+    """Return the share of a holder; that of an unreadable one may be all shards."""
+    return holder.share if holder else ALL
 
 
 def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> None:
@@ -245,6 +298,16 @@ def _epochs(store: Store) -> list[int]:
     return sorted(epoch for epoch in found if epoch is not None)
 
 
+def _all(store: Store) -> dict[int, Holder | None]:
+    """Return the holder of every epoch that exists; None if it cannot be read."""
+    found = {epoch: _read(store, epoch) for epoch in _epochs(store)}
+    return {
+        epoch: holder
+        for epoch, holder in found.items()
+        if holder is not None or store.stat(layout.lease_path(epoch)) is not None
+    }
+
+
 def _read(store: Store, epoch: int) -> Holder | None:
     """Return the holder of an epoch; None if the file is missing or malformed, which an active holder never leaves."""
     path = layout.lease_path(epoch)
@@ -252,22 +315,30 @@ def _read(store: Store, epoch: int) -> Holder | None:
         if store.stat(path) is None:
             return None
         fields = json.loads(store.read(path))
-        return Holder(**{**fields, "process": Process(**fields["process"])})
-    except (ValueError, TypeError, KeyError) as error:
+        share = Share.read(tuple(fields.pop("shards", (1, 1))))
+        return Holder(**{**fields, "process": Process(**fields["process"]), "share": share})
+    except StoreError:
+        if store.stat(path) is not None:
+            raise
+        return None  # removed meanwhile, because a higher epoch covers it
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, error)
         return None
 
 
 def _forget(store: Store, top: int) -> None:
-    """Remove the epochs below `top`, the previous one, which is kept for processes that are reading it."""
+    """Remove covered epochs below `top`, the previous one, which is kept for processes that are reading it."""
     with contextlib.suppress(StoreError):
-        for epoch in _epochs(store):
-            if epoch < top:
-                store.delete(layout.lease_path(epoch))
+        for epoch in _covered(store, [one for one in _epochs(store) if one < top]):
+            store.delete(layout.lease_path(epoch))
 
 
 def _encode(holder: Holder) -> bytes:
-    return json.dumps({**vars(holder), "process": vars(holder.process)}).encode()
+    fields = {**vars(holder), "process": vars(holder.process)}
+    share = fields.pop("share")
+    if not share.is_whole:  # so the file of a run over all shards is as in older versions
+        fields["shards"] = [share.number, share.of]
+    return json.dumps(fields).encode()
 
 
 def _user() -> str:

@@ -56,6 +56,15 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
         number += 1
 
 
+def names(store: Store) -> list[str]:
+    """Return the names of all recorded shards in the order of `load`. The place of a name never changes."""
+    found: dict[str, None] = {}
+    for number in sorted(_parts(store)):
+        _, table = _read(store, layout.plan_path(number))
+        found.update(dict.fromkeys(table.column("name").to_pylist()))
+    return list(found)
+
+
 def load(store: Store) -> list[Shard]:
     """Return all recorded shards in the order of recording; empty if nothing was recorded."""
     shards: dict[str, Shard] = {}
@@ -98,6 +107,12 @@ def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
 
 def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
     """Return whether a part supersedes earlier ones, and its shards."""
+    supersedes, table = _read(store, path)
+    return supersedes, _shards(table)
+
+
+def _read(store: Store, path: str) -> tuple[bool, pa.Table]:
+    """Return whether a part supersedes earlier ones, and its rows."""
     try:
         whole = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
         supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
@@ -109,7 +124,7 @@ def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
             f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "
             "or use another sink"
         ) from error
-    return supersedes, _shards(table)
+    return supersedes, table
 
 
 def _shards(table: pa.Table) -> Iterator[Shard]:

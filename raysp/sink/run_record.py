@@ -1,4 +1,8 @@
-"""`.raysp/run.json`: the pipeline of a sink, and every run over it."""
+"""`.raysp/run.json`: the pipeline of a sink, and every run over it.
+
+Runs over shares of the shards begin side by side, and a store has no way to append to a file. So each of them has a
+file of its own, `.raysp/runs/<run id>.json`.
+"""
 
 import functools
 import json
@@ -129,6 +133,7 @@ def begin(
     root: str | None = None,
     resolved: Resolved | None = None,
     replaces_record: bool = False,
+    is_alone: bool = True,
 ) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
@@ -137,7 +142,8 @@ def begin(
     With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
     and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
     by the plan; None if nothing was listed. `resolved` is kept from the first plan, or from the first plan that
-    relabels with another pipeline.
+    relabels with another pipeline. A run that is not `is_alone` has a file of its own unless it creates the record, so
+    that it never overwrites the entry of a run that begins at the same time.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
@@ -151,10 +157,14 @@ def begin(
         raise StoreError(
             f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run again"
         )
+    if not is_alone:
+        store.create(layout.run_path(run.run_id), json.dumps(vars(run)).encode())
+    known_runs = (*recorded.runs, run) if is_alone else recorded.runs
     if replaces_record:
-        begun = replace(made, runs=(*recorded.runs, run))
+        begun = replace(made, runs=known_runs)
         store.replace(layout.RUN, _encode(begun))
         return begun
+    before = recorded
     if not recorded.settings or (relabel and recorded.fingerprint != fingerprint):
         recorded = replace(recorded, settings=settings)
     if relabel:
@@ -162,9 +172,27 @@ def begin(
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     pipeline = _latest(recorded.pipeline, pipeline)
-    extended = replace(recorded, pipeline=pipeline, runs=(*recorded.runs, run), root=root or recorded.root)
-    store.replace(layout.RUN, _encode(extended))
+    extended = replace(recorded, pipeline=pipeline, runs=known_runs, root=root or recorded.root)
+    if extended != before:
+        store.replace(layout.RUN, _encode(extended))
     return extended
+
+
+def every_run(store: Store, record: RunRecord) -> list[RunEntry]:
+    """Return the runs of a record and those with files of their own, in the order of their start.
+
+    Raises:
+        PlanError: an entry cannot be read.
+    """
+    runs = list(record.runs)
+    for entry in store.list(layout.RUNS):
+        try:
+            runs.append(RunEntry(**json.loads(store.read(entry.path))))
+        except (ValueError, TypeError) as error:
+            raise PlanError(
+                f"{store.url}/{entry.path}: not the record of a run ({error}); restore or remove it"
+            ) from error
+    return sorted(runs, key=lambda run: run.run_id)
 
 
 def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:

@@ -26,6 +26,7 @@ WORTH = (
     "relabelled",
     "create .raysp/stage",
     "create .raysp/lease",
+    "create .raysp/runs/",
     "somebody removes",
     "replace a.parquet",
 )
