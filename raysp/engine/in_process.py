@@ -120,6 +120,9 @@ class UncountedAttempts(Attempts):
         """Return 0."""
         return 0
 
+    def load_failed(self) -> None:
+        """Do nothing: there is no other node."""
+
     def close(self) -> None:
         """Do nothing: there is no ledger."""
 

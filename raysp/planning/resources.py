@@ -26,6 +26,8 @@ class Resources:
     """CPUs of the cluster's largest node; None: unknown, or no cluster."""
     can_grow: bool = False
     """Whether more resources may come up: a cluster may start nodes on demand."""
+    gpus_may_come: bool = False
+    """Whether no GPU is up now, and nodes with GPUs may come up later."""
 
 
 def local_resources(pipeline: Pipeline) -> Resources:

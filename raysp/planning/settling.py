@@ -53,6 +53,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         windowing(summary, label)
     except ValueError as error:
         raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
+    if before is None:
+        _refuse_chance(pipeline, resources)
     gpus = _gpus_per_actor(label, resources, before)
     device = _device(label, gpus, before)
     on_gpu = device == "cuda"
@@ -126,6 +128,18 @@ def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None)
     if device == "cuda":
         return 1
     return 0 if device == "cpu" or resources.gpus == 0 else 1
+
+
+def _refuse_chance(pipeline: Pipeline, resources: Resources) -> None:
+    """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
+    label = pipeline.label
+    if label.device == "auto" and label.pool.gpus is None and resources.gpus_may_come:
+        where = f"steps.{pipeline.steps.index(label)}"
+        raise PlanError(
+            f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
+            f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "
+            f"({where}.pool.gpus for a number of GPUs) or {where}.device='cpu'"
+        )
 
 
 def _device(label: Label, gpus: float, before: Resolved | None) -> str:

@@ -83,6 +83,8 @@ class Shards:
         split: split of a data set of the hub, whose Parquet files are read from there. The first plan of a sink
             resolves the revision to a commit, which is recorded.
         config: configuration of a data set of the hub that has several.
+        shared: whether all machines of a cluster see the same files at local paths of `url` and `audio_root`. If not
+            declared, a run on a cluster checks it on nodes that are up.
     """
 
     url: Url | Listed[Url]
@@ -95,6 +97,7 @@ class Shards:
     storage_options: StorageOptions = field(default_factory=dict)
     split: str | None = None
     config: str | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         """Check that the url is not empty, and names a data set of the hub if there is a split."""
@@ -117,6 +120,7 @@ class Shards:
         split: str | None = None,
         audio: str | None = None,
         storage_options: StorageOptions | None = None,
+        shared: bool = False,
         **fields: str | None,
     ) -> "Shards":
         """Write a data set of the `datasets` library as audio shards, and return them as a source.
@@ -131,6 +135,7 @@ class Shards:
             audio: column of the recordings; None: the only audio column.
             storage_options: options of the storage of the folder, and of a saved data set whose url has the same
                 scheme.
+            shared: as in `Shards`.
             fields: further fields of `Shards`; the default of `id` is the column "id" if it exists.
 
         Raises:
@@ -140,7 +145,7 @@ class Shards:
 
         found = export(dataset, folder, split=split, audio=audio, storage_options=storage_options)
         fields = {"id": "id" if "id" in found.columns else None, **fields}
-        return cls(found.urls, audio=found.audio, storage_options=storage_options or {}, **fields)
+        return cls(found.urls, audio=found.audio, storage_options=storage_options or {}, shared=shared, **fields)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -158,6 +163,8 @@ class Parquet:
         rows: "all"; or "ok": rows with another status are written to `.raysp/errors/` instead.
         compression: compression of the label shards.
         storage_options: options of the storage; secrets by `Env`.
+        shared: whether all machines of a cluster see the same files at a local `url`. If not declared, a run on a
+            cluster checks it on nodes that are up.
     """
 
     url: Url
@@ -166,6 +173,7 @@ class Parquet:
     rows: Literal["all", "ok"] = "all"
     compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] = "zstd"
     storage_options: StorageOptions = field(default_factory=dict)
+    shared: bool = False
 
     def __post_init__(self) -> None:
         """Check that the url is not empty."""

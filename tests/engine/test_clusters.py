@@ -26,7 +26,10 @@ PIPELINE = """
 import raysp
 pipeline = raysp.Pipeline(
     source=raysp.Shards({corpus!r}),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], pool=raysp.Pool(actors=(1, 3)))],
+    steps=[
+        raysp.Decode(),
+        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], device="cpu", pool=raysp.Pool(actors=(1, 3))),
+    ],
     sink=raysp.Parquet({sink!r}),
 )
 """

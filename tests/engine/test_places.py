@@ -2,11 +2,15 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import raysp
+from raysp.engine.cluster import shared_places
 from raysp.engine.running import run, try_out
+from raysp.specs.pipeline import file_parts, with_overrides
+from tests.corpora import a_pipeline, write_shard
 from tests.engine.conftest import CHECKPOINT, read_labels
 
 pytestmark = pytest.mark.cluster
@@ -41,13 +45,80 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
     message = (
         r"sink.url: 1 of 1 node of the cluster cannot see the files that this process writes to "
         r"'/proc/self/cwd/labels'; on [\d.]+: /proc/self/cwd/labels: no such file. Use a location that all "
-        r"machines share: .*s3://"
+        r"machines share: .*s3://.* \(then sink.shared=true declares it, and it is not checked\)"
     )
     with pytest.raises(raysp.PlanError, match=message):
         run(pipeline)
     assert not [path for path in Path("labels").rglob("*") if path.is_file()]
     with pytest.raises(raysp.PlanError, match=r"cannot see the files that this process writes"):
         try_out(pipeline, 3)
+
+
+def test_shards_recordings_and_a_checkpoint_that_workers_do_not_see_are_refused(
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    """Each is where this process has it, and workers do not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(CHECKPOINT)
+    pipeline = make_pipeline(small_shards)
+    places = {
+        "source.url": ["source.url=" + ELSEWHERE + "/corpus"],
+        "source.audio_root": ["source.audio_root=" + ELSEWHERE + "/corpus"],
+        "steps.1.checkpoint": ["steps.1.checkpoint=" + ELSEWHERE + "/model"],
+    }
+    for field, changes in places.items():
+        for start in (run, lambda changed: try_out(changed, 3)):
+            with pytest.raises(
+                raysp.PlanError,
+                match=rf"^{field}: 1 of 1 node of the cluster cannot see the files that this process sees in "
+                rf"'{ELSEWHERE}/\w+'; on [\d.]+: {ELSEWHERE}/.*: No such file or directory. Use a location .*s3://",
+            ):
+                start(with_overrides(pipeline, changes))
+    assert not [path for path in Path(pipeline.sink.url).rglob("*") if path.is_file()]
+
+
+def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"four")
+    seen = shared_places._seen("source.url", str(tmp_path), file)
+    assert shared_places._difference(seen) == ""
+    file.write_bytes(b"five!")
+    assert shared_places._difference(seen) == f"{file}: found 5 bytes, expected 4"
+
+
+def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipeline, small_shards, monkeypatch):
+    """The workers fail on it later, each with its reason."""
+    monkeypatch.chdir(small_shards.parent)
+    pipeline = make_pipeline(f"{ELSEWHERE}/corpus/part-0.parquet", source={"shared": True})
+    assert list(run(pipeline).shards_failed) == ["part-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([], "source.url: found '/data/in', a path of this machine, and no node of the cluster is up"),
+        (["source.shared=true"], "sink.url: found '/data/out', a path of this machine, and no node"),
+        (["source.url=s3://corpus/in"], "sink.url: found '/data/out'"),
+        (["source.shared=true", "sink.shared=true"], None),
+        (["source.url=s3://corpus/in", "sink.url=s3://labels/out"], None),
+    ],
+)
+def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes, refused):
+    monkeypatch.setattr(shared_places, "_nodes", list)
+    plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
+    if refused is None:
+        shared_places.check_shared(None, plan)
+        return
+    with pytest.raises(raysp.PlanError, match=f"^{refused}.*shared=true declares it"):
+        shared_places.check_shared(None, plan)
+
+
+def test_a_declaration_changes_no_fingerprint(tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet")
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
+    declared = with_overrides(pipeline, ["source.shared=true", "sink.shared=true"])
+    assert raysp.plan(declared).fingerprint == raysp.plan(pipeline).fingerprint
+    assert file_parts(declared) == file_parts(pipeline)
 
 
 def test_a_try_out_writes_where_the_workers_of_a_cluster_can(

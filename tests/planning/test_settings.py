@@ -19,6 +19,7 @@ from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
+GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
 WITH_GPUS = Resources(4, gpus=2, gpu_memory=80e9, can_grow=True)
 LAPTOP = Resources(4)
 
@@ -53,6 +54,29 @@ def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
     begin_run(second, RunEntry.now())
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
     assert a_plan(corpus, WITH_GPUS).shortage == ""
+
+
+@pytest.mark.parametrize("label", [{}, {"pool": raysp.Pool(4, cpus=2)}, {"dtype": "bfloat16"}])
+def test_a_first_plan_does_not_depend_on_whether_gpus_are_up(corpus, label):
+    message = (
+        r"steps\.1\.device: found 'auto', and no GPU of the cluster is up now, .* the first plan of a sink determines "
+        r"device and dtype .* Set steps\.1\.device='cuda' \(steps\.1\.pool\.gpus .*\) or steps\.1\.device='cpu'"
+    )
+    with pytest.raises(PlanError, match=message):
+        a_plan(corpus, GPUS_MAY_COME, **label)
+
+
+@pytest.mark.parametrize("label", [{"device": "cuda"}, {"device": "cpu"}, {"pool": raysp.Pool(gpus=0.5)}])
+def test_a_device_of_the_pipeline_gives_one_fingerprint_whatever_is_up(corpus, label):
+    plans = [a_plan(corpus, resources, **label) for resources in (GPUS_MAY_COME, WITH_GPUS)]
+    assert len({(where(plan), plan.fingerprint) for plan in plans}) == 1
+
+
+def test_a_recorded_sink_is_continued_whatever_is_up(corpus):
+    first = begun(corpus, WITH_GPUS)
+    assert where(a_plan(corpus, GPUS_MAY_COME)) == where(first)
+    with pytest.raises(PlanError, match="found 'auto', and no GPU"):  # "auto" is resolved again
+        a_plan(corpus, GPUS_MAY_COME, relabel=True, window_seconds=20)
 
 
 def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpus):

@@ -338,6 +338,7 @@ def _cluster_resources() -> Resources:
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = total.get("GPU", 0)
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    is_one_machine = len(nodes) == 1 and nodes[0] > 0
     return Resources(
         cpus=total.get("CPU", 0),
         gpus=gpus,
@@ -345,7 +346,20 @@ def _cluster_resources() -> Resources:
         memory=total.get("memory"),
         gpu_memory=_gpu_memory() if gpus else None,
         can_grow=True,
+        gpus_may_come=not gpus and _may_start("GPU", unknown=not is_one_machine),
     )
+
+
+def _may_start(resource: str, *, unknown: bool) -> bool:
+    """Return whether the autoscaler may start nodes with a resource; `unknown` if it has not reported its groups."""
+    from ray._private import state
+
+    try:
+        most = state.state.get_max_resources_from_cluster_config()
+    except Exception as error:  # not a public function of Ray
+        logger.info("Ray did not return the configuration of its autoscaler: %s", error)
+        most = None
+    return unknown if most is None else most.get(resource, 0) > 0
 
 
 def _gpu_memory() -> float | None:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ WAIT_SECONDS = 7200.0
 WAIT_VARIABLE = "RAYSP_WAIT_SECONDS"
 AT_WORK_SECONDS = 1800.0
 """Time without a report after which workers with unfinished work count as lost: twice the time of a hang."""
+MODEL_ACTOR = "a model actor"
 SHOWN = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}
 
 
@@ -29,10 +30,18 @@ class Nodes:
 
     free: Sequence[Amounts]
     total: Sequence[Amounts]
+    free_for_actors: Sequence[Amounts] | None = None
+    """Those of `free` on which model actors start; None: all."""
 
-    def fit(self, request: Amounts) -> bool:
+    def fit(self, request: Amounts, *, is_actor: bool = False) -> bool:
         """Return whether any node has room for a request."""
-        return any(all(node.get(name, 0) >= amount - 1e-6 for name, amount in request.items()) for node in self.free)
+        free = self.free_for_actors if is_actor and self.free_for_actors is not None else self.free
+        return any(fits(request, node) for node in free)
+
+
+def fits(request: Amounts, node: Amounts) -> bool:
+    """Return whether a node has the resources of a request."""
+    return all(node.get(name, 0) >= amount - 1e-6 for name, amount in request.items())
 
 
 class Waiting:
@@ -86,11 +95,11 @@ class Waiting:
         self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # for the rest, this process was paused
         waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
         if waited >= min(self.limit, max(FIRST_WARNING_SECONDS, 2 * self._warned_at)):
-            self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {"a model actor": self.actor}))
+            self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {MODEL_ACTOR: self.actor}))
 
     def _judge(self, waited: float, requests: Mapping[str, Amounts]) -> None:
         nodes = self.nodes()
-        lacking = {who: request for who, request in requests.items() if not nodes.fit(request)}
+        lacking = {who: one for who, one in requests.items() if not nodes.fit(one, is_actor=who == MODEL_ACTOR)}
         if not lacking:
             self._quiet = self._warned_at = 0.0
             return
@@ -116,14 +125,23 @@ def wait_seconds() -> float:
     return float(os.environ.get(WAIT_VARIABLE) or WAIT_SECONDS)
 
 
-def cluster_nodes() -> Nodes:
-    """Return the resources of the nodes of the connected cluster."""
-    import ray
+def cluster_nodes(avoided: Callable[[], Collection[str]] = frozenset) -> Nodes:
+    """Return the resources of the nodes of the connected cluster; model actors do not start on `avoided` ones."""
     from ray._private import state
 
-    free = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    free: dict[str, Amounts] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    without = avoided()
+    return Nodes(
+        [*free.values()], [*node_totals().values()], [one for node, one in free.items() if node not in without]
+    )
+
+
+def node_totals() -> dict[str, Amounts]:
+    """Return the resources of the nodes that are alive, in use or not, by the node's id."""
+    import ray
+
     living: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return Nodes([*free.values()], [node["Resources"] for node in living])
+    return {node["NodeID"]: node["Resources"] for node in living}
 
 
 def _requests(requests: Mapping[str, Amounts]) -> str:

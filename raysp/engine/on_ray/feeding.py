@@ -23,7 +23,7 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.data.block import BlockAccessor
 
 from raysp.engine.cluster.waiting import Waiting
-from raysp.engine.workers.loading import watch_loads
+from raysp.engine.workers.loading import FailedNodes, watch_loads
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -45,12 +45,20 @@ class Feed:
         tasks: serialised pieces; consumed on demand, by another thread.
         ahead: largest number of tasks submitted and not completely read.
         waiting: check for room in the cluster.
+        nodes: nodes on which model actors could not load their model.
     """
 
-    def __init__(self, tasks: Iterator[list[str]], ahead: int, waiting: Waiting | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Iterator[list[str]],
+        ahead: int,
+        waiting: Waiting | None = None,
+        nodes: FailedNodes | None = None,
+    ) -> None:
         self.tasks = tasks
         self.ahead = ahead
         self.waiting = waiting
+        self.nodes = nodes
         self.error: Exception | None = None
         """Exception raised by `tasks`; the plan ends after the tasks submitted before it."""
         self._number = next(_numbers)
@@ -91,7 +99,7 @@ class Feeding(ExecutionCallback):
         self.waiting = self.feed.waiting if self.feed else None
         for one in self.maps:
             if isinstance(one, ActorPoolMapOperator):
-                watch_loads(one)
+                watch_loads(one, self.feed.nodes if self.feed else None)
         if self.feed:
             self.input._is_execution_marked_finished = self.input._inputs_complete = False
             operators[self.input].inputs_done_called = True  # without inputs it would count as complete

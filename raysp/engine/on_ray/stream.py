@@ -4,16 +4,17 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
 from raysp.corpus.shards import PIECE_BYTES
-from raysp.engine.cluster.waiting import Waiting, cluster_nodes
+from raysp.engine.cluster.waiting import Waiting, cluster_nodes, node_totals
 from raysp.engine.on_ray.feeding import MAX_TASK_BYTES, Feed
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import LabelActor
-from raysp.engine.workers.loading import allow_failures
+from raysp.engine.workers.loading import FailedNodes, allow_failures
 from raysp.engine.workers.messages import Message
 from raysp.engine.workers.packing import read_messages
 from raysp.engine.workers.piece_todo import serialised
@@ -74,7 +75,12 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Messag
     ahead = max(TASKS_AHEAD, int(TASKS_AHEAD_A_CPU * plan.resources.cpus))
     if not (first := list(itertools.islice(tasks, ahead))):
         return
-    feed = Feed(tasks, ahead, _waiting(plan, job))
+    actor = _actor_request(plan)
+    nodes = FailedNodes(job.attempts.nodes_without_model, node_totals, actor)
+    waiting = Waiting(
+        job.attempts.activity, partial(cluster_nodes, nodes.avoided), actor=actor, reader={"CPU": READER_CPUS}
+    )
+    feed = Feed(tasks, ahead, waiting, nodes)
     try:
         dataset = _dataset(plan, job, first, feed)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -85,11 +91,11 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Messag
         raise feed.error
 
 
-def _waiting(plan: Plan, job: Job) -> Waiting:
+def _actor_request(plan: Plan) -> dict[str, float]:
+    """Return the resources that a model actor requests."""
     pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
     requests = {"CPU": plan.settings.cpus_per_actor.number, "GPU": gpus or 0, "memory": pool.memory or 0}
-    actor = {name: float(amount) for name, amount in requests.items() if amount}
-    return Waiting(job.attempts.activity, cluster_nodes, actor=actor, reader={"CPU": READER_CPUS})
+    return {name: float(amount) for name, amount in requests.items() if amount}
 
 
 def cause(error: BaseException) -> str:

@@ -26,6 +26,10 @@ SETTLE_SECONDS = 5.0
 """Wait before work is judged to crash workers: a node being removed may answer slightly longer than its workers."""
 
 
+FAILED_LOADS = "failed loads"
+"""Name under which the ledger keeps the nodes on which a model could not be loaded."""
+
+
 class Ledger:
     """Counts of work that was started and has not ended; one small actor per run.
 
@@ -76,6 +80,10 @@ class Ledger:
         """Return the largest number of blocks of a part that was ever yielded."""
         return self.places.get(task, {}).get(part, 0)
 
+    def parts(self, task: str) -> list[str]:
+        """Return the parts of a task of which anything was reported."""
+        return list(self.places.get(task, ()))
+
 
 class Attempts:
     """Client of the ledger for workers and the driver; a copy is pickled with the job."""
@@ -111,6 +119,20 @@ class Attempts:
     def reached(self, task: str, part: str) -> int:
         """Return the largest number of blocks of a part that was ever yielded."""
         return self._ask("reached", task, part)
+
+    def load_failed(self) -> None:
+        """Report that the model of this run could not be loaded on the caller's node, without waiting."""
+        self.ledger.reach.remote(FAILED_LOADS, nodes.own_id(), 1)
+
+    def nodes_without_model(self) -> frozenset[str]:
+        """Return the nodes on which the model of this run could not be loaded."""
+        import ray
+
+        try:
+            return frozenset(ray.get(self.ledger.parts.remote(FAILED_LOADS), timeout=ASK_SECONDS))
+        except ray.exceptions.RayError as error:
+            logger.warning("the ledger of attempts does not answer: %s", error)
+            return frozenset()
 
     def activity(self) -> tuple[int, int]:
         """Return the numbers of reports and of unfinished units of work; (-1, 0) if the ledger does not answer."""

@@ -93,6 +93,14 @@ def test_free_resources_on_two_nodes_do_not_fit_one_actor(cluster, caplog):
     assert "a reader" not in caplog.messages[0]
 
 
+def test_a_node_on_which_the_model_does_not_load_has_no_room_for_an_actor(cluster, caplog):
+    nodes = Nodes([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}], [{"CPU": 8.0, "GPU": 1.0}] * 2, [{"CPU": 1.0}])
+    cluster.waiting.nodes = lambda: nodes
+    cluster.pass_by(100)
+    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
+    assert "a reader" not in caplog.messages[0]
+
+
 def test_once_a_model_is_loaded_its_own_share_is_not_missing(cluster, caplog):
     cluster.free = [{"CPU": 1.0}]
     cluster.pass_by(500, num_actors=1)

@@ -66,10 +66,51 @@ def test_failures_count_only_while_no_actor_has_its_model():
         operator._on_actor_init_death(OSError("a bad GPU"))
 
 
+class TestNodes:
+    """Three nodes of a GPU, and one without."""
+
+    @pytest.fixture
+    def failed(self) -> set[str]:
+        return set()
+
+    @pytest.fixture
+    def nodes(self, failed) -> loading.FailedNodes:
+        gpu = {"CPU": 8.0, "GPU": 1.0}
+        totals = {"a": gpu, "b": gpu, "c": gpu, "cpus": {"CPU": 64.0}}
+        return loading.FailedNodes(lambda: failed, lambda: totals, {"CPU": 1.0, "GPU": 1.0})
+
+    def test_the_next_actor_starts_on_a_node_on_which_no_load_has_failed(self, failed, nodes):
+        assert (nodes.learn(), nodes.options()) == (False, {})
+        failed.add("b")
+        assert nodes.learn()
+        assert nodes.options() == {"label_selector": {"ray.io/node-id": "!in(b)"}}
+        assert not nodes.learn()  # it was known
+        failed.add("a")
+        assert nodes.learn()
+        assert nodes.options() == {"label_selector": {"ray.io/node-id": "!in(a,b)"}}
+
+    def test_when_loads_failed_on_every_node_that_can_take_an_actor_none_is_avoided(self, failed, nodes):
+        failed |= {"a", "b", "c"}
+        assert (nodes.learn(), nodes.avoided(), nodes.options()) == (False, frozenset(), {})
+
+    def test_a_node_that_fails_while_others_are_left_ends_no_run(self, failed, nodes):
+        operator = Operator(budget=1)
+        loading.watch_loads(operator, nodes)
+        for node in "ab":
+            failed.add(node)
+            operator._on_actor_init_death(OSError("a bad GPU"))
+        assert operator._ray_remote_args_fn()["label_selector"]
+        failed.add("c")
+        with pytest.raises(OSError, match="a bad GPU"):
+            operator._on_actor_init_death(OSError("a bad GPU"))
+
+
 def test_an_actor_waits_before_it_gives_its_place_to_the_next_while_others_work(monkeypatch):
-    slept = []
+    slept, failed = [], []
     monkeypatch.setattr(loading.time, "sleep", slept.append)
     for reached in (0, 1):
-        error = loading.failed(SimpleNamespace(reached=lambda *_, n=reached: n), "gpu-7", OSError("full"))
+        attempts = SimpleNamespace(reached=lambda *_, n=reached: n, load_failed=lambda: failed.append("here"))
+        error = loading.failed(attempts, "gpu-7", OSError("full"))
         assert str(error) == "node gpu-7: OSError: full"
+    assert failed == ["here", "here"]
     assert slept == [loading.PAUSE_SECONDS]
