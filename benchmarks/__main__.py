@@ -19,6 +19,7 @@ from benchmarks import (
     outputs,
     parts,
     planning,
+    scale,
     storage,
     throughput,
     words,
@@ -42,6 +43,7 @@ PARTS = {
     "isolation": isolation.main,
     "long-row": long_row.main,
     "planning": planning.main,
+    "scale": scale.main,
     "words": words.main,
 }
 

@@ -200,11 +200,10 @@ def _count(
     """
     is_relabelled = sink.is_relabelled()
 
-    def count(shard: Shard) -> ShardReceipt:
-        receipt = None if is_relabelled else written.get(shard.name)
-        return receipt if receipt and not receipt.error else _footer(sink.store, shard, fingerprint)
-
-    return for_each(count, shards)
+    valid = {} if is_relabelled else {name: receipt for name, receipt in written.items() if not receipt.error}
+    rest = [shard for shard in shards if shard.name not in valid]
+    counted = [receipt for shard in shards if (receipt := valid.get(shard.name))]
+    return [*counted, *for_each(lambda shard: _footer(sink.store, shard, fingerprint), rest)]
 
 
 def _footer(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:

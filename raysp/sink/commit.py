@@ -37,13 +37,16 @@ RESULT_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in RES
 # Arrow memory that a commit holds at a time, besides the source columns of a piece
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 ROW_GROUP_ROWS = 128 * 1024
-FOOTERS_AT_ONCE = 16
+FOOTERS_AT_ONCE = 32
+FOOTERS_A_WINDOW = 1024
+"""Items of `for_each` in memory: a pool keeps a kilobyte for each."""
 
 PEAK = 6
 """Upper bound of a commit's memory, as a multiple of the bytes it sorts or writes at a time (docs/performance.md)."""
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
 Rows = Literal["all", "ok"]
+S = TypeVar("S")
 T = TypeVar("T")
 SourceColumns = Callable[[Piece], pa.Table]
 
@@ -193,12 +196,14 @@ def _read_footers(
     return for_each(read, shards)
 
 
-def for_each(work: Callable[[Shard], T], shards: Sequence[Shard]) -> list[T]:
-    """Return the results of `work`, which mostly waits for the store; many shards are processed in parallel."""
-    if len(shards) < FOOTERS_AT_ONCE:
-        return [work(shard) for shard in shards]
+def for_each(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """Yield the results of `work`, which mostly waits for the store, in order; many items are processed in parallel."""
+    if len(items) < FOOTERS_AT_ONCE:
+        yield from map(work, items)
+        return
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        return list(pool.map(work, shards))
+        for start in range(0, len(items), FOOTERS_A_WINDOW):
+            yield from pool.map(work, items[start : start + FOOTERS_A_WINDOW])
 
 
 @dataclass(frozen=True)

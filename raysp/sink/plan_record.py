@@ -5,10 +5,12 @@ a later one supersedes it: shards whose content changed and that are labelled ag
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Any, Literal, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
@@ -31,6 +33,8 @@ _LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None}
 """Columns that older plans lack, with their default values."""
 SCHEMA = pa.schema(_COLUMNS)
 WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save
+BATCH_SHARDS = 10_000
+"""Shards that are written and read at a time."""
 _SUPERSEDES = {b"raysp.supersedes": b"true"}
 
 
@@ -61,7 +65,7 @@ def names(store: Store) -> list[str]:
     found: dict[str, None] = {}
     for number in sorted(_parts(store)):
         _, table = _read(store, layout.plan_path(number))
-        found.update(dict.fromkeys(table.column("name").to_pylist()))
+        found.update((str(name), None) for name in table.column("name").to_pylist())
     return list(found)
 
 
@@ -81,28 +85,27 @@ def _parts(store: Store) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def _encode(shards: list[Shard], *, supersede: bool) -> bytes:
-    rows = [
-        {
-            "name": shard.name,
-            "url": shard.url,
-            "num_bytes": shard.num_bytes,
-            "version": shard.version,
-            "num_rows": shard.num_rows,
-            "input_id": shard.input_id,
-            "pieces": [{"first": piece.first, "end": piece.end} for piece in shard.pieces],
-            "kind": shard.kind,
-            "part": shard.part,
-            "seconds": shard.seconds,
-        }
-        for shard in shards
-    ]
+def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:
     sink = io.BytesIO()
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
-    compression: Literal["zstd"] | None = "zstd" if len(rows) >= WORTH_COMPRESSING else None
+    compression: Literal["zstd"] | None = "zstd" if len(shards) >= WORTH_COMPRESSING else None
     with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        for start in range(0, len(shards), BATCH_SHARDS) or (0,):
+            writer.write_batch(_batch(shards[start : start + BATCH_SHARDS], schema))
     return sink.getvalue()
+
+
+def _batch(shards: Sequence[Shard], schema: pa.Schema) -> pa.RecordBatch:
+    """Return the columns of shards; a million rows as dictionaries would take a gigabyte."""
+    columns = {name: [getattr(shard, name) for shard in shards] for name in _COLUMNS if name != "pieces"}
+    pieces = [piece for shard in shards for piece in shard.pieces]
+    edges = [pa.array([getattr(piece, edge) for piece in pieces], pa.int64()) for edge in ("first", "end")]
+    ends = accumulate((len(shard.pieces) for shard in shards), initial=0)
+    cut = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.StructArray.from_arrays(edges, ["first", "end"]))
+    arrays = [cut if name == "pieces" else pa.array(columns[name], kind) for name, kind in _COLUMNS.items()]
+    return pa.RecordBatch.from_arrays(
+        [one.cast(kind) for one, kind in zip(arrays, _COLUMNS.values(), strict=True)], schema=schema
+    )
 
 
 def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
@@ -128,6 +131,12 @@ def _read(store: Store, path: str) -> tuple[bool, pa.Table]:
 
 
 def _shards(table: pa.Table) -> Iterator[Shard]:
-    for row in table.to_pylist():
-        pieces = tuple(Piece(piece["first"], piece["end"]) for piece in row.pop("pieces"))
-        yield Shard(**row, pieces=pieces)
+    """Yield the shards of a table, a batch at a time."""
+    for batch in table.to_batches(BATCH_SHARDS):
+        columns = {name: batch.column(name) for name in _COLUMNS}
+        cut = cast("pa.ListArray[Any]", columns.pop("pieces"))
+        first, end = (pc.struct_field(cut.flatten(), edge).to_pylist() for edge in ("first", "end"))
+        pieces = iter(map(Piece, first, end))
+        numbers = pc.fill_null(pc.list_value_length(cut), 0).to_pylist()
+        for number, *values in zip(numbers, *(column.to_pylist() for column in columns.values()), strict=True):
+            yield Shard(pieces=tuple(islice(pieces, number)), **dict(zip(columns, values, strict=True)))

@@ -7,12 +7,16 @@ shards are read instead.
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from raysp.sink import layout
 from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
+
+READ_AT_ONCE = 16
+"""Batches of receipts that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,21 @@ def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockRece
 
 def load(store: Store, kinds: Collection[str] = tuple(KINDS)) -> Iterator[Receipt]:
     """Yield all receipts of these kinds, in the order of runs and writing; log and skip unreadable ones."""
-    for entry in store.list(layout.RECEIPTS):
-        yield from _read(store, entry.path, kinds)
+    paths = [entry.path for entry in store.list(layout.RECEIPTS)]
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for start in range(0, len(paths), READ_AT_ONCE):
+            window = paths[start : start + READ_AT_ONCE]
+            for path, data in zip(window, pool.map(store.read, window), strict=True):
+                yield from _parsed(store, path, data, kinds)
 
 
 def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:
+    return _parsed(store, path, store.read(path), kinds)
+
+
+def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:
     beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
-    for line in store.read(path).splitlines():
+    for line in data.splitlines():
         if not line.startswith(beginnings):
             continue
         try:

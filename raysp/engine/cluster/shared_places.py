@@ -69,7 +69,7 @@ def check_shared(store: Store, plan: Plan) -> None:
 
 
 def _check(pipeline: Pipeline, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
-    """Ask the nodes, and raise for the first field that some of them do not see."""
+    """Raise PlanError for the first field whose files some nodes do not see."""
     if not places and not written:
         return
     task = ray.remote(cast("Any", _look))

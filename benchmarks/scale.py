@@ -1,0 +1,271 @@
+"""Planning, resuming and `status` over a million shards: seconds, memory, requests; the driver over a million pieces.
+
+    python -m benchmarks scale --shards 1000000
+
+Shards, label shards and markers are in a synthetic bucket: every request is counted and answered from memory, so the
+seconds are those of raysp without its S3 client. `--latency` adds the time of a request. The last part is the driver's
+loop over as many pieces, with workers that answer at once; receipts and the lease are real.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.checkpoints import BUNDLED
+from benchmarks.synthetic_bucket import SyntheticBucket, numbered
+from benchmarks.tables import show, write_json
+
+if TYPE_CHECKING:
+    import raysp
+    from raysp.corpus.shards import Shard
+    from raysp.engine.execution import Outcome
+    from raysp.engine.workers.job import Job
+    from raysp.engine.workers.messages import Message
+    from raysp.engine.workers.piece_todo import PieceTodo
+    from raysp.planning.plans import Plan
+    from raysp.sink.todo import Retry
+
+T = TypeVar("T")
+
+ROWS = 4
+COMMITTED = 0.99
+"""Share of the shards that are committed when the run is resumed."""
+
+
+def the_shard() -> bytes:
+    """Return the content of every shard."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    audio = pa.array([{"bytes": bytes(100), "path": None}] * ROWS, kind)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": [f"u{row}" for row in range(ROWS)], "audio": audio}), sink)
+    return bytes(sink.getvalue())
+
+
+def the_pipeline() -> "raysp.Pipeline":
+    """Return a pipeline from the bucket to the bucket."""
+    import raysp
+
+    return raysp.Pipeline(
+        source=raysp.Shards("s3://scale/in"),
+        steps=[raysp.Decode(), raysp.Label(str(BUNDLED), outputs=[raysp.Transcript()])],
+        sink=raysp.Parquet("s3://scale/out"),
+    )
+
+
+class Measuring:
+    """Rows of a table: seconds, CPU seconds, memory and requests of each part."""
+
+    def __init__(self, bucket: SyntheticBucket) -> None:
+        self.bucket = bucket
+        self.rows: list[dict[str, object]] = []
+
+    def __call__(self, part: str, work: Callable[..., T], *arguments: object) -> T:
+        """Measure a part, and return its result."""
+        gc.collect()
+        _forget_peak()
+        self.bucket.requests.clear()
+        before, started, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
+        result = work(*arguments)
+        requests = self.bucket.requests
+        row = {
+            "part": part,
+            "s": round(time.perf_counter() - started, 1),
+            "CPU s": round(time.process_time() - cpu, 1),
+            "peak MB": round(_memory("VmHWM") / 1e6),
+            "growth MB": round((_memory("VmRSS") - before) / 1e6),
+            **{kind: requests[kind] for kind in ("LIST", "GET", "HEAD", "PUT", "DELETE")},
+        }
+        self.rows.append(row)
+        print(row, flush=True)
+        return result
+
+
+def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
+    """Plan, begin, resume, show, and drive a run over this many shards."""
+    with tempfile.TemporaryDirectory(prefix="raysp-scale-") as folder:
+        return _measure(num_shards, SyntheticBucket(Path(folder), latency))
+
+
+def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
+    import raysp
+    from raysp.planning.opening import begin_run
+    from raysp.sink import layout
+    from raysp.sink.run_record import RunEntry
+
+    data = the_shard()
+    bucket.series.append(numbered("in/{}/", ".parquet", num_shards, data))
+    measuring, pipeline = Measuring(bucket), the_pipeline()
+    with bucket.used():
+        plan = measuring("first plan", raysp.plan, pipeline)
+        _check(plan, num_shards, num_shards)
+        shard = plan.corpus.shards[0]
+        measuring("recording it", begin_run, plan, RunEntry.now())
+        fingerprint = plan.fingerprint
+        del plan
+        plan = measuring("plan again", raysp.plan, pipeline)
+        _check(plan, num_shards, num_shards)
+        measuring("driver's loop", _drive, plan)
+        del plan
+        done, label_shard = int(num_shards * COMMITTED), _label_shard(data, shard, fingerprint)
+        bucket.series.append(numbered("out/{}/", ".parquet", done, label_shard))
+        marker = layout.done_path("{}/x.parquet", shard.input_id, fingerprint)
+        before, after = marker.partition("x.parquet")[0], marker.partition("/x")[2]
+        bucket.series.append(numbered(f"out/{before}", after, done, b""))
+        plan = measuring("resuming", raysp.plan, pipeline)
+        _check(plan, num_shards, num_shards - done)
+        del plan
+        found = measuring("status", lambda: raysp.status(pipeline.sink.url, pipeline=pipeline))
+        if (found.shards, found.shards_committed) != (num_shards, done):
+            raise SystemExit(f"status found {found.shards_committed} of {found.shards} shards committed")
+    return measuring.rows
+
+
+def _check(plan: "Plan", num_shards: int, num_todo: int) -> None:
+    if (len(plan.corpus.shards), len(plan.todo)) != (num_shards, num_todo):
+        raise SystemExit(f"the plan has {len(plan.todo)} of {len(plan.corpus.shards)} shards to do")
+
+
+def _label_shard(data: bytes, shard: "Shard", fingerprint: str) -> bytes:
+    """Return a label shard with the metadata that raysp reads back."""
+    from raysp.sink import footer
+    from raysp.sink.receipts import ShardReceipt
+
+    receipt = ShardReceipt(shard.name, rows=ROWS, ok=ROWS, skipped=0, error=0)
+    table = pq.read_table(pa.BufferReader(data)).select(["id"])
+    metadata = footer.encode(receipt, fingerprint=fingerprint, input_id=shard.input_id, metadata={})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink)
+    return bytes(sink.getvalue())
+
+
+def _drive(plan: "Plan") -> None:
+    """Run the driver's loop with workers that answer at once, and drop what a run writes beside its receipts."""
+    from raysp.engine.execution import Execution
+    from raysp.engine.in_process import UncountedAttempts
+    from raysp.engine.progress import Progress
+    from raysp.engine.running import _job
+    from raysp.sink import lease
+    from raysp.sink.receipts import ReceiptLog
+    from raysp.sink.sinks import Sink
+
+    store = Sink.of(plan.pipeline.sink).store
+    progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
+    job = replace(_job(plan, {}, UncountedAttempts()), hang_seconds=0.0)
+    with lease.held(store) as own:
+        log = ReceiptLog(store, "20260101T000000Z-scale")
+        workers: Any = AnsweringWorkers()
+        failed = Execution(plan, job, own, log, progress, lambda _: None, workers)()
+    if failed or progress.rows != plan.rows_todo:
+        raise SystemExit(f"the driver counted {progress.rows} of {plan.rows_todo} rows, and {len(failed)} failures")
+    growth = [after - before for before, after in zip(workers.memory, workers.memory[1:], strict=False)]
+    print(f"memory over the loop, MB: {[round(one / 1e6) for one in workers.memory]}, {sum(growth) / 1e6:.0f} in all")
+
+
+class AnsweringWorkers:
+    """Workers that answer at once: each piece is one block, and each commit succeeds."""
+
+    def __init__(self) -> None:
+        self.memory: list[float] = []
+        """Memory of the process after each tenth of the pieces, from the first one on."""
+
+    def label(self, plan: "Plan", job: "Job") -> "Generator[Message]":
+        """Yield a message for each piece."""
+        from raysp.engine.workers.messages import LabelledBlock
+        from raysp.sink.receipts import BlockReceipt
+
+        every = max(1, plan.pieces_todo // 10)
+        pieces = ((todo.shard.name, piece) for todo in plan.todo for piece in todo.pieces)
+        for number, (name, piece) in enumerate(pieces):
+            if number % every == 0:
+                self.memory.append(_memory("VmRSS"))
+            times = {"load_seconds": 0.0, "forward_seconds": 0.1, "finished": float(number)}
+            amounts = {"windows": ROWS, "audio_seconds": 40.0, "real_samples": 640_000, "padded_samples": 650_000}
+            receipt = BlockReceipt(
+                name,
+                piece.first,
+                piece.end,
+                0,
+                1,
+                piece.num_rows,
+                actor="host:1",
+                staged_bytes=1000,
+                **times,
+                **amounts,
+            )
+            yield LabelledBlock(receipt, 40.0, {}, {}, {}, ())
+        self.memory.append(_memory("VmRSS"))
+
+    def bisect(self, plan: "Plan", job: "Job", pieces: "Sequence[PieceTodo]") -> "Iterator[Message]":
+        """Return nothing: no piece crashes."""
+        return iter(())
+
+    def commits(self, job: "Job", retries: "Mapping[str, Retry]") -> "AnsweringCommits":
+        """Return commits that succeed."""
+        return AnsweringCommits()
+
+
+class AnsweringCommits:
+    """Commits that succeed at once."""
+
+    def __init__(self) -> None:
+        self._outcomes: list[Outcome] = []
+
+    def start(self, shard: "Shard", staged_bytes: int) -> None:
+        """Count a shard as committed."""
+        from raysp.sink.receipts import ShardReceipt
+
+        self._outcomes.append(ShardReceipt(shard.name, shard.num_rows, shard.num_rows, 0, 0, seconds=40.0))
+
+    def begun(self) -> list[str]:
+        """Return nothing."""
+        return []
+
+    def finished(self) -> "list[Outcome]":
+        """Return the outcomes since the last call."""
+        found, self._outcomes = self._outcomes, []
+        return found
+
+    rest = finished
+
+    def stop(self, seconds: float) -> "list[Outcome]":
+        """Return the outcomes since the last call."""
+        return self.finished()
+
+
+def _memory(name: str) -> float:
+    """Return a figure of this process's memory in bytes: VmRSS, the present one, or VmHWM, the largest one."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return float(line.split()[1]) * 1024
+    raise SystemExit(f"/proc/self/status has no {name}")
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shards", type=int, default=1_000_000, help="number of shards")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="MS", help="milliseconds of each request")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
+    args = parser.parse_args(argv)
+    found = measure(args.shards, args.latency / 1000)
+    show(f"A driver over {args.shards:,} shards", found)
+    if args.json:
+        write_json(args.json, found)
+
+
+if __name__ == "__main__":
+    main()
