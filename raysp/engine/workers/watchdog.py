@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 
 from raysp.audio import process_clock
@@ -18,7 +19,7 @@ _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
 class Watchdog:
-    """Client of the process that watches this one, which is started on first use."""
+    """Client of the process that watches this one, which is started on first use and ends with this object."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,6 +45,8 @@ class Watchdog:
             with contextlib.suppress(OSError):
                 if self._process is None or self._process.poll() is not None:
                     self._process = _start()
+                    assert self._process.stdin is not None
+                    weakref.finalize(self, self._process.stdin.close)  # subprocess keeps what still runs, and its pipe
                 assert self._process.stdin is not None
                 self._process.stdin.write(f"{seconds!r}\n".encode())
                 return

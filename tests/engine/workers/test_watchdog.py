@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from raysp.audio.process_clock import read_times
+from raysp.engine.workers import watchdog
 
 START = "import ctypes, time\nfrom raysp.engine.workers.watchdog import touch, watched\nprint(flush=True)\n"
 
@@ -43,6 +45,19 @@ def test_work_that_ends_in_time_lives_on(started):
     process = started("for _ in range(3):\n    with watched(30):\n        pass\nprint('done')")
     assert process.communicate(timeout=120)[0] == "done\n"
     assert process.returncode == 0
+
+
+def test_the_watching_process_ends_with_its_thread():
+    processes = []
+
+    def work():
+        with watchdog.watched(1000):
+            processes.append(watchdog._of_thread.watchdog._process)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert processes[0].wait(timeout=120) == 0
 
 
 @pytest.mark.slow
