@@ -26,7 +26,14 @@ from typing import Self, TypeVar
 import numpy as np
 
 from raysp.audio import child
-from raysp.audio.blame import AnswerTimeout, DecoderFailure, ExternalFailure, FailureCounts, exit_name, failure_of
+from raysp.audio.decoder_failures import (
+    AnswerTimeout,
+    DecoderFailure,
+    ExternalFailure,
+    FailureCounts,
+    exit_name,
+    failure_of,
+)
 from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
 from raysp.errors import AudioError, RunError

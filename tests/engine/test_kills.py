@@ -35,7 +35,7 @@ pipeline = raysp.Pipeline(
         pytest.param(["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12], id="ten moments", marks=pytest.mark.soak),
     ],
 )
-def test_a_killed_driver_loses_and_doubles_nothing(make_pipeline, tmp_path, moments):
+def test_a_killed_driver_neither_loses_nor_duplicates_rows(make_pipeline, tmp_path, moments):
     corpus = _shards(tmp_path / "corpus", 12)
     label_here(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
     sink = tmp_path / "labels"
@@ -59,7 +59,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(make_pipeline, tmp_path, mome
     "seconds_later",
     [0.0, *(pytest.param(number / 10, marks=pytest.mark.soak) for number in range(1, 25))],
 )
-def test_sigterm_ends_a_run_with_143_and_says_how_to_go_on(tmp_path, seconds_later):
+def test_sigterm_exits_with_143_and_prints_how_to_resume(tmp_path, seconds_later):
     corpus = _shards(tmp_path / "corpus", 6)
     sink = tmp_path / "labels"
     file = tmp_path / "stop_me.py"

@@ -49,7 +49,7 @@ def raysp(s3, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.usefixtures("with_ray")
-def test_labels_on_object_storage_are_those_on_disk_and_hold_no_secret(
+def test_labels_on_object_storage_equal_those_on_disk_and_contain_no_secret(
     s3, corpus, make_pipeline, small_shards, tmp_path
 ):
     bucket, recipe = corpus
@@ -81,7 +81,7 @@ def test_labels_on_object_storage_are_those_on_disk_and_hold_no_secret(
     assert json.loads(status.stdout)["rows_committed"] == 120
 
 
-def test_a_shard_that_stays_out_of_reach_fails_alone(s3, corpus, proxy, tmp_path):
+def test_an_unreachable_shard_fails_and_the_others_are_committed(s3, corpus, proxy, tmp_path):
     """Every request for one shard's rows meets a 503; its footer came through when the run was planned."""
     bucket, recipe = corpus
     recipe.write_text(recipe.read_text().replace(s3.endpoint, proxy.server.endpoint))

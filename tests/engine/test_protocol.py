@@ -101,7 +101,7 @@ def kills() -> list:
 
 
 @pytest.mark.parametrize(("place", "workers", "at"), kills(), indirect=["place"])
-def test_a_run_killed_at_any_phase_gives_the_same_rows_when_it_is_run_again(corpus, place, tmp_path, workers, at):
+def test_a_run_killed_in_any_phase_gives_the_same_rows_when_run_again(corpus, place, tmp_path, workers, at):
     place.put(corpus / "in", "in")
     shards, sink = f"{place.url('in')}/*.parquet", place.url("labels")
     recipe = write_recipe(tmp_path, shards, sink, place.options)
@@ -157,7 +157,7 @@ class Children:
         psutil.wait_procs(alive, timeout=30)
 
 
-def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_says_how_to_go_on(
+def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(
     corpus, recipe, tmp_path
 ):
     sink = tmp_path / "labels"
@@ -180,7 +180,7 @@ def test_a_second_driver_is_refused_while_the_first_one_works_and_a_stopped_one_
 
 @pytest.mark.usefixtures("with_ray")
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, tmp_path, number, expected):
+def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tmp_path, number, expected):
     sink = tmp_path / "labels"
     run = start("run", recipe, "--set", f"source.url={many_shards(corpus, tmp_path)}")
     wait_for(lambda: list(sink.glob("*.parquet")), run)
@@ -197,7 +197,7 @@ def test_a_signal_in_the_middle_of_the_work_ends_a_run_in_order(corpus, recipe, 
 
 
 @pytest.mark.usefixtures("with_ray")
-def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_goes_on(corpus, recipe, tmp_path):
+def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, recipe, tmp_path):
     sink = tmp_path / "labels"
     sources = many_shards(corpus, tmp_path)
     run = start("run", recipe, "--set", f"source.url={sources}")
@@ -237,7 +237,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_goes_on(corpus, recipe,
         pytest.param("ray", "", 120, id="two minutes", marks=pytest.mark.soak),
     ],
 )
-def test_a_driver_that_was_paused_while_another_took_over_stops_when_it_goes_on(
+def test_a_paused_driver_stops_after_another_took_over_its_lease(
     corpus, recipe, tmp_path, workers, beat_seconds, pause_seconds
 ):
     sink = tmp_path / "labels"

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.cluster
     ("batch_seconds", "actors"),
     [(5, 2), (600, 1), *(pytest.param(*one, marks=pytest.mark.soak) for one in [(5, 1), (60, 1), (60, 2), (600, 2)])],
 )
-def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
+def test_reference_texts_do_not_depend_on_batch_size_or_pool(
     shared, local_ray, make_pipeline, tmp_path, reference_scores, batch_seconds, actors
 ):
     checkpoint = shared / "checkpoints" / "unispeech-digits-ctc"
@@ -59,7 +59,7 @@ def test_texts_of_a_reference_checkpoint_whatever_the_batch_and_the_pool(
 
 
 @pytest.mark.slow
-def test_texts_of_a_reference_checkpoint_that_reads_log_mels(shared, local_ray, make_pipeline, tmp_path):
+def test_a_log_mel_checkpoint_gives_the_reference_texts(shared, local_ray, make_pipeline, tmp_path):
     checkpoint = shared / "checkpoints" / "w2vbert-digits-ctc"
     shards = shared / "data" / "digits" / "*.parquet"
     result = run(make_pipeline(shards, checkpoint=checkpoint, batch_seconds=30, pool=raysp.Pool(actors=1)))
@@ -75,7 +75,7 @@ def reference_scores():
     return {}
 
 
-def test_label_shards_answer_shards_row_for_row(local_ray, make_pipeline, small_shards, tmp_path):
+def test_label_shards_have_the_rows_of_their_shards_in_order(local_ray, make_pipeline, small_shards, tmp_path):
     result = run(make_pipeline(small_shards, sink_options={"keep": ["speaker_id"]}))
     assert (result.exit_code, result.rows, result.shards_committed) == (0, 120, 6)
     for source in sorted(small_shards.glob("*.parquet")):
@@ -90,7 +90,7 @@ def test_label_shards_answer_shards_row_for_row(local_ray, make_pipeline, small_
         assert pq.read_metadata(tmp_path / "labels" / source.name).metadata[b"raysp.fingerprint"].decode()
 
 
-def test_a_checkpoint_of_the_hub_labels_as_its_folder_and_a_push_changes_no_run(
+def test_a_hub_checkpoint_labels_like_its_folder_and_a_push_affects_no_run(
     local_ray, workers_hub_cache, make_pipeline, small_shards, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workers_hub_cache))
@@ -107,13 +107,13 @@ def test_a_checkpoint_of_the_hub_labels_as_its_folder_and_a_push_changes_no_run(
     assert run(pipeline).rows == 0  # goes on from what is there
 
 
-def test_workers_of_a_ray_of_ones_own_do_not_stand_behind_other_programs(local_ray):
+def test_workers_of_a_local_ray_have_the_priority_of_the_driver(local_ray):
     import ray
 
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
-def test_a_second_run_labels_nothing_again(local_ray, make_pipeline, small_shards, tmp_path):
+def test_a_second_run_labels_no_row(local_ray, make_pipeline, small_shards, tmp_path):
     pipeline = make_pipeline(small_shards)
     run(pipeline)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")}
@@ -122,7 +122,7 @@ def test_a_second_run_labels_nothing_again(local_ray, make_pipeline, small_shard
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")} == before
 
 
-def test_a_new_shard_is_labelled_and_the_others_are_not_touched(local_ray, make_pipeline, small_shards, tmp_path):
+def test_only_a_new_shard_is_labelled(local_ray, make_pipeline, small_shards, tmp_path):
     pipeline = make_pipeline(small_shards)
     run(pipeline)
     (small_shards / "part-9.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
@@ -130,7 +130,7 @@ def test_a_new_shard_is_labelled_and_the_others_are_not_touched(local_ray, make_
     assert (result.rows, result.shards_before, result.shards_committed) == (20, 6, 7)
 
 
-def test_another_pipeline_is_refused_with_the_differing_keys_named(local_ray, make_pipeline, small_shards):
+def test_a_changed_pipeline_is_rejected_with_the_names_of_the_changed_keys(local_ray, make_pipeline, small_shards):
     run(make_pipeline(small_shards))
     with pytest.raises(raysp.ChangedError, match=r"`steps\.1\.window_seconds` was 30\.0, now 20\.0"):
         run(make_pipeline(small_shards, window_seconds=20))
@@ -142,13 +142,13 @@ def test_pool_and_batch_may_change_between_runs(local_ray, make_pipeline, small_
     assert result.shards_before == 6
 
 
-def test_a_run_plans_again_when_another_one_was_at_work_since(local_ray, make_pipeline, small_shards):
+def test_a_run_plans_again_if_another_run_committed_after_its_plan(local_ray, make_pipeline, small_shards):
     pipeline = make_pipeline(small_shards)
     result = run(pipeline, on_plan=lambda _: run(pipeline))
     assert (result.rows, result.shards_before, result.shards_committed) == (0, 6, 6)
 
 
-def test_a_damaged_shard_is_named_and_the_rest_is_committed(local_ray, make_pipeline, small_shards, tmp_path):
+def test_a_damaged_shard_is_reported_and_the_others_are_committed(local_ray, make_pipeline, small_shards, tmp_path):
     damaged = small_shards / "part-3.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer
@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_named_and_the_rest_is_committed(local_ray, make_pipe
     assert result.shards_committed == 5
 
 
-def test_rows_ok_keeps_the_other_rows_aside(local_ray, make_pipeline, tmp_path):
+def test_rows_ok_stores_error_rows_in_a_separate_file(local_ray, make_pipeline, tmp_path):
     shard = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2)
     good = [row["bytes"] for row in shard.column("audio").to_pylist()]
     audio_shard(tmp_path / "mixed.parquet", [("a", good[0]), ("b", b"nothing"), ("c", good[1])])
@@ -171,7 +171,7 @@ def test_rows_ok_keeps_the_other_rows_aside(local_ray, make_pipeline, tmp_path):
         assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
 
 
-def test_too_many_error_rows_stop_the_run_and_once_mended_the_same_command_labels_them(
+def test_too_many_error_rows_stop_the_run_and_repaired_rows_are_labelled_by_the_next(
     local_ray, make_pipeline, small_shards, tmp_path
 ):
     audio_shard(tmp_path / "bad.parquet", [(f"r{i}", b"no audio at all") for i in range(300)])
@@ -183,7 +183,7 @@ def test_too_many_error_rows_stop_the_run_and_once_mended_the_same_command_label
     assert pq.read_table(tmp_path / "labels" / "bad.parquet").column("status").to_pylist() == ["ok"] * 20
 
 
-def test_a_run_on_a_ray_of_the_caller_ends_its_ledger(local_ray, make_pipeline, small_shards, monkeypatch):
+def test_a_run_on_the_ray_of_the_caller_ends_its_ledger(local_ray, make_pipeline, small_shards, monkeypatch):
     ledgers = []
 
     class Kept(Attempts):
@@ -196,14 +196,14 @@ def test_a_run_on_a_ray_of_the_caller_ends_its_ledger(local_ray, make_pipeline, 
     assert [ledger.activity() for ledger in ledgers] == [(-1, 0)]  # it does not answer
 
 
-def test_a_try_out_leaves_nothing_behind(local_ray, make_pipeline, small_shards, tmp_path):
+def test_a_try_out_leaves_no_files(local_ray, make_pipeline, small_shards, tmp_path):
     result, table = try_out(make_pipeline(small_shards), 25)
     assert table.num_rows == result.rows == 25
     assert table.column("row").to_pylist() == [*range(20), *range(5)]
     assert not (tmp_path / "labels").exists()
 
 
-def test_rows_left_out_by_keep_stay_in_their_place(local_ray, make_pipeline, small_shards, tmp_path):
+def test_filtered_rows_keep_their_positions(local_ray, make_pipeline, small_shards, tmp_path):
     keep = raysp.Keep(where=[("speaker_id", "==", "jackson")], max_seconds=0.5)
     own = Spoken("speaker_id", most_per_second=2.5)  # a user's own step: at least 0.4 seconds
     run(make_pipeline(small_shards, steps=[keep, own], sink_options={"keep": ["speaker_id"]}))
@@ -213,7 +213,7 @@ def test_rows_left_out_by_keep_stay_in_their_place(local_ray, make_pipeline, sma
         assert (row["pred_text"] is not None) == kept
 
 
-def test_a_users_code_runs_on_workers_as_it_was_planned(local_ray, make_pipeline, small_shards, tmp_path, monkeypatch):
+def test_workers_run_user_code_as_of_the_plan(local_ray, make_pipeline, small_shards, tmp_path, monkeypatch):
     """Also after its files are gone, and on workers that ran another version of it before."""
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
     (tmp_path / "code").mkdir()
@@ -239,7 +239,7 @@ def test_a_users_code_runs_on_workers_as_it_was_planned(local_ray, make_pipeline
 
 
 @pytest.mark.slow
-def test_odd_and_bad_files_among_good_rows(shared, local_ray, make_pipeline, tmp_path):
+def test_unusual_and_invalid_recordings_among_valid_rows(shared, local_ray, make_pipeline, tmp_path):
     files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
     good = pq.read_table(sorted((shared / "data" / "digits").glob("*.parquet"))[0]).slice(0, 30).to_pylist()
     recordings = [(f"good-{row['id']}", row["audio"]["bytes"]) for row in good]
@@ -287,7 +287,7 @@ def test_odd_and_bad_files_among_good_rows(shared, local_ray, make_pipeline, tmp
 @pytest.mark.parametrize(
     "moments", [pytest.param({2}, id="once"), pytest.param(set(range(1, 11)), id="ten times", marks=pytest.mark.soak)]
 )
-def test_a_killed_model_actor_costs_no_row(local_ray, make_pipeline, tmp_path, moments):
+def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, tmp_path, moments):
     rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
     (tmp_path / "corpus").mkdir()
     for number in range(12):
@@ -321,7 +321,7 @@ def _model_actors() -> list[int]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_ends_the_run_with_its_reason_and_room_lets_it_go_on(
+def test_a_full_disk_stops_the_run_and_the_next_run_resumes_once_there_is_space(
     local_ray, make_pipeline, small_shards, tmp_path
 ):
     label_here(make_pipeline(small_shards, sink="undisturbed"))

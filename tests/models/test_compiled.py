@@ -50,7 +50,7 @@ def batches(cls):
 @pytest.mark.parametrize(
     "cls", [pytest.param(cls, marks=[pytest.mark.soak] * (cls is not UniSpeechForCTC)) for cls in CTC_CLASSES]
 )
-def test_a_compiled_model_gives_the_same_and_trains(cls):
+def test_a_compiled_model_has_the_same_outputs_and_trains(cls):
     torch._dynamo.reset()
     model = small(cls)
     compiled = torch.compile(model, backend="eager", dynamic=True)
@@ -71,7 +71,7 @@ def test_a_compiled_model_gives_the_same_and_trains(cls):
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", CTC_CLASSES)
 @torch.no_grad()
-def test_an_exported_model_gives_the_same_for_any_batch(cls):
+def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
     model = small(cls)
     first, other = batches(cls)
     program = torch.export.export(model, first, dynamic_shapes=ANY_BATCH, strict=False).module()
@@ -84,7 +84,7 @@ def test_an_exported_model_gives_the_same_for_any_batch(cls):
     "kind", ["bart", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("bert", "gpt2", "mbart"))]
 )
 @torch.no_grad()
-def test_an_encoder_with_a_decoder_is_compiled_and_exported(kind):
+def test_an_encoder_decoder_model_compiles_and_exports(kind):
     torch._dynamo.reset()
     torch.manual_seed(0)
     encoder = small(UniSpeechForCTC).base_model.config.to_dict()
@@ -106,7 +106,7 @@ def test_an_encoder_with_a_decoder_is_compiled_and_exported(kind):
     ("span", "num_buckets", "furthest"),
     [(256, 256, 512), (512, 0, 512), (8, 8, 20), (5, 5, 64), (2, 2, 9), (40, -1, 40)],
 )
-def test_distances_of_a_compiled_model_read_the_rows_of_the_table_that_others_read(span, num_buckets, furthest):
+def test_a_compiled_model_reads_the_same_rows_of_the_relative_position_table(span, num_buckets, furthest):
     starts = bucket_starts(span, num_buckets, furthest)
     for num_frames in (1, 2, 50, 700):
         rows = (log_buckets(num_frames, num_buckets, furthest) + span).clamp(0, 2 * span - 1)

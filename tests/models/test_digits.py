@@ -64,13 +64,13 @@ def texts_in_batches(loaded, clips, max_samples):
     }
 
 
-def test_the_checkpoint_is_whole(shared):
+def test_the_checkpoint_is_complete(shared):
     summary = check_checkpoint(shared / "checkpoints" / "unispeech-digits-ctc")
     assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 400, 320)
 
 
 @pytest.mark.slow
-def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded):
+def test_a_shard_of_digits_in_mixed_batches_gives_the_reference_texts(shared, digits, loaded):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
     clips = digits[:250]
     texts = texts_in_batches(loaded, clips, 16000 * 30)
@@ -79,7 +79,7 @@ def test_a_shard_of_digits_in_mixed_batches_has_its_texts(shared, digits, loaded
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
-def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name, share):
+def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, name, share):
     expected = json.loads((shared / "checkpoints" / name / "texts.json").read_text())
     clips = digits[300:600]
     texts = texts_in_batches(load_checkpoint(shared / "checkpoints" / name, dtype="bfloat16"), clips, 16000 * 30)
@@ -98,7 +98,7 @@ def test_half_precision_gives_nearly_all_texts_and_not_all(shared, digits, name,
         ),
     ],
 )
-def test_all_digits_in_batches_of_any_size_have_their_texts(shared, digits, loaded, seconds, is_sorted):
+def test_all_digits_give_the_reference_texts_for_any_batch_size(shared, digits, loaded, seconds, is_sorted):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
     clips = sorted(digits, key=lambda clip: -len(clip[1])) if is_sorted else digits
     assert len(clips) == 2500
@@ -107,7 +107,7 @@ def test_all_digits_in_batches_of_any_size_have_their_texts(shared, digits, load
 
 
 @pytest.mark.slow
-def test_sentences_of_any_length_have_their_texts(shared, loaded):
+def test_sentences_of_any_length_give_the_reference_texts(shared, loaded):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
     paths = [path for path in (shared / "data" / "sentences").iterdir() if path.name in expected]
     assert len(paths) > 50

@@ -25,7 +25,7 @@ def expected(folder):
     return json.loads((folder / "texts.json").read_text())
 
 
-def test_the_checkpoint_is_whole(folder):
+def test_the_checkpoint_is_complete(folder):
     summary = check_checkpoint(folder)
     assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 560, 320)
 

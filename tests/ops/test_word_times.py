@@ -76,13 +76,13 @@ def check(spoken: Spoken, labels: list[dict]) -> None:
 
 
 @pytest.mark.slow
-def test_words_lie_where_they_were_spoken_also_behind_joints():
+def test_word_times_match_the_recording_also_after_window_joints():
     spoken = Spoken([4, 70, 20, 45, 9], str(DEMO / "audio" / "*.parquet"))
     check(spoken, spoken.labels(30))
 
 
 @pytest.mark.slow
-def test_joints_in_the_middle_of_words_cost_little():
+def test_window_joints_inside_words_cause_few_errors():
     spoken = Spoken([60, 60, 60], str(DEMO / "audio" / "*.parquet"), seed=2)
     often = spoken.word_error_rate(spoken.labels(6, 2))
     assert often <= spoken.word_error_rate(spoken.labels(100)) + 0.02
@@ -92,7 +92,7 @@ def test_joints_in_the_middle_of_words_cost_little():
 @pytest.mark.parametrize(
     ("times", "longest"), [(3, 300), pytest.param(15, 3600, marks=pytest.mark.soak)], ids=["five minutes", "an hour"]
 )
-def test_windows_cost_at_most_a_point_of_word_errors_from_four_seconds_on(shared, times, longest):
+def test_windows_of_four_seconds_or_more_add_at_most_one_point_of_word_error_rate(shared, times, longest):
     digits = str(shared / "data" / "digits" / "*.parquet")
     short = Spoken([4, 6, 8, 10, 12, 15, 20, 25, 28] * times, digits)
     long = Spoken([35, 60, 120, 300, 90, 45, 180, longest], digits, seed=1)
@@ -107,7 +107,7 @@ def test_windows_cost_at_most_a_point_of_word_errors_from_four_seconds_on(shared
 
 
 @pytest.mark.slow
-def test_asking_for_words_changes_no_text():
+def test_word_times_do_not_change_the_text():
     spoken = Spoken([3, 40], str(DEMO / "audio" / "*.parquet"))
     plain = raysp.Transcript()
     op = Labelling(str(CHECKPOINT), lambda one: [plain.op(one)], batch_seconds=15)

@@ -26,7 +26,7 @@ from tests.engine.deadly import DeadlyTranscript
 @pytest.mark.cluster
 @pytest.mark.slow
 class TestRun:
-    def test_rows_that_kill_their_worker_are_found_and_their_shards_are_committed(
+    def test_rows_that_crash_their_worker_become_errors_and_their_shards_are_committed(
         self, local_ray, make_pipeline, tmp_path
     ):
         good = _digits(3)
@@ -42,7 +42,7 @@ class TestRun:
         _check(tmp_path / "labels", {"crash", "deadly"})
 
     @pytest.mark.soak
-    def test_a_row_over_which_the_model_hangs_is_found_by_time_out(
+    def test_a_row_on_which_the_model_hangs_is_found_by_its_timeout(
         self, local_ray, make_pipeline, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("RAYSP_HANG_SECONDS", "20")
@@ -90,19 +90,19 @@ class TestNarrowing:
         assert sorted(labelled) == sorted(set(range(num_rows)) - deadly)
         return search
 
-    def test_each_row_at_fault_is_found_and_no_other(self):
+    def test_bisection_finds_exactly_the_crashing_rows(self):
         for deadly in (set(), {0}, {99}, {3, 4}, {0, 50, 99}, set(range(10))):
             assert sorted(self._search(100, deadly).crashed) == sorted(deadly)
 
-    def test_the_search_for_one_row_takes_as_many_crashes_as_halvings(self):
+    def test_one_crashing_row_is_found_after_one_crash_per_halving(self):
         assert self._search(1024, {700}).crashes == 10 + bisection.ALONE
 
-    def test_a_row_that_dies_alone_only_once_is_innocent(self):
+    def test_a_row_that_crashes_alone_once_is_tried_again(self):
         search = bisection._Search([(7,)])
         bisection._narrow(search, search.pending.pop())
         assert (search.pending, search.crashed) == ([(7,)], [])
 
-    def test_a_piece_that_is_given_up_says_where_and_how_much(self):
+    def test_the_error_of_an_abandoned_piece_names_its_rows_and_counts(self):
         one = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
         search = bisection._Search([(3, 4)], crashed=[2], crashes=200)
         words = bisection._given_up(one, search)
@@ -110,9 +110,9 @@ class TestNarrowing:
 
 
 class TestSalvagedRows:
-    """What a worker does to them."""
+    """Rows of a crashed piece, labelled by one task."""
 
-    def test_each_block_of_a_long_row_has_the_time_of_one_block(self, monkeypatch):
+    def test_the_hang_timeout_applies_to_each_block_of_a_long_row(self, monkeypatch):
         inside: list[str] = []
         watches: list[list[str]] = []
 
@@ -184,36 +184,36 @@ class NotBegunError(WorkerCrashedError):
 POISONED = PieceTodo(Shard("a.parquet", "a", 1, "", 10, "0", (Piece(0, 10),)), Piece(0, 10))
 
 
-class TestBlame:
-    """Whose fault the end of a worker is."""
+class TestFaults:
+    """Attribution of crashes: to a row, or to a lost node."""
 
     @pytest.fixture(autouse=True)
     def _hurried(self, monkeypatch):
         monkeypatch.setattr(bisection, "SETTLE_SECONDS", 0)
 
     @pytest.mark.parametrize("error", [NodeDiedError("gone"), NodeTakenError(), NotBegunError()])
-    def test_the_loss_of_a_node_is_no_rows_fault_however_often(self, error):
+    def test_node_losses_are_never_attributed_to_a_row(self, error):
         workers = Workers(lambda rows, tried: error if 5 in rows and tried <= 20 else None)
         assert workers.bisect() == [BLOCK] * 2
         assert (sorted(workers.labelled), workers.crashed) == (list(range(10)), [])
         assert set(workers.tried) == {tuple(range(10)), ()}  # nothing was halved
 
-    def test_a_node_that_goes_while_the_last_block_is_staged(self):
+    def test_a_node_lost_while_the_last_block_is_staged_costs_no_row(self):
         workers = Workers(lambda rows, tried: NodeDiedError("gone") if not rows and tried <= 3 else None)
         assert workers.bisect() == [BLOCK] * 2
 
-    def test_nodes_that_go_without_end_leave_the_shard_to_another_run(self):
+    def test_endless_node_losses_leave_the_shard_to_a_later_run(self):
         (failure,) = Workers(lambda rows, tried: NodeDiedError("gone")).bisect()
         assert isinstance(failure, ShardFailure)
         assert "100 workers crashed or were lost; 10 rows still to do" in failure.reason
 
-    def test_a_row_that_kills_its_worker_on_nodes_that_live_is_at_fault(self):
+    def test_a_row_that_crashes_workers_on_live_nodes_is_at_fault(self):
         workers = Workers(lambda rows, tried: WorkerCrashedError() if 5 in rows else None)
         workers.bisect()
         assert (sorted(workers.labelled), workers.crashed) == ([0, 1, 2, 3, 4, 6, 7, 8, 9], [5])
         assert workers.tried[5,] == bisection.ALONE
 
-    def test_want_of_memory_is_a_rows_fault_only_with_nothing_beside_it(self):
+    def test_out_of_memory_is_attributed_to_a_row_only_if_nothing_runs_beside_it(self):
         room, beside = bisection._Room(), []
 
         def ends(rows, tried):
@@ -226,7 +226,7 @@ class TestBlame:
         assert [taken for rows, taken in beside if rows == (5,)] == [1, bisection.AT_ONCE, bisection.AT_ONCE]
         assert {taken for rows, taken in beside if rows != (5,)} == {1}
 
-    def test_a_row_that_had_no_memory_only_beside_others_is_labelled(self):
+    def test_a_row_that_ran_out_of_memory_only_beside_others_is_labelled(self):
         workers = Workers(lambda rows, tried: OutOfMemoryError("killed") if rows == (5,) and tried == 1 else None)
         workers.ends = lambda rows, tried, once=workers.ends: (
             OutOfMemoryError("killed") if len(rows) > 1 and 5 in rows else once(rows, tried)
@@ -236,14 +236,14 @@ class TestBlame:
 
 
 class TestLedger:
-    def test_what_was_begun_and_never_ended_is_counted(self):
+    def test_work_begun_but_not_ended_counts_as_crashed(self):
         ledger = Ledger(set)
         assert [ledger.begin("a", "node") for _ in range(3)] == [0, 1, 2]
         assert ledger.crashes("a") == 3
         ledger.end("a")
         assert (ledger.begin("a", "node"), ledger.crashes("b")) == (0, 0)
 
-    def test_what_began_on_a_node_that_is_gone_is_forgotten(self):
+    def test_work_begun_on_a_lost_node_is_not_counted(self):
         living = {"n0", "n1"}
         ledger = Ledger(lambda nodes: living & set(nodes))
         for number in range(50):  # each node goes while the work is done on it
@@ -255,7 +255,7 @@ class TestLedger:
         living.discard("stays")
         assert ledger.crashes("load") == 0
 
-    def test_ray_is_asked_for_nodes_only_where_something_did_not_end(self):
+    def test_ray_is_queried_for_nodes_only_for_unfinished_work(self):
         asked = []
         ledger = Ledger(lambda nodes: asked.append(nodes) or set(nodes))
         for work in ("a", "b"):
@@ -263,7 +263,7 @@ class TestLedger:
             ledger.end(work)
         assert asked == []
 
-    def test_the_most_that_was_ever_out_is_remembered_until_the_task_ends(self):
+    def test_the_highest_number_of_yielded_blocks_is_kept_until_the_task_ends(self):
         ledger = Ledger(set)
         for places in (1, 2, 3, 1):
             ledger.reach("task", "piece", places)
@@ -273,7 +273,7 @@ class TestLedger:
 
 
 class TestNodes:
-    def test_a_node_lives_if_ray_knows_it_and_it_takes_connections(self, monkeypatch):
+    def test_a_node_is_alive_if_ray_lists_it_and_it_accepts_connections(self, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))  # a port at which nobody listens
             known = {"lives": server, "gone": closed, "dead": server}
@@ -285,6 +285,6 @@ class TestNodes:
             monkeypatch.setattr("ray.nodes", lambda: table)
             assert nodes.alive([*known, "unknown"]) == {"lives"}
 
-    def test_while_ray_does_not_say_all_are_held_to_live(self, monkeypatch):
+    def test_all_nodes_count_as_alive_while_ray_does_not_answer(self, monkeypatch):
         monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
         assert nodes.alive(["a", "b"]) == {"a", "b"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from raysp import audio
-from raysp.audio import DecodeOptions, Excerpt, blame, isolation
-from raysp.audio.blame import DecoderFailure, ExternalFailure, failure_of
+from raysp.audio import DecodeOptions, Excerpt, decoder_failures, isolation
+from raysp.audio.decoder_failures import DecoderFailure, ExternalFailure, failure_of
 from raysp.audio.isolation import Decoder
 from raysp.errors import RunError
 from tests.corpora import wav
@@ -74,7 +74,7 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
 
 @pytest.mark.slow
 def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypatch):
-    monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
     killed: set[int] = set()
@@ -96,8 +96,8 @@ def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypat
 
 
 def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
-    monkeypatch.setattr(blame, "MAX_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(blame, "MAX_KILLS", 3)
+    monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(decoder_failures, "MAX_KILLS", 3)
     plain = wav(1600)
     place = plain.index(b"data") + 8
     monkeypatch.setenv("RAYSP_DECODER_FAULTS", f"{MARK.decode()}=SIGKILL")
