@@ -89,6 +89,13 @@ def test_workers_that_read_and_decode_load_no_torch():
     assert raysp.models.CheckpointSummary.__module__ == "raysp.models.summary"
 
 
+@pytest.mark.slow
+def test_the_driver_of_a_run_on_ray_loads_no_torch():
+    loaded = in_a_fresh_python("import sys, raysp.engine.on_ray.ray_workers; print(*sys.modules)").split()
+    assert "ray.data" in loaded
+    assert "torch" not in loaded
+
+
 def test_importing_raysp_takes_less_than_a_third_of_a_second():
     code = "import time; t = time.perf_counter(); import raysp; print(time.perf_counter() - t)"
     assert min(float(in_a_fresh_python(code)) for _ in range(5)) < 0.3

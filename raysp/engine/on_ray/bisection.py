@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pyarrow as pa
 import ray
@@ -26,7 +26,6 @@ from raysp.engine.workers.reader import Reader
 from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError
 from raysp.ops.decoding import with_waves
-from raysp.ops.labelling import Figures, Labelling
 from raysp.ops.rows import RowStatus, statuses_table
 from raysp.planning.plans import Plan
 from raysp.sink import fault_injection, stage
@@ -34,6 +33,9 @@ from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.sinks import Sink
 from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.ops.labelling import Figures, Labelling
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +227,8 @@ def label_rows(
         k: number of the block.
         is_last: whether this is the last block of the piece.
     """
+    from raysp.ops.labelling import Figures  # torch, which the driver does not need
+
     fault_injection.adopt(job.fault_injection)
     labelling = _labelling(job)
     job.attempts.begin(_work_name(todo, rows))  # after the model is loaded: no row is at fault for a crash there
@@ -244,8 +248,8 @@ def label_rows(
 
 
 def _label_blocks(
-    job: Job, labelling: Labelling, shard: str, blocks: Iterator[pa.Table]
-) -> Iterator[tuple[pa.Table, Figures]]:
+    job: Job, labelling: "Labelling", shard: str, blocks: Iterator[pa.Table]
+) -> "Iterator[tuple[pa.Table, Figures]]":
     """Yield labelled blocks with their figures; reading and labelling each have the usual time limit."""
     while True:
         with watched(job.hang_seconds):
@@ -266,10 +270,10 @@ def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[in
     yield with_waves(statuses_table(statuses), [None] * len(statuses))
 
 
-_loaded: dict[str, Labelling] = {}
+_loaded: "dict[str, Labelling]" = {}
 
 
-def _labelling(job: Job) -> Labelling:
+def _labelling(job: Job) -> "Labelling":
     """Return the model, cached for the next task of this process."""
     if job.fingerprint not in _loaded:
         _loaded.clear()
