@@ -1,6 +1,7 @@
 """The arrows between packages: who may import whom, read from the source, imports inside functions included."""
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -56,8 +57,13 @@ class Import(NamedTuple):
     """Under `if TYPE_CHECKING`: never run."""
 
 
-def imports_of(path: Path) -> Iterator[Import]:
-    yield from _walk(ast.parse(path.read_text()), lazy=False, typing=False)
+def imports_of(path: Path) -> tuple[Import, ...]:
+    return _imports_in(path.read_text())
+
+
+@functools.cache
+def _imports_in(source: str) -> tuple[Import, ...]:
+    return tuple(_walk(ast.parse(source), lazy=False, typing=False))
 
 
 def _walk(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
@@ -171,7 +177,6 @@ def test_every_import_follows_the_arrows():
     assert wrong_arrows(PACKAGE) == []
 
 
-@pytest.mark.slow
 def test_only_the_engine_imports_ray():
     assert foreign_imports(PACKAGE, "ray", {"engine"}) == []
 
@@ -181,19 +186,16 @@ def test_nothing_imports_removed_dependencies(name):
     assert foreign_imports(PACKAGE, name, set()) == []
 
 
-@pytest.mark.slow
 def test_only_what_reads_its_data_sets_imports_datasets():
     places = foreign_imports(PACKAGE, "datasets", set())
     assert {place.partition(":")[0] for place in places} == {"corpus/exporting.py", "planning/hub_data.py"}
 
 
-@pytest.mark.slow
 def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
     places = foreign_imports(PACKAGE, "huggingface_hub", {"checkpoints"})
     assert {place.partition(":")[0] for place in places} == {"planning/hub_data.py"}
 
 
-@pytest.mark.slow
 def test_torch_stays_with_models_ops_and_what_drives_them():
     assert foreign_imports(PACKAGE, "torch", {"models", "ops", "text", "training", "engine"}) == []
 
@@ -207,7 +209,6 @@ def test_every_folder_of_models_stands_in_the_drawing():
     assert folders == set(MODELS_FOLDERS)
 
 
-@pytest.mark.slow
 def test_only_sink_and_the_engine_know_the_paths_in_a_sink():
     parts = {
         part_of(path, PACKAGE)
@@ -260,7 +261,6 @@ def test_no_folder_has_more_than_25_files_and_no_file_more_than_600_lines(folder
     assert long_files(folder) == []
 
 
-@pytest.mark.slow
 def test_no_modules_import_each_other():
     assert circle(PACKAGE) == []
 
