@@ -1,6 +1,8 @@
 """What tests of specs, planning and ops share: small shards, recordings made on the spot, pipelines over them."""
 
+import functools
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,18 +91,30 @@ def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
     from raysp.engine.workers.committer import commit_shard
     from raysp.sink.receipts import ShardReceipt
 
-    job, plan = stage_here(pipeline, relabel=relabel, retry=retry)
+    job, plan, label = _begin_here(pipeline, relabel=relabel, retry=retry)
     for todo in plan.todo:
+        label(todo)
         receipt = commit_shard(job, todo.shard, todo.retry)
         if pieces := getattr(receipt, "pieces", ()):  # recordings were replaced
-            _stage(job, replace(todo, pieces=pieces))
+            label(replace(todo, pieces=pieces))
             receipt = commit_shard(job, todo.shard, todo.retry)
         assert isinstance(receipt, ShardReceipt), receipt
 
 
 def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:
     """Run the parts of a run up to its first commit; return the job and the plan."""
+    job, plan, label = _begin_here(pipeline, relabel=relabel, retry=retry)
+    for todo in plan.todo:
+        label(todo)
+    return job, plan
+
+
+def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tuple[Any, Any, Callable[[Any], None]]:
+    """Plan and begin a run; return the job, the plan, and a function that labels and stages a shard."""
     from raysp.engine.running import _job
+    from raysp.engine.workers.labeller import LabelActor
+    from raysp.engine.workers.piece_todo import PieceTodo
+    from raysp.engine.workers.reader import Reader
     from raysp.planning.opening import begin_run, make_plan
     from raysp.planning.resources import local_resources
     from raysp.planning.retrying import plan_retry
@@ -110,18 +124,13 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
     plan = plan_retry(pipeline, resources) if retry else make_plan(pipeline, resources, relabel=relabel)
     begin_run(plan, RunEntry.now())
     job = _job(plan, {}, NoCrashes())
-    for todo in plan.todo:
-        _stage(job, todo)
-    return job, plan
+    actor = functools.cache(lambda: LabelActor(job))
 
+    def label(todo: Any) -> None:
+        reader = Reader(job)
+        for piece in todo.pieces:
+            item = PieceTodo(todo.shard, piece, todo.retry).to_json()
+            for packed in reader(pa.table({"piece": [item]})):
+                actor()(packed)
 
-def _stage(job: Any, todo: Any) -> None:
-    from raysp.engine.workers.labeller import LabelActor
-    from raysp.engine.workers.piece_todo import PieceTodo
-    from raysp.engine.workers.reader import Reader
-
-    reader, actor = Reader(job), LabelActor(job)
-    for piece in todo.pieces:
-        item = PieceTodo(todo.shard, piece, todo.retry).to_json()
-        for packed in reader(pa.table({"piece": [item]})):
-            actor(packed)
+    return job, plan, label
