@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
+# Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast check format bench soak gpu docs tour clean
 
 demo: $(VENV)/.installed
