@@ -89,19 +89,20 @@ def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seconds", "is_sorted"),
+    ("seconds", "is_sorted", "every"),
     [
-        (240, True),
+        (240, True, 5),
         *(
-            pytest.param(*one, marks=pytest.mark.soak)
-            for one in [(5, True), (5, False), (30, True), (30, False), (240, False)]
+            pytest.param(*one, 1, marks=pytest.mark.soak)
+            for one in [(5, True), (5, False), (30, True), (30, False), (240, True), (240, False)]
         ),
     ],
 )
-def test_all_digits_give_the_reference_texts_for_any_batch_size(shared, digits, loaded, seconds, is_sorted):
+def test_all_digits_give_the_reference_texts_for_any_batch_size(shared, digits, loaded, seconds, is_sorted, every):
     expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
-    clips = sorted(digits, key=lambda clip: -len(clip[1])) if is_sorted else digits
-    assert len(clips) == 2500
+    assert len(digits) == 2500
+    clips = digits[::every]
+    clips = sorted(clips, key=lambda clip: -len(clip[1])) if is_sorted else clips
     texts = texts_in_batches(loaded, clips, 16000 * seconds)
     assert texts == {name: expected[name] for name, _ in clips}
 
