@@ -1,9 +1,12 @@
 """One Ray for all tests of the engine, and small corpora of real recordings."""
 
+import contextlib
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ import pytest
 import raysp
 from raysp.engine.cluster.connection import local_ray as own_ray
 from raysp.planning.resources import Resources
+from tests.here import run_without_ray
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
 CHECKPOINT = DEMO / "unispeech-digits-ctc"
@@ -30,6 +34,12 @@ def workers_hub_cache(tmp_path_factory):
 def local_ray(workers_hub_cache):
     with own_ray(Resources(cpus=3)):
         yield
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    """Runs label in this process: for what does not depend on the workers of a run."""
+    run_without_ray(monkeypatch)
 
 
 @pytest.fixture
@@ -107,3 +117,25 @@ def write_shards(tmp_path):
         return tmp_path / "in"
 
     return write
+
+
+def end_processes_without_work(children: Collection[psutil.Process]) -> None:
+    """Check that the processes of a killed driver end, and end the rest of Ray's.
+
+    All that works must go. Two agents of Ray and workers that had not started yet look for a control store that is no
+    longer there, for up to a minute: they are helped along.
+    """
+    idle = [child for child in children if _is_without_work(child)]
+    _, alive = psutil.wait_procs([child for child in children if child not in idle], timeout=60)
+    assert alive == []
+    for child in idle:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(idle, timeout=30)
+
+
+def _is_without_work(process: psutil.Process) -> bool:
+    try:
+        return "Agent" in process.name() or any("default_worker.py" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

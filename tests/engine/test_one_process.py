@@ -1,6 +1,5 @@
 """Small runs are labelled by one process beside the driver, without Ray."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,11 +16,15 @@ import raysp
 from raysp.engine import label_process, running
 from raysp.engine.running import run
 from raysp.specs import spec
+from raysp.specs.pipeline import load_pipeline
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 from tests.engine.conftest import row_hash
 from tests.engine.deadly import UnloadableTranscript
+from tests.here import run_without_ray
 
 SHARDS, ROWS = 3, 6
+MANY = 15
+"""More shards of a run that is ended while it works."""
 
 
 @spec
@@ -122,12 +125,18 @@ def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, loc
     assert raysp.verify(str(corpus / "out")).differences == ()
 
 
-@pytest.mark.cluster
-def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, local_ray, monkeypatch):
+@pytest.mark.slow
+def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, monkeypatch):
     code = "import os, signal\nprint('{\"kind\": \"blo', end='', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     (corpus / "writes_half_a_line.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(corpus), prepend=os.pathsep)
     monkeypatch.setattr(label_process, "MAIN", "writes_half_a_line")
+
+    def instead_of_ray(plan, faults, _):
+        without_a_ray.append("Ray")
+        return running._in_this_process(plan, faults)
+
+    monkeypatch.setattr(running, "_on_ray", instead_of_ray)
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
     assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 
@@ -157,16 +166,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, with
     [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=lambda one: str(one),
 )
-def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, number, expected):
+def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, number, expected, monkeypatch):
     file = corpus / "label_many.py"
-    for copy in range(30):
+    for copy in range(MANY):
         (corpus / "in" / f"copy-{copy}.parquet").symlink_to(corpus / "in" / "0.parquet")
     file.write_text(
         f"import raysp\npipeline = raysp.Pipeline(source=raysp.Shards({f'{corpus}/in/*.parquet'!r}), "
         f"steps=[raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript()])], "
         f"sink=raysp.Parquet({f'{corpus}/out'!r}))\n"
     )
-    command = [sys.executable, "-m", "raysp.cli", "run", str(file), "--json"]
+    command = [sys.executable, "-m", "raysp.cli", "run", str(file)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list((corpus / "out").glob("*.parquet")):
@@ -178,7 +187,8 @@ def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, num
     _, said = driver.communicate(timeout=120)
     assert driver.returncode == expected, said
     assert psutil.wait_procs(parts, timeout=60)[1] == []
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["shards_committed"] == 33
+    run_without_ray(monkeypatch)
+    again = run(load_pipeline(str(file)))
+    assert (again.exit_code, again.shards_committed) == (0, SHARDS + MANY)
+    assert 0 < again.shards_before < SHARDS + MANY
     assert raysp.verify(f"{corpus}/out").differences == ()

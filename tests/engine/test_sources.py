@@ -1,4 +1,4 @@
-"""Whole runs over every kind of source; among the rows paths of strangers and recordings that crash the decoder."""
+"""Runs over every kind of source; among the rows paths of strangers and recordings that crash the decoder."""
 
 import json
 import os
@@ -18,10 +18,10 @@ import soundfile
 import raysp
 from raysp.engine.running import run
 from raysp.reading.samples import first_rows
-from tests.corpora import wav
+from tests.corpora import label_here, wav
 from tests.engine.conftest import CHECKPOINT, DEMO, read_labels
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,11 @@ def texts_of(folder) -> list[tuple]:
 
 
 @pytest.fixture(scope="module")
-def expected(local_ray, digits, tmp_path_factory) -> list[tuple]:
+def expected(digits, tmp_path_factory) -> list[tuple]:
     """Labels of the same recordings embedded in Parquet."""
     folder = tmp_path_factory.mktemp("expected")
     pq.write_table(pa.Table.from_pylist(digits), folder / "m.parquet")
-    run(a_pipeline(folder / "m.parquet", folder / "labels"))
+    label_here(a_pipeline(folder / "m.parquet", folder / "labels"))
     return texts_of(folder / "labels")
 
 
@@ -56,7 +56,7 @@ def a_pipeline(url, sink, **source) -> raysp.Pipeline:
 
 
 @pytest.mark.parametrize("form", ["file", "stream", "saved"])
-def test_arrow_shards_have_the_labels_of_parquet(local_ray, digits, expected, tmp_path, form):
+def test_arrow_shards_have_the_labels_of_parquet(without_ray, digits, expected, tmp_path, form):
     table = pa.Table.from_pylist(digits)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -71,6 +71,7 @@ def test_arrow_shards_have_the_labels_of_parquet(local_ray, digits, expected, tm
     assert texts_of(tmp_path / "labels") == expected
 
 
+@pytest.mark.cluster
 def test_a_manifest_has_the_labels_of_parquet_and_added_lines_are_labelled(local_ray, digits, expected, tmp_path):
     manifest = write_manifest(tmp_path / "in", digits[:20])
     pipeline = a_pipeline(manifest, tmp_path / "labels")
@@ -97,7 +98,9 @@ def write_manifest(folder, rows):
     return folder / "m.jsonl"
 
 
-def test_a_folder_has_the_labels_of_parquet_and_new_files_make_a_new_label_shard(local_ray, digits, expected, tmp_path):
+def test_a_folder_has_the_labels_of_parquet_and_new_files_make_a_new_label_shard(
+    without_ray, digits, expected, tmp_path
+):
     folder = tmp_path / "recordings"
     for number, row in enumerate(digits[:20]):
         place = folder / f"deep/{number % 3}" / f"{row['id']}.wav"
@@ -120,7 +123,7 @@ def test_a_folder_has_the_labels_of_parquet_and_new_files_make_a_new_label_shard
     }
 
 
-def test_parts_of_a_long_file_have_the_labels_of_separate_files(local_ray, digits, expected, tmp_path):
+def test_parts_of_a_long_file_have_the_labels_of_separate_files(without_ray, digits, expected, tmp_path):
     """Digits joined in one FLAC, each of them named by offset and duration."""
     import io
 
@@ -139,7 +142,7 @@ def test_parts_of_a_long_file_have_the_labels_of_separate_files(local_ray, digit
 
 
 def test_untrusted_paths_become_error_rows_and_an_audio_root_allows_the_files_in_it(
-    local_ray, digits, expected, tmp_path
+    without_ray, digits, expected, tmp_path
 ):
     root = tmp_path / "root"
     root.mkdir()
@@ -208,7 +211,7 @@ def test_recordings_that_crash_or_hang_the_decoder_cost_their_rows(digits, expec
     assert good == expected[:10]
 
 
-def test_ids_and_texts_of_any_kind_are_stored_without_loss(local_ray, digits, tmp_path):
+def test_ids_and_texts_of_any_kind_are_stored_without_loss(without_ray, digits, tmp_path):
     ids = [
         b"nul \0",
         b"lone \xed\xa0\x80 surrogate",
@@ -229,8 +232,7 @@ def test_ids_and_texts_of_any_kind_are_stored_without_loss(local_ray, digits, tm
     assert shown[1] == "lone \ufffd\ufffd\ufffd surrogate"
 
 
-@pytest.mark.slow
-def test_real_recordings_by_their_manifests(shared, local_ray, tmp_path):
+def test_real_recordings_by_their_manifests(shared, without_ray, tmp_path):
     """Sentences in ten languages and recordings of a minute, read in place."""
     entries = []
     for kind, number in (("sentences", 16), ("long", 4)):
@@ -255,7 +257,7 @@ def test_real_recordings_by_their_manifests(shared, local_ray, tmp_path):
         assert (row["text"], row["language"]) == (entry.get("text"), entry["language"])
 
 
-def test_a_manifest_that_was_changed_in_place_is_refused(local_ray, digits, tmp_path):
+def test_a_manifest_that_was_changed_in_place_is_refused(without_ray, digits, tmp_path):
     manifest = write_manifest(tmp_path / "in", digits[:3])
     run(a_pipeline(manifest, tmp_path / "labels"))
     shutil.copy(manifest, tmp_path / "kept")
@@ -265,7 +267,7 @@ def test_a_manifest_that_was_changed_in_place_is_refused(local_ray, digits, tmp_
 
 
 def test_recordings_that_keep_changing_fail_their_shard_and_are_labelled_once_they_do_not(
-    local_ray, digits, expected, tmp_path
+    without_ray, digits, expected, tmp_path
 ):
     manifest = write_manifest(tmp_path / "in", digits[:8])
     pipeline = a_pipeline(manifest, tmp_path / "labels")
