@@ -121,6 +121,7 @@ def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_p
     assert min(found.values()) > 0
 
 
+@pytest.mark.slow
 def test_lengths_that_no_recording_has_are_left_out_of_the_table_of_words(capsys: pytest.CaptureFixture[str]) -> None:
     words.main(["--lengths", "3x1", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
@@ -131,6 +132,7 @@ def test_lengths_that_no_recording_has_are_left_out_of_the_table_of_words(capsys
     assert not [name for name in found if "ms" in name]
 
 
+@pytest.mark.slow
 def test_parts_are_compared_before_they_are_measured() -> None:
     case = parts.Case("ctc", {"time": 1e9}, parts.ctc)
     rows = parts.measure(case, repeats=1)

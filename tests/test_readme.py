@@ -42,6 +42,7 @@ def test_a_folder_of_recordings(raysp_command, here):
     assert "deep/b.wav" in tried(raysp_command, here, FOLDER)
 
 
+@pytest.mark.slow
 def test_a_data_set_of_datasets(raysp_command, here):
     (here / "a.wav").write_bytes(wav(8000))
     made = datasets.Dataset.from_dict({"audio": ["a.wav"] * 2, "text": ["one"] * 2})

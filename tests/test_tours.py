@@ -102,6 +102,7 @@ def test_a_command_of_raysp_is_understood(shown, tmp_path, monkeypatch):
                 with_overrides(load_pipeline(target), context.params["settings"] or [])
 
 
+@pytest.mark.slow
 def test_the_page_for_sceptics_has_the_output_of_its_commands(raysp_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(out, "_width", 100)

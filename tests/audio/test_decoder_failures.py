@@ -95,6 +95,7 @@ def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypat
     assert len(killed) == 8
 
 
+@pytest.mark.slow
 def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
     monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(decoder_failures, "MAX_KILLS", 3)

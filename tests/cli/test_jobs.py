@@ -125,6 +125,7 @@ class TestSubmit:
         assert "the limit is 1.0 MB (--max-package-mb). Largest: large.bin (1.5 MB)" in ran.err
         assert raysp_command("submit", file, "--address", head.url, "--max-package-mb", 2, "--detach").code == 0
 
+    @pytest.mark.slow
     def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(self, file, head):
         is_following = threading.Event()
         head.logs = [["raysp: looking\n", is_following.set, HANGS]]

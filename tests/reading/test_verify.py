@@ -143,6 +143,7 @@ class TestHalfPrecision:
                 verified.differences[0],
             )
 
+    @pytest.mark.slow
     def test_the_command_prints_the_rate(self, half):
         result = CliRunner().invoke(app, ["verify", str(half), "--sample", "4"])
         assert result.exit_code == 0
@@ -231,6 +232,7 @@ class TestSources:
         [difference] = found(made / "out")
         assert "changed since it was planned" in difference
 
+    @pytest.mark.slow
     def test_a_checkpoint_that_changed_cannot_be_compared_with(self, made):
         checkpoint = shutil.copytree(DEMO / "unispeech-digits-ctc", made / "checkpoint")
         steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])]

@@ -118,6 +118,7 @@ def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypa
     assert sinks.labels(store, split) == sinks.expected(split)
 
 
+@pytest.mark.slow
 def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkeypatch):
     bound, width, frames, num_rows = 1024 * 1024, 64, 500, 240
     monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", bound)
@@ -325,6 +326,7 @@ class TestRaces:
             assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
             assert sinks.labels(store, shard) == sinks.expected(shard)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("atomic_store")
     def test_processes_that_commit_the_same_shard_all_succeed(self, stores, store):
         for piece in SHARD.pieces:

@@ -25,6 +25,7 @@ def frames(request, tmp_path) -> tuple[LocalStore, Shard]:
     return LocalStore(tmp_path), Shard("a.parquet", "a", 1, "", ROWS, "0" * 16, (Piece(0, ROWS),))
 
 
+@pytest.mark.slow
 def test_rows_of_frame_embeddings_are_read_a_few_at_a_time(frames, monkeypatch):
     monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20, raising=False)
     tables = list(read_labels(*frames))
@@ -33,6 +34,7 @@ def test_rows_of_frame_embeddings_are_read_a_few_at_a_time(frames, monkeypatch):
     assert [table.num_rows for table in read_labels(*frames, ["row"])] == [0, ROWS]
 
 
+@pytest.mark.slow
 def test_a_merge_holds_some_rows_at_a_time_and_those_beside_them(frames, monkeypatch):
     monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20)
     labels = (table.filter(pa.array(table.column("row").to_numpy() % 7 != 0)) for table in read_labels(*frames))

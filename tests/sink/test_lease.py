@@ -338,6 +338,7 @@ class TestRealProcesses:
         first.wait()
         assert hold().stdout.readline() == "held 2\n"
 
+    @pytest.mark.slow
     def test_a_driver_that_was_paused_is_taken_over_and_stops_when_it_continues(self, hold):
         first = hold()
         assert first.stdout.readline() == "held 1\n"

@@ -59,6 +59,7 @@ def test_a_part_that_cannot_be_read_is_named(store):
         plan_record.load(store)
 
 
+@pytest.mark.slow
 def test_many_shards_load_in_seconds(store):
     pieces = (Piece(0, 500), Piece(500, 1000))
     shards = [

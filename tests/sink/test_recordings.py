@@ -63,6 +63,7 @@ of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "audio_root", "
 
 
 class TestCommit:
+    @pytest.mark.slow
     @of_every_kind
     def test_staged_results_of_replaced_files_are_labelled_again(self, pipeline, audio):
         stage_here(pipeline)  # and is killed before the commit
@@ -92,6 +93,7 @@ class TestCommit:
         assert list(open_store(pipeline.sink.url).list(".raysp/stage/")) == []
         assert open_store(pipeline.sink.url).stat(shard.name) is None
 
+    @pytest.mark.slow
     def test_a_file_replaced_between_two_reads_of_it_is_labelled_again(self, pipeline, audio, monkeypatch):
         opened, times = AudioRoot.open, {"4.wav": 0}
 
@@ -108,6 +110,7 @@ class TestCommit:
 
 
 class TestFinished:
+    @pytest.mark.slow
     @of_every_kind
     def test_verify_names_rows_and_relabel_redoes_them(self, pipeline, audio):
         label_here(pipeline)
@@ -122,11 +125,13 @@ class TestFinished:
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
         assert verify(pipeline.sink.url).differences == ()
 
+    @pytest.mark.slow
     def test_the_path_of_an_embedded_row_is_not_looked_up(self, pipeline, audio):
         label_here(pipeline)
         replace_recording(audio, 1)
         assert verify(pipeline.sink.url).differences == ()
 
+    @pytest.mark.slow
     def test_a_retry_keeps_the_versions_of_other_rows(self, pipeline, audio):
         whole = (audio / NAMES[0]).read_bytes()
         (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
@@ -139,6 +144,7 @@ class TestFinished:
         assert "row 2 ('2.wav'); restore" in difference
 
 
+@pytest.mark.slow
 def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
     pipeline = a_pipeline(raysp.Shards(str(audio)), tmp_path / "out")
     stage_here(pipeline)
@@ -191,6 +197,7 @@ def test_embedded_rows_cost_nothing(tmp_path):
     assert footer.read(open_store(pipeline.sink.url), "m.parquet").recordings == ""
 
 
+@pytest.mark.slow
 def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio, monkeypatch):
     stage_here(pipeline)
     stat = type(open_store(str(audio))).stat

@@ -71,6 +71,7 @@ def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
     assert all(seen[word] for word in WORTH), seen
 
 
+@pytest.mark.slow
 def test_nor_does_one_whose_commits_sort_outside_of_memory(folder, monkeypatch):
     monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1)
     for seed in range(500, 512):

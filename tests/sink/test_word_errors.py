@@ -90,6 +90,7 @@ def test_references_of_any_type_are_compared_if_they_can_be_and_fail_no_commit(r
     assert counted(references, ["5", "x"]) == expected
 
 
+@pytest.mark.slow
 def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path, monkeypatch):
     silent = rows_table(2, audio=b"no audio")
     for name, table in (("a", rows_table(2)), ("b", pa.concat_tables([rows_table(1), silent]))):

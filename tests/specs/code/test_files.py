@@ -162,6 +162,7 @@ class TestInstalled:
         project.write(my_rules="from acme.rules import wanted\n")
         assert names_of("my_rules:wanted") == ["acme/__init__.py", "acme/rules.py", "my_rules.py"]
 
+    @pytest.mark.slow
     def test_a_large_or_compiled_package_counts_by_its_version(self, project, site, monkeypatch):
         site.write(acme__="", acme__rules=f"from . import a, b{RULE}", acme__a="", acme__b="")
         monkeypatch.setattr(reading, "MAX_PACKAGE_FILES", 3)

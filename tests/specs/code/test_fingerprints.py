@@ -112,6 +112,7 @@ def test_neither_the_folder_nor_the_order_of_imports_matters(project, tmp_path, 
     moved.forget()
 
 
+@pytest.mark.slow
 def test_a_pipelines_own_output_is_compared_when_it_is_run_again(project, tmp_path):
     """Else one label shard would hold labels of two versions of it, and nothing would show."""
     project.write(my_output=OUTPUT.format(imports="import loudness", suffix=""), loudness="GAIN = 1\n")
