@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import checkpoints, corpus, gpu, models, outputs, parts, throughput, whole, words
+from benchmarks import checkpoints, corpus, gpu, models, outputs, parts, scale, throughput, whole, words
 from benchmarks.bare import CUTS
 
 
@@ -158,6 +158,14 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
     assert (found["S0 model / S4"], found["S0 whole / S4"]) == ("0.57 (0.40-0.75)", "0.80 (0.60-1.00)")
     assert (found["S4 whole s"], found["texts as S0"]) == ("9.0 (8.0-10.0)", "0.500")
     assert "S1 whole s" not in found
+
+
+@pytest.mark.slow
+def test_a_sink_of_many_shards_is_planned_resumed_and_shown_by_a_few_requests() -> None:
+    rows = {row["part"]: row for row in scale.measure(300)}
+    assert rows["first plan"]["GET"] == 300
+    others = [row for part, row in rows.items() if part != "first plan"]
+    assert max(row["GET"] + row["HEAD"] + row["LIST"] + row["PUT"] for row in others) < 30
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
