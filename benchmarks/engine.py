@@ -93,10 +93,13 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.engine.cluster.connection import local_ray
     from raysp.engine.cluster.process_state import quiet_datasets
     from raysp.engine.on_ray import stream
+    from raysp.engine.run_events import RunEvents
     from raysp.engine.workers.attempts import Attempts
     from raysp.planning.opening import make_plan
     from raysp.planning.resources import local_resources
+    from raysp.sink.event_log import EventLog
     from raysp.sink.todo import Todo
+    from raysp.storage.store import LocalStore
 
     os.environ["RAYSP_BENCH_WORK"], os.environ["RAYSP_BENCH_SAMPLES"] = str(work_seconds), str(num_samples)
     demo = Path(__file__).parent.parent / "pipelines" / "demo"
@@ -117,12 +120,18 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     shard = Shard("stand-in.parquet", "stand-in", num_bytes, "", blocks, "0" * 16, pieces)
     plan = replace(plan, todo=(Todo(shard, pieces),))
     first, last = int(FROM_SHARE * blocks), int(TO_SHARE * blocks) - 1
-    with _stand_ins(), local_ray(plan.resources), quiet_datasets():
+    with (
+        _stand_ins(),
+        local_ray(plan.resources),
+        quiet_datasets(),
+        tempfile.TemporaryDirectory(prefix="raysp-bench-") as logs,
+        EventLog(LocalStore(logs), "benchmark") as log,
+    ):
         job = running._job(plan, {}, Attempts())
         tasks = len(list(stream.group([("", num_bytes / blocks)] * blocks, plan.resources, blocks)))
         started = time.perf_counter()
         found = []
-        for message in stream.label(plan, job):
+        for message in stream.label(plan, job, lambda _: None, RunEvents(log)):
             found.append(message)
             if len(found) == first + 1:
                 resident = _resident()

@@ -12,4 +12,4 @@ def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
     monkeypatch.setattr(running, "requires_ray", lambda _: True)  # else a small run starts a process
     monkeypatch.setattr(running, "_ray_and_ray_data", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(running, "_on_ray", lambda plan, faults, _: running._in_this_process(plan, faults))
+    monkeypatch.setattr(running, "_on_ray", lambda plan, faults, *_: running._in_this_process(plan, faults))

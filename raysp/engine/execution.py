@@ -13,6 +13,7 @@ from raysp.engine.error_examples import describe
 from raysp.engine.error_rate import ErrorRate
 from raysp.engine.open_shards import OpenShards
 from raysp.engine.progress import Progress
+from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
 from raysp.engine.workers.piece_todo import PieceTodo
@@ -29,6 +30,7 @@ from raysp.words import RUN_AGAIN, count
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
+OnPiece = Callable[[PieceTodo], None]
 
 RECEIPTS_A_BATCH = 500
 RECEIPTS_SECONDS = 30.0
@@ -66,8 +68,8 @@ class Committing(Protocol):
 class Workers(Protocol):
     """Workers that label pieces and commit shards: on Ray (`on_ray`), in one other process, or in this one."""
 
-    def label(self, plan: Plan, job: Job) -> Generator[Message]:
-        """Label the pieces of a plan, and yield a message per block."""
+    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
 
     def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Label pieces that crash workers, and yield messages."""
@@ -88,6 +90,7 @@ class Execution:
         progress: Progress,
         on_progress: OnProgress,
         workers: Workers,
+        events: RunEvents,
     ) -> None:
         self.plan = plan
         self.job = job
@@ -96,6 +99,7 @@ class Execution:
         self.progress = progress
         self.on_progress = on_progress
         self.workers = workers
+        self.events = events
         self.open_shards = OpenShards(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], PieceTodo] = {}
@@ -132,7 +136,7 @@ class Execution:
 
     def _label(self, plan: Plan) -> None:
         """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
-        with contextlib.closing(self.workers.label(plan, self.job)) as messages:
+        with contextlib.closing(self.workers.label(plan, self.job, self._submit)) as messages:
             for message in messages:
                 self._handle(message)
         pieces = [one for one in self.poisoned.values() if one.shard.name not in self.open_shards.failed]
@@ -143,6 +147,9 @@ class Execution:
             self._handle(message)
         self._commit(self.rate.released(at_end=True))
         self._settle(self.commits.rest())
+
+    def _submit(self, todo: PieceTodo) -> None:
+        self.open_shards.submit(todo.shard.name, todo.piece)
 
     def _handle(self, message: Message) -> None:
         self.own.check()
@@ -183,6 +190,7 @@ class Execution:
 
     def _add(self, labelled: LabelledBlock) -> None:
         self.log.add(labelled.receipt)
+        self.events.rows_blamed(labelled)
         shard = self._counted(labelled.receipt.shard, lambda: self.open_shards.add(labelled))
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
@@ -203,7 +211,8 @@ class Execution:
         return found
 
     def _fail(self, failure: ShardFailure) -> None:
-        self.open_shards.failed[failure.shard] = failure.reason
+        self.open_shards.fail(failure.shard, failure.reason)
+        self.events.shard_failed(failure)
         self.log.add(failure)
 
     def _defer(self, poisoned: PoisonedPiece) -> None:
@@ -211,6 +220,7 @@ class Execution:
         todo, piece = self.open_shards.todo[poisoned.shard], poisoned.piece
         if (todo.shard.name, piece) not in self.poisoned:
             logger.warning("%s: workers crashed on rows %d to %d", todo.shard.name, piece.first, piece.end)
+            self.events.piece_failed(poisoned)
         self.poisoned[todo.shard.name, piece] = PieceTodo(todo.shard, piece, todo.retry)
         self._forget(todo.shard.name, piece)
 
@@ -222,6 +232,7 @@ class Execution:
                 self._label_again(outcome)
             else:
                 self.log.add(outcome)
+                self.events.shard_committed(outcome)
                 if self.open_shards.todo[outcome.shard].retry is None:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
                 self.open_shards.committed(outcome.shard)
@@ -236,6 +247,7 @@ class Execution:
             self._fail(ShardFailure(changed.shard, reason))
             return
         logger.warning("%s", changed)
+        self.events.pieces_retried(changed)
         todo = replace(self.open_shards.todo[changed.shard], pieces=changed.pieces)
         self.open_shards.reopen(todo)
         self.replaced.append(todo)

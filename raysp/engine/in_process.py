@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from raysp.corpus.shards import Shard
-from raysp.engine.execution import Outcome
+from raysp.engine.execution import OnPiece, Outcome
 from raysp.engine.workers.attempts import Attempts
 from raysp.engine.workers.committer import commit_shard
 from raysp.engine.workers.job import Job
@@ -32,8 +32,8 @@ MOST_ROWS = 20
 class InProcess:
     """Workers that label and commit sequentially, in this process."""
 
-    def label(self, plan: Plan, job: Job) -> Generator[Message]:
-        """Label the pieces of a plan, and yield a message per block."""
+    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
         import torch
 
         threads = torch.get_num_threads()
@@ -43,7 +43,9 @@ class InProcess:
                 if isinstance(one, ShardFailure):
                     yield one
                     continue
-                for packed in reader(pa.table({"piece": [one[1]]})):
+                todo, item = one
+                on_piece(todo)
+                for packed in reader(pa.table({"piece": [item]})):
                     yield from read_messages(actor(packed))
         finally:
             actor.close()

@@ -23,7 +23,7 @@ from raysp.sink.stage import is_complete
 from raysp.sink.todo import Retry, Todo
 
 if TYPE_CHECKING:
-    from raysp.engine.execution import Workers
+    from raysp.engine.execution import OnPiece, Workers
     from raysp.engine.workers.attempts import Attempts
 
 logger = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class OneProcess:
         self._start_ray = start_ray
         self._on_ray: tuple[Workers, Attempts] | None = None
 
-    def label(self, plan: Plan, job: Job) -> Generator[Message]:
-        """Label the pieces of a plan, and yield a message per block."""
+    def label(self, plan: Plan, job: Job, on_piece: "OnPiece") -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
         if self._on_ray is None:
             done = _Done()
             try:
-                for message in self._label(plan, job):
+                for message in self._label(plan, job, on_piece):
                     done.add(message)
                     yield message
                 return
@@ -58,7 +58,7 @@ class OneProcess:
                 return
             self._on_ray = self._start_ray()
         workers, attempts = self._on_ray
-        yield from workers.label(plan, replace(job, attempts=attempts))
+        yield from workers.label(plan, replace(job, attempts=attempts), on_piece)
 
     def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Label pieces that crashed Ray's workers, and yield messages."""
@@ -71,13 +71,15 @@ class OneProcess:
         """Return an empty set of commits in the driver."""
         return InProcessCommits(job, retries)
 
-    def _label(self, plan: Plan, job: Job) -> Iterator[Message]:
+    def _label(self, plan: Plan, job: Job, on_piece: "OnPiece") -> Iterator[Message]:
         pieces: list[str] = []
         for one in serialised(plan.todo):
             if isinstance(one, ShardFailure):
                 yield one
             else:
-                pieces.append(one[1])
+                todo, item = one
+                on_piece(todo)
+                pieces.append(item)
         if pieces:
             with contextlib.closing(
                 self._process.label(replace(job, attempts=UncountedAttempts()), pieces)

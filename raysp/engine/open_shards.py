@@ -37,6 +37,11 @@ class OpenShards:
         self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
         """Seconds claimed by headers and seconds labelled, by incomplete piece."""
 
+    def submit(self, shard: str, piece: Piece) -> None:
+        """Record that workers were given a piece. Called from another thread."""
+        if piece in self.pending.get(shard, ()):
+            self.progress.in_flight.add((shard, piece))
+
     def add(self, labelled: LabelledBlock) -> Shard | None:
         """Count a staged block, and return its shard if that is now complete. Repeated messages count once."""
         block = labelled.receipt
@@ -53,6 +58,8 @@ class OpenShards:
         self._count(labelled)
         if not is_whole:
             return None
+        self.progress.staged.add(seen.values())
+        self.progress.in_flight.discard((block.shard, piece))
         del self._blocks[block.shard, piece]
         del self._audio[block.shard, piece]
         waiting.discard(piece)
@@ -83,6 +90,7 @@ class OpenShards:
         progress.add_block(block.rows, block.audio_seconds)
         progress.real_samples += block.real_samples
         progress.padded_samples += block.padded_samples
+        progress.memory_bytes = max(progress.memory_bytes, labelled.memory_bytes)
         progress.busy_seconds += block.forward_seconds
         progress.wait_seconds += block.load_seconds
         progress.errors.update(labelled.errors)
@@ -102,6 +110,7 @@ class OpenShards:
 
     def forget(self, shard: str, piece: Piece) -> None:
         """Subtract the counts of a piece that is labelled again."""
+        self.progress.in_flight.discard((shard, piece))
         if (shard, piece) in self._audio:
             claimed, labelled = self._audio.pop((shard, piece))
             self.progress.begun_rows -= self._rows(shard, piece)
@@ -121,9 +130,15 @@ class OpenShards:
         self.staged_bytes[todo.shard.name] = todo.staged_bytes
         self.progress.rows_total += todo.num_rows
 
+    def fail(self, shard: str, reason: str) -> None:
+        """Record that a shard is not committed."""
+        self.failed[shard] = reason
+        self.progress.in_flight -= {one for one in list(self.progress.in_flight) if one[0] == shard}
+
     def committed(self, shard: str) -> None:
         """Record that a shard is committed."""
         self.progress.shards_committed += 1
+        self.progress.new_commits += 1
         del self.pending[shard], self.staged_bytes[shard]
 
     def unfinished(self) -> dict[str, str]:

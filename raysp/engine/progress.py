@@ -2,9 +2,15 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from raysp.ops.remedies import FILTERED
+
+if TYPE_CHECKING:
+    from raysp.corpus.shards import Piece
+    from raysp.engine.workers.messages import LabelledBlock
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,29 @@ class Example:
     row: int
     error_type: str
     message: str
+
+
+@dataclass
+class Staged:
+    """Counts of completely staged pieces. They never decrease: a later run does not label these rows again."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows by status."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Error rows by type."""
+    audio_seconds: float = 0.0
+
+    def add(self, blocks: "Collection[LabelledBlock]") -> None:
+        """Count a piece by all of its blocks."""
+        errors = Counter({row: kind for block in blocks for row, kind in block.long_errors.items()}.values())
+        skipped = 0
+        for block in blocks:
+            errors.update(block.errors)
+            skipped += sum(block.skipped.values())
+            self.audio_seconds += block.receipt.audio_seconds
+        num_rows = sum(block.receipt.rows for block in blocks)
+        self.errors += errors
+        self.rows += Counter(ok=num_rows - errors.total() - skipped, skipped=skipped, error=errors.total())
 
 
 @dataclass
@@ -45,6 +74,13 @@ class Progress:
     """Rows of the shards committed by this run, by "ok" or `error_type`, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few error rows."""
+    staged: Staged = field(default_factory=Staged)
+    in_flight: "set[tuple[str, Piece]]" = field(default_factory=set)
+    """Pieces that workers were given and that are not completely staged, by the names of their shards."""
+    memory_bytes: int = 0
+    """Highest memory of a model's process (`ops.labelling.Figures`)."""
+    new_commits: int = 0
+    """Shards committed by this run."""
     begun_rows: int = 0
     """Rows of pieces with at least one labelled block."""
     begun_seconds: float = 0.0

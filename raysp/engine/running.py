@@ -17,7 +17,9 @@ from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
 from raysp.engine.label_process import LabelProcess
+from raysp.engine.metrics import exported
 from raysp.engine.progress import Progress
+from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
 from raysp.errors import PlanError
@@ -29,6 +31,7 @@ from raysp.planning.resources import Resources, local_resources
 from raysp.planning.retrying import plan_retry, recorded_pipeline
 from raysp.planning.small import is_small
 from raysp.sink import fault_injection, lease, stopping
+from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import ALL, Share
@@ -36,7 +39,7 @@ from raysp.sink.sinks import Sink
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import brief, count
 
@@ -291,6 +294,10 @@ def _begin(
         )
     entry = RunEntry.now(resolved=_resolved(plan))
     plan = begin_share(plan, share, entry, opened, is_own=is_own)
+    secrets = secret_values(to_json(plan.pipeline))
+    events = RunEvents(stack.enter_context(EventLog(store, entry.run_id, secrets=secrets)))
+    events.planned(plan)
+    events.started(entry, plan)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
@@ -298,15 +305,18 @@ def _begin(
     if plan.todo:
         from raysp.engine.execution import Execution
 
-        if in_this_process(plan):
-            workers, job = _in_this_process(plan, faults)
-        elif needs_ray or own_ray.has_begun or not is_small((todo.shard for todo in plan.todo), pipeline, resources):
-            workers, job = _on_ray(plan, faults, own_ray)
-        else:
-            workers, job = _in_one_process(plan, faults, own_ray, process)
-        stack.callback(job.attempts.close)
-        log = ReceiptLog(store, entry.run_id)
-        failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers)()
+        with events.ending(progress):
+            if in_this_process(plan):
+                workers, job = _in_this_process(plan, faults)
+            elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), pipeline, resources):
+                workers, job = _on_ray(plan, faults, own_ray, events)
+                on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
+            else:
+                workers, job = _in_one_process(plan, faults, own_ray, process, events)
+            stack.callback(job.attempts.close)
+            log = ReceiptLog(store, entry.run_id)
+            failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
+    events.finished(progress, failed)
     if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
         stopping.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
@@ -322,22 +332,33 @@ def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
         yield
 
 
-def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background) -> tuple["Workers", Job]:
+def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
+    """Return a callback that calls both."""
+
+    def both(progress: Progress) -> None:
+        first(progress)
+        if second:
+            second(progress)
+
+    return both
+
+
+def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple["Workers", Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
     from raysp.engine.on_ray.ray_workers import OnRay
 
-    return OnRay(), _job(plan, faults, Attempts())
+    return OnRay(events), _job(plan, faults, Attempts())
 
 
 def _in_one_process(
-    plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess
+    plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess, events: RunEvents
 ) -> tuple["Workers", Job]:
     from raysp.engine.in_process import UncountedAttempts
     from raysp.engine.one_process import OneProcess
 
     def start_ray() -> tuple["Workers", Attempts]:
-        workers, job = _on_ray(plan, faults, own_ray)
+        workers, job = _on_ray(plan, faults, own_ray, events)
         return workers, job.attempts
 
     return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())

@@ -1,6 +1,8 @@
 """The op of a labelling actor, which runs a model over blocks of windows."""
 
 import logging
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
 
+KILOBYTE = 1 if sys.platform == "darwin" else 1024
+"""Bytes in the unit of `ru_maxrss`."""
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
 
@@ -115,6 +119,15 @@ class Figures:
     audio_seconds: float = 0.0
     padded_seconds: float = 0.0
     busy_seconds: float = 0.0
+    memory_bytes: int = 0
+    """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
+
+
+def _highest_memory(device: str) -> int:
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
 
 class Labelling:
@@ -196,6 +209,7 @@ class Labelling:
             sum(len(waves[i]) for i in pending) / self.sample_rate,
             padded / self.sample_rate,
             time.perf_counter() - started,
+            _highest_memory(self.device),
         )
         return self._table(statuses, labels), figures
 

@@ -14,6 +14,7 @@ from raysp.errors import ChangedError
 from raysp.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopping
 from raysp.sink.commit import committed, for_each
+from raysp.sink.event_log import event_files
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
@@ -75,6 +76,8 @@ class Status:
     """Time of the last receipt, in seconds since the epoch by the clock of its writer."""
     checkpoint_digest: str | None = None
     """Hash of the weights, configuration and tokenizer that the labels were made with."""
+    event_log: str | None = None
+    """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
 
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
@@ -151,6 +154,7 @@ def status(
         checkpoint_digest=next(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),
+        event_log=event_files(store, runs[-1].run_id) if runs else None,
     )
 
 

@@ -19,6 +19,7 @@ STAGE = ".raysp/stage/"
 DONE = ".raysp/done/"
 ERRORS = ".raysp/errors/"
 RECEIPTS = ".raysp/receipts/"
+EVENTS = ".raysp/events/"
 LEASE = ".raysp/lease/"
 TMP = ".raysp/tmp/"
 STOPPED = ".raysp/stopped/"
@@ -158,6 +159,16 @@ def receipts_prefix(run_id: str) -> str:
 def receipts_path(run_id: str, number: int) -> str:
     """Return the path of a batch of a run's receipts."""
     return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
+
+
+def events_prefix(run_id: str) -> str:
+    """Return the common prefix of the paths of a run's event log."""
+    return f"{EVENTS}{run_id}-"
+
+
+def events_path(run_id: str, number: int) -> str:
+    """Return the path of a file of a run's event log."""
+    return f"{events_prefix(run_id)}{number:06d}.jsonl"
 
 
 def stopped_path(number: int, *, is_done: bool = False) -> str:

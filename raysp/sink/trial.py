@@ -37,6 +37,11 @@ def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
             _remove_folders(Path(lent.url), before)
 
 
+def is_trial(url: str) -> bool:
+    """Return whether a url is that of a try-out's sink on a cluster."""
+    return f"/{layout.TRIAL}" in url
+
+
 def is_left(path: str) -> bool:
     """Return whether a file of a sink was left by a killed try-out."""
     started = path.removeprefix(layout.TRIAL).partition("/")[0]

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, ValidationError
@@ -187,6 +187,31 @@ def refuse_secret_url(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(refuse_secret_url)]
+
+
+SHORTEST_SECRET = 6
+"""Characters of the shortest value that is taken for a secret by the name of its environment variable."""
+
+
+def secret_values(value: JsonValue) -> frozenset[str]:
+    """Return the values, on this machine, of the secrets that a pipeline, as JSON, names.
+
+    Values of all environment variables with names like those of secrets are included.
+    """
+    named = {os.environ.get(name, "") for name in _env_names(value)}
+    alike = {found for name, found in os.environ.items() if _SECRET.search(name.lower())}
+    return frozenset(named | {found for found in alike if len(found) >= SHORTEST_SECRET}) - {""}
+
+
+def _env_names(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, dict):
+        if value.get("type") == Env.__name__:
+            yield str(value.get("name"))
+        for item in value.values():
+            yield from _env_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _env_names(item)
 
 
 def to_json(value: object) -> JsonValue:

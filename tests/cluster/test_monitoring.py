@@ -11,23 +11,13 @@ from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
 from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 from ray.dashboard.modules.reporter import reporter_agent
 
+from raysp.engine.metrics import METRICS, SINK
 from tests.cluster.manifests import CLUSTER, KUBERNETES, Document, at, pods, read, rendered, schema_faults
 
 MONITORING = CLUSTER / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
-RAYSP_METRICS = {
-    "raysp_rows_total": {"status"},
-    "raysp_audio_seconds_total": set(),
-    "raysp_errors_total": {"error_type"},
-    "raysp_padding_efficiency": set(),
-    "raysp_wait_share": set(),
-    "raysp_batch_memory_bytes": set(),
-    "raysp_pieces_in_flight": set(),
-    "raysp_blocks_staged_total": set(),
-    "raysp_shards_committed_total": set(),
-    "raysp_rtfx": set(),
-}
+RAYSP_METRICS = {metric.name: {SINK, *filter(None, [metric.label])} for metric in METRICS}
 """Metrics of a run with their labels; Ray exports them with the prefix `ray_`."""
 OF_THE_SCRAPE = {"ip", "SessionName", "ray_io_cluster", "ray_io_group", "ray_io_node_type"}
 OF_RAY = {"State", "Location", "GpuIndex", "NodeType"}
@@ -88,6 +78,7 @@ def test_every_panel_uses_metrics_of_raysp_and_of_ray_that_exist():
         ("ray_node_mem_used", "ray_node_memory_used"),
         ("(error_type)", "(error)"),
         ("(status)", "(status"),
+        ("sink=~", "sinks=~"),
     ],
 )
 def test_a_name_that_no_metric_has_is_found(name, instead):
@@ -119,7 +110,7 @@ def test_grafana_can_show_the_panels():
         letters = [target["refId"] for target in panel["targets"]]
         assert len(set(letters)) == len(letters)
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "cluster"}
+    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "cluster", "sink"}
 
 
 def kept(config: Document, document: Document) -> set[tuple[str, str]]:

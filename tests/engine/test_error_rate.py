@@ -14,6 +14,7 @@ from raysp.engine.error_rate import ErrorRate
 from raysp.engine.execution import Execution
 from raysp.engine.in_process import InProcess, InProcessCommits, UncountedAttempts
 from raysp.engine.progress import Progress
+from raysp.engine.run_events import RunEvents
 from raysp.engine.running import _job
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.piece_todo import PieceTodo
@@ -22,6 +23,7 @@ from raysp.planning.opening import begin_run, make_plan
 from raysp.planning.plans import Plan
 from raysp.planning.resources import local_resources
 from raysp.sink import layout, lease, stopping
+from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
@@ -54,7 +56,8 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
         begin_run(plan, entry, sink)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
         log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, UncountedAttempts())
-        failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess())()
+        with EventLog(store, entry.run_id) as events:
+            failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess(), RunEvents(events))()
         assert failed == {}
         if plan.stops:
             stopping.settle(store, plan.stops)
@@ -158,13 +161,13 @@ def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeyp
     write_recordings(corpus, dict.fromkeys(range(10), ROWS))
     late = []
 
-    def with_late_ones(self, plan, job):
+    def with_late_ones(self, plan, job, on_piece):
         reader, actor = Reader(job), LabelActor(job)
         todo = plan.todo[-1]
         for piece in todo.pieces:
             item = PieceTodo(todo.shard, piece).to_json()
             late.extend((actor, packed) for packed in reader(pa.table({"piece": [item]})))
-        yield from label_in_process(self, plan, job)
+        yield from label_in_process(self, plan, job, on_piece)
 
     with monkeypatch.context() as once:
         once.setattr(InProcess, "label", with_late_ones)
@@ -172,10 +175,10 @@ def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeyp
             run_here(by_path(corpus))
     write_recordings(corpus, {})
 
-    def after_them(self, plan, job):
+    def after_them(self, plan, job, on_piece):
         for actor, packed in late:
             actor(packed)
-        yield from label_in_process(self, plan, job)
+        yield from label_in_process(self, plan, job, on_piece)
 
     monkeypatch.setattr(InProcess, "label", after_them)
     check_corrected(by_path(corpus))
@@ -236,8 +239,8 @@ def test_gc_and_status_handle_staged_results_of_a_stop(corpus, monkeypatch):
     assert raysp.status(url).shards_staged == 0
     write_recordings(corpus, {})
 
-    def killed_after_one(self, plan, job):
-        yield from [next(label_in_process(self, plan, job))]
+    def killed_after_one(self, plan, job, on_piece):
+        yield from [next(label_in_process(self, plan, job, on_piece))]
         raise Killed
 
     with monkeypatch.context() as once:

@@ -52,6 +52,7 @@ class Waiting:
         nodes: returns the resources of the cluster.
         actor: request of a model actor.
         reader: request of a reader.
+        on_warning: also called with each warning.
         clock: returns seconds since any origin.
     """
 
@@ -62,12 +63,14 @@ class Waiting:
         *,
         actor: Amounts,
         reader: Amounts,
+        on_warning: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.activity = activity
         self.nodes = nodes
         self.actor = actor
         self.reader = reader
+        self.on_warning = on_warning
         self.clock = clock
         self.limit = wait_seconds()
         self._looked = clock()
@@ -110,13 +113,12 @@ class Waiting:
                 f"(committed labels are kept), lower pool.cpus, pool.gpus or pool.memory, or wait longer with "
                 f"{WAIT_VARIABLE}"
             )
-        logger.warning(
-            "waiting for the cluster for %s: %s. Other jobs use the rest, or nodes are still starting; the run ends "
-            "after %s",
-            _minutes(waited),
-            found,
-            _minutes(self.limit),
+        message = (
+            f"waiting for the cluster for {_minutes(waited)}: {found}. Other jobs use the rest, or nodes are still "
+            f"starting; the run ends after {_minutes(self.limit)}"
         )
+        logger.warning("%s", message)
+        self.on_warning(message)
         self._warned_at = waited
 
 

@@ -240,6 +240,7 @@ def label_rows(
         audio_seconds=sum(figures.audio_seconds for _, figures in results),
         padded_seconds=sum(figures.padded_seconds for _, figures in results),
         busy_seconds=sum(figures.busy_seconds for _, figures in results),
+        memory_bytes=max(figures.memory_bytes for _, figures in results),
     )
     stage_id = todo.stage_id or job.stage_id
     name = BlockName(todo.shard.name, todo.piece, todo.shard.input_id, stage_id, k, k + 1 if is_last else 0)

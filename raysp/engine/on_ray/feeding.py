@@ -23,6 +23,8 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.data.block import BlockAccessor
 
 from raysp.engine.cluster.waiting import Waiting
+from raysp.engine.on_ray.actor_watch import Actor, ActorWatch
+from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.loading import FailedNodes, watch_loads
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Feed:
         ahead: largest number of tasks submitted and not completely read.
         waiting: check for room in the cluster.
         nodes: nodes on which model actors could not load their model.
+        events: event log of the run.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class Feed:
         ahead: int,
         waiting: Waiting | None = None,
         nodes: FailedNodes | None = None,
+        events: RunEvents | None = None,
     ) -> None:
         self.tasks = tasks
         self.ahead = ahead
         self.waiting = waiting
         self.nodes = nodes
+        self.events = events
         self.error: Exception | None = None
         """Exception raised by `tasks`; the plan ends after the tasks submitted before it."""
         self._number = next(_numbers)
@@ -87,6 +92,7 @@ class Feeding(ExecutionCallback):
     """Callback that submits tasks to the input of a plan and clears its operators' statistics of blocks."""
 
     feed: Feed | None = None
+    actors: ActorWatch | None = None
     waiting: Waiting | None = None
 
     def before_execution_starts(self, executor: "StreamingExecutor") -> None:
@@ -97,9 +103,11 @@ class Feeding(ExecutionCallback):
         self.maps = [one for one in operators if isinstance(one, MapOperator)]
         self.submitted = len(self.input._input_data)
         self.waiting = self.feed.waiting if self.feed else None
+        events = self.feed.events if self.feed else None
+        self.actors = ActorWatch(events) if events else None
         for one in self.maps:
             if isinstance(one, ActorPoolMapOperator):
-                watch_loads(one, self.feed.nodes if self.feed else None)
+                watch_loads(one, self.feed.nodes if self.feed else None, events.actor_failed if events else None)
         if self.feed:
             self.input._is_execution_marked_finished = self.input._inputs_complete = False
             operators[self.input].inputs_done_called = True  # without inputs it would count as complete
@@ -108,6 +116,8 @@ class Feeding(ExecutionCallback):
         """Submit tasks until `ahead` of them are in progress."""
         for one in self.maps:
             one._output_blocks_stats.clear()
+        if self.actors:
+            self.actors.look(_actors(self.maps))
         if self.waiting:
             self.waiting.look(_num_actors(self.maps))
         if self.feed is None:
@@ -132,6 +142,16 @@ class Feeding(ExecutionCallback):
 def _num_actors(maps: Iterable[MapOperator]) -> int:
     """Return the number of running actors."""
     return sum(one._actor_pool.num_running_actors() for one in maps if isinstance(one, ActorPoolMapOperator))
+
+
+def _actors(maps: Iterable[MapOperator]) -> dict[str, Actor]:
+    """Return the actors that have loaded their model, by id, those that are being restarted included."""
+    pools = (cast("Any", one._actor_pool) for one in maps if isinstance(one, ActorPoolMapOperator))
+    return {
+        handle._actor_id.hex(): Actor(state.actor_location, state.is_restarting)
+        for pool in pools
+        for handle, state in pool._running_actors.items()
+    }
 
 
 def _bundle(task: pa.Table) -> RefBundle:

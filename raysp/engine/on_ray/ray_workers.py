@@ -2,9 +2,11 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
+from raysp.engine.execution import OnPiece
 from raysp.engine.on_ray.bisection import bisect_pieces
 from raysp.engine.on_ray.commits import Commits
 from raysp.engine.on_ray.stream import label
+from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.messages import Message
 from raysp.engine.workers.piece_todo import PieceTodo
@@ -13,11 +15,18 @@ from raysp.sink.todo import Retry
 
 
 class OnRay:
-    """Workers on Ray: actors of one Ray Data plan label, tasks commit."""
+    """Workers on Ray: actors of one Ray Data plan label, tasks commit.
 
-    def label(self, plan: Plan, job: Job) -> Generator[Message]:
-        """Label the pieces of a plan, and yield a message per block."""
-        return label(plan, job)
+    Args:
+        events: event log of the run.
+    """
+
+    def __init__(self, events: RunEvents) -> None:
+        self.events = events
+
+    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
+        return label(plan, job, on_piece, self.events)
 
     def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Label pieces that crash workers, each half in a separate task, and yield messages."""

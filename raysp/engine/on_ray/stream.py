@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from raysp.corpus.shards import PIECE_BYTES
 from raysp.engine.cluster.waiting import Waiting, cluster_nodes, node_totals
+from raysp.engine.execution import OnPiece
 from raysp.engine.on_ray.feeding import MAX_TASK_BYTES, Feed
+from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import LabelActor
 from raysp.engine.workers.loading import FailedNodes, allow_failures
@@ -37,16 +39,22 @@ TASKS_AHEAD = 64
 TASKS_AHEAD_A_CPU = 4
 
 
-def label(plan: Plan, job: Job) -> Generator[Message]:
+def label(plan: Plan, job: Job, on_piece: OnPiece, events: RunEvents) -> Generator[Message]:
     """Stream the corpus through decoding and the model, and yield a message per block.
+
+    Args:
+        plan: the plan.
+        job: job of the run.
+        on_piece: called with each piece that is submitted to Ray, from the thread of Ray Data.
+        events: event log of the run.
 
     Raises:
         RunError: Ray failed.
     """
     failures: deque[ShardFailure] = deque()
-    tasks = group(_items(plan, failures), plan.resources, sum(len(todo.pieces) for todo in plan.todo))
+    tasks = group(_items(plan, failures, on_piece), plan.resources, sum(len(todo.pieces) for todo in plan.todo))
     try:
-        for message in _stream(plan, job, tasks):
+        for message in _stream(plan, job, tasks, events):
             yield message
             yield from _taken(failures)
         yield from _taken(failures)
@@ -61,26 +69,31 @@ def _taken(failures: deque[ShardFailure]) -> Iterator[ShardFailure]:
         yield failures.popleft()
 
 
-def _items(plan: Plan, failures: deque[ShardFailure]) -> Iterator[tuple[str, float]]:
+def _items(plan: Plan, failures: deque[ShardFailure], on_piece: OnPiece) -> Iterator[tuple[str, float]]:
     """Yield serialised pieces with their encoded bytes; pieces that cannot be serialised become failures."""
     for one in serialised(plan.todo):
         if isinstance(one, ShardFailure):
             failures.append(one)
         else:
             todo, item = one
+            on_piece(todo)
             yield item, todo.shard.num_bytes * todo.piece.num_rows / todo.shard.num_rows
 
 
-def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]]) -> Iterator[Message]:
+def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents) -> Iterator[Message]:
     ahead = max(TASKS_AHEAD, int(TASKS_AHEAD_A_CPU * plan.resources.cpus))
     if not (first := list(itertools.islice(tasks, ahead))):
         return
     actor = _actor_request(plan)
     nodes = FailedNodes(job.attempts.nodes_without_model, node_totals, actor)
     waiting = Waiting(
-        job.attempts.activity, partial(cluster_nodes, nodes.avoided), actor=actor, reader={"CPU": READER_CPUS}
+        job.attempts.activity,
+        partial(cluster_nodes, nodes.avoided),
+        actor=actor,
+        reader={"CPU": READER_CPUS},
+        on_warning=events.waiting,
     )
-    feed = Feed(tasks, ahead, waiting, nodes)
+    feed = Feed(tasks, ahead, waiting, nodes, events)
     try:
         dataset = _dataset(plan, job, first, feed)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

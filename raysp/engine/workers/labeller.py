@@ -180,4 +180,6 @@ def labelled_block(
             long_errors[row] = error_type
         if len(examples) < MAX_EXAMPLES:
             examples.append(RowError(row, error_type, message))
-    return LabelledBlock(receipt, claimed, dict(errors), long_errors, dict(skipped), tuple(examples))
+    return LabelledBlock(
+        receipt, claimed, dict(errors), long_errors, dict(skipped), tuple(examples), figures.memory_bytes
+    )

@@ -67,7 +67,11 @@ def allow_failures(context: "DataContext", actors: int) -> None:
     context.max_consecutive_actor_init_deaths = actors + MORE_LOADS
 
 
-def watch_loads(operator: "ActorPoolMapOperator", nodes: FailedNodes | None = None) -> None:
+def watch_loads(
+    operator: "ActorPoolMapOperator",
+    nodes: FailedNodes | None = None,
+    on_failure: Callable[[str], None] | None = None,
+) -> None:
     """Log each failed load of an operator's actors, and start the next ones on other nodes.
 
     The count of failed loads restarts while an actor is running, and at each node that fails while others are left.
@@ -75,13 +79,17 @@ def watch_loads(operator: "ActorPoolMapOperator", nodes: FailedNodes | None = No
     Args:
         operator: operator of a starting Ray Data plan.
         nodes: nodes on which loads failed; None: not known.
+        on_failure: also called with the reason of each failed load.
     """
     from raysp.engine.on_ray.stream import cause
 
     count = operator._on_actor_init_death
 
     def on_crash(error: Exception) -> None:
-        logger.warning("a model actor failed to start; starting another one: %s", cause(error))
+        reason = cause(error)
+        logger.warning("a model actor failed to start; starting another one: %s", reason)
+        if on_failure:
+            on_failure(reason)
         if operator._actor_pool.num_running_actors() or (nodes and nodes.learn()):
             operator._consecutive_actor_init_deaths = 0
         count(error)

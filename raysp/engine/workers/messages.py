@@ -32,6 +32,8 @@ class LabelledBlock:
     """Skipped rows, by reason."""
     examples: tuple[RowError, ...]
     """A few error rows."""
+    memory_bytes: int = 0
+    """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
 
 
 @dataclass(frozen=True)

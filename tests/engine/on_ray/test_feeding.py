@@ -23,6 +23,11 @@ def actors_of(sink) -> list[str]:
     return list(dict.fromkeys(one["actor"] for one in found if one["kind"] == "block"))
 
 
+def events_of_actors(sink) -> list[str]:
+    lines = [line for file in sorted(sink.glob(".raysp/events/*")) for line in file.read_text().splitlines()]
+    return [one["event"] for one in map(json.loads, lines) if "actor" in one["event"]]
+
+
 @pytest.fixture
 def one_at_a_time(monkeypatch):
     """Have one piece in Ray Data at a time, as if a run over many were long."""
@@ -51,6 +56,7 @@ def test_a_model_is_loaded_once_for_all_pieces_and_once_more_after_a_kill(
     result = run(make_pipeline(shards), on_progress=kill)
     assert (result.exit_code, result.rows, killed) == (0, 40, [3])
     assert len(actors_of(tmp_path / "labels")) == 2  # eight times one piece in Ray Data, one kill
+    assert events_of_actors(tmp_path / "labels")[:3] == ["actor_started", "actor_lost", "actor_started"]
     assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
 
 

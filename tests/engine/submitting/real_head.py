@@ -24,12 +24,14 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 @dataclass(frozen=True)
 class RealHead:
-    """The addresses of a head, its token, and the folder of its logs."""
+    """Addresses of a head, its token, and the folder of its logs."""
 
     url: str
     gcs: str
     token: str
     folder: Path
+    metrics: str
+    """Url of the metrics of its node."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -79,7 +81,8 @@ def real_head() -> Iterator[RealHead]:
             try:
                 url = f"http://127.0.0.1:{dashboard}"
                 _wait_for(url, token, head)
-                yield RealHead(url, f"127.0.0.1:{gcs}", token, Path(folder))
+                metrics = f"http://127.0.0.1:{ports['metrics-export-port']}/metrics"
+                yield RealHead(url, f"127.0.0.1:{gcs}", token, Path(folder), metrics)
             finally:
                 is_up = head.poll() is None
                 _end(head.pid)

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.engine.conftest import CHECKPOINT, row_hash
+from raysp.engine.metrics import METRICS, SINK
+from tests.corpora import wav
+from tests.engine.conftest import CHECKPOINT, audio_shard, row_hash
 from tests.engine.submitting.real_head import RealHead, real_head
 from tests.s3_servers import S3Server
 
@@ -209,3 +212,69 @@ def test_relative_labels_of_a_plain_ray_job_are_refused(head, project, s3):
     assert ran.returncode != 0
     assert "source.url: 'in' is the place '" in ran.stdout
     assert "which Ray removes after the job. Give an object store" in ran.stdout
+
+
+RUN_IN_A_PROGRAM = """
+import json, sys, time
+import ray, raysp
+
+source, checkpoint, sink, address = sys.argv[1:]
+for attempt in range(60):  # on a busy machine the node of a head comes up after its dashboard
+    try:
+        ray.init(address=address, log_to_driver=False)
+        break
+    except ConnectionError:
+        time.sleep(2)
+pipeline = raysp.Pipeline(
+    source=raysp.Shards(source),
+    steps=[raysp.Decode(), raysp.Keep(max_seconds=20), raysp.Label(checkpoint, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet(sink),
+)
+result = raysp.run(pipeline, progress=False)
+names = ("rows", "errors", "skipped", "audio_seconds", "shards_committed", "rtfx", "padding_efficiency", "wait_share")
+print(json.dumps({name: getattr(result, name) for name in names}), flush=True)
+sys.stdin.read()  # its gauges are exported while it runs
+"""
+
+
+def scraped(url: str, sink: str) -> dict[tuple[str, str], float]:
+    """Return the metrics of a sink at the endpoint of a node, by name and label."""
+    text = urllib.request.urlopen(url, timeout=30).read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    labels = {f"ray_{metric.name}": metric.label for metric in METRICS}
+    mine = [sample for sample in samples if sample.name in labels and sample.labels[SINK] == sink]
+    return {(sample.name, sample.labels.get(labels[sample.name], "")): sample.value for sample in mine}
+
+
+def test_prometheus_reads_the_figures_of_a_run_from_its_node(head, small_shards, tmp_path):
+    audio_shard(small_shards / "odd.parquet", [("bad", b"no audio"), ("long", wav(21 * 16_000)), ("good", wav(16_000))])
+    sink = str(tmp_path / "labels")
+    command = [sys.executable, "-c", RUN_IN_A_PROGRAM, f"{small_shards}/*.parquet", str(CHECKPOINT), sink, head.gcs]
+    pipe = subprocess.PIPE
+    program = subprocess.Popen(command, env=head.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        line = program.stdout.readline()
+        assert line, program.stderr.read()
+        result = json.loads(line)
+        wanted = {
+            ("ray_raysp_rows_total", "ok"): 121,
+            ("ray_raysp_rows_total", "error"): 1,
+            ("ray_raysp_rows_total", "skipped"): 1,
+            ("ray_raysp_errors_total", "unsupported_format"): 1,
+            ("ray_raysp_audio_seconds_total", ""): pytest.approx(result["audio_seconds"]),
+            ("ray_raysp_shards_committed_total", ""): 7,
+            ("ray_raysp_blocks_staged_total", ""): pytest.approx(12, abs=12),
+            ("ray_raysp_pieces_in_flight", ""): 0,
+            ("ray_raysp_rtfx", ""): pytest.approx(result["rtfx"], rel=0.2),
+            ("ray_raysp_padding_efficiency", ""): pytest.approx(result["padding_efficiency"]),
+            ("ray_raysp_wait_share", ""): pytest.approx(result["wait_share"]),
+            ("ray_raysp_batch_memory_bytes", ""): pytest.approx(2e9, abs=1.9e9),
+        }
+        assert result["rows"] == 123
+        assert (result["errors"], result["skipped"]) == ({"unsupported_format": 1}, {"filtered": 1})
+        deadline = time.monotonic() + 120
+        while (found := scraped(head.metrics, sink)) != wanted and time.monotonic() < deadline:
+            time.sleep(1)
+        assert found == wanted
+    finally:
+        program.communicate("", timeout=120)
