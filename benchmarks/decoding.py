@@ -1,0 +1,125 @@
+"""Decoding speed of one core by format: real recordings in each format, read, resampled and mixed as a run does it.
+
+    python -m benchmarks decoding --recordings FOLDER
+
+Every recording of the folder is stored in each format and at each sample rate first. Then a decoding process, as in a
+run, decodes all recordings of a format to 16 kHz. Figures are seconds of audio per second of CPU time (both processes,
+best of the repeats), and the number of cores that decode for a model of a given speed.
+"""
+
+import argparse
+import io
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import soundfile
+import soxr
+
+from benchmarks.corpus import DEMO_DIGITS
+from benchmarks.tables import show, write_json
+from raysp import audio
+from raysp.audio.isolation import Decoder
+
+FORMATS: Mapping[str, Mapping[str, str]] = {
+    "wav, 16 bit": {"format": "WAV", "subtype": "PCM_16"},
+    "flac": {"format": "FLAC", "subtype": "PCM_16"},
+    "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III"},
+    "ogg vorbis": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+}
+RATES = (16_000, 48_000)
+MODEL_RATE = 16_000
+SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+CHUNK_SECONDS = 10.0
+"""Audio is written in parts: libsndfile's encoder of Vorbis overflows the stack on minutes at once."""
+
+
+def recordings(folder: Path | None) -> list[tuple[np.ndarray, int]]:
+    """Return the first channel of each recording below a folder, with its rate; None: the digits of the demo."""
+    if folder is None:
+        table = pq.read_table(sorted(Path(DEMO_DIGITS).parent.glob("*.parquet")))
+        sources: list[object] = [io.BytesIO(row["bytes"]) for row in table.column("audio").to_pylist()]
+    else:
+        sources = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    if not sources:
+        raise SystemExit(f"--recordings {folder}: no recordings ({', '.join(sorted(SUFFIXES))}) there")
+    found = (soundfile.read(source, dtype="float32", always_2d=True) for source in sources)
+    return [(samples[:, 0], rate) for samples, rate in found if len(samples)]
+
+
+def encode(samples: np.ndarray, rate: int, wanted: int, options: Mapping[str, str]) -> bytes:
+    """Return a recording in a format at a sample rate."""
+    samples = np.clip(soxr.resample(samples, rate, wanted), -1.0, 1.0)
+    file, step = io.BytesIO(), round(CHUNK_SECONDS * wanted)
+    with soundfile.SoundFile(file, "w", wanted, 1, **options) as writer:
+        for start in range(0, len(samples), step):
+            writer.write(samples[start : start + step])
+    return file.getvalue()
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its living children."""
+    me = psutil.Process()
+    times = [one.cpu_times() for one in (me, *me.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def measure(
+    folder: Path | None = None, repeats: int = 3, speeds: Sequence[float] = (500, 2000)
+) -> list[dict[str, object]]:
+    """Return the speed of each format at each rate, and the cores that a model of each speed needs."""
+    found = recordings(folder)
+    seconds = sum(len(samples) / rate for samples, rate in found)
+    return [
+        _row(name, rate, [encode(*one, rate, options) for one in found], seconds, repeats, speeds)
+        for name, options in FORMATS.items()
+        for rate in RATES
+    ]
+
+
+def _row(
+    name: str, rate: int, encoded: Sequence[bytes], seconds: float, repeats: int, speeds: Sequence[float]
+) -> dict[str, object]:
+    with Decoder() as decoder:
+        _decode(decoder, encoded[:1])  # starts the process
+        cpu, wall = min(_times(decoder, encoded) for _ in range(repeats))
+    speed = seconds / cpu
+    return {
+        "format": name,
+        "rate, kHz": rate // 1000,
+        "kB/s of audio": round(sum(map(len, encoded)) / seconds / 1000, 1),
+        "RTFx a core": round(speed),
+        "wall / CPU": round(wall / cpu, 2),
+        **{f"cores for RTFx {one:g}": math.ceil(one / speed * 10) / 10 for one in speeds},
+    }
+
+
+def _times(decoder: Decoder, encoded: Sequence[bytes]) -> tuple[float, float]:
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    _decode(decoder, encoded)
+    return cpu_seconds() - cpu, time.perf_counter() - wall
+
+
+def _decode(decoder: Decoder, encoded: Sequence[bytes]) -> None:
+    excerpts: Iterator[audio.Excerpt] = (audio.Excerpt(one) for one in encoded)
+    for decoded in decoder.decode_all(excerpts, audio.DecodeOptions(MODEL_RATE)):
+        assert isinstance(decoded, np.ndarray), decoded
+
+
+def main(argv: list[str]) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks decoding", description=__doc__)
+    parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="recordings; by default digits of the demo")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats, of which the fastest counts (%(default)s)")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
+    args = parser.parse_args(argv)
+    found = measure(args.recordings, args.repeats)
+    show(f"Decoding to 16 kHz on {os.cpu_count()} cores", found)
+    if args.json:
+        write_json(args.json, found)
