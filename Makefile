@@ -9,7 +9,7 @@ SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check format bench soak gpu docs tour clean
+.PHONY: demo test test-fast check format bench soak gpu docs tour audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -46,6 +46,15 @@ docs: $(VENV)/.installed-docs
 tour: $(VENV)/.installed-dev
 	$(BIN)/python docs/tour/make.py
 
+# pip-audit asks PyPI for known vulnerabilities, so it needs the network. Lines of .audit-ignore: ID, then the reason.
+audit: $(VENV)/.installed-audit
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o build/sbom.json cluster/constraints.txt
+	@echo "The bill of materials is in build/sbom.json"
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r cluster/constraints.txt \
+	    $(addprefix --ignore-vuln ,$(shell sed -n 's/^\([A-Z][A-Za-z0-9-]*\) .*/\1/p' .audit-ignore)) || { echo \
+	    "audit failed: correct the versions named above, or if there are none, PyPI's vulnerability service did not answer" >&2; exit 1; }
+
 clean:
 	rm -rf $(VENV) $(DEMO_SINK)
 
@@ -64,4 +73,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/.installed-audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	touch $@

@@ -1,0 +1,44 @@
+"""A local Ray serves this machine and holders of its token only."""
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+import ray
+
+pytestmark = pytest.mark.cluster
+
+ASK = "import sys; from ray._raylet import GcsClient; print(len(GcsClient(address=sys.argv[1]).get_all_node_info(20)))"
+
+
+def listening() -> list[tuple[str, str]]:
+    """Return (process, address) of every TCP socket on which a process of this Ray listens."""
+    return [
+        (process.name(), connection.laddr.ip)
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def test_the_servers_of_a_local_ray_listen_on_loopback_only(local_ray):
+    found = listening()
+    assert {"gcs_server", "raylet"} <= {name for name, _ in found}
+    assert {address for _, address in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_local_ray_answers_nobody_without_its_token(local_ray):
+    address = ray.get_runtime_context().gcs_address
+
+    def ask(**changes: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", ASK, address]
+        return subprocess.run(command, env={**os.environ, **changes}, capture_output=True, text=True, check=False)
+
+    allowed = ask()
+    assert allowed.stdout == "1\n", allowed.stderr[-1000:]
+    for changes in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "4f1c" * 16}):
+        refused = ask(**changes)
+        assert refused.returncode != 0
+        assert "uthenticat" in refused.stderr or "token" in refused.stderr.lower(), refused.stderr[-1000:]
