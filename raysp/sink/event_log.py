@@ -39,15 +39,11 @@ class EventLog:
         store: the sink.
         run_id: id of the run.
         secrets: texts that are replaced wherever they occur.
-        write_seconds: replaces `WRITE_SECONDS`.
     """
 
-    def __init__(
-        self, store: Store, run_id: str, *, secrets: Collection[str] = (), write_seconds: float = WRITE_SECONDS
-    ) -> None:
+    def __init__(self, store: Store, run_id: str, *, secrets: Collection[str] = ()) -> None:
         self._store = store
         self._run_id = run_id
-        self._write_seconds = write_seconds
         shown = {text for secret in secrets for text in _as_shown(secret)}
         self._secrets = sorted(shown, key=len, reverse=True)  # one may contain another
         self._number = 0
@@ -121,7 +117,7 @@ class EventLog:
     def _write_all(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._urgent or self._ended, self._write_seconds)
+                self._changed.wait_for(lambda: self._urgent or self._ended, WRITE_SECONDS)
                 is_last, self._urgent = self._ended, False
                 lines, self._lines = self._lines, []
             if not self._write(lines):

@@ -10,7 +10,7 @@ import raysp
 from benchmarks.synthetic_bucket import SyntheticBucket
 from raysp.engine import execution, running
 from raysp.engine.label_process import LabelProcess
-from raysp.sink import lease
+from raysp.sink import event_log, lease
 from raysp.storage.store import open_store
 from tests.corpora import a_pipeline, write_shard
 from tests.engine.conftest import DEMO
@@ -27,6 +27,7 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "_in_one_process", lambda plan, faults, *_: running._in_this_process(plan, faults))
     monkeypatch.setenv(lease.BEAT_VARIABLE, "3600")  # what depends on time is left out
     monkeypatch.setattr(execution, "RECEIPTS_SECONDS", 3600.0)
+    monkeypatch.setattr(event_log, "WRITE_SECONDS", 3600.0)
     (tmp_path / "objects").mkdir()
     made = SyntheticBucket(tmp_path / "objects")
     with made.used():
