@@ -38,6 +38,9 @@ ON_OBJECT_STORAGE = (
 )
 """Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
 
+LONG = ("engine/test_protocol.py", "engine/test_running.py")
+"""Files whose tests take minutes together and share little."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
@@ -87,13 +90,12 @@ def _servers(item: pytest.Item) -> set[str]:
 def _group(nodeid: str) -> str:
     """Return the name of the tests that run in the same process as a test.
 
-    One process has the object store. Other tests go by file, since they share fixtures; those of whole runs, which take
-    long, go one by one.
+    One process has the object store. Other tests go by file, since they share fixtures; those of `LONG` go one by one.
     """
     file, *_ = nodeid.partition("::")
     if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
         return "object storage"
-    return nodeid if file.startswith("tests/engine/") else file
+    return nodeid if file.endswith(LONG) else file
 
 
 def _turn(item: pytest.Item) -> int:

@@ -48,7 +48,6 @@ def raysp(s3, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.usefixtures("with_ray")
 def test_labels_on_object_storage_equal_those_on_disk_and_contain_no_secret(
     s3, corpus, make_pipeline, small_shards, tmp_path
 ):

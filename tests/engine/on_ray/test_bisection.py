@@ -29,16 +29,16 @@ class TestRun:
     def test_rows_that_crash_their_worker_become_errors_and_their_shards_are_committed(
         self, local_ray, make_pipeline, tmp_path
     ):
-        good = _digits(3)
+        good = _digits(2)  # each row more is a worker more, which imports torch before it crashes
         corpus = tmp_path / "corpus"
         corpus.mkdir()
         audio_shard(corpus / "good.parquet", good)
-        audio_shard(corpus / "crash.parquet", [*good[:2], ("crash", wav(32_000)), *good[2:]])
-        audio_shard(corpus / "reading.parquet", [good[0], ("deadly", good[1][1]), good[2]])
+        audio_shard(corpus / "crash.parquet", [good[0], ("crash", wav(32_000)), good[1]])
+        audio_shard(corpus / "reading.parquet", [good[0], ("deadly", good[1][1])])
         keep = raysp.Keep(where="tests.engine.deadly:spares_nobody")
         result = run(make_pipeline(corpus, outputs=[DeadlyTranscript()], steps=[keep]))
         assert (result.exit_code, result.shards_committed) == (0, 3), result.shards_failed
-        assert (result.rows, result.errors) == (3 + 4 + 3, {"worker_crashed": 2})
+        assert (result.rows, result.errors) == (2 + 3 + 2, {"worker_crashed": 2})
         _check(tmp_path / "labels", {"crash", "deadly"})
 
     @pytest.mark.soak
