@@ -1,5 +1,6 @@
 """Stand-ins for what kills or stops a worker; in a file of their own, as a user's would be."""
 
+import contextlib
 import os
 import signal
 import time
@@ -60,5 +61,24 @@ class UnloadableTranscript(Transcript):
                 (Path(self.folder) / f"load-{number}").touch(exist_ok=False)
             except FileExistsError:
                 continue
+            raise OSError(28, "No space left on device")
+        return super().op(loaded)
+
+
+@spec
+class UnloadableOnOneNode(Transcript):
+    """A transcript whose op cannot be made on the node that tries first."""
+
+    folder: str = ""
+
+    def op(self, loaded):
+        import ray
+
+        node, bad = ray.get_runtime_context().get_node_id(), Path(self.folder) / "bad-node"
+        with contextlib.suppress(FileExistsError), bad.open("x") as file:
+            file.write(node)
+        if bad.read_text() in ("", node):
+            with (Path(self.folder) / "failures").open("a") as file:
+                file.write("x")
             raise OSError(28, "No space left on device")
         return super().op(loaded)

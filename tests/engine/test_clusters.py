@@ -24,11 +24,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 PIPELINE = """
 import raysp
+from tests.engine.deadly import UnloadableOnOneNode
 pipeline = raysp.Pipeline(
     source=raysp.Shards({corpus!r}),
     steps=[
         raysp.Decode(),
-        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], device="cpu", pool=raysp.Pool(actors=(1, 3))),
+        raysp.Label({checkpoint!r}, outputs=[{output}], device="cpu", pool=raysp.Pool(actors=(1, 3))),
     ],
     sink=raysp.Parquet({sink!r}),
 )
@@ -49,11 +50,14 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def start_driver(corpus: Path, sink: Path, address: str) -> subprocess.Popen:
+def start_driver(
+    corpus: Path, sink: Path, address: str, output: str = "raysp.Transcript()", *arguments: str
+) -> subprocess.Popen:
     file = sink.with_suffix(".py")
-    file.write_text(PIPELINE.format(corpus=f"{corpus}/in/*.parquet", checkpoint=str(CHECKPOINT), sink=str(sink)))
+    values = {"corpus": f"{corpus}/in/*.parquet", "checkpoint": str(CHECKPOINT), "sink": str(sink), "output": output}
+    file.write_text(PIPELINE.format(**values))
     return subprocess.Popen(
-        [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", "--address", address],
+        [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", "--address", address, *arguments],
         cwd=ROOT,
         env=NO_TOKENS,
         stdout=subprocess.PIPE,
@@ -89,6 +93,17 @@ def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, 
     assert json.loads(out)["shards_committed"] == SHARDS
     assert row_hash(sink) == row_hash(corpus / "undisturbed")
     assert raysp.verify(str(sink)).differences == ()
+
+
+def test_a_node_on_which_the_model_does_not_load_ends_no_run(corpus, tmp_path):
+    sink = tmp_path / "labels"
+    output = f"UnloadableOnOneNode(folder={str(tmp_path)!r})"
+    with small_cluster(2) as cluster:
+        driver = start_driver(corpus, sink, cluster.address, output, "--set", "steps.1.pool.actors=1")
+        _, said = driver.communicate(timeout=180)
+    assert driver.returncode == 0, said
+    assert (tmp_path / "failures").read_text() == "x"  # the next actor started on the other node
+    assert row_hash(sink) == row_hash(corpus / "undisturbed")
 
 
 @pytest.mark.soak
