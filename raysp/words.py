@@ -1,6 +1,7 @@
 """Text for messages: recurring advice, numbers with nouns, sizes, durations, printable text, short representations."""
 
 import dataclasses
+import html
 import re
 import reprlib
 from collections.abc import Mapping
@@ -90,10 +91,29 @@ class _Brief(reprlib.Repr):
 
 def brief(value: "DataclassInstance") -> str:
     """Return the `repr` of a dataclass, one field per line, with long values truncated."""
-    shown = _Brief()
-    fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr]
-    lines = [_cut(f"    {name}={shown.repr(found)}") for name, found in fields]
+    lines = [_cut(f"    {name}={shown}") for name, shown in _fields(value)]
     return "\n".join([f"{type(value).__name__}(", *(f"{line}," for line in lines), ")"])
+
+
+def brief_html(value: "DataclassInstance") -> str:
+    """Return the fields of `brief` as a table for notebooks."""
+    return html_table(type(value).__name__, dict(_fields(value)))
+
+
+def html_table(title: str, facts: Mapping[str, str]) -> str:
+    """Return facts by name as a table with a title, in HTML."""
+    rows = "".join(
+        f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+        f'<td style="text-align:left">{html.escape(printable(fact))}</td></tr>'
+        for name, fact in facts.items()
+    )
+    return f'<table><caption style="text-align:left">{html.escape(title)}</caption><tbody>{rows}</tbody></table>'
+
+
+def _fields(value: "DataclassInstance") -> list[tuple[str, str]]:
+    shown = _Brief()
+    fields = dataclasses.fields(value)
+    return [(field.name, shown.repr(getattr(value, field.name))) for field in fields if field.repr]
 
 
 def _cut(line: str) -> str:

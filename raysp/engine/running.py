@@ -41,7 +41,7 @@ from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, secret_values, to_json
 from raysp.storage.options import GivenOptions
-from raysp.words import brief, count
+from raysp.words import brief, brief_html, count
 
 if TYPE_CHECKING:
     from raysp.engine.execution import Workers
@@ -89,6 +89,10 @@ class RunResult:
     def __repr__(self) -> str:
         """Return the fields as a text of at most one screen."""
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
     @property
     def exit_code(self) -> int:

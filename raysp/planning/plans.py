@@ -16,7 +16,7 @@ from raysp.sink.todo import Todo
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
-from raysp.words import brief, count, duration
+from raysp.words import brief, brief_html, count, duration, html_table
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -53,6 +53,10 @@ class Corpus:
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
     @property
     def seconds(self) -> float | None:
@@ -109,6 +113,10 @@ class Plan:
         """Return the facts of the plan, one per line."""
         facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
         return "\n".join(["Plan(", *facts, ")"])
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the plan as a table for notebooks."""
+        return html_table("Plan", self.facts)
 
     @property
     def facts(self) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from raysp.sink.orphans import Orphan, find_orphans, remove_orphans
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.words import brief
+from raysp.words import brief, brief_html
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +22,10 @@ class Cleaning:
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
     @property
     def num_bytes(self) -> int:

@@ -24,7 +24,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.words import brief
+from raysp.words import brief, brief_html
 
 
 class Running(StrEnum):
@@ -82,6 +82,10 @@ class Status:
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
     @property
     def eta_seconds(self) -> float | None:

@@ -36,7 +36,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import open_store, split_url
-from raysp.words import brief, count
+from raysp.words import brief, brief_html, count
 
 SHARDS_AT_ONCE = 4
 
@@ -71,6 +71,10 @@ class Verification:
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
     @property
     def exit_code(self) -> int:

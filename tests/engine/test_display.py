@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -70,6 +71,20 @@ def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
     assert Display(console)._live is None
 
 
+def read_table(text: str) -> tuple[str, dict[str, str]]:
+    """Parse a table with a title and two columns, which must be well-formed."""
+    caption, body = ElementTree.fromstring(text)
+    return caption.text, {row[0].text: row[1].text for row in body}
+
+
+def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
+    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 1, 0, {"a": "<script>"}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    title, facts = read_table(RunResult(*values)._repr_html_())
+    assert title == "RunResult"
+    assert (facts["sink"], facts["rows"]) == ("'out/<b>&\\x1b[1m'", "3")
+    assert facts["shards_failed"] == "{'a': '<script>'}"
+
+
 @pytest.mark.slow
 def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
     label_here(pipeline)
@@ -87,6 +102,9 @@ def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
         assert lines[0] == f"{type(result).__name__}("
         assert len(lines) <= 30
         assert max(map(len, lines)) <= 140, max(lines, key=len)
+        title, facts = read_table(result._repr_html_())
+        assert title == type(result).__name__
+        assert [name.replace(" ", "_") for name in facts] == [line.strip().partition("=")[0] for line in lines[1:-1]]
 
 
 def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(pipeline):
@@ -95,6 +113,8 @@ def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(p
         "source", "checkpoint", "model", "sink", "to_do", "fingerprint"
     ]  # fmt: skip
     assert "60 shards, 60 rows" in lines[1]
+    title, facts = read_table(raysp.plan(pipeline)._repr_html_())
+    assert (title, [*facts][:3]) == ("Plan", ["source", "checkpoint", "model"])
     shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))
     assert shown.startswith(
         "Pipeline(Shards('in', text='text', storage_options={'key': Env('KEY')}), steps=(Decode(), "
