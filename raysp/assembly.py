@@ -15,8 +15,9 @@ from raysp.corpus.shards import Shard
 from raysp.planning.checkpoints import checkpoint_folder
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
-from raysp.specs.pipeline import Pipeline, load_function
+from raysp.specs.pipeline import Pipeline, Shards, load_function
 from raysp.specs.steps import Functions, Step
+from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -31,7 +32,7 @@ _NO_FUNCTIONS: Functions = MappingProxyType({})
 def decoding(
     pipeline: Pipeline,
     settings: Settings,
-    shard: Shard,
+    shard: Shard | None,
     *,
     decoder: "Decoder | None" = None,
     functions: Functions = _NO_FUNCTIONS,
@@ -41,7 +42,7 @@ def decoding(
     Args:
         pipeline: the pipeline.
         settings: resolved settings of the pipeline.
-        shard: the shard whose rows are decoded.
+        shard: the shard whose rows are decoded; None: rows of a table, of no shard.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
     """
@@ -59,9 +60,15 @@ def decoding(
         before=[row_op(step, functions) for step in pipeline.steps[:place]],
         after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1]],
         decoder=in_process if decoder is None else decoder,
-        root=sources.open_audio_root(shard, source.audio_root, source.storage_options),
-        excerpt_columns=sources.kind_of(shard).excerpt_columns,
+        root=_audio_root(source, shard),
+        excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
     )
+
+
+def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
+    if shard is not None:
+        return sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    return AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
 
 
 def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:

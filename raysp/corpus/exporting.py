@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp.corpus.shards import AUDIO as AUDIO
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.storage.options import GivenOptions, options_of, resolve
 from raysp.storage.s3_options import for_s3fs
@@ -21,7 +22,6 @@ MARKER = "_exported.json"
 """Marker file, written last: fingerprint of the data set and names of its shards."""
 SAVED = ("state.json", "dataset_dict.json")
 """Files of which `save_to_disk` writes one: for a data set, and for one with several splits."""
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 class Exported(NamedTuple):

@@ -13,6 +13,8 @@ from raysp.errors import ShardError
 from raysp.storage.store import Store, open_store, split_url
 from raysp.words import RESTORE
 
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""Type of a column of recordings in the Hugging Face audio layout."""
 PIECE_BYTES = 256 * 1024 * 1024
 """Maximum encoded bytes of a piece, unless one row is larger."""
 PIECE_ROWS = 10_000

@@ -41,6 +41,22 @@ def cut_blocks(seconds: Sequence[float], *, block_seconds: float, bytes_per_seco
     return blocks
 
 
+def cut_in_order(seconds: Sequence[float], *, most_seconds: float, most_rows: int) -> list[tuple[int, int]]:
+    """Group neighbouring recordings, at most `most_rows` and, unless a single one is longer, `most_seconds`.
+
+    Returns:
+        First and end of each group; together all recordings, in order.
+    """
+    groups: list[tuple[int, int]] = []
+    first, held = 0, 0.0
+    for index, more in enumerate(seconds):
+        if index > first and (held + more > most_seconds or index - first >= most_rows):
+            groups.append((first, index))
+            first, held = index, 0.0
+        held += more
+    return [*groups, (first, len(seconds))] if seconds else []
+
+
 def cut_batches(num_samples: Sequence[int], max_samples: int) -> list[list[int]]:
     """Group windows into batches of at most `max_samples` padded samples, the longest first.
 

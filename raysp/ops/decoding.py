@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
+from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, RowStatus, statuses_table
@@ -48,6 +48,17 @@ class Window(NamedTuple):
 
     row_status: RowStatus
     wave: Samples | None
+
+
+class Slice(NamedTuple):
+    """Neighbouring rows of a table, `first <= row < end`, and their decoding."""
+
+    first: int
+    end: int
+    seconds: float
+    """Seconds of audio according to headers; 0 for rows whose length is unknown."""
+    blocks: Iterator[pa.Table]
+    """Blocks of the slice, decoded when they are consumed; rows are numbered from its first one."""
 
 
 class Decoding:
@@ -107,7 +118,23 @@ class Decoding:
             the piece has one or more consecutive windows in them. If a row fails after some of its windows were
             yielded, its last window has the error.
         """
-        piece = _Piece(self, rows, first)
+        yield from self._blocks(_Piece.of(self, rows, first))
+
+    def slices(self, rows: pa.Table, *, most_seconds: float, most_rows: int) -> Iterator[Slice]:
+        """Yield neighbouring rows, each slice with its blocks.
+
+        Args:
+            rows: as in `__call__`.
+            most_seconds: claimed seconds of a slice, unless a single row is longer.
+            most_rows: rows of a slice.
+        """
+        whole = _Piece.of(self, rows, 0)
+        seconds = [min(one, self.max_seconds) for one in whole.claimed]
+        for first, end in cut_in_order(seconds, most_seconds=most_seconds, most_rows=most_rows):
+            blocks = (block for block, _ in self._blocks(whole.part(first, end)))
+            yield Slice(first, end, sum(seconds[first:end]), blocks)
+
+    def _blocks(self, piece: "_Piece") -> Iterator[tuple[pa.Table, bool]]:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             yield _table(windows).replace_schema_metadata(claimed), is_last
@@ -213,19 +240,41 @@ class Decoding:
             judge(op, row_status, found[index])
 
 
+@dataclass(frozen=True)
 class _Piece:
     """The rows of a piece: their outcomes, recordings, and claimed lengths."""
 
-    def __init__(self, op: Decoding, rows: pa.Table, first: int) -> None:
-        self.statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
-        self.recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
+    statuses: Sequence[RowStatus]
+    recordings: Recordings
+    reasons: Sequence[Sequence[str | None]]
+    """Reasons to skip rows by their source columns, of each op after decoding."""
+    claimed: Sequence[float]
+    first: int
+
+    @classmethod
+    def of(cls, op: Decoding, rows: pa.Table, first: int) -> Self:
+        """Return the rows of a piece, filtered by their source columns, with their headers read."""
+        statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
+        recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
         others = rows.drop_columns([op.audio])
         for one in op.before:
-            apply(one, self.statuses, others)
-        self.reasons = [reasons(one, others) for one in op.after]
-        """Reasons to skip rows by their source columns, of each op after decoding."""
-        self.claimed = self._claimed_seconds(op.decoder)
-        self.first = first
+            apply(one, statuses, others)
+        after = [reasons(one, others) for one in op.after]
+        return cls(statuses, recordings, after, _claimed_seconds(recordings, statuses, op.decoder), first)
+
+    def part(self, first: int, end: int) -> Self:
+        """Return some neighbouring rows as a piece of their own, numbered from 0."""
+        statuses = self.statuses[first:end]
+        for number, row_status in enumerate(statuses):
+            row_status.row = number
+        return replace(
+            self,
+            statuses=statuses,
+            recordings=self.recordings.part(first, end),
+            reasons=[found[first:end] for found in self.reasons],
+            claimed=self.claimed[first:end],
+            first=0,
+        )
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
@@ -242,22 +291,23 @@ class _Piece:
             asked.append(index)
             yield self.recordings.excerpt(index, found)
 
-    def _claimed_seconds(self, decoder: Decoder) -> list[float]:
-        """Return seconds of audio from the manifest, else from headers; 0 if unknown: decoding reports the error."""
-        is_ok = [row_status.status == OK for row_status in self.statuses]
-        seconds = [self.recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
-        asked: list[int] = []
 
-        def unknown() -> Iterator[Recording]:
-            indexes = [i for i, ok in enumerate(is_ok) if ok and self.recordings.seconds(i) is None]
-            for index, recording in self.recordings.ahead(indexes):
-                if not isinstance(recording, AudioError):
-                    asked.append(index)
-                    yield recording
+def _claimed_seconds(recordings: Recordings, statuses: Sequence[RowStatus], decoder: Decoder) -> list[float]:
+    """Return seconds of audio from the manifest, else from headers; 0 if unknown: decoding reports the error."""
+    is_ok = [row_status.status == OK for row_status in statuses]
+    seconds = [recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
+    asked: list[int] = []
 
-        for place, header in enumerate(decoder.read_headers(unknown())):
-            seconds[asked[place]] = 0.0 if isinstance(header, AudioError) else header.seconds
-        return [s if 0 <= s < math.inf else 0.0 for s in seconds]
+    def unknown() -> Iterator[Recording]:
+        indexes = [i for i, ok in enumerate(is_ok) if ok and recordings.seconds(i) is None]
+        for index, recording in recordings.ahead(indexes):
+            if not isinstance(recording, AudioError):
+                asked.append(index)
+                yield recording
+
+    for place, header in enumerate(decoder.read_headers(unknown())):
+        seconds[asked[place]] = 0.0 if isinstance(header, AudioError) else header.seconds
+    return [s if 0 <= s < math.inf else 0.0 for s in seconds]
 
 
 def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:

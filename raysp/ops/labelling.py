@@ -59,7 +59,7 @@ class Forward:
     features: Mapping[str, Tensor]
     """Input of the model."""
     places: Sequence[str]
-    """Shard, row and number of each window, which seed random sampling."""
+    """Names of the windows: shard, row and number of the window. They seed random sampling."""
     hidden_frames_B: Tensor
     """Number of frames of `hidden_states`, which some encoders compute at another rate."""
     frames_a_hidden_frame: Fraction
@@ -163,6 +163,7 @@ class Labelling:
         self.alone = batching(dtype=dtype, device=device, exact=exact) is Batching.ALONE
         self.outputs = tuple(outputs(self.loaded))
         self.shard = ""
+        self.names: Sequence[object] | None = None
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers) or any(
             getattr(head, "layer_weights", None) is not None for head in self.loaded.more_heads
@@ -173,19 +174,22 @@ class Labelling:
             self.loaded.summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds
         )
 
-    def __call__(self, block: pa.Table, shard: str = "") -> tuple[pa.Table, Figures]:
+    def __call__(
+        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
+    ) -> tuple[pa.Table, Figures]:
         """Label the windows of a block.
 
         Args:
             block: `ROW_SCHEMA` and `wave`, in any order of rows.
-            shard: name of the shard, which seeds random sampling.
+            shard: name of the shard, which with the number of a row seeds random sampling.
+            names: names of rows by their numbers, which seed random sampling in their place.
 
         Returns:
             The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`; and the figures
             of the block.
         """
         started = time.perf_counter()
-        self.shard = shard
+        self.shard, self.names = shard, names
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
@@ -229,7 +233,7 @@ class Labelling:
                 finite, columns = self._forward(
                     [waves[i] for i in chosen],
                     [self._part(statuses[i], len(waves[i])) for i in chosen],
-                    [f"{self.shard}|{statuses[i].row}|{statuses[i].window}" for i in chosen],
+                    [self._place(statuses[i]) for i in chosen],
                 )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
@@ -250,6 +254,10 @@ class Labelling:
                 labels[index] = tuple(column[place] for column in columns)
             else:
                 statuses[index].fail("model_output", "the model's output is not finite")
+
+    def _place(self, row_status: RowStatus) -> str:
+        name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
+        return f"{name}|{row_status.window}"
 
     def _halve(
         self,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops import blocks
-from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks
+from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -83,3 +83,15 @@ def test_no_other_cut_of_the_sorted_windows_computes_less(num_samples, max_sampl
 
 def _cost(batches, max_samples):
     return sum(batch[0] * len(batch) + PASS_COST * max_samples for batch in batches)
+
+
+@given(durations, st.floats(0.5, 300), st.integers(1, 20))
+def test_neighbours_are_grouped_in_order_up_to_the_limits_of_a_group(seconds, most_seconds, most_rows):
+    groups = cut_in_order(seconds, most_seconds=most_seconds, most_rows=most_rows)
+    assert [index for first, end in groups for index in range(first, end)] == list(range(len(seconds)))
+    for first, end in groups:
+        assert 0 < end - first <= most_rows
+        assert sum(seconds[first:end]) <= most_seconds * 1.001 or end - first == 1
+    for (first, end), (_, last) in itertools.pairwise(groups):
+        assert end - first == most_rows or sum(seconds[first : end + 1]) > most_seconds * 0.999
+        assert last > end

@@ -80,7 +80,7 @@ def connected(address: str | None) -> Iterator[Resources]:
         import ray
 
     if ray.is_initialized():
-        yield _cluster_resources()
+        yield cluster_resources()
         return
     address = address or os.environ["RAY_ADDRESS"]
     with contextlib.ExitStack() as stack:
@@ -100,7 +100,7 @@ def connected(address: str | None) -> Iterator[Resources]:
             ) from error
         changes.record()
         _check_same_version(address)
-        yield _cluster_resources()
+        yield cluster_resources()
 
 
 @contextlib.contextmanager
@@ -331,7 +331,7 @@ def _signals_held() -> Iterator[None]:
             handlers[signal.Signals(arrived[0])](arrived[0], None)
 
 
-def _cluster_resources() -> Resources:
+def cluster_resources() -> Resources:
     """Return the resources of the cluster, as Ray reports them."""
     import ray
 

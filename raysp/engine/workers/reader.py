@@ -81,7 +81,7 @@ class Reader:
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
         """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last."""
         job = self.job
-        op = assembly.decoding(job.pipeline, job.settings, shard, decoder=_decoder(), functions=job.functions)
+        op = assembly.decoding(job.pipeline, job.settings, shard, decoder=process_decoder(), functions=job.functions)
         columns = assembly.decoded_columns(job.pipeline, shard)
         source = job.pipeline.source
         table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
@@ -96,7 +96,7 @@ class Reader:
 
 
 @functools.cache
-def _decoder() -> "Decoder":
+def process_decoder() -> "Decoder":
     """Return the decoding process of this worker process, shared by all its tasks."""
     from raysp.audio.isolation import Decoder
 
@@ -107,9 +107,9 @@ def _decoder() -> "Decoder":
 
 def close_decoder() -> None:
     """End this process's decoding process; the next use starts a new one."""
-    if _decoder.cache_info().currsize:
-        decoder = _decoder()
-        _decoder.cache_clear()
+    if process_decoder.cache_info().currsize:
+        decoder = process_decoder()
+        process_decoder.cache_clear()
         atexit.unregister(decoder.close)
         decoder.close()
 
