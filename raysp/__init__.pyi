@@ -1,5 +1,8 @@
 """The public names, as type checkers, editors and `raysp/__init__.py` read them."""
 
+from .engine.datasets.applying import apply as apply
+from .engine.datasets.labelled import datasource as datasource
+from .engine.datasets.labeller import Labeller as Labeller
 from .engine.running import retry as retry
 from .engine.running import run as run
 from .errors import AudioError as AudioError

@@ -1,0 +1,138 @@
+"""`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
+
+import copy
+import logging
+import os
+import signal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.errors import PlanError
+from tests.corpora import CHECKPOINT
+from tests.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
+from tests.engine.datasets.conftest import COLUMNS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.fixture
+def dataset(shard):
+    """Return a function that makes datasets of the rows."""
+    import ray.data
+
+    def make():
+        return ray.data.read_parquet(str(shard))
+
+    return make
+
+
+def table_of(dataset) -> pa.Table:
+    return pa.concat_tables(list(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
+
+
+def test_label_rows_are_those_of_a_run_whatever_the_blocks(steps, dataset, rows, label_rows, labelled_sink):
+    for one in (dataset(), dataset().repartition(7), dataset().repartition(rows.num_rows)):
+        found = table_of(raysp.apply(steps, one, **COLUMNS))
+        assert_same_rows(by_id(found), label_rows)
+    assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
+
+
+def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dataset, rows, label_rows):
+    def renamed(table: pa.Table) -> pa.Table:
+        return table.rename_columns({"id": "name", "audio": "sound"})
+
+    def upper(table: pa.Table) -> pa.Table:
+        return table.append_column("said", pc.utf8_lower(table.column("pred_text")))
+
+    given = dataset().repartition(5)
+    given.context.execution_options.preserve_order = True
+    labelled = raysp.apply(steps, given.map_batches(renamed, batch_format="pyarrow"), id="name", audio="sound")
+    found = table_of(labelled.map_batches(upper, batch_format="pyarrow").filter(expr="status == 'ok'"))
+    ok = [row for row in label_rows.values() if row["status"] == "ok"]
+    assert found.column("id").to_pylist() == [row["id"] for row in ok]
+    assert found.column("said").to_pylist() == [row["pred_text"].lower() for row in ok]
+
+
+def test_an_actor_pool_of_labellers_gives_the_same_rows(steps, dataset, label_rows):
+    import ray.data
+
+    labelled = dataset().map_batches(
+        raysp.Labeller,
+        fn_constructor_kwargs={"steps": steps, **COLUMNS},
+        batch_format="pyarrow",
+        batch_size=7,
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    assert_same_rows(by_id(table_of(labelled)), label_rows)
+
+
+def state() -> dict[str, object]:
+    """Return the state of this process that a library could change."""
+    from ray.data import DataContext
+
+    loggers = [logging.getLogger(), *map(logging.getLogger, sorted(logging.root.manager.loggerDict))]
+    return {
+        "environment": dict(os.environ),
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "logging": {
+            one.name: (one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers
+        },
+        "context": copy.deepcopy(vars(DataContext.get_current())),
+    }
+
+
+def test_the_calling_process_is_as_before(steps, dataset):
+    def unchanged(table: pa.Table) -> pa.Table:
+        return table
+
+    given = dataset()
+    table_of(dataset().map_batches(unchanged, batch_format="pyarrow"))  # Ray Data sets itself up when it first runs
+    own_context, before = copy.deepcopy(vars(given.context)), state()
+    labelled = raysp.apply(steps, given, **COLUMNS)
+    assert table_of(labelled.limit(2)).num_rows == 2
+    after = state()
+    new = after["logging"].keys() - before["logging"].keys()
+    assert all(name.startswith(("raysp", "ray", "torch")) for name in new), new
+    assert {name: after["logging"][name] for name in before["logging"]} == before["logging"]
+    for what in ("environment", "signals", "context"):
+        assert after[what] == before[what], what
+    assert vars(given.context) == own_context
+
+
+def test_nothing_is_read_before_the_result_is_consumed(steps, tmp_path):
+    import ray.data
+
+    seen = tmp_path / "seen"
+
+    def counted(table: pa.Table) -> pa.Table:
+        seen.touch()
+        return table
+
+    given = ray.data.range(3).map_batches(counted, batch_format="pyarrow")
+    labelled = raysp.apply(steps, given)
+    assert not seen.exists()
+    with pytest.raises(Exception, match="dataset: has no column 'audio', expected one; its columns are id"):
+        labelled.take_all()
+    assert seen.exists()
+
+
+def test_missing_columns_of_a_known_schema_and_swapped_arguments_are_refused_at_once(steps, dataset):
+    import ray.data
+
+    with pytest.raises(PlanError, match="dataset: has no column 'audio', expected one; its columns are id"):
+        raysp.apply(steps, ray.data.range(3))
+    with pytest.raises(PlanError, match=r"found a list as dataset, expected a ray.data.Dataset"):
+        raysp.apply(dataset(), steps)
+    no_model = [raysp.Decode(), raysp.Label("no-such-model", outputs=[raysp.Transcript()])]
+    with pytest.raises(raysp.CheckpointError, match="no-such-model"):
+        raysp.apply(no_model, dataset())
+
+
+def test_a_pool_that_leaves_no_cpu_for_decoding_is_named_in_the_log(dataset, caplog):
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=3))
+    raysp.apply([raysp.Decode(), label], dataset())
+    assert "4 CPUs, 3 found; the dataset waits until the cluster has them" in caplog.text
