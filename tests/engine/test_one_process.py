@@ -1,5 +1,6 @@
 """Small runs are labelled by one process beside the driver, without Ray."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -85,6 +86,16 @@ def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, w
     assert row_hash(corpus / "out") == row_hash(corpus / "other")
     assert raysp.verify(str(corpus / "out")).differences == ()
     assert raysp.status(str(corpus / "out")).shards_committed == SHARDS
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_session_whose_event_loop_is_running_as_in_a_notebook(corpus, without_a_ray):
+    async def cells() -> list[running.RunResult]:
+        return [run(a_pipeline(f"{corpus}/in/0.parquet", corpus / name)) for name in ("one", "two")]
+
+    assert [(result.exit_code, result.rows) for result in asyncio.run(cells())] == [(0, ROWS), (0, ROWS)]
+    assert row_hash(corpus / "one") == row_hash(corpus / "two")
+    assert without_a_ray == []
 
 
 @pytest.mark.slow
