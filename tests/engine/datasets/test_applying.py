@@ -1,10 +1,5 @@
 """`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
 
-import copy
-import logging
-import os
-import signal
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,6 +8,7 @@ import pytest
 import raysp
 from raysp.errors import PlanError
 from tests.corpora import CHECKPOINT
+from tests.engine.cluster.test_process_state import differing, plain, snapshot
 from tests.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
 from tests.engine.datasets.conftest import COLUMNS
 
@@ -70,37 +66,18 @@ def test_an_actor_pool_of_labellers_gives_the_same_rows(steps, dataset, label_ro
     assert_same_rows(by_id(table_of(labelled)), label_rows)
 
 
-def state() -> dict[str, object]:
-    """Return the state of this process that a library could change."""
-    from ray.data import DataContext
-
-    loggers = [logging.getLogger(), *map(logging.getLogger, sorted(logging.root.manager.loggerDict))]
-    return {
-        "environment": dict(os.environ),
-        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
-        "logging": {
-            one.name: (one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers
-        },
-        "context": copy.deepcopy(vars(DataContext.get_current())),
-    }
-
-
-def test_the_calling_process_is_as_before(steps, dataset):
+def test_the_calling_process_and_its_dataset_are_as_before(steps, dataset):
     def unchanged(table: pa.Table) -> pa.Table:
         return table
 
     given = dataset()
     table_of(dataset().map_batches(unchanged, batch_format="pyarrow"))  # Ray Data sets itself up when it first runs
-    own_context, before = copy.deepcopy(vars(given.context)), state()
+    own_context, before = plain(given.context), snapshot()
     labelled = raysp.apply(steps, given, **COLUMNS)
+    assert differing(before) == []
     assert table_of(labelled.limit(2)).num_rows == 2
-    after = state()
-    new = after["logging"].keys() - before["logging"].keys()
-    assert all(name.startswith(("raysp", "ray", "torch")) for name in new), new
-    assert {name: after["logging"][name] for name in before["logging"]} == before["logging"]
-    for what in ("environment", "signals", "context"):
-        assert after[what] == before[what], what
-    assert vars(given.context) == own_context
+    assert differing(before) == []
+    assert plain(given.context) == own_context
 
 
 def test_nothing_is_read_before_the_result_is_consumed(steps, tmp_path):
