@@ -1,6 +1,7 @@
 """`raysp.Labeller` on tables, without Ray."""
 
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,41 @@ from raysp.errors import PlanError, SpecError
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
 from tests.engine.datasets.conftest import COLUMNS
+
+MAIN_PROGRAM = """
+import sys
+import raysp
+from ray import cloudpickle
+from raysp.engine.datasets.table_job import Columns, local_job
+from raysp.ops.filtering import RowOp
+from raysp.specs import spec
+from raysp.specs.steps import Step
+
+@spec
+class Spoken(Step):
+    column: str = "text"
+
+    @property
+    def reads(self):
+        return (self.column,)
+
+    def op(self, functions):
+        return HasText(self.column)
+
+class HasText(RowOp):
+    def __init__(self, column):
+        self.column = column
+
+    def __call__(self, rows):
+        return [None if text else "no text" for text in rows.column(self.column).to_pylist()]
+
+def wanted(rows):
+    return [name != "b" for name in rows.column("id").to_pylist()]
+
+label = raysp.Label(sys.argv[1], outputs=[raysp.Transcript()])
+steps = [Spoken(), raysp.Keep(where="__main__:wanted"), raysp.Decode(), label]
+sys.stdout.buffer.write(cloudpickle.dumps(local_job(steps, Columns("id", "audio", (), None, None, None))))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +183,7 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
     assert seen == [f"{name}|0" for name in rows.column("id").to_pylist()[1:3]]
 
 
+@pytest.mark.slow
 def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(job, rows, label_rows, monkeypatch):
     labelling = TableLabelling(job, process_decoder())
     short = replace(job, settings=replace(job.settings, block_seconds=1.0))
@@ -174,6 +211,18 @@ def test_a_slice_that_is_longer_than_its_headers_claim_is_left_to_the_actor(job,
     [packed] = [Packed.from_table(table) for table in decode(job, rows)]
     assert packed.blocks is None
     assert packed.rows.select(["id", "audio"]) == rows.select(["id", "audio"])
+
+
+def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
+    (tmp_path / "program.py").write_text(MAIN_PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
+    job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    rows = pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]})
+    [packed] = [Packed.from_table(table) for table in decode(job, rows)]
+    found = {row["row"]: (row["error_type"], row["error_message"]) for row in packed.blocks[0].drop("wave").to_pylist()}
+    assert found[0] == ("filtered", "no text")
+    assert found[1] == ("filtered", "does not meet where=__main__:wanted")
+    assert found[2][0] == "no_audio"
 
 
 def test_a_batch_without_rows_gives_no_slice(job):
