@@ -29,6 +29,7 @@ from .specs.pipeline import Shards as Shards
 from .specs.steps import Decode as Decode
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label
+from .specs.steps import Map as Map
 from .specs.steps import Pool as Pool
 from .specs.values import Env as Env
 

@@ -6,7 +6,7 @@ ops here. Modules of ops are imported on use: a worker that decodes does not loa
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
+    from raysp.ops.adding import ColumnOp
     from raysp.ops.decoding import Decoder, Decoding
     from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
@@ -57,8 +58,9 @@ def decoding(
         channel=decode.channel,
         max_seconds=decode.max_seconds,
         block_seconds=settings.block_seconds,
-        before=[row_op(step, functions) for step in pipeline.steps[:place]],
-        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1]],
+        before=[row_op(step, functions) for step in pipeline.steps[:place] if not step.columns],
+        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if not step.columns],
+        adding=[column_op(step, functions) for step in pipeline.steps[:-1] if step.columns],
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
@@ -72,7 +74,7 @@ def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
 
 
 def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
-    """Return the columns of a shard that its decoding op reads: the audio, and those of the filters."""
+    """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
     source = pipeline.source
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns}
     for step in pipeline.steps:
@@ -84,6 +86,15 @@ def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
 
 def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
     """Return the op of a step that filters rows."""
+    return cast("RowOp", _op(step, functions))
+
+
+def column_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp":
+    """Return the op of a step that adds columns."""
+    return cast("ColumnOp", _op(step, functions))
+
+
+def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
@@ -101,6 +112,7 @@ def labelling(pipeline: Pipeline, settings: Settings) -> "Labelling":
         exact=label.exact,
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,
+        added=added_schema(pipeline),
     )
 
 
@@ -109,9 +121,16 @@ def joining(pipeline: Pipeline, settings: Settings) -> "Joining":
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
-    return Joining([output.join_op(checkpoint) for output in pipeline.label.outputs], checkpoint.sample_rate)
+    outputs = [output.join_op(checkpoint) for output in pipeline.label.outputs]
+    return Joining(outputs, checkpoint.sample_rate, added_schema(pipeline))
+
+
+def added_schema(pipeline: Pipeline) -> pa.Schema:
+    """Return the columns that steps before `Label` add."""
+    return pa.schema([field for step in pipeline.steps[:-1] if step.columns for field in step.schema()])
 
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
-    """Return the columns of the outputs of the `Label` step."""
-    return pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
+    """Return the columns that the steps add to a label shard."""
+    outputs = [field for output in pipeline.label.outputs for field in output.schema(checkpoint)]
+    return pa.schema([*added_schema(pipeline), *outputs])

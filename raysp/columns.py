@@ -23,6 +23,12 @@ WINDOW_COLUMNS: Mapping[str, ColumnType] = {"window": "int32", "windows": "int32
 RECORDING_COLUMNS: Mapping[str, ColumnType] = {"recording": "string", "version": "string"}
 """Columns of the file of a row that is read by path, until its version is compared at the commit."""
 
+WAVE = "wave"
+"""Column of the samples of a window, from decoding to the model."""
+
+INNER_COLUMNS = (*WINDOW_COLUMNS, *RECORDING_COLUMNS, WAVE)
+"""Columns of a window that no label shard has."""
+
 ROW_COLUMNS = ("id", *RESULT_COLUMNS)
 """Columns of every label shard."""
 

@@ -21,6 +21,7 @@ NAMES = [
     "Keep",
     "Label",
     "Labeller",
+    "Map",
     "Parquet",
     "Pipeline",
     "PlanError",

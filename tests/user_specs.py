@@ -1,7 +1,9 @@
 """A step and an output that a user wrote, outside raysp."""
 
+import numpy as np
 import pyarrow as pa
 
+from raysp.ops.adding import ColumnOp
 from raysp.ops.filtering import RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Functions, Output, Step
@@ -16,6 +18,47 @@ class Louder(Step):
     @property
     def columns(self) -> tuple[str, ...]:
         return ("gain",)
+
+
+@spec
+class Untyped(Louder):
+    """A step that has an op, and no types of its columns."""
+
+    def op(self, functions: Functions) -> "EnoughWords":
+        return EnoughWords(Spoken())
+
+
+@spec
+class Counted(Step):
+    """Count the words of a column."""
+
+    column: str = "text"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("words",)
+
+    def schema(self) -> pa.Schema:
+        return pa.schema([("words", pa.int32())])
+
+    def op(self, functions: Functions) -> "WordCount":
+        return WordCount(self)
+
+
+class WordCount(ColumnOp):
+    name = "Counted"
+
+    def __init__(self, counted: Counted) -> None:
+        self.reads = counted.reads
+        self.schema = counted.schema()
+
+    def __call__(self, rows: pa.Table) -> dict[str, list[int]]:
+        [texts] = rows.columns
+        return {"words": [len((text or "").split()) for text in texts.to_pylist()]}
 
 
 @spec
@@ -74,3 +117,19 @@ def odd_rows(table: pa.Table) -> list[bool]:
 
 def too_few(table: pa.Table) -> list[bool]:
     return [True]
+
+
+REFUSED: frozenset[str] = frozenset({"unbearable"})
+
+
+def loudness(rows: pa.Table) -> dict[str, object]:
+    """Return the loudness of decoded recordings, and their duration; raise an error for some texts."""
+    assert rows.column_names == ["audio", "text"]
+    if refused := REFUSED & {*rows.column("text").to_pylist()}:
+        raise ValueError(f"cannot bear {[*refused]}")
+    samples = [np.asarray(one["samples"].values) for one in rows.column("audio")]
+    rates = [one["sample_rate"].as_py() for one in rows.column("audio")]
+    return {
+        "loudness": np.array([np.sqrt(np.mean(np.square(one, dtype=np.float64))) for one in samples]),
+        "duration": pa.array([len(one) / rate for one, rate in zip(samples, rates, strict=True)]),
+    }

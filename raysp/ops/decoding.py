@@ -12,6 +12,7 @@ import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
+from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
@@ -48,6 +49,8 @@ class Window(NamedTuple):
 
     row_status: RowStatus
     wave: Samples | None
+    chunks: Sequence[Samples] = ()
+    """All samples of a row of several windows, in its last window, if an op reads them."""
 
 
 class Slice(NamedTuple):
@@ -72,6 +75,7 @@ class Decoding:
         block_seconds: seconds of audio per block.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
+        adding: ops that add columns to rows that all others let pass.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
@@ -87,6 +91,7 @@ class Decoding:
         block_seconds: float,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
+        adding: Sequence[ColumnOp] = (),
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
@@ -99,6 +104,8 @@ class Decoding:
         self.block_seconds = block_seconds
         self.before = before
         self.after = after
+        self.adding = adding
+        self.reads_samples = any(audio in op.reads for op in adding)
         self.decoder = decoder
         self.root = root
         self.excerpt_columns = excerpt_columns
@@ -114,9 +121,9 @@ class Decoding:
             first: number of its first row in the shard.
 
         Yields:
-            Blocks, at least one, with columns `ROW_SCHEMA` and `wave`, each with whether it is the last. Every row of
-            the piece has one or more consecutive windows in them. If a row fails after some of its windows were
-            yielded, its last window has the error.
+            Blocks, at least one, with columns `ROW_SCHEMA` and `wave` and the added ones, each with whether it is the
+            last. Every row of the piece has one or more consecutive windows in them. If a row fails after some of its
+            windows were yielded, its last window has the error.
         """
         yield from self._blocks(_Piece.of(self, rows, first))
 
@@ -137,7 +144,27 @@ class Decoding:
     def _blocks(self, piece: "_Piece") -> Iterator[tuple[pa.Table, bool]]:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
-            yield _table(windows).replace_schema_metadata(claimed), is_last
+            added = [self._added(op, piece, windows) for op in self.adding]
+            table = _table(windows)
+            for columns in added:
+                table = beside(table, columns)
+            yield table.replace_schema_metadata(claimed), is_last
+
+    def _added(self, op: ColumnOp, piece: "_Piece", windows: list[Window]) -> pa.Table:
+        """Return the columns that an op adds to windows, null unless the row ends with the window and is ok."""
+        places = [i for i, one in enumerate(windows) if one.row_status.windows and one.row_status.status == OK]
+        rows = pa.array([windows[i].row_status.row - piece.first for i in places], pa.int64())
+        columns = {name: piece.columns.column(name).take(rows) for name in op.reads if name != self.audio}
+        if self.audio in op.reads:
+            columns[self.audio] = samples_column([_samples(windows[i]) for i in places], self.sample_rate)
+        found, failures = added_columns(op, pa.table(columns).select([*op.reads]))
+        numbers: list[int | None] = [None] * len(windows)
+        for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
+            numbers[place] = number
+            if failure is not None:
+                windows[place].row_status.fail("step_failed", failure)
+                windows[place] = windows[place]._replace(wave=None)
+        return chosen(found, op.schema, numbers)
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
@@ -192,7 +219,8 @@ class Decoding:
             return
         number = 0
         last: Samples = np.empty(0, np.float32)
-        for wave, is_last in self._decode(piece, index, row_status):
+        chunks: list[Samples] = []
+        for wave, is_last in self._decode(piece, index, row_status, chunks if self.reads_samples else None):
             if is_last:
                 last = wave
                 continue
@@ -204,7 +232,7 @@ class Decoding:
         row_status.window, row_status.windows = number, number + 1
         if row_status.seconds is not None:
             row_status.seconds = len(last) / self.sample_rate if number else row_status.seconds
-        yield Window(row_status, last if row_status.status == OK else None)
+        yield Window(row_status, last if row_status.status == OK else None, chunks if number else ())
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
@@ -214,14 +242,21 @@ class Decoding:
         by_columns = any(found[index] is not None for found in piece.reasons)
         return by_columns or claimed > self.max_seconds or any(op.judge(claimed) is not None for op in self.after)
 
-    def _decode(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[tuple[Samples, bool]]:
-        """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`."""
+    def _decode(
+        self, piece: "_Piece", index: int, row_status: RowStatus, kept: list[Samples] | None = None
+    ) -> Iterator[tuple[Samples, bool]]:
+        """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`.
+
+        Decoded samples are appended to `kept`.
+        """
         num_samples = 0
 
         def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
             nonlocal num_samples
             for chunk in chunks:
                 num_samples += len(chunk)
+                if kept is not None:
+                    kept.append(chunk)
                 yield chunk
 
         try:
@@ -249,6 +284,8 @@ class _Piece:
     reasons: Sequence[Sequence[str | None]]
     """Reasons to skip rows by their source columns, of each op after decoding."""
     claimed: Sequence[float]
+    columns: pa.Table
+    """Source columns that ops add columns from."""
     first: int
 
     @classmethod
@@ -260,7 +297,9 @@ class _Piece:
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
-        return cls(statuses, recordings, after, _claimed_seconds(recordings, statuses, op.decoder), first)
+        read = {name for one in op.adding for name in one.reads if name != op.audio}
+        claimed = _claimed_seconds(recordings, statuses, op.decoder)
+        return cls(statuses, recordings, after, claimed, others.select(sorted(read)), first)
 
     def part(self, first: int, end: int) -> Self:
         """Return some neighbouring rows as a piece of their own, numbered from 0."""
@@ -273,6 +312,7 @@ class _Piece:
             recordings=self.recordings.part(first, end),
             reasons=[found[first:end] for found in self.reasons],
             claimed=self.claimed[first:end],
+            columns=self.columns.slice(first, end - first),
             first=0,
         )
 
@@ -334,6 +374,13 @@ def _table(windows: list[Window]) -> pa.Table:
 def claimed_seconds(block: pa.Table) -> float:
     """Return the seconds of audio of a block's piece according to headers; 0 if unknown."""
     return float((block.schema.metadata or {}).get(CLAIMED, 0))
+
+
+def _samples(window: Window) -> Samples:
+    """Return all samples of a row, from its last window."""
+    if window.chunks:
+        return np.concatenate(window.chunks)
+    return window.wave if window.wave is not None else np.empty(0, np.float32)
 
 
 def _drain(windows: Iterator[object]) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.rows import CHANGED, OK, RowStatus, row_statuses, statuses_table
 
 
@@ -27,26 +28,29 @@ class Joining:
     whole row, or, if that is ok, of its first window that is not. Such a row has no labels.
     """
 
-    def __init__(self, outputs: Sequence[JoinOp], sample_rate: int) -> None:
+    def __init__(self, outputs: Sequence[JoinOp], sample_rate: int, added: pa.Schema = NO_COLUMNS) -> None:
         self.outputs = outputs
         self.sample_rate = sample_rate
+        self.added = added
 
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Return one row for all windows of a row.
 
         Args:
-            windows: `ROW_SCHEMA` and the staged columns; sorted by row and window, each row complete.
+            windows: `ROW_SCHEMA`, the added and the staged columns; sorted by row and window, each row complete.
         """
         numbers = windows.column("row").to_numpy()
         edges = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(numbers)]
         statuses: list[RowStatus] = []
         labels: list[tuple[object, ...] | None] = []
+        ends: list[int | None] = []
         for first, end in pairwise(edges):
             parts = windows.slice(first, end - first)
             row_status = self._row_status(row_statuses(parts))
             statuses.append(row_status)
             labels.append(self._label(parts) if row_status.status == OK else None)
-        table = statuses_table(statuses)
+            ends.append(end - 1 if row_status.status == OK else None)
+        table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         for place, field in enumerate(field for output in self.outputs for field in output.schema):
             values = [None if label is None else label[place] for label in labels]
             table = table.append_column(field, pa.array(values, field.type))

@@ -21,6 +21,7 @@ from raysp.models.base.modeling import encoded_by
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.several_heads import encoded_before
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.blocks import cut_batches
 from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products
@@ -142,6 +143,7 @@ class Labelling:
         exact: whether the label of a row equals the one that it has alone.
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
+        added: columns that earlier steps add, passed on for rows that are ok.
     """
 
     def __init__(
@@ -155,13 +157,16 @@ class Labelling:
         exact: bool = True,
         window_seconds: float = 30,
         overlap_seconds: float = 5,
+        added: pa.Schema = NO_COLUMNS,
     ) -> None:
+        self.added = added
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
         self.dtype, self.device = dtype, device
         self.alone = batching(dtype=dtype, device=device, exact=exact) is Batching.ALONE
         self.outputs = tuple(outputs(self.loaded))
+        _refuse_clash(added, self.outputs)
         self.shard = ""
         self.names: Sequence[object] | None = None
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
@@ -180,13 +185,13 @@ class Labelling:
         """Label the windows of a block.
 
         Args:
-            block: `ROW_SCHEMA` and `wave`, in any order of rows.
+            block: `ROW_SCHEMA`, `wave` and the added columns, in any order of rows.
             shard: name of the shard, which with the number of a row seeds random sampling.
             names: names of rows by their numbers, which seed random sampling in their place.
 
         Returns:
-            The same windows with the columns of all outputs, `schema` and `staged`, in place of `wave`; and the figures
-            of the block.
+            The same windows with the added columns and those of all outputs, `schema` and `staged`, in place of `wave`;
+            and the figures of the block.
         """
         started = time.perf_counter()
         self.shard, self.names = shard, names
@@ -215,7 +220,7 @@ class Labelling:
             time.perf_counter() - started,
             _highest_memory(self.device),
         )
-        return self._table(statuses, labels), figures
+        return self._table(statuses, labels, block), figures
 
     def _label(
         self,
@@ -312,13 +317,23 @@ class Labelling:
         columns = [column for output in self.outputs for column in output(forward)]
         return finite_B.tolist(), columns
 
-    def _table(self, statuses: list[RowStatus], labels: Sequence[tuple[object, ...] | None]) -> pa.Table:
-        table = statuses_table(statuses)
+    def _table(
+        self, statuses: list[RowStatus], labels: Sequence[tuple[object, ...] | None], block: pa.Table
+    ) -> pa.Table:
+        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
+        table = beside(statuses_table(statuses), chosen(block, self.added, kept))
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         for place, column in enumerate(columns):
             values = [None if label is None else label[place] for label in labels]
             table = table.append_column(column, pa.array(values, column.type))
         return table
+
+
+def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:
+    """Raise RunError if an added column has the name of a column that an output stages for windows of longer rows."""
+    for name in (name for output in outputs for name in output.staged.names):
+        if name in added.names:
+            raise RunError(f"a step adds the column {name!r}, a name that an output uses between steps; rename it")
 
 
 def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:

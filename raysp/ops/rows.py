@@ -4,7 +4,8 @@ A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok"
 shard. `window` numbers the windows of a recording from 0. `windows` is their number; it is null on all but the last,
 since it is not known earlier. `seconds` is the duration that a window adds to the earlier ones, so that the sum is the
 duration of the recording. `recording` and `version` identify the file of a row that is read by path. Decoding adds
-`wave`, which the model replaces by the columns of its outputs.
+`wave`, which the model replaces by the columns of its outputs: samples as bytes, one contiguous buffer per block, with
+their dtype, int16 or float32, in the metadata of the field. Columns that steps add stand in the last window of a row.
 """
 
 import re
@@ -15,12 +16,10 @@ from raysp.columns import ERROR as ERROR
 from raysp.columns import OK as OK
 from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
+from raysp.columns import WAVE as WAVE
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
-WAVE = "wave"
-"""Samples of a window as bytes, one contiguous buffer per block; the dtype, int16 or float32, is in the metadata."""
-
 CHANGED = "changed while it was read"
 """Version of a recording that changed while it was read: the label may match none of its versions."""
 

@@ -35,8 +35,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     from raysp.ops.budget import batch_seconds, block_seconds
 
     for index, step in enumerate(pipeline.steps):
-        if not isinstance(step, Decode | Label) and (type(step).op is Step.op or step.columns):
-            why = "adds columns, which only outputs of Label do" if step.columns else "has no op"
+        if not isinstance(step, Decode | Label) and (why := _defect(step)):
             raise PlanError(
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
@@ -76,6 +75,15 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         batching=batching(dtype=dtype, device=device, exact=label.exact),
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
     )
+
+
+def _defect(step: Step) -> str:
+    """Return a text on a part that a step between the others lacks; empty if it is complete."""
+    if type(step).op is Step.op:
+        return "has no op"
+    if step.columns and (*step.schema().names,) != step.columns:
+        return f"adds the columns {[*step.columns]}, and its schema has {step.schema().names}"
+    return ""
 
 
 def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:

@@ -162,6 +162,6 @@ def _check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
 
 def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the source columns that a pipeline requires besides the audio."""
-    reads = [column for step in pipeline.steps for column in step.reads]
+    reads = [column for step in pipeline.steps for column in step.reads if column != pipeline.source.audio]
     identity = [pipeline.source.id] if pipeline.source.id else []
     return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))

@@ -22,6 +22,8 @@ from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, normalise, scheme_of
 
 _PLACES = ("url", "root", "audio_root", "checkpoint")
+_FUNCTIONS = ("where", "function")
+"""Fields of steps that name a function."""
 SHOWN_CHARACTERS = 200
 SHOWN_PARTS = 20
 
@@ -147,7 +149,7 @@ def untrusted_parts(record: RunRecord) -> tuple[str, ...]:
 
 def _is_import(part: str) -> bool:
     key = part.partition("=")[0]
-    return key.rpartition(".")[2] in ("type", "where")
+    return key.rpartition(".")[2] in ("type", *_FUNCTIONS)
 
 
 def _foreign(value: JsonValue, path: str) -> Iterator[str]:
@@ -175,7 +177,7 @@ def _is_foreign(value: JsonValue, path: str) -> bool:
         return False
     if "storage_options" in parents or name in _PLACES:
         return True
-    return isinstance(value, str) and (bool(scheme_of(value)) or (name == "where" and path.endswith(".where")))
+    return isinstance(value, str) and (bool(scheme_of(value)) or (name in _FUNCTIONS and path.endswith(f".{name}")))
 
 
 def _shown(path: str, value: str) -> str:

@@ -49,9 +49,10 @@ class Recomputing:
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
         self.dtype = dtype
-        self.columns = [*RESULT_SCHEMA.names, *pipeline.label.columns]
+        self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
         # Without filters, which choose rows and change no label. A row of any length is one block.
-        self.pipeline = replace(pipeline, steps=[step for step in steps if isinstance(step, Decode | Label)])
+        unfiltered = [step for step in steps if isinstance(step, Decode | Label) or step.columns]
+        self.pipeline = replace(pipeline, steps=unfiltered)
         self.settings = replace(settings, block_seconds=pipeline.decode.max_seconds)
         self.op = assembly.labelling(self.pipeline, self.settings)
         self.join = assembly.joining(self.pipeline, self.settings)

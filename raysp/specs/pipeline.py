@@ -15,7 +15,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp.columns import ROW_COLUMNS
+from raysp.columns import INNER_COLUMNS, ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
 from raysp.specs.steps import Decode, Keep, Label, Step, refuse_clash
@@ -187,7 +187,8 @@ class Pipeline:
 
     Attributes:
         source: the corpus.
-        steps: steps in order: one `Decode`, then one `Label`; before `Label` any number of `Keep` steps or of your own.
+        steps: steps in order: one `Decode`, then one `Label`; before `Label` any number of `Keep` and `Map` steps or of
+            your own.
         sink: destination of the label shards.
         name: name shown during a run.
         max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
@@ -205,10 +206,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""
         _check_order(self.steps)
-        for index, step in enumerate(self.steps):
-            if self.source.audio in step.reads:
-                name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
-                raise ValueError(f"steps[{index}] {name} cannot use the audio column {self.source.audio!r}")
+        _check_reads(self.steps, self.source.audio)
+        _check_added(self.steps)
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -222,6 +221,11 @@ class Pipeline:
         """Source columns copied to the label shards: the sink's `keep`, then the reference text."""
         text = self.source.text
         return tuple(self.sink.keep) + ((text,) if text and text not in self.sink.keep else ())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the steps add to the label shards."""
+        return tuple(column for step in self.steps for column in step.columns)
 
     @property
     def decode(self) -> Decode:
@@ -244,6 +248,34 @@ def _check_order(steps: Sequence[Step]) -> None:
     for step in steps[: names.index("Decode")]:
         if step.reads_seconds:
             raise ValueError(f"{found}; {type(step).__name__} by seconds needs decoded audio: move it after Decode")
+
+
+def _check_reads(steps: Sequence[Step], audio: str) -> None:
+    """Raise if a step reads the audio column and does not add columns after `Decode`."""
+    decoded = next(index for index, step in enumerate(steps) if isinstance(step, Decode))
+    for index, step in enumerate(steps):
+        if audio not in step.reads or (step.columns and index > decoded):
+            continue
+        if step.columns:
+            name = type(step).__name__
+            raise ValueError(f"steps[{index}] {name} reads decoded samples ({audio!r}): move it after Decode")
+        name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
+        raise ValueError(f"steps[{index}] {name} cannot use the audio column {audio!r}")
+
+
+def _check_added(steps: Sequence[Step]) -> None:
+    """Raise if a step before `Label` adds a column that a step reads, or whose name raysp uses between steps."""
+    for index, step in enumerate(steps[:-1]):
+        where = f"steps[{index}] {type(step).__name__} adds the column"
+        for column in step.columns:
+            if column in INNER_COLUMNS:
+                raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
+            readers = [f"steps[{i}] {type(one).__name__}" for i, one in enumerate(steps) if column in one.reads]
+            if readers:
+                raise ValueError(
+                    f"{where} {column!r}, and {readers[0]} reads a column of that name; steps read columns of the "
+                    "source only: rename the added one"
+                )
 
 
 def read_code(pipeline: Pipeline) -> UserCode:

@@ -1,11 +1,12 @@
 """The steps of a pipeline, with their settings. `ops` implements them and is imported on the worker."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.specs.outputs import Output as Output
 from raysp.specs.outputs import Scalar
@@ -14,6 +15,7 @@ from raysp.specs.values import Listed, Url, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.ops.adding import ColumnOp, Computing
     from raysp.ops.filtering import RowOp
     from raysp.ops.keeping import Keeping, Where
 
@@ -25,7 +27,7 @@ Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 
 
 class Step:
-    """One declared step. A step between others filters rows; `ops` implements it."""
+    """One declared step. A step before `Label` filters rows, or adds columns; `ops` implements it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ class Step:
         return ()
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def reads(self) -> "Listed[str]":
         """Source columns that the step needs."""
         return ()
 
@@ -52,8 +54,14 @@ class Step:
         """Functions that the step calls, as "module:function"."""
         return ()
 
-    def op(self, functions: "Functions") -> "RowOp":
-        """Return the op that filters rows.
+    def schema(self) -> "pa.Schema":
+        """Return the columns of `columns` with their types."""
+        import pyarrow as pa
+
+        return pa.schema([])
+
+    def op(self, functions: "Functions") -> "RowOp | ColumnOp":
+        """Return the op: a `ColumnOp` if the step adds columns, else a `RowOp` that filters rows.
 
         Args:
             functions: the functions named by `functions`.
@@ -188,6 +196,110 @@ class Keep(Step):
                 raise ValueError(
                     f"Keep cannot compare {name!r} {compare} {value!r}, a column of {kind}: {error}"
                 ) from None
+
+
+def _importable(given: object) -> object:
+    """Return the name of a function, "module:function", and names unchanged.
+
+    Raises:
+        ValueError: the function cannot be imported by a name.
+    """
+    wanted = "expected a function at the top level of a module, or its name, 'module:function'"
+    if isinstance(given, str):
+        if not re.fullmatch(r"[\w.]+:\w+", given):
+            raise ValueError(f"found {given!r}; {wanted}")
+        return given
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
+    if not callable(given) or not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError(f"found {given!r}; {wanted}")
+    kind = ""
+    if name.endswith("<lambda>"):
+        kind = "a lambda"
+    elif "<locals>" in name:
+        kind = "a function inside a function"
+    elif "." in name or hasattr(given, "__self__"):
+        kind = "a method"
+    elif isinstance(given, type):
+        kind = "a class"
+    elif getattr(sys.modules.get(module), name, None) is not given:
+        kind = f"a function that is not {module}.{name}"
+    if kind:
+        raise ValueError(f"found {kind}, {module}:{name}, which workers cannot import; {wanted}")
+    return f"{module}:{name}"
+
+
+def _types(given: Mapping[str, object]) -> Mapping[str, str]:
+    """Return columns with the names of their types.
+
+    Raises:
+        ValueError: there are no columns, or a type is unknown.
+    """
+    from raysp.specs.column_types import type_name
+
+    if not given or not all(given):
+        raise ValueError("no column is named; give each column that the function returns with its type")
+    found: dict[str, str] = {}
+    for name, kind in given.items():
+        try:
+            found[name] = type_name(kind)
+        except ValueError as error:
+            raise ValueError(f"column {name!r}: {error}") from None
+    return found
+
+
+@spec
+class Map(Step):
+    """Step that adds columns to the label rows, computed by a function of your own.
+
+    The function is called on CPUs, by the tasks that decode, for rows that all other steps let pass: with a
+    `pyarrow.Table` of the columns in `reads`, and any number of rows. It returns a table or a dict of the columns in
+    `adds`, one value per row in order. The value of a row must not depend on the other rows of a call. If the function
+    raises an error, it is called again with fewer rows; a row for which it fails alone becomes `error: step_failed`.
+    The added columns are null in rows that are skipped or fail.
+
+    After `Decode` it may read the audio column: a struct of `samples` (a list of float32 between -1 and 1, one channel)
+    and `sample_rate`, that of the model. Then a recording is in memory as a whole, however long it is.
+
+    Attributes:
+        function: a function at the top level of a module, or its name, "module:function".
+        adds: the added columns with their types: names, such as "float32" or "list<string>", or pyarrow types.
+        reads: columns of the source that the function is called with.
+    """
+
+    function: Annotated[str | Callable[..., object], BeforeValidator(_importable)]
+    _: KW_ONLY
+    adds: Annotated[Mapping[str, object], AfterValidator(_types)]
+    reads: Listed[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the function reads a column."""
+        if not self.reads:
+            raise ValueError("reads is empty; give the columns that the function is called with, at least one")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the function returns."""
+        return tuple(self.adds)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The name of the function."""
+        return (cast("str", self.function),)
+
+    def schema(self) -> "pa.Schema":
+        """Return the columns that the function returns, with their types."""
+        import pyarrow as pa
+
+        from raysp.specs.column_types import parse_type
+
+        return pa.schema([(name, parse_type(cast("str", kind))) for name, kind in self.adds.items()])
+
+    def op(self, functions: "Functions") -> "Computing":
+        """Return the op that calls the function."""
+        from raysp.ops.adding import Computing
+
+        [name] = self.functions
+        return Computing(functions[name], name=name, reads=tuple(dict.fromkeys(self.reads)), schema=self.schema())
 
 
 @spec

@@ -219,21 +219,25 @@ def test_workers_run_user_code_as_of_the_plan(local_ray, make_pipeline, small_sh
     (tmp_path / "code").mkdir()
     files = {
         "my_rules": "import near\n\ndef short_id(table):\n    import pack.late\n"
-        "    return [len(i) < near.LIMIT + pack.late.MORE for i in table.column('id').to_pylist()]\n",
+        "    return [len(i) < near.LIMIT + pack.late.MORE for i in table.column('id').to_pylist()]\n"
+        "def length(table):\n    return {{'length': [len(i) + near.LIMIT for i in table.column('id').to_pylist()]}}\n",
         "near": "LIMIT = {}\n",
         "pack/late": "MORE = 4\n",
     }
+    keep = raysp.Keep(where="my_rules:short_id")
+    length = raysp.Map("my_rules:length", adds={"length": "int16"}, reads=["id"])
     for limit in (10, 11):
         for name, text in files.items():
             file = tmp_path / "code" / f"{name}.py"
             file.parent.mkdir(exist_ok=True, parents=True)
             file.write_text(text.format(limit))
-        pipeline = make_pipeline(small_shards, sink=f"labels-{limit}", steps=[raysp.Keep(where="my_rules:short_id")])
+        pipeline = make_pipeline(small_shards, sink=f"labels-{limit}", steps=[keep, length])
         run(pipeline, on_plan=lambda _: shutil.rmtree(tmp_path / "code"))
         labels = read_labels(tmp_path / f"labels-{limit}").to_pylist()
         assert {row["status"] for row in labels} == {"ok", "skipped"}
         for row in labels:
             assert (row["status"] == "ok") == (len(row["id"]) < limit + 4)
+            assert row["length"] == (len(row["id"]) + limit if row["status"] == "ok" else None)
     for name in ("my_rules", "near", "pack"):
         sys.modules.pop(name, None)
 

@@ -95,8 +95,16 @@ class TestSettle:
     def test_a_step_that_cannot_be_run_is_refused_and_not_passed_over(self):
         from tests.user_specs import Louder
 
-        with pytest.raises(PlanError, match=r"steps\[1\] Louder: found a step that this version of raysp cannot run"):
+        with pytest.raises(PlanError, match=r"steps\[1\] Louder: found a step that .* cannot run: it has no op"):
             settle(a_pipeline(keep=[Louder()]), Resources(4))
+
+    def test_a_step_whose_columns_have_no_types_is_refused(self):
+        from tests.user_specs import Untyped
+
+        with pytest.raises(
+            PlanError, match=r"steps\[1\] Untyped: .* adds the columns \['gain'\], and its schema has \[\]"
+        ):
+            settle(a_pipeline(keep=[Untyped()]), Resources(4))
 
     @pytest.mark.parametrize(("visible", "expected"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-abc", 1)])
     def test_gpus_are_those_that_the_process_may_see(self, monkeypatch, visible, expected):

@@ -96,8 +96,9 @@ class TestAForeignSink:
             f"source.url='{server.url}/a.parquet'",
             f"source.storage_options.headers.X-Token=Env('{VARIABLE}')",
             f"steps.1.where='{MODULE}:wanted'",
-            f"steps.2.checkpoint='{server.url}/model'",
-            f"steps.2.outputs.0.type='{MODULE}:Evil'",
+            f"steps.2.function='{MODULE}:wanted'",
+            f"steps.3.checkpoint='{server.url}/model'",
+            f"steps.3.outputs.0.type='{MODULE}:Evil'",
             f"sink.storage_options.headers.X-Token=Env('{VARIABLE}')",
             f"sink.storage_options.endpoint_url='{server.url}'",
         ]

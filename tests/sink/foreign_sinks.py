@@ -85,6 +85,9 @@ def make_hostile(sink: Path, server: Listener) -> None:
         label["checkpoint"] = f"{server.url}/model"
         label["outputs"][0]["type"] = f"{MODULE}:Evil"
         pipeline["steps"].insert(1, {"type": "Keep", "where": f"{MODULE}:wanted"})
+        pipeline["steps"].insert(
+            2, {"type": "Map", "function": f"{MODULE}:wanted", "adds": {"a": "bool"}, "reads": ["id"]}
+        )
 
     edit_record(sink, change)
     with_shards_at(sink, server.url)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ import raysp
 from raysp import SpecError
 from raysp.specs.values import from_json, override, to_json
 from tests.corpora import a_pipeline
-from tests.user_specs import Louder, Pitch
+from tests.user_specs import Louder, Pitch, odd_rows
 
 SECRET = "hunter2/Zq+9"
 
@@ -36,6 +37,15 @@ keeps = st.builds(
     max_seconds=st.none() | st.floats(10, 100),
     where=st.lists(compared | contained, min_size=1, max_size=3) | st.just("module:function"),
 )
+types = st.sampled_from(
+    ["float32", "list<string>", pa.float16(), pa.struct([("a", pa.int8())]), pa.list_(pa.int8(), 2)]
+)
+maps = st.builds(
+    raysp.Map,
+    st.sampled_from(["module:function", odd_rows]),
+    adds=st.dictionaries(st.sampled_from(["type", "added", "\0"]), types, min_size=1),
+    reads=st.just(["\0read"]),
+)
 pools = st.builds(
     raysp.Pool,
     st.integers(1, 9) | st.tuples(st.integers(1, 4), st.integers(4, 9)),
@@ -58,8 +68,8 @@ labels = st.builds(
     pool=pools,
 )
 pipelines = st.builds(
-    lambda source, decode, keep, label, sink, name, rate: raysp.Pipeline(
-        source, steps=[decode, *keep, Louder(), label], sink=sink, name=name, max_error_rate=rate
+    lambda source, decode, keep, maps, label, sink, name, rate: raysp.Pipeline(
+        source, steps=[decode, *keep, maps, Louder(), label], sink=sink, name=name, max_error_rate=rate
     ),
     st.builds(
         raysp.Shards,
@@ -71,6 +81,7 @@ pipelines = st.builds(
     ),
     st.builds(raysp.Decode, seconds, channel=st.just("mean") | st.integers(0, 7)),
     st.lists(keeps, max_size=2),
+    maps,
     labels,
     st.builds(
         raysp.Parquet,

@@ -34,7 +34,8 @@ class Labeller:
     decoding process; so does the end of the program.
 
     Args:
-        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows.
+        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows
+            or add columns.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
         keep: columns to copy to the result.

@@ -49,7 +49,7 @@ class TableLabelling:
         source = self.job.pipeline.source
         names = None if source.id is None else rows.column(source.id).to_pylist()
         windows = pa.concat_tables([self.op(block, names=names)[0] for block in blocks])
-        columns = [*RESULT_COLUMNS, *self.job.pipeline.label.columns]
+        columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
         labelled = in_order([join_windows(PLACE, windows, self.join)]).select(columns)
         if labelled.num_rows != rows.num_rows:
             raise RunError(

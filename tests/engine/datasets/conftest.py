@@ -11,18 +11,20 @@ import soundfile
 import raysp
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, label_here, wav
 from tests.engine.datasets.comparing import by_id
-from tests.user_specs import Spoken
+from tests.user_specs import Counted, Spoken, loudness
 
 COLUMNS = {"keep": ["speaker", "text"], "row": "place"}
 
 
 @pytest.fixture(scope="session")
 def steps():
-    """Filters of raysp and of a user around a model that reads six seconds at once."""
+    """Filters and added columns of raysp and of a user before a model that reads six seconds at once."""
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     return [
         Spoken(min_words=1),
+        Counted(),
         raysp.Decode(),
+        raysp.Map(loudness, adds={"loudness": "float32", "duration": "float64"}, reads=["audio", "text"]),
         raysp.Keep(max_seconds=30, where=[("speaker", "!=", "nobody")]),
         raysp.Label(str(CHECKPOINT), outputs=outputs, window_seconds=6, overlap_seconds=2),
     ]
@@ -44,6 +46,7 @@ def rows() -> pa.Table:
         ("too short", wav(200), "none", "one"),
         ("of nobody", wav(8000), "nobody", "one"),
         ("without words", wav(8000), "some", ""),
+        ("refused", wav(8000), "some", "unbearable"),
     ]
     for place, one in enumerate(odd):
         found.insert(3 * place, one)

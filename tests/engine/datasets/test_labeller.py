@@ -79,7 +79,13 @@ def test_a_table_gets_the_columns_and_rows_of_its_label_shard(labeller, rows, sh
     found = labeller(rows)
     assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
     assert found.column("id").to_pylist() == rows.column("id").to_pylist()
-    assert {row["error_type"] for row in by_id(found).values()} >= {"no_audio", "unsupported_format", "filtered", None}
+    assert {row["error_type"] for row in by_id(found).values()} >= {
+        "no_audio",
+        "unsupported_format",
+        "filtered",
+        None,
+        "step_failed",
+    }
     assert len(by_id(found)["long"]["pred_words"]) > 10
     assert_same_rows(by_id(found), label_rows)
 

@@ -1,0 +1,167 @@
+"""Ops of steps that add columns, their application to rows, and the way of added columns through other ops."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.errors import RunError
+from raysp.words import count
+
+logger = logging.getLogger(__name__)
+
+NO_COLUMNS = pa.schema([])
+
+
+class ColumnOp(Protocol):
+    """Op of a step that adds columns.
+
+    A value must depend on its own row alone, since the rows of a call are those of a block, of which there is no fixed
+    number.
+    """
+
+    name: str
+    """Name for messages."""
+    schema: pa.Schema
+    """The added columns."""
+    reads: Sequence[str]
+    """Columns that it is called with."""
+
+    def __call__(self, rows: pa.Table) -> object:
+        """Return the columns of `schema`, one value per row in order: a table, or a mapping of names to values.
+
+        Args:
+            rows: at least one row, with the columns of `reads`. The audio column holds the decoded recording as
+                `SAMPLES`.
+        """
+        ...
+
+
+class Computing(ColumnOp):
+    """Op of a `Map` step.
+
+    Args:
+        function: called with the columns of `reads`.
+        name: "module:function".
+        reads: columns that it reads.
+        schema: columns that it adds.
+    """
+
+    def __init__(self, function: Callable[..., object], *, name: str, reads: Sequence[str], schema: pa.Schema) -> None:
+        self.function = function
+        self.name = f"Map {name}"
+        self.reads = reads
+        self.schema = schema
+
+    def __call__(self, rows: pa.Table) -> object:
+        """Return the result of the function."""
+        return self.function(rows)
+
+
+SAMPLES = pa.struct([("samples", pa.large_list(pa.float32())), ("sample_rate", pa.int32())])
+"""A decoded recording: its samples between -1 and 1, one channel at the sample rate of the model."""
+
+
+def samples_column(waves: Sequence[np.ndarray], sample_rate: int) -> "pa.ChunkedArray[Any]":
+    """Return decoded recordings, int16 or float32, as a column of type `SAMPLES`."""
+    offsets = np.zeros(len(waves) + 1, np.int64)
+    np.cumsum([len(wave) for wave in waves], out=offsets[1:])
+    values = np.empty(int(offsets[-1]), np.float32)
+    for wave, first, end in zip(waves, offsets, offsets[1:], strict=False):
+        if wave.dtype == np.int16:
+            np.multiply(wave, np.float32(1 / 32768), out=values[first:end])
+        else:
+            values[first:end] = wave
+    samples = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, pa.float32()))
+    rates = pa.array(np.full(len(waves), sample_rate, np.int32))
+    return pa.chunked_array([pa.StructArray.from_arrays([samples, rates], fields=[*SAMPLES])])
+
+
+def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | None]]:
+    """Return the columns of an op, and for each row None or the reason why it failed; values of such rows are null.
+
+    A call that raises an error is repeated with halves of its rows, so that only rows at fault fail.
+
+    Raises:
+        RunError: the op returned other columns than declared, other types, or not one value per row.
+    """
+    if rows.num_rows == 0:
+        return op.schema.empty_table(), []
+    try:
+        result = op(rows)
+    except Exception as error:  # a function of a user may raise any error
+        if rows.num_rows > 1:
+            logger.warning("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, error)
+            middle = rows.num_rows // 2
+            (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
+            return pa.concat_tables([first, second]), reasons + more
+        nulls = [pa.nulls(1, field.type) for field in op.schema]
+        return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {type(error).__name__}: {error}"]
+    return _checked(op, result, rows.num_rows), [None] * rows.num_rows
+
+
+def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
+    """Return a result as a table of the declared columns."""
+    expected = ", ".join(f"{field.name!r}: {field.type}" for field in op.schema)
+    columns = _columns(result)
+    if columns is None:
+        raise RunError(f"{op.name} returned a {type(result).__name__}, expected a pyarrow.Table or dict of {expected}")
+    if set(columns) != {*op.schema.names}:
+        found = ", ".join(map(repr, columns)) or "none"
+        raise RunError(f"{op.name} returned the columns {found}, expected {expected}")
+    arrays = []
+    for field in op.schema:
+        try:
+            array = _array(columns[field.name], field.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            found = _described(columns[field.name])
+            raise RunError(
+                f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}"
+            ) from error
+        if len(array) != num_rows:
+            raise RunError(
+                f"{op.name} returned {count(len(array), 'value')} in column {field.name!r} for "
+                f"{count(num_rows, 'row')}; expected one value per row"
+            )
+        arrays.append(array)
+    return pa.table(arrays, schema=op.schema)
+
+
+def _columns(result: object) -> Mapping[str, object] | None:
+    if isinstance(result, pa.Table | pa.RecordBatch):
+        return dict(zip(result.schema.names, result.columns, strict=True))
+    return cast("Mapping[str, object]", result) if isinstance(result, Mapping) else None
+
+
+def _array(values: object, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
+    if isinstance(values, pa.Array):
+        values = pa.chunked_array([values])
+    if isinstance(values, pa.ChunkedArray):
+        return values.cast(kind)
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        values = list(values)
+    return pa.chunked_array([pa.array(cast("Sequence[object]", values), kind)])
+
+
+def _described(values: object) -> str:
+    kind = values.type if isinstance(values, pa.Array | pa.ChunkedArray) else getattr(values, "dtype", None)
+    return type(values).__name__ if kind is None else f"{type(values).__name__} of {kind}"
+
+
+def chosen(table: pa.Table, schema: pa.Schema, rows: Sequence[int | None]) -> pa.Table:
+    """Return the added columns of some rows of a table, null for None and if the table lacks the columns."""
+    numbers = pa.array(rows, pa.int64())
+    columns = [
+        table.column(field.name).take(numbers) if field.name in table.column_names else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def beside(table: pa.Table, added: pa.Table) -> pa.Table:
+    """Return a table with the columns of another one appended."""
+    for field, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(field, column)
+    return table

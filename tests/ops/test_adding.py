@@ -1,0 +1,215 @@
+"""Columns that steps add: results of functions, rows for which they fail, and label rows with added columns."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp.errors import RunError
+from raysp.ops.adding import Computing, added_columns, samples_column
+from raysp.ops.decoding import with_waves
+from raysp.ops.rows import RowStatus, statuses_table
+from tests import user_specs
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, wav, write_shard
+from tests.user_specs import Counted, loudness
+
+SCHEMA = pa.schema([("n", pa.float32()), ("s", pa.list_(pa.string()))])
+ROWS = pa.table({"a": [1, 2, 3, 4, 5]})
+ADDED = ("words", "loudness", "duration")
+
+
+def computed(function, rows: pa.Table = ROWS) -> tuple[pa.Table, list[str | None]]:
+    return added_columns(Computing(function, name="my:function", reads=("a",), schema=SCHEMA), rows)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[1, 2.5, None, 4, 5], np.array([1, 2.5, np.nan, 4, 5]), pa.array([1, 2.5, None, 4, 5]), (1, 2.5, None, 4, 5)],
+    ids=["list", "numpy", "arrow", "tuple"],
+)
+def test_values_of_any_kind_become_columns_of_the_declared_types_and_order(numbers):
+    found, failures = computed(lambda rows: {"s": [["x"], [], None, ["y"], ["z"]], "n": numbers})
+    assert (found.schema, failures) == (SCHEMA, [None] * 5)
+    assert found.column("n").to_pylist()[:2] == [1, 2.5]
+    assert found.column("s").to_pylist() == [["x"], [], None, ["y"], ["z"]]
+    assert computed(lambda rows: pa.table({"n": range(5), "s": [["x"]] * 5}))[0].column("n").to_pylist() == [*range(5)]
+
+
+def test_only_rows_for_which_a_function_fails_alone_fail():
+    calls = []
+
+    def fussy(rows):
+        values = rows.column("a").to_pylist()
+        calls.append(values)
+        if 2 in values or 5 in values:
+            raise KeyError("odd")
+        return {"n": values, "s": [[]] * len(values)}
+
+    found, failures = computed(fussy)
+    assert found.column("n").to_pylist() == [1, None, 3, 4, None]
+    assert [failure is None for failure in failures] == [True, False, True, True, False]
+    assert failures[1] == "Map my:function failed: KeyError: 'odd'"
+    assert calls[0] == [1, 2, 3, 4, 5]
+    assert [2] in calls
+
+
+def test_a_function_is_not_called_without_rows():
+    def never(rows):
+        raise AssertionError
+
+    assert computed(never, ROWS[:0]) == (SCHEMA.empty_table(), [])
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "returned a NoneType, expected a pyarrow.Table or dict of 'n': float, 's': list<item: string>"),
+        ({"n": [1] * 5}, "returned the columns 'n', expected 'n': float, 's'"),
+        ({"n": [1] * 5, "s": [[]] * 5, "t": [1] * 5}, "returned the columns 'n', 's', 't', expected"),
+        ({"n": [1] * 4, "s": [[]] * 5}, "returned 4 values in column 'n' for 5 rows; expected one value per row"),
+        ({"n": ["x"] * 5, "s": [[]] * 5}, "returned column 'n' as list, expected float: "),
+        ({"n": pa.array(["x"] * 5), "s": [[]] * 5}, "returned column 'n' as StringArray of string, expected float: "),
+        ({"n": 1.5, "s": [[]] * 5}, "returned column 'n' as float, expected float: "),
+    ],
+)
+def test_results_of_another_shape_end_the_work_with_function_found_and_expected(result, message):
+    with pytest.raises(RunError) as caught:
+        computed(lambda rows: result)
+    assert str(caught.value).startswith(f"Map my:function {message}")
+
+
+def test_samples_are_float32_between_minus_one_and_one():
+    column = samples_column([np.array([-32768, 16384], np.int16), np.array([0.5], np.float32)], 8000)
+    assert column.to_pylist() == [
+        {"samples": [-1, 0.5], "sample_rate": 8000},
+        {"samples": [0.5], "sample_rate": 8000},
+    ]
+
+
+def the_steps():
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], window_seconds=6, overlap_seconds=2)
+    levels = raysp.Map(loudness, adds={"loudness": "float32", "duration": "float64"}, reads=["audio", "text"])
+    return [raysp.Keep(where=[("text", "!=", "left out")]), Counted(), raysp.Decode(), levels, label]
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    found = {
+        "plain": (wav(9000, seed=1), "one two"),
+        "long": (wav(200_000, seed=2), "one"),
+        "long and refused": (wav(200_000, seed=3), "unbearable"),
+        "refused": (wav(9000, seed=4), "unbearable"),
+        "left out": (wav(9000), "left out"),
+        "broken": (b"not a recording", "one"),
+        "too short": (wav(200), "one"),
+        "other": (wav(8000, rate=8000, seed=5), None),
+    }
+    audio = pa.array([{"bytes": one, "path": None} for one, _ in found.values()], AUDIO)
+    texts = [text or "" for _, text in found.values()]
+    return pa.table({"id": [*found], "audio": audio, "text": texts})
+
+
+@pytest.fixture(scope="module")
+def labelled(rows, tmp_path_factory):
+    """A sink, and the pipeline that made it."""
+    folder = tmp_path_factory.mktemp("added")
+    write_shard(folder / "in" / "a.parquet", table=rows)
+    pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=the_steps())
+    label_here(pipeline)
+    return pipeline
+
+
+def read(pipeline) -> dict[str, dict[str, object]]:
+    return {row["id"]: row for row in pq.read_table(f"{pipeline.sink.url}/a.parquet").to_pylist()}
+
+
+def test_label_rows_have_the_added_columns_with_their_types_before_those_of_the_outputs(labelled):
+    schema = pq.read_schema(f"{labelled.sink.url}/a.parquet")
+    assert schema.names[-5:] == [*ADDED, "pred_text", "pred_score"]
+    assert [str(schema.field(name).type) for name in ADDED] == ["int32", "float", "double"]
+
+
+def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(labelled, rows):
+    found = read(labelled)
+    statuses = {name: row["error_type"] for name, row in found.items()}
+    assert statuses == {
+        "plain": None,
+        "long": None,
+        "long and refused": "step_failed",
+        "refused": "step_failed",
+        "left out": "filtered",
+        "broken": "unsupported_format",
+        "too short": "too_short",
+        "other": None,
+    }
+    for row in rows.to_pylist():
+        label = found[row["id"]]
+        if label["status"] != "ok":
+            assert [label[name] for name in ADDED] == [None] * 3
+            continue
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        assert label["words"] == len(row["text"].split())
+        assert label["duration"] == label["seconds"] == len(samples) / rate
+        if rate == 16_000:
+            assert label["loudness"] == pytest.approx(np.sqrt(np.mean(samples**2)), rel=1e-4)
+    for name in ("refused", "long and refused"):
+        assert found[name]["error_message"] == (
+            "Map tests.user_specs:loudness failed: ValueError: cannot bear ['unbearable']"
+        )
+
+
+def test_rows_recomputed_alone_have_the_same_values(labelled):
+    checked = raysp.verify(labelled.sink.url, sample=3, pipeline=labelled)
+    assert (checked.differences, checked.sampled, checked.sampled_equal) == ((), 3, 3)
+
+
+def test_a_retry_adds_the_values_of_rows_that_succeed_now(labelled, tmp_path, monkeypatch):
+    pipeline = replace(labelled, sink=raysp.Parquet(str(tmp_path / "out"), rows="ok"))
+    label_here(pipeline)
+    before = read(pipeline)
+    assert sorted(before) == ["long", "other", "plain"]
+    monkeypatch.setattr(user_specs, "REFUSED", frozenset())
+    label_here(pipeline, retry=True)
+    after = read(pipeline)
+    assert sorted(after) == ["long", "long and refused", "other", "plain", "refused"]
+    assert {name: after[name] for name in before} == before
+    assert after["long and refused"]["duration"] == 12.5
+    assert after["refused"]["words"] == 1
+
+
+@pytest.fixture(scope="module")
+def labeller():
+    with raysp.Labeller(the_steps()) as found:
+        yield found
+
+
+def test_a_row_alone_gets_the_values_that_it_gets_in_a_run(labeller, rows, labelled):
+    expected = read(labelled)
+    together = labeller(rows)
+    assert together.column_names[-5:] == [*ADDED, "pred_text", "pred_score"]
+    alone = pa.concat_tables([labeller(rows[number : number + 1]) for number in (0, 1, 3)])
+    for row in [*together.to_pylist(), *alone.to_pylist()]:
+        assert {name: row[name] for name in ADDED} == {name: expected[row["id"]][name] for name in ADDED}
+
+
+def test_rows_that_were_never_decoded_get_nulls(labeller):
+    status = RowStatus(7)
+    status.fail("worker_crashed", "each of 2 workers crashed")
+    [row] = labeller._labelling.op(with_waves(statuses_table([status]), [None]))[0].to_pylist()
+    assert [row[name] for name in ADDED] == [None] * 3
+
+
+def test_a_column_with_the_name_of_a_staged_one_is_refused(labeller):
+    staged = labeller._labelling.op.outputs[0].staged.names[0]
+    steps = [
+        raysp.Decode(),
+        raysp.Map(loudness, adds={staged: "int8"}, reads=["text"]),
+        raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()]),
+    ]
+    with pytest.raises(RunError, match=f"a step adds the column '{staged}', a name that an output uses"):
+        raysp.Labeller(steps)

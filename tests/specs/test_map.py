@@ -1,0 +1,151 @@
+"""`Map`: which functions, types and columns it takes."""
+
+import functools
+import sys
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp.errors import SpecError
+from raysp.specs.column_types import parse_type, type_name
+from raysp.specs.values import from_json, to_json
+from tests.corpora import a_pipeline
+from tests.specs.code.projects import hashed
+from tests.user_specs import WordCount, odd_rows
+
+ADDS = {"added": "float32"}
+
+
+def a_map(**fields):
+    return raysp.Map(fields.pop("function", odd_rows), **{"adds": ADDS, "reads": ["text"], **fields})
+
+
+def shadowed(rows):
+    return rows
+
+
+original, shadowed = shadowed, odd_rows
+not_named = lambda rows: rows  # noqa: E731
+
+
+def nested():
+    def inside(rows):
+        return rows
+
+    return inside
+
+
+def test_a_function_is_stored_by_its_name_and_comes_back_from_json():
+    step = a_map()
+    assert step.function == "tests.user_specs:odd_rows"
+    assert step == a_map(function="tests.user_specs:odd_rows")
+    assert from_json(to_json(step)) == step
+    assert step.functions == ("tests.user_specs:odd_rows",)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            not_named,
+            "found a lambda, tests.specs.test_map:<lambda>, which workers cannot import; expected a function at",
+        ),
+        (nested(), "found a function inside a function, tests.specs.test_map:nested.<locals>.inside"),
+        (WordCount.__call__, "found a method, tests.user_specs:WordCount.__call__"),
+        ([].append, "found <built-in method append of list object"),
+        (WordCount, "found a class, tests.user_specs:WordCount"),
+        (original, "found a function that is not tests.specs.test_map.shadowed"),
+        (functools.partial(odd_rows), "found functools.partial("),
+        (
+            "odd_rows",
+            "found 'odd_rows'; expected a function at the top level of a module, or its name, 'module:function'",
+        ),
+        (3, "found 3; expected a function"),
+    ],
+)
+def test_other_callables_are_refused_with_a_reason(function, message):
+    with pytest.raises(SpecError) as caught:
+        a_map(function=function)
+    assert str(caught.value).startswith(f"Map.function: {message}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("float32", "float"),
+        (pa.float64(), "double"),
+        (pa.list_(pa.float32()), "list<item: float>"),
+        ("list<string>", "list<item: string>"),
+        (pa.large_list(pa.list_(pa.int8())), "large_list<item: list<item: int8>>"),
+        (pa.list_(pa.float32(), 3), "fixed_size_list<item: float>[3]"),
+        (
+            pa.struct([("a", pa.list_(pa.int8())), ("b", pa.struct([("c", pa.timestamp("us", "UTC"))]))]),
+            "struct<a: list<item: int8>, b: struct<c: timestamp[us, tz=UTC]>>",
+        ),
+        (pa.binary(), "binary"),
+    ],
+)
+def test_types_are_stored_by_their_names(kind, name):
+    assert type_name(kind) == name
+    assert parse_type(name) == (kind if isinstance(kind, pa.DataType) else parse_type(kind))
+    assert a_map(adds={"added": kind}).schema() == pa.schema([("added", parse_type(name))])
+
+
+@pytest.mark.parametrize("kind", ["float33", pa.dictionary(pa.int8(), pa.string()), float, "struct<float>", "list<>"])
+def test_types_without_a_complete_name_are_refused(kind):
+    with pytest.raises(SpecError, match=r"Map.adds: column 'added': .* expected "):
+        a_map(adds={"added": kind})
+
+
+def test_without_columns_there_is_nothing_to_map():
+    with pytest.raises(SpecError, match=r"Map\.adds: no column is named"):
+        a_map(adds={})
+    with pytest.raises(SpecError, match="reads is empty; give the columns"):
+        a_map(reads=[])
+    with pytest.raises(SpecError, match="Map has no field 'pool'; its fields are function, adds, reads"):
+        a_map(pool=raysp.Pool())
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([a_map(), a_map()], "two columns would be named 'added': one of steps[1] Map, one of steps[2] Map"),
+        ([a_map(adds={"pred_text": "string"})], "two columns would be named 'pred_text': one of steps[1] Map"),
+        ([a_map(adds={"status": "string"})], "two columns would be named 'status': one of every label shard"),
+        ([a_map(adds={"kept": "string"})], "two columns would be named 'kept': one of steps[1] Map, one of the sink's"),
+        ([a_map(adds={"wave": "string"})], "steps[1] Map adds the column 'wave', a name that raysp uses between steps"),
+        ([a_map(adds={"version": "string"})], "steps[1] Map adds the column 'version', a name that raysp uses"),
+        (
+            [a_map(), raysp.Keep(where=[("added", ">", 1)])],
+            "steps[1] Map adds the column 'added', and steps[2] Keep reads a column of that name; steps read",
+        ),
+        ([a_map(adds={"text": "string"})], "steps[1] Map adds the column 'text', and steps[1] Map reads a column"),
+    ],
+)
+def test_clashing_columns_are_refused_when_the_pipeline_is_made(steps, message):
+    with pytest.raises(SpecError) as caught:
+        a_pipeline(sink=raysp.Parquet("out", keep=["kept"]), keep=steps)
+    assert message in str(caught.value)
+
+
+def test_samples_are_read_after_decode_only():
+    step, label = a_map(reads=["audio"]), a_pipeline().label
+    a_pipeline(steps=[raysp.Decode(), step, label])
+    with pytest.raises(SpecError, match=r"steps\[0\] Map reads decoded samples \('audio'\): move it after Decode"):
+        a_pipeline(steps=[step, raysp.Decode(), label])
+
+
+def test_function_columns_types_and_file_are_part_of_the_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "measures_of_a_user.py"
+    given = [{}, {"adds": {"added": "float64"}}, {"reads": ["id"]}, {"function": "measures_of_a_user:other"}]
+    found = []
+    for comment in ("", "# changed\n"):
+        file.write_text(f"def one(rows): ...\ndef other(rows): ...\n{comment}")
+        changes = [{"function": "measures_of_a_user:one", **one} for one in given]
+        found += [hashed(a_pipeline(keep=[a_map(**one)])) for one in changes]
+        sys.modules.pop("measures_of_a_user", None)
+    assert len({*found}) == 2 * len(given)
+    same = [hashed(a_pipeline(keep=[a_map(adds={"added": kind})])) for kind in ("float32", "float", pa.float32())]
+    assert len({*same}) == 1
