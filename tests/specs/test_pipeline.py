@@ -93,6 +93,8 @@ class TestFingerprint:
             "sink.compression=gzip",
             'sink.keep=["speaker"]',
             "sink.rows=ok",
+            "source.shared=true",
+            "sink.shared=true",
             'sink.storage_options={"anon": true}',
             "name=other",
             "max_error_rate=1",
@@ -155,8 +157,9 @@ class TestFingerprint:
     def test_every_field_of_every_spec_was_judged(self):
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
-            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options", "split", "config"},
-            raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options"},
+            raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options", "split", "config"}
+            | {"shared"},
+            raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options", "shared"},
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel"},
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
