@@ -26,7 +26,7 @@ from benchmarks.tables import show, write_json
 if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
-    from raysp.engine.execution import Outcome
+    from raysp.engine.execution import OnPiece, Outcome
     from raysp.engine.workers.job import Job
     from raysp.engine.workers.messages import Message
     from raysp.engine.workers.piece_todo import PieceTodo
@@ -151,18 +151,21 @@ def _drive(plan: "Plan") -> None:
     from raysp.engine.execution import Execution
     from raysp.engine.in_process import UncountedAttempts
     from raysp.engine.progress import Progress
+    from raysp.engine.run_events import RunEvents
     from raysp.engine.running import _job
     from raysp.sink import lease
+    from raysp.sink.event_log import EventLog
     from raysp.sink.receipts import ReceiptLog
     from raysp.sink.sinks import Sink
 
     store = Sink.of(plan.pipeline.sink).store
     progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
     job = replace(_job(plan, {}, UncountedAttempts()), hang_seconds=0.0)
-    with lease.held(store) as own:
-        log = ReceiptLog(store, "20260101T000000Z-scale")
+    run_id = "20260101T000000Z-scale"
+    with lease.held(store) as own, EventLog(store, run_id) as events:
         workers: Any = AnsweringWorkers()
-        failed = Execution(plan, job, own, log, progress, lambda _: None, workers)()
+        log = ReceiptLog(store, run_id)
+        failed = Execution(plan, job, own, log, progress, lambda _: None, workers, RunEvents(events))()
     if failed or progress.rows != plan.rows_todo:
         raise SystemExit(f"the driver counted {progress.rows} of {plan.rows_todo} rows, and {len(failed)} failures")
     growth = [after - before for before, after in zip(workers.memory, workers.memory[1:], strict=False)]
@@ -176,14 +179,17 @@ class AnsweringWorkers:
         self.memory: list[float] = []
         """Memory of the process after each tenth of the pieces, from the first one on."""
 
-    def label(self, plan: "Plan", job: "Job") -> "Generator[Message]":
+    def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
         from raysp.engine.workers.messages import LabelledBlock
+        from raysp.engine.workers.piece_todo import PieceTodo
         from raysp.sink.receipts import BlockReceipt
 
         every = max(1, plan.pieces_todo // 10)
-        pieces = ((todo.shard.name, piece) for todo in plan.todo for piece in todo.pieces)
-        for number, (name, piece) in enumerate(pieces):
+        pieces = (PieceTodo(todo.shard, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
+        for number, one in enumerate(pieces):
+            on_piece(one)
+            name, piece = one.shard.name, one.piece
             if number % every == 0:
                 self.memory.append(_memory("VmRSS"))
             times = {"load_seconds": 0.0, "forward_seconds": 0.1, "finished": float(number)}

@@ -143,7 +143,7 @@ def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, mo
     monkeypatch.setenv("PYTHONPATH", str(corpus), prepend=os.pathsep)
     monkeypatch.setattr(label_process, "MAIN", "writes_half_a_line")
 
-    def instead_of_ray(plan, faults, _):
+    def instead_of_ray(plan, faults, *_):
         without_a_ray.append("Ray")
         return running._in_this_process(plan, faults)
 

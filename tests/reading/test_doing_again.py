@@ -108,7 +108,7 @@ class TestRetry:
 
         with monkeypatch.context() as once:
             # In this process, where it can be made to fail.
-            once.setattr("raysp.engine.workers.reader._decoder", lambda: audio)
+            once.setattr("raysp.engine.workers.reader.process_decoder", lambda: audio)
             once.setattr(decoding, "decode_chunks", crash)
             label_here(pipeline(corpus, rows=request.param))
         return corpus

@@ -1,5 +1,6 @@
 """One plan of Ray Data for a whole run: tasks enter it a few at a time."""
 
+import contextlib
 import json
 import os
 import signal
@@ -72,7 +73,11 @@ def test_a_large_pool_for_little_work_starts_one_actor_and_comes_back(local_ray,
 def _last_actor(sink) -> int:
     import psutil
 
-    found = [one for one in psutil.Process().children(recursive=True) if "LabelActor" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if "LabelActor" in " ".join(one.cmdline()):
+                found.append(one)
     return max(found, key=lambda one: one.create_time()).pid
 
 
