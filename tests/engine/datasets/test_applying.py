@@ -1,5 +1,7 @@
 """`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -48,6 +50,7 @@ def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dat
 
     given = dataset().repartition(5)
     given.context.execution_options.preserve_order = True
+    steps = [replace(one, reads=["sound", "text"]) if isinstance(one, raysp.Map) else one for one in steps]
     labelled = raysp.apply(steps, given.map_batches(renamed, batch_format="pyarrow"), id="name", audio="sound")
     found = table_of(labelled.map_batches(upper, batch_format="pyarrow").filter(expr=col("status") == "ok"))
     ok = [row for row in label_rows.values() if row["status"] == "ok"]
