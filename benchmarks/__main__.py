@@ -21,6 +21,7 @@ from benchmarks import (
     parts,
     planning,
     scale,
+    startup,
     storage,
     throughput,
     words,
@@ -46,6 +47,7 @@ PARTS = {
     "long-row": long_row.main,
     "planning": planning.main,
     "scale": scale.main,
+    "startup": startup.main,
     "words": words.main,
 }
 

@@ -4,7 +4,6 @@ import importlib
 import pkgutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -78,7 +77,8 @@ def test_importing_raysp_loads_nothing_heavy():
     assert not set(HEAVY) & set(loaded.split())
 
 
-def test_making_a_pipeline_loads_no_torch_and_no_ray():
+def test_making_a_pipeline_and_the_command_line_load_no_torch_and_no_ray():
+    """The times are in `python -m benchmarks startup`."""
     loaded = in_a_fresh_python("import sys, raysp, raysp.specs.pipeline, raysp.cli; print(*sys.modules)").split()
     assert "raysp.specs.pipeline" in loaded
     assert not {"torch", "ray", "pyarrow"} & set(loaded)
@@ -98,20 +98,6 @@ def test_the_driver_of_a_run_on_ray_loads_no_torch():
     loaded = in_a_fresh_python("import sys, raysp.engine.on_ray.ray_workers; print(*sys.modules)").split()
     assert "ray.data" in loaded
     assert "torch" not in loaded
-
-
-def test_importing_raysp_takes_less_than_a_third_of_a_second():
-    code = "import time; t = time.perf_counter(); import raysp; print(time.perf_counter() - t)"
-    assert min(float(in_a_fresh_python(code)) for _ in range(5)) < 0.3
-
-
-def test_the_command_line_answers_within_a_second():
-    taken = []
-    for _ in range(3):
-        started = time.perf_counter()
-        assert "raysp" in in_a_fresh_python("from raysp.cli import main; main(['--help'])").lower()
-        taken.append(time.perf_counter() - started)
-    assert min(taken) < 1.5  # the interpreter's own start included
 
 
 def test_no_submodule_has_a_public_name():

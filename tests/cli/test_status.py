@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -170,6 +172,15 @@ class TestStatus:
         found = json.loads(ran.out)
         assert (ran.code, ran.err) == (0, "")
         assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
+
+    def test_it_loads_nothing_that_takes_long_and_is_not_needed(self, sink):
+        code = (
+            "import atexit, sys; from raysp.cli import main; atexit.register(lambda: print(*sys.modules)); "
+            f"main(['status', {str(sink)!r}])"
+        )
+        loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        assert "pyarrow" in loaded
+        assert not {"torch", "ray", "pandas", "datasets", "boto3"} & {*loaded}
 
     def test_a_plan_of_it_counts_committed_shards(self, raysp_command, recipe, sink):
         found = json.loads(raysp_command("plan", recipe, "--json").out)

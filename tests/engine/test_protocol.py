@@ -197,7 +197,7 @@ def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tm
 
 
 @pytest.mark.usefixtures("with_ray")
-def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, recipe, tmp_path):
+def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, recipe, tmp_path, caplog):
     sink = tmp_path / "labels"
     sources = many_shards(corpus, tmp_path)
     run = start("run", recipe, "--set", f"source.url={sources}")
@@ -211,7 +211,7 @@ def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, reci
     assert run.poll() is None
     run.send_signal(signal.SIGINT)
     try:
-        run.wait(timeout=10)
+        run.wait(timeout=60)
     finally:
         for part in parts:
             with suppress(psutil.NoSuchProcess):
@@ -222,9 +222,9 @@ def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, reci
     assert f"To resume: raysp run {recipe} --set" in said
     assert not json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]  # nothing was put in order
     store = LocalStore(sink)
-    asked = time.monotonic()
-    lease.refuse_if_held(store)  # and yet nobody has to wait: the process is known to be gone
-    assert time.monotonic() - asked < 5
+    caplog.clear()
+    lease.refuse_if_held(store)
+    assert "holds the lease; checking" not in caplog.text  # nobody has to wait: the process is known to be gone
     label_here(a_pipeline(sources, sink))
     assert_labelled(sources, sink)
 
