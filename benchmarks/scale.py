@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.checkpoints import BUNDLED
 from benchmarks.synthetic_bucket import SyntheticBucket, numbered
 from benchmarks.tables import show, write_json
+from raysp.corpus.shards import AUDIO
 
 if TYPE_CHECKING:
     import raysp
@@ -42,8 +43,7 @@ COMMITTED = 0.99
 
 def the_shard() -> bytes:
     """Return the content of every shard."""
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    audio = pa.array([{"bytes": bytes(100), "path": None}] * ROWS, kind)
+    audio = pa.array([{"bytes": bytes(100), "path": None}] * ROWS, AUDIO)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"id": [f"u{row}" for row in range(ROWS)], "audio": audio}), sink)
     return bytes(sink.getvalue())

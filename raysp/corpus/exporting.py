@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysp.corpus.shards import AUDIO as AUDIO
+from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.storage.options import GivenOptions, options_of, resolve
 from raysp.storage.s3_options import for_s3fs

@@ -30,8 +30,8 @@ from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
 
-KILOBYTE = 1 if sys.platform == "darwin" else 1024
-"""Bytes in the unit of `ru_maxrss`."""
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
 
@@ -128,7 +128,7 @@ def _highest_memory(device: str) -> int:
     """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 
 class Labelling:

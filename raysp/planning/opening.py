@@ -19,7 +19,7 @@ from raysp.planning.settling import settle
 from raysp.planning.surveying import survey
 from raysp.sink import fault_injection, known, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
-from raysp.sink.shares import Share
+from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
@@ -166,15 +166,25 @@ def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bo
     if sink is None:
         sink = Sink.of(plan.pipeline.sink)
         sink.store.probe()
-    _record(plan, run, sink, is_own=is_own)
-    _discard_unused(plan, sink)
+    begin_share(plan, ALL, run, sink, is_own=is_own)
     return sink
 
 
 def begin_share(plan: Plan, share: Share, run: RunEntry, sink: Sink, *, is_own: bool = True) -> Plan:
-    """Do as `begin_run` for a share of the shards, beside runs over other shares, and return its plan.
+    """Record a run over a share of the shards, beside runs over other shares, and return its plan.
 
     All shards are recorded before the share is cut, so that every run cuts it from the same plan.
+
+    Args:
+        plan: the plan over all shards.
+        share: share that the run labels.
+        run: entry of this run.
+        sink: the sink, opened and probed.
+        is_own: as in `begin_run`.
+
+    Raises:
+        StoreError: the sink cannot be written.
+        ChangedError: another pipeline was recorded first.
     """
     _record(plan, run, sink, is_own=is_own, is_alone=share.is_whole)
     plan = plan.of(share, None if share.is_whole else plan_record.names(sink.store))
@@ -188,7 +198,7 @@ def is_outdated(plan: Plan, sink: Sink) -> bool:
     return record is not None and (plan.replaces_record or record.fingerprint != plan.fingerprint)
 
 
-def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bool = True) -> None:
+def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bool) -> None:
     if plan.replaces_record:
         sink.forget_plan()
     run_record.begin(

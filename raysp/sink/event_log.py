@@ -144,7 +144,8 @@ class EventLog:
             logger.warning("%s: the event log is not written: %s", self._store.url, error)
             return False
         self._number += 1
-        self._dropped -= dropped
+        with self._changed:  # `add` counts in another thread
+            self._dropped -= dropped
         return True
 
 

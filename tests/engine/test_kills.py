@@ -1,6 +1,5 @@
 """Drivers that are killed with SIGKILL: what they leave, the next run continues."""
 
-import contextlib
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.corpora import label_here
-from tests.engine.conftest import DEMO, row_hash
+from tests.engine.conftest import DEMO, end_processes_without_work, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("with_ray")]
 
@@ -102,21 +101,7 @@ def _kill_when(reached, file: Path) -> None:
     if driver.poll() is None:
         os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    # All that works must go. Two agents of Ray and workers that had not started yet look for a control store that is no
-    # longer there, for up to a minute: they are helped along.
-    idle = [child for child in children if _is_idle(child)]
-    _, alive = psutil.wait_procs([child for child in children if child not in idle], timeout=60)
-    assert alive == []
-    for child in idle:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-
-
-def _is_idle(process: psutil.Process) -> bool:
-    try:
-        return "Agent" in process.name() or any("default_worker.py" in part for part in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+    end_processes_without_work(children)
 
 
 def _wait(reached, driver: subprocess.Popen) -> None:

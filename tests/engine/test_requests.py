@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +40,13 @@ def digits(first: int, number: int):
     return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
 
 
+def put_shards(bucket: SyntheticBucket, folder: Path, number: int) -> None:
+    """Write shards of two digits each to `in-<number>` of the bucket."""
+    for place in range(number):
+        file = write_shard(folder / f"{place}.parquet", table=digits(2 * place, 2))
+        bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
+
+
 def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
     """Label a corpus in the bucket, and return the requests."""
     bucket.requests.clear()
@@ -55,9 +63,7 @@ def each(fewer: Counter[str], more: Counter[str], number: int) -> dict[str, floa
 def test_a_shard_of_one_block(bucket, tmp_path):
     found = []
     for number in (2, 6):
-        for place in range(number):
-            file = write_shard(tmp_path / f"{place}.parquet", table=digits(2 * place, 2))
-            bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
+        put_shards(bucket, tmp_path, number)
         found.append(requests(bucket, f"in-{number}", f"out-{number}"))
     # Footer, shard, and source columns; the staged block. PUT: block, label shard, marker.
     assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 0, "PUT": 3, "DELETE": 1}
@@ -79,9 +85,7 @@ def test_a_recording_that_is_read_by_path(bucket):
 def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket, tmp_path):
     found = []
     for number in (2, 6):
-        for place in range(number):
-            file = write_shard(tmp_path / f"{place}.parquet", table=digits(2 * place, 2))
-            bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
+        put_shards(bucket, tmp_path, number)
         pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
         raysp.run(pipeline, progress=False)
         bucket.requests.clear()

@@ -40,8 +40,7 @@ def apply(
     process is changed.
 
     Args:
-        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows
-            or add columns.
+        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
         dataset: rows with a recording each.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.

@@ -11,6 +11,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.engine.datasets.table_job import by_name
 from raysp.errors import PlanError, StoreError
 from raysp.planning.trust import Recorded, read_recorded, refusal
 from raysp.sink.commit import committed
@@ -69,11 +70,7 @@ class _Reading:
             source = sources.read_table(shard, piece, self.beside, options_of(self.options))
             source = source if len(rows) == piece.num_rows else source.take(pa.array(rows))
             chosen = found if self.columns is None else found.select([*self.columns])
-            yield pa.table({**_by_name(chosen), **_by_name(source)})
-
-
-def _by_name(table: pa.Table) -> "dict[str, pa.ChunkedArray[pa.Scalar[pa.DataType]]]":
-    return dict(zip(table.column_names, table.columns, strict=True))
+            yield pa.table({**by_name(chosen), **by_name(source)})
 
 
 class LabelShards(Datasource):

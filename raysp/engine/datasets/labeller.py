@@ -34,8 +34,7 @@ class Labeller:
     decoding process; so does the end of the program.
 
     Args:
-        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows
-            or add columns.
+        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
         keep: columns to copy to the result.
@@ -61,7 +60,7 @@ class Labeller:
         self._job = local_job(steps, Columns(id, audio, keep, row, audio_root, storage_options))
         self._decoder = Decoder()
         self._labelling = TableLabelling(self._job, self._decoder)
-        self._end = weakref.finalize(self, self._decoder.close)
+        weakref.finalize(self, self._decoder.close)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of some rows, in the same order, with the columns of a label shard.

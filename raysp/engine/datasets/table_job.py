@@ -98,7 +98,7 @@ class TableJob:
         numbers = rows.column(self.row).cast(pa.int64()) if self.row is not None else pa.nulls(num_rows, pa.int64())
         kept = {name: rows.column(name) for name in self.pipeline.kept}
         place = labelled.schema.get_field_index("row")
-        return pa.table({"id": ids, **kept, **_columns(labelled.set_column(place, "row", numbers))})
+        return pa.table({"id": ids, **kept, **by_name(labelled.set_column(place, "row", numbers))})
 
 
 def _is_without_bytes(kind: pa.DataType) -> bool:
@@ -109,7 +109,8 @@ def _is_without_bytes(kind: pa.DataType) -> bool:
     return {*fields} <= {*AUDIO.names} and pa.types.is_null(fields.get("bytes", pa.null()))
 
 
-def _columns(table: pa.Table) -> "dict[str, pa.ChunkedArray[pa.Scalar[pa.DataType]]]":
+def by_name(table: pa.Table) -> "dict[str, pa.ChunkedArray[pa.Scalar[pa.DataType]]]":
+    """Return the columns of a table by name, without the metadata of their fields."""
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
