@@ -15,7 +15,7 @@ import pytest
 from tests.corpora import label_here
 from tests.engine.conftest import DEMO, end_processes_without_work, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("with_ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 PIPELINE = """
 import raysp
@@ -27,14 +27,19 @@ pipeline = raysp.Pipeline(
 """
 
 
+MOMENTS = ["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12]
+
+
 @pytest.mark.parametrize(
-    "moments",
+    ("address", "moments"),
     [
-        pytest.param([3], id="a moment"),
-        pytest.param(["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12], id="ten moments", marks=pytest.mark.soak),
+        pytest.param("", [3], id="a moment of one process"),
+        pytest.param("local", [3], id="a moment on Ray", marks=pytest.mark.soak),
+        pytest.param("local", MOMENTS, id="ten moments on Ray", marks=pytest.mark.soak),
     ],
 )
-def test_a_killed_driver_neither_loses_nor_duplicates_rows(make_pipeline, tmp_path, moments):
+def test_a_killed_driver_neither_loses_nor_duplicates_rows(make_pipeline, tmp_path, monkeypatch, address, moments):
+    monkeypatch.setenv("RAY_ADDRESS", address)
     corpus = _shards(tmp_path / "corpus", 12)
     label_here(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
     sink = tmp_path / "labels"
@@ -58,6 +63,7 @@ def test_a_killed_driver_neither_loses_nor_duplicates_rows(make_pipeline, tmp_pa
     "seconds_later",
     [0.0, *(pytest.param(number / 10, marks=pytest.mark.soak) for number in range(1, 25))],
 )
+@pytest.mark.usefixtures("with_ray")
 def test_sigterm_exits_with_143_and_prints_how_to_resume(tmp_path, seconds_later):
     corpus = _shards(tmp_path / "corpus", 6)
     sink = tmp_path / "labels"

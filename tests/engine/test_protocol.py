@@ -19,7 +19,8 @@ import raysp
 from raysp.sink import fault_injection, lease
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, label_here, write_shard
-from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
+from tests.engine.conftest import CHECKPOINT, DEMO, end_processes_without_work, row_hash
+from tests.here import run_without_ray
 from tests.places import Bucket, Folder, Place, options_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -112,7 +113,7 @@ def test_a_run_killed_in_any_phase_gives_the_same_rows_when_run_again(corpus, pl
     children = Children(killed)
     ended, _, said = finish(killed)
     assert ended == -signal.SIGKILL, said
-    children.reap()
+    end_processes_without_work(children.seen)
     committed = place.writes("labels")
     left = place.copy("labels")
     assert label_shards(left) <= {f"{number}.parquet" for number in range(SHARDS)}
@@ -148,14 +149,6 @@ class Children:
                 self.seen |= set(psutil.Process(driver.pid).children(recursive=True))
             time.sleep(0.2)
 
-    def reap(self) -> None:
-        """End those that are left: Ray's agents would try for a minute to reach what is gone."""
-        _, alive = psutil.wait_procs(self.seen, timeout=0.5)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=30)
-
 
 def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(
     corpus, recipe, tmp_path
@@ -179,7 +172,9 @@ def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prin
 
 
 @pytest.mark.usefixtures("with_ray")
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
+)
 def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tmp_path, number, expected):
     sink = tmp_path / "labels"
     run = start("run", recipe, "--set", f"source.url={many_shards(corpus, tmp_path)}")
@@ -308,11 +303,13 @@ def test_relabel_retry_verify_and_gc_from_the_command_line(corpus, recipe, tmp_p
     source = write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(corpus / "in" / "0.parquet").slice(0, 0))
     pq.write_table(pq.read_table(corpus / "in" / "0.parquet").from_pylist(table), source)
     here = ("--set", f"source.url={tmp_path}/in/*.parquet")
-    assert command("run", recipe, *here)[0] == 0
-    assert command("run", recipe, *here, "--set", "steps.1.window_seconds=20")[0] == 2
-    code, said, _ = command("run", recipe, *here, "--set", "steps.1.window_seconds=20", "--relabel", "--json")
-    assert (code, json.loads(said)["rows"]) == (0, ROWS)
-    code, said, _ = command("retry", sink)
+    with pytest.MonkeyPatch.context() as patched:
+        run_without_ray(patched)
+        assert command("run", recipe, *here)[0] == 0
+        assert command("run", recipe, *here, "--set", "steps.1.window_seconds=20")[0] == 2
+        code, said, _ = command("run", recipe, *here, "--set", "steps.1.window_seconds=20", "--relabel", "--json")
+        assert (code, json.loads(said)["rows"]) == (0, ROWS)
+    code, said, _ = command("retry", sink)  # on Ray
     assert code == 3  # it labelled nothing
     assert "1 labelled again, 1 failed again; 1 of 1 label shard replaced" in said
     assert command("verify", sink, "--sample", 3)[0] == 0
