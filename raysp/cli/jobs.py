@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
-from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings
+from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings, ShareOfShards, parse_share
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def submit(
         str | None,
         typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
     ] = None,
+    shards: ShareOfShards = None,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
     ] = False,
@@ -52,14 +53,17 @@ def submit(
     Examples:
       raysp submit label.py --address http://head:8265
       raysp submit label.py --env CORPUS_SECRET --detach
+      raysp submit label.py --shards 1/4
     """
     from raysp.engine.submitting import submission
     from raysp.engine.submitting.head import Head, dashboard_address
+    from raysp.sink.shares import Share
 
     dashboard_address(address)
     request = submission.prepare(
         pipeline,
         settings or (),
+        share=Share.read(parse_share(shards)),
         relabel=relabel,
         secrets=env or (),
         with_raysp=with_raysp,
@@ -175,7 +179,8 @@ def _print_job(job: "Job") -> None:
     if job.started is not None:
         moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started))
         began = f", began {moment}, {duration((job.ended or time.time()) - job.started)}"
-    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}", 2)
+    part = f", shards {job.shards}" if job.shards != "1/1" else ""
+    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}{part}", 2)
 
 
 def _fields(job: "Job") -> dict[str, object]:

@@ -12,6 +12,7 @@ from raysp.cli.options import (
     Debug,
     PipelineFile,
     Settings,
+    ShareOfShards,
     Sink,
     StorageOptions,
     Trust,
@@ -62,10 +63,7 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
-    shards: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."),
-    ] = None,
+    shards: ShareOfShards = None,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
     ] = False,
@@ -109,7 +107,7 @@ def run(
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
-        print_result(loaded, result, next_commands(loaded, pipeline, settings))
+        print_result(loaded, result, next_commands(loaded, pipeline, settings), shards)
     raise typer.Exit(result.exit_code)
 
 

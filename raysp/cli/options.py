@@ -45,6 +45,12 @@ CheckpointOptions = Annotated[
         help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
+ShareOfShards = Annotated[
+    str | None,
+    typer.Option(
+        "--shards", metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None,
@@ -71,10 +77,10 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
         return None
     if rows is not None:
         raise SpecError(f"--shards {given}: a try-out of --rows labels the first rows only; leave out one of them")
-    number, _, of = given.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise SpecError(f"--shards {given!r}: expected I/N with 1 <= I <= N, such as 1/4")
-    return int(number), int(of)
+    from raysp.sink.shares import Share
+
+    share = Share.parse(given)
+    return share.number, share.of
 
 
 class NamedSink(NamedTuple):

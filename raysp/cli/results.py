@@ -30,8 +30,8 @@ def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None)
     return Commands(*(command_line(verb, target, settings) for verb in Commands._fields))
 
 
-def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
-    """Print some rows of a run, and its summary."""
+def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, shards: str | None = None) -> None:
+    """Print some rows of a run, and its summary. `shards` names the share that it labelled, as given."""
     from raysp.reading.samples import first_rows
 
     print_failures(result.shards_failed)
@@ -42,7 +42,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
         else:
             left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
             print_fact("rows", f"the label shards in {result.sink} hold no rows{left_out}")
-    print_fact("labels", f"{result.sink}: {_committed(result)}")
+    share = f", share {shards}" if shards else ""
+    print_fact("labels", f"{result.sink}{share}: {_committed(result)}")
     if result.rows:
         print_fact(
             "this run",

@@ -35,6 +35,18 @@ class Share:
                 return cls(number, of)
         raise SpecError(f"shards: found {given!r}, expected (i, n) with 1 <= i <= n, such as (1, 4)")
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return a share from its form on the command line, such as "1/4".
+
+        Raises:
+            SpecError: there is no such share.
+        """
+        number, _, of = text.partition("/")
+        if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+            return cls(int(number), int(of))
+        raise SpecError(f"--shards {text!r}: expected I/N with 1 <= I <= N, such as 1/4")
+
     @property
     def is_whole(self) -> bool:
         """Whether it consists of all shards."""

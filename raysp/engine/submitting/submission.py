@@ -16,6 +16,7 @@ from raysp.engine.submitting.package import IGNORE_FILE, Package, collect
 from raysp.engine.submitting.sealing import SEALED, SETUP_HOOK, seal
 from raysp.errors import PlanError, SpecError
 from raysp.planning.places import REMEDY, data_places
+from raysp.sink.shares import ALL, Share
 from raysp.specs.code.origins import is_installed_path
 from raysp.specs.pipeline import Pipeline, load_pipeline, read_code, with_overrides
 from raysp.storage.store import normalise, scheme_of
@@ -40,6 +41,7 @@ class Request:
         relabel: whether the run replaces labels that differ.
         secrets: names of environment variables whose values are sent sealed.
         requirement: requirement of pip that installs raysp, or the path of a wheel; None: the cluster has raysp.
+        share: the share of the shards that the run labels.
     """
 
     target: str
@@ -49,14 +51,18 @@ class Request:
     relabel: bool = False
     secrets: tuple[str, ...] = ()
     requirement: str | None = None
+    share: Share = ALL
 
     @property
     def command(self) -> str:
         """Command of the job, relative to the package."""
         path, separator, name = self.target.partition(":")
         changes = [word for setting in self.settings for word in ("--set", setting)]
+        share = [] if self.share.is_whole else ["--shards", str(self.share)]
         relabel = ["--relabel"] if self.relabel else []
-        return shlex.join(["python", "-m", "raysp", "run", f"{Path(path).name}{separator}{name}", *changes, *relabel])
+        return shlex.join(
+            ["python", "-m", "raysp", "run", f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -64,7 +70,12 @@ class Request:
         from raysp import __version__
 
         sink = self.pipeline.sink.url
-        return {jobs.VERSION: __version__, jobs.SINK: normalise(sink), jobs.FILE: Path(self.target).name}
+        return {
+            jobs.VERSION: __version__,
+            jobs.SINK: normalise(sink),
+            jobs.FILE: Path(self.target).name,
+            jobs.SHARDS: str(self.share),
+        }
 
     def new_id(self) -> str:
         """Return a readable id that no other job has."""
@@ -77,6 +88,7 @@ def prepare(
     target: str,
     settings: Sequence[str] = (),
     *,
+    share: Share = ALL,
     relabel: bool = False,
     secrets: Sequence[str] = (),
     with_raysp: str | None = None,
@@ -99,14 +111,15 @@ def prepare(
             _refuse_missing(package, path, f"{path}: code of the pipeline")
     _refuse_local_places(pipeline, package)
     requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}[s3]" if wheel else with_raysp
-    return Request(target, pipeline, package, tuple(settings), relabel, tuple(dict.fromkeys(secrets)), requirement)
+    names = tuple(dict.fromkeys(secrets))
+    return Request(target, pipeline, package, tuple(settings), relabel, names, requirement, share)
 
 
 def submit(head: Head, request: Request) -> str:
     """Start a job, and return its id.
 
     Raises:
-        PlanError: a job with the same sink is active, or the head refuses the job.
+        PlanError: a job with the same sink and some of the same shards is active, or the head refuses the job.
         SpecError: a secret is not set here, or the cluster has no token to seal it with.
     """
     from raysp import __version__
@@ -140,9 +153,10 @@ def _token(head: Head, request: Request) -> str:
 def _refuse_second(head: Head, request: Request) -> None:
     sink = request.metadata[jobs.SINK]
     for job in head.jobs():
-        if job.sink == sink and not job.is_over:
+        if job.sink == sink and not job.is_over and Share.parse(job.shards).overlaps(request.share):
+            part = "" if job.shards == str(ALL) else f" (--shards {job.shards})"
             raise PlanError(
-                f"sink.url: the job {job.id} labels into {sink} already ({job.status}); follow it with "
+                f"sink.url: the job {job.id} labels into {sink}{part} already ({job.status}); follow it with "
                 f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
             )
 

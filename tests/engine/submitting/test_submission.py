@@ -15,6 +15,7 @@ from raysp import PlanError, SpecError
 from raysp.engine.submitting import sealing
 from raysp.engine.submitting.head import Head
 from raysp.engine.submitting.submission import MAX_BYTES, prepare, submit
+from raysp.sink.shares import ALL, Share
 from raysp.specs.pipeline import label_parts, load_pipeline
 from tests.corpora import CHECKPOINT
 from tests.engine.submitting.conftest import write_pipeline
@@ -146,6 +147,7 @@ class TestSubmitting:
             "raysp_version": raysp.__version__,
             "raysp_sink": "s3://bucket/labels",
             "raysp_file": "label_speech.py",
+            "raysp_shards": "1/1",
         }
         assert job["runtime_env"]["env_vars"] == {
             "RAYSP_SUBMITTED_BY": raysp.__version__,
@@ -169,6 +171,18 @@ class TestSubmitting:
         head.end("raysp-first", "STOPPED")
         submit(Head(head.url), prepared(project))
         assert len(head.jobs) == 2
+
+    def test_jobs_over_other_shares_of_the_shards_run_beside_each_other(self, project, head: FakeHead):
+        submit(Head(head.url), prepared(project, share=Share(1, 2)))
+        first = head.submitted()
+        assert first["entrypoint"] == "python -m raysp run label_speech.py --shards 1/2"
+        message = (
+            rf"the job {first['submission_id']} labels into s3://bucket/labels \(--shards 1/2\) already \(running\)"
+        )
+        for overlapping in (Share(1, 2), Share(3, 4), Share(1, 3), ALL):
+            with pytest.raises(PlanError, match=message):
+                submit(Head(head.url), prepared(project, share=overlapping))
+        submit(Head(head.url), prepared(project, share=Share(2, 2)))
 
     def test_secrets_travel_sealed_and_in_nothing_that_is_sent(self, project, head: FakeHead, monkeypatch):
         head.token = "4f1c" * 16
