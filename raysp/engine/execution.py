@@ -240,7 +240,7 @@ class Execution:
                     self.flawed.append(outcome.shard)
 
     def _label_again(self, changed: ChangedRecordingsError) -> None:
-        """Queue pieces whose recordings were replaced again; a shard whose recordings keep changing fails."""
+        """Queue again the pieces whose recordings were replaced; a shard whose recordings keep changing fails."""
         self.times_replaced[changed.shard] += 1
         if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
             reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again when they no longer change"

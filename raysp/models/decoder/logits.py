@@ -56,7 +56,7 @@ class RepetitionPenalty:
     needs_log_probs = True
 
     def applies(self, length: int) -> bool:
-        """Apply from the first token on."""
+        """Return True: it has an effect at any length."""
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class NoRepeatedNgrams(_Ban):
     size: int
 
     def applies(self, length: int) -> bool:
-        """Apply once the text is that long."""
+        """Return whether the text has at least `size` tokens."""
         return length >= self.size
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Suppress(_Ban):
     stop: int | None = None
 
     def applies(self, length: int) -> bool:
-        """Apply between the two lengths."""
+        """Return whether the text has at least `start` and fewer than `stop` tokens."""
         return self.start <= length and (self.stop is None or length < self.stop)
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Force:
     needs_log_probs = True
 
     def applies(self, length: int) -> bool:
-        """Apply at that length alone."""
+        """Return whether the text has exactly `length` tokens."""
         return length == self.length
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Temperature:
     needs_log_probs = True
 
     def applies(self, length: int) -> bool:
-        """Apply always."""
+        """Return True: it has an effect at any length."""
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class CallersProcessor:
     needs_log_probs = True
 
     def applies(self, length: int) -> bool:
-        """Apply always."""
+        """Return True: it has an effect at any length."""
         return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
