@@ -55,7 +55,7 @@ pipeline = raysp.Pipeline(
     steps=[
         raysp.Decode(),
         raysp.Keep(where="{rules}:wanted"),
-        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], pool=raysp.Pool(actors=(1, 3))),
+        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], device="cpu", pool=raysp.Pool(actors=(1, 3))),
     ],
     sink=raysp.Parquet({sink!r}),
 )
