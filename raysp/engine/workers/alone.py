@@ -30,21 +30,26 @@ def main() -> None:
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is no message
     sleep_while_waiting()
-    import_module("raysp.models.loading")  # torch: the driver is still planning
+    # torch, while the driver is still planning and the first block is decoded
+    importing = threading.Thread(target=import_module, args=("raysp.models.loading",))
+    importing.start()
     job, pieces = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_driver, args=(sys.stdin.fileno(),), daemon=True).start()
     try:
-        for message in _label(job, pieces):
+        for message in _label(job, pieces, importing):
             messages.write(f"{message}\n")
             messages.flush()
     except RayspError as error:
         messages.write(f"{RAISED}{pickle.dumps(error).hex()}\n")
         messages.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the driver waits for the end, and the interpreter would take most of a second for torch's objects
 
 
-def _label(job: Job, pieces: Sequence[str]) -> Iterator[str]:
+def _label(job: Job, pieces: Sequence[str], importing: threading.Thread) -> Iterator[str]:
     blocks = queue.Queue[pa.Table | BaseException | None](BLOCKS_AHEAD)
     threading.Thread(target=_read, args=(Reader(job), pieces, blocks), daemon=True).start()
+    importing.join()
     actor = LabelActor(job)  # while the first blocks are decoded
     while (block := blocks.get()) is not None:
         if isinstance(block, BaseException):
