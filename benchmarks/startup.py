@@ -17,27 +17,32 @@ from statistics import median
 from benchmarks.tables import show, write_json
 
 PIPELINE = Path(__file__).parents[1] / "pipelines" / "label_digits.py"
+RAYSP = [sys.executable, "-m", "raysp"]
 AIMS = {"import raysp": 0.3, "raysp --help": 0.5, "raysp status": 1.0, "raysp plan": 3.0}
 """Seconds of wall time that a command may take."""
 
 
 def commands(sink: Path) -> dict[str, list[str]]:
-    """Return the commands by name. `sink` has the labels of one shard of the bundled recordings."""
-    raysp = [sys.executable, "-m", "raysp"]
+    """Return the commands by name. `sink` has all labels of the bundled recordings: `plan` finds nothing to do."""
     return {
-        "python": [sys.executable, "-c", "pass"],
+        "python -c pass": [sys.executable, "-c", "pass"],
         "import raysp": [sys.executable, "-c", "import raysp"],
-        "raysp --help": [*raysp, "--help"],
-        "raysp status": [*raysp, "status", str(sink)],
-        "raysp plan": [*raysp, "plan", str(PIPELINE), "--set", f"sink.url={sink}"],
+        "raysp --help": [*RAYSP, "--help"],
+        "raysp status": [*RAYSP, "status", str(sink)],
+        "raysp plan": [*RAYSP, "plan", *_pipeline(sink)],
     }
+
+
+def _pipeline(sink: Path) -> list[str]:
+    return [str(PIPELINE), "--set", f"sink.url={sink}"]
 
 
 def measure(repeats: int) -> list[dict[str, object]]:
     """Time every command, interleaved."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
-        listed = commands(Path(folder) / "labels")
-        _answer([*listed["raysp plan"][:3], "run", *listed["raysp plan"][4:]])
+        sink = Path(folder) / "labels"
+        _answer([*RAYSP, "run", *_pipeline(sink)])
+        listed = commands(sink)
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in listed}
         for _ in range(repeats):
             for name, command in listed.items():

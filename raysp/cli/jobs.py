@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
-from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings, ShareOfShards, parse_share
+from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings, ShareOfShards
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def submit(
     """
     from raysp.engine.submitting import submission
     from raysp.engine.submitting.head import Head, dashboard_address
-    from raysp.sink.shares import Share
+    from raysp.sink.shares import ALL, Share
 
     dashboard_address(address)
     request = submission.prepare(
         pipeline,
         settings or (),
-        share=Share.read(parse_share(shards)),
+        share=ALL if shards is None else Share.parse(shards),
         relabel=relabel,
         secrets=env or (),
         with_raysp=with_raysp,
@@ -179,8 +179,8 @@ def _print_job(job: "Job") -> None:
     if job.started is not None:
         moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started))
         began = f", began {moment}, {duration((job.ended or time.time()) - job.started)}"
-    part = f", shards {job.shards}" if job.shards != "1/1" else ""
-    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}{part}", 2)
+    share = f", shards {job.shards}" if job.has_share else ""
+    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}{share}", 2)
 
 
 def _fields(job: "Job") -> dict[str, object]:

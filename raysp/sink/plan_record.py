@@ -137,6 +137,6 @@ def _shards(table: pa.Table) -> Iterator[Shard]:
         cut = cast("pa.ListArray[Any]", columns.pop("pieces"))
         first, end = (pc.struct_field(cut.flatten(), edge).to_pylist() for edge in ("first", "end"))
         pieces = iter(map(Piece, first, end))
-        numbers = pc.list_value_length(cut).to_pylist()
+        numbers = pc.list_value_length(cut).to_pylist()  # None if null: `fill_null` would import pandas
         for number, *values in zip(numbers, *(column.to_pylist() for column in columns.values()), strict=True):
             yield Shard(pieces=tuple(islice(pieces, number or 0)), **dict(zip(columns, values, strict=True)))

@@ -34,6 +34,11 @@ class Job:
     """Share of the shards that the job labels, as "I/N"."""
 
     @property
+    def has_share(self) -> bool:
+        """Whether the job labels a share of the shards, not all."""
+        return self.shards != str(ALL)
+
+    @property
     def is_over(self) -> bool:
         """Whether the job has ended."""
         return self.status in ("succeeded", "failed", "stopped")

@@ -154,9 +154,9 @@ def _refuse_second(head: Head, request: Request) -> None:
     sink = request.metadata[jobs.SINK]
     for job in head.jobs():
         if job.sink == sink and not job.is_over and Share.parse(job.shards).overlaps(request.share):
-            part = "" if job.shards == str(ALL) else f" (--shards {job.shards})"
+            share = f" (--shards {job.shards})" if job.has_share else ""
             raise PlanError(
-                f"sink.url: the job {job.id} labels into {sink}{part} already ({job.status}); follow it with "
+                f"sink.url: the job {job.id} labels into {sink}{share} already ({job.status}); follow it with "
                 f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
             )
 

@@ -42,7 +42,6 @@ def main() -> None:
     except RayspError as error:
         messages.write(f"{RAISED}{pickle.dumps(error).hex()}\n")
         messages.flush()
-    sys.stderr.flush()
     os._exit(0)  # the driver waits for the end, and the interpreter would take most of a second for torch's objects
 
 
