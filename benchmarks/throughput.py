@@ -119,7 +119,7 @@ def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path)
     import raysp
 
     word_errors = raysp.status(str(sink)).word_errors
-    blocks = [one for one in receipts(sink) if one["kind"] == "block"]
+    blocks = [one for one in whole.receipts(sink) if one["kind"] == "block"]
     start, end = steady_window(blocks)
     audio = sum(one["audio_seconds"] for one in blocks)
     committed = max(path.stat().st_mtime for path in sink.glob("**/*.parquet"))
@@ -145,12 +145,6 @@ def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path)
         audio_seconds=audio,
         word_error_rate=word_errors.rate if word_errors else 0.0,
     )
-
-
-def receipts(sink: Path) -> list[dict[str, float]]:
-    """Read a sink's receipts."""
-    files = sorted((sink / ".raysp" / "receipts").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def _begun(block: Mapping[str, float]) -> float:

@@ -56,7 +56,7 @@ class Whole:
     seconds: float
     """Of the process, from its start to its end."""
     model_seconds: float | None
-    """Of S0's forward passes alone."""
+    """Of S0's forward passes alone, or of S4's labelling of its blocks; not known of S1."""
     texts: Mapping[str, str]
 
 
@@ -90,7 +90,14 @@ def run(checkpoint: Path, shards: str) -> Whole:
         for name in sorted(Path(folder).glob("labels/*.parquet")):
             table = pq.read_table(name, columns=["id", "pred_text"])
             texts |= dict(zip(table["id"].to_pylist(), table["pred_text"].to_pylist(), strict=True))
-    return Whole("S4", seconds, None, texts)
+        model = sum(one["forward_seconds"] for one in receipts(Path(folder) / "labels") if one["kind"] == "block")
+    return Whole("S4", seconds, model, texts)
+
+
+def receipts(sink: Path) -> list[dict[str, float]]:
+    """Read a sink's receipts."""
+    files = sorted((sink / ".raysp" / "receipts").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def _timed(command: Sequence[str]) -> tuple[float, str]:
@@ -118,12 +125,13 @@ def compare(checkpoint: Path, shards: str, args: argparse.Namespace) -> list[Who
 def row(kind: str, minutes: float, found: Sequence[Whole]) -> dict[str, object]:
     """Return the table row of a corpus: medians, and medians of the ratios within a repeat."""
     of = {name: [one for one in found if one.system == name] for name in ("S0", "S1", "S4")}
-    model = [one.model_seconds or 0.0 for one in of["S0"]]
+    model, labelling = ([one.model_seconds or 0.0 for one in of[name]] for name in ("S0", "S4"))
     whole = {name: [one.seconds for one in runs] for name, runs in of.items() if runs}
     texts, bare_texts = of["S4"][0].texts, of["S0"][0].texts
     agree = sum(texts.get(name) == text for name, text in bare_texts.items()) / len(bare_texts)
     cells: dict[str, object] = {"corpus": kind, "minutes": f"{minutes:g}", "S0 model s": _spread(model)}
     cells |= {f"{name} whole s": _spread(seconds) for name, seconds in whole.items()}
+    cells["S4 model s"] = _spread(labelling)
     cells["S0 model / S4"] = _ratio(model, whole["S4"])
     cells |= {f"{name} whole / S4": _ratio(whole[name], whole["S4"]) for name in ("S0", "S1") if name in whole}
     return {**cells, "texts as S0": f"{agree:.3f}"}

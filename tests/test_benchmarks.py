@@ -153,10 +153,11 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
     def job(system: str, seconds: float, model: float | None = None, text: str = "ONE") -> whole.Whole:
         return whole.Whole(system, seconds, model, {"a": text, "b": "TWO"})
 
-    jobs = [job("S0", 6, 4), job("S4", 10, text="WON"), job("S0", 8, 6), job("S4", 8, text="WON")]
+    jobs = [job("S0", 6, 4), job("S4", 10, 5, "WON"), job("S0", 8, 6), job("S4", 8, 5, "WON")]
     found = whole.row("test-like", 4.0, jobs)
     assert (found["S0 model / S4"], found["S0 whole / S4"]) == ("0.57 (0.40-0.75)", "0.80 (0.60-1.00)")
     assert (found["S4 whole s"], found["texts as S0"]) == ("9.0 (8.0-10.0)", "0.500")
+    assert found["S4 model s"] == "5.0 (5.0-5.0)"
     assert "S1 whole s" not in found
 
 
