@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
     from raysp.ops.decoding import Decoder, Decoding
-    from raysp.ops.filtering import RowOp
+    from raysp.ops.filtering import LateFilter, RowOp
     from raysp.ops.joining import Joining
     from raysp.ops.labelling import Labelling
 
@@ -52,15 +52,21 @@ def decoding(
 
     source, decode = pipeline.source, pipeline.decode
     place = pipeline.steps.index(decode)
+    added = {*pipeline.columns}
+
+    def is_late(step: Step) -> bool:
+        """Return whether a step adds columns, or filters rows by added ones."""
+        return bool(step.columns) or not added.isdisjoint(step.reads)
+
     return Decoding(
         audio=source.audio,
         windowing=windowing(settings.checkpoint, pipeline.label),
         channel=decode.channel,
         max_seconds=decode.max_seconds,
         block_seconds=settings.block_seconds,
-        before=[row_op(step, functions) for step in pipeline.steps[:place] if not step.columns],
-        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if not step.columns],
-        adding=[column_op(step, functions) for step in pipeline.steps[:-1] if step.columns],
+        before=[row_op(step, functions) for step in pipeline.steps[:place] if not is_late(step)],
+        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if not is_late(step)],
+        late=[late_op(step, functions) for step in pipeline.steps[:-1] if is_late(step)],
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
@@ -76,9 +82,7 @@ def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
 def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
     source = pipeline.source
-    columns = {source.audio, *sources.kind_of(shard).excerpt_columns}
-    for step in pipeline.steps:
-        columns |= {*step.reads}
+    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *pipeline.reads}
     if any(step.reads_all for step in pipeline.steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
@@ -89,9 +93,12 @@ def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
     return cast("RowOp", _op(step, functions))
 
 
-def column_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp":
-    """Return the op of a step that adds columns."""
-    return cast("ColumnOp", _op(step, functions))
+def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp | LateFilter":
+    """Return the op of a step that adds columns, or filters rows by added ones."""
+    from raysp.ops.filtering import LateFilter
+
+    op = _op(step, functions)
+    return cast("ColumnOp", op) if step.columns else LateFilter(cast("RowOp", op))
 
 
 def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":

@@ -133,3 +133,14 @@ def loudness(rows: pa.Table) -> dict[str, object]:
         "loudness": np.array([np.sqrt(np.mean(np.square(one, dtype=np.float64))) for one in samples]),
         "duration": pa.array([len(one) / rate for one, rate in zip(samples, rates, strict=True)]),
     }
+
+
+def decibels(rows: pa.Table) -> dict[str, object]:
+    """Convert what another step added; `rows` has the columns in the order in which the step reads them."""
+    assert rows.column_names == ["loudness", "words"]
+    return {"decibels": 20 * np.log10(rows.column("loudness").to_numpy())}
+
+
+def called(rows: pa.Table) -> dict[str, list[bool]]:
+    """Note that a row is seen; rows that a filter before it skips are not."""
+    return {"called": [True] * rows.num_rows}

@@ -12,9 +12,9 @@ import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
+from raysp.ops.adding import ColumnOp, added_columns, chosen, samples_column
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
-from raysp.ops.filtering import RowOp, apply, judge, reasons
+from raysp.ops.filtering import LateFilter, RowOp, apply, judge, reasons
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import OK, WAVE, RowStatus, statuses_table
 from raysp.storage.audio_root import AudioRoot
@@ -24,6 +24,9 @@ CLAIMED = b"raysp.claimed_seconds"
 """Metadata key of a block: seconds of audio of its whole piece, according to the headers of its recordings."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
+
+
+Columns = dict[str, "pa.ChunkedArray[Any]"]
 
 
 class Decoder(Protocol):
@@ -75,7 +78,8 @@ class Decoding:
         block_seconds: seconds of audio per block.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
-        adding: ops that add columns to rows that all others let pass.
+        late: ops on decoded rows that all of `before` and `after` let pass, in order: some add columns, others filter
+            rows by added ones.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
@@ -91,7 +95,7 @@ class Decoding:
         block_seconds: float,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
-        adding: Sequence[ColumnOp] = (),
+        late: Sequence[ColumnOp | LateFilter] = (),
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
@@ -104,8 +108,8 @@ class Decoding:
         self.block_seconds = block_seconds
         self.before = before
         self.after = after
-        self.adding = adding
-        self.reads_samples = any(audio in op.reads for op in adding)
+        self.late = late
+        self.reads_samples = any(audio in op.reads for op in late if not isinstance(op, LateFilter))
         self.decoder = decoder
         self.root = root
         self.excerpt_columns = excerpt_columns
@@ -144,27 +148,32 @@ class Decoding:
     def _blocks(self, piece: "_Piece") -> Iterator[tuple[pa.Table, bool]]:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
-            added = [self._added(op, piece, windows) for op in self.adding]
+            added: Columns = {}
+            for op in self.late:
+                if isinstance(op, LateFilter):
+                    _filter(op, piece, windows, added)
+                else:
+                    added |= self._added(op, piece, windows, added)
             table = _table(windows)
-            for columns in added:
-                table = beside(table, columns)
+            for name, column in added.items():
+                table = table.append_column(name, column)
             yield table.replace_schema_metadata(claimed), is_last
 
-    def _added(self, op: ColumnOp, piece: "_Piece", windows: list[Window]) -> pa.Table:
+    def _added(self, op: ColumnOp, piece: "_Piece", windows: list[Window], before: Columns) -> Columns:
         """Return the columns that an op adds to windows, null unless the row ends with the window and is ok."""
-        places = [i for i, one in enumerate(windows) if one.row_status.windows and one.row_status.status == OK]
-        rows = pa.array([windows[i].row_status.row - piece.first for i in places], pa.int64())
-        columns = {name: piece.columns.column(name).take(rows) for name in op.reads if name != self.audio}
+        places = _ends(windows)
+        rows = piece.rows_of(windows, places, before)
         if self.audio in op.reads:
-            columns[self.audio] = samples_column([_samples(windows[i]) for i in places], self.sample_rate)
-        found, failures = added_columns(op, pa.table(columns).select([*op.reads]))
+            rows[self.audio] = samples_column([_samples(windows[i]) for i in places], self.sample_rate)
+        found, failures = added_columns(op, pa.table({name: rows[name] for name in op.reads}))
         numbers: list[int | None] = [None] * len(windows)
         for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
             numbers[place] = number
             if failure is not None:
                 windows[place].row_status.fail("step_failed", failure)
                 windows[place] = windows[place]._replace(wave=None)
-        return chosen(found, op.schema, numbers)
+        columns = chosen(found, op.schema, numbers)
+        return dict(zip(columns.column_names, columns.columns, strict=True))
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
@@ -285,7 +294,7 @@ class _Piece:
     """Reasons to skip rows by their source columns, of each op after decoding."""
     claimed: Sequence[float]
     columns: pa.Table
-    """Source columns that ops add columns from."""
+    """Source columns for ops on decoded rows, without the audio."""
     first: int
 
     @classmethod
@@ -297,9 +306,8 @@ class _Piece:
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
-        read = {name for one in op.adding for name in one.reads if name != op.audio}
         claimed = _claimed_seconds(recordings, statuses, op.decoder)
-        return cls(statuses, recordings, after, claimed, others.select(sorted(read)), first)
+        return cls(statuses, recordings, after, claimed, others, first)
 
     def part(self, first: int, end: int) -> Self:
         """Return some neighbouring rows as a piece of their own, numbered from 0."""
@@ -316,6 +324,12 @@ class _Piece:
             first=0,
         )
 
+    def rows_of(self, windows: Sequence[Window], places: Sequence[int], added: Columns) -> Columns:
+        """Return the source columns of the rows of some windows, and the columns that were added to the windows."""
+        rows = pa.array([windows[i].row_status.row - self.first for i in places], pa.int64())
+        found = {name: self.columns.column(name).take(rows) for name in self.columns.column_names}
+        return found | {name: column.take(pa.array(places, pa.int64())) for name, column in added.items()}
+
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
         row_status = numbered[1].row_status
@@ -330,6 +344,21 @@ class _Piece:
                 continue
             asked.append(index)
             yield self.recordings.excerpt(index, found)
+
+
+def _ends(windows: Sequence[Window]) -> list[int]:
+    """Return the places of windows with which a row ends that is ok."""
+    return [i for i, one in enumerate(windows) if one.row_status.windows and one.row_status.status == OK]
+
+
+def _filter(late: LateFilter, piece: _Piece, windows: list[Window], added: Columns) -> None:
+    """Mark rows that end in these windows and that a filter by added columns does not let pass."""
+    places = _ends(windows)
+    found = reasons(late.op, pa.table(piece.rows_of(windows, places, added)))
+    for place, reason in zip(places, found, strict=True):
+        judge(late.op, windows[place].row_status, reason)
+        if windows[place].row_status.status != OK:
+            windows[place] = windows[place]._replace(wave=None)
 
 
 def _claimed_seconds(recordings: Recordings, statuses: Sequence[RowStatus], decoder: Decoder) -> list[float]:

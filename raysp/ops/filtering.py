@@ -1,6 +1,7 @@
 """Ops of steps that filter rows, and their application to rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
@@ -24,6 +25,13 @@ class RowOp(Protocol):
     def judge(self, seconds: float) -> str | None:
         """Return None, or the reason to skip a row of this decoded duration; called if the step is after `Decode`."""
         return None
+
+
+@dataclass(frozen=True)
+class LateFilter:
+    """A step's op that filters decoded rows by columns that earlier steps added."""
+
+    op: RowOp
 
 
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:

@@ -113,7 +113,7 @@ def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bo
         raise PlanError(str(error)) from None
     if source.text is not None and has_rows:
         _check_text(one.url, found.schema, source.text)
-    _check_types(one.url, found.schema, pipeline)
+    check_types(one.url, found.schema, pipeline)
     is_by_path = source.audio_root is not None or not kind.holds_audio
     if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
         bare.add(one.name)
@@ -151,17 +151,29 @@ def _changed(one: Found, known: Shard) -> PlanError:
     )
 
 
-def _check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
-    """Raise if a column does not have the type that a step needs."""
-    for step in pipeline.steps:
+def check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
+    """Check the types of the columns that each step reads, of the source or of steps before it.
+
+    Args:
+        url: name of the source for messages.
+        schema: columns of the source.
+        pipeline: the pipeline.
+
+    Raises:
+        PlanError: a column does not have the type that a step needs.
+    """
+    for step in pipeline.steps[:-1]:
         try:
             step.check(schema)
         except ValueError as error:
             raise PlanError(f"{url}: {error}") from None
+        for field in step.schema():
+            place = schema.get_field_index(field.name)
+            schema = schema.append(field) if place < 0 else schema.set(place, field)
 
 
 def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the source columns that a pipeline requires besides the audio."""
-    reads = [column for step in pipeline.steps for column in step.reads if column != pipeline.source.audio]
+    reads = [column for column in pipeline.reads if column != pipeline.source.audio]
     identity = [pipeline.source.id] if pipeline.source.id else []
     return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))

@@ -228,6 +228,12 @@ class Pipeline:
         return tuple(column for step in self.steps for column in step.columns)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
+        added = {*self.columns}
+        return tuple(dict.fromkeys(column for step in self.steps for column in step.reads if column not in added))
+
+    @property
     def decode(self) -> Decode:
         """The step that decodes."""
         return next(step for step in self.steps if isinstance(step, Decode))
@@ -264,17 +270,17 @@ def _check_reads(steps: Sequence[Step], audio: str) -> None:
 
 
 def _check_added(steps: Sequence[Step]) -> None:
-    """Raise if a step before `Label` adds a column that a step reads, or whose name raysp uses between steps."""
+    """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads."""
     for index, step in enumerate(steps[:-1]):
         where = f"steps[{index}] {type(step).__name__} adds the column"
         for column in step.columns:
             if column in INNER_COLUMNS:
                 raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
             readers = [f"steps[{i}] {type(one).__name__}" for i, one in enumerate(steps) if column in one.reads]
-            if readers:
+            if any(column in one.reads for one in steps[: index + 1]):
                 raise ValueError(
-                    f"{where} {column!r}, and {readers[0]} reads a column of that name; steps read columns of the "
-                    "source only: rename the added one"
+                    f"{where} {column!r}, and {readers[0]} reads a column of that name; a step reads columns of the "
+                    "source and of the steps before it: rename the added one, or move the step that reads it"
                 )
 
 

@@ -36,7 +36,7 @@ class Step:
 
     @property
     def reads(self) -> "Listed[str]":
-        """Source columns that the step needs."""
+        """Columns that the step needs: of the source, or added by steps before it."""
         return ()
 
     @property
@@ -131,9 +131,9 @@ class Keep(Step):
     Attributes:
         min_seconds: shortest recording to label, in decoded seconds.
         max_seconds: longest recording to label, in decoded seconds.
-        where: conditions on source columns, all of which must hold (null never does), as pyarrow filter lists;
-            or "module:function", a function of a `pyarrow.Table` of a piece's columns without the audio that
-            returns one boolean per row, in order.
+        where: conditions on columns of the source, or added by steps before it, all of which must hold (null never
+            does), as pyarrow filter lists; or "module:function", a function of a `pyarrow.Table` of a piece's source
+            columns without the audio that returns one boolean per row, in order.
     """
 
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -158,7 +158,7 @@ class Keep(Step):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Source columns of the conditions; empty for a function."""
+        """Columns of the conditions; empty for a function."""
         return () if self.where is None or isinstance(self.where, str) else tuple(c[0] for c in self.where)
 
     @property
@@ -251,10 +251,11 @@ def _types(given: Mapping[str, object]) -> Mapping[str, str]:
 class Map(Step):
     """Step that adds columns to the label rows, computed by a function of your own.
 
-    The function is called on CPUs, by the tasks that decode, for rows that all other steps let pass: with a
-    `pyarrow.Table` of the columns in `reads`, and any number of rows. It returns a table or a dict of the columns in
-    `adds`, one value per row in order. The value of a row must not depend on the other rows of a call. If the function
-    raises an error, it is called again with fewer rows; a row for which it fails alone becomes `error: step_failed`.
+    The function is called on CPUs, by the tasks that decode, for rows that the steps before it let pass, and all steps
+    that filter by columns of the source: with a `pyarrow.Table` of the columns in `reads`, and any number of rows. It
+    returns a table or a dict of the columns in `adds`, one value per row in order. The value of a row must not depend
+    on the other rows of a call. If the function raises an error, it is called again with fewer rows; a row for which it
+    fails alone becomes `error: step_failed`.
     The added columns are null in rows that are skipped or fail.
 
     After `Decode` it may read the audio column: a struct of `samples` (a list of float32 between -1 and 1, one channel)
@@ -263,7 +264,7 @@ class Map(Step):
     Attributes:
         function: a function at the top level of a module, or its name, "module:function".
         adds: the added columns with their types: names, such as "float32" or "list<string>", or pyarrow types.
-        reads: columns of the source that the function is called with.
+        reads: columns that the function is called with: of the source, or added by steps before it.
     """
 
     function: Annotated[str | Callable[..., object], BeforeValidator(_importable)]

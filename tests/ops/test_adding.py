@@ -16,7 +16,7 @@ from raysp.ops.decoding import with_waves
 from raysp.ops.rows import RowStatus, statuses_table
 from tests import user_specs
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, wav, write_shard
-from tests.user_specs import Counted, loudness
+from tests.user_specs import Counted, called, decibels, loudness
 
 SCHEMA = pa.schema([("n", pa.float32()), ("s", pa.list_(pa.string()))])
 ROWS = pa.table({"a": [1, 2, 3, 4, 5]})
@@ -180,6 +180,61 @@ def test_a_retry_adds_the_values_of_rows_that_succeed_now(labelled, tmp_path, mo
     assert {name: after[name] for name in before} == before
     assert after["long and refused"]["duration"] == 12.5
     assert after["refused"]["words"] == 1
+
+
+FILTERED = "does not meet where=[('words', '<', 2), ('decibels', '>', -99.0)]"
+
+
+@pytest.fixture(scope="module")
+def chained(rows, tmp_path_factory):
+    """A pipeline that has run, whose steps read the columns that others add."""
+    folder = tmp_path_factory.mktemp("chained")
+    write_shard(folder / "in" / "a.parquet", table=rows)
+    *before, levels, label = the_steps()
+    more = raysp.Map(decibels, adds={"decibels": "float32"}, reads=["loudness", "words"])
+    keep = raysp.Keep(where=[("words", "<", 2), ("decibels", ">", -99.0)])
+    last = raysp.Map(called, adds={"called": "bool"}, reads=["decibels"])
+    pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=[*before, levels, more, keep, last, label])
+    label_here(pipeline)
+    return pipeline
+
+
+def test_a_step_reads_the_columns_that_steps_before_it_add(chained, labelled):
+    found, expected = read(chained), read(labelled)
+    for name in ("long", "other"):
+        assert found[name]["decibels"] == pytest.approx(20 * np.log10(found[name]["loudness"]), rel=1e-4)
+        same = ("loudness", "words", "pred_text", "pred_score", "seconds")
+        assert [found[name][column] for column in same] == [expected[name][column] for column in same]
+    assert found["refused"]["error_type"] == found["long and refused"]["error_type"] == "step_failed"
+
+
+def test_a_filter_by_an_added_column_skips_rows_whole(chained):
+    found = read(chained)
+    assert {name: row["error_type"] for name, row in found.items() if row["status"] == "skipped"} == {
+        "plain": "filtered",
+        "left out": "filtered",
+        "too short": "too_short",
+    }
+    assert found["plain"]["error_message"] == FILTERED
+    nulls = ("loudness", "words", "decibels", "called", "pred_text")
+    assert [found["plain"][name] for name in nulls] == [None] * 5
+    assert found["long"]["called"] is found["other"]["called"] is True
+
+
+def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
+    checked = raysp.verify(chained.sink.url, sample=2, pipeline=chained)
+    assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
+
+
+def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows[:2])
+    decode, label = the_steps()[2], the_steps()[-1]
+    keep = raysp.Keep(where=[("words", ">", 1)])
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=[Counted(), keep, decode, label])
+    label_here(pipeline)
+    found = read(pipeline)
+    assert (found["plain"]["status"], found["long"]["status"]) == ("ok", "skipped")
+    assert (found["long"]["seconds"], found["long"]["pred_text"]) == (12.5, None)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.storage.store import open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
 from tests.sink.sinks import results
+from tests.user_specs import Counted
 
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
@@ -90,6 +91,11 @@ class TestPlan:
                 {"keep": [raysp.Keep(where=[("language", "==", 3)])]},
                 "a.parquet: Keep cannot compare 'language' == 3, a column of string: Function 'equal' has no kernel "
                 "matching",
+            ),
+            (
+                {},
+                {"keep": [Counted(), raysp.Keep(where=[("words", "==", "one")])]},
+                "a.parquet: Keep cannot compare 'words' == 'one', a column of int32",
             ),
         ],
     )

@@ -117,8 +117,9 @@ def test_without_columns_there_is_nothing_to_map():
         ([a_map(adds={"wave": "string"})], "steps[1] Map adds the column 'wave', a name that raysp uses between steps"),
         ([a_map(adds={"version": "string"})], "steps[1] Map adds the column 'version', a name that raysp uses"),
         (
-            [a_map(), raysp.Keep(where=[("added", ">", 1)])],
-            "steps[1] Map adds the column 'added', and steps[2] Keep reads a column of that name; steps read",
+            [raysp.Keep(where=[("added", ">", 1)]), a_map()],
+            "steps[2] Map adds the column 'added', and steps[1] Keep reads a column of that name; a step reads columns "
+            "of the source and of the steps before it: rename the added one, or move the step that reads it",
         ),
         ([a_map(adds={"text": "string"})], "steps[1] Map adds the column 'text', and steps[1] Map reads a column"),
     ],
@@ -127,6 +128,11 @@ def test_clashing_columns_are_refused_when_the_pipeline_is_made(steps, message):
     with pytest.raises(SpecError) as caught:
         a_pipeline(sink=raysp.Parquet("out", keep=["kept"]), keep=steps)
     assert message in str(caught.value)
+
+
+def test_columns_of_steps_before_are_not_read_from_the_source():
+    pipeline = a_pipeline(keep=[a_map(), raysp.Keep(where=[("added", ">", 1), ("language", "==", "en")])])
+    assert pipeline.reads == ("text", "language")
 
 
 def test_samples_are_read_after_decode_only():

@@ -12,7 +12,7 @@ from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Settings
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.settling import settle
-from raysp.planning.surveying import source_columns
+from raysp.planning.surveying import check_types, source_columns
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
 from raysp.specs.steps import Label, Pool, Step
 from raysp.storage.options import GivenOptions, options_of
@@ -61,7 +61,7 @@ class TableJob:
 
     def decoded_columns(self, schema: pa.Schema) -> list[str]:
         """Return the columns that decoding reads: the audio, and those of the steps."""
-        read = {self.pipeline.source.audio, *(column for step in self.pipeline.steps for column in step.reads)}
+        read = {self.pipeline.source.audio, *self.pipeline.reads}
         return schema.names if any(step.reads_all for step in self.pipeline.steps) else sorted(read)
 
     def with_audio(self, rows: pa.Table) -> pa.Table:
@@ -83,11 +83,7 @@ class TableJob:
             check_columns(PLACE, schema, audio=source.audio, others=tuple(others))
         except ShardError as error:
             raise PlanError(f"{error}. Name other columns by audio=, id= (or id=None), keep= and row=") from None
-        for step in self.pipeline.steps:
-            try:
-                step.check(schema)
-            except ValueError as error:
-                raise PlanError(f"{PLACE}: {error}") from None
+        check_types(PLACE, schema, self.pipeline)
         if self.row is not None and not pa.types.is_integer(found := schema.field(self.row).type):
             raise PlanError(f"{PLACE}: column {self.row!r} is {found}, expected integers: row= names the row numbers")
 
