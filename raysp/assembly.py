@@ -105,8 +105,14 @@ def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
-def labelling(pipeline: Pipeline, settings: Settings) -> "Labelling":
-    """Load the model of the `Label` step, and return the op that labels blocks with it."""
+def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> "Labelling":
+    """Load the model of the `Label` step, and return the op that labels blocks with it.
+
+    Args:
+        pipeline: the pipeline.
+        settings: resolved settings of the pipeline.
+        threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
+    """
     from raysp.ops.labelling import Labelling
 
     label = pipeline.label
@@ -120,6 +126,7 @@ def labelling(pipeline: Pipeline, settings: Settings) -> "Labelling":
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
+        threads=threads,
     )
 
 

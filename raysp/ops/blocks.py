@@ -87,3 +87,18 @@ def cut_batches(num_samples: Sequence[int], max_samples: int) -> list[list[int]]
         batches.append(order[int(begins[end]) : end])
         end = int(begins[end])
     return batches[::-1]
+
+
+def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
+    """Divide the last batches, so that as many passes as run at once have equal work.
+
+    Args:
+        batches: batches of about the same padded samples, the shortest windows last.
+        at_once: number of forward passes that run at once.
+
+    Returns:
+        The batches. Those beyond a multiple of `at_once` are each divided into `at_once` parts, or one part a window.
+    """
+    whole = len(batches) - len(batches) % at_once
+    parts = [batch[place::at_once] for batch in batches[whole:] for place in range(min(at_once, len(batch)))]
+    return [*batches[:whole], *parts]

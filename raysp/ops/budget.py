@@ -16,20 +16,35 @@ MEMORY_SHARE = 0.5
 LEAST_BATCH_SECONDS = 1.0
 
 
-def batch_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None) -> float:
+MOST_AT_ONCE = 4
+"""Most forward passes that an actor runs at once on CPUs: each needs memory, and holds the interpreter now and then."""
+
+
+def passes_at_once(threads: int) -> int:
+    """Return how many forward passes share the threads of an actor on CPUs, each with an equal number of them.
+
+    Passes of one thread each do not wait for each other, as the threads of one pass do after every operation.
+    """
+    return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
+
+
+def batch_seconds(
+    checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None, at_once: int = 1
+) -> float:
     """Return the padded seconds of audio per forward pass: as many as improve the speed and fit into memory.
 
     Args:
         checkpoint: the model.
         on_gpu: whether it runs on a GPU, which implies half precision.
         memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
+        at_once: number of forward passes that run at once.
     """
     most = GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4
     room = MEMORY_SHARE * memory - itemsize * checkpoint.num_parameters
-    return max(LEAST_BATCH_SECONDS, min(most, room / (itemsize * checkpoint.activations_per_second)))
+    return max(LEAST_BATCH_SECONDS, min(most, room / at_once / (itemsize * checkpoint.activations_per_second)))
 
 
 def block_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int) -> float:

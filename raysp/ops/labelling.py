@@ -3,8 +3,10 @@
 import logging
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +19,12 @@ from torch import Tensor
 
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.modeling import encoded_by
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.encoder.several_heads import encoded_before
+from raysp.models.encoder.several_heads import encoded_before, encoded_by
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.blocks import cut_batches
+from raysp.ops.blocks import cut_batches, share_evenly
+from raysp.ops.budget import passes_at_once
 from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table
@@ -144,6 +146,8 @@ class Labelling:
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
+        threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
+            threads that the calling thread has.
     """
 
     def __init__(
@@ -158,13 +162,21 @@ class Labelling:
         window_seconds: float = 30,
         overlap_seconds: float = 5,
         added: pa.Schema = NO_COLUMNS,
+        threads: int | None = None,
     ) -> None:
         self.added = added
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
         self.dtype, self.device = dtype, device
-        self.alone = batching(dtype=dtype, device=device, exact=exact) is Batching.ALONE
+        found = batching(dtype=dtype, device=device, exact=exact)
+        self.alone = found is Batching.ALONE
+        self.threads = threads if device == "cpu" else None
+        # Where labels depend on the batch, batches do not depend on the number of threads.
+        is_free = exact and found is not Batching.RECORDED
+        self.at_once = passes_at_once(self.threads) if self.threads is not None and is_free else 1
+        self.pool = ThreadPoolExecutor(self.at_once, "raysp-pass") if self.at_once > 1 else None
+        self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
         _refuse_clash(added, self.outputs)
         self.shard = ""
@@ -206,13 +218,12 @@ class Labelling:
                 labels[index] = self._empty()
             elif row_status.status == OK:
                 pending.append(index)
-        padded = 0
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         most = 0 if self.alone else self.max_samples
-        for batch in cut_batches([len(waves[i]) for i in pending], most):
-            chosen = [pending[i] for i in batch]
-            padded += len(waves[chosen[0]]) * len(chosen)
-            self._label(chosen, waves, statuses, labels)
+        batches = share_evenly(cut_batches([len(waves[i]) for i in pending], most), self.at_once)
+        places = [[pending[i] for i in batch] for batch in batches]
+        self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places)
+        padded = sum(len(waves[chosen[0]]) * len(chosen) for chosen in places)
         figures = Figures(
             len(pending),
             sum(len(waves[i]) for i in pending) / self.sample_rate,
@@ -221,6 +232,24 @@ class Labelling:
             _highest_memory(self.device),
         )
         return self._table(statuses, labels, block), figures
+
+    def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]]) -> None:
+        """Label batches, several at once if there are as many."""
+        if self.pool is None or len(batches) < self.at_once:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            for batch in batches:
+                label(batch)
+            return
+        assert self.threads is not None
+        threads_each = self.threads // self.at_once
+
+        def one(batch: list[int]) -> None:
+            torch.set_num_threads(threads_each)  # of this thread
+            label(batch)
+
+        for done in [self.pool.submit(one, batch) for batch in batches]:
+            done.result()
 
     def _label(
         self,
@@ -314,8 +343,15 @@ class Labelling:
             of_heads=of_heads,
         )
         finite_B = _finite(forward, with_hidden=bool(self.layers))
-        columns = [column for output in self.outputs for column in output(forward)]
+        columns = [column for output in self.outputs for column in self._columns(output, forward)]
         return finite_B.tolist(), columns
+
+    def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
+        """Return the columns of an output; an op from outside raysp is never called twice at once."""
+        if self.pool is None or type(output).__module__.startswith("raysp."):
+            return output(forward)
+        with self.one_by_one:
+            return output(forward)
 
     def _table(
         self, statuses: list[RowStatus], labels: Sequence[tuple[object, ...] | None], block: pa.Table

@@ -32,7 +32,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         CheckpointError: the folder does not exist, or its checkpoint cannot be run.
         PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
-    from raysp.ops.budget import batch_seconds, block_seconds
+    from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
 
     for index, step in enumerate(pipeline.steps):
         if not isinstance(step, Decode | Label) and (why := _defect(step)):
@@ -62,7 +62,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
     _check_pool(label, resources, cpus.number, gpus, before)
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
-    fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory)
+    at_once = 1 if on_gpu else passes_at_once(cpus.number)
+    fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory, at_once=at_once)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
     return Settings(
         checkpoint=summary,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops import blocks
-from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order
+from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, share_evenly
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -83,6 +83,22 @@ def test_no_other_cut_of_the_sorted_windows_computes_less(num_samples, max_sampl
 
 def _cost(batches, max_samples):
     return sum(batch[0] * len(batch) + PASS_COST * max_samples for batch in batches)
+
+
+@given(lengths, st.integers(1, 400), st.integers(1, 4))
+def test_passes_that_run_at_once_have_equal_work(num_samples, max_samples, at_once):
+    cut = cut_batches(num_samples, max_samples)
+    shared = share_evenly(cut, at_once)
+    assert sorted(index for batch in shared for index in batch) == list(range(len(num_samples)))
+    assert all(shared)
+    whole = len(cut) - len(cut) % at_once
+    assert shared[:whole] == cut[:whole]
+    for batch in cut[whole:]:
+        parts = [part for part in shared[whole:] if {*part} <= {*batch}]
+        assert len(parts) == min(at_once, len(batch))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for batch in shared:
+        assert [num_samples[i] for i in batch] == sorted((num_samples[i] for i in batch), reverse=True)
 
 
 @given(durations, st.floats(0.5, 300), st.integers(1, 20))

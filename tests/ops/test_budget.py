@@ -3,7 +3,7 @@
 import pytest
 
 from raysp.models.checking import check_checkpoint
-from raysp.ops.budget import LEAST_BATCH_SECONDS, batch_seconds, block_seconds
+from raysp.ops.budget import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
 from tests.corpora import CHECKPOINT
 
 SUMMARY = check_checkpoint(CHECKPOINT)
@@ -33,3 +33,16 @@ def test_a_budget_is_what_fits_the_memory_and_never_more_than_is_of_use():
     assert batch_seconds(SUMMARY, on_gpu=False, memory=half) == pytest.approx(usual / 2)
     assert batch_seconds(SUMMARY, on_gpu=False, memory=1e6) == LEAST_BATCH_SECONDS
     assert batch_seconds(SUMMARY, on_gpu=True, memory=1e12) == batch_seconds(SUMMARY, on_gpu=True)
+
+
+def test_passes_that_run_at_once_share_the_memory():
+    alone, shared = (batch_seconds(SUMMARY, on_gpu=False, memory=5e7, at_once=number) for number in (1, 4))
+    assert alone == pytest.approx(4 * shared)
+
+
+def test_passes_share_the_threads_equally_and_leave_few_over():
+    assert [passes_at_once(threads) for threads in (1, 2, 3, 4, 6, 8)] == [1, 2, 3, 4, 3, 4]
+    for threads in range(2, 200):
+        at_once = passes_at_once(threads)
+        assert 2 <= at_once <= MOST_AT_ONCE
+        assert threads - at_once * (threads // at_once) <= 1

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +75,82 @@ def assert_same(found: dict[int, dict[str, object]], alone: dict[int, tuple[str,
         assert label["status"] == "ok"
         assert label["pred_text"] == text
         assert label["pred_score"] == pytest.approx(score, abs=5e-4)
+
+
+@pytest.fixture(scope="module")
+def threaded() -> dict[int, Labelling]:
+    return {threads: labelling(batch_seconds=5, threads=threads) for threads in (1, 2, 6)}
+
+
+class TestSeveralPassesAtOnce:
+    """`threads`: the passes of a block share the CPUs of an actor."""
+
+    @pytest.fixture(autouse=True)
+    def threads_as_before(self):
+        before = torch.get_num_threads()
+        yield
+        torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("threads", [1, 2, 6])
+    def test_the_labels_are_those_of_rows_alone(self, waves, alone, threaded, threads):
+        mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32)]
+        op = threaded[threads]
+        table, figures = op(block_of([*waves, *mates]))
+        found = {row["row"]: row for row in table.to_pylist()}
+        assert_same({row: found[row] for row in range(NUM_ROWS)}, alone)
+        assert [found[NUM_ROWS + i]["error_type"] for i in range(3)] == ["no_audio", "too_short", "model_output"]
+        assert figures.windows == NUM_ROWS + 1
+        assert figures.audio_seconds <= figures.padded_seconds
+        assert op(block_of([*waves, *mates]))[0].equals(table)  # bit for bit, whichever thread took a batch
+
+    def test_a_row_alone_uses_all_threads(self, waves, alone, threaded):
+        assert_same(labels(threaded[2], block_of(waves[:1])), alone)
+        assert torch.get_num_threads() == 2
+
+    def test_passes_share_the_threads(self, waves):
+        counted = set()
+
+        class Counting(Constant):
+            def __call__(self, forward: Forward) -> list[list[int]]:
+                counted.add((threading.current_thread().name, torch.get_num_threads()))
+                return super().__call__(forward)
+
+        labels(labelling(5, extra=Counting(), threads=6), block_of(waves))
+        assert {number for _, number in counted} == {2}
+        assert {name for name, _ in counted} <= {f"raysp-pass_{place}" for place in range(3)}
+
+    def test_an_op_from_outside_raysp_is_never_called_twice_at_once(self, waves):
+        class Alone(Constant):
+            inside = 0
+
+            def __call__(self, forward: Forward) -> list[list[int]]:
+                self.inside += 1
+                time.sleep(0.02)
+                assert self.inside == 1
+                self.inside -= 1
+                return super().__call__(forward)
+
+        found = labels(labelling(3, extra=Alone(), threads=4), block_of(waves))
+        assert {row["status"] for row in found.values()} == {"ok"}
+
+    def test_labels_that_depend_on_the_batch_do_not_depend_on_threads(self):
+        assert labelling(exact=False, threads=4).at_once == 1
+        assert labelling(dtype="bfloat16", exact=False, threads=4).at_once == 1
+        assert labelling(dtype="bfloat16", threads=4).at_once == 4
+
+
+class Constant:
+    """Op of an output that a user wrote."""
+
+    schema = pa.schema([("constant", pa.int8())])
+    staged = pa.schema([])
+    layers = ()
+
+    def __call__(self, forward: Forward) -> list[list[int]]:
+        return [[1] * len(forward.places)]
+
+    def empty(self) -> tuple[int]:
+        return (0,)
 
 
 class TestTheSameLabel:

@@ -37,10 +37,11 @@ def load_labelling(job: Job) -> "Labelling":
     """Load the model of the `Label` step."""
     import torch
 
-    torch.set_num_threads(job.settings.cpus_per_actor.number)
+    threads = job.settings.cpus_per_actor.number
+    torch.set_num_threads(threads)
     planned = job.metadata["checkpoint_digest"]
     check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), planned)
-    return assembly.labelling(job.pipeline, job.settings)
+    return assembly.labelling(job.pipeline, job.settings, threads=threads)
 
 
 class LabelActor:

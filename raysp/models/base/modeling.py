@@ -1,10 +1,9 @@
 """The base of models: a `torch.nn.Module` with a configuration that loads from and saves to checkpoint folders."""
 
-import contextlib
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 
@@ -514,24 +513,6 @@ def _refuse_empty_weights(model: Model) -> None:
             f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and no values, "
             "expected sizes of at least 1: correct config.json"
         )
-
-
-@contextlib.contextmanager
-def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
-    """Collect the outputs of a model's encoder within the block, so that several heads share one pass."""
-    encoder: Any = model.speech_encoder
-    encode, outputs = encoder.encode, []
-
-    def observed(*args: Any, **kwargs: Any) -> ModelOutput:  # noqa: ANN401 - as for encode
-        output: ModelOutput = encode(*args, **kwargs)
-        outputs.append(output)
-        return output
-
-    encoder.encode = observed
-    try:
-        yield outputs
-    finally:
-        del encoder.encode  # restores the method of the class
 
 
 def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:

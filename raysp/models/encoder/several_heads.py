@@ -5,7 +5,8 @@ from it and ignores the weights of the others.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.comparison import short
 from raysp.models.files.weights import write_tensors
 
+Encode = Callable[..., ModelOutput]
+
 PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 
 
@@ -27,10 +30,59 @@ def with_encoder_of(model: Model, head: Model) -> Model:
     return head.to(model.device).eval()
 
 
+class _Replaced:
+    """`encode` of an encoder that several threads replace, each for itself."""
+
+    def __init__(self, own: Encode) -> None:
+        self.own = own
+        self.of_threads: dict[int, Encode] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ModelOutput:  # noqa: ANN401 - as for encode
+        return self.of_threads.get(threading.get_ident(), self.own)(*args, **kwargs)
+
+
+_replacing = threading.Lock()
+
+
+@contextlib.contextmanager
+def encode_replaced(encoder: Model, make: Callable[[Encode], Encode]) -> Iterator[None]:
+    """Replace the `encode` of an encoder within the block, in this thread; `make` is given the encoder's own."""
+    attributes, thread = vars(encoder), threading.get_ident()
+    with _replacing:
+        replaced: _Replaced = attributes.setdefault("encode", _Replaced(encoder.encode))  # type: ignore[arg-type]
+        replaced.of_threads[thread] = make(replaced.own)
+    try:
+        yield
+    finally:
+        with _replacing:
+            del replaced.of_threads[thread]
+            if not replaced.of_threads:
+                del attributes["encode"]  # restores the method of the class
+
+
+@contextlib.contextmanager
+def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
+    """Collect the outputs of a model's encoder within the block, so that several heads share one pass.
+
+    Several threads may run one model in such blocks at once; each collects its own outputs.
+    """
+    outputs: list[ModelOutput] = []
+
+    def make(encode: Encode) -> Encode:
+        def observed(*args: Any, **kwargs: Any) -> ModelOutput:  # noqa: ANN401 - as for encode
+            output = encode(*args, **kwargs)
+            outputs.append(output)
+            return output
+
+        return observed
+
+    with encode_replaced(model.speech_encoder, make):
+        yield outputs
+
+
 @contextlib.contextmanager
 def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
     """Replay an encoder's output inside the block, so that a further head needs no second pass."""
-    encoder: Any = model.speech_encoder
 
     def replayed(*_: object, states: Any = None, **__: object) -> ModelOutput:  # noqa: ANN401 - as for encode
         if states is not None:
@@ -38,11 +90,8 @@ def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
                 states.append(hidden_BTH)
         return encoded
 
-    encoder.encode = replayed
-    try:
+    with encode_replaced(model.speech_encoder, lambda _: replayed):
         yield
-    finally:
-        del encoder.encode  # restores the method of the class
 
 
 def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int = 5 * 10**9) -> None:

@@ -1,6 +1,7 @@
 """Several heads in one checkpoint: each gives what it gives by itself, from one pass of the encoder."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,8 +18,7 @@ from raysp.models import (
     save_heads,
 )
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.modeling import encoded_by
-from raysp.models.encoder.several_heads import encoded_before, with_encoder_of
+from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from tests.models.oracles import TINY
 
 CLASSES = {"classifier_proj_size": 24, "id2label": {0: "cat", 1: "dog", 2: "owl"}}
@@ -63,6 +63,27 @@ def test_a_head_may_take_what_the_encoder_gave_before(saved):
             given = loaded.more_heads[0](torch.zeros_like(waves()))  # so that it cannot come from the waves
         assert torch.equal(given.logits, classifier(waves()).logits)
         assert not torch.equal(loaded.more_heads[0](torch.zeros_like(waves())).logits, given.logits)
+
+
+def test_threads_collect_and_replay_the_outputs_of_their_own_passes(saved):
+    folder, _, classifier = saved
+    loaded = load_checkpoint(folder)
+    given = [
+        torch.randn(1, 2000 + 400 * number, generator=torch.Generator().manual_seed(number)) for number in range(24)
+    ]
+
+    def run(one: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            with encoded_by(loaded.model) as encoded:
+                loaded.model(one, output_hidden_states=True)
+            assert len(encoded) == 1
+            with encoded_before(loaded.model, encoded[0]):
+                return loaded.more_heads[0](torch.zeros_like(one)).logits
+
+    with ThreadPoolExecutor(6) as pool, torch.inference_mode():
+        for one, found in zip(given, pool.map(run, given), strict=True):
+            torch.testing.assert_close(found, classifier(one).logits, rtol=1e-4, atol=1e-7)
+    assert "encode" not in vars(loaded.model.speech_encoder)
 
 
 def test_the_summary_is_of_all_heads(saved):
