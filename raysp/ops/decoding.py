@@ -162,7 +162,7 @@ class Decoding:
     def _added(self, op: ColumnOp, piece: "_Piece", windows: list[Window], before: Columns) -> Columns:
         """Return the columns that an op adds to windows, null unless the row ends with the window and is ok."""
         places = _ends(windows)
-        rows = piece.rows_of(windows, places, before)
+        rows = piece.rows_of(windows, places, before, op.reads)
         if self.audio in op.reads:
             rows[self.audio] = samples_column([_samples(windows[i]) for i in places], self.sample_rate)
         found, failures = added_columns(op, pa.table({name: rows[name] for name in op.reads}))
@@ -324,11 +324,24 @@ class _Piece:
             first=0,
         )
 
-    def rows_of(self, windows: Sequence[Window], places: Sequence[int], added: Columns) -> Columns:
-        """Return the source columns of the rows of some windows, and the columns that were added to the windows."""
+    def rows_of(
+        self, windows: Sequence[Window], places: Sequence[int], added: Columns, names: Sequence[str] | None = None
+    ) -> Columns:
+        """Return columns of the rows of some windows: of the source, or added to the windows.
+
+        Args:
+            windows: the windows of a block.
+            places: their places in `windows`.
+            added: columns of the block that were added so far.
+            names: the columns; None: all. The audio column is left out.
+        """
         rows = pa.array([windows[i].row_status.row - self.first for i in places], pa.int64())
-        found = {name: self.columns.column(name).take(rows) for name in self.columns.column_names}
-        return found | {name: column.take(pa.array(places, pa.int64())) for name, column in added.items()}
+        chosen_places = pa.array(places, pa.int64())
+        known = [name for name in self.columns.column_names if name not in added]
+        found = {name: self.columns.column(name).take(rows) for name in known if names is None or name in names}
+        return found | {
+            name: column.take(chosen_places) for name, column in added.items() if names is None or name in names
+        }
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""

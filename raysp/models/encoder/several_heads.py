@@ -46,16 +46,20 @@ _replacing = threading.Lock()
 
 @contextlib.contextmanager
 def encode_replaced(encoder: Model, make: Callable[[Encode], Encode]) -> Iterator[None]:
-    """Replace the `encode` of an encoder within the block, in this thread; `make` is given the encoder's own."""
+    """Replace the `encode` of an encoder within the block, in this thread; `make` is given the one before."""
     attributes, thread = vars(encoder), threading.get_ident()
     with _replacing:
         replaced: _Replaced = attributes.setdefault("encode", _Replaced(encoder.encode))  # type: ignore[arg-type]
-        replaced.of_threads[thread] = make(replaced.own)
+        before = replaced.of_threads.get(thread)
+        replaced.of_threads[thread] = make(before or replaced.own)
     try:
         yield
     finally:
         with _replacing:
-            del replaced.of_threads[thread]
+            if before is None:
+                del replaced.of_threads[thread]
+            else:
+                replaced.of_threads[thread] = before
             if not replaced.of_threads:
                 del attributes["encode"]  # restores the method of the class
 

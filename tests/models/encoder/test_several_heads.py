@@ -65,6 +65,16 @@ def test_a_head_may_take_what_the_encoder_gave_before(saved):
         assert not torch.equal(loaded.more_heads[0](torch.zeros_like(waves())).logits, given.logits)
 
 
+def test_what_is_replayed_within_a_block_is_collected_and_then_gone(saved):
+    loaded = load_checkpoint(saved[0])
+    with torch.inference_mode(), encoded_by(loaded.model) as outer:
+        with encoded_by(loaded.model) as inner:
+            loaded.model(waves())
+        loaded.model(waves()[:1])
+    assert ([len(one.last_hidden_state) for one in outer], len(inner)) == ([2, 1], 1)
+    assert "encode" not in vars(loaded.model.speech_encoder)
+
+
 def test_threads_collect_and_replay_the_outputs_of_their_own_passes(saved):
     folder, _, classifier = saved
     loaded = load_checkpoint(folder)
