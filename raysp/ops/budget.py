@@ -23,7 +23,8 @@ MOST_AT_ONCE = 4
 def passes_at_once(threads: int) -> int:
     """Return how many forward passes share the threads of an actor on CPUs, each with an equal number of them.
 
-    Passes of one thread each do not wait for each other, as the threads of one pass do after every operation.
+    Passes of one thread each do not wait for each other, as the threads of one pass do after every operation. Two
+    threads or more have several passes: of the numbers that leave the fewest threads over, the largest.
     """
     return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
 

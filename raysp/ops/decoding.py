@@ -336,11 +336,11 @@ class _Piece:
             names: the columns; None: all. The audio column is left out.
         """
         rows = pa.array([windows[i].row_status.row - self.first for i in places], pa.int64())
-        chosen_places = pa.array(places, pa.int64())
-        known = [name for name in self.columns.column_names if name not in added]
-        found = {name: self.columns.column(name).take(rows) for name in known if names is None or name in names}
-        return found | {
-            name: column.take(chosen_places) for name, column in added.items() if names is None or name in names
+        ends = pa.array(places, pa.int64())
+        return {
+            name: added[name].take(ends) if name in added else self.columns.column(name).take(rows)
+            for name in dict.fromkeys([*self.columns.column_names, *added])
+            if names is None or name in names
         }
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:

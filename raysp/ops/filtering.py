@@ -14,11 +14,12 @@ class RowOp(Protocol):
     """Op of a step that filters rows; a row with a reason becomes `skipped: filtered`."""
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
-        """Return for each row of a piece None, or the reason to skip it.
+        """Return for each row None, or the reason to skip it.
 
         Args:
             rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
-                They include rows that have failed, for which the returned value has no effect.
+                They include rows that have failed, for which the returned value has no effect. If the step reads
+                added columns: the rows of a block that are ok, with the columns that were added so far.
         """
         ...
 
@@ -35,7 +36,7 @@ class LateFilter:
 
 
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
-    """Return the reasons of an op for the rows of a piece.
+    """Return the reasons of an op for rows.
 
     Raises:
         ValueError: the op returned another number of values.

@@ -276,8 +276,9 @@ def _check_added(steps: Sequence[Step]) -> None:
         for column in step.columns:
             if column in INNER_COLUMNS:
                 raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
-            readers = [f"steps[{i}] {type(one).__name__}" for i, one in enumerate(steps) if column in one.reads]
-            if any(column in one.reads for one in steps[: index + 1]):
+            until = enumerate(steps[: index + 1])
+            readers = [f"steps[{i}] {type(one).__name__}" for i, one in until if column in one.reads]
+            if readers:
                 raise ValueError(
                     f"{where} {column!r}, and {readers[0]} reads a column of that name; a step reads columns of the "
                     "source and of the steps before it: rename the added one, or move the step that reads it"

@@ -45,7 +45,7 @@ _replacing = threading.Lock()
 
 
 @contextlib.contextmanager
-def encode_replaced(encoder: Model, make: Callable[[Encode], Encode]) -> Iterator[None]:
+def _encode_replaced(encoder: Model, make: Callable[[Encode], Encode]) -> Iterator[None]:
     """Replace the `encode` of an encoder within the block, in this thread; `make` is given the one before."""
     attributes, thread = vars(encoder), threading.get_ident()
     with _replacing:
@@ -80,7 +80,7 @@ def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
 
         return observed
 
-    with encode_replaced(model.speech_encoder, make):
+    with _encode_replaced(model.speech_encoder, make):
         yield outputs
 
 
@@ -94,7 +94,7 @@ def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
                 states.append(hidden_BTH)
         return encoded
 
-    with encode_replaced(model.speech_encoder, lambda _: replayed):
+    with _encode_replaced(model.speech_encoder, lambda _: replayed):
         yield
 
 
