@@ -14,6 +14,7 @@ import pytest
 import raysp
 from raysp.engine.cluster.connection import local_ray as own_ray
 from raysp.planning.resources import Resources
+from tests import forked
 from tests.here import run_without_ray
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
@@ -32,7 +33,7 @@ def workers_hub_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def local_ray(workers_hub_cache):
-    with own_ray(Resources(cpus=3)):
+    with forked.workers(), own_ray(Resources(cpus=3)):
         yield
 
 

@@ -1,0 +1,132 @@
+"""The process that forks workers of Ray.
+
+    python server.py SOCKET
+
+It ends when its stdin does; its children end with their Ray.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+MODULES = (
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "ray._private.external_storage",
+    "ray._private.node",
+    "ray._private.runtime_env.setup_hook",
+    "raysp.assembly",
+    "raysp.engine.workers.committer",
+    "raysp.engine.workers.labeller",
+    "raysp.engine.workers.reader",
+    "raysp.models.unispeech",
+    "raysp.ops.labelling",
+)
+NEVER = "ray.data"
+"""Its actor classes draw ids when it is imported. Every child would then draw the same ids as the others."""
+
+
+def main(address: str) -> None:
+    request = fork_on_request(address)
+    if request is not None:
+        work(request)
+
+
+def fork_on_request(address: str) -> dict[str, Any] | None:
+    """Fork a child for each request; return the request in the child, and None in this process when stdin ends."""
+    launchers: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as opened:
+        events = opened.enter_context(selectors.DefaultSelector())
+        listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(address)
+        listener.listen(64)
+        ended, to_end = (opened.enter_context(one) for one in socket.socketpair())
+        to_end.setblocking(False)
+        signal.set_wakeup_fd(to_end.fileno())
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for file in (listener, ended, sys.stdin):
+            events.register(file, selectors.EVENT_READ)
+        sys.stdout.write("listening\n")
+        sys.stdout.flush()
+        while True:
+            ready = [key.fileobj for key, _ in events.select()]
+            if sys.stdin in ready:
+                return None
+            if ended in ready:
+                ended.recv(4096)
+                tell_launchers(launchers)
+            if listener in ready:
+                launcher, _ = listener.accept()
+                opened.enter_context(launcher)
+                request, files = receive(launcher)
+                load(request["environment"])
+                pid = os.fork()
+                if not pid:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for target, file in enumerate(files):
+                        os.dup2(file, target)
+                launchers[pid] = launcher
+                for file in files:
+                    os.close(file)
+                if not pid:
+                    return request
+
+
+def receive(launcher: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Read a request and the standard streams of its worker."""
+    size, files, _, _ = socket.recv_fds(launcher, 8, 3)
+    data = b""
+    while len(data) < int.from_bytes(size, "big"):
+        data += launcher.recv(1 << 20)
+    return json.loads(data), files
+
+
+def load(environment: dict[str, str]) -> None:
+    """Import the modules with the environment of the first worker, which Ray reads as it is imported."""
+    if "ray" in sys.modules:
+        return
+    os.environ.clear()
+    os.environ.update(environment)
+    for name in MODULES:
+        importlib.import_module(name)
+    assert NEVER not in sys.modules
+    gc.freeze()  # so that collections in a child copy no pages
+
+
+def tell_launchers(launchers: dict[int, socket.socket]) -> None:
+    """Send the exit statuses of children that have ended."""
+    while launchers:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with launchers.pop(pid) as launcher, contextlib.suppress(OSError):  # the launcher was killed
+            launcher.sendall(str(os.waitstatus_to_exitcode(status) & 0xFF).encode())
+
+
+def work(request: dict[str, Any]) -> None:
+    """Go on as the worker that Ray's script would have become."""
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    for module in (random, sys.modules["numpy"].random, sys.modules["torch"]):
+        module.seed()
+    script, *arguments = request["command"]
+    sys.argv[:] = [script, *arguments]
+    sys.path[0] = str(Path(script).parent)
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

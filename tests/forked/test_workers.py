@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import forked
+
+WORKER = """
+import os, sys
+import ray
+print(sys.argv[1], os.getcwd(), os.environ["MINE"], ray.ObjectRef.from_random().hex(), "torch" in sys.modules)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+def test_a_forked_worker_has_the_arguments_folder_environment_and_output_of_its_launcher_and_ids_of_its_own(
+    tmp_path, monkeypatch
+):
+    script = tmp_path / "default_worker.py"
+    script.write_text(WORKER)
+    monkeypatch.setenv("MINE", "a value")
+    monkeypatch.delenv("RAYSP_TEST_FORK", raising=False)
+    seen = []
+    with forked.workers():
+        for status in ("0", "3"):
+            command = [sys.executable, str(forked.FOLDER / "launcher.py"), "--language=PYTHON", str(script), status]
+            ended = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+            assert ended.returncode == int(status)
+            argument, folder, value, drawn, has_torch = ended.stdout.replace("a value", "value").split()
+            assert (argument, Path(folder), value, has_torch) == (status, tmp_path, "value", "True")
+            seen.append(drawn)
+    assert seen[0] != seen[1]
+
+
+def test_outside_nothing_of_ray_is_changed(monkeypatch):
+    from ray._private import ray_constants
+
+    monkeypatch.delenv("RAYSP_TEST_FORK", raising=False)
+    with forked.workers():
+        assert ray_constants.SETUP_WORKER_FILENAME != "setup_worker.py"
+    assert ray_constants.SETUP_WORKER_FILENAME == "setup_worker.py"
+    assert forked.SOCKET not in os.environ
