@@ -1,0 +1,259 @@
+"""Order of training rows: a pure function of index, seed and epoch, cut into steps of micro-batches.
+
+The position in an epoch is the number of a step. No other state is stored, since the order is computed again from the
+index. It does not depend on the number of workers: worker `w` of `n` runs micro-batches `w`, `w + n`, ... of a step.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows, counted over the corpus."""
+
+LEAST_WINDOW_SHARE = 0.25
+"""Share of a window's seconds under which the rest of an epoch joins the window before it."""
+HALVINGS = 6
+"""Steps of the search for the lowest budget: the last one changes it by a hundredth."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the order of a corpus depends on.
+
+    Attributes:
+        seconds: float32 (num_rows,), duration of each row; 0 for rows that are not trained on.
+        piece_rows: int64 (num_pieces + 1,), first row of each piece, and the number of rows last.
+    """
+
+    seconds: npt.NDArray[np.float32] = field(repr=False)
+    piece_rows: Rows = field(repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that are trained on."""
+        return int(np.count_nonzero(self.seconds))
+
+    @cached_property
+    def piece_seconds(self) -> npt.NDArray[np.float64]:
+        """Sum of seconds of each piece (num_pieces,)."""
+        sums = np.concatenate([[0.0], np.cumsum(self.seconds, dtype=np.float64)])
+        return np.diff(sums[self.piece_rows])
+
+    @property
+    def digest(self) -> str:
+        """Hash of the index: 16 hexadecimal digits."""
+        digest = hashlib.sha256(self.piece_rows.astype("<i8").tobytes())
+        digest.update(self.seconds.astype("<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of micro-batches, steps and windows.
+
+    Attributes:
+        micro_seconds: padded cost of a micro-batch in seconds, at most; a longer row is a micro-batch of its own.
+        micro_batches: number of micro-batches per step.
+        window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once.
+        quadratic_seconds: duration at which a row costs twice its seconds, since attention grows with the square.
+        by_length: whether the steps of a window go from short rows to long ones instead of in random order.
+    """
+
+    micro_seconds: float
+    micro_batches: int
+    window_seconds: float
+    quadratic_seconds: float = float("inf")
+    by_length: bool = False
+
+    def cost(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the cost of rows in seconds of audio."""
+        return seconds * (1 + seconds / self.quadratic_seconds)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pieces that are in memory together, and the steps made of their rows.
+
+    Attributes:
+        number: place of the window in its epoch.
+        first_step: number of its first step in the epoch.
+        pieces: int64 (num_pieces,), numbers of its pieces.
+        rows: int64 (num_rows,), its rows in the order of micro-batches.
+        edges: int64 (num_steps * micro_batches + 1,), micro-batch `k` is `rows[edges[k]:edges[k + 1]]`.
+        micro_batches: number of micro-batches per step.
+    """
+
+    number: int
+    first_step: int
+    pieces: Rows = field(repr=False)
+    rows: Rows = field(repr=False)
+    edges: Rows = field(repr=False)
+    micro_batches: int
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps."""
+        return (len(self.edges) - 1) // self.micro_batches
+
+    def micro_batch(self, step: int, number: int) -> Rows:
+        """Return the rows of a micro-batch of a step, which is counted from the window's first."""
+        place = step * self.micro_batches + number
+        return self.rows[self.edges[place] : self.edges[place + 1]]
+
+    def rows_of(self, worker: int, num_workers: int) -> Rows:
+        """Return the rows of all micro-batches that a worker runs."""
+        is_own = np.arange(len(self.edges) - 1) % self.micro_batches % num_workers == worker
+        rows: Rows = self.rows[np.repeat(is_own, np.diff(self.edges))]
+        return rows
+
+
+class Epoch:
+    """One pass over a corpus, with every row once: windows of permuted pieces, whose rows are cut into steps."""
+
+    def __init__(self, index: Index, sizes: Sizes, *, seed: int, epoch: int) -> None:
+        self._index, self._sizes = index, sizes
+        self._seed, self._epoch = seed, epoch
+        order = _generator(seed, epoch, 0).permutation(len(index.piece_rows) - 1)
+        edges = window_edges(index.piece_seconds[order], sizes.window_seconds)
+        self._pieces = np.split(order, edges[1:-1])
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows."""
+        return len(self._pieces)
+
+    @cached_property
+    def first_steps(self) -> Rows:
+        """First step of each window, and the number of steps last (num_windows + 1,). Cuts all windows once."""
+        steps = [(len(self._cut(number)[1]) - 1) // self._sizes.micro_batches for number in range(self.num_windows)]
+        return np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps."""
+        return int(self.first_steps[-1])
+
+    def window(self, number: int) -> Window:
+        """Return a window; none depends on another."""
+        rows, edges = self._cut(number)
+        first, pieces = int(self.first_steps[number]), self._pieces[number]
+        return Window(number, first, pieces, rows, edges, self._sizes.micro_batches)
+
+    def windows_from(self, step: int) -> Iterator[Window]:
+        """Yield the windows in order, from the one that has a step."""
+        for number in range(self.num_windows):
+            if self.first_steps[number + 1] > step:
+                yield self.window(number)
+
+    def _cut(self, number: int) -> tuple[Rows, Rows]:
+        """Return rows in the order of micro-batches, and the edges of those."""
+        sizes, generator = self._sizes, _generator(self._seed, self._epoch, 1, number)
+        rows = generator.permutation(self._rows(number))  # rows of like length meet others in each epoch
+        cost = sizes.cost(self._index.seconds[rows].astype(np.float64))
+        order = np.argsort(-cost, kind="stable")
+        rows, cost = rows[order], cost[order]
+        edges = micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches)
+        numbers = self._shuffled(edges, cost, generator)
+        starts, lengths = edges[:-1][numbers], np.diff(edges)[numbers]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
+        return rows[places], np.concatenate([[0], ends])
+
+    def _rows(self, number: int) -> Rows:
+        firsts = self._index.piece_rows
+        spans = [np.arange(firsts[piece], firsts[piece + 1]) for piece in self._pieces[number]]
+        rows: Rows = np.concatenate([np.zeros(0, np.int64), *spans])
+        kept: Rows = rows[self._index.seconds[rows] > 0]
+        return kept
+
+    def _shuffled(self, edges: Rows, cost: npt.NDArray[np.float64], generator: np.random.Generator) -> Rows:
+        """Return the numbers of micro-batches in the order of training.
+
+        Those of like cost make a step, so that workers do not wait for each other. The durations in a step still
+        differ, since the share of the budget that whole rows leave goes up and down with the duration.
+        """
+        lengths = np.diff(edges)
+        longest = np.concatenate([cost, [0.0]])[edges[:-1]]
+        steps = np.argsort(-longest * lengths, kind="stable").reshape(-1, self._sizes.micro_batches)
+        order = generator.permutation(len(steps))
+        if self._sizes.by_length:
+            order = np.argsort(longest[steps].max(1, initial=0.0), kind="stable")
+        return steps[order].ravel()
+
+
+def window_edges(seconds: npt.NDArray[np.float64], window_seconds: float) -> list[int]:
+    """Cut pieces, in order, into windows of at most `window_seconds`; a longer piece is a window of its own.
+
+    Args:
+        seconds: duration of each piece (num_pieces,).
+        window_seconds: most seconds of a window.
+
+    Returns:
+        Places at which windows begin, and the number of pieces last.
+    """
+    edges, held = [0], 0.0
+    for place, piece_seconds in enumerate(seconds.tolist()):
+        if held and held + piece_seconds > window_seconds:
+            edges.append(place)
+            held = 0.0
+        held += piece_seconds
+    if len(edges) > 1 and held < LEAST_WINDOW_SHARE * window_seconds:
+        edges.pop()
+    return [*edges, len(seconds)] if len(seconds) else [0]
+
+
+def micro_batch_edges(cost: npt.NDArray[np.float64], budget: float, multiple: int) -> Rows:
+    """Cut rows into micro-batches whose number is a multiple, so that an epoch has no incomplete step.
+
+    The number is the smallest that the budget allows. The budget is then lowered as far as that number still suffices,
+    which makes micro-batches alike. The last ones are empty if there are fewer rows than micro-batches.
+
+    Args:
+        cost: of each row (num_rows,), descending.
+        budget: most that the rows of a micro-batch cost, each as much as its first.
+        multiple: number of micro-batches in a step.
+
+    Returns:
+        Places at which micro-batches begin, and the number of rows last.
+    """
+    costs = cost.tolist()
+    starts = _starts(costs, budget)
+    num_groups = -(-len(starts) // multiple) * multiple
+    low, high = budget * min(0.5, len(starts) / max(num_groups, 1)), budget
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        found = _starts(costs, middle)
+        if len(found) <= num_groups:
+            high, starts = middle, found
+        else:
+            low = middle
+    return _with_number(np.asarray([*starts, len(costs)], np.int64), num_groups)
+
+
+def _starts(costs: list[float], budget: float) -> list[int]:
+    starts, place = [], 0
+    while place < len(costs):
+        starts.append(place)
+        place += max(1, int(budget / costs[place]))
+    return starts
+
+
+def _with_number(edges: Rows, num_groups: int) -> Rows:
+    """Halve the largest groups until there are as many as asked for, or each has one row; the rest is empty."""
+    found: list[int] = edges.tolist()
+    while len(found) - 1 < num_groups:
+        largest = max(range(len(found) - 1), key=lambda place: found[place + 1] - found[place])
+        first, end = found[largest], found[largest + 1]
+        if end - first < 2:
+            break
+        found.insert(largest + 1, (first + end) // 2)
+    return np.asarray(found + found[-1:] * (num_groups + 1 - len(found)), np.int64)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

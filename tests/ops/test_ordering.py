@@ -1,0 +1,143 @@
+"""Order of training rows: every row once an epoch, the same for any number of workers and from any step."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.ops.ordering import Epoch, Index, Sizes, micro_batch_edges, window_edges
+
+
+def index_of(pieces: list[list[float]]) -> Index:
+    seconds = np.asarray([one for piece in pieces for one in piece], np.float32)
+    return Index(seconds, np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64))
+
+
+def corpus(num_rows: int, *, rows_a_piece: int, seed: int = 0) -> Index:
+    """Durations with a long tail: a third of a second to two minutes."""
+    seconds = np.exp(np.random.default_rng(seed).normal(np.log(6), 1.0, num_rows)).clip(0.3, 120).astype(np.float32)
+    return Index(seconds, np.append(np.arange(0, num_rows, rows_a_piece), num_rows).astype(np.int64))
+
+
+pieces = st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.0, 3.0, 12.5, 40.0]), max_size=12), max_size=12)
+sizes = st.builds(
+    Sizes,
+    micro_seconds=st.sampled_from([0.05, 1.0, 10.0, 60.0]),
+    micro_batches=st.integers(1, 5),
+    window_seconds=st.sampled_from([0.5, 20.0, 1000.0]),
+    quadratic_seconds=st.sampled_from([5.0, float("inf")]),
+    by_length=st.booleans(),
+)
+
+
+@given(pieces, sizes, st.integers(0, 3), st.integers(0, 3))
+def test_an_epoch_has_every_row_once_and_no_row_that_is_left_out(pieces, sizes, seed, epoch):
+    index = index_of(pieces)
+    order = Epoch(index, sizes, seed=seed, epoch=epoch)
+    rows = [row for number in range(order.num_windows) for row in order.window(number).rows.tolist()]
+    assert sorted(rows) == np.flatnonzero(index.seconds).tolist()
+
+
+@given(pieces, sizes, st.integers(1, 5))
+def test_workers_run_each_micro_batch_once_whatever_their_number(pieces, sizes, num_workers):
+    order = Epoch(index_of(pieces), sizes, seed=1, epoch=2)
+    for number in range(order.num_windows):
+        window = order.window(number)
+        assert len(window.edges) == window.num_steps * sizes.micro_batches + 1
+        for worker in range(num_workers):
+            own = [
+                window.micro_batch(step, number)
+                for step in range(window.num_steps)
+                for number in range(worker, sizes.micro_batches, num_workers)
+            ]
+            assert window.rows_of(worker, num_workers).tolist() == [row for rows in own for row in rows.tolist()]
+
+
+@given(pieces, sizes, st.data())
+def test_an_epoch_continues_from_any_step_as_if_it_had_not_stopped(pieces, sizes, data):
+    def steps(step: int) -> list[tuple[int, list[list[int]]]]:
+        order = Epoch(index_of(pieces), sizes, seed=5, epoch=1)
+        return [
+            (window.first_step + at, [window.micro_batch(at, m).tolist() for m in range(sizes.micro_batches)])
+            for window in order.windows_from(step)
+            for at in range(window.num_steps)
+            if window.first_step + at >= step
+        ]
+
+    whole = steps(0)
+    assert [step for step, _ in whole] == list(range(len(whole)))
+    first = data.draw(st.integers(0, len(whole)))
+    assert steps(first) == whole[first:]
+
+
+@given(pieces, sizes)
+def test_a_micro_batch_stays_within_its_budget_or_has_one_row(pieces, sizes):
+    index = index_of(pieces)
+    order = Epoch(index, sizes, seed=0, epoch=0)
+    for number in range(order.num_windows):
+        window = order.window(number)
+        for rows in np.split(window.rows, window.edges[1:-1]):
+            cost = sizes.cost(index.seconds[rows].astype(np.float64))
+            assert len(rows) < 2 or cost.max() * len(rows) <= sizes.micro_seconds * (1 + 1e-9)
+
+
+def test_epochs_and_seeds_differ_in_their_order_and_repeat_exactly():
+    index, sizes = corpus(3000, rows_a_piece=100), Sizes(60, 4, 2000)
+
+    def rows(seed: int, epoch: int) -> list[int]:
+        order = Epoch(index, sizes, seed=seed, epoch=epoch)
+        return [row for window in order.windows_from(0) for row in window.rows.tolist()]
+
+    assert rows(0, 0) == rows(0, 0)
+    assert rows(0, 0) != rows(0, 1)
+    assert rows(0, 0) != rows(1, 0)
+
+
+def test_a_changed_duration_or_piece_changes_the_digest_of_the_index():
+    index = index_of([[1.0, 2.0], [3.0]])
+    assert index.digest == index_of([[1.0, 2.0], [3.0]]).digest
+    assert index.digest != index_of([[1.0, 2.5], [3.0]]).digest
+    assert index.digest != index_of([[1.0], [2.0, 3.0]]).digest
+
+
+@pytest.mark.parametrize("num_workers", [2, 4, 8])
+def test_batches_are_full_and_workers_wait_little_for_each_other(num_workers):
+    index, sizes = corpus(20_000, rows_a_piece=500), Sizes(60, 8, 40_000)
+    order = Epoch(index, sizes, seed=3, epoch=0)
+    padded = np.asarray([_padded_seconds(index, window) for window in order.windows_from(0)], object)
+    steps = np.concatenate(padded.tolist()).reshape(-1, sizes.micro_batches)
+    assert float(index.seconds.sum()) / steps.sum() > 0.98
+    of_workers = np.stack([steps[:, worker::num_workers].sum(1) for worker in range(num_workers)], 1)
+    assert of_workers.max(1).sum() / of_workers.mean(1).sum() < 1.04
+
+
+def _padded_seconds(index: Index, window) -> np.ndarray:
+    batches = np.split(window.rows, window.edges[1:-1])
+    return np.asarray([index.seconds[rows].max(initial=0.0) * len(rows) for rows in batches])
+
+
+def test_lengths_are_mixed_within_a_step_unless_steps_go_from_short_rows_to_long_ones():
+    index = corpus(4000, rows_a_piece=500)
+    mixed, sorted_ones = (Sizes(60, 8, 1e9, by_length=by_length) for by_length in (False, True))
+
+    def longest(sizes: Sizes) -> list[float]:
+        window = Epoch(index, sizes, seed=0, epoch=0).window(0)
+        steps = [window.rows[window.edges[8 * k] : window.edges[8 * k + 8]] for k in range(window.num_steps)]
+        return [float(index.seconds[rows].max()) for rows in steps]
+
+    assert longest(sorted_ones) == sorted(longest(mixed))
+    assert longest(mixed) != sorted(longest(mixed))
+
+
+def test_a_small_rest_joins_the_window_before_it():
+    assert window_edges(np.asarray([4.0, 4.0, 4.0, 1.0]), 8.0) == [0, 2, 4]
+    assert window_edges(np.asarray([4.0, 4.0, 4.0, 4.0, 1.0]), 8.0) == [0, 2, 5]
+    assert window_edges(np.asarray([20.0, 1.0, 7.0]), 8.0) == [0, 1, 3]
+    assert window_edges(np.asarray([0.5]), 8.0) == [0, 1]
+    assert window_edges(np.asarray([]), 8.0) == [0]
+
+
+def test_fewer_rows_than_micro_batches_leave_some_empty():
+    assert micro_batch_edges(np.asarray([3.0, 2.0]), 10.0, 4).tolist() == [0, 1, 2, 2, 2]
+    assert micro_batch_edges(np.asarray([]), 10.0, 4).tolist() == [0]
+    assert micro_batch_edges(np.asarray([30.0]), 10.0, 1).tolist() == [0, 1]
