@@ -1,7 +1,8 @@
 """The callable that labels tables: an actor class for `map_batches` of Ray Data, or an object in any Python program."""
 
+import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +31,9 @@ class Labeller:
         )
 
     It decodes in its own process, so each actor takes up to one CPU beyond those of the model. `raysp.apply` decodes in
-    separate tasks instead. The pool of the `Label` step has no effect. A context manager, which ends the
-    decoding process; so does the end of the program.
+    separate tasks instead. The pool of the `Label` step has no effect: on CPUs the model has the torch threads of the
+    calling thread (`torch.get_num_threads()`), and labels several batches at once, each on its share of them. A context
+    manager, which ends the decoding process; so does the end of the program.
 
     Args:
         steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
@@ -59,7 +61,8 @@ class Labeller:
     ) -> None:
         self._job = local_job(steps, Columns(id, audio, keep, row, audio_root, storage_options))
         self._decoder = Decoder()
-        self._labelling = TableLabelling(self._job, self._decoder)
+        with _threads_kept() as threads:
+            self._labelling = TableLabelling(self._job, self._decoder, threads=threads)
         weakref.finalize(self, self._decoder.close)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -78,7 +81,8 @@ class Labeller:
             )
         rows = self._job.with_audio(rows)
         self._job.check(rows.schema)
-        return self._labelling(rows)
+        with _threads_kept():
+            return self._labelling(rows)
 
     def close(self) -> None:
         """End the decoding process. A later call starts a new one."""
@@ -91,3 +95,18 @@ class Labeller:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[int]:
+    """Yield the number of torch threads of the calling thread, and restore it afterwards.
+
+    Passes that run at once set a lower number in their own threads, which new threads of the program would take over.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)

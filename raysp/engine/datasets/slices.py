@@ -94,9 +94,10 @@ class SliceLabeller:
         sleep_while_waiting()
         import torch
 
-        torch.set_num_threads(job.settings.cpus_per_actor.number)
+        threads = job.settings.cpus_per_actor.number
+        torch.set_num_threads(threads)
         check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), digest)
-        self.labelling = TableLabelling(job, process_decoder())
+        self.labelling = TableLabelling(job, process_decoder(), threads=threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the label rows of a packed slice."""

@@ -26,12 +26,13 @@ class TableLabelling:
     Args:
         job: steps and columns.
         decoder: decoding functions; None: those of this process.
+        threads: torch threads of the model on CPUs, shared by batches that are labelled at once.
     """
 
-    def __init__(self, job: TableJob, decoder: "Decoder | None" = None) -> None:
+    def __init__(self, job: TableJob, decoder: "Decoder | None" = None, *, threads: int) -> None:
         self.job = job
         self.decoder = decoder
-        self.op = assembly.labelling(job.pipeline, job.settings)
+        self.op = assembly.labelling(job.pipeline, job.settings, threads=threads)
         self.join = assembly.joining(job.pipeline, job.settings)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -4,19 +4,23 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import raysp
-from raysp.engine.datasets.slices import Packed, decode
+from raysp.engine.datasets.slices import Packed, SliceLabeller, decode
 from raysp.engine.datasets.table_job import Columns, local_job
 from raysp.engine.datasets.table_labelling import TableLabelling
 from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import PlanError, SpecError
+from raysp.planning.checkpoints import digest_of
+from raysp.planning.pools import ActorCpus
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
 from tests.engine.datasets.conftest import COLUMNS
@@ -73,6 +77,14 @@ def plain():
 def job(steps):
     yield local_job(steps, Columns("id", "audio", COLUMNS["keep"], COLUMNS["row"], None, None))
     close_decoder()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_a_table_gets_the_columns_and_rows_of_its_label_shard(labeller, rows, shard, labelled_sink, label_rows):
@@ -189,9 +201,27 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
     assert seen == [f"{name}|0" for name in rows.column("id").to_pylist()[1:3]]
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
+    with raysp.Labeller(steps, **COLUMNS) as labeller:
+        assert labeller._labelling.op.at_once == 2
+        assert_same_rows(by_id(labeller(rows)), label_rows)
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_actor_of_several_cpus_labels_several_batches_of_a_slice_at_once(job, rows, label_rows):
+    job = replace(job, settings=replace(job.settings, cpus_per_actor=ActorCpus(2)))
+    actor = SliceLabeller(job, digest_of(job.settings.checkpoint.path))
+    assert actor.labelling.op.at_once == 2
+    assert_same_rows(by_id(pa.concat_tables([actor(packed) for packed in decode(job, rows)])), label_rows)
+
+
 @pytest.mark.slow
 def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(job, rows, label_rows, monkeypatch):
-    labelling = TableLabelling(job, process_decoder())
+    labelling = TableLabelling(job, process_decoder(), threads=1)
     short = replace(job, settings=replace(job.settings, block_seconds=1.0))
     sizes = {}
     for name, one, longest in (("whole", job, None), ("short", short, None), ("streamed", short, 16_000 * 4 * 5)):
