@@ -19,8 +19,11 @@ DRIVER = "RAYSP_DRIVER_PID"
 FOLDER = "RAYSP_FAIL_FOLDER"
 """Variable for the folder in which passings are counted; by default a new temporary folder."""
 PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
+"""Phases of a run."""
+TRAINING_PHASES = ("step_written", "step_committed", "step_removed")
+"""Phases of a training."""
 
-_SETTING = re.compile(rf"((?:before|after)_(?:{'|'.join(PHASES)})):([1-9]\d*)")
+_SETTING = re.compile(rf"((?:before|after)_(?:{'|'.join(PHASES + TRAINING_PHASES)})):([1-9]\d*)")
 
 
 def arm() -> dict[str, str]:
@@ -34,8 +37,8 @@ def arm() -> dict[str, str]:
         return {}
     if _SETTING.fullmatch(wanted) is None:
         raise PlanError(
-            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES)}, and a count from 1, "
-            "such as after_shard_committed:2"
+            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES + TRAINING_PHASES)}, and "
+            "a count from 1, such as after_shard_committed:2"
         )
     os.environ[DRIVER] = str(os.getpid())
     os.environ[FOLDER] = os.environ.get(FOLDER) or tempfile.mkdtemp(prefix="raysp-fail-")
