@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from raysp.errors import RunError, StoreError
+from raysp.errors import RunError
 from raysp.sink import fault_injection
 from raysp.storage.store import Store
 
@@ -129,21 +129,26 @@ def load(store: Store, done: int) -> CommittedStep:
     """Read a marker.
 
     Raises:
-        RunError: it is missing or cannot be parsed.
+        RunError: it cannot be parsed.
+        StoreError: it cannot be read, or was removed.
     """
     path = _marker(done)
+    data = store.read(path)
     try:
-        content = json.loads(store.read(path))
+        content = json.loads(data)
         position, files = Position(**content.pop("position")), content.pop("files")
         return CommittedStep(position, files={name: StateFile(**file) for name, file in files.items()}, **content)
-    except (StoreError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{store.url}: committed step {path} cannot be read ({error})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{store.url}: committed step {path} cannot be parsed ({error})") from error
 
 
 def latest(store: Store) -> CommittedStep | None:
     """Return the last step of which all files exist with their sizes; None without one.
 
     Logs a warning for each later step of which a file is missing.
+
+    Raises:
+        StoreError: a marker cannot be read, which may be temporary, so no earlier step is taken in its place.
     """
     sizes = {entry.path: entry.num_bytes for entry in store.list(STEPS)}
     for done in sorted(_committed(sizes), reverse=True):
