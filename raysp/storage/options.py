@@ -28,7 +28,7 @@ def options_of(given: GivenOptions) -> Mapping[str, object]:
     Raises:
         SpecError: a file system was made with positional arguments, which have no name.
     """
-    if not isinstance(given, FileSystem):
+    if isinstance(given, dict) or not isinstance(given, FileSystem):  # the first check is quick
         return given
     if given.storage_args:
         raise SpecError(

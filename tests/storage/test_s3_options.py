@@ -10,6 +10,7 @@ import pandas
 import pyarrow.dataset
 import pytest
 import s3fs
+from botocore.utils import parse_timestamp
 
 import raysp
 from raysp.errors import PlanError, SpecError, StoreError
@@ -287,3 +288,23 @@ def test_a_redirect_is_not_followed(monkeypatch):
     server.shutdown()
     server.server_close()
     assert server.asked == ["/bucket/x/a", "/bucket"]  # botocore asks for the bucket's region
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-01-01T00:00:00.000Z", "2026-03-05T07:08:09Z", "2026-03-05T07:08:09.123456+02:00"),
+        *("Wed, 01 Jan 2026 00:00:00 GMT", "Thu, 05 Mar 2026 07:08:09 +0000", "1767225600", "Thu Mar  5 07:08:09 2026"),
+    ],
+)
+def test_times_of_responses_are_read_as_botocore_reads_them(text):
+    assert s3_client._time(text).timestamp() == parse_timestamp(text).timestamp()
+
+
+def test_times_are_read_without_the_slow_parser_of_botocore(s3, bucket, monkeypatch):
+    s3.client.put_object(Bucket=bucket, Key="a", Body=b"one")
+    monkeypatch.setattr("botocore.parsers.DEFAULT_TIMESTAMP_PARSER", pytest.fail)
+    monkeypatch.setattr("botocore.utils.parse_timestamp", pytest.fail)
+    store = open_store(f"s3://{bucket}", s3.options)
+    assert [entry.path for entry in store.list()] == ["a"]
+    assert store.read("a") == b"one"
