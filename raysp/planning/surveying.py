@@ -1,23 +1,20 @@
 """Survey of a corpus: reads the footers of new shards, checks their columns and cuts shards into pieces."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import pyarrow as pa
 
 from raysp.corpus import sources
-from raysp.corpus.shards import Shard, check_columns, input_id
-from raysp.errors import PlanError, ShardError, StoreError
+from raysp.corpus.shards import Shard, Survey, check_columns, input_id
+from raysp.corpus.surveys import Reading, survey_all
+from raysp.errors import PlanError, ShardError
 from raysp.planning.listing import Found
+from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
 from raysp.specs.pipeline import Pipeline
 from raysp.words import RESTORE
-
-AT_ONCE = 32
-"""Footers that are read at once; with requests of 20 ms, 1,600 a second."""
-WINDOW = 1024
-"""Shards of which all footers are read before the next ones are begun."""
 
 
 def survey(
@@ -42,47 +39,58 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    bare: set[str] = set()
-
-    def survey_one(one: Found) -> Shard | str:
-        return _survey_one(one, recorded.get(one.name), pipeline, relabel or one.name in replaceable, bare)
-
-    def unchanged(one: Found) -> Shard | None:
-        return _unchanged(one, recorded.get(one.name))
-
+    new_shards = _NewShards(pipeline)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
     num_rows = 0
-    for one, surveyed in _in_order(found, unchanged, survey_one):
-        if isinstance(surveyed, str):
-            unreadable[one.name] = surveyed
-            continue
-        shards.append(surveyed)
-        known = recorded.get(one.name)
-        if known is None or (known.input_id, known.part) != (surveyed.input_id, surveyed.part):
-            fresh.append(surveyed)
-        num_rows += surveyed.num_rows
-        if limit_rows is not None and num_rows >= limit_rows:
-            break
+    may_change = recorded.keys() if relabel else replaceable
+    processes = num_cpus() if limit_rows is None else 1
+    with closing(_surveyed(found, recorded, may_change, new_shards, processes)) as surveyed:
+        for one, shard in surveyed:
+            if isinstance(shard, str):
+                unreadable[one.name] = shard
+                continue
+            shards.append(shard)
+            known = recorded.get(one.name)
+            if known is None or (known.input_id, known.part) != (shard.input_id, shard.part):
+                fresh.append(shard)
+            num_rows += shard.num_rows
+            if limit_rows is not None and num_rows >= limit_rows:
+                break
     names = {one.name for one in found}
     vanished = tuple(sorted(name for name in recorded if name not in names))
     supersedes = any(one.name in recorded for one in fresh)
-    without_bytes = frozenset(bare)
+    without_bytes = frozenset(new_shards.without_bytes)
     return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes, without_bytes=without_bytes)
 
 
-def _in_order(
-    found: Sequence[Found], unchanged: Callable[[Found], Shard | None], work: Callable[[Found], Shard | str]
-) -> Iterator[tuple[Found, Shard | str]]:
-    """Yield the shards in order: those that are `unchanged`, and the others by `work`, many at once."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for start in range(0, len(found), WINDOW):
-            window = found[start : start + WINDOW]
-            known = [unchanged(one) for one in window]
-            new = pool.map(work, [one for one, shard in zip(window, known, strict=True) if shard is None])
-            for one, shard in zip(window, known, strict=True):
-                yield one, next(new) if shard is None else shard
+def _surveyed(
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    may_change: Collection[str],
+    new_shards: "_NewShards",
+    processes: int,
+) -> Generator[tuple[Found, Shard | str]]:
+    """Yield the shards in order, or why they cannot be read; those that have not changed are as recorded.
+
+    Raises:
+        PlanError: a recorded shard has changed that is not in `may_change`.
+    """
+    unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
+    new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None]
+    with closing(survey_all(new, new_shards.reading, processes)) as surveys:
+        for one, shard in zip(found, unchanged, strict=True):
+            if shard is not None:
+                yield one, shard
+                continue
+            known = None if one.name in may_change else recorded.get(one.name)
+            if known is not None and sources.kind_named(one.kind).is_sliced:
+                raise _changed(one, known)  # a slice may no longer end with a line
+            surveyed = next(surveys)
+            if known is not None and not isinstance(surveyed, str):
+                raise _changed(one, known)
+            yield one, surveyed if isinstance(surveyed, str) else new_shards(one, surveyed)
 
 
 def _unchanged(one: Found, known: Shard | None) -> Shard | None:
@@ -93,42 +101,60 @@ def _unchanged(one: Found, known: Shard | None) -> Shard | None:
     return known if (known.url, known.part) == (one.url, part) else replace(known, url=one.url, part=part)
 
 
-def _survey_one(one: Found, known: Shard | None, pipeline: Pipeline, relabel: bool, bare: set[str]) -> Shard | str:
-    """Return a new shard, or why it cannot be read; add its name to `bare` if its rows hold no recording."""
-    kind = sources.kind_named(one.kind)
-    if known is not None and not relabel and kind.is_sliced:  # a slice may no longer end with a line
-        raise _changed(one, known)
-    source = pipeline.source
-    try:
-        columns = (source.audio, *source_columns(pipeline))
-        found = kind.survey(one.url, one.part, source.storage_options, columns)
-    except (ShardError, StoreError) as error:
-        return str(error)
-    if known is not None and not relabel:
-        raise _changed(one, known)
-    try:
-        has_rows = found.num_rows > 0  # a writer cannot infer types without rows
-        check_columns(one.url, found.schema, audio=source.audio, others=source_columns(pipeline), has_rows=has_rows)
-    except ShardError as error:
-        raise PlanError(str(error)) from None
-    if source.text is not None and has_rows:
-        _check_text(one.url, found.schema, source.text)
-    check_types(one.url, found.schema, pipeline)
-    is_by_path = source.audio_root is not None or not kind.holds_audio
-    if has_rows and not is_by_path and found.nulls & {source.audio, f"{source.audio}.bytes"}:
-        bare.add(one.name)
-    return Shard(
-        name=one.name,
-        url=one.url,
-        num_bytes=one.num_bytes,
-        version=one.version,
-        num_rows=found.num_rows,
-        input_id=input_id(one.num_bytes, one.version, found),
-        pieces=found.pieces,
-        kind=one.kind,
-        part=one.part,
-        seconds=found.seconds,
-    )
+class _NewShards:
+    """Shards from their surveys, with checks of their columns.
+
+    Args:
+        pipeline: determines the required columns.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._columns = source_columns(pipeline)
+        self.reading = Reading(pipeline.source.storage_options, (pipeline.source.audio, *self._columns))
+        self._checked: dict[bool, pa.Schema] = {}
+        """Last schema that was accepted of shards with rows, and of shards without."""
+        self.without_bytes: set[str] = set()
+        """Names of shards whose rows hold no recording and may not be read by path."""
+
+    def __call__(self, one: Found, surveyed: Survey) -> Shard:
+        """Return a shard.
+
+        Raises:
+            PlanError: a column is missing or of the wrong type.
+        """
+        self._check(one.url, surveyed.schema, has_rows=surveyed.num_rows > 0)
+        source = self._pipeline.source
+        is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
+        if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
+            self.without_bytes.add(one.name)
+        return Shard(
+            name=one.name,
+            url=one.url,
+            num_bytes=one.num_bytes,
+            version=one.version,
+            num_rows=surveyed.num_rows,
+            input_id=input_id(one.num_bytes, one.version, surveyed),
+            pieces=surveyed.pieces,
+            kind=one.kind,
+            part=one.part,
+            seconds=surveyed.seconds,
+        )
+
+    def _check(self, url: str, schema: pa.Schema, *, has_rows: bool) -> None:
+        """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
+        checked = self._checked.get(has_rows)
+        if checked is not None and checked.equals(schema, check_metadata=True):
+            return
+        source = self._pipeline.source
+        try:  # a writer cannot infer types without rows
+            check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
+        except ShardError as error:
+            raise PlanError(str(error)) from None
+        if source.text is not None and has_rows:
+            _check_text(url, schema, source.text)
+        check_types(url, schema, self._pipeline)
+        self._checked[has_rows] = schema
 
 
 def _check_text(url: str, schema: pa.Schema, name: str) -> None:
