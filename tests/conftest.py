@@ -26,6 +26,7 @@ ON_OBJECT_STORAGE = (
     "cluster/test_policies.py",
     "cli/test_storage_options.py",
     "corpus/test_metadata.py",
+    "engine/cluster/test_isolated_nodes.py",
     "engine/submitting/test_real_head.py",
     "engine/test_object_storage.py",
     "ops/test_refusals.py",
