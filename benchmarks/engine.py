@@ -3,8 +3,9 @@
     python -m benchmarks engine
     python -m benchmarks engine --blocks 2000 --actors 1,2,4 --work-seconds 1
 
-Three results. Engine time per block: tiny blocks, no work, one actor. Driver memory in the same run. Scaling: the share
-of the actors' time spent working, in steady state, for a given work time per block.
+Engine time per block: tiny blocks, no work, and the CPU time of the driver and of Ray's servers for them, which limits
+what one driver can feed wherever the workers are. Driver memory in the same run. Scaling: the share of the actors' time
+spent working, in steady state, for a given work time per block.
 
 The plan, the grouping into tasks, packing, the pool and the messages are raysp's own; only decoding and the model are
 replaced, and nothing is staged or committed.
@@ -19,13 +20,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from benchmarks.tables import show, write_json
 
+if TYPE_CHECKING:
+    import psutil
+
 FROM_SHARE, TO_SHARE = 0.1, 0.9
+READERS = 8
+"""Tasks that read at once. Each yields at most two blocks a step of Ray Data's loop, a tenth of a second."""
+SERVERS = ("gcs_server", "raylet")
 
 
 class StandInReader:
@@ -80,6 +88,14 @@ class Measured:
     """Wall time of the steady state, a block and actor, less its work."""
     efficiency: float
     """Work in steady state, of what the actors could have done."""
+    driver_cpu_milliseconds: float
+    """CPU time of this process, a block in steady state."""
+    servers_cpu_milliseconds: float
+    """CPU time of Ray's control store and raylet, a block in steady state."""
+    total_cpu_milliseconds: float
+    """CPU time of all processes of the run, a block in steady state."""
+    load_average: float
+    """Of the last minute, at the end: other programs count, too."""
     driver_growth_megabytes: float
     """Of resident memory, from the first tenth of the blocks to the end."""
     driver_kilobytes_a_block: float
@@ -96,7 +112,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.engine.run_events import RunEvents
     from raysp.engine.workers.attempts import Attempts
     from raysp.planning.opening import make_plan
-    from raysp.planning.resources import local_resources
+    from raysp.planning.resources import Resources
     from raysp.sink.event_log import EventLog
     from raysp.sink.todo import Todo
     from raysp.storage.store import LocalStore
@@ -114,7 +130,8 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
             ],
             sink=raysp.Parquet(folder),
         )
-        plan = make_plan(pipeline, local_resources(pipeline))
+        # As on a cluster, where no number of actors is refused because this machine has fewer CPUs.
+        plan = make_plan(pipeline, Resources(cpus=actors + READERS, can_grow=True))
     pieces = tuple(Piece(first, first + 1) for first in range(blocks))
     num_bytes = blocks * PIECE_BYTES if a_task_each else blocks
     shard = Shard("stand-in.parquet", "stand-in", num_bytes, "", blocks, "0" * 16, pieces)
@@ -134,7 +151,9 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
         for message in stream.label(plan, job, lambda _: None, RunEvents(log)):
             found.append(message)
             if len(found) == first + 1:
-                resident = _resident()
+                resident, cpu = _resident(), CpuSeconds.now()
+            if len(found) == last + 1:
+                cpu = CpuSeconds.now().since(cpu)
         seconds = time.perf_counter() - started
         growth = _resident() - resident
     if len(found) != blocks:
@@ -151,9 +170,57 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
         seconds=seconds,
         milliseconds_a_block=1000 * (a_block - work_seconds / actors),
         efficiency=work_seconds / (actors * a_block),
+        driver_cpu_milliseconds=1000 * cpu.driver / (last - first),
+        servers_cpu_milliseconds=1000 * cpu.servers / (last - first),
+        total_cpu_milliseconds=1000 * cpu.total / (last - first),
+        load_average=os.getloadavg()[0],
         driver_growth_megabytes=growth / 1e6,
         driver_kilobytes_a_block=growth / 1000 / (blocks - first),
     )
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """CPU time of this process and its children."""
+
+    driver: float
+    servers: float
+    """Of Ray's control store and raylet."""
+    total: float
+    """Of all of them, those that have ended not included."""
+
+    @classmethod
+    def now(cls) -> "CpuSeconds":
+        """Return the CPU time until now."""
+        import psutil
+
+        this = psutil.Process()
+        seconds = {one: _cpu_seconds(one) for one in (this, *this.children(recursive=True))}
+        servers = sum(used for one, used in seconds.items() if one != this and _name(one) in SERVERS)
+        return cls(seconds[this], servers, sum(seconds.values()))
+
+    def since(self, before: "CpuSeconds") -> "CpuSeconds":
+        """Return the CPU time after another one."""
+        return CpuSeconds(self.driver - before.driver, self.servers - before.servers, self.total - before.total)
+
+
+def _cpu_seconds(process: "psutil.Process") -> float:
+    import psutil
+
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it has ended
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _name(process: "psutil.Process") -> str:
+    import psutil
+
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""
 
 
 class _stand_ins:  # noqa: N801 - reads as a statement
@@ -190,6 +257,10 @@ def rows(measured: list[Measured]) -> list[dict[str, object]]:
             "seconds": f"{one.seconds:.1f}",
             "engine ms a block": f"{one.milliseconds_a_block:.2f}",
             "efficiency": f"{one.efficiency:.3f}" if one.work_seconds else "",
+            "driver CPU ms": f"{one.driver_cpu_milliseconds:.2f}",
+            "servers CPU ms": f"{one.servers_cpu_milliseconds:.2f}",
+            "all CPU ms": f"{one.total_cpu_milliseconds:.1f}",
+            "load": f"{one.load_average:.1f}",
             "driver MB": f"{one.driver_growth_megabytes:+.1f}",
             "kB a block": f"{one.driver_kilobytes_a_block:.1f}",
         }
