@@ -18,7 +18,7 @@ from tests.engine.cluster.isolated_nodes import ROOT, IsolatedCluster, Node, iso
 from tests.engine.conftest import CHECKPOINT, row_hash
 from tests.s3_servers import SECRET_VARIABLE, S3Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.soak]
 
 ROWS = 6
 MODULE = """
@@ -161,7 +161,6 @@ LOST_BEFORE_ALL_GPUS = 7
 WITHOUT_GPUS_SECONDS = 30
 
 
-@pytest.mark.soak
 def test_eight_nodes_that_are_lost_every_twenty_seconds_cost_no_row(s3, cluster, tmp_path):
     """Each lost node is replaced at once. Once, all nodes with GPUs are lost, and come up again half a minute later.
 
