@@ -265,6 +265,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help=f"minutes of each corpus; default: {MINUTES}")
     parser.add_argument("--shards", type=int, help=f"shards of each corpus; default: {SHARDS}")
     parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
+    parser.add_argument("--pipeline-repeats", type=int, help="with --whole, number of repeats of S1; default: all")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of the model, in S0 and S4")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of the model")
     parser.add_argument("--libraries", default="raysp,transformers", help="libraries for S0")

@@ -114,9 +114,10 @@ def compare(checkpoint: Path, shards: str, args: argparse.Namespace) -> list[Who
     """Run the systems in turn."""
     threads, budget = num_cpus(), float(str(args.budgets).split(",")[0])
     found: list[Whole] = []
-    for _ in range(args.repeats):
+    pipelines = args.repeats if args.pipeline_repeats is None else args.pipeline_repeats
+    for repeat in range(args.repeats):
         found.append(bare(checkpoint, shards, threads, budget))
-        if "transformers" in args.libraries:
+        if "transformers" in args.libraries and repeat < pipelines:
             found.append(pipeline(checkpoint, shards, threads))
         found.append(run(checkpoint, shards))
     return found
@@ -138,7 +139,8 @@ def row(kind: str, minutes: float, found: Sequence[Whole]) -> dict[str, object]:
 
 
 def _ratio(ones: Sequence[float], others: Sequence[float]) -> str:
-    return _spread([one / other for one, other in zip(ones, others, strict=True)], 2)
+    # S1 may have fewer repeats, which are the first ones.
+    return _spread([one / other for one, other in zip(ones, others, strict=False)], 2)
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:

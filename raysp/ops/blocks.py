@@ -4,12 +4,15 @@ A block is the output of decoding and the input of one labelling task. A batch i
 Neither changes a label.
 """
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
 
 PASS_COST = 1 / 15
 """Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""
+ALL_THREADS_COST = 1.2
+"""Time of passes one after another with all threads, to that of equal passes at once; measured with two threads."""
 BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
 
@@ -102,3 +105,16 @@ def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
     whole = len(batches) - len(batches) % at_once
     parts = [batch[place::at_once] for batch in batches[whole:] for place in range(min(at_once, len(batch)))]
     return [*batches[:whole], *parts]
+
+
+def would_wait(padded: Sequence[int], at_once: int) -> bool:
+    """Return whether passes at once would leave threads idle for longer than passes one after another lose.
+
+    Args:
+        padded: padded samples of each batch, in their order.
+        at_once: number of forward passes that run at once; each takes the next batch when it has ended one.
+    """
+    ends = [0] * at_once
+    for samples in padded:
+        heapq.heapreplace(ends, ends[0] + samples)
+    return max(ends) * at_once > ALL_THREADS_COST * sum(padded)

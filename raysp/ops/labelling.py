@@ -23,7 +23,7 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.several_heads import encoded_before, encoded_by
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.blocks import cut_batches, share_evenly
+from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
 from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products
@@ -222,20 +222,21 @@ class Labelling:
         most = 0 if self.alone else self.max_samples
         batches = share_evenly(cut_batches([len(waves[i]) for i in pending], most), self.at_once)
         places = [[pending[i] for i in batch] for batch in batches]
-        self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places)
-        padded = sum(len(waves[chosen[0]]) * len(chosen) for chosen in places)
+        padded = [len(waves[chosen[0]]) * len(chosen) for chosen in places]
+        one_by_one = self.pool is None or would_wait(padded, self.at_once)
+        self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places, one_by_one=one_by_one)
         figures = Figures(
             len(pending),
             sum(len(waves[i]) for i in pending) / self.sample_rate,
-            padded / self.sample_rate,
+            sum(padded) / self.sample_rate,
             time.perf_counter() - started,
             _highest_memory(self.device),
         )
         return self._table(statuses, labels, block), figures
 
-    def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]]) -> None:
-        """Label batches, several at once if there are as many."""
-        if self.pool is None or len(batches) < self.at_once:
+    def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]], *, one_by_one: bool) -> None:
+        """Label batches: one after another with all threads, or several at once."""
+        if self.pool is None or one_by_one:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             for batch in batches:

@@ -2,11 +2,12 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops import blocks
-from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, share_evenly
+from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, share_evenly, would_wait
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -99,6 +100,23 @@ def test_passes_that_run_at_once_have_equal_work(num_samples, max_samples, at_on
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for batch in shared:
         assert [num_samples[i] for i in batch] == sorted((num_samples[i] for i in batch), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("padded", "at_once", "expected"),
+    [
+        ([], 2, False),
+        ([30], 2, True),
+        ([30, 11], 2, True),
+        ([30, 11, 10, 8], 2, False),
+        ([30, 11, 10, 8], 4, True),
+        ([26, 24, 22, 19, 14, 8], 2, False),
+        ([15, 15, 15], 2, True),
+        ([5, 5, 5], 1, False),
+    ],
+)
+def test_passes_run_one_after_another_where_threads_would_be_idle(padded, at_once, expected):
+    assert would_wait(padded, at_once) is expected
 
 
 @given(durations, st.floats(0.5, 300), st.integers(1, 20))

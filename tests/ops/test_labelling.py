@@ -115,9 +115,14 @@ class TestSeveralPassesAtOnce:
                 counted.add((threading.current_thread().name, torch.get_num_threads()))
                 return super().__call__(forward)
 
-        labels(labelling(5, extra=Counting(), threads=6), block_of(waves))
+        op = labelling(5, extra=Counting(), threads=6)
+        labels(op, block_of([*waves, *waves]))
         assert {number for _, number in counted} == {2}
         assert {name for name, _ in counted} <= {f"raysp-pass_{place}" for place in range(3)}
+        counted.clear()
+        long = np.concatenate(waves)[: 20 * 16_000]
+        labels(op, block_of([long, *waves[:4]]))  # four threads would wait for the two of the long row
+        assert {number for _, number in counted} == {6}
 
     def test_an_op_from_outside_raysp_is_never_called_twice_at_once(self, waves):
         class Alone(Constant):
