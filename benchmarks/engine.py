@@ -45,8 +45,7 @@ class StandInReader:
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
         from raysp.engine.workers.packing import pack
         from raysp.engine.workers.piece_todo import PieceTodo
-        from raysp.ops.decoding import with_waves
-        from raysp.ops.rows import RowStatus, statuses_table
+        from raysp.ops.rows import RowStatus, statuses_table, with_waves
         from raysp.sink.layout import BlockName
 
         for text in items.column("piece")[0].as_py().split("\n"):

@@ -24,9 +24,8 @@ from raysp import Classes, Embedding, Transcript
 from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
 from raysp.models.encoder.several_heads import with_encoder_of
-from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import Labelling
-from raysp.ops.rows import RowStatus, statuses_table
+from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.specs.steps import Output
 
 WAYS: Mapping[str, Sequence[Output]] = {

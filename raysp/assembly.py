@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
     from raysp.ops.decoding import Decoder, Decoding
-    from raysp.ops.filtering import LateFilter, RowOp
+    from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
     from raysp.ops.labelling import Labelling
+    from raysp.ops.late_steps import LateFilter, LateSteps
 
 _NO_FUNCTIONS: Functions = MappingProxyType({})
 
@@ -37,8 +38,9 @@ def decoding(
     *,
     decoder: "Decoder | None" = None,
     functions: Functions = _NO_FUNCTIONS,
+    by_stage: bool = False,
 ) -> "Decoding":
-    """Return the op that decodes and filters rows of a shard.
+    """Return the op that decodes rows of a shard, filters them, and adds columns.
 
     Args:
         pipeline: the pipeline.
@@ -46,17 +48,19 @@ def decoding(
         shard: the shard whose rows are decoded; None: rows of a table, of no shard.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
+        by_stage: whether to leave the steps of later stages to `late_steps`.
     """
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
+    from raysp.ops.late_steps import Carrying
 
     source, decode = pipeline.source, pipeline.decode
     place = pipeline.steps.index(decode)
-    added = {*pipeline.columns}
-
-    def is_late(step: Step) -> bool:
-        """Return whether a step adds columns, or filters rows by added ones."""
-        return bool(step.columns) or not added.isdisjoint(step.reads)
+    late = [step for stage in pipeline.stages for step in stage.steps]
+    read = [step for step in late if step.reads_all]
+    columns = None if read else tuple(dict.fromkeys(name for step in late for name in step.reads))
+    rate = settings.checkpoint.sample_rate
+    reads_samples = any(source.audio in step.reads for step in late)
 
     return Decoding(
         audio=source.audio,
@@ -64,12 +68,29 @@ def decoding(
         channel=decode.channel,
         max_seconds=decode.max_seconds,
         block_seconds=settings.block_seconds,
-        before=[row_op(step, functions) for step in pipeline.steps[:place] if not is_late(step)],
-        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if not is_late(step)],
-        late=[late_op(step, functions) for step in pipeline.steps[:-1] if is_late(step)],
+        before=[row_op(step, functions) for step in pipeline.steps[:place] if step not in late],
+        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if step not in late],
+        carrying=Carrying(columns, reads_samples, rate),
+        late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
+    )
+
+
+def late_steps(
+    pipeline: Pipeline, settings: Settings, stage: int | None, functions: Functions = _NO_FUNCTIONS
+) -> "LateSteps":
+    """Return the op of one of the pipeline's stages, or of all (None)."""
+    from raysp.ops.late_steps import LateSteps
+
+    stages = pipeline.stages
+    chosen = stages if stage is None else stages[stage : stage + 1]
+    return LateSteps(
+        [late_op(step, functions) for one in chosen for step in one.steps],
+        audio=pipeline.source.audio,
+        sample_rate=settings.checkpoint.sample_rate,
+        passes=stage is not None and stage + 1 < len(stages),
     )
 
 
@@ -95,10 +116,11 @@ def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
 
 def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp | LateFilter":
     """Return the op of a step that adds columns, or filters rows by added ones."""
-    from raysp.ops.filtering import LateFilter
+    from raysp.ops.late_steps import LateFilter
 
     op = _op(step, functions)
-    return cast("ColumnOp", op) if step.columns else LateFilter(cast("RowOp", op))
+    reads = None if step.reads_all else step.reads
+    return cast("ColumnOp", op) if step.columns else LateFilter(cast("RowOp", op), reads)
 
 
 def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":

@@ -26,6 +26,9 @@ RECORDING_COLUMNS: Mapping[str, ColumnType] = {"recording": "string", "version":
 WAVE = "wave"
 """Column of the samples of a window, from decoding to the model."""
 
+INNER_PREFIX = "raysp."
+"""Prefix of the names of further columns of a window, which no column that a step adds may have."""
+
 INNER_COLUMNS = (*WINDOW_COLUMNS, *RECORDING_COLUMNS, WAVE)
 """Columns of a window that no label shard has."""
 

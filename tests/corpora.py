@@ -115,6 +115,7 @@ def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tupl
     from raysp.engine.workers.labeller import LabelActor
     from raysp.engine.workers.piece_todo import PieceTodo
     from raysp.engine.workers.reader import Reader
+    from raysp.engine.workers.step_actor import in_turn
     from raysp.planning.opening import begin_run, make_plan
     from raysp.planning.resources import local_resources
     from raysp.planning.retrying import plan_retry
@@ -125,12 +126,13 @@ def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tupl
     begin_run(plan, RunEntry.now())
     job = _job(plan, {}, NoCrashes())
     actor = functools.cache(lambda: LabelActor(job))
+    apply_steps = in_turn(job)
 
     def label(todo: Any) -> None:
         reader = Reader(job)
         for piece in todo.pieces:
             item = PieceTodo(todo.shard, piece, todo.retry).to_json()
             for packed in reader(pa.table({"piece": [item]})):
-                actor()(packed)
+                actor()(apply_steps(packed))
 
     return job, plan, label

@@ -18,6 +18,7 @@ from raysp.engine.workers.messages import Message
 from raysp.engine.workers.packing import read_messages
 from raysp.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.engine.workers.reader import Reader, close_decoder
+from raysp.engine.workers.step_actor import in_turn
 from raysp.errors import RunError
 from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
@@ -38,6 +39,7 @@ class InProcess:
 
         threads = torch.get_num_threads()
         reader, actor = Reader(job), LabelActor(job)
+        apply_steps = in_turn(job)
         try:
             for one in serialised(plan.todo):
                 if isinstance(one, ShardFailure):
@@ -46,7 +48,7 @@ class InProcess:
                 todo, item = one
                 on_piece(todo)
                 for packed in reader(pa.table({"piece": [item]})):
-                    yield from read_messages(actor(packed))
+                    yield from read_messages(actor(apply_steps(packed)))
         finally:
             actor.close()
             close_decoder()

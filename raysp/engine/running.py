@@ -222,7 +222,7 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
             plans.append,
             is_own=False,
             needs_ray=requires_ray(address),
-            in_this_process=lambda plan: is_few and plan.settings.device == "cpu",
+            in_this_process=lambda plan: is_few and _needs_no_gpu(plan),
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = Sink.of(pipeline.sink).store
@@ -366,6 +366,11 @@ def _in_one_process(
         return workers, job.attempts
 
     return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())
+
+
+def _needs_no_gpu(plan: Plan) -> bool:
+    """Return whether neither the model nor another step of a plan asks for a GPU."""
+    return plan.settings.device == "cpu" and not any(pool.gpus for pool in plan.pipeline.own_pools)
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:

@@ -12,6 +12,11 @@ from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
+
+class DeviceLostError(RunError):
+    """A failure of the GPU that only a new process recovers from."""
+
+
 NO_COLUMNS = pa.schema([])
 
 
@@ -64,19 +69,23 @@ SAMPLES = pa.struct([("samples", pa.large_list(pa.float32())), ("sample_rate", p
 """A decoded recording: its samples between -1 and 1, one channel at the sample rate of the model."""
 
 
-def samples_column(waves: Sequence[np.ndarray], sample_rate: int) -> "pa.ChunkedArray[Any]":
-    """Return decoded recordings, int16 or float32, as a column of type `SAMPLES`."""
-    offsets = np.zeros(len(waves) + 1, np.int64)
-    np.cumsum([len(wave) for wave in waves], out=offsets[1:])
+def samples_column(recordings: Sequence[Sequence[np.ndarray] | None], sample_rate: int) -> "pa.ChunkedArray[Any]":
+    """Return decoded recordings, int16 or float32 in chunks, as a column of type `SAMPLES`; null for None."""
+    offsets = np.zeros(len(recordings) + 1, np.int64)
+    np.cumsum([sum(map(len, chunks or ())) for chunks in recordings], out=offsets[1:])
     values = np.empty(int(offsets[-1]), np.float32)
-    for wave, first, end in zip(waves, offsets, offsets[1:], strict=False):
-        if wave.dtype == np.int16:
-            np.multiply(wave, np.float32(1 / 32768), out=values[first:end])
+    start = 0
+    for chunk in (chunk for chunks in recordings for chunk in chunks or ()):
+        part = values[start : start + len(chunk)]
+        if chunk.dtype == np.int16:
+            np.multiply(chunk, np.float32(1 / 32768), out=part)
         else:
-            values[first:end] = wave
+            part[:] = chunk
+        start += len(chunk)
     samples = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, pa.float32()))
-    rates = pa.array(np.full(len(waves), sample_rate, np.int32))
-    return pa.chunked_array([pa.StructArray.from_arrays([samples, rates], fields=[*SAMPLES])])
+    rates = pa.array(np.full(len(recordings), sample_rate, np.int32))
+    is_null = pa.array([chunks is None for chunks in recordings], pa.bool_())
+    return pa.chunked_array([pa.StructArray.from_arrays([samples, rates], fields=[*SAMPLES], mask=is_null)])
 
 
 def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | None]]:
@@ -86,12 +95,15 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
 
     Raises:
         RunError: the op returned other columns than declared, other types, or not one value per row.
+        DeviceLostError: the GPU that the op uses failed.
     """
     if rows.num_rows == 0:
         return op.schema.empty_table(), []
     try:
         result = op(rows)
     except Exception as error:  # a function of a user may raise any error
+        if "CUDA error" in str(error) and "out of memory" not in str(error):
+            raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {error}") from error
         if rows.num_rows > 1:
             logger.warning("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, error)
             middle = rows.num_rows // 2

@@ -1,9 +1,9 @@
 """Decoding of a piece of a shard to blocks of windows of similar length."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, Self, cast
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,11 @@ import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.adding import ColumnOp, added_columns, chosen, samples_column
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
-from raysp.ops.filtering import LateFilter, RowOp, apply, judge, reasons
+from raysp.ops.filtering import RowOp, apply, judge, reasons
+from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
-from raysp.ops.rows import OK, WAVE, RowStatus, statuses_table
+from raysp.ops.rows import OK, RowStatus, statuses_table, with_waves
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -24,9 +24,6 @@ CLAIMED = b"raysp.claimed_seconds"
 """Metadata key of a block: seconds of audio of its whole piece, according to the headers of its recordings."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
-
-
-Columns = dict[str, "pa.ChunkedArray[Any]"]
 
 
 class Decoder(Protocol):
@@ -47,13 +44,17 @@ class Decoder(Protocol):
         ...
 
 
+def _unchanged(block: pa.Table) -> pa.Table:
+    return block
+
+
 class Window(NamedTuple):
     """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
 
     row_status: RowStatus
     wave: Samples | None
     chunks: Sequence[Samples] = ()
-    """All samples of a row of several windows, in its last window, if an op reads them."""
+    """All samples of a row of several windows, in its last window, if a step reads them."""
 
 
 class Slice(NamedTuple):
@@ -78,8 +79,8 @@ class Decoding:
         block_seconds: seconds of audio per block.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
-        late: ops on decoded rows that all of `before` and `after` let pass, in order: some add columns, others filter
-            rows by added ones.
+        carrying: columns that blocks carry for steps on decoded rows that all of `before` and `after` let pass.
+        late: op of such steps, called with each block.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
@@ -95,7 +96,8 @@ class Decoding:
         block_seconds: float,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
-        late: Sequence[ColumnOp | LateFilter] = (),
+        carrying: Carrying = NOTHING,
+        late: Callable[[pa.Table], pa.Table] = _unchanged,
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
@@ -108,8 +110,8 @@ class Decoding:
         self.block_seconds = block_seconds
         self.before = before
         self.after = after
+        self.carrying = carrying
         self.late = late
-        self.reads_samples = any(audio in op.reads for op in late if not isinstance(op, LateFilter))
         self.decoder = decoder
         self.root = root
         self.excerpt_columns = excerpt_columns
@@ -148,32 +150,11 @@ class Decoding:
     def _blocks(self, piece: "_Piece") -> Iterator[tuple[pa.Table, bool]]:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
-            added: Columns = {}
-            for op in self.late:
-                if isinstance(op, LateFilter):
-                    _filter(op, piece, windows, added)
-                else:
-                    added |= self._added(op, piece, windows, added)
-            table = _table(windows)
-            for name, column in added.items():
-                table = table.append_column(name, column)
-            yield table.replace_schema_metadata(claimed), is_last
-
-    def _added(self, op: ColumnOp, piece: "_Piece", windows: list[Window], before: Columns) -> Columns:
-        """Return the columns that an op adds to windows, null unless the row ends with the window and is ok."""
-        places = _ends(windows)
-        rows = piece.rows_of(windows, places, before, op.reads)
-        if self.audio in op.reads:
-            rows[self.audio] = samples_column([_samples(windows[i]) for i in places], self.sample_rate)
-        found, failures = added_columns(op, pa.table({name: rows[name] for name in op.reads}))
-        numbers: list[int | None] = [None] * len(windows)
-        for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
-            numbers[place] = number
-            if failure is not None:
-                windows[place].row_status.fail("step_failed", failure)
-                windows[place] = windows[place]._replace(wave=None)
-        columns = chosen(found, op.schema, numbers)
-        return dict(zip(columns.column_names, columns.columns, strict=True))
+            statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
+            block = _table(windows)
+            block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
+            del chunks
+            yield self.late(block).replace_schema_metadata(claimed), is_last
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
@@ -229,7 +210,7 @@ class Decoding:
         number = 0
         last: Samples = np.empty(0, np.float32)
         chunks: list[Samples] = []
-        for wave, is_last in self._decode(piece, index, row_status, chunks if self.reads_samples else None):
+        for wave, is_last in self._decode(piece, index, row_status, chunks if self.carrying.samples else None):
             if is_last:
                 last = wave
                 continue
@@ -324,25 +305,6 @@ class _Piece:
             first=0,
         )
 
-    def rows_of(
-        self, windows: Sequence[Window], places: Sequence[int], added: Columns, names: Sequence[str] | None = None
-    ) -> Columns:
-        """Return columns of the rows of some windows: of the source, or added to the windows.
-
-        Args:
-            windows: the windows of a block.
-            places: their places in `windows`.
-            added: columns of the block that were added so far.
-            names: the columns; None: all. The audio column is left out.
-        """
-        rows = pa.array([windows[i].row_status.row - self.first for i in places], pa.int64())
-        ends = pa.array(places, pa.int64())
-        return {
-            name: added[name].take(ends) if name in added else self.columns.column(name).take(rows)
-            for name in dict.fromkeys([*self.columns.column_names, *added])
-            if names is None or name in names
-        }
-
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
         row_status = numbered[1].row_status
@@ -357,21 +319,6 @@ class _Piece:
                 continue
             asked.append(index)
             yield self.recordings.excerpt(index, found)
-
-
-def _ends(windows: Sequence[Window]) -> list[int]:
-    """Return the places of windows with which a row ends that is ok."""
-    return [i for i, one in enumerate(windows) if one.row_status.windows and one.row_status.status == OK]
-
-
-def _filter(late: LateFilter, piece: _Piece, windows: list[Window], added: Columns) -> None:
-    """Mark rows that end in these windows and that a filter by added columns does not let pass."""
-    places = _ends(windows)
-    found = reasons(late.op, pa.table(piece.rows_of(windows, places, added)))
-    for place, reason in zip(places, found, strict=True):
-        judge(late.op, windows[place].row_status, reason)
-        if windows[place].row_status.status != OK:
-            windows[place] = windows[place]._replace(wave=None)
 
 
 def _claimed_seconds(recordings: Recordings, statuses: Sequence[RowStatus], decoder: Decoder) -> list[float]:
@@ -418,54 +365,6 @@ def claimed_seconds(block: pa.Table) -> float:
     return float((block.schema.metadata or {}).get(CLAIMED, 0))
 
 
-def _samples(window: Window) -> Samples:
-    """Return all samples of a row, from its last window."""
-    if window.chunks:
-        return np.concatenate(window.chunks)
-    return window.wave if window.wave is not None else np.empty(0, np.float32)
-
-
 def _drain(windows: Iterator[object]) -> None:
     for _ in windows:
         pass
-
-
-def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
-    """Append the recordings to a table as one contiguous column: int16 if all of them are, else float32."""
-    given = [wave for wave in waves if wave is not None]
-    dtype = np.dtype(np.int16) if given and all(w.dtype == np.int16 for w in given) else np.dtype(np.float32)
-    lengths = np.array([0 if w is None else len(w) for w in waves], np.int64)
-    offsets = np.zeros(len(waves) + 1, np.int64)
-    np.cumsum(lengths * dtype.itemsize, out=offsets[1:])
-    values = np.empty(int(lengths.sum()), dtype)
-    start = 0
-    for wave in given:
-        part = values[start : start + len(wave)]
-        if wave.dtype == dtype:
-            part[:] = wave
-        else:
-            np.multiply(wave, np.float32(1 / 32768), out=part)
-        start += len(wave)
-    valid = np.packbits(np.array([w is not None for w in waves], bool), bitorder="little").tobytes()
-    buffers: list[pa.Buffer | None] = [
-        pa.py_buffer(valid),
-        pa.py_buffer(offsets.data),
-        pa.py_buffer(values.data),
-    ]
-    column = pa.Array.from_buffers(pa.large_binary(), len(waves), buffers)
-    field = pa.field(WAVE, pa.large_binary(), metadata={"dtype": dtype.name})
-    return table.append_column(field, column)
-
-
-def waves_of(table: pa.Table) -> list[np.ndarray | None]:
-    """Return the recordings stored by `with_waves`, without a copy."""
-    field = table.schema.field(WAVE)
-    dtype = np.dtype((field.metadata or {})[b"dtype"].decode())
-    waves: list[np.ndarray | None] = []
-    for chunk in table.column(WAVE).chunks:
-        _, offsets, values = cast("list[Any]", chunk.buffers())
-        edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // dtype.itemsize
-        samples = np.frombuffer(values, dtype) if values is not None else np.empty(0, dtype)
-        valid = chunk.is_valid().to_pylist()
-        waves += [samples[a:b] if ok else None for a, b, ok in zip(edges, edges[1:], valid, strict=False)]
-    return waves

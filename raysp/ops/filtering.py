@@ -1,7 +1,6 @@
 """Ops of steps that filter rows, and their application to rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
@@ -19,20 +18,13 @@ class RowOp(Protocol):
         Args:
             rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
                 They include rows that have failed, for which the returned value has no effect. If the step reads
-                added columns: the rows of a block that are ok, with the columns that were added so far.
+                added columns: the rows of a block that are ok, with the columns that it reads.
         """
         ...
 
     def judge(self, seconds: float) -> str | None:
         """Return None, or the reason to skip a row of this decoded duration; called if the step is after `Decode`."""
         return None
-
-
-@dataclass(frozen=True)
-class LateFilter:
-    """A step's op that filters decoded rows by columns that earlier steps added."""
-
-    op: RowOp
 
 
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:

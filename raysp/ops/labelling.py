@@ -22,12 +22,11 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.several_heads import encoded_before, encoded_by
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.ops.adding import NO_COLUMNS, beside, chosen
+from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
-from raysp.ops.decoding import waves_of
 from raysp.ops.precision import Batching, batching, steady_products
-from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table
+from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, waves_of
 from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
@@ -89,10 +88,6 @@ class Forward:
             first, end = part  # the last window owns all frames to its end
             owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
         return owned
-
-
-class DeviceLostError(RunError):
-    """A failure of the GPU that only a new process recovers from."""
 
 
 class OutputOp(Protocol):

@@ -9,7 +9,10 @@ their dtype, int16 or float32, in the metadata of the field. Columns that steps 
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from raysp.columns import ERROR as ERROR
@@ -80,3 +83,44 @@ def row_statuses(table: pa.Table) -> list[RowStatus]:
         one.recording, one.version = recording, version
         statuses.append(one)
     return statuses
+
+
+def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
+    """Append the recordings to a table as one contiguous column: int16 if all of them are, else float32."""
+    given = [wave for wave in waves if wave is not None]
+    dtype = np.dtype(np.int16) if given and all(w.dtype == np.int16 for w in given) else np.dtype(np.float32)
+    lengths = np.array([0 if w is None else len(w) for w in waves], np.int64)
+    offsets = np.zeros(len(waves) + 1, np.int64)
+    np.cumsum(lengths * dtype.itemsize, out=offsets[1:])
+    values = np.empty(int(lengths.sum()), dtype)
+    start = 0
+    for wave in given:
+        part = values[start : start + len(wave)]
+        if wave.dtype == dtype:
+            part[:] = wave
+        else:
+            np.multiply(wave, np.float32(1 / 32768), out=part)
+        start += len(wave)
+    valid = np.packbits(np.array([w is not None for w in waves], bool), bitorder="little").tobytes()
+    buffers: list[pa.Buffer | None] = [
+        pa.py_buffer(valid),
+        pa.py_buffer(offsets.data),
+        pa.py_buffer(values.data),
+    ]
+    column = pa.Array.from_buffers(pa.large_binary(), len(waves), buffers)
+    field = pa.field(WAVE, pa.large_binary(), metadata={"dtype": dtype.name})
+    return table.append_column(field, column)
+
+
+def waves_of(table: pa.Table) -> list[np.ndarray | None]:
+    """Return the recordings stored by `with_waves`, without a copy."""
+    field = table.schema.field(WAVE)
+    dtype = np.dtype((field.metadata or {})[b"dtype"].decode())
+    waves: list[np.ndarray | None] = []
+    for chunk in table.column(WAVE).chunks:
+        _, offsets, values = cast("list[Any]", chunk.buffers())
+        edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // dtype.itemsize
+        samples = np.frombuffer(values, dtype) if values is not None else np.empty(0, dtype)
+        valid = chunk.is_valid().to_pylist()
+        waves += [samples[a:b] if ok else None for a, b, ok in zip(edges, edges[1:], valid, strict=False)]
+    return waves

@@ -21,7 +21,7 @@ from raysp.words import brief, brief_html, count, duration, html_table
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
-from raysp.planning.resources import Resources, actors_that_fit, shortage_of
+from raysp.planning.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,6 +136,7 @@ class Plan:
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, "
             f"{'one window a pass' if settings.batching is Batching.ALONE else budget}",
+            **self._own_pool_facts,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
@@ -178,7 +179,8 @@ class Plan:
     @property
     def pool_size(self) -> PoolSize:
         """Number of actors of the run: as the pool requests, limited by the machine and by the work."""
-        pool, resources, gpus = self.pipeline.label.pool, self.resources, self.settings.gpus_per_actor
+        pool, gpus = self.pipeline.label.pool, self.settings.gpus_per_actor
+        resources = for_model(self.resources, self.pipeline)
         cpus = self.settings.cpus_per_actor.number
         if not (pieces := self.pieces_todo):
             return PoolSize(pool.low, pool.high)
@@ -193,6 +195,25 @@ class Plan:
             work=(blocks, f"{rows} make at most {count(blocks, 'block')}"),
         )
 
+    @property
+    def own_pool_sizes(self) -> tuple[PoolSize, ...]:
+        """Number of actors of each step with a pool of its own: as requested, limited by the work."""
+        most = max((pool.high for pool in self.pipeline.own_pools), default=0)
+        blocks = most_blocks(self._pieces(), self.settings.block_seconds, most) if most else 0
+        reason = f"{count(self.pieces_todo, 'piece')} make at most {count(blocks, 'block')}"
+        return tuple(pool_size(pool, machine=(None, ""), work=(blocks, reason)) for pool in self.pipeline.own_pools)
+
+    @property
+    def _own_pool_facts(self) -> Mapping[str, str]:
+        pools = [stage for stage in self.pipeline.stages if stage.pool is not None]
+        return {
+            f"step {self.pipeline.steps.index(stage.steps[0])}": f"{type(stage.steps[0]).__name__} "
+            f"{', '.join(stage.steps[0].functions)}: {size}, {count(stage.pool.cpus or 1, 'CPU')} and "
+            f"{count(stage.pool.gpus or 0, 'GPU')} each"
+            for stage, size in zip(pools, self.own_pool_sizes, strict=True)
+            if stage.pool is not None
+        }
+
     def _pieces(self) -> Iterator[tuple[int, float | None]]:
         """Yield rows and encoded bytes of each piece to do; the bytes are None if rows are read by path."""
         is_by_path = self.pipeline.source.audio_root is not None
@@ -206,7 +227,9 @@ class Plan:
     def shortage(self) -> str:
         """Resources that the pool requests and that are not up; empty if all are."""
         settings = self.settings
-        return shortage_of(self.pool_size.low, self.resources, settings.cpus_per_actor.number, settings.gpus_per_actor)
+        cpus, gpus = held_by_steps(self.pipeline)
+        each = settings.cpus_per_actor.number, settings.gpus_per_actor
+        return shortage_of(self.pool_size.low, self.resources, *each, others=(cpus, gpus))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import actor_cpus, most_actors
@@ -31,7 +31,7 @@ class Resources:
 
 
 def local_resources(pipeline: Pipeline) -> Resources:
-    """Return the resources of a local Ray: every CPU, and at least one for decoding besides the actors.
+    """Return the resources of a local Ray: every CPU, and at least one for decoding besides all actors.
 
     There are no more actors than fit on the machine's CPUs, but at least one.
     """
@@ -40,12 +40,24 @@ def local_resources(pipeline: Pipeline) -> Resources:
     each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=gpus > 0 and label.device != "cpu").number
     actors = max(1, min(label.pool.low, machine_cpus // each))
     return Resources(
-        cpus=max(machine_cpus, actors * each + 1),
+        cpus=max(machine_cpus, actors * each + 1) + held_by_steps(pipeline)[0],
         gpus=gpus,
         machine_cpus=machine_cpus,
         memory=memory_bytes(),
         gpu_memory=gpu_memory() if gpus else None,
     )
+
+
+def held_by_steps(pipeline: Pipeline) -> tuple[float, float]:
+    """Return the CPUs and GPUs that the actors of steps with pools of their own hold from the start."""
+    pools = pipeline.own_pools
+    return sum(one.low * (one.cpus or 1) for one in pools), sum(one.low * (one.gpus or 0) for one in pools)
+
+
+def for_model(resources: Resources, pipeline: Pipeline) -> Resources:
+    """Return the resources that are left for decoding and the model beside other steps; at least none."""
+    cpus, gpus = held_by_steps(pipeline)
+    return replace(resources, cpus=max(0.0, resources.cpus - cpus), gpus=max(0.0, resources.gpus - gpus))
 
 
 def gpu_memory() -> float | None:
@@ -76,9 +88,22 @@ def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
     return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
 
 
-def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
-    """Return a text on the resources missing for `actors` actors; empty if all are up."""
-    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
+def shortage_of(
+    actors: int, resources: Resources, cpus: int, gpus: float, *, others: tuple[float, float] = (0, 0)
+) -> str:
+    """Return a text on the resources missing for `actors` actors; empty if all are up.
+
+    Args:
+        actors: number of actors of the model.
+        resources: resources that are up.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor.
+        others: CPUs and GPUs of the actors of other steps.
+    """
+    wanted = {
+        "GPU": (actors * gpus + others[1], resources.gpus),
+        "CPU": (actors * cpus + 1 + others[0], resources.cpus),
+    }
     short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
     if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:
         short.append(f"{count(cpus, 'CPU')} on one node, {resources.node_cpus:g} on the largest found")

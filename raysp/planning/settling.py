@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 from raysp.planning.checkpoints import checkpoint_folder, summary_of
 from raysp.planning.plans import Settings
-from raysp.planning.resources import Resources, actors_that_fit, shortage_of
+from raysp.planning.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
 
 
 def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
@@ -60,8 +60,10 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
-    _check_pool(label, resources, cpus.number, gpus, before)
-    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
+    _check_own_pools(pipeline, resources)
+    left = for_model(resources, pipeline)
+    _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
+    memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     at_once = 1 if on_gpu else passes_at_once(cpus.number)
     fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory, at_once=at_once)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
@@ -159,8 +161,33 @@ def _device(label: Label, gpus: float, before: Resolved | None) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
-    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up."""
+def _check_own_pools(pipeline: Pipeline, resources: Resources) -> None:
+    """Raise if the pools of steps before the model need more GPUs than a machine has."""
+    _, gpus = held_by_steps(pipeline)
+    if gpus > resources.gpus and not resources.can_grow:
+        places = (
+            f"steps.{i}.pool" for i, step in enumerate(pipeline.steps[:-1]) if step.own_pool and step.own_pool.gpus
+        )
+        raise PlanError(
+            f"{', '.join(places)}: {count(gpus, 'GPU')} for the actors of these steps; found "
+            f"{count(resources.gpus, 'GPU')}, and this machine has no more. Use the --address of a cluster with GPUs, "
+            "or lower the number"
+        )
+
+
+def _check_pool(
+    label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None, *, others: float
+) -> None:
+    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up.
+
+    Args:
+        label: the step.
+        resources: resources that other steps leave.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor.
+        before: values resolved by the sink's first plan.
+        others: GPUs that the actors of other steps hold.
+    """
     pool = label.pool
     asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
@@ -170,8 +197,9 @@ def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, befo
     if gpus > resources.gpus:
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
         why = ", as the labels of this sink were made on GPUs" if recorded else ""
+        beside = f" beside {count(others, 'GPU')} of the pools of other steps" if others else ""
         raise PlanError(
-            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and this machine has no more. Use the "
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}{beside}, and this machine has no more. Use the "
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(

@@ -16,10 +16,11 @@ SMALL_ROWS = 1_000
 def is_small(shards: Iterable[Shard], pipeline: Pipeline, resources: Resources) -> bool:
     """Return whether one process on this machine labels the shards as fast as Ray's actors would.
 
-    This holds for little audio, one actor, and a model on CPUs. Starting Ray takes longer than it saves then.
+    This holds for little audio, one actor, a model on CPUs, and no step with a pool of its own. Starting Ray takes
+    longer than it saves then.
     """
     label = pipeline.label
-    if resources.machine_cpus is None or label.pool.high > 1 or label.pool.memory is not None:
+    if resources.machine_cpus is None or label.pool.high > 1 or label.pool.memory is not None or pipeline.own_pools:
         return False
     if label.device == "cuda" or (label.device == "auto" and resources.gpus):
         return False

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp.columns import INNER_COLUMNS, ROW_COLUMNS
+from raysp.columns import INNER_COLUMNS, INNER_PREFIX, ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
-from raysp.specs.steps import Decode, Keep, Label, Step, refuse_clash
+from raysp.specs.steps import Decode, Keep, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
@@ -181,6 +181,14 @@ class Parquet:
             raise ValueError("url is empty; give the folder that receives the label shards")
 
 
+class Stage(NamedTuple):
+    """Steps between decoding and the model that the same workers apply."""
+
+    pool: Pool | None
+    """Actors; None: the tasks that decode."""
+    steps: tuple[Step, ...]
+
+
 @spec
 class Pipeline:
     """A pipeline from audio shards to label shards.
@@ -234,6 +242,26 @@ class Pipeline:
         return tuple(dict.fromkeys(column for step in self.steps for column in step.reads if column not in added))
 
     @property
+    def stages(self) -> "tuple[Stage, ...]":
+        """Steps that add columns, or filter rows by added ones, by the workers that apply them to decoded rows.
+
+        The tasks that decode apply those of the first stage, which may be empty.
+        """
+        added = {*self.columns}
+        stages = [Stage(None, ())]
+        for step in self.steps[:-1]:
+            if step.columns and step.own_pool is not None:
+                stages.append(Stage(step.own_pool, (step,)))
+            elif step.columns or not added.isdisjoint(step.reads):
+                stages[-1] = Stage(stages[-1].pool, (*stages[-1].steps, step))
+        return tuple(stages)
+
+    @property
+    def own_pools(self) -> tuple[Pool, ...]:
+        """Pools of the steps before `Label`."""
+        return tuple(stage.pool for stage in self.stages if stage.pool is not None)
+
+    @property
     def decode(self) -> Decode:
         """The step that decodes."""
         return next(step for step in self.steps if isinstance(step, Decode))
@@ -274,7 +302,7 @@ def _check_added(steps: Sequence[Step]) -> None:
     for index, step in enumerate(steps[:-1]):
         where = f"steps[{index}] {type(step).__name__} adds the column"
         for column in step.columns:
-            if column in INNER_COLUMNS:
+            if column in INNER_COLUMNS or column.startswith(INNER_PREFIX):
                 raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
             until = enumerate(steps[: index + 1])
             readers = [f"steps[{i}] {type(one).__name__}" for i, one in until if column in one.reads]
@@ -340,6 +368,8 @@ def label_parts(
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
             if batch_seconds is not None:
                 fields["batch_seconds"] = batch_seconds
+        if isinstance(step, Map):
+            del fields["pool"]
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
     return {**parts, **code.parts()}
 

@@ -12,8 +12,7 @@ import soundfile
 import raysp
 from raysp.errors import RunError
 from raysp.ops.adding import Computing, added_columns, samples_column
-from raysp.ops.decoding import with_waves
-from raysp.ops.rows import RowStatus, statuses_table
+from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests import user_specs
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, wav, write_shard
 from tests.user_specs import Counted, called, decibels, loudness
@@ -84,10 +83,13 @@ def test_results_of_another_shape_end_the_work_with_function_found_and_expected(
 
 
 def test_samples_are_float32_between_minus_one_and_one():
-    column = samples_column([np.array([-32768, 16384], np.int16), np.array([0.5], np.float32)], 8000)
+    whole, half = np.array([-32768, 16384], np.int16), np.array([0.5], np.float32)
+    column = samples_column([[whole], None, [half, whole], []], 8000)
     assert column.to_pylist() == [
         {"samples": [-1, 0.5], "sample_rate": 8000},
-        {"samples": [0.5], "sample_rate": 8000},
+        None,
+        {"samples": [0.5, -1, 0.5], "sample_rate": 8000},
+        {"samples": [], "sample_rate": 8000},
     ]
 
 
@@ -224,6 +226,19 @@ def test_a_filter_by_an_added_column_skips_rows_whole(chained):
 def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
     checked = raysp.verify(chained.sink.url, sample=2, pipeline=chained)
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
+
+
+@pytest.mark.parametrize("pooled", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_steps_with_pools_of_their_own_give_the_same_rows(chained, tmp_path, pooled):
+    maps = [place for place, step in enumerate(chained.steps) if isinstance(step, raysp.Map)]
+    places = {maps[number] for number in pooled}
+    steps = [replace(step, pool=raysp.Pool(2)) if place in places else step for place, step in enumerate(chained.steps)]
+    assert len(replace(chained, steps=steps).stages) == 1 + len(pooled)
+    pipeline = replace(chained, steps=steps, sink=raysp.Parquet(str(tmp_path / "out")))
+    label_here(pipeline)
+    assert read(pipeline) == read(chained)
+    schemas = [pq.read_schema(f"{one.sink.url}/a.parquet") for one in (pipeline, chained)]
+    assert schemas[0].names == schemas[1].names
 
 
 def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.audio.windows import Windowing
-from raysp.ops.decoding import Decoding, waves_of, with_waves
+from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping
-from raysp.ops.rows import ROW_SCHEMA
+from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
 from tests.corpora import AUDIO, wav
 
 WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)

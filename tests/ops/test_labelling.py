@@ -19,9 +19,8 @@ import raysp
 from raysp.audio import decode
 from raysp.errors import CheckpointError
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.decoding import with_waves
 from raysp.ops.labelling import DeviceLostError, Forward, Labelling, as_float, pad
-from raysp.ops.rows import RowStatus, statuses_table
+from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 
 NUM_ROWS = 40

@@ -20,10 +20,11 @@ from raysp.audio.windows import Windowing
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
-from raysp.ops.decoding import Decoding, waves_of
+from raysp.ops.decoding import Decoding
 from raysp.ops.joining import Joining
 from raysp.ops.keeping import Keeping
 from raysp.ops.labelling import Labelling
+from raysp.ops.rows import waves_of
 from tests.corpora import CHECKPOINT, wav
 from tests.ops.test_decoding import blocks_of, piece
 

@@ -9,6 +9,7 @@ from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.resources import Resources, count_gpus
 from raysp.planning.settling import settle
 from tests.corpora import a_pipeline
+from tests.user_specs import odd_rows
 
 
 class TestSettle:
@@ -74,6 +75,23 @@ class TestSettle:
     def test_a_pool_that_does_not_fit_is_refused_with_the_resources(self, have, label, message):
         with pytest.raises(PlanError, match=message):
             self.settled(**have, **label)
+
+    def test_the_pools_of_other_steps_take_their_share_of_a_machine(self):
+        def settle_with(pool: raysp.Pool, resources: Resources) -> object:
+            step = raysp.Map(odd_rows, adds={"odd": "bool"}, reads=["text"], pool=pool)
+            return settle(a_pipeline(keep=[step]), resources)
+
+        assert settle_with(raysp.Pool(2), Resources(4)).device == "cpu"
+        with pytest.raises(PlanError, match=r"one actor of 1 CPU leaves no CPU of 1 for decoding"):
+            settle_with(raysp.Pool(3), Resources(4))
+        message = "found 0 GPUs beside 1 GPU of the pools of other steps, and this machine has no more"
+        with pytest.raises(PlanError, match=message):
+            settle_with(raysp.Pool(gpus=1), Resources(4, gpus=1))
+        assert settle_with(raysp.Pool(gpus=1), Resources(4, gpus=2)).gpus_per_actor == 1
+        message = r"steps\.1\.pool: 0.5 GPUs for the actors of these steps; found 0 GPUs, and this machine has no more"
+        with pytest.raises(PlanError, match=message):
+            settle_with(raysp.Pool(gpus=0.5), Resources(4))
+        assert settle_with(raysp.Pool(gpus=0.5), Resources(4, can_grow=True)).device == "cpu"
 
     def test_a_checkpoint_that_is_not_there_is_refused(self):
         pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])

@@ -163,7 +163,7 @@ class TestFingerprint:
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel"},
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
-            raysp.Map: {"function", "adds", "reads"},
+            raysp.Map: {"function", "adds", "reads", "pool"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"device", "exact", "pool"},
             raysp.Transcript: {"name", "words", "chars", "generate"},

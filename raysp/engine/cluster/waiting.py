@@ -52,6 +52,7 @@ class Waiting:
         nodes: returns the resources of the cluster.
         actor: request of a model actor.
         reader: request of a reader.
+        step_actors: requests of the actors of each step with a pool of its own.
         on_warning: also called with each warning.
         clock: returns seconds since any origin.
     """
@@ -63,6 +64,7 @@ class Waiting:
         *,
         actor: Amounts,
         reader: Amounts,
+        step_actors: Sequence[Amounts] = (),
         on_warning: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,6 +72,7 @@ class Waiting:
         self.nodes = nodes
         self.actor = actor
         self.reader = reader
+        self.step_actors = step_actors
         self.on_warning = on_warning
         self.clock = clock
         self.limit = wait_seconds()
@@ -78,11 +81,12 @@ class Waiting:
         self._quiet = 0.0
         self._warned_at = 0.0
 
-    def look(self, num_actors: int) -> None:
+    def look(self, num_actors: int, num_step_actors: Sequence[int] = ()) -> None:
         """Warn about missing resources. Called often; checks every ten seconds.
 
         Args:
             num_actors: number of actors that have loaded their model.
+            num_step_actors: number of running actors of each step with a pool of its own.
 
         Raises:
             RunError: resources were missing for too long.
@@ -98,7 +102,10 @@ class Waiting:
         self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # for the rest, this process was paused
         waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
         if waited >= min(self.limit, max(FIRST_WARNING_SECONDS, 2 * self._warned_at)):
-            self._judge(waited, {"a reader": self.reader} | ({} if num_actors else {MODEL_ACTOR: self.actor}))
+            steps = zip(self.step_actors, num_step_actors, strict=True)
+            missing = {f"an actor of step {place}": one for place, (one, number) in enumerate(steps, 1) if not number}
+            missing |= {} if num_actors else {MODEL_ACTOR: self.actor}
+            self._judge(waited, {"a reader": self.reader} | missing)
 
     def _judge(self, waited: float, requests: Mapping[str, Amounts]) -> None:
         nodes = self.nodes()

@@ -8,12 +8,12 @@ import pyarrow as pa
 import ray.data
 
 from raysp.engine.cluster.connection import cluster_resources
-from raysp.engine.datasets.slices import SliceLabeller, decode
+from raysp.engine.datasets.slices import SliceLabeller, SliceSteps, decode
 from raysp.engine.datasets.table_job import Columns, table_job
 from raysp.engine.on_ray.stream import READER_CPUS
 from raysp.errors import PlanError
 from raysp.planning.checkpoints import digest_of
-from raysp.planning.resources import shortage_of
+from raysp.planning.resources import held_by_steps, shortage_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
 
@@ -36,8 +36,8 @@ def apply(
     Rows are those of label shards: the columns `id`, `keep`, `row`, `seconds`, `status`, `error_type` and
     `error_message`, and those of the outputs. A row's label depends neither on the blocks of the dataset nor on the
     batches of the model, and rows keep their order if the context of the dataset preserves the order of blocks.
-    Recordings are decoded by tasks of one CPU. The pool of the `Label` step holds the model. Nothing of the calling
-    process is changed.
+    Recordings are decoded by tasks of one CPU. The pool of the `Label` step holds the model, the pools of `Map` steps
+    call their functions. Nothing of the calling process is changed.
 
     Args:
         steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
@@ -66,13 +66,25 @@ def apply(
     if known is not None and isinstance(known.base_schema, pa.Schema):
         job.check(job.with_audio(known.base_schema.empty_table()).schema)
     pool, settings = job.pipeline.label.pool, job.settings
-    if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
-        logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
+    each, others = (settings.cpus_per_actor.number, settings.gpus_per_actor), held_by_steps(job.pipeline)
+    if short := shortage_of(pool.low, resources, *each, others=others):
+        logger.warning("%s; the dataset waits until the cluster has them, or lower the pools of the steps", short)
 
     def decode_rows(rows: pa.Table) -> Iterator[pa.Table]:
         yield from decode(job, rows)
 
     slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
+    for stage, own in enumerate(job.pipeline.own_pools, 1):
+        slices = slices.map_batches(
+            SliceSteps,
+            fn_constructor_args=[job, stage],
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=own.cpus or 1,
+            num_gpus=own.gpus or None,
+            memory=own.memory,
+            compute=ray.data.ActorPoolStrategy(min_size=own.low, max_size=own.high),
+        )
     return slices.map_batches(
         SliceLabeller,
         fn_constructor_args=[job, digest_of(settings.checkpoint.path)],

@@ -14,7 +14,7 @@ from raysp.planning.resources import Resources, local_resources
 from raysp.planning.settling import settle
 from raysp.planning.surveying import check_types, source_columns
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
-from raysp.specs.steps import Label, Pool, Step
+from raysp.specs.steps import Label, Map, Pool, Step
 from raysp.storage.options import GivenOptions, options_of
 
 PLACE = "dataset"
@@ -142,7 +142,15 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
 def local_job(steps: Sequence[Step], columns: Columns) -> TableJob:
     """Return a job for a model in this process; errors are those of `table_job`.
 
-    The pool of the `Label` step is that of other processes, so the default one takes its place.
+    Pools are those of other processes, so the default one of the `Label` step takes its place, and `Map` steps have
+    none.
     """
-    alone = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
+    alone = [
+        replace(step, pool=Pool())
+        if isinstance(step, Label)
+        else replace(step, pool=None)
+        if isinstance(step, Map)
+        else step
+        for step in steps
+    ]
     return table_job(alone, columns, local_resources)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import pyarrow as pa
 import ray
 
+from raysp import assembly
 from raysp.engine.workers.attempts import SETTLE_SECONDS, Attempts
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import labelled_block, load_labelling
@@ -25,8 +26,7 @@ from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader
 from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError
-from raysp.ops.decoding import with_waves
-from raysp.ops.rows import RowStatus, statuses_table
+from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.planning.plans import Plan
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
@@ -96,10 +96,10 @@ class _Room:
 
 def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
     """Label the rows of poisoned pieces that crash no worker. Yields messages about blocks or a shard's failure."""
-    pool, settings = plan.pipeline.label.pool, plan.settings
+    pool, settings, others = plan.pipeline.label.pool, plan.settings, plan.pipeline.own_pools
     options: dict[str, Any] = {
-        "num_cpus": settings.cpus_per_actor.number,
-        "num_gpus": settings.gpus_per_actor,
+        "num_cpus": max(settings.cpus_per_actor.number, *(one.cpus or 1 for one in others), 1),
+        "num_gpus": max(settings.gpus_per_actor, *(one.gpus or 0 for one in others), 0),
         "max_retries": 0,
     }
     if pool.memory:
@@ -264,7 +264,12 @@ def _label_blocks(
 
 def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[int]) -> Iterator[pa.Table]:
     if rows:
-        yield from (block for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows))
+        stages = range(1, len(job.pipeline.stages))
+        later = [assembly.late_steps(job.pipeline, job.settings, stage, job.functions) for stage in stages]
+        for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows):
+            for op in later:
+                block = op(block)
+            yield block
     statuses = [RowStatus(row) for row in crashed]
     for row_status in statuses:
         row_status.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone crashed")

@@ -10,7 +10,7 @@ even if a node is lost and the task is repeated.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -105,9 +105,9 @@ class Feeding(ExecutionCallback):
         self.waiting = self.feed.waiting if self.feed else None
         events = self.feed.events if self.feed else None
         self.actors = ActorWatch(events) if events else None
-        for one in self.maps:
-            if isinstance(one, ActorPoolMapOperator):
-                watch_loads(one, self.feed.nodes if self.feed else None, events.actor_failed if events else None)
+        # The last pool holds the model; those before it belong to steps.
+        *self.step_pools, self.model_pool = [one for one in self.maps if isinstance(one, ActorPoolMapOperator)]
+        watch_loads(self.model_pool, self.feed.nodes if self.feed else None, events.actor_failed if events else None)
         if self.feed:
             self.input._is_execution_marked_finished = self.input._inputs_complete = False
             operators[self.input].inputs_done_called = True  # without inputs it would count as complete
@@ -117,9 +117,9 @@ class Feeding(ExecutionCallback):
         for one in self.maps:
             one._output_blocks_stats.clear()
         if self.actors:
-            self.actors.look(_actors(self.maps))
+            self.actors.look(_actors(self.model_pool))
         if self.waiting:
-            self.waiting.look(_num_actors(self.maps))
+            self.waiting.look(_num_actors(self.model_pool), [_num_actors(one) for one in self.step_pools])
         if self.feed is None:
             return
         self._drop_submitted()
@@ -139,18 +139,16 @@ class Feeding(ExecutionCallback):
         self.input._input_data_index = 0
 
 
-def _num_actors(maps: Iterable[MapOperator]) -> int:
+def _num_actors(pool: ActorPoolMapOperator) -> int:
     """Return the number of running actors."""
-    return sum(one._actor_pool.num_running_actors() for one in maps if isinstance(one, ActorPoolMapOperator))
+    return pool._actor_pool.num_running_actors()
 
 
-def _actors(maps: Iterable[MapOperator]) -> dict[str, Actor]:
+def _actors(pool: ActorPoolMapOperator) -> dict[str, Actor]:
     """Return the actors that have loaded their model, by id, those that are being restarted included."""
-    pools = (cast("Any", one._actor_pool) for one in maps if isinstance(one, ActorPoolMapOperator))
+    running = cast("Any", pool._actor_pool)._running_actors
     return {
-        handle._actor_id.hex(): Actor(state.actor_location, state.is_restarting)
-        for pool in pools
-        for handle, state in pool._running_actors.items()
+        handle._actor_id.hex(): Actor(state.actor_location, state.is_restarting) for handle, state in running.items()
     }
 
 

@@ -21,10 +21,12 @@ from raysp.engine.workers.messages import Message
 from raysp.engine.workers.packing import read_messages
 from raysp.engine.workers.piece_todo import serialised
 from raysp.engine.workers.reader import Reader
+from raysp.engine.workers.step_actor import StepActor
 from raysp.errors import RayspError, RunError
 from raysp.planning.plans import Plan
 from raysp.planning.resources import Resources
 from raysp.sink.receipts import ShardFailure
+from raysp.specs.steps import Pool
 from raysp.words import RUN_AGAIN
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents)
         partial(cluster_nodes, nodes.avoided),
         actor=actor,
         reader={"CPU": READER_CPUS},
+        step_actors=[_pool_request(pool, pool.cpus or 1, pool.gpus or 0) for pool in plan.pipeline.own_pools],
         on_warning=events.waiting,
     )
     feed = Feed(tasks, ahead, waiting, nodes, events)
@@ -106,8 +109,13 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents)
 
 def _actor_request(plan: Plan) -> dict[str, float]:
     """Return the resources that a model actor requests."""
-    pool, gpus = plan.pipeline.label.pool, plan.settings.gpus_per_actor
-    requests = {"CPU": plan.settings.cpus_per_actor.number, "GPU": gpus or 0, "memory": pool.memory or 0}
+    settings = plan.settings
+    return _pool_request(plan.pipeline.label.pool, settings.cpus_per_actor.number, settings.gpus_per_actor)
+
+
+def _pool_request(pool: Pool, cpus: int, gpus: float) -> dict[str, float]:
+    """Return the resources that an actor of a pool requests."""
+    requests = {"CPU": cpus, "GPU": gpus, "memory": pool.memory or 0}
     return {name: float(amount) for name, amount in requests.items() if amount}
 
 
@@ -155,6 +163,17 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
     allow_failures(pieces.context, size.low)
     feed.attach(pieces.context)
     blocks = pieces.map_batches(cast("Any", read), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
+    for stage, (own, actors) in enumerate(zip(plan.pipeline.own_pools, plan.own_pool_sizes, strict=True), 1):
+        blocks = blocks.map_batches(
+            StepActor,
+            fn_constructor_args=[job, stage],
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=own.cpus or 1,
+            num_gpus=own.gpus or None,
+            memory=own.memory,
+            compute=ActorPoolStrategy(min_size=actors.low, max_size=actors.high),
+        )
     return blocks.map_batches(
         LabelActor,
         fn_constructor_args=[job],

@@ -17,6 +17,7 @@ from raysp.engine.workers.messages import FatalFailure, LabelledBlock, Message, 
 from raysp.engine.workers.packing import message_row, unpack
 from raysp.engine.workers.watchdog import watched
 from raysp.errors import RunError, StoreError
+from raysp.ops.adding import DeviceLostError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.planning.checkpoints import check_digest, checkpoint_folder
 from raysp.sink import fault_injection, stage
@@ -91,7 +92,7 @@ class LabelActor:
             labelled = self.thread.submit(self._label, name, block).result()
         except Exception as error:
             logger.exception("%s: a block failed", name.shard)
-            if _is_of_the_process(error):
+            if isinstance(error, DeviceLostError):
                 os._exit(1)  # Ray restarts the actor and retries the block
             return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
         if isinstance(labelled, PoisonedPiece):
@@ -120,12 +121,6 @@ class LabelActor:
         attempts.end(work)
         self.idle_since = time.monotonic()
         return labels, figures, waited
-
-
-def _is_of_the_process(error: Exception) -> bool:
-    from raysp.ops.labelling import DeviceLostError
-
-    return isinstance(error, DeviceLostError)
 
 
 def labelled_block(

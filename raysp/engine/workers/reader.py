@@ -79,9 +79,14 @@ class Reader:
             yield packed.pop()
 
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
-        """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last."""
+        """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last.
+
+        Steps with a pool of their own were not applied to them.
+        """
         job = self.job
-        op = assembly.decoding(job.pipeline, job.settings, shard, decoder=process_decoder(), functions=job.functions)
+        op = assembly.decoding(
+            job.pipeline, job.settings, shard, decoder=process_decoder(), functions=job.functions, by_stage=True
+        )
         columns = assembly.decoded_columns(job.pipeline, shard)
         source = job.pipeline.source
         table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))

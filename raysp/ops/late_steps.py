@@ -1,0 +1,192 @@
+"""Steps on decoded blocks: they add columns to the rows that end in a block, or filter these rows by added columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
+from raysp.ops.adding import ColumnOp, added_columns, chosen, samples_column
+from raysp.ops.filtering import RowOp, judge, reasons
+from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
+
+CARRIED = f"{INNER_PREFIX}source:"
+"""Prefix of carried source columns, whose own names other columns of a block may have."""
+CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
+"""Column of the samples of rows of several windows."""
+
+
+@dataclass(frozen=True)
+class Carrying:
+    """What blocks carry for late steps, in the last window of each row that is ok."""
+
+    columns: Sequence[str] | None = ()
+    """Source columns; None: all without the audio."""
+    samples: bool = False
+    """Whether steps read samples."""
+    sample_rate: int = 0
+
+    def __call__(
+        self,
+        block: pa.Table,
+        statuses: Sequence[RowStatus],
+        source: pa.Table,
+        first: int,
+        chunks: Sequence[Sequence[np.ndarray]],
+    ) -> pa.Table:
+        """Append the carried columns to a block.
+
+        Args:
+            block: a block of windows.
+            statuses: their outcomes.
+            source: source columns of the rows of the piece.
+            first: number of its first row.
+            chunks: for each window that is the last of several all samples of the row; otherwise nothing.
+        """
+        if self.columns == () and not self.samples:
+            return block
+        is_end = _is_end(statuses)
+        rows = pa.array(
+            [one.row - first if end else None for one, end in zip(statuses, is_end, strict=True)], pa.int64()
+        )
+        for name, column in zip(source.column_names, source.columns, strict=True):
+            if self.columns is None or name in self.columns:
+                block = block.append_column(f"{CARRIED}{name}", column.take(rows))
+        if self.samples:
+            whole = [one if one and end else None for one, end in zip(chunks, is_end, strict=True)]
+            block = block.append_column(CARRIED_SAMPLES, samples_column(whole, self.sample_rate))
+        return block
+
+
+NOTHING = Carrying()
+
+
+@dataclass(frozen=True)
+class LateFilter:
+    """A step's op that filters decoded rows by columns that earlier steps added."""
+
+    op: RowOp
+    reads: Sequence[str] | None
+    """Columns that it reads; None: all."""
+
+
+class LateSteps:
+    """Op that applies steps to a block; values of a row are those that it has in any other block.
+
+    Args:
+        ops: ops that add columns, and filters by added ones, in order.
+        audio: column of the recordings, for ops that read samples.
+        sample_rate: sample rate of the decoded recordings.
+        passes: whether what the block carries stays in it, for steps after these.
+    """
+
+    def __init__(
+        self, ops: Sequence[ColumnOp | LateFilter], *, audio: str, sample_rate: int, passes: bool = False
+    ) -> None:
+        self.ops = ops
+        self.audio = audio
+        self.sample_rate = sample_rate
+        self.passes = passes
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Return a block with the added columns, null unless the row ends with the window and is ok.
+
+        Args:
+            block: a block of `Decoding`, with the columns that the steps read.
+        """
+        if not self.ops:
+            return block
+        rows = _Rows(block, self.audio, self.sample_rate)
+        for op in self.ops:
+            if isinstance(op, LateFilter):
+                rows.filter(op)
+            else:
+                rows.add(op)
+        return rows.table(passes=self.passes)
+
+
+class _Rows:
+    """The rows that end in a block, with their outcomes, samples and columns."""
+
+    def __init__(self, block: pa.Table, audio: str, sample_rate: int) -> None:
+        self.block = block
+        self.audio = audio
+        self.sample_rate = sample_rate
+        self.statuses = row_statuses(block)
+        self.waves = waves_of(block)
+        self.has_changed = False
+        self.carried = [name for name in block.column_names if name.startswith(INNER_PREFIX)]
+        inner = {*RESULT_COLUMNS, *INNER_COLUMNS, *self.carried}
+        self.added = {name: block.column(name) for name in block.column_names if name not in inner}
+
+    def add(self, op: ColumnOp) -> None:
+        """Add the columns of an op."""
+        places = self._ends()
+        given = self._columns(places, op.reads)
+        if self.audio in op.reads:
+            given[self.audio] = samples_column([[self._samples(place)] for place in places], self.sample_rate)
+        found, failures = added_columns(op, pa.table({name: given[name] for name in op.reads}))
+        numbers: list[int | None] = [None] * len(self.statuses)
+        for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
+            numbers[place] = number
+            if failure is not None:
+                self.statuses[place].fail("step_failed", failure)
+                self._drop(place)
+        columns = chosen(found, op.schema, numbers)
+        self.added |= dict(zip(columns.column_names, columns.columns, strict=True))
+
+    def filter(self, late: LateFilter) -> None:
+        """Mark rows that a filter does not let pass."""
+        places = self._ends()
+        found = reasons(late.op, pa.table(self._columns(places, late.reads)))
+        for place, reason in zip(places, found, strict=True):
+            judge(late.op, self.statuses[place], reason)
+            if self.statuses[place].status != OK:
+                self._drop(place)
+
+    def table(self, *, passes: bool) -> pa.Table:
+        """Return the block with the results."""
+        metadata = self.block.schema.metadata
+        if self.has_changed:
+            block = with_waves(statuses_table(self.statuses), self.waves)
+        else:
+            block = self.block.select([*ROW_SCHEMA.names, WAVE])
+        for name, column in self.added.items():
+            block = block.append_column(name, column)
+        for name in self.carried if passes else []:
+            block = block.append_column(name, self.block.column(name))
+        return block.replace_schema_metadata(metadata)
+
+    def _drop(self, place: int) -> None:
+        self.waves[place] = None
+        self.has_changed = True
+
+    def _ends(self) -> list[int]:
+        """Return the places of windows with which a row ends that is ok."""
+        return [place for place, is_end in enumerate(_is_end(self.statuses)) if is_end]
+
+    def _columns(self, places: Sequence[int], names: Sequence[str] | None) -> "dict[str, pa.ChunkedArray[Any]]":
+        """Return columns of some rows: of the source, or added; all if `names` is None, without the audio column."""
+        numbers = pa.array(places, pa.int64())
+        source = {name.removeprefix(CARRIED): name for name in self.carried if name != CARRIED_SAMPLES}
+        return {
+            name: (self.added[name] if name in self.added else self.block.column(source[name])).take(numbers)
+            for name in dict.fromkeys([*source, *self.added])
+            if names is None or name in names
+        }
+
+    def _samples(self, place: int) -> np.ndarray:
+        """Return all samples of the row that ends with a window."""
+        if CARRIED_SAMPLES in self.carried:
+            whole = cast("Any", self.block.column(CARRIED_SAMPLES)[place])
+            if whole.is_valid:
+                return np.asarray(whole["samples"].values)
+        wave = self.waves[place]
+        return wave if wave is not None else np.empty(0, np.float32)
+
+
+def _is_end(statuses: Sequence[RowStatus]) -> list[bool]:
+    """Return for each window whether a row ends with it that is ok."""
+    return [bool(one.windows) and one.status == OK for one in statuses]
