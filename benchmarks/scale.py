@@ -96,10 +96,12 @@ def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
 
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
+    from raysp.corpus import surveys
     from raysp.planning.opening import begin_run
     from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
 
+    surveys.MOST_PROCESSES = 1  # the bucket is in this process
     data = the_shard()
     bucket.series.append(numbered("in/{}/", ".parquet", num_shards, data))
     measuring, pipeline = Measuring(bucket), the_pipeline()
