@@ -1,0 +1,57 @@
+"""Rules that make reference texts comparable, or trainable: case, and which characters stay."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+Case = Literal["keep", "lower", "upper"]
+
+_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """Rules for texts.
+
+    Every text is in Unicode's form NFC, and has single spaces between words and none at its ends.
+
+    Attributes:
+        case: "lower", "upper", or as it is.
+        keep: "all" characters; or "letters": letters, their marks, digits, and apostrophes within words, every other
+            character becomes a space; or the characters that stay, besides spaces, in a string.
+    """
+
+    case: Case = "keep"
+    keep: str = "all"
+
+    def __call__(self, text: str) -> str:
+        """Return a text by the rules; an empty one if no character stays."""
+        text = unicodedata.normalize("NFC", text)
+        if self.case == "lower":
+            text = unicodedata.normalize("NFC", text.lower())
+        elif self.case == "upper":
+            text = unicodedata.normalize("NFC", text.upper())
+        if self.keep == "letters":
+            text = _letters(text)
+        elif self.keep != "all":
+            allowed = {*self.keep}
+            text = "".join(character if character in allowed else " " for character in text)
+        return _SPACE.sub(" ", text).strip()
+
+
+def _letters(text: str) -> str:
+    """Return letters, marks and digits, and apostrophes between letters; other characters as spaces."""
+    text = text.translate(_APOSTROPHES)
+    kept = [character if _is_letter(character) or character == "'" else " " for character in text]
+    for place, character in enumerate(kept):
+        if character == "'":
+            around = kept[max(0, place - 1) : place] + kept[place + 1 : place + 2]
+            if len(around) < 2 or not all(map(_is_letter, around)):
+                kept[place] = " "
+    return "".join(kept)
+
+
+def _is_letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
