@@ -1,0 +1,188 @@
+"""Index of the rows to train on: durations, numbers of labels, and why rows are left out; a file a shard in the sink.
+
+Files are named by the content of the shard and by a key of everything else that decides: columns, filters, vocabulary.
+So a shard that changed, or another recipe, has another file, and an index is written once.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import StoreError
+from raysp.storage.store import Store
+
+INDEX = ".raysp/index/"
+TRAINED = ""
+"""Reason of rows that are trained on."""
+
+_TYPES: Mapping[str, pa.DataType] = {"seconds": pa.float32(), "num_labels": pa.uint16(), "reason": pa.uint8()}
+_SCHEMA = pa.schema(_TYPES)
+_REASONS, _CHARACTERS = b"raysp.reasons", b"raysp.characters"
+_NO_CHARACTERS: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Index of the rows of one shard.
+
+    Attributes:
+        seconds: float32 (num_rows,), duration of each row.
+        num_labels: uint16 (num_rows,), labels of each row.
+        reason: uint8 (num_rows,), place of the reason in `reasons` for which a row is left out.
+        reasons: names of reasons; the first is `TRAINED`.
+        characters: occurrences of each character in the texts of rows that are trained on.
+    """
+
+    seconds: npt.NDArray[np.float32] = field(repr=False)
+    num_labels: npt.NDArray[np.uint16] = field(repr=False)
+    reason: npt.NDArray[np.uint8] = field(repr=False)
+    reasons: tuple[str, ...] = (TRAINED,)
+    characters: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        seconds: Sequence[float],
+        num_labels: Sequence[int],
+        reasons: Sequence[str],
+        characters: Mapping[str, int] = _NO_CHARACTERS,
+    ) -> "ShardIndex":
+        """Return the index of rows, each with the reason for which it is left out, or `TRAINED`."""
+        names = (TRAINED, *sorted({*reasons} - {TRAINED}))
+        place = {name: number for number, name in enumerate(names)}
+        return cls(
+            np.asarray(seconds, np.float32),
+            np.minimum(np.asarray(num_labels, np.int64), 2**16 - 1).astype(np.uint16),
+            np.asarray([place[reason] for reason in reasons], np.uint8),
+            names,
+            dict(characters),
+        )
+
+
+def path_of(shard: Shard, key: str) -> str:
+    """Return the path of a shard's index.
+
+    Args:
+        shard: the shard.
+        key: hash of everything besides the shard's content that decides what is in it.
+    """
+    part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
+    return f"{INDEX}{key}/{shard.input_id}{part}.arrow"
+
+
+def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
+    """Write the index of a shard; an existing one stays, as it is the same."""
+    arrays = [pa.array(getattr(index, field.name), field.type) for field in _SCHEMA]
+    metadata = {_REASONS: json.dumps(index.reasons), _CHARACTERS: json.dumps(index.characters)}
+    schema = _SCHEMA.with_metadata(metadata)
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(pa.table(arrays, schema=schema))
+    store.create(path_of(shard, key), file.getvalue())
+
+
+def load(store: Store, shard: Shard, key: str) -> ShardIndex:
+    """Read the index of a shard.
+
+    Raises:
+        StoreError: there is none, or it is not that of the shard.
+    """
+    path = path_of(shard, key)
+    data = store.read(path)
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
+        metadata = table.schema.metadata or {}
+        reasons, characters = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
+        seconds, num_labels, reason = (column.to_numpy() for column in table.columns)
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{store.url}/{path}: this index cannot be read ({error}); remove it, and run again"
+        ) from error
+    if table.num_rows != shard.num_rows:
+        found = f"{table.num_rows} rows, expected {shard.num_rows}"
+        raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), characters)
+
+
+def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:
+    """Return the shards without an index."""
+    found = {entry.path for entry in store.list(f"{INDEX}{key}/")}
+    return [shard for shard in shards if path_of(shard, key) not in found]
+
+
+@dataclass(frozen=True)
+class CorpusIndex:
+    """Index of a whole corpus, whose rows are counted over its shards in order.
+
+    Attributes:
+        shards: the shards.
+        first_rows: int64 (num_shards + 1,), number of the first row of each shard, and the number of rows last.
+        piece_rows: int64 (num_pieces + 1,), the same for pieces.
+        seconds: float32 (num_rows,), durations; 0 for rows that are left out.
+        num_labels: uint16 (num_rows,).
+        left_out: number of rows that are left out, by reason.
+        characters: occurrences of each character.
+    """
+
+    shards: Sequence[Shard] = field(repr=False)
+    first_rows: npt.NDArray[np.int64] = field(repr=False)
+    piece_rows: npt.NDArray[np.int64] = field(repr=False)
+    seconds: npt.NDArray[np.float32] = field(repr=False)
+    num_labels: npt.NDArray[np.uint16] = field(repr=False)
+    left_out: Mapping[str, int]
+    characters: Mapping[str, int] = field(repr=False)
+
+    def piece(self, number: int) -> tuple[Shard, Piece]:
+        """Return a piece by its number, with its shard."""
+        first = int(self.piece_rows[number])
+        place = int(np.searchsorted(self.first_rows, first, side="right")) - 1
+        while self.first_rows[place + 1] == self.first_rows[place]:  # shards without rows
+            place += 1
+        shard, start = self.shards[place], int(self.first_rows[place])
+        return shard, Piece(first - start, int(self.piece_rows[number + 1]) - start)
+
+    def place_of(self, row: int) -> tuple[str, int]:
+        """Return the name of a row's shard, and the row's number in it."""
+        place = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return self.shards[place].name, row - int(self.first_rows[place])
+
+
+def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
+    """Return the index of a corpus from those of its shards, in order."""
+    shards: list[Shard] = []
+    seconds: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)]
+    labels: list[npt.NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
+    first_rows, piece_rows = [0], [0]
+    left_out: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    for shard, one in indexed:
+        shards.append(shard)
+        seconds.append(np.where(one.reason == 0, one.seconds, np.float32(0)))
+        labels.append(one.num_labels)
+        piece_rows += [first_rows[-1] + piece.end for piece in shard.pieces if piece.num_rows]
+        first_rows.append(first_rows[-1] + shard.num_rows)
+        counts = np.bincount(one.reason, minlength=len(one.reasons)).tolist()
+        left_out.update({name: count for name, count in zip(one.reasons, counts, strict=True) if name and count})
+        characters.update(one.characters)
+    return CorpusIndex(
+        shards,
+        np.asarray(first_rows, np.int64),
+        np.asarray(piece_rows, np.int64),
+        np.concatenate(seconds),
+        np.concatenate(labels),
+        dict(left_out),
+        dict(characters),
+    )
+
+
+def load_all(store: Store, shards: Iterable[Shard], key: str) -> Iterator[tuple[Shard, ShardIndex]]:
+    """Yield the shards with their indexes, in order."""
+    return ((shard, load(store, shard, key)) for shard in shards)
