@@ -1,0 +1,231 @@
+"""Recipes as values: what a model is trained on, for what, how long, and where it goes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+
+from raysp.errors import SpecError
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Shards, StorageOptions
+from raysp.specs.steps import Decode, Label, Pool, Step
+from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
+
+TRAINING_VERSION = 1
+"""Version of training, increased with every change of raysp that changes the weights a recipe gives."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@spec
+class Text:
+    """Rules for the reference texts.
+
+    Texts are in Unicode's form NFC, with single spaces between words.
+
+    Attributes:
+        case: "lower", "upper", or "keep".
+        keep: "all" characters; "letters": letters with their marks, digits, and apostrophes within words; or the
+            characters that stay besides spaces, in a string. Others become spaces.
+    """
+
+    case: Literal["keep", "lower", "upper"] = "keep"
+    _: KW_ONLY
+    keep: Annotated[str, Field(min_length=1)] = "all"
+
+
+@spec
+class CTC:
+    """Training of a CTC head on characters.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
+        text: rules for the reference texts.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        blank_bias: initial bias of the blank in a new head.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    vocabulary: str = "keep"
+    freeze: Literal["feature_encoder", "base"] | None = None
+    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
+
+
+@spec
+class Batching:
+    """Sizes of steps.
+
+    Attributes:
+        seconds: padded seconds of audio per step; None: 15 per micro-batch on CPUs.
+        micro_batches: micro-batches per step, which the workers share: at most as many workers are of use.
+        window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
+            steps.
+        quadratic_seconds: duration at which a row costs twice its seconds.
+        curriculum: whether the steps of a window go from short rows to long ones in the first epoch.
+    """
+
+    seconds: Positive | None = None
+    _: KW_ONLY
+    micro_batches: Annotated[int, Field(ge=1)] = 8
+    window_seconds: Positive | None = None
+    quadratic_seconds: Positive = 60
+    curriculum: bool = False
+
+
+@spec
+class Schedule:
+    """Length and learning rates of a training.
+
+    Attributes:
+        epochs: passes over the corpus; or give `steps`.
+        steps: updates.
+        learning_rate: highest rate of the layers.
+        head_rate: factor of the head's rate.
+        layer_decay: factor of a layer's rate to that of the next layer.
+        warmup: share of the course over which the rate grows from 0.
+        shape: course after it: "tri_stage", "linear", "cosine" or "constant".
+        final: factor of the rate at the end.
+        weight_decay: of matrices.
+        clip: largest norm of the gradients; None: no limit.
+        checkpointing: whether activations are computed again in the backward pass, which saves memory.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    _: KW_ONLY
+    steps: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Positive = 3e-4
+    head_rate: Positive = 10.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    warmup: Share = 0.1
+    shape: Literal["tri_stage", "linear", "cosine", "constant"] = "tri_stage"
+    final: Annotated[float, Field(gt=0, le=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    clip: Positive | None = 1.0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the length is given once."""
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"found epochs={self.epochs} and steps={self.steps}; give one of them")
+
+
+@spec
+class Checkpoint:
+    """A sink: the folder of the trained checkpoint.
+
+    Attributes:
+        url: folder for the checkpoint, and for the committed steps below `.raysp/`.
+        every: steps between commits.
+        storage_options: options of the storage; secrets by `Env`.
+    """
+
+    url: Url
+    _: KW_ONLY
+    every: Annotated[int, Field(ge=1)] = 500
+    storage_options: StorageOptions = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the url is not empty."""
+        if not self.url:
+            raise ValueError("url is empty; give the folder that receives the checkpoint")
+
+
+@spec
+class Finetune:
+    """A recipe: training of a model on audio shards.
+
+    Attributes:
+        source: the corpus; its `text` is the column of reference texts.
+        steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns.
+        objective: what the model is trained for.
+        schedule: length and learning rates.
+        sink: destination of the checkpoint.
+        batching: sizes of steps.
+        pool: the workers.
+        seed: seed of all random numbers.
+        dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
+        device: "auto", "cpu" or "cuda".
+        name: name shown during training.
+        max_error_rate: largest share of rows that may fail to decode before training stops.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    steps: Listed[Step]
+    objective: CTC
+    schedule: Schedule
+    sink: Checkpoint
+    batching: Batching = field(default_factory=Batching)
+    pool: Pool = field(default_factory=Pool)
+    seed: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    name: str | None = None
+    max_error_rate: Share = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the steps, and that there is a column of texts."""
+        names = [type(step).__name__ for step in self.steps]
+        if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
+            raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
+        for step in self.steps[: names.index("Decode")]:
+            if step.reads_seconds:
+                raise ValueError(f"{type(step).__name__} by seconds needs decoded audio: move it after Decode")
+        if self.source.text is None:
+            raise ValueError("source.text is not set; give the column of the reference texts")
+
+    @property
+    def decode(self) -> Decode:
+        """The step that decodes."""
+        return next(step for step in self.steps if isinstance(step, Decode))
+
+
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device")
+"""Fields of a recipe that change no weight."""
+
+
+def training_parts(
+    recipe: Finetune, *, checkpoint_digest: str, vocabulary_digest: str, dtype: str, code: UserCode
+) -> dict[str, JsonValue]:
+    """Return everything that can change the weights, by the dotted names used in reports of differences.
+
+    Args:
+        recipe: the recipe.
+        checkpoint_digest: hash of the checkpoint to begin with.
+        vocabulary_digest: hash of the vocabulary.
+        dtype: resolved dtype, never "auto".
+        code: code of functions and specs from outside raysp.
+    """
+    fields = cast("dict[str, JsonValue]", to_json(recipe))
+    for name in UNIMPORTANT:
+        del fields[name]
+    source = cast("dict[str, JsonValue]", fields.pop("source"))
+    parts: dict[str, JsonValue] = {"training_version": TRAINING_VERSION, "dtype": dtype}
+    parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
+    for index, step in enumerate(recipe.steps):
+        parts |= {f"steps.{index}.{name}": value for name, value in cast("dict[str, JsonValue]", to_json(step)).items()}
+    for name in ("objective", "schedule", "batching"):
+        of_part = cast("dict[str, JsonValue]", fields[name])
+        parts |= {f"{name}.{key}": value for key, value in of_part.items()}
+    del parts["objective.checkpoint"]
+    parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
+    return {**parts, **code.parts()}
+
+
+def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
+    """Return the hash of the parts, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+__all__ = ["CTC", "Batching", "Checkpoint", "Finetune", "Schedule", "SpecError", "Text", "training_parts"]

@@ -1,0 +1,93 @@
+"""Recipes: what is refused, JSON, and which fields change the weights."""
+
+import dataclasses
+
+import pytest
+
+import raysp
+from raysp.errors import SpecError
+from raysp.specs.code import UserCode
+from raysp.specs.recipe import (
+    CTC,
+    UNIMPORTANT,
+    Batching,
+    Checkpoint,
+    Finetune,
+    Schedule,
+    Text,
+    training_fingerprint,
+    training_parts,
+)
+from raysp.specs.values import override
+
+RECIPE = Finetune(
+    raysp.Shards("in/*.parquet", text="text"),
+    steps=[raysp.Decode(), raysp.Keep(min_seconds=0.3)],
+    objective=CTC("checkpoint", text=Text("lower", keep="letters"), vocabulary="build"),
+    schedule=Schedule(epochs=3),
+    sink=Checkpoint("out"),
+)
+
+
+def hashed(recipe: Finetune) -> str:
+    parts = training_parts(
+        recipe, checkpoint_digest="d", vocabulary_digest="v", dtype="float32", code=UserCode()
+    )  # fmt: skip
+    return training_fingerprint(parts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": []}, r"found steps \[\]; expected one Decode and no Label"),
+        ({"steps": [raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])]}, "one Decode and no Label"),
+        ({"steps": [raysp.Keep(min_seconds=1), raysp.Decode()]}, "Keep by seconds needs decoded audio"),
+        ({"source": raysp.Shards("in")}, r"source.text is not set; give the column of the reference texts"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changed, message):
+    with pytest.raises(SpecError, match=message):
+        dataclasses.replace(RECIPE, **changed)
+
+
+@pytest.mark.parametrize("fields", [{}, {"epochs": 1, "steps": 1}])
+def test_a_schedule_has_one_length(fields):
+    with pytest.raises(SpecError, match=r"found epochs=.* and steps=.*; give one of them"):
+        Schedule(**fields)
+
+
+IMPORTANT = [
+    ("steps.1.min_seconds", "0.4"),
+    ("source.text", "sentence"),
+    ("objective.text.case", "upper"),
+    ("objective.freeze", "base"),
+    ("objective.masks", '{"layerdrop": 0.0}'),
+    ("schedule.epochs", "4"),
+    ("schedule.learning_rate", "0.001"),
+    ("batching.micro_batches", "4"),
+    ("seed", "1"),
+]
+OTHER = [("pool.actors", "4"), ("sink.url", "elsewhere"), ("sink.every", "7"), ("name", "mine"), ("device", "cpu")]
+
+
+@pytest.mark.parametrize(("path", "value"), IMPORTANT)
+def test_fields_that_change_the_weights_change_the_fingerprint(path, value):
+    assert hashed(override(RECIPE, path, value)) != hashed(RECIPE)
+
+
+@pytest.mark.parametrize(("path", "value"), [*OTHER, ("objective.checkpoint", "a copy"), ("source.url", "copies/*")])
+def test_other_fields_do_not(path, value):
+    assert hashed(override(RECIPE, path, value)) == hashed(RECIPE)
+
+
+def test_every_field_of_a_recipe_was_judged():
+    fields = {field.name for field in dataclasses.fields(Finetune)}
+    judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype"}
+    assert fields == judged | {*UNIMPORTANT}
+    assert {field.name for field in dataclasses.fields(Batching)} == {
+        "seconds",
+        "micro_batches",
+        "window_seconds",
+        "quadratic_seconds",
+        "curriculum",
+    }
