@@ -23,7 +23,7 @@ LAYERS = (
     {"sink"},
     {"planning"},
     {"assembly"},
-    {"reading"},
+    {"reading", "training"},
     {"engine"},
     {"cli"},
     {"__main__"},

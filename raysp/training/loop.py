@@ -1,0 +1,135 @@
+"""Steps of training: micro-batches of one worker, one all-reduce, one update."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from raysp.training.batches import MicroBatch, Objective
+from raysp.training.optimizing import FlatGradients, set_rate
+from raysp.training.randomness import seed_micro_batch
+
+
+class Workers(Protocol):
+    """The workers that train together."""
+
+    number: int
+    """Number of this worker."""
+    count: int
+
+    def add(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over the workers."""
+        ...
+
+
+class OneWorker:
+    """A worker that trains alone."""
+
+    number, count = 0, 1
+
+    def add(self, values: Tensor) -> None:
+        """Do nothing: the sum is the worker's own."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Result of a step, the same on all workers."""
+
+    loss: float
+    """Mean over rows, tokens or frames."""
+    num_rows: int
+    norm: float
+    """Norm of the gradients before clipping."""
+    is_finite: bool
+    """Whether loss and norm are finite; if not, no weight was changed."""
+    stops: bool
+    """Whether a worker asked to stop after this step."""
+
+
+_LOSS, _COUNT, _ROWS, _STOPS = range(4)
+
+
+class Training:
+    """Weights, optimiser and order of random numbers.
+
+    Args:
+        objective: model and loss.
+        optimizer: over the parameters that are trained, with a factor `rate` in each group.
+        seed: seed of all random numbers.
+        clip: largest norm of the gradients; None: no limit.
+        workers: the workers that train together.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int,
+        clip: float | None = 1.0,
+        workers: Workers | None = None,
+    ) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+        self.seed = seed
+        self.clip = clip
+        self.workers = workers or OneWorker()
+        self.failed_rows: list[int] = []
+        """Rows of this worker whose loss was not finite in the last step."""
+        self._collect()
+
+    def freeze(self, parameters: Iterable[torch.nn.Parameter], *, frozen: bool) -> None:
+        """Exclude parameters of the optimiser from the following steps, or train them again."""
+        for parameter in parameters:
+            parameter.requires_grad_(not frozen)
+            parameter.grad = None
+        self._collect()
+
+    def _collect(self) -> None:
+        groups = self.optimizer.param_groups
+        trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+        self.gradients = FlatGradients(trained, 4)
+
+    def step(
+        self, epoch: int, step: int, micro_batches: Iterable[MicroBatch], *, learning_rate: float, stops: bool = False
+    ) -> Update:
+        """Run this worker's micro-batches of a step, add the gradients of all workers, and update the weights.
+
+        Args:
+            epoch: number of the epoch.
+            step: number of the step in the epoch.
+            micro_batches: those of this worker, with the rows that could be decoded.
+            learning_rate: of this step.
+            stops: whether this worker asks to stop after the step.
+        """
+        self.gradients.zero()
+        self.failed_rows = []
+        for batch in micro_batches:
+            if batch.rows:
+                self._run(epoch, step, batch)
+        sums = self.gradients.sums
+        sums[_STOPS] = float(stops)
+        self.workers.add(self.gradients.buffer)
+        loss, count, rows, stopping = sums.tolist()
+        if count:
+            self.gradients.gradients.div_(count)
+        norm = float(self.gradients.clip(self.clip))
+        is_finite = bool(torch.isfinite(torch.tensor([loss, norm])).all())
+        if is_finite and count:
+            set_rate(self.optimizer, learning_rate)
+            self.optimizer.step()
+        mean = loss / count if count else 0.0
+        return Update(mean, round(rows), norm, is_finite, stopping > 0)
+
+    def _run(self, epoch: int, step: int, batch: MicroBatch) -> None:
+        seed_micro_batch(self.seed, epoch, step, batch.number)
+        losses = self.objective(batch)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        sums = self.gradients.sums
+        sums[_LOSS] += losses.total.detach()
+        sums[_COUNT] += losses.count
+        sums[_ROWS] += len(batch.rows)
+        finite = torch.isfinite(losses.rows_B).tolist()
+        self.failed_rows += [row for row, is_finite in zip(batch.rows, finite, strict=True) if not is_finite]

@@ -1,0 +1,271 @@
+"""A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from raysp.errors import RunError
+from raysp.ops.ordering import Epoch, Index, Sizes, Window
+from raysp.sink.training import steps
+from raysp.sink.training.steps import CommittedStep, Position
+from raysp.storage.store import Store
+from raysp.training import state
+from raysp.training.batches import MicroBatch
+from raysp.training.loop import Training, Update
+from raysp.training.optimizing import Group
+from raysp.training.schedules import Shape, factor
+
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+"""Files of a committed step."""
+
+
+class TrainingRow(NamedTuple):
+    """A decoded row."""
+
+    wave: np.ndarray
+    """Samples, int16 or float32, at the model's sample rate."""
+    target: Sequence[int]
+
+
+Rows = Callable[[Window], Mapping[int, TrainingRow]]
+"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Length and learning rates of a training.
+
+    Attributes:
+        epochs: passes over the corpus; None: `steps` counts.
+        steps: updates; None: `epochs` counts.
+        learning_rate: highest rate.
+        shape: as in `schedules.factor`, as are the following two.
+        warmup: share of the course.
+        final: factor at the end.
+    """
+
+    epochs: int | None
+    steps: int | None
+    learning_rate: float
+    shape: Shape = "tri_stage"
+    warmup: float = 0.1
+    final: float = 0.05
+
+    def progress(self, position: Position, epoch_steps: int) -> float:
+        """Return the share that is done, exact although epochs differ by a few steps."""
+        if self.steps is not None:
+            return position.done / self.steps
+        assert self.epochs is not None
+        return (position.epoch + position.step / max(1, epoch_steps)) / self.epochs
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate at a point of the course."""
+        return self.learning_rate * factor(progress, shape=self.shape, warmup=self.warmup, final=self.final)
+
+    def is_done(self, position: Position) -> bool:
+        """Return whether no step is left."""
+        by_steps = self.steps is not None and position.done >= self.steps
+        return by_steps or (self.epochs is not None and position.epoch >= self.epochs)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A step that was run."""
+
+    position: Position
+    """After the step."""
+    update: Update
+    learning_rate: float
+    progress: float
+
+
+class NotFiniteError(RunError):
+    """A loss or norm that is not finite; `rows` are those of this worker at fault, if they are known."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Commits of a training.
+
+    Attributes:
+        store: the sink.
+        fingerprint: of the recipe.
+        every: steps between commits, of which the last two stay.
+    """
+
+    store: Store
+    fingerprint: str
+    every: int
+
+
+class Session:
+    """Training of one worker over the windows of a corpus.
+
+    Args:
+        training: weights and optimiser.
+        groups: parameters of the optimiser, with their names.
+        index: durations of the rows.
+        sizes: of micro-batches, steps and windows.
+        course: length and learning rates.
+        rows: returns this worker's rows of a window; called in a thread, a window ahead.
+        keeper: commits; None: this worker commits nothing.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        groups: Sequence[Group],
+        index: Index,
+        sizes: Sizes,
+        course: Course,
+        rows: Rows,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.training = training
+        self.groups = groups
+        self.index = index
+        self.sizes = sizes
+        self.course = course
+        self.rows = rows
+        self.keeper = keeper
+        self.position = Position(0, 0, 0)
+        self.committed: int | None = None
+        """Updates at the last commit."""
+        self._commit: Future[CommittedStep] | None = None
+        self._threads = ThreadPoolExecutor(2, "raysp-training")
+
+    def resume(self, store: Store, fingerprint: str) -> None:
+        """Load the last committed step, if there is one.
+
+        Raises:
+            RunError: it was made with another recipe, or over other rows.
+        """
+        step = steps.latest(store)
+        if step is None:
+            return
+        if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
+            what = "recipe" if step.fingerprint != fingerprint else "corpus"
+            raise RunError(
+                f"{store.url}: step {step.position.done} was committed with another {what}; use another sink, or begin "
+                "anew with --restart"
+            )
+        with steps.local_file(store, step, MODEL) as file:
+            state.load_weights(self.training.objective.model, file)
+        with steps.local_file(store, step, OPTIMIZER) as file:
+            state.load_moments(self.training.optimizer, self.groups, file)
+        self.position, self.committed = step.position, step.position.done
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+        """Run the steps that are left, and yield a report of each. The last one is committed.
+
+        Args:
+            should_stop: whether this worker asks to stop; all stop after the same step, which is committed.
+
+        Raises:
+            NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
+        """
+        try:
+            while not self.course.is_done(self.position):
+                for report in self._epoch(should_stop):
+                    yield report
+                    if report.update.stops:
+                        return
+        finally:
+            self._finish()
+
+    def _epoch(self, should_stop: Callable[[], bool]) -> Iterator[Report]:
+        """Run the rest of the current epoch."""
+        number, seed = self.position.epoch, self.training.seed
+        epoch = Epoch(self.index, self.sizes, seed=seed, epoch=number)
+        if not epoch.num_steps:
+            raise RunError("no row is left to train on")
+        for window, rows in self._ahead(epoch):
+            for step in range(self.position.step - window.first_step, window.num_steps):
+                yield self._step(window, step, rows, epoch.num_steps, stops=should_stop())
+                if self.course.is_done(self.position):
+                    return
+
+    def _step(
+        self, window: Window, step: int, rows: Mapping[int, TrainingRow], epoch_steps: int, *, stops: bool
+    ) -> Report:
+        training, before = self.training, self.position
+        progress = self.course.progress(before, epoch_steps)
+        rate = self.course.rate(progress)
+        batches = [
+            _micro_batch(window, step, number, rows)
+            for number in range(training.workers.number, window.micro_batches, training.workers.count)
+        ]
+        update = training.step(before.epoch, before.step, batches, learning_rate=rate, stops=stops)
+        if not update.is_finite:
+            raise NotFiniteError(
+                f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
+                f"{update.norm:g}; no weight was changed",
+                training.failed_rows,
+            )
+        after = Position(before.done + 1, before.epoch, before.step + 1)
+        self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
+        if self.keeper and (update.stops or self.position.done % self.keeper.every == 0):
+            self._begin_commit(self.keeper, {"loss": update.loss})
+        return Report(self.position, update, rate, progress)
+
+    def _ahead(self, epoch: Epoch) -> Iterator[tuple[Window, Mapping[int, TrainingRow]]]:
+        """Yield windows from the current step on with their rows; those of the next are read meanwhile."""
+        windows = epoch.windows_from(self.position.step)
+        window = next(windows, None)
+        waiting = self._threads.submit(self.rows, window) if window else None
+        while window is not None and waiting is not None:
+            rows, following = waiting.result(), next(windows, None)
+            waiting = self._threads.submit(self.rows, following) if following else None
+            yield window, rows
+            window = following
+
+    def _begin_commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
+        """Copy the state, and commit it in a thread; a commit before it is waited for."""
+        self._end_commit()
+        training, position = self.training, self.position
+        files = {
+            MODEL: state.weights(training.objective.model),
+            OPTIMIZER: state.moments(training.optimizer, self.groups),
+        }
+        self._commit = self._threads.submit(
+            steps.commit,
+            keeper.store,
+            position,
+            {name: partial(state.write, tensors) for name, tensors in files.items()},
+            fingerprint=keeper.fingerprint,
+            index=self.index.digest,
+            num_workers=training.workers.count,
+            metrics=metrics,
+        )
+
+    def _end_commit(self) -> None:
+        if self._commit is None or self.keeper is None:
+            return
+        before, self.committed = self.committed, self._commit.result().position.done
+        self._commit = None
+        kept = {done for done in (before, self.committed) if done is not None}
+        steps.remove_others(self.keeper.store, kept, before=self.committed)
+
+    def _finish(self) -> None:
+        """Commit the last step, unless it is committed, and end the threads."""
+        try:
+            self._end_commit()
+            if self.keeper and self.position.done and self.committed != self.position.done:
+                self._begin_commit(self.keeper, {})
+                self._end_commit()
+        finally:
+            self._threads.shutdown()
+
+
+def _micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:
+    """Return a micro-batch without the rows that could not be decoded."""
+    found = [row for row in window.micro_batch(step, number).tolist() if row in rows]
+    return MicroBatch(number, found, [rows[row].wave for row in found], [rows[row].target for row in found])

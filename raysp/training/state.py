@@ -1,0 +1,76 @@
+"""State of a training as safetensors files: weights, moments of the optimiser, and averaged weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from raysp.errors import RunError
+from raysp.models.base.modeling import Model
+from raysp.training.optimizing import Group
+
+SEPARATOR = "|"
+"""Between the name of a moment and that of its parameter."""
+
+
+def weights(model: Model) -> dict[str, Tensor]:
+    """Return copies of all weights that a model stores, on the CPU."""
+    return _copied(model.stored_weights())
+
+
+def load_weights(model: Model, file: Path) -> None:
+    """Replace the weights of a model by those of `weights`.
+
+    Raises:
+        RunError: the file has other names or shapes than the model.
+    """
+    found, mine = load_file(file), model.stored_weights()
+    expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+    if (shapes := {name: tuple(tensor.shape) for name, tensor in found.items()}) != expected:
+        other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
+        raise RunError(f"{file}: the weights do not fit the model: {', '.join(other[:5])}")
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            tensor.copy_(found[name])
+
+
+def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:
+    """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU."""
+    found = {
+        f"{key}{SEPARATOR}{name}": value
+        for name, parameter in _named(groups)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    return _copied(found)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file: Path) -> None:
+    """Set the state of an optimiser to that of `moments`.
+
+    Raises:
+        RunError: the file has a parameter that the optimiser does not have.
+    """
+    parameters = dict(_named(groups))
+    for full_name, value in load_file(file).items():
+        key, _, name = full_name.partition(SEPARATOR)
+        if name not in parameters:
+            raise RunError(f"{file}: state of {name!r}, which is not trained")
+        parameter = parameters[name]
+        # The number of steps stays on the CPU, as AdamW keeps it.
+        optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
+
+
+def write(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors to a file."""
+    save_file(dict(tensors), file)
+
+
+def _named(groups: Sequence[Group]) -> list[tuple[str, nn.Parameter]]:
+    return [pair for group in groups for pair in zip(group.names, group.parameters, strict=True)]
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that later steps do not change, so that a thread may write them."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

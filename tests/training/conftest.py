@@ -1,0 +1,74 @@
+"""Small models and micro-batches of real digits."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC
+from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.training.batches import MicroBatch
+from tests.corpora import DEMO
+
+LETTERS = "|EFGHINORSTUVWXZ"
+IDS = {letter: number for number, letter in enumerate(LETTERS, 4)}
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "pad_token_id": 0,
+    "ctc_zero_infinity": True,
+    "mask_time_prob": 0.05,
+    "mask_time_length": 4,
+}
+
+
+def small_model(cls: type = Wav2Vec2ForCTC, config: type = Wav2Vec2Config, **fields: object):
+    torch.manual_seed(0)
+    return cls(config(**{**SMALL, **fields})).train()
+
+
+@pytest.fixture(scope="session")
+def digits() -> list[tuple[np.ndarray, list[int]]]:
+    """Samples at 16 kHz with the ids of the letters of their words."""
+    file = min((Path(DEMO) / "audio").glob("*.parquet"))
+    rows = pq.ParquetFile(file).read_row_group(0, ["audio", "text"]).to_pylist()[:32]
+    found = []
+    for row in rows:
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+        wave = np.repeat(samples, 16_000 // rate).astype(np.float32)
+        found.append((wave, [IDS[letter] for letter in row["text"].upper().replace(" ", "|")]))
+    return found
+
+
+@pytest.fixture(scope="session")
+def steps(digits) -> list[list[MicroBatch]]:
+    """Eight steps of four micro-batches, the last of them empty in one step."""
+    found = []
+    for step in range(8):
+        batches = []
+        for number in range(4):
+            rows = [] if (step, number) == (3, 3) else [(4 * step + number + 7 * place) % 32 for place in range(3)]
+            batches.append(micro_batch(digits, number, rows))
+        found.append(batches)
+    return found
+
+
+def micro_batch(digits, number: int, rows: Sequence[int]) -> MicroBatch:
+    return MicroBatch(number, rows, [digits[row][0] for row in rows], [digits[row][1] for row in rows])
+
+
+@pytest.fixture(scope="session")
+def extractor() -> Wav2Vec2FeatureExtractor:
+    return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)

@@ -1,0 +1,76 @@
+"""The loss of CTC training: that of the original, of rows of any length."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from raysp.training.batches import MicroBatch
+from raysp.training.ctc import CTCObjective
+from tests.training.conftest import SMALL, micro_batch, small_model
+
+UNDISTURBED = {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+UNDISTURBED |= {"feat_proj_dropout": 0.0, "activation_dropout": 0.0, "final_dropout": 0.0}
+
+
+def test_loss_and_gradients_are_those_of_the_original(extractor, digits):
+    """Whose padding leaks with group normalisation, so with layer normalisation."""
+    fields = {**UNDISTURBED, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    model = small_model(**fields)
+    theirs = transformers.Wav2Vec2ForCTC(
+        transformers.Wav2Vec2Config(**{**SMALL, **fields, "ctc_loss_reduction": "mean"})
+    ).train()
+    theirs.load_state_dict(model.state_dict())
+    batch = micro_batch(digits, 0, [0, 3, 5])
+    losses = CTCObjective(model, extractor)(batch)
+    losses.total.backward()
+    features = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)(
+        [*batch.waves], sampling_rate=16_000, padding=True, return_tensors="pt"
+    )
+    width = max(map(len, batch.targets))
+    labels = torch.tensor([[*target, *[-100] * (width - len(target))] for target in batch.targets])
+    expected = theirs(**features, labels=labels).loss
+    expected.backward()
+    assert losses.total.item() / losses.count == pytest.approx(expected.item(), rel=1e-5)
+    assert losses.rows_B.sum().item() == pytest.approx(losses.total.item(), rel=1e-6)
+    for (name, mine), other in zip(model.named_parameters(), theirs.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(mine.grad / 3, other.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_integer_samples_are_those_of_floats(extractor, digits):
+    model = small_model(**UNDISTURBED)
+    batch = micro_batch(digits, 0, [1, 2])
+    integers = [np.round(wave * 32767).astype(np.int16) for wave in batch.waves]
+    floats = [wave.astype(np.float32) / 32768 for wave in integers]
+    found = [
+        CTCObjective(model, extractor)(MicroBatch(0, batch.rows, waves, batch.targets)).total.item()
+        for waves in (integers, floats)
+    ]
+    assert found[0] == found[1]
+
+
+def test_rows_shorter_than_a_mask_are_trained_on(extractor, digits):
+    model = small_model(mask_time_length=1000, mask_time_prob=0.5)
+    losses = CTCObjective(model, extractor)(micro_batch(digits, 0, [0, 1]))
+    assert torch.isfinite(losses.total)
+    assert model.config.mask_time_length == 1000
+
+
+def test_rows_with_more_labels_than_frames_count_as_zero(extractor, digits):
+    model = small_model(**UNDISTURBED)
+    wave, target = digits[0]
+    losses = CTCObjective(model, extractor)(MicroBatch(0, [0, 1], [wave, wave], [target * 100, target]))
+    assert losses.rows_B[0].item() == 0
+    assert losses.rows_B[1].item() > 0
+    assert losses.count == 2
+
+
+def test_half_precision_is_near(extractor, digits):
+    model = small_model(**UNDISTURBED)
+    batch = micro_batch(digits, 0, [0, 1])
+    exact = CTCObjective(model, extractor)(batch).total.item()
+    half = CTCObjective(model, extractor, dtype=torch.bfloat16)(batch)
+    assert half.total.item() == pytest.approx(exact, rel=0.05)
+    half.total.backward()
+    assert all(one.grad.dtype == torch.float32 for one in model.parameters() if one.grad is not None)

@@ -1,0 +1,169 @@
+"""Steps of training: the same curve and weights for any number of workers, and after a stop."""
+
+import threading
+
+import pytest
+import torch
+
+from raysp.training import state
+from raysp.training.batches import MicroBatch
+from raysp.training.ctc import CTCObjective
+from raysp.training.loop import Training
+from raysp.training.optimizing import adamw, group_parameters
+from tests.training.conftest import micro_batch, small_model
+
+DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout": 0.1, "layerdrop": 0.2}
+
+
+class Team:
+    """Workers in threads, of which one computes at a time, since all draw from torch's generator."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.turn = threading.Lock()
+        self.met = threading.Barrier(count)
+        self.values: list[torch.Tensor] = []
+
+
+class Member:
+    def __init__(self, team: Team, number: int) -> None:
+        self.team, self.number, self.count = team, number, team.count
+
+    def add(self, values: torch.Tensor) -> None:
+        team = self.team
+        team.values.append(values)
+        team.turn.release()
+        if team.met.wait() == 0:
+            team.total = torch.stack(sorted_by_first(team.values)).sum(0)
+            team.values = []
+        team.met.wait()
+        team.turn.acquire()
+        values.copy_(team.total)
+
+
+def sorted_by_first(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return tensors in an order that does not depend on which thread came first."""
+    return sorted(values, key=lambda one: one[:100].tolist())
+
+
+def new_training(extractor, workers=None, **fields) -> Training:
+    model = small_model(**{**DROPPING, **fields})
+    groups = group_parameters(model)
+    optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+    return Training(CTCObjective(model, extractor), optimizer, seed=7, workers=workers)
+
+
+def train(training: Training, steps, first: int = 0, count: int = 24) -> list[float]:
+    """Run steps, the same eight in each epoch, and return the losses."""
+    workers, losses = training.workers, []
+    for done in range(first, first + count):
+        epoch, step = divmod(done, len(steps))
+        own = [batch for batch in steps[step] if batch.number % workers.count == workers.number]
+        losses.append(training.step(epoch, step, own, learning_rate=2e-3).loss)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def alone(extractor, steps) -> tuple[list[float], Training]:
+    training = new_training(extractor)
+    return train(training, steps), training
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_any_number_of_workers_gives_the_same_curve_and_weights(alone, extractor, steps, count):
+    expected, training = alone
+    team = Team(count)
+    found: dict[int, tuple[list[float], Training]] = {}
+
+    def work(number: int) -> None:
+        with team.turn:
+            member = new_training(extractor, Member(team, number))
+            found[number] = train(member, steps), member
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for losses, member in found.values():
+        assert losses == pytest.approx(expected, rel=1e-5)
+        for mine, other in zip(parameters(member), parameters(training), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+    assert len({tuple(losses) for losses, _ in found.values()}) == 1  # bit for bit on all workers
+
+
+def parameters(training: Training) -> list[torch.Tensor]:
+    return [*training.objective.model.parameters()]
+
+
+def test_a_training_goes_on_from_its_state_bit_for_bit(alone, extractor, steps, tmp_path):
+    expected, whole = alone
+    first = new_training(extractor)
+    assert train(first, steps, count=11) == expected[:11]
+    groups = group_parameters(first.objective.model)
+    state.write(state.weights(first.objective.model), tmp_path / "model")
+    state.write(state.moments(first.optimizer, groups), tmp_path / "optimizer")
+    second = new_training(extractor)
+    with torch.no_grad():
+        for one in parameters(second):
+            one.add_(1.0)
+    state.load_weights(second.objective.model, tmp_path / "model")
+    state.load_moments(second.optimizer, group_parameters(second.objective.model), tmp_path / "optimizer")
+    assert train(second, steps, first=11, count=13) == expected[11:]
+    for mine, other in zip(parameters(second), parameters(whole), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_the_curve_falls(alone):
+    losses, _ = alone
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
+    training = new_training(extractor)
+    before = [one.detach().clone() for one in parameters(training)]
+    good, bad = micro_batch(digits, 0, [0, 1]), micro_batch(digits, 1, [2, 3])
+    waves = [bad.waves[0], bad.waves[1] * float("nan")]
+    update = training.step(0, 0, [good, MicroBatch(1, bad.rows, waves, bad.targets)], learning_rate=1e-3)
+    assert not update.is_finite
+    assert training.failed_rows == [3]
+    for one, other in zip(parameters(training), before, strict=True):
+        assert torch.equal(one, other)
+    update = training.step(0, 0, [good], learning_rate=1e-3)
+    assert (update.is_finite, update.num_rows, training.failed_rows) == (True, 2, [])
+
+
+def test_a_step_without_rows_changes_nothing(extractor, steps):
+    training = new_training(extractor)
+    before = [one.detach().clone() for one in parameters(training)]
+    update = training.step(0, 0, [], learning_rate=1e-3, stops=True)
+    assert (update.loss, update.num_rows, update.stops) == (0.0, 0, True)
+    for one, other in zip(parameters(training), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_frozen_parameters_stay_and_are_trained_later(extractor, steps):
+    training = new_training(extractor)
+    model = training.objective.model
+    base = [*model.base_model.parameters()]
+    before = [one.detach().clone() for one in base]
+    head = model.lm_head.weight.detach().clone()
+    training.freeze(base, frozen=True)
+    train(training, steps, count=2)
+    assert all(torch.equal(one, other) for one, other in zip(base, before, strict=True))
+    assert not torch.equal(model.lm_head.weight, head)
+    training.freeze(base, frozen=False)
+    train(training, steps, first=2, count=1)
+    assert any(not torch.equal(one, other) for one, other in zip(base, before, strict=True))
+
+
+def test_the_update_is_that_of_the_mean_over_all_rows(extractor, steps, digits):
+    """Of one pass over all rows of a step, without random numbers."""
+    fields = dict.fromkeys([*DROPPING, "activation_dropout", "final_dropout", "mask_time_prob"], 0.0)
+    one, other = new_training(extractor, **fields), new_training(extractor, **fields)
+    update = one.step(0, 0, steps[0], learning_rate=1e-3)
+    rows = [row for batch in steps[0] for row in batch.rows]
+    whole = other.step(0, 0, [micro_batch(digits, 0, rows)], learning_rate=1e-3)
+    assert (update.num_rows, whole.num_rows) == (12, 12)
+    assert update.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert update.norm == pytest.approx(whole.norm, rel=1e-4)

@@ -1,0 +1,74 @@
+"""Groups of parameters, flat gradients, and learning rates."""
+
+import pytest
+import torch
+
+from raysp.training.optimizing import FlatGradients, adamw, group_parameters, set_rate
+from raysp.training.schedules import factor
+from tests.training.conftest import small_model
+
+
+def test_each_trained_parameter_is_in_one_group():
+    model = small_model()
+    model.freeze_feature_encoder()
+    groups = group_parameters(model, head_rate=10.0, layer_decay=0.5)
+    names = [name for group in groups for name in group.names]
+    assert sorted(names) == sorted(name for name, one in model.named_parameters() if one.requires_grad)
+    assert len(names) == len({*names})
+
+
+def test_heads_layers_and_what_is_below_them_have_rates_of_their_own():
+    groups = group_parameters(small_model(), head_rate=10.0, layer_decay=0.5)
+    rates = {name: group.rate for group in groups for name in group.names}
+    assert rates["lm_head.weight"] == rates["lm_head.bias"] == 10.0
+    assert rates["wav2vec2.encoder.layers.1.attention.k_proj.weight"] == 1.0
+    assert rates["wav2vec2.encoder.layers.0.attention.k_proj.weight"] == 0.5
+    assert rates["wav2vec2.feature_projection.projection.weight"] == 0.25
+
+
+def test_vectors_have_no_weight_decay():
+    groups = group_parameters(small_model())
+    for group in groups:
+        assert {parameter.ndim > 1 for parameter in group.parameters} == {group.decays}
+    optimizer = adamw(groups, learning_rate=1.0, weight_decay=0.1)
+    assert [one["weight_decay"] for one in optimizer.param_groups] == [0.1 * group.decays for group in groups]
+    set_rate(optimizer, 0.5)
+    assert {one["lr"] for one in optimizer.param_groups} == {0.5}
+
+
+def test_gradients_are_views_of_one_buffer_and_are_clipped_by_their_norm():
+    first, second = torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(4))
+    gradients = FlatGradients([first, second], 2)
+    for _ in range(2):  # passes add up
+        (3 * first.sum() + second.sum()).backward()
+    assert gradients.gradients.tolist() == [6.0] * 6 + [2.0] * 4
+    gradients.sums[1] = 5.0
+    expected = (6 * 36 + 4 * 4) ** 0.5
+    assert gradients.clip(None).item() == pytest.approx(expected)
+    assert gradients.clip(1.0).item() == pytest.approx(expected)
+    assert torch.linalg.vector_norm(first.grad).item() < 1
+    assert gradients.clip(2.0).item() == pytest.approx(1.0, rel=1e-4)
+    gradients.zero()
+    assert (first.grad.tolist(), gradients.sums.tolist()) == ([[0.0] * 3] * 2, [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("tri_stage", [0.0, 0.5, 1.0, 1.0, 1.0, 0.2236, 0.05]),
+        ("linear", [0.0, 0.5, 1.0, 0.7889, 0.5778, 0.2611, 0.05]),
+        ("cosine", [0.0, 0.5, 1.0, 0.8889, 0.6075, 0.1611, 0.05]),
+        ("constant", [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_rates_over_the_course_of_training(shape, expected):
+    points = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75 if shape == "tri_stage" else 0.8, 1.0]
+    found = [factor(point, shape=shape, warmup=0.1, final=0.05) for point in points]
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", ["tri_stage", "linear", "cosine", "constant"])
+def test_no_rate_leaves_its_bounds(shape):
+    for warmup in (0.0, 0.1, 1.0):
+        for point in range(101):
+            assert 0.0 <= factor(point / 100, shape=shape, warmup=warmup, final=0.05) <= 1.0

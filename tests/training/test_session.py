@@ -1,0 +1,180 @@
+"""Whole trainings: every row once an epoch, commits, and the same weights after any stop."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raysp.errors import RunError
+from raysp.ops.ordering import Index, Sizes, Window
+from raysp.sink.training import steps
+from raysp.sink.training.steps import Position
+from raysp.storage.store import LocalStore
+from raysp.training.batches import MicroBatch
+from raysp.training.ctc import CTCObjective
+from raysp.training.loop import Training
+from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.session import Course, Keeper, NotFiniteError, Session, TrainingRow
+from tests.training.conftest import small_model
+
+SIZES = Sizes(micro_seconds=2.0, micro_batches=3, window_seconds=8.0)
+COURSE = Course(epochs=3, steps=None, learning_rate=2e-3)
+
+
+class Recorded(CTCObjective):
+    """Records the rows of each pass."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.rows: list[int] = []
+
+    def __call__(self, batch: MicroBatch):
+        self.rows += batch.rows
+        return super().__call__(batch)
+
+
+@pytest.fixture(scope="module")
+def index(digits) -> Index:
+    seconds = np.array([len(wave) / 16_000 for wave, _ in digits], np.float32)
+    seconds[[3, 17]] = 0.0
+    return Index(seconds, np.array([0, 8, 8, 16, 24, 32]))
+
+
+@pytest.fixture
+def new_session(digits, index, extractor, tmp_path):
+    """Return a session over the digits; row 5 cannot be decoded."""
+
+    def rows(window: Window) -> dict[int, TrainingRow]:
+        return {row: TrainingRow(*digits[row]) for row in window.rows.tolist() if row != 5}
+
+    def make(course: Course = COURSE, fingerprint: str = "a", every: int = 4, sizes: Sizes = SIZES) -> Session:
+        model = small_model(hidden_dropout=0.1, layerdrop=0.2)
+        groups = group_parameters(model)
+        optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+        training = Training(Recorded(model, extractor), optimizer, seed=7)
+        store = LocalStore(str(tmp_path))
+        session = Session(training, groups, index, sizes, course, rows, Keeper(store, fingerprint, every))
+        session.resume(store, fingerprint)
+        return session
+
+    return make
+
+
+def weights(session: Session) -> list[torch.Tensor]:
+    return [*session.training.objective.model.parameters()]
+
+
+def test_every_row_is_trained_on_once_an_epoch(new_session, index):
+    session = new_session()
+    reports = [*session.run()]
+    expected = {row for row, seconds in enumerate(index.seconds) if seconds > 0 and row != 5}
+    assert Counter(session.training.objective.rows) == dict.fromkeys(expected, 3)
+    assert sum(report.update.num_rows for report in reports) == 3 * len(expected)
+    assert [report.position.done for report in reports] == [*range(1, len(reports) + 1)]
+    assert reports[-1].position.epoch == 3
+    assert reports[-1].position.step == 0
+
+
+def test_rates_follow_the_course(new_session):
+    reports = [*new_session().run()]
+    assert [report.progress for report in reports] == sorted(report.progress for report in reports)
+    rates = [report.learning_rate for report in reports]
+    assert (rates[0], max(rates)) == (0.0, 2e-3)
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [5, 6], [3, 11, 12]])
+def test_a_stopped_training_goes_on_bit_for_bit(new_session, tmp_path_factory, stops, monkeypatch):
+    reference = new_session()
+    reference.keeper = None
+    losses = [report.update.loss for report in reference.run()]
+    found: list[float] = []
+    for stop in [*stops, 1000]:
+        session = new_session()
+        assert session.position.done == len(found)
+        for report in session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop):
+            found.append(report.update.loss)
+    assert found == losses
+    for mine, other in zip(weights(session), weights(reference), strict=True):
+        assert torch.equal(mine, other)
+    assert [*new_session().run()] == []
+
+
+def test_a_killed_training_repeats_the_steps_since_its_last_commit(new_session):
+    reference = new_session()
+    reference.keeper = None
+    losses = [report.update.loss for report in reference.run()]
+    session = new_session(every=4)
+    session._finish = lambda: session._end_commit()  # what a kill after step 6 leaves
+    for report in session.run():
+        if report.position.done == 6:
+            break
+    again = new_session(every=4)
+    assert again.position.done == 4
+    assert [report.update.loss for report in again.run()] == losses[4:]
+
+
+def test_the_last_two_commits_stay(new_session):
+    session = new_session(every=2)
+    total = len([*session.run()])
+    committed = steps._committed([entry.path for entry in session.keeper.store.list(steps.STEPS)])
+    assert len(committed) == 2
+    assert max(committed) == total
+
+
+def test_a_course_of_steps_ends_after_them(new_session):
+    reports = [*new_session(replace(COURSE, epochs=None, steps=7)).run()]
+    assert len(reports) == 7
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"), [({"fingerprint": "b"}, "another recipe"), ({"index": True}, "another corpus")]
+)
+def test_another_recipe_or_corpus_is_refused(new_session, index, changed, message, monkeypatch):
+    [*new_session(replace(COURSE, epochs=None, steps=1)).run()]
+    if changed.pop("index", False):
+        monkeypatch.setattr(Index, "digest", "0" * 16)
+    with pytest.raises(RunError, match=message):
+        new_session(**changed)
+
+
+def record(session: Session, positions: list[Position]) -> None:
+    """Run a session, and append the position after each step."""
+    for report in session.run():
+        positions.append(report.position)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_rows(new_session, digits):
+    session = new_session()
+    whole = session.rows
+
+    def rows(window):
+        found = whole(window)
+        if 9 in found and session.position.epoch == 1:
+            found[9] = TrainingRow(np.full(8000, np.nan, np.float32), found[9].target)
+        return found
+
+    session.rows = rows
+    positions = []
+    with pytest.raises(NotFiniteError, match="no weight was changed") as caught:
+        record(session, positions)
+    assert caught.value.rows == (9,)
+    assert new_session().position == positions[-1]
+
+
+def test_an_error_of_reading_ends_the_training_after_a_commit(new_session):
+    session = new_session()
+    whole = session.rows
+
+    def rows(window):
+        if window.number == 1:
+            raise RunError("the shard is gone")
+        return whole(window)
+
+    session.rows = rows
+    positions = []
+    with pytest.raises(RunError, match="the shard is gone"):
+        record(session, positions)
+    assert new_session().position == positions[-1]
