@@ -367,12 +367,15 @@ REPLACED = [
     (r"\b\d+\.\d s: RTFx [\d,.]*\d", "... s: RTFx ..."),
     (r"RTFx [\d,.]*\d", "RTFx ..."),
     (r"ETA [\d:]+ · ", ""),
+    (r"padding efficiency [\d.]+%", "padding efficiency ...%"),  # depends on the number of CPUs
     (r"waited for input [\d.]+%", "waited for input ...%"),
     (r"model waited \d+%", "model waited ...%"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "2026-01-01T00:00:00+00:00"),
     (r"this machine has \d+ CPUs?", "this machine has ... CPUs"),
     (r"\d+ (to \d+ )?actors?[^,]*, \d+ CPUs?( \([^)]*\))? and", "1 actor, 1 CPU and"),
     (r"\b[\d,.]+ padded seconds a pass", "... padded seconds a pass"),
+    (r"input id: '[0-9a-f]{16}' -> '[0-9a-f]{16}'", "input id: '...' -> '...'"),  # of files just written
+    (r"(\d\.\d{4})\d{6,}", r"\1..."),  # last digits depend on the processor
     (r"Ray cluster at [\d.]+:", "Ray cluster at 127.0.0.1:"),
     (
         r"run .*killed; the same command again continues: .*",
