@@ -310,7 +310,6 @@ KILLED = [
     (r"\d+ of 300 rows committed \(\d+%\)(, [\d,]+ more labelled)?", "... of 300 rows committed"),
     (r"this run     \d+ rows, [\d:]+ of audio", "this run     ... rows, ... of audio"),
     (r"audio  ( *)[\d:]+ in committed", r"audio  \1... in committed"),
-    (r"padding efficiency [\d.]+%", "padding efficiency ...%"),
     (r"labels  ( *)\d+ ok", r"labels  \1... ok"),
     (r"[\d.]+% of (?!300 )\d+ reference words in \d+ labelled rows (.*): \d+ sub\w+, \d+ ins\w+, \d+ del\w+",
      r"...% of ... reference words in ... labelled rows \1: ... substitutions, ... insertions, ... deletions"),
