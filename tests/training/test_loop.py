@@ -12,6 +12,8 @@ from raysp.training.loop import Training
 from raysp.training.optimizing import adamw, group_parameters
 from tests.training.conftest import micro_batch, small_model
 
+pytestmark = pytest.mark.slow
+
 DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout": 0.1, "layerdrop": 0.2}
 
 

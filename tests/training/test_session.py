@@ -19,6 +19,8 @@ from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.session import Course, Keeper, NotFiniteError, Session, TrainingRow
 from tests.training.conftest import small_model
 
+pytestmark = pytest.mark.slow
+
 SIZES = Sizes(micro_seconds=2.0, micro_batches=3, window_seconds=8.0)
 COURSE = Course(epochs=3, steps=None, learning_rate=2e-3)
 
