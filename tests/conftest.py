@@ -135,6 +135,17 @@ def _state_of_its_own(tmp_path_factory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _modules_of_users_forgotten(tmp_path_factory) -> Iterator[None]:
+    """Forget the modules that a test wrote and imported: another test may write one of the same name."""
+    folder = str(tmp_path_factory.getbasetemp())
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory) -> Iterator[S3Server]:
     """A real object store where there can be one, else moto's; the summary says which."""

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
@@ -238,8 +237,6 @@ def test_workers_run_user_code_as_of_the_plan(local_ray, make_pipeline, small_sh
         for row in labels:
             assert (row["status"] == "ok") == (len(row["id"]) < limit + 4)
             assert row["length"] == (len(row["id"]) + limit if row["status"] == "ok" else None)
-    for name in ("my_rules", "near", "pack"):
-        sys.modules.pop(name, None)
 
 
 def test_unusual_and_invalid_recordings_among_valid_rows(shared, without_ray, make_pipeline, tmp_path):

@@ -62,8 +62,7 @@ def foreign(own, server, monkeypatch) -> Path:
     make_hostile(own, server)
     monkeypatch.setenv(VARIABLE, SECRET)
     monkeypatch.syspath_prepend(own)
-    yield own
-    sys.modules.pop(MODULE, None)
+    return own
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Steps with pools of their own on Ray: which processes call them, and what happens when these end."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,6 @@ def double(rows):
 @pytest.fixture
 def steps(tmp_path, monkeypatch):
     """Two steps: decoding tasks call the first, a pool the second."""
-    sys.modules.pop("measures_of_a_user", None)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "measures_of_a_user.py").write_text(CODE.format(folder=str(tmp_path)))
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
