@@ -8,7 +8,6 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
-from raysp.errors import SpecError
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Shards, StorageOptions
 from raysp.specs.steps import Decode, Label, Pool, Step
@@ -226,6 +225,3 @@ def training_parts(
 def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
     """Return the hash of the parts, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-__all__ = ["CTC", "Batching", "Checkpoint", "Finetune", "Schedule", "SpecError", "Text", "training_parts"]

@@ -10,7 +10,7 @@ import ray.data
 from raysp.engine.cluster.connection import cluster_resources
 from raysp.engine.datasets.slices import SliceLabeller, SliceSteps, decode
 from raysp.engine.datasets.table_job import Columns, table_job
-from raysp.engine.on_ray.stream import READER_CPUS
+from raysp.engine.on_ray.stream import READER_CPUS, through_pool
 from raysp.errors import PlanError
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.resources import held_by_steps, shortage_of
@@ -75,16 +75,7 @@ def apply(
 
     slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
     for stage, own in enumerate(job.pipeline.own_pools, 1):
-        slices = slices.map_batches(
-            SliceSteps,
-            fn_constructor_args=[job, stage],
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=own.cpus or 1,
-            num_gpus=own.gpus or None,
-            memory=own.memory,
-            compute=ray.data.ActorPoolStrategy(min_size=own.low, max_size=own.high),
-        )
+        slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
     return slices.map_batches(
         SliceLabeller,
         fn_constructor_args=[job, digest_of(settings.checkpoint.path)],

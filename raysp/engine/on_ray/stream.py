@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -93,7 +93,7 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents)
         partial(cluster_nodes, nodes.avoided),
         actor=actor,
         reader={"CPU": READER_CPUS},
-        step_actors=[_pool_request(pool, pool.cpus or 1, pool.gpus or 0) for pool in plan.pipeline.own_pools],
+        step_actors=_step_requests(plan),
         on_warning=events.waiting,
     )
     feed = Feed(tasks, ahead, waiting, nodes, events)
@@ -111,6 +111,17 @@ def _actor_request(plan: Plan) -> dict[str, float]:
     """Return the resources that a model actor requests."""
     settings = plan.settings
     return _pool_request(plan.pipeline.label.pool, settings.cpus_per_actor.number, settings.gpus_per_actor)
+
+
+def _step_requests(plan: Plan) -> dict[str, dict[str, float]]:
+    """Return the resources that actors of steps request, by their names in messages, as in the facts of the plan."""
+    return {
+        f"an actor of step {plan.pipeline.steps.index(stage.steps[0])}": _pool_request(
+            stage.pool, stage.pool.cpus or 1, stage.pool.gpus or 0
+        )
+        for stage in plan.pipeline.stages
+        if stage.pool is not None
+    }
 
 
 def _pool_request(pool: Pool, cpus: int, gpus: float) -> dict[str, float]:
@@ -164,16 +175,7 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
     feed.attach(pieces.context)
     blocks = pieces.map_batches(cast("Any", read), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
     for stage, (own, actors) in enumerate(zip(plan.pipeline.own_pools, plan.own_pool_sizes, strict=True), 1):
-        blocks = blocks.map_batches(
-            StepActor,
-            fn_constructor_args=[job, stage],
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=own.cpus or 1,
-            num_gpus=own.gpus or None,
-            memory=own.memory,
-            compute=ActorPoolStrategy(min_size=actors.low, max_size=actors.high),
-        )
+        blocks = through_pool(blocks, StepActor, [job, stage], own, (actors.low, actors.high))
     return blocks.map_batches(
         LabelActor,
         fn_constructor_args=[job],
@@ -185,6 +187,32 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
         compute=ActorPoolStrategy(
             min_size=size.low, max_size=size.high, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
         ),
+    )
+
+
+def through_pool(
+    blocks: "ray.data.Dataset", actor: type, arguments: Sequence[object], pool: Pool, bounds: tuple[int, int]
+) -> "ray.data.Dataset":
+    """Return a dataset whose rows go through the actors of a step, one at a time.
+
+    Args:
+        blocks: a packed block, or slice, per row.
+        actor: class of the actors.
+        arguments: arguments of its constructor.
+        pool: pool of the step.
+        bounds: least and largest number of actors.
+    """
+    from ray.data import ActorPoolStrategy
+
+    return blocks.map_batches(
+        cast("Any", actor),
+        fn_constructor_args=[*arguments],
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.cpus or 1,
+        num_gpus=pool.gpus or None,
+        memory=pool.memory,
+        compute=ActorPoolStrategy(min_size=bounds[0], max_size=bounds[1]),
     )
 
 

@@ -52,10 +52,8 @@ class StepActor:
         if self.failure:
             return pack_message(FatalFailure(self.failure))
         name, block = unpacked
-        attempts, work = (
-            self.job.attempts,
-            f"stage {self.stage} {name.shard} {name.piece.first}-{name.piece.end} {name.k}",
-        )
+        attempts = self.job.attempts
+        work = f"stage {self.stage} {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
         if (crashes := attempts.begin(work)) >= MAX_CRASHES:
             attempts.end(work)
             return pack_message(PoisonedPiece(name.shard, name.piece, crashes))

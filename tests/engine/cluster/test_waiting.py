@@ -111,7 +111,8 @@ def test_once_a_model_is_loaded_its_own_share_is_not_missing(cluster, caplog):
 
 def test_actors_of_steps_are_missing_until_one_of_each_pool_runs(caplog):
     caplog.set_level(logging.WARNING)
-    cluster = Cluster(step_actors=[{"CPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}])
+    requests = {"an actor of step 1": {"CPU": 1.0}, "an actor of step 2": {"CPU": 1.0, "GPU": 0.5}}
+    cluster = Cluster(step_actors=requests)
     cluster.free = [{"CPU": 1.0}]
     cluster.pass_by(80, 1, [0, 1])
     cluster.pass_by(80, 1, [1, 1])
