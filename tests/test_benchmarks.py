@@ -176,6 +176,7 @@ def test_without_a_gpu_nothing_is_measured_and_the_command_reports_this(tmp_path
     assert not (tmp_path / "gpu.json").exists()
 
 
+@pytest.mark.slow
 def test_a_part_of_the_gpu_figures_that_fails_or_takes_too_long_is_recorded(tmp_path):
     def run(code: str, seconds: float = 60) -> dict:
         found = gpu.run(gpu.Part("a part", [sys.executable, "-c", code], seconds), tmp_path)

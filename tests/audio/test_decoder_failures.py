@@ -128,6 +128,7 @@ def test_signals_that_a_process_causes_itself(name):
     )
 
 
+@pytest.mark.slow
 def test_waits_are_reported_to_the_watchdog_of_the_process(monkeypatch):
     monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
     told: list[float] = []

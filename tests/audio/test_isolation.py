@@ -155,6 +155,7 @@ def test_a_crash_costs_only_the_recording_at_fault(faulty, fault):
             assert len(one) == 100 + number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["decode", "read_header", "decode_chunks"])
 def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
     decoder = faulty("SIGSEGV")

@@ -106,6 +106,7 @@ def pipeline_of(overlay: str) -> Pipeline:
     return load_pipeline(str(KUBERNETES / overlay / "label.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_all_documents_are_valid_for_kubernetes_and_kuberay(folder):
     documents = rendered(KUBERNETES / folder)

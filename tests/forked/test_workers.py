@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import forked
 
 WORKER = """
@@ -13,6 +15,7 @@ sys.exit(int(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_forked_worker_has_the_arguments_folder_environment_and_output_of_its_launcher_and_ids_of_its_own(
     tmp_path, monkeypatch
 ):

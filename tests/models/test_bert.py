@@ -62,6 +62,7 @@ def test_layers_that_are_asked_for_are_new(pair, tmp_path, caplog):
     decoder_checks.layers_that_are_asked_for_are_new(pair[1], tmp_path, caplog)
 
 
+@pytest.mark.slow
 def test_a_continued_text_equals_theirs(pair):
     decoder_checks.a_text_goes_on_as_theirs(*pair)
 

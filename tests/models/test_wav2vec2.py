@@ -152,6 +152,7 @@ def test_padding_of_speakers_leaks_in_their_way_alone(tmp_path):
     assert (exact - reference)[3].abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_training_with_layerdrop_draws_as_theirs(tmp_path):
     flags = {**ADAPTER, **STILL, "layerdrop": 0.5, "apply_spec_augment": False, "num_hidden_layers": 4}
     oracle, model = make_pair("Wav2Vec2Model", tmp_path, **flags)

@@ -165,6 +165,7 @@ def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(l
         )
 
 
+@pytest.mark.slow
 def test_rows_recomputed_alone_have_the_same_values(labelled):
     checked = raysp.verify(labelled.sink.url, sample=3, pipeline=labelled)
     assert (checked.differences, checked.sampled, checked.sampled_equal) == ((), 3, 3)
@@ -223,6 +224,7 @@ def test_a_filter_by_an_added_column_skips_rows_whole(chained):
     assert found["long"]["called"] is found["other"]["called"] is True
 
 
+@pytest.mark.slow
 def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
     checked = raysp.verify(chained.sink.url, sample=2, pipeline=chained)
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)

@@ -164,6 +164,7 @@ class TestTheSameLabel:
         texts = pq.ParquetFile(file).read_row_group(0, ["text"]).column("text").to_pylist()[:NUM_ROWS]
         assert sum(text.casefold() == alone[row][0].casefold() for row, text in enumerate(texts)) >= 0.8 * NUM_ROWS
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("batch_seconds", [0.001, 5, 60, 600])
     def test_for_any_budget_of_a_batch(self, waves, op, alone, batch_seconds, monkeypatch):
         monkeypatch.setattr(op, "max_samples", round(batch_seconds * op.sample_rate))
@@ -335,6 +336,7 @@ class TestFaults:
         assert len(fussy.calls) == 7 if error_type == "step_failed" else 7 <= len(fussy.calls) <= 9
         assert "a batch of 8 windows failed and is halved" in caplog.text
 
+    @pytest.mark.slow
     def test_a_budget_that_does_not_fit_the_memory_is_halved_once_and_grows_back_slowly(self, waves, alone):
         op = labelling(600, extra=(small := RoomFor(3)))
         rows = list(range(8))

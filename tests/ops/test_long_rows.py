@@ -187,6 +187,7 @@ class TestTheSameLabel:
             alone = label(op, rows.slice(row, 1))[0]
             assert_same({**alone, "row": row}, together[row])
 
+    @pytest.mark.slow
     def test_again_bit_for_bit(self, rows):
         op = Labelling(
             str(CHECKPOINT), lambda one: [OUTPUT.op(one)], batch_seconds=3, window_seconds=1, overlap_seconds=0.2

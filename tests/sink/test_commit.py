@@ -260,6 +260,7 @@ class TestRefusals:
 
 
 class TestInterruption:
+    @pytest.mark.slow
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         crashes=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["before", "after"])), max_size=6),
@@ -281,6 +282,7 @@ class TestInterruption:
             ]
         assert committed(store, shards, FINGERPRINT).done == names
 
+    @pytest.mark.slow
     @sinks.S3_IN_SOAK
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_every_single_step_can_be_the_last_one(self, stores, when):

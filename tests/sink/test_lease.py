@@ -328,6 +328,7 @@ class TestRealProcesses:
             process.kill()
             process.communicate()
 
+    @pytest.mark.slow
     def test_a_second_driver_is_refused_and_a_killed_one_taken_over_at_once(self, hold):
         first = hold(1.0)  # six seconds without a beat, and it would be taken over
         assert first.stdout.readline() == "held 1\n"

@@ -264,6 +264,7 @@ def test_a_slice_that_is_longer_than_its_headers_claim_is_left_to_the_actor(job,
     assert packed.rows.select(["id", "audio"]) == rows.select(["id", "audio"])
 
 
+@pytest.mark.slow
 def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
@@ -294,6 +295,7 @@ def test_the_decoding_process_ends_with_the_labeller(plain, rows):
     assert children() == before
 
 
+@pytest.mark.slow
 def test_a_labeller_imports_no_ray():
     code = (
         "import sys, pyarrow as pa, raysp\n"

@@ -33,6 +33,7 @@ def started():
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)", "exec('while True: pass')"])
 def test_work_that_hangs_ends_its_process_with_a_traceback(started, work):
     process = started(f"with watched(1):\n    {work}")
@@ -71,6 +72,7 @@ def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_waits_with_their_own_limit_do_not_count(started):
     process = started(
         "with watched(1):\n    for _ in range(8):\n        time.sleep(0.25)\n        touch()\nprint('done')"
@@ -78,6 +80,7 @@ def test_waits_with_their_own_limit_do_not_count(started):
     assert process.communicate(timeout=120)[0] == "done\n"
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_replaced(started):
     process = started(
         "from raysp.engine.workers import watchdog\nwith watched(1000):\n    pass\n"
@@ -88,6 +91,7 @@ def test_one_that_was_killed_is_replaced(started):
     assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
     process = started(
         "import threading\n"

@@ -446,6 +446,7 @@ class StopBehindFive(transformers.StoppingCriteria):
         return input_ids[:, -1] % 5 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("eos_token_id", [2, None])
 def test_functions_of_the_caller_change_scores_and_end_texts_as_theirs(pair, beams, eos_token_id):

@@ -67,6 +67,7 @@ def test_with_checkpoints_it_takes_no_more_memory_than_theirs(norm):
     assert peak_bytes(model, waves) < 1.05 * peak_bytes(oracle, waves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_with_checkpoints_gradients_equal_theirs_and_memory_is_less(norm):
     oracle, model = pair(**WIDE, **NORMS[norm])

@@ -267,6 +267,7 @@ def test_jax_classes_are_answered_by_what_to_use(name):
             exec(line)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_jax_pages_have_their_way_in_pytorch(hub):
     """What 000-8 and 000-9 do, by the class that their error names."""

@@ -143,6 +143,7 @@ def test_sew_d_hidden_states_have_the_shape_on_the_page(hub):
     assert ours["shape"] == [1, 292, 384]
 
 
+@pytest.mark.slow
 def test_sew_d_transcribes(hub):
     """002-3."""
     publish(SEW_D, random_model(transformers.SEWDForCTC, **sew_d_flags()), waves_extractor())
