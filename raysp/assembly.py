@@ -1,22 +1,25 @@
-"""Assembly of ops from the specs of a pipeline: decoding, labelling and joining.
+"""Assembly of ops from the specs of a pipeline or recipe: decoding, labelling and joining.
 
 Ops take plain arguments and know no pipeline; specs hold no code. Workers of a run and `verify --sample` build their
 ops here. Modules of ops are imported on use: a worker that decodes does not load torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
+from raysp.audio.windows import Windowing
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.planning.checkpoints import checkpoint_folder
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
-from raysp.specs.pipeline import Pipeline, Shards, load_function
-from raysp.specs.steps import Functions, Step
+from raysp.specs.pipeline import Pipeline, Shards, Work, load_function
+from raysp.specs.recipe import Finetune
+from raysp.specs.steps import Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from raysp.ops.labelling import Labelling
     from raysp.ops.late_steps import LateFilter, LateSteps
 
+MEASURED_SECONDS = 600.0
+"""Seconds of audio that are decoded together while rows are measured or read for training."""
 _NO_FUNCTIONS: Functions = MappingProxyType({})
 
 
@@ -50,32 +55,114 @@ def decoding(
         functions: functions of steps that cannot be imported.
         by_stage: whether to leave the steps of later stages to `late_steps`.
     """
+    return _decoding(
+        pipeline.source,
+        pipeline.steps[:-1],
+        [step for stage in pipeline.stages for step in stage.steps],
+        shard,
+        windowing=windowing(settings.checkpoint, pipeline.label),
+        block_seconds=settings.block_seconds,
+        apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
+        decoder=decoder,
+        functions=functions,
+    )
+
+
+def _decoding(
+    source: Shards,
+    steps: Sequence[Step],
+    late: Sequence[Step],
+    shard: Shard | None,
+    *,
+    windowing: Windowing,
+    block_seconds: float,
+    apply_late: "LateSteps | None",
+    decoder: "Decoder | None",
+    functions: Functions,
+) -> "Decoding":
+    """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them."""
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
     from raysp.ops.late_steps import Carrying
 
-    source, decode = pipeline.source, pipeline.decode
-    place = pipeline.steps.index(decode)
-    late = [step for stage in pipeline.stages for step in stage.steps]
+    decode = next(step for step in steps if isinstance(step, Decode))
+    place = steps.index(decode)
     read = [step for step in late if step.reads_all]
     columns = None if read else tuple(dict.fromkeys(name for step in late for name in step.reads))
-    rate = settings.checkpoint.sample_rate
     reads_samples = any(source.audio in step.reads for step in late)
 
     return Decoding(
         audio=source.audio,
-        windowing=windowing(settings.checkpoint, pipeline.label),
+        windowing=windowing,
         channel=decode.channel,
         max_seconds=decode.max_seconds,
-        block_seconds=settings.block_seconds,
-        before=[row_op(step, functions) for step in pipeline.steps[:place] if step not in late],
-        after=[row_op(step, functions) for step in pipeline.steps[place + 1 : -1] if step not in late],
-        carrying=Carrying(columns, reads_samples, rate),
-        late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
+        block_seconds=block_seconds,
+        before=[row_op(step, functions) for step in steps[:place] if step not in late],
+        after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
+        carrying=Carrying(columns, reads_samples, windowing.sample_rate),
+        late=apply_late,
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
     )
+
+
+def measuring(
+    recipe: Finetune,
+    checkpoint: "CheckpointSummary",
+    shard: Shard,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions = _NO_FUNCTIONS,
+) -> "Decoding":
+    """Return the op whose `measure` gives durations of rows, and which of them the steps of a recipe leave out.
+
+    Args:
+        recipe: the recipe.
+        checkpoint: description of the checkpoint to begin with.
+        shard: the shard.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of steps that cannot be imported.
+    """
+    from raysp.ops.late_steps import LateSteps
+
+    late, rate = recipe.late_steps, checkpoint.sample_rate
+    ops = [late_op(step, functions) for step in late]
+    return _decoding(
+        recipe.source,
+        recipe.steps,
+        late,
+        shard,
+        windowing=_whole_rows(recipe, checkpoint),
+        block_seconds=MEASURED_SECONDS,
+        apply_late=LateSteps(ops, audio=recipe.source.audio, sample_rate=rate) if late else None,
+        decoder=decoder,
+        functions=functions,
+    )
+
+
+def training_decoding(
+    recipe: Finetune, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
+) -> "Decoding":
+    """Return the op that decodes rows that the steps of a recipe do not leave out; arguments as for `measuring`."""
+    return _decoding(
+        recipe.source,
+        [recipe.decode],
+        (),
+        shard,
+        windowing=_whole_rows(recipe, checkpoint),
+        block_seconds=MEASURED_SECONDS,
+        apply_late=None,
+        decoder=decoder,
+        functions=_NO_FUNCTIONS,
+    )
+
+
+def _whole_rows(recipe: Finetune, checkpoint: "CheckpointSummary") -> Windowing:
+    """Return the division of rows into windows of which the longest row fills one."""
+    from raysp.ops.windowing import windowing_of
+
+    return windowing_of(checkpoint, window_seconds=recipe.decode.max_seconds, overlap_seconds=0)
 
 
 def late_steps(
@@ -100,11 +187,11 @@ def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
     return AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
 
 
-def decoded_columns(pipeline: Pipeline, shard: Shard) -> list[str]:
+def decoded_columns(work: Work, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
-    source = pipeline.source
-    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *pipeline.reads}
-    if any(step.reads_all for step in pipeline.steps):
+    source = work.source
+    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
+    if any(step.reads_all for step in work.steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 

@@ -204,6 +204,30 @@ def recipe(tmp_path) -> Path:
     return write_recipe(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint of random weights with a CTC head on letters."""
+    from tests.recipes import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def headless(tmp_path_factory) -> Path:
+    """A checkpoint of random weights without a head."""
+    from tests.recipes import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("headless"), head=False)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory) -> str:
+    """Sixty rows with words of digits, in two shards."""
+    from tests.recipes import write_words
+
+    return write_words(tmp_path_factory.mktemp("words"), 35, 25)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if output := getattr(session.config, "workeroutput", None):
         output["object stores"] = s3_servers.used

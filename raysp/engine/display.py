@@ -73,13 +73,17 @@ class Display:
 
     def progress(self, progress: Progress) -> None:
         """Show a state of the run."""
+        self.show(lambda width: progress_line(progress, width))
+
+    def show(self, line: Callable[[int | None], str]) -> None:
+        """Show a line, given as a function of its largest width in cells."""
         if self.is_quiet:
             return
         if self._live:
-            self._live.update(escape(printable(progress_line(progress, self.console.width - SPINNER_CELLS))))
+            self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
         elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self.say(progress_line(progress))
+            self.say(line(None))
 
 
 def progress_line(progress: Progress, width: int | None = None) -> str:

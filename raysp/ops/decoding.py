@@ -16,7 +16,7 @@ from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
-from raysp.ops.rows import OK, RowStatus, statuses_table, with_waves
+from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, with_waves
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -42,10 +42,6 @@ class Decoder(Protocol):
     def decode_chunks(self, excerpt: Excerpt, options: DecodeOptions, /) -> Iterator[Samples]:
         """Yield one decoded recording in chunks."""
         ...
-
-
-def _unchanged(block: pa.Table) -> pa.Table:
-    return block
 
 
 class Window(NamedTuple):
@@ -80,7 +76,7 @@ class Decoding:
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
         carrying: columns that blocks carry for steps on decoded rows that all of `before` and `after` let pass.
-        late: op of such steps, called with each block.
+        late: op of such steps, called with each block; None: there are none.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
@@ -97,7 +93,7 @@ class Decoding:
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
         carrying: Carrying = NOTHING,
-        late: Callable[[pa.Table], pa.Table] = _unchanged,
+        late: Callable[[pa.Table], pa.Table] | None = None,
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
@@ -133,6 +129,42 @@ class Decoding:
         """
         yield from self._blocks(_Piece.of(self, rows, first))
 
+    def measure(self, rows: pa.Table, first: int) -> list[RowStatus]:
+        """Return the outcome of each row, with its duration, as far as headers tell it.
+
+        Rows are decoded only if their headers do not have the duration, or for steps on decoded rows. So a row may
+        still fail when it is decoded.
+
+        Args:
+            rows: as in `__call__`.
+            first: number of its first row in the shard.
+        """
+        if self.late is not None:
+            found: dict[int, RowStatus] = {}
+            for block, _ in self(rows, first):
+                for row_status in row_statuses(block):
+                    before = found.get(row_status.row)
+                    if before is not None and before.seconds is not None:
+                        row_status.seconds = (row_status.seconds or 0.0) + before.seconds
+                    found[row_status.row] = row_status
+            return [found[row] for row in sorted(found)]
+        piece = _Piece.of(self, rows, first)
+        for index, row_status in enumerate(piece.statuses):
+            self._measure(piece, index, row_status)
+        return [*piece.statuses]
+
+    def _measure(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
+        claimed = piece.claimed[index]
+        if row_status.status != OK:
+            return
+        if not claimed:
+            _drain(self._decode(piece, index, row_status))
+        elif claimed > self.max_seconds:
+            row_status.skip("too_long", str(TooLong(claimed, self.max_seconds)))
+        else:
+            row_status.seconds = claimed
+        self._judge(piece, index, row_status)
+
     def slices(self, rows: pa.Table, *, most_seconds: float, most_rows: int) -> Iterator[Slice]:
         """Yield neighbouring rows, each slice with its blocks.
 
@@ -154,7 +186,7 @@ class Decoding:
             block = _table(windows)
             block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
             del chunks
-            yield self.late(block).replace_schema_metadata(claimed), is_last
+            yield (self.late(block) if self.late else block).replace_schema_metadata(claimed), is_last
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""

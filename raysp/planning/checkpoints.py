@@ -14,7 +14,7 @@ from raysp.errors import CheckpointError
 from raysp.models import summary
 from raysp.models.files.checkpoint_files import checkpoint_files
 from raysp.models.summary import CheckpointSummary
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, Shards
 from raysp.storage.store import scheme_of
 
 
@@ -27,7 +27,15 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
-    url, source = pipeline.label.checkpoint, pipeline.source
+    return folder_of(pipeline.label.checkpoint, pipeline.source)
+
+
+def folder_of(url: str, source: Shards) -> Path:
+    """Return the local folder of a checkpoint that is used with a corpus; see `checkpoint_folder`.
+
+    Raises:
+        CheckpointError, StoreError: as `locate`.
+    """
     scheme = scheme_of(url)
     return locating.locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from raysp.checkpoints.hub import no_bars_without_terminal
 from raysp.errors import PlanError
 from raysp.sink.run_record import RunRecord
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.values import JsonValue
 from raysp.storage.options import resolve
 
 CONNECT_SECONDS = 30.0
@@ -36,20 +37,32 @@ def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
     names a revision, it is the current one of that revision. Other sources are returned unchanged.
 
     Raises:
+        PlanError: as `source_of_commit`.
+    """
+    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
+    source = source_of_commit(pipeline.source, recorded)
+    return pipeline if source == pipeline.source else replace(pipeline, source=source)
+
+
+def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
+    """Return a source with a data set of the hub replaced by the urls of its files at a commit; see `of_commit`.
+
+    Args:
+        source: the source.
+        recorded: the source recorded by an earlier run, as JSON; None: there is none.
+
+    Raises:
         PlanError: the hub cannot be reached or has no such data set, or the split holds no Parquet files.
     """
-    source = pipeline.source
     if source.split is None:
-        return pipeline
+        return source
     name, _, revision = source.urls[0].partition("@")
-    commit = revision or _recorded_commit(record, name)
+    commit = revision or _recorded_commit(recorded, name)
     found = find_split(name, source.split, source.config, revision=commit, storage_options=source.storage_options)
-    pinned = replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
-    return replace(pipeline, source=pinned)
+    return replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
 
 
-def _recorded_commit(record: RunRecord | None, name: str) -> str | None:
-    source = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
+def _recorded_commit(source: JsonValue, name: str) -> str | None:
     urls = source.get("url") if isinstance(source, dict) else None
     matches = [_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls])]
     return next((match[2] for match in matches if match and match[1] == name), None)

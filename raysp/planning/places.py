@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.recipe import Finetune
 from raysp.storage.store import normalise, scheme_of
 
 JOB_PACKAGES = "/runtime_resources/working_dir_files/"
@@ -22,35 +23,60 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
     Raises:
         PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
-    source, sink, label = pipeline.source, pipeline.sink, pipeline.label
-    url: str | Sequence[str] = source.url  # with a split, the id of a data set
-    if source.split is None:
-        url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
-    root = None if source.root is None else _absolute(source.root)
-    audio_root = None if source.audio_root is None else _absolute(source.audio_root)
-    checkpoint = _absolute(label.checkpoint)
-    if not scheme_of(label.checkpoint) and not Path(checkpoint).is_dir():
-        checkpoint = label.checkpoint
+    label = pipeline.label
+    checkpoint = _absolute_checkpoint(label.checkpoint)
     absolute = replace(
         pipeline,
-        source=replace(source, url=url, root=root, audio_root=audio_root),
+        source=_absolute_source(pipeline.source),
         steps=[replace(label, checkpoint=checkpoint) if step is label else step for step in pipeline.steps],
-        sink=replace(sink, url=_absolute(sink.url)),
+        sink=replace(pipeline.sink, url=_absolute(pipeline.sink.url)),
     )
     _refuse_job_packages(pipeline, absolute)
     return absolute
 
 
-def data_places(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    """Yield the field names and values of the places of recordings and labels, without ids of the hub."""
-    source = pipeline.source
+def recipe_with_absolute_paths(recipe: Finetune) -> Finetune:
+    """Return the recipe with its local paths made absolute, as `with_absolute_paths` does.
+
+    Raises:
+        PlanError: as `with_absolute_paths`.
+    """
+    objective = recipe.objective
+    absolute = replace(
+        recipe,
+        source=_absolute_source(recipe.source),
+        objective=replace(objective, checkpoint=_absolute_checkpoint(objective.checkpoint)),
+        sink=replace(recipe.sink, url=_absolute(recipe.sink.url)),
+    )
+    _refuse_job_packages(recipe, absolute)
+    return absolute
+
+
+def _absolute_source(source: Shards) -> Shards:
+    url: str | Sequence[str] = source.url  # with a split, the id of a data set
+    if source.split is None:
+        url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
+    root = None if source.root is None else _absolute(source.root)
+    audio_root = None if source.audio_root is None else _absolute(source.audio_root)
+    return replace(source, url=url, root=root, audio_root=audio_root)
+
+
+def _absolute_checkpoint(given: str) -> str:
+    """Return the absolute path of a local folder; other names unchanged, which may be ids of the hub."""
+    checkpoint = _absolute(given)
+    return checkpoint if scheme_of(given) or Path(checkpoint).is_dir() else given
+
+
+def data_places(work: Pipeline | Finetune) -> Iterator[tuple[str, str]]:
+    """Yield the field names and values of the places of recordings and results, without ids of the hub."""
+    source = work.source
     if source.split is None:
         yield from (("source.url", url) for url in source.urls)
     yield from ((f"source.{name}", url) for name in ("root", "audio_root") if (url := getattr(source, name)))
-    yield "sink.url", pipeline.sink.url
+    yield "sink.url", work.sink.url
 
 
-def _refuse_job_packages(given: Pipeline, absolute: Pipeline) -> None:
+def _refuse_job_packages(given: Pipeline | Finetune, absolute: Pipeline | Finetune) -> None:
     """Raise PlanError for recordings or labels in the package of a job, which Ray removes after the job.
 
     A checkpoint may be there: Ray unpacks the package on every machine that runs a worker, and checkpoints are only

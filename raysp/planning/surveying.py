@@ -13,14 +13,15 @@ from raysp.errors import PlanError, ShardError
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Work
+from raysp.specs.steps import Label
 from raysp.words import RESTORE
 
 
 def survey(
     found: Sequence[Found],
     recorded: Mapping[str, Shard],
-    pipeline: Pipeline,
+    work: Work,
     *,
     limit_rows: int | None = None,
     relabel: bool = False,
@@ -31,7 +32,7 @@ def survey(
     Args:
         found: the listing.
         recorded: shards recorded by earlier plans of the same sink, by name.
-        pipeline: determines the required columns.
+        work: determines the required columns.
         limit_rows: stop once this many rows are found.
         relabel: treat recorded shards with changed content as new, instead of raising.
         replaceable: names of recorded shards that are treated so even without `relabel`.
@@ -39,7 +40,7 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(pipeline)
+    new_shards = _NewShards(work)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
@@ -105,13 +106,13 @@ class _NewShards:
     """Shards from their surveys, with checks of their columns.
 
     Args:
-        pipeline: determines the required columns.
+        work: determines the required columns.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._columns = source_columns(pipeline)
-        self.reading = Reading(pipeline.source.storage_options, (pipeline.source.audio, *self._columns))
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._columns = source_columns(work)
+        self.reading = Reading(work.source.storage_options, (work.source.audio, *self._columns))
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
         self.without_bytes: set[str] = set()
@@ -124,7 +125,7 @@ class _NewShards:
             PlanError: a column is missing or of the wrong type.
         """
         self._check(one.url, surveyed.schema, has_rows=surveyed.num_rows > 0)
-        source = self._pipeline.source
+        source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
             self.without_bytes.add(one.name)
@@ -146,14 +147,14 @@ class _NewShards:
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source = self._pipeline.source
+        source = self._work.source
         try:  # a writer cannot infer types without rows
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
         except ShardError as error:
             raise PlanError(str(error)) from None
         if source.text is not None and has_rows:
             _check_text(url, schema, source.text)
-        check_types(url, schema, self._pipeline)
+        check_types(url, schema, self._work)
         self._checked[has_rows] = schema
 
 
@@ -177,18 +178,20 @@ def _changed(one: Found, known: Shard) -> PlanError:
     )
 
 
-def check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
+def check_types(url: str, schema: pa.Schema, work: Work) -> None:
     """Check the types of the columns that each step reads, of the source or of steps before it.
 
     Args:
         url: name of the source for messages.
         schema: columns of the source.
-        pipeline: the pipeline.
+        work: the pipeline or recipe.
 
     Raises:
         PlanError: a column does not have the type that a step needs.
     """
-    for step in pipeline.steps[:-1]:
+    for step in work.steps:
+        if isinstance(step, Label):
+            continue
         try:
             step.check(schema)
         except ValueError as error:
@@ -198,8 +201,8 @@ def check_types(url: str, schema: pa.Schema, pipeline: Pipeline) -> None:
             schema = schema.append(field) if place < 0 else schema.set(place, field)
 
 
-def source_columns(pipeline: Pipeline) -> tuple[str, ...]:
-    """Return the source columns that a pipeline requires besides the audio."""
-    reads = [column for column in pipeline.reads if column != pipeline.source.audio]
-    identity = [pipeline.source.id] if pipeline.source.id else []
-    return tuple(dict.fromkeys([*identity, *pipeline.kept, *reads]))
+def source_columns(work: Work) -> tuple[str, ...]:
+    """Return the source columns that a pipeline or recipe requires besides the audio."""
+    reads = [column for column in work.reads if column != work.source.audio]
+    identity = [work.source.id] if work.source.id else []
+    return tuple(dict.fromkeys([*identity, *work.kept, *reads]))

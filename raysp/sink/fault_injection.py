@@ -20,7 +20,7 @@ FOLDER = "RAYSP_FAIL_FOLDER"
 """Variable for the folder in which passings are counted; by default a new temporary folder."""
 PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
 """Phases of a run."""
-TRAINING_PHASES = ("step_written", "step_committed", "step_removed")
+TRAINING_PHASES = ("step_written", "step_committed", "step_removed", "exported")
 """Phases of a training."""
 
 _SETTING = re.compile(rf"((?:before|after)_(?:{'|'.join(PHASES + TRAINING_PHASES)})):([1-9]\d*)")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -21,6 +21,7 @@ from raysp.specs.code import UserCode, read
 from raysp.specs.steps import Decode, Keep, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
+Loaded = TypeVar("Loaded")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 3
 """Version of labels, increased with every change of raysp that changes a label."""
@@ -214,8 +215,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""
         _check_order(self.steps)
-        _check_reads(self.steps, self.source.audio)
-        _check_added(self.steps)
+        check_reads(self.steps, self.source.audio)
+        check_added(self.steps[:-1])
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -238,8 +239,7 @@ class Pipeline:
     @property
     def reads(self) -> tuple[str, ...]:
         """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
-        added = {*self.columns}
-        return tuple(dict.fromkeys(column for step in self.steps for column in step.reads if column not in added))
+        return columns_read(self.steps)
 
     @property
     def stages(self) -> "tuple[Stage, ...]":
@@ -279,13 +279,21 @@ def _check_order(steps: Sequence[Step]) -> None:
         raise ValueError(f"{found}; expected one Decode and one Label")
     if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
         raise ValueError(f"{found}; expected Decode before Label, and Label last")
+
+
+def check_reads(steps: Sequence[Step], audio: str) -> None:
+    """Raise if a step before `Decode` needs decoded audio, or one that adds no column reads the audio column.
+
+    Raises:
+        ValueError: with the step.
+    """
+    names = [type(step).__name__ for step in steps]
     for step in steps[: names.index("Decode")]:
         if step.reads_seconds:
-            raise ValueError(f"{found}; {type(step).__name__} by seconds needs decoded audio: move it after Decode")
-
-
-def _check_reads(steps: Sequence[Step], audio: str) -> None:
-    """Raise if a step reads the audio column and does not add columns after `Decode`."""
+            raise ValueError(
+                f"found steps [{', '.join(names)}]; {type(step).__name__} by seconds needs decoded audio: move it "
+                "after Decode"
+            )
     decoded = next(index for index, step in enumerate(steps) if isinstance(step, Decode))
     for index, step in enumerate(steps):
         if audio not in step.reads or (step.columns and index > decoded):
@@ -297,9 +305,13 @@ def _check_reads(steps: Sequence[Step], audio: str) -> None:
         raise ValueError(f"steps[{index}] {name} cannot use the audio column {audio!r}")
 
 
-def _check_added(steps: Sequence[Step]) -> None:
-    """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads."""
-    for index, step in enumerate(steps[:-1]):
+def check_added(steps: Sequence[Step]) -> None:
+    """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads.
+
+    Raises:
+        ValueError: with the step and the column.
+    """
+    for index, step in enumerate(steps):
         where = f"steps[{index}] {type(step).__name__} adds the column"
         for column in step.columns:
             if column in INNER_COLUMNS or column.startswith(INNER_PREFIX):
@@ -313,14 +325,44 @@ def _check_added(steps: Sequence[Step]) -> None:
                 )
 
 
-def read_code(pipeline: Pipeline) -> UserCode:
+class Work(Protocol):
+    """What reads a corpus: a pipeline, or a recipe."""
+
+    @property
+    def source(self) -> Shards:
+        """The corpus."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """Steps in order."""
+        ...
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Source columns that are used as they are."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the steps read."""
+        ...
+
+
+def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the source columns that steps read; the audio column only if a step besides `Decode` reads samples."""
+    added = {column for step in steps for column in step.columns}
+    return tuple(dict.fromkeys(column for step in steps for column in step.reads if column not in added))
+
+
+def read_code(work: Work) -> UserCode:
     """Read the files of all functions and spec classes from outside raysp, and of the neighbouring modules they import.
 
     Raises:
         SpecError: a function cannot be imported, or has no file.
     """
-    names = [name for step in pipeline.steps for name in step.functions]
-    return read({*_classes(pipeline)}, {name: load_function(name) for name in names})
+    names = [name for step in work.steps for name in step.functions]
+    return read({*_classes(work)}, {name: load_function(name) for name in names})
 
 
 def _classes(value: object) -> Iterator[type]:
@@ -387,22 +429,38 @@ def fingerprint(parts: Mapping[str, JsonValue]) -> str:
 def load_pipeline(target: str) -> Pipeline:
     """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
 
+    Raises:
+        SpecError: as `load_value`.
+    """
+    return load_value(target, {"pipeline": Pipeline})
+
+
+def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
+    """Load a spec from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
+
     The file is executed as a module under its own name, so that its functions can be imported by that name.
 
+    Args:
+        target: the file, and possibly a name.
+        kinds: usual names of the accepted classes, such as {"pipeline": Pipeline}.
+
     Raises:
-        SpecError: there is no such file or name, no pipeline or several; or the file raises an error.
+        SpecError: there is no such file or name, no spec or several; or the file raises an error.
     """
     path, _, name = target.partition(":")
-    found = {key: value for key, value in vars(_module(Path(path))).items() if isinstance(value, Pipeline)}
+    classes = tuple(kinds.values())
+    expected = " or ".join(f"raysp.{one.__name__}" for one in classes)
+    found = {key: value for key, value in vars(_module(Path(path), expected)).items() if isinstance(value, classes)}
     if name:
         if name not in found:
-            raise SpecError(f"{path} has no pipeline named {name!r}; found {sorted(found) or 'none'}")
+            raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(found) or 'none'}")
         return found[name]
-    if "pipeline" in found:
-        return found["pipeline"]
+    usual = [found[name] for name in kinds if name in found]
+    if len(usual) == 1:
+        return usual[0]
     if len({id(value) for value in found.values()}) != 1:
         names = ", ".join(sorted(found)) or "none"
-        raise SpecError(f"{path}: expected one raysp.Pipeline, found {names}; choose one by {path}:NAME")
+        raise SpecError(f"{path}: expected one {expected}, found {names}; choose one by {path}:NAME")
     return next(iter(found.values()))
 
 
@@ -412,9 +470,9 @@ def is_pipeline_file(target: str) -> bool:
     return path.endswith(".py") and not Path(path).is_dir()
 
 
-def _module(path: Path) -> ModuleType:
+def _module(path: Path, expected: str) -> ModuleType:
     if not path.is_file():
-        raise SpecError(f"{path}: no such file; expected a Python file that defines a raysp.Pipeline")
+        raise SpecError(f"{path}: no such file; expected a Python file that defines a {expected}")
     _refuse_taken_name(path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
@@ -460,8 +518,8 @@ def load_function(name: str) -> Callable[..., object]:
     return cast("Callable[..., object]", found)
 
 
-def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
-    """Return a pipeline with `PATH=VALUE` settings of the command line applied.
+def with_overrides(given: Loaded, settings: Sequence[str]) -> Loaded:
+    """Return a pipeline or recipe with `PATH=VALUE` settings of the command line applied.
 
     Raises:
         SpecError: a path does not exist, or a value is invalid.
@@ -472,8 +530,8 @@ def with_overrides(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
         path, equals, text = setting.partition("=")
         if not equals:
             raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
-        pipeline = cast("Pipeline", override(pipeline, path, text))
-    return pipeline
+        given = cast("Loaded", override(given, path, text))
+    return given
 
 
 __all__ = [

@@ -9,8 +9,15 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import Shards, StorageOptions
-from raysp.specs.steps import Decode, Label, Pool, Step
+from raysp.specs.pipeline import (
+    Shards,
+    StorageOptions,
+    check_added,
+    check_reads,
+    columns_read,
+    load_value,
+)
+from raysp.specs.steps import Decode, Label, Pool, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 TRAINING_VERSION = 1
@@ -178,11 +185,28 @@ class Finetune:
         names = [type(step).__name__ for step in self.steps]
         if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
             raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
-        for step in self.steps[: names.index("Decode")]:
-            if step.reads_seconds:
-                raise ValueError(f"{type(step).__name__} by seconds needs decoded audio: move it after Decode")
+        check_reads(self.steps, self.source.audio)
+        check_added(self.steps)
+        refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
         if self.source.text is None:
             raise ValueError("source.text is not set; give the column of the reference texts")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The column of the reference texts."""
+        assert self.source.text is not None
+        return (self.source.text,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
+        return columns_read(self.steps)
+
+    @property
+    def late_steps(self) -> tuple[Step, ...]:
+        """Steps that add columns, or filter rows by added ones."""
+        added = {column for step in self.steps for column in step.columns}
+        return tuple(step for step in self.steps if step.columns or not added.isdisjoint(step.reads))
 
     @property
     def decode(self) -> Decode:
@@ -225,3 +249,12 @@ def training_parts(
 def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
     """Return the hash of the parts, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(target: str) -> Finetune:
+    """Load a recipe from `file.py` (its only one, or the one named `recipe`) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    return load_value(target, {"recipe": Finetune})

@@ -4,12 +4,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.labelling import as_float, pad
 from raysp.training.batches import Losses, MicroBatch
 
@@ -49,6 +51,22 @@ class CTCObjective:
         num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
         rows_B = losses_B / num_labels_B
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+
+    @torch.inference_mode()
+    def texts(self, waves: Sequence[np.ndarray], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
+        """Return the texts of recordings by greedy decoding, each alone in evaluation mode."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return [self._text(wave, tokenizer) for wave in waves]
+        finally:
+            self.model.train(was_training)
+
+    def _text(self, wave: np.ndarray, tokenizer: Wav2Vec2CTCTokenizer) -> str:
+        waves_1S, num_samples_1 = pad([wave])
+        device = self.model.device
+        features = self.feature_extractor.extract(as_float(waves_1S.to(device)), num_samples_1.to(device))
+        return str(tokenizer.decode(self.model(**features).logits[0].argmax(-1).tolist()))
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype == torch.float32:

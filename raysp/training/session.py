@@ -1,5 +1,6 @@
 """A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from raysp.errors import RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
@@ -81,6 +83,11 @@ class Report:
     update: Update
     learning_rate: float
     progress: float
+    """Share of the course that was done before the step."""
+    audio_seconds: float
+    """Seconds of audio of the step, of all workers, according to the index."""
+    waited: float
+    """Seconds that this worker waited for rows before the step."""
 
 
 class NotFiniteError(RunError):
@@ -117,6 +124,8 @@ class Session:
         course: length and learning rates.
         rows: returns this worker's rows of a window; called in a thread, a window ahead.
         keeper: commits; None: this worker commits nothing.
+        held: parameters that are not trained in the first steps.
+        held_steps: number of these steps.
     """
 
     def __init__(
@@ -128,6 +137,9 @@ class Session:
         course: Course,
         rows: Rows,
         keeper: Keeper | None = None,
+        *,
+        held: Sequence[torch.nn.Parameter] = (),
+        held_steps: int = 0,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -136,7 +148,12 @@ class Session:
         self.course = course
         self.rows = rows
         self.keeper = keeper
+        self.held = held
+        self.held_steps = held_steps
         self.position = Position(0, 0, 0)
+        self._waited = 0.0
+        self._is_whole = True
+        """Whether the weights are those of `position`, not amid a step."""
         self.committed: int | None = None
         """Updates at the last commit."""
         self._commit: Future[CommittedStep] | None = None
@@ -172,6 +189,8 @@ class Session:
         Raises:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
         """
+        if self.position.done < self.held_steps:
+            self.training.freeze(self.held, frozen=True)
         try:
             while not self.course.is_done(self.position):
                 for report in self._epoch(should_stop):
@@ -184,7 +203,8 @@ class Session:
     def _epoch(self, should_stop: Callable[[], bool]) -> Iterator[Report]:
         """Run the rest of the current epoch."""
         number, seed = self.position.epoch, self.training.seed
-        epoch = Epoch(self.index, self.sizes, seed=seed, epoch=number)
+        sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
+        epoch = Epoch(self.index, sizes, seed=seed, epoch=number)
         if not epoch.num_steps:
             raise RunError("no row is left to train on")
         for window, rows in self._ahead(epoch):
@@ -197,14 +217,18 @@ class Session:
         self, window: Window, step: int, rows: Mapping[int, TrainingRow], epoch_steps: int, *, stops: bool
     ) -> Report:
         training, before = self.training, self.position
+        if self.held and before.done == self.held_steps:
+            training.freeze(self.held, frozen=False)
         progress = self.course.progress(before, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
             _micro_batch(window, step, number, rows)
             for number in range(training.workers.number, window.micro_batches, training.workers.count)
         ]
+        self._is_whole = False
         update = training.step(before.epoch, before.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
+            self._is_whole = True  # no weight was changed
             raise NotFiniteError(
                 f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
                 f"{update.norm:g}; no weight was changed",
@@ -212,9 +236,15 @@ class Session:
             )
         after = Position(before.done + 1, before.epoch, before.step + 1)
         self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
+        self._is_whole = True
         if self.keeper and (update.stops or self.position.done % self.keeper.every == 0):
             self._begin_commit(self.keeper, {"loss": update.loss})
-        return Report(self.position, update, rate, progress)
+        waited, self._waited = self._waited, 0.0
+        return Report(self.position, update, rate, progress, self._audio_seconds(window, step), waited)
+
+    def _audio_seconds(self, window: Window, step: int) -> float:
+        numbers = range(window.micro_batches)
+        return sum(float(self.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
 
     def _ahead(self, epoch: Epoch) -> Iterator[tuple[Window, Mapping[int, TrainingRow]]]:
         """Yield windows from the current step on with their rows; those of the next are read meanwhile."""
@@ -222,7 +252,9 @@ class Session:
         window = next(windows, None)
         waiting = self._threads.submit(self.rows, window) if window else None
         while window is not None and waiting is not None:
+            began = time.monotonic()
             rows, following = waiting.result(), next(windows, None)
+            self._waited += time.monotonic() - began
             waiting = self._threads.submit(self.rows, following) if following else None
             yield window, rows
             window = following
@@ -258,7 +290,7 @@ class Session:
         """Commit the last step, unless it is committed, and end the threads."""
         try:
             self._end_commit()
-            if self.keeper and self.position.done and self.committed != self.position.done:
+            if self.keeper and self._is_whole and self.position.done and self.committed != self.position.done:
                 self._begin_commit(self.keeper, {})
                 self._end_commit()
         finally:

@@ -1,0 +1,1 @@
+"""Trainings: the run of a recipe, from the index of its corpus to the exported checkpoint."""

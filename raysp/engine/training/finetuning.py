@@ -1,0 +1,220 @@
+"""The run of a recipe: index, steps, commits, and the exported checkpoint."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from raysp.engine.training.progress import TrainingProgress
+from raysp.engine.workers.reader import close_decoder, process_decoder
+from raysp.planning.training.plans import plan_training
+from raysp.sink import lease
+from raysp.sink.run_record import RunEntry
+from raysp.sink.training import record as training_record
+from raysp.sink.training.metrics import MetricsLog
+from raysp.specs.recipe import Finetune
+from raysp.specs.values import to_json
+from raysp.storage.store import Store, open_store
+from raysp.training.ctc import CTCObjective
+from raysp.training.exporting import export
+from raysp.training.model_card import card, figures
+from raysp.training.preparing import Prepared, prepare
+from raysp.training.reading import Reading
+from raysp.training.session import Session
+from raysp.training.worker import new_session
+from raysp.words import brief, brief_html
+
+MOST_TEXTS = 5
+OnTrainingProgress = Callable[[TrainingProgress], None]
+
+
+@dataclass(frozen=True, repr=False)
+class FinetuneResult:
+    """Result of a training."""
+
+    sink: str
+    """Folder of the checkpoint."""
+    fingerprint: str
+    steps: int
+    """Updates of the weights, with those of earlier runs."""
+    epochs: int
+    """Epochs that are done."""
+    is_done: bool
+    """Whether no step is left, so that the checkpoint is in the sink."""
+    loss: float | None
+    """Mean loss of the last steps of this run; None without any."""
+    rows: int
+    """Rows that are trained on."""
+    left_out: dict[str, int]
+    """Rows that are left out, by reason."""
+    errors: dict[str, int]
+    """Rows of this run that could not be decoded, by type; each once per epoch."""
+    error_examples: tuple[str, ...]
+    shards_failed: dict[str, str]
+    """Shards that could not be read, with the reasons."""
+    audio_seconds: float
+    """Seconds of audio of the steps of this run."""
+    wall_seconds: float
+    """Seconds of the steps of this run."""
+    waited: float
+    """Share of `wall_seconds` that was spent waiting for rows."""
+    texts: tuple[tuple[str, str], ...] = field(default=())
+    """Of a try-out: references and texts of a few rows."""
+
+    def __repr__(self) -> str:
+        """Return the fields as a text of at most one screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard could not be read, else 0."""
+        return 3 if self.shards_failed else 0
+
+
+def finetune(
+    recipe: Finetune,
+    *,
+    restart: bool = False,
+    on_plan: Callable[[Prepared], None] | None = None,
+    on_progress: OnTrainingProgress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FinetuneResult:
+    """Train a model by a recipe. The same call again continues from the last committed step.
+
+    Args:
+        recipe: the recipe.
+        restart: remove what earlier runs left in the sink, and begin anew.
+        on_plan: called with the training once its rows are indexed, before any step.
+        on_progress: called after every step.
+        should_stop: whether to stop after the current step, which is committed.
+
+    Raises:
+        SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
+        RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
+    """
+    plan = plan_training(recipe)
+    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+    store.probe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_decoder)
+        stack.enter_context(lease.held(store))
+        if restart:
+            training_record.remove(store)
+        prepared = prepare(plan, store, decoder=process_decoder())
+        run = _begin(prepared, store)
+        if on_plan:
+            on_plan(prepared)
+        reading = _reading(prepared)
+        session = new_session(prepared, reading, store)
+        progress = TrainingProgress(recipe.schedule.epochs, done=session.position.done, epoch=session.position.epoch)
+        log = MetricsLog(store, run.run_id)
+        _train(session, progress, log, on_progress, should_stop)
+        is_done = session.course.is_done(session.position)
+        if is_done:
+            _export(prepared, session, progress, store)
+        return _result(prepared, session, progress, reading, is_done=is_done)
+
+
+def try_out(recipe: Finetune, num_steps: int, *, on_progress: OnTrainingProgress | None = None) -> FinetuneResult:
+    """Train for a few steps into a temporary sink, and return references and texts of some of the rows.
+
+    Arguments and errors are those of `finetune`.
+    """
+    schedule = replace(recipe.schedule, epochs=None, steps=num_steps)
+    with tempfile.TemporaryDirectory(prefix="raysp-") as folder, contextlib.ExitStack() as stack:
+        stack.callback(close_decoder)
+        sink = replace(recipe.sink, url=folder, storage_options={})
+        plan = plan_training(replace(recipe, schedule=schedule, sink=sink))
+        prepared = prepare(plan, None, decoder=process_decoder())
+        reading = _reading(prepared)
+        session = new_session(prepared, reading, None)
+        progress = TrainingProgress(None)
+        _train(session, progress, None, on_progress, lambda: False)
+        result = _result(prepared, session, progress, reading, is_done=True)
+        return replace(result, texts=_texts(prepared, session, reading), sink=recipe.sink.url)
+
+
+def _begin(prepared: Prepared, store: Store) -> RunEntry:
+    """Record the run."""
+    run = RunEntry.now()
+    parts = {**prepared.parts, training_record.CORPUS: prepared.index.digest}
+    recipe = to_json(prepared.plan.recipe)
+    training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
+    return run
+
+
+def _reading(prepared: Prepared) -> Reading:
+    plan = prepared.plan
+    return Reading(plan.recipe, plan.checkpoint, prepared.corpus, prepared.targets(), decoder=process_decoder())
+
+
+def _train(
+    session: Session,
+    progress: TrainingProgress,
+    log: MetricsLog | None,
+    on_progress: OnTrainingProgress | None,
+    should_stop: Callable[[], bool],
+) -> None:
+    committed = session.committed
+    try:
+        for report in session.run(should_stop):
+            step = progress.add(report, session.committed)
+            if log:
+                log.add(step)
+            if log and session.committed != committed:
+                committed = session.committed
+                log.write()
+            if on_progress:
+                on_progress(progress)
+    finally:
+        progress.committed = session.committed
+        if log:
+            log.write()
+
+
+def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: Store) -> None:
+    objective = session.training.objective
+    assert isinstance(objective, CTCObjective)
+    texts = {
+        "README.md": card(prepared, session.position, progress.loss),
+        "metrics.json": json.dumps(figures(prepared, session.position, progress.loss), indent=1) + "\n",
+    }
+    export(store, objective.model, objective.feature_extractor, prepared.tokenizer, texts)
+
+
+def _result(
+    prepared: Prepared, session: Session, progress: TrainingProgress, reading: Reading, *, is_done: bool
+) -> FinetuneResult:
+    wall = progress.wall_seconds
+    return FinetuneResult(
+        sink=prepared.plan.recipe.sink.url,
+        fingerprint=prepared.fingerprint,
+        steps=session.position.done,
+        epochs=session.position.epoch,
+        is_done=is_done,
+        loss=progress.loss,
+        rows=prepared.index.num_rows,
+        left_out=dict(prepared.corpus.left_out),
+        errors=dict(reading.errors),
+        error_examples=tuple(reading.first_errors.values()),
+        shards_failed=dict(prepared.unreadable),
+        audio_seconds=progress.audio_seconds,
+        wall_seconds=wall,
+        waited=progress.waited / wall if progress.steps else 0.0,
+    )
+
+
+def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tuple[str, str], ...]:
+    """Return references and texts of a few rows of the first window."""
+    window = next(prepared.first_epoch.windows_from(0))
+    rows = [*reading(window).values()][:MOST_TEXTS]
+    objective = session.training.objective
+    assert isinstance(objective, CTCObjective)
+    texts = objective.texts([row.wave for row in rows], prepared.tokenizer)
+    references = [str(prepared.tokenizer.decode(row.target, group_tokens=False)) for row in rows]
+    return tuple(zip(references, texts, strict=True))

@@ -1,0 +1,113 @@
+"""Progress of a training."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raysp.sink.training.metrics import StepMetrics
+from raysp.training.session import Report
+from raysp.words import count, duration
+
+LAST_STEPS = 50
+"""Steps over which loss and speed are averaged."""
+LEFT_OUT = ("waited", "rate", "audio", "epoch", "committed")
+"""Parts of the progress line, in the order in which they are left out of a narrow line."""
+
+
+@dataclass
+class TrainingProgress:
+    """State of a training since the start of this run."""
+
+    epochs: int | None
+    """Epochs of the whole training; None: `steps` counts."""
+    done: int = 0
+    """Updates of the weights, with those of earlier runs."""
+    epoch: int = 0
+    committed: int | None = None
+    """Updates at the last commit."""
+    share: float = 0.0
+    """Share of the training that is done, from 0 to 1."""
+    steps: int = 0
+    """Steps of this run."""
+    rows: int = 0
+    audio_seconds: float = 0.0
+    waited: float = 0.0
+    last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self._began = self._before = time.monotonic()
+        self._first_share: float | None = None
+
+    def add(self, report: Report, committed: int | None) -> StepMetrics:
+        """Count a step, and return its metrics."""
+        now = time.monotonic()
+        position, update = report.position, report.update
+        step = StepMetrics(
+            done=position.done,
+            epoch=position.epoch,
+            step=position.step,
+            loss=update.loss,
+            norm=update.norm,
+            learning_rate=report.learning_rate,
+            rows=update.num_rows,
+            audio_seconds=report.audio_seconds,
+            seconds=now - self._before,
+            waited=report.waited,
+        )
+        self._before = now
+        if self._first_share is None:
+            self._first_share = report.progress
+        self.done, self.epoch, self.committed = position.done, position.epoch, committed
+        self.share = report.progress
+        self.steps += 1
+        self.rows += update.num_rows
+        self.audio_seconds += report.audio_seconds
+        self.waited += report.waited
+        self.last.append(step)
+        return step
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of the last steps; None before the first."""
+        return sum(step.loss for step in self.last) / len(self.last) if self.last else None
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the start of the first step."""
+        return time.monotonic() - self._began
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the end; None if unknown."""
+        if self._first_share is None or self.share <= self._first_share:
+            return None
+        return self.wall_seconds * (1 - self.share) / (self.share - self._first_share)
+
+
+def training_line(progress: TrainingProgress, width: int | None = None) -> str:
+    """Return the figures of a training that fit into a line of this width."""
+    loss, eta, last = progress.loss, progress.eta_seconds, progress.last
+    rate = f"rate {last[-1].learning_rate:.1e}" if last else ""
+    seconds = sum(step.seconds for step in last)
+    parts: dict[str, str] = {
+        "share": f"{progress.share:.0%}",
+        "step": f"step {progress.done:,}",
+        "epoch": f"epoch {progress.epoch + 1:,}" + (f"/{progress.epochs:,}" if progress.epochs else ""),
+        "loss": f"loss {loss:.3f}" if loss is not None else "",
+        "rate": rate,
+        "audio": f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
+        "waited": f"waited {progress.waited / progress.wall_seconds:.0%}" if progress.steps else "",
+        "committed": f"{count(progress.committed, 'step')} committed" if progress.committed else "",
+        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
+    }
+    for name in LEFT_OUT:
+        if width is None or len(_joined(parts)) <= width:
+            break
+        del parts[name]
+    return _joined(parts)
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return " · ".join(part for part in parts.values() if part)

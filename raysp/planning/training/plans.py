@@ -1,0 +1,157 @@
+"""Plan of a training: corpus, checkpoint, resolved settings. It reads no audio and writes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from raysp.checkpoints import locating
+from raysp.errors import CheckpointError, PlanError
+from raysp.models.base.capabilities import Capability
+from raysp.ops.ordering import Sizes
+from raysp.planning.checkpoints import digest_of, folder_of, summary_of
+from raysp.planning.hub_data import source_of_commit
+from raysp.planning.listing import list_corpus
+from raysp.planning.machine import num_cpus
+from raysp.planning.places import recipe_with_absolute_paths
+from raysp.planning.plans import Corpus
+from raysp.planning.resources import count_gpus
+from raysp.planning.surveying import survey
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import read_code
+from raysp.specs.recipe import Batching, Finetune
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+
+MICRO_SECONDS = 15.0
+"""Padded seconds of a micro-batch on a CPU, where a larger one is no faster."""
+GPU_MICRO_SECONDS = 80.0
+"""Padded seconds of a micro-batch on a GPU, if its memory is unknown."""
+WINDOW_STEPS = 100
+"""Steps whose audio makes a window, if the recipe has no window_seconds."""
+KEEP, BUILD = "keep", "build"
+"""Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Plan of a training."""
+
+    recipe: Finetune
+    """With absolute paths, and ids of the hub resolved to commits."""
+    checkpoint: "CheckpointSummary"
+    """The checkpoint to begin with."""
+    checkpoint_digest: str
+    corpus: Corpus
+    dtype: str
+    device: str
+    sizes: Sizes
+    num_workers: int
+    threads: int
+    """Torch threads of each worker on CPUs."""
+    code: UserCode = field(repr=False)
+    """Code from outside raysp."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the corpus, with those that are left out."""
+        return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Facts of the plan for users, as text by name."""
+        recipe, checkpoint, sizes = self.recipe, self.checkpoint, self.sizes
+        source, objective = recipe.source, recipe.objective
+        more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
+        vocabulary = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
+        return {
+            "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
+            f"{count(self.num_rows, 'row')}",
+            "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
+            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            "objective": f"{type(objective).__name__}, "
+            f"{vocabulary.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}",
+            "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
+            f"{count(sizes.micro_batches, 'micro-batch')}",
+            "workers": f"{count(self.num_workers, 'worker')}, {self.dtype} on {self.device}",
+            "sink": recipe.sink.url,
+        }
+
+
+def plan_training(recipe: Finetune) -> TrainingPlan:
+    """Return the plan of a training on this machine; nothing is written.
+
+    Raises:
+        PlanError: there are no rows, a column is missing, or the workers do not fit.
+        CheckpointError: the checkpoint cannot be trained for this objective.
+    """
+    recipe = recipe_with_absolute_paths(recipe)
+    recipe = replace(recipe, source=source_of_commit(recipe.source))
+    objective = replace(recipe.objective, checkpoint=locating.pinned(recipe.objective.checkpoint))
+    recipe = replace(recipe, objective=objective)
+    listed_corpus = list_corpus(recipe.source)
+    code = read_code(recipe)
+    corpus = survey(listed_corpus.found, {}, recipe)
+    corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
+    _refuse_empty(recipe, corpus)
+    folder = folder_of(objective.checkpoint, recipe.source)
+    checkpoint = summary_of(folder)
+    _check_objective(recipe, checkpoint)
+    gpus = 0 if recipe.device == "cpu" or recipe.pool.gpus == 0 else count_gpus()
+    if recipe.device == "cuda" and not gpus:
+        raise PlanError("device='cuda': found no GPU on this machine; set device='cpu', or leave it out")
+    device = "cuda" if gpus else "cpu"
+    num_workers = _num_workers(recipe, gpus)
+    dtype = ("bfloat16" if gpus else "float32") if recipe.dtype == "auto" else recipe.dtype
+    threads = recipe.pool.cpus or max(1, num_cpus() // num_workers)
+    sizes = _sizes(recipe.batching, on_gpu=bool(gpus))
+    return TrainingPlan(recipe, checkpoint, digest_of(folder), corpus, dtype, device, sizes, num_workers, threads, code)
+
+
+def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
+    if not corpus.shards:
+        name, why = next(iter(corpus.unreadable.items()))
+        raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
+    if not any(shard.num_rows for shard in corpus.shards):
+        raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
+
+
+def _check_objective(recipe: Finetune, checkpoint: "CheckpointSummary") -> None:
+    """Raise CheckpointError if the objective needs a head that the checkpoint lacks."""
+    objective = recipe.objective
+    if Capability.TEXT_DECODER in checkpoint.gives:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; CTC needs an encoder: give the "
+            "checkpoint of the encoder"
+        )
+    if objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
+            "objective.vocabulary='build', or to the url of a vocab.json"
+        )
+
+
+def _num_workers(recipe: Finetune, gpus: int) -> int:
+    """Return the number of workers: as the pool requests, at most one a micro-batch."""
+    pool, most = recipe.pool, recipe.batching.micro_batches
+    if pool.low > most:
+        raise PlanError(
+            f"pool.actors={pool.actors}: a step has {count(most, 'micro-batch')}, which is the largest number "
+            "of workers that have work; lower pool.actors, or raise batching.micro_batches"
+        )
+    if gpus and pool.low > gpus:
+        raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
+    return pool.low
+
+
+def _sizes(batching: Batching, *, on_gpu: bool) -> Sizes:
+    micro = GPU_MICRO_SECONDS if on_gpu else MICRO_SECONDS
+    seconds = micro * batching.micro_batches if batching.seconds is None else batching.seconds
+    return Sizes(
+        micro_seconds=seconds / batching.micro_batches,
+        micro_batches=batching.micro_batches,
+        window_seconds=batching.window_seconds or WINDOW_STEPS * seconds,
+        quadratic_seconds=batching.quadratic_seconds,
+        by_length=batching.curriculum,
+    )

@@ -1,0 +1,80 @@
+"""Metrics of the steps of a training: JSON lines below `.raysp/metrics/`, a file for each commit of each run.
+
+A run that goes on from an earlier step writes lines for the same steps again. The later run counts.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from raysp.errors import StoreError
+from raysp.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+METRICS = ".raysp/metrics/"
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """Figures of a step."""
+
+    done: int
+    """Updates of the weights, with this one."""
+    epoch: int
+    step: int
+    """Number of the step in the epoch."""
+    loss: float
+    norm: float
+    """Norm of the gradients before clipping."""
+    learning_rate: float
+    rows: int
+    audio_seconds: float
+    seconds: float
+    """Wall-clock time of the step."""
+    waited: float
+    """Seconds of it spent waiting for rows."""
+
+
+class MetricsLog:
+    """Writer of the metrics of one run.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._lines: list[str] = []
+
+    def add(self, step: StepMetrics) -> None:
+        """Add a step."""
+        self._lines.append(json.dumps(asdict(step)))
+
+    def write(self) -> None:
+        """Write the steps since the last call. If that fails, they are written by the next call."""
+        if not self._lines:
+            return
+        first = json.loads(self._lines[0])["done"]
+        try:
+            self._store.create(
+                f"{METRICS}{self._run_id}-{first:09}.jsonl", "".join(f"{one}\n" for one in self._lines).encode()
+            )
+        except StoreError as error:
+            logger.warning("%s: the metrics of steps from %d on are not written yet: %s", self._store.url, first, error)
+            return
+        self._lines.clear()
+
+
+def load(store: Store) -> list[StepMetrics]:
+    """Return the metrics of all steps in order; of a step that several runs made, those of the last run."""
+    found: dict[int, StepMetrics] = {}
+    for entry in sorted(store.list(METRICS), key=lambda entry: entry.path):
+        for line in store.read(entry.path).decode().splitlines():
+            fields: Mapping[str, float] = json.loads(line)
+            step = StepMetrics(**fields)  # type: ignore[arg-type]
+            found[step.done] = step
+    return [found[done] for done in sorted(found)]

@@ -1,0 +1,87 @@
+"""Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from raysp.errors import ChangedError, PlanError
+from raysp.sink import layout
+from raysp.sink.run_record import RunEntry, differences
+from raysp.specs.values import JsonValue
+from raysp.storage.store import Store
+
+RECIPE = ".raysp/recipe.json"
+CORPUS = "corpus"
+"""Name, among the parts, of the digest of the index of rows."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Content of recipe.json."""
+
+    created: str
+    recipe: JsonValue
+    fingerprint: str
+    parts: Mapping[str, JsonValue]
+    """Everything that can change the weights, by dotted name."""
+
+    @classmethod
+    def load(cls, store: Store) -> Self | None:
+        """Return the record; None if the store is not the sink of a training yet.
+
+        Raises:
+            PlanError: it is not a record, or the sink has label shards.
+        """
+        if store.stat(RECIPE) is None:
+            if store.stat(layout.RUN) is not None:
+                raise PlanError(f"{store.url}: a sink of labels; choose another folder for the checkpoint")
+            return None
+        try:
+            return cls(**json.loads(store.read(RECIPE)))
+        except (ValueError, TypeError) as error:
+            raise PlanError(f"{store.url}/{RECIPE}: not the record of a training ({error}); restore it") from error
+
+    def check_same(self, store: Store, fingerprint: str, parts: Mapping[str, JsonValue]) -> None:
+        """Raise if a training has another recipe, or other rows.
+
+        Raises:
+            ChangedError: `differences` lists every key with its recorded and its current value.
+        """
+        if self.fingerprint == fingerprint and self.parts == parts:
+            return
+        changed = differences(self.parts, parts)
+        raise ChangedError(
+            f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
+            "sink, or begin anew with --restart",
+            changed,
+        )
+
+
+def begin(
+    store: Store, run: RunEntry, *, recipe: JsonValue, fingerprint: str, parts: Mapping[str, JsonValue]
+) -> TrainingRecord:
+    """Create the record with the first run, or check a later run against it; and add the run's entry.
+
+    Raises:
+        ChangedError: the recorded training has another recipe, or other rows.
+        PlanError: as `TrainingRecord.load`.
+        StoreError: the sink cannot be written.
+    """
+    new = TrainingRecord(run.started, recipe, fingerprint, dict(parts))
+    if (record := TrainingRecord.load(store)) is None:
+        store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
+        record = TrainingRecord.load(store) or new
+    record.check_same(store, fingerprint, parts)
+    store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
+    return record
+
+
+def remove(store: Store) -> None:
+    """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index."""
+    if store.stat(RECIPE) is not None:
+        store.delete(RECIPE)
+    kept = (layout.LEASE, layout.TMP, ".raysp/index/")
+    for entry in [*store.list(layout.HOME)]:
+        if not entry.path.startswith(kept):
+            store.delete(entry.path)

@@ -1,0 +1,55 @@
+"""Targets of training: the ids of reference texts, and why rows without usable ones are left out."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from raysp.text.normalisation import TextRules
+from raysp.text.vocabulary import DELIMITER
+
+NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long"
+"""Reasons: no character of the text stays; a character has no token; there are more labels than frames."""
+
+
+class Target(NamedTuple):
+    """Target of a row."""
+
+    ids: Sequence[int]
+    """Ids of tokens; empty if the row is left out."""
+    reason: str = ""
+    """Reason for which the row is left out; empty if it is trained on."""
+
+
+class CharacterTargets:
+    """Ids of the characters of texts, for a CTC head.
+
+    Args:
+        rules: rules for the texts.
+        encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
+            known yet, so the ids are those of Unicode.
+    """
+
+    def __init__(self, rules: TextRules, encode: Callable[[str], Sequence[int]] | None = None) -> None:
+        self.rules = rules
+        self.encode = encode or _code_points
+        self.characters: Counter[str] = Counter()
+        """Occurrences of each character in the texts so far; a space as `DELIMITER`."""
+
+    def __call__(self, text: str | None) -> Target:
+        """Return the target of a text, and count its characters."""
+        text = self.rules(text or "")
+        if not text:
+            return Target((), NO_TEXT)
+        self.characters.update(text.replace(" ", DELIMITER))
+        ids = self.encode(text)
+        return Target((), OUTSIDE) if -1 in ids else Target(ids)
+
+
+def _code_points(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def frames_needed(ids: Sequence[int]) -> int:
+    """Return the number of frames that CTC needs for labels: one each, and a blank between equal neighbours."""
+    return len(ids) + sum(one == other for one, other in pairwise(ids))

@@ -1,0 +1,65 @@
+"""Tokenizers of CTC heads that are trained: that of the checkpoint, or one of a built or given vocabulary."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from raysp.errors import PlanError, StoreError
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.storage.store import open_store, split_url
+from raysp.text.vocabulary import DELIMITER, PAD, UNKNOWN
+
+PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
+"""Usual names of the blank, and of unknown characters."""
+
+
+def tokenizer_of(folder: Path) -> Wav2Vec2CTCTokenizer:
+    """Return the tokenizer of a checkpoint."""
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder)
+
+
+def tokenizer_for(vocabulary: Mapping[str, int]) -> Wav2Vec2CTCTokenizer:
+    """Return a tokenizer of a vocabulary with a blank, an unknown token and `DELIMITER`."""
+    return Wav2Vec2CTCTokenizer(
+        vocabulary,
+        bos_token=None,
+        eos_token=None,
+        unk_token=_first(UNKNOWNS, vocabulary),
+        pad_token=_first(PADS, vocabulary),
+        word_delimiter_token=DELIMITER,
+    )
+
+
+def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str, int]:
+    """Read a vocab.json.
+
+    Raises:
+        PlanError: it cannot be read, its ids are not 0, 1, ..., or a blank, unknown token or delimiter is missing.
+    """
+    folder, name = split_url(url)
+    try:
+        found = json.loads(open_store(folder, storage_options).read(name))
+    except (StoreError, ValueError) as error:
+        raise PlanError(f"objective.vocabulary: {url}: {error}; expected 'keep', 'build' or a vocab.json") from error
+    if not isinstance(found, dict) or sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
+        raise PlanError(
+            f"objective.vocabulary: {url}: expected an object of tokens with the ids 0, 1, 2, ..., each once"
+        )
+    for names in (PADS, UNKNOWNS, (DELIMITER,)):
+        if not any(one in found for one in names):
+            raise PlanError(f"objective.vocabulary: {url}: found none of the tokens {', '.join(names)}; add one")
+    return found
+
+
+def encode_of(tokenizer: Wav2Vec2CTCTokenizer) -> Callable[[str], list[int]]:
+    """Return a function from a text to the ids of its tokens, -1 for characters without one."""
+    vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.unk_token}
+
+    def encode(text: str) -> list[int]:
+        return [vocabulary.get(token, -1) for token in tokenizer.tokenize(text)]
+
+    return encode
+
+
+def _first(names: tuple[str, ...], vocabulary: Mapping[str, int]) -> str:
+    return next(name for name in names if name in vocabulary)

@@ -1,0 +1,88 @@
+"""The trained checkpoint: a folder that raysp and transformers load, checked before it is published."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from raysp.errors import RunError
+from raysp.models.base.modeling import Model
+from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
+from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
+from raysp.models.loading import load_checkpoint
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.sink import fault_injection
+from raysp.storage.store import Store
+
+LAST = "config.json"
+"""The file that is published last: without it, a folder is no checkpoint."""
+CHECKED_SAMPLES = 32_000
+"""Samples of the noise on which the stored model must give the logits of the trained one."""
+
+
+def export(
+    store: Store,
+    model: Model,
+    feature_extractor: FeatureExtractor,
+    tokenizer: Wav2Vec2CTCTokenizer,
+    texts: Mapping[str, str],
+) -> None:
+    """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
+
+    Args:
+        store: the sink.
+        model: the trained model; it is not changed.
+        feature_extractor: that of the checkpoint it began with.
+        tokenizer: of its head.
+        texts: contents of further files, such as README.md, by name.
+
+    Raises:
+        RunError: the stored checkpoint does not give the logits of the model.
+        StoreError: the sink cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
+        folder = Path(name)
+        model.save_pretrained(folder)
+        is_log_mel = isinstance(feature_extractor, SeamlessM4TFeatureExtractor)
+        processor = Wav2Vec2BertProcessor if is_log_mel else Wav2Vec2Processor
+        processor(feature_extractor, tokenizer).save_pretrained(folder)
+        _check(model, folder)
+        for file, text in texts.items():
+            (folder / file).write_text(text)
+        files = sorted(file.name for file in folder.iterdir())
+        with fault_injection.passing("exported"):
+            for file in [*(file for file in files if file != LAST), LAST]:
+                _publish(store, folder / file)
+
+
+def metrics_text(metrics: Mapping[str, object]) -> str:
+    """Return the content of metrics.json."""
+    return json.dumps(metrics, indent=1) + "\n"
+
+
+def _publish(store: Store, file: Path) -> None:
+    with store.scratch() as scratch:
+        shutil.copyfile(file, scratch)
+        store.publish(scratch, file.name, replace=True)
+
+
+def _check(model: Model, folder: Path) -> None:
+    """Raise unless the checkpoint of a folder gives the logits of a model."""
+    loaded = load_checkpoint(folder, dtype=torch.float32, device=model.device)
+    waves_BS = torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(model.device)
+    features = loaded.feature_extractor.extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            expected = model.eval()(**features).logits
+            found = loaded.model.eval()(**features).logits
+    finally:
+        model.train(was_training)
+    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+        raise RunError(
+            f"the exported checkpoint gives other logits than the trained model (by {(found - expected).abs().max():g} "
+            "at most); it was not published"
+        )

@@ -1,0 +1,100 @@
+"""Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp import assembly
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import ShardError
+from raysp.models.summary import CheckpointSummary
+from raysp.ops.rows import OK, RowStatus
+from raysp.sink.training.index_record import TRAINED, ShardIndex
+from raysp.specs.recipe import Finetune
+from raysp.specs.steps import Functions
+from raysp.text.targets import TOO_MANY, CharacterTargets, frames_needed
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
+
+TOO_SHORT = "too_short"
+"""Reason: the recording is shorter than the shortest input of the model."""
+
+
+def index_shard(
+    recipe: Finetune,
+    checkpoint: CheckpointSummary,
+    shard: Shard,
+    targets: CharacterTargets,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions | None = None,
+) -> ShardIndex:
+    """Return the index of a shard.
+
+    Args:
+        recipe: the recipe.
+        checkpoint: description of the checkpoint to begin with.
+        shard: the shard.
+        targets: targets of the texts; it counts no other characters than those of this shard.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of steps that cannot be imported.
+
+    Raises:
+        ShardError: the shard cannot be read, or changed since it was planned.
+        StoreError: its store fails.
+    """
+    seconds: list[float] = []
+    num_labels: list[int] = []
+    reasons: list[str] = []
+    op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
+    for piece in shard.pieces:
+        table = read_piece(recipe, shard, piece)
+        statuses = op.measure(table, piece.first)
+        for row_status, text in zip(statuses, texts_of(recipe, table), strict=True):
+            labels, reason = _judge(row_status, text, targets, checkpoint)
+            seconds.append(row_status.seconds or 0.0)
+            num_labels.append(labels)
+            reasons.append(reason)
+    return ShardIndex.of(seconds, num_labels, reasons, targets.characters)
+
+
+def read_piece(recipe: Finetune, shard: Shard, piece: Piece) -> pa.Table:
+    """Return the columns of a piece that a recipe reads.
+
+    Raises:
+        ShardError: the shard cannot be read, or changed since it was planned.
+        StoreError: its store fails.
+    """
+    source = recipe.source
+    columns = sorted({*assembly.decoded_columns(recipe, shard), *recipe.kept})
+    table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
+    if table.num_rows != piece.num_rows:
+        found = count(table.num_rows, "row")
+        raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
+    return table
+
+
+def texts_of(recipe: Finetune, table: pa.Table) -> Iterator[str | None]:
+    """Yield the reference texts of rows; bytes as UTF-8."""
+    for text in table.column(recipe.kept[0]).to_pylist():
+        yield text.decode(errors="replace") if isinstance(text, bytes) else text
+
+
+def _judge(
+    row_status: RowStatus, text: str | None, targets: CharacterTargets, checkpoint: CheckpointSummary
+) -> tuple[int, str]:
+    """Return the number of labels of a row, and the reason for which it is left out."""
+    if row_status.status != OK:
+        return 0, row_status.error_type or row_status.status
+    num_samples = round((row_status.seconds or 0.0) * checkpoint.sample_rate)
+    if num_samples < checkpoint.min_samples:
+        return 0, TOO_SHORT
+    ids, reason = targets(text)
+    num_frames = (num_samples - checkpoint.receptive_samples) // checkpoint.frame_stride + 1
+    if not reason and frames_needed(ids) > num_frames:
+        return len(ids), TOO_MANY
+    return len(ids), reason or TRAINED

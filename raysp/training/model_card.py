@@ -1,0 +1,61 @@
+"""Model card and figures of a trained checkpoint."""
+
+import json
+from pathlib import Path
+
+from raysp.checkpoints.cards import front_matter, licence_of
+from raysp.sink.run_record import raysp_version
+from raysp.sink.training.steps import Position
+from raysp.specs.values import JsonValue, to_json
+from raysp.training.preparing import Prepared
+from raysp.words import count, duration
+
+TAGS = ("automatic-speech-recognition", "raysp")
+
+
+def figures(prepared: Prepared, position: Position, loss: float | None) -> dict[str, JsonValue]:
+    """Return the content of metrics.json."""
+    return {
+        "steps": position.done,
+        "epochs": position.epoch,
+        "loss": loss,
+        "rows": prepared.index.num_rows,
+        "audio_seconds": round(float(prepared.index.seconds.sum()), 3),
+        "left_out": dict(prepared.corpus.left_out),
+        "fingerprint": prepared.fingerprint,
+    }
+
+
+def card(prepared: Prepared, position: Position, loss: float | None) -> str:
+    """Return a README.md with the metadata that the Hugging Face hub reads."""
+    plan, index = prepared.plan, prepared.index
+    recipe = plan.recipe
+    begun_with = recipe.objective.checkpoint
+    licence = licence_of(plan.checkpoint.path)
+    trained = (
+        f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
+    )
+    final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
+    return "\n".join(
+        [
+            "---",
+            front_matter(base_model=begun_with, licence=licence, tags=TAGS),
+            "---",
+            "",
+            f"# {recipe.name or Path(recipe.sink.url).name}",
+            "",
+            f"{plan.checkpoint.architecture} `{begun_with}`, fine-tuned by raysp {raysp_version()}: {trained} of audio "
+            f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
+            "",
+            "Licence: "
+            + (licence or "that of the checkpoint it began with, and of its data; neither is stated here")
+            + ".",
+            "",
+            f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
+            "",
+            "```json",
+            json.dumps(to_json(recipe), indent=1),
+            "```",
+            "",
+        ]
+    )

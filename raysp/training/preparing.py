@@ -1,0 +1,199 @@
+"""Preparation of a training: index of the corpus, vocabulary, fingerprint. No weights are read."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, RayspError
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.ops.ordering import Epoch, Index
+from raysp.planning.training.plans import BUILD, KEEP, TrainingPlan
+from raysp.sink.training import index_record
+from raysp.sink.training.index_record import CorpusIndex, ShardIndex
+from raysp.specs.recipe import TRAINING_VERSION, Text, training_fingerprint, training_parts
+from raysp.specs.values import JsonValue, to_json
+from raysp.storage.store import Store
+from raysp.text import vocabulary as vocabularies
+from raysp.text.normalisation import TextRules
+from raysp.text.targets import CharacterTargets
+from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
+from raysp.training.indexing import index_shard
+from raysp.words import count, duration
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
+
+SHOWN_CHARACTERS = 12
+"""Characters outside the vocabulary that are shown."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can begin."""
+
+    plan: TrainingPlan
+    corpus: CorpusIndex
+    tokenizer: Wav2Vec2CTCTokenizer
+    parts: Mapping[str, JsonValue]
+    """Everything that can change the weights, by dotted name."""
+    fingerprint: str
+    unreadable: Mapping[str, str]
+    """Shards that cannot be read, with the reasons."""
+
+    @cached_property
+    def index(self) -> Index:
+        """What the order of rows depends on."""
+        return Index(self.corpus.seconds, self.corpus.piece_rows)
+
+    @cached_property
+    def first_epoch(self) -> Epoch:
+        """The first epoch."""
+        return Epoch(self.index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
+
+    def targets(self) -> CharacterTargets:
+        """Return the targets of the texts."""
+        return CharacterTargets(rules_of(self.plan.recipe.objective.text), encode_of(self.tokenizer))
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Facts of the plan and of the rows for users, as text by name."""
+        corpus, index = self.corpus, self.index
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
+        num_kept = index.num_rows
+        facts = {
+            "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
+            + (f"; left out: {left_out}" if left_out else ""),
+            "characters": self._characters,
+            "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
+            f"padding efficiency {self._padding_efficiency:.1%}",
+            "fingerprint": self.fingerprint,
+        }
+        return {**self.plan.facts, **facts}
+
+    @property
+    def _characters(self) -> str:
+        outside = vocabularies.outside(self.corpus.characters, self.tokenizer.get_vocab())
+        shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
+        more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
+        return count(len(self.tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}" if outside else "")
+
+    @property
+    def _rows_per_step(self) -> float:
+        return self.index.num_rows / max(1, self.first_epoch.num_steps)
+
+    @property
+    def _padding_efficiency(self) -> float:
+        """Share of the padded audio of the first window that is not padding."""
+        real = padded = 0.0
+        for window in self.first_epoch.windows_from(0):
+            for first, end in zip(window.edges, window.edges[1:], strict=False):
+                seconds = self.index.seconds[window.rows[first:end]]
+                real += float(seconds.sum())
+                padded += float(seconds.max(initial=0.0)) * len(seconds)
+            break
+        return real / padded if padded else 1.0
+
+
+def rules_of(text: Text) -> TextRules:
+    """Return the rules for texts that a spec describes."""
+    return TextRules(case=text.case, keep=text.keep)
+
+
+def prepare(
+    plan: TrainingPlan,
+    store: Store | None,
+    *,
+    decoder: "Decoder | None" = None,
+    on_indexed: Callable[[int, int], None] = lambda done, of: None,
+) -> Prepared:
+    """Index the shards that are not indexed yet, and return the training.
+
+    Args:
+        plan: the plan.
+        store: the sink, which keeps the index; None: it is not kept.
+        decoder: decoding functions; None: those of this process.
+        on_indexed: called with the number of indexed shards, and with that of all.
+
+    Raises:
+        PlanError: no row is left, or fewer than workers; the vocabulary does not fit.
+    """
+    recipe = plan.recipe
+    objective = recipe.objective
+    given = _known_tokenizer(plan)
+    rules = rules_of(objective.text)
+    key = _key(plan, given)
+    shards = plan.corpus.shards
+    absent = {one.name for one in (index_record.missing(store, shards, key) if store else shards)}
+    indexed: list[tuple[Shard, ShardIndex]] = []
+    unreadable = dict(plan.corpus.unreadable)
+    for number, shard in enumerate(shards):
+        if store is not None and shard.name not in absent:
+            indexed.append((shard, index_record.load(store, shard, key)))
+            continue
+        on_indexed(number, len(shards))
+        targets = CharacterTargets(rules, encode_of(given) if given else None)
+        try:
+            found = index_shard(recipe, plan.checkpoint, shard, targets, decoder=decoder)
+        except RayspError as error:
+            unreadable[shard.name] = str(error)
+            continue
+        if store is not None:
+            index_record.save(store, shard, key, found)
+        indexed.append((shard, found))
+    corpus = index_record.combine(indexed)
+    _refuse_few(plan, corpus)
+    tokenizer = given or tokenizer_for(vocabularies.build(corpus.characters))
+    digest = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
+    parts = training_parts(
+        recipe, checkpoint_digest=plan.checkpoint_digest, vocabulary_digest=digest, dtype=plan.dtype, code=plan.code
+    )
+    return Prepared(plan, corpus, tokenizer, parts, training_fingerprint(parts), unreadable)
+
+
+def _known_tokenizer(plan: TrainingPlan) -> Wav2Vec2CTCTokenizer | None:
+    """Return the tokenizer; None if it is built from the texts."""
+    objective, source = plan.recipe.objective, plan.recipe.source
+    if objective.vocabulary == BUILD:
+        return None
+    if objective.vocabulary == KEEP:
+        return tokenizer_of(plan.checkpoint.path)
+    return tokenizer_for(read_vocabulary(objective.vocabulary, source.storage_options))
+
+
+def _key(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer | None) -> str:
+    """Return the hash of everything besides the content of a shard that decides what is in its index."""
+    recipe, checkpoint = plan.recipe, plan.checkpoint
+    source = cast("Mapping[str, JsonValue]", to_json(recipe.source))
+    content = {
+        "version": TRAINING_VERSION,
+        "source": {name: source[name] for name in ("audio", "text", "audio_root")},
+        "steps": [to_json(step) for step in recipe.steps],
+        "code": plan.code.parts(),
+        "text": to_json(recipe.objective.text),
+        "vocabulary": tokenizer.get_vocab() if tokenizer else None,
+        "frames": [
+            checkpoint.sample_rate,
+            checkpoint.min_samples,
+            checkpoint.receptive_samples,
+            checkpoint.frame_stride,
+        ],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex) -> None:
+    num_kept = int(np.count_nonzero(corpus.seconds))
+    why = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
+    if not num_kept:
+        raise PlanError(f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}")
+    if num_kept < plan.num_workers:
+        raise PlanError(
+            f"{count(num_kept, 'row')} to train on, and {count(plan.num_workers, 'worker')}: lower pool.actors"
+            + (f" (left out: {why})" if why else "")
+        )

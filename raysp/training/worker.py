@@ -1,0 +1,67 @@
+"""One worker of a training: model, objective, optimiser and session of a prepared recipe."""
+
+import torch
+
+from raysp.models.checking import load_feature_extractor
+from raysp.specs.recipe import Schedule
+from raysp.storage.store import Store
+from raysp.training.ctc import CTCObjective
+from raysp.training.loop import OneWorker, Training, Workers
+from raysp.training.models import ctc_model
+from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.preparing import Prepared
+from raysp.training.session import Course, Keeper, Rows, Session
+
+
+def new_session(prepared: Prepared, rows: Rows, store: Store | None, *, workers: Workers | None = None) -> Session:
+    """Return the session of a worker, which goes on from the last committed step.
+
+    Args:
+        prepared: the training.
+        rows: returns the rows of this worker.
+        store: the sink; None: nothing is committed.
+        workers: the workers that train together; None: this one trains alone.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        RunError: the committed step cannot be used.
+    """
+    plan, workers = prepared.plan, workers or OneWorker()
+    recipe = plan.recipe
+    schedule, objective = recipe.schedule, recipe.objective
+    model = ctc_model(plan, prepared.tokenizer)
+    groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    training = Training(
+        CTCObjective(model, load_feature_extractor(plan.checkpoint.path), dtype=getattr(torch, plan.dtype)),
+        adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay),
+        seed=recipe.seed,
+        clip=schedule.clip,
+        workers=workers,
+    )
+    commits = store is not None and workers.number == 0
+    session = Session(
+        training,
+        groups,
+        prepared.index,
+        plan.sizes,
+        course_of(schedule),
+        rows,
+        Keeper(store, prepared.fingerprint, recipe.sink.every) if store is not None and commits else None,
+        held=[one for one in model.base_model.parameters() if one.requires_grad],
+        held_steps=objective.freeze_steps,
+    )
+    if store is not None:
+        session.resume(store, prepared.fingerprint)
+    return session
+
+
+def course_of(schedule: Schedule) -> Course:
+    """Return the length and learning rates that a spec describes."""
+    return Course(
+        epochs=schedule.epochs,
+        steps=schedule.steps,
+        learning_rate=schedule.learning_rate,
+        shape=schedule.shape,
+        warmup=schedule.warmup,
+        final=schedule.final,
+    )

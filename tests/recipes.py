@@ -1,0 +1,67 @@
+"""What tests of trainings share: a tiny checkpoint, shards of words, and recipes over them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+import raysp
+from raysp.models import UniSpeechConfig, UniSpeechForCTC, UniSpeechModel, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from raysp.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule, Text
+from raysp.text.vocabulary import build, count_characters
+from raysp.training.characters import tokenizer_for
+from tests.corpora import AUDIO, wav, write_shard
+from tests.training.conftest import SMALL
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"]
+
+
+def tiny_checkpoint(folder: Path, *, head: bool = True) -> Path:
+    """Write a checkpoint of random weights, with a CTC head on letters or without a head."""
+    torch.manual_seed(0)
+    tokenizer = tokenizer_for(build(count_characters([LETTERS, " "])))
+    config = UniSpeechConfig(**{**SMALL, "vocab_size": len(tokenizer.get_vocab())})
+    (UniSpeechForCTC if head else UniSpeechModel)(config).save_pretrained(folder)
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
+    if head:
+        Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+    else:
+        extractor.save_pretrained(folder)
+    return folder
+
+
+def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None = None) -> pa.Table:
+    """Make rows of noise of 0.3 to 0.7 seconds with the word of a digit each."""
+    lengths = np.random.default_rng(seed).integers(4800, 11_200, num_rows)
+    recordings = [{"bytes": wav(int(n), seed=seed + i), "path": None} for i, n in enumerate(lengths)]
+    return pa.table(
+        {
+            "id": [f"{seed}-{row}" for row in range(num_rows)],
+            "audio": pa.array(recordings, AUDIO),
+            "text": pa.array(texts or [WORDS[row % 10] for row in range(num_rows)], pa.string()),
+            "speaker": [f"s{row % 3}" for row in range(num_rows)],
+        }
+    )
+
+
+def write_words(folder: Path, *sizes: int) -> str:
+    """Write shards of the given numbers of rows, in row groups of ten, and return their url."""
+    for number, size in enumerate(sizes):
+        write_shard(folder / f"{number}.parquet", table=words_table(size, seed=100 * number), row_group_size=10)
+    return f"{folder}/*.parquet"
+
+
+def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Finetune:
+    """Make a recipe of a few steps; `objective` and `steps` change those."""
+    objective = {"vocabulary": "build", "text": Text("lower"), **fields.pop("objective", {})}
+    given = {
+        "steps": [raysp.Decode()],
+        "schedule": Schedule(steps=6, learning_rate=1e-3),
+        "batching": Batching(seconds=6, micro_batches=3, window_seconds=10),
+        **fields,
+    }
+    source = given.pop("source", None) or raysp.Shards(url, text="text")
+    sink = sink if isinstance(sink, Checkpoint) else Checkpoint(str(sink), every=2)
+    return Finetune(source, objective=CTC(str(checkpoint), **objective), sink=sink, **given)

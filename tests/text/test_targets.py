@@ -1,0 +1,68 @@
+"""Targets of reference texts: ids, and reasons for which rows are left out."""
+
+import pytest
+
+from raysp.text.normalisation import TextRules
+from raysp.text.targets import NO_TEXT, OUTSIDE, CharacterTargets, frames_needed
+from raysp.text.vocabulary import build, count_characters
+from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for
+
+
+def targets_of(*texts: str, **rules: str) -> CharacterTargets:
+    return CharacterTargets(TextRules(**rules), encode_of(tokenizer_for(build(count_characters(texts)))))
+
+
+def test_ids_are_those_of_the_tokens_of_the_text_by_the_rules():
+    targets = targets_of("ab c", case="lower", keep="letters")
+    assert [*targets("  A,  b ")[0]] == [3, 2, 4]
+    assert targets("A,  b").reason == ""
+
+
+@pytest.mark.parametrize("text", [None, "", "  ", "!?"])
+def test_a_text_without_characters_is_left_out(text):
+    assert targets_of("a", keep="letters")(text) == ((), NO_TEXT)
+
+
+def test_a_character_without_a_token_leaves_its_row_out_and_is_counted():
+    targets = targets_of("ab")
+    assert targets("abba")[1] == ""
+    assert targets("äb") == ((), OUTSIDE)
+    assert targets("<unk>") == ((), OUTSIDE)
+    assert targets.characters == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
+
+
+def test_without_a_vocabulary_every_character_is_a_label():
+    targets = CharacterTargets(TextRules())
+    assert [*targets("a ü")[0]] == [ord("a"), ord(" "), ord("ü")]
+    assert targets.characters == {"a": 1, "|": 1, "ü": 1}
+
+
+@pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])
+def test_equal_neighbours_need_a_blank_between_them(ids, frames):
+    assert frames_needed(ids) == frames
+
+
+def test_a_given_vocabulary_names_its_blank_as_usual(tmp_path):
+    (tmp_path / "vocab.json").write_text('{"[PAD]": 2, "[UNK]": 1, "|": 0, "a": 3}')
+    tokenizer = tokenizer_for(read_vocabulary(str(tmp_path / "vocab.json"), {}))
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, len(tokenizer)) == (2, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected 'keep', 'build' or a vocab.json"),
+        ("[1, 2]", "expected an object of tokens with the ids 0, 1, 2, ..., each once"),
+        ('{"<pad>": 0, "<unk>": 2, "|": 3}', "expected an object of tokens with the ids 0, 1, 2"),
+        ('{"<pad>": 0, "<unk>": 1, "a": 2}', r"found none of the tokens \|; add one"),
+        ('{"a": 0, "<unk>": 1, "|": 2}', r"found none of the tokens <pad>, \[PAD\]; add one"),
+    ],
+)
+def test_a_vocabulary_that_no_head_can_have_is_refused(tmp_path, content, message):
+    from raysp.errors import PlanError
+
+    file = tmp_path / "vocab.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(PlanError, match=message):
+        read_vocabulary(str(file), {})

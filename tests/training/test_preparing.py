@@ -1,0 +1,169 @@
+"""Rows that are trained on and rows that are left out; the vocabulary; what a training refuses before it begins."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp.errors import CheckpointError, PlanError
+from raysp.planning.training.plans import plan_training
+from raysp.specs.recipe import Batching, Text
+from raysp.storage.store import LocalStore
+from raysp.training import preparing
+from raysp.training.preparing import prepare
+from tests.corpora import AUDIO, wav, write_shard
+from tests.recipes import a_recipe, words_table, write_words
+
+ROWS = [
+    ("kept", wav(8000), "six", "en"),
+    ("empty", wav(8000), " !", "en"),
+    ("null", wav(8000), None, "en"),
+    ("outside", wav(8000), "größe", "en"),
+    ("many", wav(1600), "seven", "en"),
+    ("short", wav(200), "a", "en"),
+    ("long", wav(48_000), "six", "en"),
+    ("german", wav(8000), "sechs", "de"),
+    ("noise", b"RIFF, but not audio", "six", "en"),
+    ("nothing", None, "six", "en"),
+]
+STEPS = [raysp.Keep(where=[("language", "==", "en")]), raysp.Decode(2), raysp.Keep(min_seconds=0.01)]
+
+
+@pytest.fixture
+def odd(tmp_path) -> str:
+    """A shard with a row for each reason."""
+    names, recordings, texts, languages = zip(*ROWS, strict=True)
+    table = pa.table(
+        {
+            "id": names,
+            "audio": pa.array([{"bytes": one, "path": None} for one in recordings], AUDIO),
+            "text": texts,
+            "language": languages,
+        }
+    )
+    write_shard(tmp_path / "odd" / "a.parquet", table=table, row_group_size=4)
+    return f"{tmp_path}/odd/*.parquet"
+
+
+def prepared(recipe, store=None):
+    return prepare(plan_training(recipe), store)
+
+
+def upper_half(rows):
+    return {"half": [len(text or "") // 2 for text in rows.column("text").to_pylist()]}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["by headers", "decoded for a step"])
+def test_every_row_that_is_left_out_has_a_reason(odd, tiny, tmp_path, late):
+    mapped = [raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"])] if late else []
+    recipe = a_recipe(
+        odd,
+        tiny,
+        tmp_path / "out",
+        steps=[*STEPS, *mapped],
+        objective={"vocabulary": "keep", "text": Text(keep="letters")},
+    )
+    found = prepared(recipe)
+    assert found.index.seconds.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert (
+        found.corpus.left_out
+        == {
+            "empty_text": 2,
+            "outside_vocabulary": 1,
+            "label_too_long": 1,
+            "too_short": 1,
+            "too_long": 1,
+            "filtered": 1,
+            **({"unsupported_format": 1, "no_audio": 1} if late else {"corrupt": 1, "no_audio": 1}),
+        }
+        or found.corpus.left_out
+    )
+
+
+def test_a_filter_by_an_added_column_leaves_rows_out(words, tiny, tmp_path):
+    steps = [
+        raysp.Decode(),
+        raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"]),
+        raysp.Keep(where=[("half", "==", 2)]),
+    ]
+    found = prepared(a_recipe(words, tiny, tmp_path / "out", steps=steps))
+    assert found.corpus.left_out == {"filtered": 19}  # one, two, six
+    assert found.index.num_rows == 41
+
+
+def test_durations_are_those_of_the_recordings(words, tiny, tmp_path):
+    found = prepared(a_recipe(words, tiny, tmp_path / "out"))
+    lengths = [np.random.default_rng(seed).integers(4800, 11_200, rows) for seed, rows in ((0, 35), (100, 25))]
+    assert np.array_equal(found.index.seconds, (np.concatenate(lengths) / 16_000).astype(np.float32))
+
+
+def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path, monkeypatch):
+    store = LocalStore(tmp_path / "out")
+    made = []
+    original = preparing.index_shard
+    monkeypatch.setattr(preparing, "index_shard", lambda *a, **k: made.append(a[2].name) or original(*a, **k))
+    recipe = a_recipe(words, tiny, tmp_path / "out")
+    first, second = prepared(recipe, store), prepared(recipe, store)
+    assert made == ["0.parquet", "1.parquet"]
+    assert (first.index.digest, first.fingerprint) == (second.index.digest, second.fingerprint)
+    prepared(a_recipe(words, tiny, tmp_path / "out", objective={"text": Text("upper")}), store)
+    assert made == ["0.parquet", "1.parquet"] * 2
+
+
+def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
+    found = prepared(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
+    assert [*found.tokenizer.get_vocab()] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
+
+
+def test_facts_say_what_is_trained_on(odd, tiny, tmp_path):
+    recipe = a_recipe(odd, tiny, tmp_path / "out", objective={"vocabulary": "keep"})
+    facts = prepared(recipe).facts
+    assert facts["rows"].startswith("3 rows, 0:04 of audio; left out: ")
+    assert facts["characters"] == "29 tokens; outside: '!' (1) 'ß' (1) 'ö' (1)"
+    assert facts["epoch"].startswith("1 step of 3 rows on average, padding efficiency ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"steps": [raysp.Decode(0.1)]}, PlanError, r"no row is left to train on: 60 rows, left out: 60 too_long"),
+        ({"pool": raysp.Pool(4)}, PlanError, r"pool.actors=4: a step has 3 micro-batches, .*; lower pool.actors"),
+        ({"source": "words"}, PlanError, "words"),
+        ({"device": "cuda"}, PlanError, "device='cuda': found no GPU on this machine; set device='cpu'"),
+    ],
+)
+def test_what_cannot_begin_is_refused(words, tiny, tmp_path, fields, error, message):
+    fields = {**fields}
+    if "source" in fields:
+        fields["source"] = raysp.Shards(words, text=str(fields["source"]))
+    recipe = a_recipe(words, tiny, tmp_path / "out", **fields)
+    with pytest.raises(error, match=message):
+        prepared(recipe)
+
+
+def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):
+    url = write_words(tmp_path / "few", 2)
+    recipe = a_recipe(url, tiny, tmp_path / "out", pool=raysp.Pool(3), batching=Batching(seconds=6, micro_batches=3))
+    with pytest.raises(PlanError, match=r"2 rows to train on, and 3 workers: lower pool.actors"):
+        prepared(recipe)
+
+
+def test_a_vocabulary_is_kept_only_from_a_head(words, headless, tmp_path):
+    with pytest.raises(CheckpointError, match="UniSpeechModel has no CTC head whose vocabulary could be kept"):
+        prepared(a_recipe(words, headless, tmp_path / "out", objective={"vocabulary": "keep"}))
+
+
+def test_a_column_of_numbers_is_no_text(tiny, tmp_path):
+    table = words_table(3).set_column(2, "text", pa.array([1, 2, 3]))
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    with pytest.raises(PlanError, match=r"column 'text' holds int64, expected strings"):
+        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+
+
+def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
+    url = write_words(tmp_path / "in", 12)
+    write_shard(tmp_path / "in" / "none.parquet", table=words_table(3).slice(0, 0))
+    (tmp_path / "in" / "zz.parquet").write_bytes(b"PAR1 not really")
+    found = prepared(a_recipe(url, tiny, tmp_path / "out"))
+    assert found.index.num_rows == 12
+    assert [*found.unreadable] == ["zz.parquet"]
