@@ -5,6 +5,7 @@ from .engine.datasets.labelled import datasource as datasource
 from .engine.datasets.labeller import Labeller as Labeller
 from .engine.running import retry as retry
 from .engine.running import run as run
+from .engine.training.finetuning import finetune as finetune
 from .errors import AudioError as AudioError
 from .errors import ChangedError as ChangedError
 from .errors import CheckpointError as CheckpointError
@@ -26,6 +27,12 @@ from .specs.outputs import Transcript as Transcript
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards
+from .specs.recipe import CTC as CTC
+from .specs.recipe import Batching as Batching
+from .specs.recipe import Checkpoint as Checkpoint
+from .specs.recipe import Finetune as Finetune
+from .specs.recipe import Schedule as Schedule
+from .specs.recipe import Text as Text
 from .specs.steps import Decode as Decode
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label

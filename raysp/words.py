@@ -28,7 +28,7 @@ def count(number: float, noun: str) -> str:
 
 def plural(noun: str) -> str:
     """Return the plural of a regular noun. For several words, the last one is changed."""
-    if noun.endswith(("s", "x", "ch", "sh")):
+    if noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch"):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
 

@@ -59,6 +59,7 @@ def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Fine
     given = {
         "steps": [raysp.Decode()],
         "schedule": Schedule(steps=6, learning_rate=1e-3),
+        "pool": raysp.Pool(1, cpus=1),
         "batching": Batching(seconds=6, micro_batches=3, window_seconds=10),
         **fields,
     }

@@ -16,6 +16,7 @@ from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
 from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
 from raysp.cli.sinks import gc, status, verify
+from raysp.cli.training import finetune
 from raysp.errors import RayspError, RunError, SpecError
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def raysp(
     """Label very large speech corpora offline on Ray."""
 
 
-for verb in (plan, run, submit, jobs, stop, retry, verify, gc, status, inspect, models, doctor):
+for verb in (plan, run, finetune, submit, jobs, stop, retry, verify, gc, status, inspect, models, doctor):
     app.command(help=_with_examples(verb))(verb)
 
 

@@ -11,6 +11,7 @@ from raysp.cli.options import (
     AsJson,
     Debug,
     PipelineFile,
+    PlannedFile,
     Settings,
     ShareOfShards,
     Sink,
@@ -18,6 +19,7 @@ from raysp.cli.options import (
     Trust,
     command_line,
     load,
+    load_any,
     named_sink,
     parse_share,
 )
@@ -32,21 +34,28 @@ from raysp.cli.results import (
 )
 from raysp.cli.rows import print_rows
 from raysp.cli.signals import resume_hint
+from raysp.cli.training import print_training_plan
 from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
 
 
-def plan(pipeline: PipelineFile, settings: Settings = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Show what a run would do. Starts no Ray and writes nothing.
+def plan(file: PlannedFile, settings: Settings = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show what a run or a training would do. Starts no Ray and writes nothing.
 
-    Example:
+    Examples:
       raysp plan pipelines/label_digits.py --set sink.url=out
+      raysp plan pipelines/finetune_ctc.py
     """
-    loaded = load(pipeline, settings)
+    from raysp.specs.pipeline import Pipeline
+
+    loaded = load_any(file, settings)
     if not as_json:
-        say(f"looking at {urls(loaded)} ...")
+        say(f"looking at {urls(loaded.source)} ...")
+    if not isinstance(loaded, Pipeline):
+        print_training_plan(loaded, as_json)
+        return
     import raysp
 
     found = raysp.plan(loaded)
@@ -88,7 +97,7 @@ def run(
     if is_cluster(address):  # a relative path would not say of which machine
         loaded = with_absolute_paths(loaded)
     if not as_json:
-        say(f"looking at {urls(loaded)} ...")
+        say(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
         _try_out(loaded, rows, address, as_json, command_line("run", pipeline, settings))
         return

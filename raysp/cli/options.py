@@ -10,11 +10,19 @@ from raysp.errors import SpecError
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
+    from raysp.specs.recipe import Finetune
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 PipelineFile = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")
+]
+PlannedFile = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="A Python file that defines a raysp.Pipeline or raysp.Finetune, or FILE:NAME."),
+]
+RecipeFile = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A Python file that defines a raysp.Finetune, or FILE:NAME.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -83,8 +91,17 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
     return share.number, share.of
 
 
+def load_any(target: str, settings: list[str] | None) -> "Pipeline | Finetune":
+    """Return the pipeline or recipe of a file, with `--set` applied."""
+    from raysp.specs.pipeline import Pipeline, load_value, with_overrides
+    from raysp.specs.recipe import Finetune
+
+    kinds: dict[str, type[Pipeline | Finetune]] = {"pipeline": Pipeline, "recipe": Finetune}
+    return with_overrides(load_value(target, kinds), settings or [])
+
+
 class NamedSink(NamedTuple):
-    """The sink of a command, given by its url or by the pipeline file that made it."""
+    """The sink of a command, given by its url or by the file of the pipeline or recipe that made it."""
 
     url: str
     pipeline: "Pipeline | None"
@@ -101,8 +118,12 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
                 f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
                 f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
             )
-        pipeline = load(target, settings)
-        return NamedSink(pipeline.sink.url, pipeline, None)
+        from raysp.specs.pipeline import Pipeline
+
+        found = load_any(target, settings)
+        if isinstance(found, Pipeline):
+            return NamedSink(found.sink.url, found, None)
+        return NamedSink(found.sink.url, None, found.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
     return NamedSink(target, None, parse_storage_options(storage_options))

@@ -9,14 +9,14 @@ from raysp.ops.precision import AGREED_RATE
 
 if TYPE_CHECKING:
     from raysp.planning.plans import Plan
-    from raysp.specs.pipeline import Pipeline
+    from raysp.specs.pipeline import Shards
 
 SAMPLE_ROWS = 5
 
 
-def urls(pipeline: "Pipeline") -> str:
+def urls(source: "Shards") -> str:
     """Return the first url of a source and the number of others."""
-    urls = pipeline.source.urls
+    urls = source.urls
     return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
 
 

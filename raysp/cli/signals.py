@@ -54,6 +54,40 @@ def resume_hint(quiet: bool) -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
+class Stop:
+    """A request to stop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Number of the signal; 0: there was none."""
+
+    def __call__(self) -> bool:
+        """Return whether a stop was requested."""
+        return bool(self.number)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that stopped for it."""
+        return INTERRUPTED if self.number == signal.SIGINT else TERMINATED
+
+
+@contextmanager
+def stopping_after_a_step(quiet: bool) -> Iterator[Stop]:
+    """Yield a request to stop, made by Ctrl-C or SIGTERM; a second signal exits immediately."""
+    stop = Stop()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.number = stop.number or number
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _leaving_at_the_second("" if quiet else "raysp: stopped; committed steps are kept\n"):
+            yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def _leaving_at_the_second(said: str) -> Iterator[None]:
     """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM.

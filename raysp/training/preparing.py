@@ -109,6 +109,7 @@ def prepare(
     plan: TrainingPlan,
     store: Store | None,
     *,
+    saves: bool = True,
     decoder: "Decoder | None" = None,
     on_indexed: Callable[[int, int], None] = lambda done, of: None,
 ) -> Prepared:
@@ -117,6 +118,7 @@ def prepare(
     Args:
         plan: the plan.
         store: the sink, which keeps the index; None: it is not kept.
+        saves: whether indexes that are made are written to the sink.
         decoder: decoding functions; None: those of this process.
         on_indexed: called with the number of indexed shards, and with that of all.
 
@@ -143,7 +145,7 @@ def prepare(
         except RayspError as error:
             unreadable[shard.name] = str(error)
             continue
-        if store is not None:
+        if store is not None and saves:
             index_record.save(store, shard, key, found)
         indexed.append((shard, found))
     corpus = index_record.combine(indexed)

@@ -143,7 +143,8 @@ def test_what_cannot_begin_is_refused(words, tiny, tmp_path, fields, error, mess
 
 def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):
     url = write_words(tmp_path / "few", 2)
-    recipe = a_recipe(url, tiny, tmp_path / "out", pool=raysp.Pool(3), batching=Batching(seconds=6, micro_batches=3))
+    batching = Batching(seconds=6, micro_batches=3)
+    recipe = a_recipe(url, tiny, tmp_path / "out", pool=raysp.Pool(3, cpus=1), batching=batching)
     with pytest.raises(PlanError, match=r"2 rows to train on, and 3 workers: lower pool.actors"):
         prepared(recipe)
 

@@ -2,17 +2,21 @@
 
 import contextlib
 import json
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+
+import torch
 
 from raysp.engine.training.progress import TrainingProgress
 from raysp.engine.workers.reader import close_decoder, process_decoder
-from raysp.planning.training.plans import plan_training
-from raysp.sink import lease
+from raysp.errors import RunError
+from raysp.planning.training.plans import TrainingPlan, plan_training
+from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import record as training_record
+from raysp.sink.training.index_record import INDEX, CorpusIndex
 from raysp.sink.training.metrics import MetricsLog
+from raysp.sink.training.record import TrainingRecord
 from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
@@ -21,11 +25,16 @@ from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.reading import Reading
-from raysp.training.session import Session
+from raysp.training.session import NotFiniteError, Session
 from raysp.training.worker import new_session
 from raysp.words import brief, brief_html
 
+MOST_ROWS = 10
+"""Rows that a message names."""
 MOST_TEXTS = 5
+"""Texts that a try-out shows."""
+PLANNED_ROWS = 20_000
+"""Rows up to which a plan reads their headers, unless the sink has an index."""
 OnTrainingProgress = Callable[[TrainingProgress], None]
 
 
@@ -100,6 +109,7 @@ def finetune(
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     store.probe()
+    fault_injection.arm()
     with contextlib.ExitStack() as stack:
         stack.callback(close_decoder)
         stack.enter_context(lease.held(store))
@@ -109,34 +119,61 @@ def finetune(
         run = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
+        stack.enter_context(_threads(plan.threads))
         reading = _reading(prepared)
         session = new_session(prepared, reading, store)
         progress = TrainingProgress(recipe.schedule.epochs, done=session.position.done, epoch=session.position.epoch)
         log = MetricsLog(store, run.run_id)
-        _train(session, progress, log, on_progress, should_stop)
+        _train(session, prepared.corpus, progress, log, on_progress, should_stop)
         is_done = session.course.is_done(session.position)
         if is_done:
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, reading, is_done=is_done)
 
 
-def try_out(recipe: Finetune, num_steps: int, *, on_progress: OnTrainingProgress | None = None) -> FinetuneResult:
-    """Train for a few steps into a temporary sink, and return references and texts of some of the rows.
+def plan_recipe(recipe: Finetune) -> tuple[TrainingPlan, Prepared | None]:
+    """Return the plan of a training, and its rows unless they are many and not indexed yet; nothing is written.
+
+    Raises:
+        SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
+    """
+    plan = plan_training(recipe)
+    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+    TrainingRecord.load(store)  # refuses a sink of labels
+    if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(INDEX)):
+        return plan, None
+    try:
+        return plan, prepare(plan, store, saves=False, decoder=process_decoder())
+    finally:
+        close_decoder()
+
+
+def try_out(
+    recipe: Finetune,
+    num_steps: int,
+    *,
+    on_plan: Callable[[Prepared], None] | None = None,
+    on_progress: OnTrainingProgress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FinetuneResult:
+    """Train for a few steps, of which nothing is kept, and return references and texts of some of the rows.
 
     Arguments and errors are those of `finetune`.
     """
     schedule = replace(recipe.schedule, epochs=None, steps=num_steps)
-    with tempfile.TemporaryDirectory(prefix="raysp-") as folder, contextlib.ExitStack() as stack:
+    plan = plan_training(replace(recipe, schedule=schedule))
+    with contextlib.ExitStack() as stack:
         stack.callback(close_decoder)
-        sink = replace(recipe.sink, url=folder, storage_options={})
-        plan = plan_training(replace(recipe, schedule=schedule, sink=sink))
         prepared = prepare(plan, None, decoder=process_decoder())
+        if on_plan:
+            on_plan(prepared)
+        stack.enter_context(_threads(plan.threads))
         reading = _reading(prepared)
         session = new_session(prepared, reading, None)
         progress = TrainingProgress(None)
-        _train(session, progress, None, on_progress, lambda: False)
-        result = _result(prepared, session, progress, reading, is_done=True)
-        return replace(result, texts=_texts(prepared, session, reading), sink=recipe.sink.url)
+        _train(session, prepared.corpus, progress, None, on_progress, should_stop)
+        result = _result(prepared, session, progress, reading, is_done=session.course.is_done(session.position))
+        return replace(result, texts=_texts(prepared, session, reading))
 
 
 def _begin(prepared: Prepared, store: Store) -> RunEntry:
@@ -148,6 +185,17 @@ def _begin(prepared: Prepared, store: Store) -> RunEntry:
     return run
 
 
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Set the number of torch threads, and restore it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _reading(prepared: Prepared) -> Reading:
     plan = prepared.plan
     return Reading(plan.recipe, plan.checkpoint, prepared.corpus, prepared.targets(), decoder=process_decoder())
@@ -155,6 +203,7 @@ def _reading(prepared: Prepared) -> Reading:
 
 def _train(
     session: Session,
+    corpus: CorpusIndex,
     progress: TrainingProgress,
     log: MetricsLog | None,
     on_progress: OnTrainingProgress | None,
@@ -171,10 +220,23 @@ def _train(
                 log.write()
             if on_progress:
                 on_progress(progress)
+    except NotFiniteError as error:
+        raise RunError(_described(error, corpus)) from None
     finally:
         progress.committed = session.committed
         if log:
             log.write()
+
+
+def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
+    """Return the message of a loss that is not finite, with the rows at fault."""
+    places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
+    more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
+    rows = f"; the loss of {', '.join(places)}{more} is not finite" if places else "; the losses of all rows are finite"
+    return (
+        f"{error}{rows}. Lower schedule.learning_rate, or leave these rows out; the training continues from its last "
+        "committed step"
+    )
 
 
 def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: Store) -> None:

@@ -55,6 +55,7 @@ class TrainingProgress:
             audio_seconds=report.audio_seconds,
             seconds=now - self._before,
             waited=report.waited,
+            share=report.progress,
         )
         self._before = now
         if self._first_share is None:

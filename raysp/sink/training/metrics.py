@@ -35,6 +35,8 @@ class StepMetrics:
     """Wall-clock time of the step."""
     waited: float
     """Seconds of it spent waiting for rows."""
+    share: float
+    """Share of the training that was done before the step, from 0 to 1."""
 
 
 class MetricsLog:

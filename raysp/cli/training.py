@@ -1,0 +1,142 @@
+"""The verb that trains, and the printed form of its plan and result."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say
+from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
+from raysp.cli.plans import print_failures, urls
+from raysp.cli.signals import stopping_after_a_step
+from raysp.engine.display import Display
+from raysp.words import count, duration
+
+if TYPE_CHECKING:
+    from raysp.engine.training.finetuning import FinetuneResult
+    from raysp.engine.training.progress import TrainingProgress
+    from raysp.planning.training.plans import TrainingPlan
+    from raysp.specs.recipe import Finetune
+    from raysp.training.preparing import Prepared
+
+
+def finetune(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Try out N steps, and print texts of a few rows; nothing is kept."),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, and begin anew.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model by a recipe. The same command again continues from the last committed step.
+
+    Examples:
+      raysp finetune pipelines/finetune_ctc.py --steps 20
+      raysp finetune pipelines/finetune_ctc.py --set sink.url=model
+    """
+    from raysp.engine.training.finetuning import finetune as train
+    from raysp.engine.training.finetuning import try_out
+    from raysp.engine.training.progress import training_line
+    from raysp.specs.pipeline import with_overrides
+    from raysp.specs.recipe import load_recipe
+
+    loaded = with_overrides(load_recipe(recipe), settings or [])
+    if not as_json:
+        say(f"looking at {urls(loaded.source)} ...")
+    with stopping_after_a_step(as_json) as stop, Display(err, is_quiet=as_json) as display:
+
+        def planned(prepared: "Prepared") -> None:
+            if not as_json:
+                print_prepared(prepared)
+            display.start()
+
+        def went_on(progress: "TrainingProgress") -> None:
+            display.show(lambda width: training_line(progress, width))
+
+        if steps is not None:
+            result = try_out(loaded, steps, on_plan=planned, on_progress=went_on, should_stop=stop)
+        else:
+            result = train(loaded, restart=restart, on_plan=planned, on_progress=went_on, should_stop=stop)
+    again = command_line("finetune", recipe, settings)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        _print_result(result, again, is_try_out=steps is not None)
+    raise typer.Exit(stop.exit_code if stop() and not result.is_done else result.exit_code)
+
+
+def print_training_plan(recipe: "Finetune", as_json: bool) -> None:
+    """Print what a training would do."""
+    from raysp.engine.training.finetuning import plan_recipe
+
+    plan, prepared = plan_recipe(recipe)
+    if as_json:
+        print_json(_plan_json(plan, prepared))
+    elif prepared is None:
+        for name, fact in plan.facts.items():
+            print_fact(name, fact)
+        say(f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps")
+    else:
+        print_prepared(prepared)
+
+
+def print_prepared(prepared: "Prepared") -> None:
+    """Print the plan of a training whose rows are indexed."""
+    for name, fact in prepared.facts.items():
+        print_fact(name, fact)
+    print_failures(prepared.unreadable)
+
+
+def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:
+    found: dict[str, object] = {
+        "sink": plan.recipe.sink.url,
+        "shards": len(plan.corpus.shards),
+        "rows": plan.num_rows,
+        "workers": plan.num_workers,
+        "dtype": plan.dtype,
+        "device": plan.device,
+        "sizes": dataclasses.asdict(plan.sizes),
+    }
+    if prepared is not None:
+        found |= {
+            "fingerprint": prepared.fingerprint,
+            "rows_trained": prepared.index.num_rows,
+            "audio_seconds": float(prepared.index.seconds.sum()),
+            "left_out": dict(prepared.corpus.left_out),
+            "vocabulary": prepared.tokenizer.get_vocab(),
+            "steps_per_epoch": prepared.first_epoch.num_steps,
+            "shards_unreadable": dict(prepared.unreadable),
+            "parts": dict(prepared.parts),
+        }
+    return found
+
+
+def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
+    print_failures(result.shards_failed)
+    if result.errors:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(result.errors.items()))
+        print_fact("error rows", kinds)
+        print_some(err, [f"raysp: {example}" for example in result.error_examples], "error")
+    for reference, text in result.texts:
+        print_fact("text", f"{text!r} (reference {reference!r})")
+    loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
+    print_fact("steps", f"{result.steps:,}, {count(result.epochs, 'whole epoch')}{loss}")
+    if result.audio_seconds:
+        speed = result.audio_seconds / max(result.wall_seconds, 1e-9)
+        print_fact(
+            "this run",
+            f"{duration(result.audio_seconds)} of audio in {result.wall_seconds:.1f} s: RTFx {speed:,.1f}, waited for "
+            f"rows {result.waited:.1%} of the time",
+        )
+    if is_try_out:
+        print_command("next", again)
+    elif result.is_done:
+        print_fact("checkpoint", result.sink)
+        print_command("next", command_line("inspect", result.sink, None))
+    else:
+        print_command("to continue", again)

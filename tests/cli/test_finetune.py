@@ -1,0 +1,152 @@
+"""`raysp finetune` and `raysp plan` of a recipe: output, exit codes, kills."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+RECIPE = """
+import raysp
+recipe = raysp.Finetune(
+    raysp.Shards({source!r}, text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC({checkpoint!r}, vocabulary="build", masks={{"layerdrop": 0.2}}),
+    schedule=raysp.Schedule(epochs={epochs}, learning_rate=1e-3),
+    batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
+    sink=raysp.Checkpoint({sink!r}, every=2),
+    pool=raysp.Pool(1, cpus=1),
+)
+"""
+
+
+@pytest.fixture
+def file(words, tiny, tmp_path):
+    def write(sink: str = "out", epochs: int = 2) -> Path:
+        path = tmp_path / "recipe_of_a_test.py"
+        path.write_text(RECIPE.format(source=words, checkpoint=str(tiny), sink=str(tmp_path / sink), epochs=epochs))
+        return path
+
+    return write
+
+
+def started(file: Path, **variables: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "raysp", "finetune", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
+    ran = raysp_command("plan", file())
+    assert (ran.code, ran.complaints) == (0, [])
+    names = [line.split()[0] for line in ran.out.splitlines()]
+    expected = "source checkpoint objective step workers sink rows characters epoch fingerprint"
+    assert names == expected.split()
+    assert re.search(r"\nrows         60 rows, 0:\d\d of audio\n", ran.out)
+    assert not (tmp_path / "out").exists()
+    found = json.loads(raysp_command("plan", file(), "--json").out)
+    assert (found["rows_trained"], found["steps_per_epoch"], found["vocabulary"]["<pad>"]) == (60, 7, 0)
+
+
+@pytest.mark.slow
+def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, tmp_path):
+    ran = raysp_command("finetune", file(), "--set", "schedule.epochs=1")
+    assert (ran.code, ran.complaints) == (0, [])
+    assert f"checkpoint   {tmp_path}/out\nnext         raysp inspect {tmp_path}/out\n" in ran.out
+    assert "1 whole epoch, loss " in ran.out
+    inspected = raysp_command("inspect", tmp_path / "out")
+    assert (inspected.code, "UniSpeechForCTC" in inspected.out) == (0, True)
+    changed = raysp_command("finetune", file(), "--set", "schedule.epochs=1", "--set", "seed=4")
+    assert changed.code == 2
+    assert "`seed` was 0, now 4" in changed.err
+    assert json.loads(raysp_command("finetune", file(), "--set", "schedule.epochs=1", "--json").out)["is_done"]
+
+
+@pytest.mark.slow
+def test_a_try_out_prints_texts_and_the_command_that_trains(raysp_command, file, tmp_path):
+    ran = raysp_command("finetune", file(), "--steps", "2")
+    assert (ran.code, ran.complaints) == (0, [])
+    assert ran.out.count("(reference ") == 5
+    assert ran.out.endswith(f"next         raysp finetune {file()}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import raysp\n", "expected one raysp.Finetune, found none"),
+        ("import raysp\nrecipe = raysp.Finetune('in')\n", "Finetune needs 'steps'"),
+    ],
+)
+def test_a_file_without_a_recipe_is_refused(raysp_command, tmp_path, content, message):
+    (tmp_path / "no_recipe_here.py").write_text(content)
+    ran = raysp_command("finetune", tmp_path / "no_recipe_here.py")
+    assert ran.code == 2
+    assert message in ran.err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    path = folder / "recipe_of_a_test.py"
+    path.write_text(RECIPE.format(source=words, checkpoint=str(tiny), sink=str(folder / "out"), epochs=2))
+    process = started(path)
+    assert process.wait(120) == 0, process.stderr.read()
+    return (folder / "out" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "before_step_committed:2",
+        pytest.param("after_step_written:1", marks=pytest.mark.soak),
+        pytest.param("after_step_committed:3", marks=pytest.mark.soak),
+        pytest.param("after_step_removed:1", marks=pytest.mark.soak),
+        "before_exported:1",
+        pytest.param("after_exported:1", marks=pytest.mark.soak),
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(file, undisturbed, tmp_path, moment):
+    killed = started(file(), RAYSP_FAIL_AT=moment)
+    assert killed.wait(120) == -signal.SIGKILL
+    assert (tmp_path / "out" / "config.json").exists() == (moment == "after_exported:1")
+    again = started(file())
+    assert again.wait(120) == 0, again.stderr.read()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_path, number, code):
+    path = file(epochs=500)
+    process = started(path)
+    steps = tmp_path / "out" / ".raysp" / "steps"
+    deadline = time.monotonic() + 60
+    while not [*steps.glob("*.json")]:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    printed = process.stdout.read()
+    assert printed.endswith(f"to continue  raysp finetune {path}\n")
+    done = max(int(marker.stem) for marker in steps.glob("*.json"))
+    assert f"steps        {done:,}, " in printed
+    assert load_file(next(steps.glob(f"{done}.*/model.safetensors")))
+
+
+def test_status_and_run_name_what_a_recipe_is_for(raysp_command, file):
+    ran = raysp_command("run", file())
+    assert ran.code == 2
+    assert "expected one raysp.Pipeline, found none" in ran.err

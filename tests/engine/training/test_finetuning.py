@@ -1,0 +1,261 @@
+"""Whole trainings in one process: what comes out, resuming, refusals, and rows that fail."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
+from raysp.errors import ChangedError, PlanError, RunError
+from raysp.models.checking import check_checkpoint
+from raysp.sink.training import metrics
+from raysp.specs.recipe import Batching, Schedule
+from raysp.storage.store import LocalStore
+from raysp.training.ctc import CTCObjective
+from tests.corpora import wav, write_shard
+from tests.recipes import a_recipe, words_table, write_words
+
+pytestmark = pytest.mark.slow
+
+DROPPING = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[int]:
+    """Rows in the order in which the model saw them."""
+    rows: list[int] = []
+    original = CTCObjective.__call__
+
+    def recorded(self, batch):
+        rows.extend(batch.rows)
+        return original(self, batch)
+
+    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    return rows
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def steps_until(number: int):
+    """Return a request to stop after this many steps."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= number
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("undisturbed")
+    finetune(again(words, tiny, sink))
+    return sink
+
+
+def again(words, tiny, sink, **fields):
+    schedule = Schedule(epochs=2, learning_rate=1e-3)
+    return a_recipe(words, tiny, sink, **{"schedule": schedule, "objective": {"masks": DROPPING}, **fields})
+
+
+def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undisturbed):
+    import transformers
+
+    from raysp.models.loading import load_checkpoint
+
+    summary = check_checkpoint(undisturbed)
+    assert (summary.architecture, summary.vocab_size) == ("UniSpeechForCTC", 18)
+    ours = load_checkpoint(undisturbed)
+    theirs = transformers.UniSpeechForCTC.from_pretrained(undisturbed).eval()
+    processor = transformers.AutoProcessor.from_pretrained(undisturbed)
+    samples = np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    inputs = processor(samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**inputs).logits
+        found = ours.model(inputs["input_values"]).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    figures = json.loads((undisturbed / "metrics.json").read_text())
+    assert (figures["epochs"], figures["rows"]) == (2, 60)
+    card = (undisturbed / "README.md").read_text()
+    assert card.startswith("---\nbase_model:")
+    assert figures["fingerprint"] in card
+
+
+def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path, seen):
+    result = finetune(again(words, tiny, tmp_path / "out"))
+    assert (result.epochs, result.is_done, result.exit_code, result.rows) == (2, True, 0, 60)
+    assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
+    assert seen[:60] != seen[60:]
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_path, seen, number):
+    recipe = again(words, tiny, tmp_path / "out")
+    first = finetune(recipe, should_stop=steps_until(number))
+    assert (first.steps, first.is_done) == (number, False)
+    assert not (tmp_path / "out" / "config.json").exists()
+    second = finetune(recipe)
+    assert second.is_done
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+    assert sorted(seen) == sorted([*range(60)] * 2)
+    lines = metrics.load(LocalStore(tmp_path / "out"))
+    assert [step.done for step in lines] == [*range(1, second.steps + 1)]
+
+
+def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed, tmp_path, seen):
+    recipe = again(words, tiny, tmp_path / "out")
+    finetune(recipe)
+    (tmp_path / "out" / "config.json").unlink()
+    seen.clear()
+    result = finetune(recipe)
+    assert (seen, result.is_done, result.loss) == ([], True, None)
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+    check_checkpoint(tmp_path / "out")
+
+
+def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_path, monkeypatch):
+    """Ctrl-C in a program of a user's own may come amid an update."""
+    recipe = again(words, tiny, tmp_path / "out")
+    original, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data.add_(1.0)
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(recipe)
+    monkeypatch.undo()
+    finetune(recipe)
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+
+
+def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_path):
+    url = write_words(tmp_path / "in", 12)
+    recipe = a_recipe(url, tiny, tmp_path / "out")
+    finetune(recipe)
+    with pytest.raises(ChangedError, match=r"with another recipe or corpus: `seed` was 0, now 1; undo the change"):
+        finetune(dataclasses.replace(recipe, seed=1))
+    write_words(tmp_path / "in", 12, 9)
+    with pytest.raises(ChangedError, match="`corpus` was"):
+        finetune(recipe)
+    assert finetune(recipe, restart=True).rows == 21
+    assert finetune(dataclasses.replace(recipe, pool=raysp.Pool(1, cpus=1), name="another")).is_done
+
+
+def test_a_sink_of_labels_is_refused(words, tiny, tmp_path):
+    (tmp_path / "out" / ".raysp").mkdir(parents=True)
+    (tmp_path / "out" / ".raysp" / "run.json").write_text("{}")
+    with pytest.raises(PlanError, match="a sink of labels; choose another folder for the checkpoint"):
+        finetune(a_recipe(words, tiny, tmp_path / "out"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
+    original, sink = CTCObjective.__call__, tmp_path / "out"
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        bad = torch.tensor([7 in (row,) for row in batch.rows])
+        rows = torch.where(bad, torch.nan, losses.rows_B)
+        return dataclasses.replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
+
+    recipe = again(words, tiny, sink)
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"the loss is nan .* the loss of 0.parquet:7 is not finite\. Lower schedule"):
+        finetune(recipe)
+    monkeypatch.undo()
+    assert finetune(recipe).is_done
+
+
+def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path, seen):
+    """Their headers are whole, so the index does not know."""
+    write_words(tmp_path / "in", 20)
+    table = words_table(6, seed=9)
+    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * 6, table.schema.field("audio").type)
+    write_shard(tmp_path / "in" / "z.parquet", table=table.set_column(1, "audio", cut))
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(epochs=2))
+    result = finetune(recipe)
+    assert result.rows == 26
+    assert sorted(seen) == sorted([*range(20)] * 2)
+    assert sum(result.errors.values()) == 12
+    assert result.error_examples[0].startswith("z.parquet:")
+
+
+def test_too_many_of_them_end_the_training(tiny, tmp_path):
+    table = words_table(30, seed=9)
+    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * 30, table.schema.field("audio").type)
+    write_shard(tmp_path / "in" / "z.parquet", table=table.set_column(1, "audio", cut))
+    with pytest.raises(RunError, match=r"30 of 30 rows cannot be decoded, more than max_error_rate=0.5; 30 of them"):
+        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", batching=Batching(seconds=60)))
+
+
+def _broken_flac() -> bytes:
+    """Make a recording whose header is whole, and whose frames are not."""
+    import io
+
+    import soundfile
+
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    whole = file.getvalue()
+    return whole[:200] + bytes(len(whole) - 200)
+
+
+def test_a_try_out_writes_nothing_and_shows_texts(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out")
+    result = try_out(recipe, 2)
+    assert (result.steps, result.is_done) == (2, True)
+    assert next(reference for reference, _ in result.texts) in words_of(words)
+    assert not (tmp_path / "out").exists()
+
+
+def words_of(url: str) -> set[str]:
+    return set(pq.read_table(Path(url).parent, columns=["text"]).column("text").to_pylist())
+
+
+def test_a_plan_writes_nothing_and_is_that_of_the_training(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out")
+    _, prepared = plan_recipe(recipe)
+    assert prepared is not None
+    assert not (tmp_path / "out").exists()
+    assert finetune(recipe).fingerprint == prepared.fingerprint
+
+
+def test_only_the_head_is_trained_at_first(words, headless, tmp_path):
+    recipe = a_recipe(words, headless, tmp_path / "out", objective={"freeze_steps": 6})
+    finetune(recipe)
+    before, after = load_file(headless / "model.safetensors"), weights(tmp_path / "out")
+    base = {name.removeprefix("unispeech."): value for name, value in after.items() if not name.startswith("lm_head")}
+    assert all(torch.equal(value, before[name]) for name, value in base.items() if name in before)
+    longer = a_recipe(words, headless, tmp_path / "more", objective={"freeze_steps": 3})
+    finetune(longer)
+    moved = {name.removeprefix("unispeech."): value for name, value in weights(tmp_path / "more").items()}
+    assert any(not torch.equal(moved[name], value) for name, value in before.items() if name in moved)
+
+
+def test_recordings_beside_their_table_are_read(tiny, tmp_path):
+    import soundfile
+
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    lines = []
+    for number in range(12):
+        (folder / f"{number}.wav").write_bytes(wav(8000, seed=number))
+        lines.append(json.dumps({"audio_filepath": f"{number}.wav", "text": "one", "id": str(number)}))
+    assert soundfile.info(folder / "0.wav").frames == 8000
+    (folder / "m.jsonl").write_text("\n".join(lines))
+    source = raysp.Shards(f"{folder}/m.jsonl", text="text")
+    assert finetune(a_recipe("", tiny, tmp_path / "out", source=source)).rows == 12
