@@ -80,6 +80,7 @@ class Window:
     """Pieces that are in memory together, and the steps made of their rows.
 
     Attributes:
+        epoch: number of its epoch.
         number: place of the window in its epoch.
         first_step: number of its first step in the epoch.
         pieces: int64 (num_pieces,), numbers of its pieces.
@@ -88,6 +89,7 @@ class Window:
         micro_batches: number of micro-batches per step.
     """
 
+    epoch: int
     number: int
     first_step: int
     pieces: Rows = field(repr=False)
@@ -142,7 +144,7 @@ class Epoch:
         """Return a window; none depends on another."""
         rows, edges = self._cut(number)
         first, pieces = int(self.first_steps[number]), self._pieces[number]
-        return Window(number, first, pieces, rows, edges, self._sizes.micro_batches)
+        return Window(self._epoch, number, first, pieces, rows, edges, self._sizes.micro_batches)
 
     def windows_from(self, step: int) -> Iterator[Window]:
         """Yield the windows in order, from the one that has a step."""

@@ -24,6 +24,7 @@ from raysp.text.normalisation import TextRules
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.indexing import index_shard
+from raysp.training.reading import PieceReader
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Prepared:
     def targets(self) -> CharacterTargets:
         """Return the targets of the texts."""
         return CharacterTargets(rules_of(self.plan.recipe.objective.text), encode_of(self.tokenizer))
+
+    def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
+        """Return a reader of rows of pieces."""
+        return PieceReader(self.plan.recipe, self.plan.checkpoint, self.corpus, self.targets(), decoder)
 
     @property
     def facts(self) -> Mapping[str, str]:

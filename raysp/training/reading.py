@@ -1,14 +1,13 @@
-"""Decoded rows of a window, read by the worker that trains on them."""
+"""Decoded rows of windows, for the workers that train on them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from raysp import assembly
-from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.ordering import Window
@@ -27,8 +26,25 @@ LEAST_FAILED = 20
 """Rows that must have failed before their share can end a training."""
 
 
-class Reading:
-    """Reader of the rows of one worker.
+class FailedRow(NamedTuple):
+    """A row that could not be decoded."""
+
+    row: int
+    """Number of the row in the corpus."""
+    error_type: str
+    message: str
+
+
+class PieceRows(NamedTuple):
+    """Rows of a piece that were asked for."""
+
+    rows: Mapping[int, TrainingRow]
+    """By their numbers in the corpus."""
+    failed: Sequence[FailedRow]
+
+
+class PieceReader:
+    """Reader of rows of pieces.
 
     Args:
         recipe: the recipe.
@@ -36,8 +52,6 @@ class Reading:
         corpus: index of the rows.
         targets: targets of the texts.
         decoder: decoding functions; None: those of this process.
-        number: number of the worker.
-        num_workers: number of all workers.
     """
 
     def __init__(
@@ -46,75 +60,122 @@ class Reading:
         checkpoint: CheckpointSummary,
         corpus: CorpusIndex,
         targets: CharacterTargets,
-        *,
         decoder: "Decoder | None" = None,
-        number: int = 0,
-        num_workers: int = 1,
     ) -> None:
         self.recipe = recipe
         self.checkpoint = checkpoint
         self.corpus = corpus
         self.targets = targets
         self.decoder = decoder
-        self.number = number
-        self.num_workers = num_workers
-        self.errors: Counter[str] = Counter()
-        """Rows that could not be decoded, by type of error."""
-        self.first_errors: dict[str, str] = {}
-        """A message of each type, with its row."""
-        self.num_read = 0
 
-    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return this worker's rows of a window by their numbers, without those that cannot be decoded.
+    def __call__(self, number: int, rows: Sequence[int]) -> PieceRows:
+        """Return rows of a piece.
+
+        Args:
+            number: number of the piece.
+            rows: numbers of the rows in the corpus.
 
         Raises:
-            RunError: too many rows cannot be decoded.
-            ShardError: a shard cannot be read, or changed since it was planned.
-            StoreError: a store fails.
+            ShardError: the shard cannot be read, or changed since it was planned.
+            StoreError: its store fails.
         """
-        wanted = np.sort(window.rows_of(self.number, self.num_workers))
-        found: dict[int, TrainingRow] = {}
-        for number in window.pieces.tolist():
-            first, end = self.corpus.piece_rows[number : number + 2].tolist()
-            rows = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
-            if len(rows):
-                shard, piece = self.corpus.piece(number)
-                found |= self._read(shard, piece, first, rows.tolist())
-        self._check_errors()
-        return found
-
-    def _read(self, shard: Shard, piece: Piece, first: int, rows: Sequence[int]) -> dict[int, TrainingRow]:
-        """Return rows of a piece, whose first row has the number `first` in the corpus."""
+        shard, piece = self.corpus.piece(number)
+        first = int(self.corpus.piece_rows[number])
         table = read_piece(self.recipe, shard, piece).take([row - first for row in rows])
         texts = [*texts_of(self.recipe, table)]
         op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
         found: dict[int, TrainingRow] = {}
+        failed: list[FailedRow] = []
         for block, _ in op(table, 0):
-            found |= self._rows(block, rows, texts)
-        self.num_read += len(rows)
-        return found
+            self._add(block, rows, texts, found, failed)
+        return PieceRows(found, failed)
 
-    def _rows(self, block: pa.Table, rows: Sequence[int], texts: Sequence[str | None]) -> dict[int, TrainingRow]:
-        found: dict[int, TrainingRow] = {}
+    def _add(
+        self,
+        block: pa.Table,
+        rows: Sequence[int],
+        texts: Sequence[str | None],
+        found: dict[int, TrainingRow],
+        failed: list[FailedRow],
+    ) -> None:
         for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
             row = rows[row_status.row]
             if row_status.status != OK or wave is None:
-                self._count(row, row_status.error_type or "", row_status.error_message or "")
+                failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
             elif len(wave) >= self.checkpoint.min_samples:
                 found[row] = TrainingRow(wave, self.targets(texts[row_status.row]).ids)
-        return found
 
-    def _count(self, row: int, kind: str, message: str) -> None:
-        shard, number = self.corpus.place_of(row)
-        self.errors[kind] += 1
-        self.first_errors.setdefault(kind, f"{shard}:{number}: {message}")
 
-    def _check_errors(self) -> None:
-        failed = self.errors.total()
-        if failed >= LEAST_FAILED and failed > self.recipe.max_error_rate * self.num_read:
-            kind, number = self.errors.most_common(1)[0]
+class Failures:
+    """Rows that could not be decoded, counted by one worker.
+
+    Args:
+        corpus: index of the rows.
+        max_error_rate: largest share of rows that may fail.
+    """
+
+    def __init__(self, corpus: CorpusIndex, max_error_rate: float) -> None:
+        self.corpus = corpus
+        self.max_error_rate = max_error_rate
+        self.by_type: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        """A message of each type, with its row."""
+        self.num_read = 0
+
+    def add(self, num_read: int, failed: Iterable[FailedRow]) -> None:
+        """Count rows that were read.
+
+        Raises:
+            RunError: too many rows cannot be decoded.
+        """
+        self.num_read += num_read
+        for row, kind, message in failed:
+            shard, place = self.corpus.place_of(row)
+            self.by_type[kind] += 1
+            self.examples.setdefault(kind, f"{shard}:{place}: {message}")
+        total = self.by_type.total()
+        if total >= LEAST_FAILED and total > self.max_error_rate * self.num_read:
+            kind, number = self.by_type.most_common(1)[0]
             raise RunError(
-                f"{failed:,} of {count(self.num_read, 'row')} cannot be decoded, more than "
-                f"max_error_rate={self.recipe.max_error_rate:g}; {number:,} of them are {kind}, such as "
-                f"{self.first_errors[kind]}"
+                f"{total:,} of {count(self.num_read, 'row')} cannot be decoded, more than "
+                f"max_error_rate={self.max_error_rate:g}; {number:,} of them are {kind}, such as {self.examples[kind]}"
             )
+
+
+def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: int) -> dict[int, list[int]]:
+    """Return the rows that a worker needs of each piece of a window, by the numbers of the pieces, in row order."""
+    wanted = np.sort(window.rows_of(worker, num_workers))
+    found: dict[int, list[int]] = {}
+    for number in window.pieces.tolist():
+        first, end = corpus.piece_rows[number : number + 2]
+        rows = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
+        if len(rows):
+            found[number] = rows.tolist()
+    return found
+
+
+class Reading:
+    """Reader of the rows of a worker that trains alone, in its own process.
+
+    Args:
+        reader: reader of rows of pieces.
+        failures: counts of rows that fail.
+    """
+
+    def __init__(self, reader: PieceReader, failures: Failures) -> None:
+        self.reader = reader
+        self.failures = failures
+
+    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
+        """Return the rows of a window by their numbers, without those that cannot be decoded.
+
+        Raises:
+            RunError: too many rows cannot be decoded.
+            ShardError, StoreError: as `PieceReader`.
+        """
+        found: dict[int, TrainingRow] = {}
+        for number, rows in wanted_rows(window, self.reader.corpus, 0, 1).items():
+            piece = self.reader(number, rows)
+            self.failures.add(len(rows), piece.failed)
+            found |= piece.rows
+        return found

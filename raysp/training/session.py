@@ -86,8 +86,10 @@ class Report:
     """Share of the course that was done before the step."""
     audio_seconds: float
     """Seconds of audio of the step, of all workers, according to the index."""
+    seconds: float
+    """Wall-clock time since the step before, or since the start."""
     waited: float
-    """Seconds that this worker waited for rows before the step."""
+    """Seconds of it that this worker waited for rows."""
 
 
 class NotFiniteError(RunError):
@@ -151,13 +153,18 @@ class Session:
         self.held = held
         self.held_steps = held_steps
         self.position = Position(0, 0, 0)
-        self._waited = 0.0
+        self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
         """Whether the weights are those of `position`, not amid a step."""
         self.committed: int | None = None
         """Updates at the last commit."""
         self._commit: Future[CommittedStep] | None = None
         self._threads = ThreadPoolExecutor(2, "raysp-training")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left."""
+        return self.course.is_done(self.position)
 
     def resume(self, store: Store, fingerprint: str) -> None:
         """Load the last committed step, if there is one.
@@ -189,10 +196,11 @@ class Session:
         Raises:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
         """
+        self._before = time.monotonic()
         if self.position.done < self.held_steps:
             self.training.freeze(self.held, frozen=True)
         try:
-            while not self.course.is_done(self.position):
+            while not self.is_done:
                 for report in self._epoch(should_stop):
                     yield report
                     if report.update.stops:
@@ -210,7 +218,7 @@ class Session:
         for window, rows in self._ahead(epoch):
             for step in range(self.position.step - window.first_step, window.num_steps):
                 yield self._step(window, step, rows, epoch.num_steps, stops=should_stop())
-                if self.course.is_done(self.position):
+                if self.is_done:
                     return
 
     def _step(
@@ -239,8 +247,10 @@ class Session:
         self._is_whole = True
         if self.keeper and (update.stops or self.position.done % self.keeper.every == 0):
             self._begin_commit(self.keeper, {"loss": update.loss})
-        waited, self._waited = self._waited, 0.0
-        return Report(self.position, update, rate, progress, self._audio_seconds(window, step), waited)
+        now = time.monotonic()
+        seconds, waited = now - self._before, self._waited
+        self._before, self._waited = now, 0.0
+        return Report(self.position, update, rate, progress, self._audio_seconds(window, step), seconds, waited)
 
     def _audio_seconds(self, window: Window, step: int) -> float:
         numbers = range(window.micro_batches)

@@ -175,7 +175,7 @@ def _quiet_raylet() -> Iterator[None]:
     """
     from ray._private import worker
 
-    with _replaced(worker, "print_to_stdstream", _log_lines):
+    with replaced(worker, "print_to_stdstream", _log_lines):
         yield
 
 
@@ -184,7 +184,7 @@ def _on_loopback() -> Iterator[None]:
     """Keep the servers of a local Ray on 127.0.0.1, even if Ray was imported before its setting was made."""
     from ray._private import ray_constants
 
-    with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+    with replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
         yield
 
 
@@ -205,7 +205,7 @@ def _longer_start() -> Iterator[None]:
                     raise
                 time.sleep(0.5)
 
-    with _replaced(services, "get_node", get_node):
+    with replaced(services, "get_node", get_node):
         yield
 
 
@@ -226,16 +226,16 @@ def _servers_of_a_run() -> Iterator[None]:
         return
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(Node, "start_api_server", without_api_server))
-        stack.enter_context(_replaced(Node, "start_log_monitor", without))
-        stack.enter_context(_replaced(Node, "start_monitor", without))
+        stack.enter_context(replaced(Node, "start_api_server", without_api_server))
+        stack.enter_context(replaced(Node, "start_log_monitor", without))
+        stack.enter_context(replaced(Node, "start_monitor", without))
         # An agent without the dashboard's packages loads no modules; the search for these packages takes a second too.
-        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not used")))
+        stack.enter_context(replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not used")))
         yield
 
 
 @contextlib.contextmanager
-def _replaced(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
+def replaced(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
     """Replace an attribute of a module or class of Ray, if this version of Ray has it."""
     if not hasattr(module, name):
         yield
@@ -322,7 +322,7 @@ def _signals_held() -> Iterator[None]:
         from ray._private import utils
 
         is_held = signal.SIGTERM in handlers
-        with _replaced(utils, "set_sigterm_handler", lambda _: None) if is_held else contextlib.nullcontext():
+        with replaced(utils, "set_sigterm_handler", lambda _: None) if is_held else contextlib.nullcontext():
             yield
     finally:
         for number, handler in handlers.items():

@@ -14,9 +14,11 @@ from raysp.planning.training.plans import TrainingPlan, plan_training
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import record as training_record
+from raysp.sink.training import steps
 from raysp.sink.training.index_record import INDEX, CorpusIndex
 from raysp.sink.training.metrics import MetricsLog
 from raysp.sink.training.record import TrainingRecord
+from raysp.sink.training.steps import Position
 from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
@@ -24,9 +26,9 @@ from raysp.training.ctc import CTCObjective
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.reading import Reading
-from raysp.training.session import NotFiniteError, Session
-from raysp.training.worker import new_session
+from raysp.training.reading import Failures, Reading
+from raysp.training.session import NotFiniteError, Report, Session
+from raysp.training.worker import course_of, new_session
 from raysp.words import brief, brief_html
 
 MOST_ROWS = 10
@@ -120,15 +122,21 @@ def finetune(
         if on_plan:
             on_plan(prepared)
         stack.enter_context(_threads(plan.threads))
-        reading = _reading(prepared)
-        session = new_session(prepared, reading, store)
-        progress = TrainingProgress(recipe.schedule.epochs, done=session.position.done, epoch=session.position.epoch)
+        failures = Failures(prepared.corpus, recipe.max_error_rate)
+        committed = steps.latest(store)
+        begun = committed.position if committed else Position(0, 0, 0)
+        progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         log = MetricsLog(store, run.run_id)
-        _train(session, prepared.corpus, progress, log, on_progress, should_stop)
-        is_done = session.course.is_done(session.position)
-        if is_done:
+        if plan.num_workers > 1 and not course_of(recipe.schedule).is_done(begun):
+            from raysp.engine.training import on_ray
+
+            _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, log, on_progress)
+        session = new_session(prepared, Reading(prepared.reader(process_decoder()), failures), store)
+        if plan.num_workers == 1:
+            _follow(_alone(session, should_stop), prepared, progress, log, on_progress)
+        if session.is_done:
             _export(prepared, session, progress, store)
-        return _result(prepared, session, progress, reading, is_done=is_done)
+        return _result(prepared, session, progress, failures)
 
 
 def plan_recipe(recipe: Finetune) -> tuple[TrainingPlan, Prepared | None]:
@@ -168,11 +176,11 @@ def try_out(
         if on_plan:
             on_plan(prepared)
         stack.enter_context(_threads(plan.threads))
-        reading = _reading(prepared)
+        reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None)
         progress = TrainingProgress(None)
-        _train(session, prepared.corpus, progress, None, on_progress, should_stop)
-        result = _result(prepared, session, progress, reading, is_done=session.course.is_done(session.position))
+        _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
+        result = _result(prepared, session, progress, reading.failures)
         return replace(result, texts=_texts(prepared, session, reading))
 
 
@@ -196,34 +204,34 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _reading(prepared: Prepared) -> Reading:
-    plan = prepared.plan
-    return Reading(plan.recipe, plan.checkpoint, prepared.corpus, prepared.targets(), decoder=process_decoder())
+def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[Report, int | None]]:
+    """Train in this process, and yield each step with the number of steps committed."""
+    for report in session.run(should_stop):
+        yield report, session.committed
 
 
-def _train(
-    session: Session,
-    corpus: CorpusIndex,
+def _follow(
+    reports: Iterator[tuple[Report, int | None]],
+    prepared: Prepared,
     progress: TrainingProgress,
     log: MetricsLog | None,
     on_progress: OnTrainingProgress | None,
-    should_stop: Callable[[], bool],
 ) -> None:
-    committed = session.committed
+    """Run the steps, count and record them."""
+    written = None
     try:
-        for report in session.run(should_stop):
-            step = progress.add(report, session.committed)
+        for report, committed in reports:
+            step = progress.add(report, committed)
             if log:
                 log.add(step)
-            if log and session.committed != committed:
-                committed = session.committed
-                log.write()
+                if committed != written:
+                    written = committed
+                    log.write()
             if on_progress:
                 on_progress(progress)
     except NotFiniteError as error:
-        raise RunError(_described(error, corpus)) from None
+        raise RunError(_described(error, prepared.corpus)) from None
     finally:
-        progress.committed = session.committed
         if log:
             log.write()
 
@@ -249,25 +257,22 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
     export(store, objective.model, objective.feature_extractor, prepared.tokenizer, texts)
 
 
-def _result(
-    prepared: Prepared, session: Session, progress: TrainingProgress, reading: Reading, *, is_done: bool
-) -> FinetuneResult:
-    wall = progress.wall_seconds
+def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
     return FinetuneResult(
         sink=prepared.plan.recipe.sink.url,
         fingerprint=prepared.fingerprint,
         steps=session.position.done,
         epochs=session.position.epoch,
-        is_done=is_done,
+        is_done=session.is_done,
         loss=progress.loss,
         rows=prepared.index.num_rows,
         left_out=dict(prepared.corpus.left_out),
-        errors=dict(reading.errors),
-        error_examples=tuple(reading.first_errors.values()),
+        errors=dict(failures.by_type),
+        error_examples=tuple(failures.examples.values()),
         shards_failed=dict(prepared.unreadable),
         audio_seconds=progress.audio_seconds,
-        wall_seconds=wall,
-        waited=progress.waited / wall if progress.steps else 0.0,
+        wall_seconds=progress.seconds,
+        waited=progress.waited / progress.seconds if progress.seconds else 0.0,
     )
 
 

@@ -1,6 +1,5 @@
 """Progress of a training."""
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,17 +31,14 @@ class TrainingProgress:
     """Steps of this run."""
     rows: int = 0
     audio_seconds: float = 0.0
+    seconds: float = 0.0
+    """Wall-clock time of the steps of this run."""
     waited: float = 0.0
+    """Seconds of it spent waiting for rows."""
     last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
-
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        self._began = self._before = time.monotonic()
-        self._first_share: float | None = None
 
     def add(self, report: Report, committed: int | None) -> StepMetrics:
         """Count a step, and return its metrics."""
-        now = time.monotonic()
         position, update = report.position, report.update
         step = StepMetrics(
             done=position.done,
@@ -53,18 +49,16 @@ class TrainingProgress:
             learning_rate=report.learning_rate,
             rows=update.num_rows,
             audio_seconds=report.audio_seconds,
-            seconds=now - self._before,
+            seconds=report.seconds,
             waited=report.waited,
             share=report.progress,
         )
-        self._before = now
-        if self._first_share is None:
-            self._first_share = report.progress
         self.done, self.epoch, self.committed = position.done, position.epoch, committed
         self.share = report.progress
         self.steps += 1
         self.rows += update.num_rows
         self.audio_seconds += report.audio_seconds
+        self.seconds += report.seconds
         self.waited += report.waited
         self.last.append(step)
         return step
@@ -75,16 +69,12 @@ class TrainingProgress:
         return sum(step.loss for step in self.last) / len(self.last) if self.last else None
 
     @property
-    def wall_seconds(self) -> float:
-        """Seconds since the start of the first step."""
-        return time.monotonic() - self._began
-
-    @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the end; None if unknown."""
-        if self._first_share is None or self.share <= self._first_share:
+        """Seconds until the end at the speed of the last steps; None if unknown."""
+        if len(self.last) < 2 or self.share <= self.last[0].share:
             return None
-        return self.wall_seconds * (1 - self.share) / (self.share - self._first_share)
+        seconds = sum(step.seconds for step in self.last) - self.last[0].seconds
+        return seconds * (1 - self.share) / (self.share - self.last[0].share)
 
 
 def training_line(progress: TrainingProgress, width: int | None = None) -> str:
@@ -95,11 +85,11 @@ def training_line(progress: TrainingProgress, width: int | None = None) -> str:
     parts: dict[str, str] = {
         "share": f"{progress.share:.0%}",
         "step": f"step {progress.done:,}",
-        "epoch": f"epoch {progress.epoch + 1:,}" + (f"/{progress.epochs:,}" if progress.epochs else ""),
+        "epoch": _epoch(progress),
         "loss": f"loss {loss:.3f}" if loss is not None else "",
         "rate": rate,
         "audio": f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
-        "waited": f"waited {progress.waited / progress.wall_seconds:.0%}" if progress.steps else "",
+        "waited": f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
         "committed": f"{count(progress.committed, 'step')} committed" if progress.committed else "",
         "ETA": f"ETA {duration(eta)}" if eta is not None else "",
     }
@@ -108,6 +98,12 @@ def training_line(progress: TrainingProgress, width: int | None = None) -> str:
             break
         del parts[name]
     return _joined(parts)
+
+
+def _epoch(progress: TrainingProgress) -> str:
+    if progress.epochs is None:
+        return f"epoch {progress.epoch + 1:,}"
+    return f"epoch {min(progress.epoch + 1, progress.epochs):,}/{progress.epochs:,}"
 
 
 def _joined(parts: Mapping[str, str]) -> str:

@@ -182,9 +182,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, t
 def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path, seen):
     """Their headers are whole, so the index does not know."""
     write_words(tmp_path / "in", 20)
-    table = words_table(6, seed=9)
-    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * 6, table.schema.field("audio").type)
-    write_shard(tmp_path / "in" / "z.parquet", table=table.set_column(1, "audio", cut))
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
     recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(epochs=2))
     result = finetune(recipe)
     assert result.rows == 26
@@ -194,11 +192,16 @@ def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path,
 
 
 def test_too_many_of_them_end_the_training(tiny, tmp_path):
-    table = words_table(30, seed=9)
-    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * 30, table.schema.field("audio").type)
-    write_shard(tmp_path / "in" / "z.parquet", table=table.set_column(1, "audio", cut))
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(30))
     with pytest.raises(RunError, match=r"30 of 30 rows cannot be decoded, more than max_error_rate=0.5; 30 of them"):
         finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", batching=Batching(seconds=60)))
+
+
+def broken_table(num_rows: int) -> pa.Table:
+    """Make rows that can be decoded only by their headers."""
+    table = words_table(num_rows, seed=9)
+    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * num_rows, table.schema.field("audio").type)
+    return table.set_column(1, "audio", cut)
 
 
 def _broken_flac() -> bytes:

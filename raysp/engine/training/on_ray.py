@@ -1,0 +1,230 @@
+"""Several workers: Ray Train places them and starts them again; steps, rows and commits are those of one worker."""
+
+import contextlib
+import functools
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+import torch.distributed
+from torch import Tensor
+
+from raysp.engine.cluster.connection import local_ray, replaced
+from raysp.engine.cluster.process_state import Environment
+from raysp.engine.training.board import Board, News
+from raysp.engine.training.feeding import FedRows, Feeder
+from raysp.errors import RayspError, RunError
+from raysp.planning.checkpoints import folder_of
+from raysp.planning.machine import num_cpus
+from raysp.planning.resources import Resources
+from raysp.sink import fault_injection
+from raysp.sink.training import steps
+from raysp.storage.store import open_store
+from raysp.training.preparing import Prepared
+from raysp.training.reading import Failures
+from raysp.training.session import NotFiniteError, Report
+from raysp.training.worker import new_session
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 1.0
+"""Seconds between two questions of a worker whether to stop."""
+END_SECONDS = 60.0
+"""Longest wait for the workers at the end: Ray must not be shut down while Ray Train uses it."""
+TIMEOUT_SECONDS = 120
+"""Time that workers wait for each other, in which a step must be done."""
+_SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+}
+
+
+class Together:
+    """A worker of the process group that Ray Train has made."""
+
+    def __init__(self, number: int, count: int) -> None:
+        self.number = number
+        self.count = count
+
+    def add(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over the workers."""
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
+
+
+def train(
+    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool]
+) -> Iterator[tuple[Report, int | None]]:
+    """Train on a local Ray, and yield each step with the number of steps committed.
+
+    Args:
+        prepared: the training.
+        failures: receives the rows that could not be decoded.
+        should_stop: whether the workers should stop after their current step.
+
+    Raises:
+        NotFiniteError: a loss is not finite.
+        RunError: too many rows cannot be decoded, or the workers cannot go on.
+    """
+    plan = prepared.plan
+    cpus = plan.num_workers * plan.threads + max(1, num_cpus())  # besides the workers, which wait for rows, readers
+    with _set(_SETTINGS), local_ray(Resources(cpus=cpus)), _board_and_feeder(prepared) as (board, config):
+        fit = _Fit(prepared, config)
+        try:
+            is_over = asked = False
+            while not is_over:
+                is_over = fit.wait(POLL_SECONDS)
+                news: News = ray.get(board.take.remote())
+                yield from news.reports
+                failures.by_type, failures.examples = news.errors, news.examples
+                if should_stop() and not asked:
+                    asked = True
+                    board.stop.remote()
+        finally:
+            board.stop.remote()
+            fit.wait(END_SECONDS)
+        if news.not_finite:
+            raise NotFiniteError(*news.not_finite)
+        if news.failure:
+            raise news.failure
+        if fit.error:
+            raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
+
+
+@contextlib.contextmanager
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them."""
+    environment = Environment(settings)
+    try:
+        yield
+    finally:
+        environment.restore()
+
+
+@contextlib.contextmanager
+def _board_and_feeder(prepared: Prepared) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Start the actors that outlive workers, and end them afterwards."""
+    reference = ray.put(prepared)
+    board: Any = ray.remote(Board).options(num_cpus=0, max_concurrency=1).remote()
+    feeder: Any = ray.remote(Feeder).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote([reference])
+    config = {"prepared": [reference], "board": board, "feeder": feeder, "faults": fault_injection.arm()}
+    try:
+        yield board, config
+    finally:
+        for actor in (feeder, board):
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+
+class _Fit:
+    """The call of Ray Train, in a thread: in the main thread it would take over the handling of signals."""
+
+    def __init__(self, prepared: Prepared, config: dict[str, Any]) -> None:
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(prepared, config), name="raysp-fit", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return whether the call is over."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self, prepared: Prepared, config: dict[str, Any]) -> None:
+        try:
+            _fit(prepared, config)
+        except Exception as error:
+            self.error = error
+
+
+def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    plan = prepared.plan
+    on_gpu = plan.device == "cuda"
+    resources = {"CPU": plan.threads, **({"GPU": 1} if on_gpu else {})}
+    with tempfile.TemporaryDirectory(prefix="raysp-train-") as folder, _short_end():
+        TorchTrainer(
+            _work,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(num_workers=plan.num_workers, use_gpu=on_gpu, resources_per_worker=resources),
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+            run_config=RunConfig(
+                name=f"raysp-{uuid.uuid4().hex[:8]}",
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=-1),
+            ),
+        ).fit()
+
+
+@contextlib.contextmanager
+def _short_end() -> Iterator[None]:
+    """Wait two seconds, not ten, for an actor that asks an API server, which a local Ray of a run does not have."""
+    from ray.train.v2.api import data_parallel_trainer
+
+    name = "PlacementGroupCleanerCallback"
+    callback = getattr(data_parallel_trainer, name, None)
+    shortened = callback and functools.partial(callback, get_actor_timeout_s=1, stop_timeout=2.0)
+    with replaced(data_parallel_trainer, name, shortened):
+        yield
+
+
+def _work(config: Mapping[str, Any]) -> None:
+    """Train as one of the workers; Ray Train calls it in each of them, again after any of them ended."""
+    import ray.train
+
+    context = ray.train.get_context()
+    number, count, board = context.get_world_rank(), context.get_world_size(), config["board"]
+    fault_injection.adopt(config["faults"])
+    prepared: Prepared = ray.get(config["prepared"][0])
+    plan = prepared.plan
+    recipe = plan.recipe
+    try:
+        checkpoint = replace(plan.checkpoint, path=folder_of(recipe.objective.checkpoint, recipe.source))
+        prepared = replace(prepared, plan=replace(plan, checkpoint=checkpoint))
+        torch.set_num_threads(plan.threads)
+        store = open_store(recipe.sink.url, recipe.sink.storage_options)
+        committed = steps.latest(store)
+        if not ray.get(board.begin.remote(number, committed and committed.position.done)):
+            return
+        failures = Failures(prepared.corpus, recipe.max_error_rate)
+        rows = FedRows(config["feeder"], failures, board, number, count)
+        session = new_session(prepared, rows, store, workers=Together(number, count))
+        for report in session.run(_Asking(board)):
+            if number == 0:
+                board.add.remote(report, session.committed)
+        ray.get(board.commit.remote(number, session.committed))
+    except NotFiniteError as error:  # of all workers at the same step
+        ray.get(board.fail_rows.remote(number, count, str(error), error.rows))
+    except RayspError as error:
+        ray.get(board.fail.remote(error))
+        raise  # ends the other workers too
+
+
+class _Asking:
+    """Question to the board whether to stop, at most once in `STOP_SECONDS`; the answer is never waited for."""
+
+    def __init__(self, board: Any) -> None:  # noqa: ANN401 - handle of an actor
+        self.board = board
+        self.stops = False
+        self._asked: Any = None
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            self.stops, self._asked = ray.get(self._asked), None
+        if self._asked is None and not self.stops and time.monotonic() >= self._next:
+            self._asked, self._next = self.board.stops.remote(), time.monotonic() + STOP_SECONDS
+        return self.stops

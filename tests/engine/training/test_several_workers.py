@@ -1,0 +1,202 @@
+"""Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.engine.training.finetuning import finetune
+from raysp.errors import RunError
+from raysp.sink.training import metrics
+from raysp.specs.recipe import Schedule
+from raysp.storage.store import LocalStore
+from tests.corpora import write_shard
+from tests.engine.training.test_finetuning import DROPPING, broken_table
+from tests.recipes import a_recipe, write_words
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+RECIPE = """
+import raysp
+recipe = raysp.Finetune(
+    raysp.Shards({source!r}, text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC({checkpoint!r}, text=raysp.Text("lower"), vocabulary="build", masks={masks!r}),
+    schedule=raysp.Schedule(epochs={epochs}, learning_rate=1e-3),
+    batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
+    sink=raysp.Checkpoint({sink!r}, every=2),
+    pool=raysp.Pool(2, cpus=1),
+)
+"""
+
+
+def several(words, tiny, sink, num_workers: int, **fields):
+    schedule = Schedule(epochs=6, learning_rate=1e-3)
+    given = {"schedule": schedule, "objective": {"masks": DROPPING}, "pool": raysp.Pool(num_workers, cpus=1), **fields}
+    return a_recipe(words, tiny, sink, **given)
+
+
+def curve(sink: Path) -> list[float]:
+    return [step.loss for step in metrics.load(LocalStore(sink))]
+
+
+def weights(sink: Path) -> dict[str, torch.Tensor]:
+    return load_file(sink / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("alone")
+    finetune(several(words, tiny, sink, 1))
+    return sink
+
+
+@pytest.fixture(scope="module")
+def by_two(local_ray, words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("by two")
+    assert finetune(several(words, tiny, sink, 2)).is_done
+    return sink
+
+
+def check_same_curve(found: Path, expected: Path) -> None:
+    assert curve(found) == pytest.approx(curve(expected), rel=1e-5)
+    values = weights(found)
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(values[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_have_the_curve_of_one(alone, by_two):
+    check_same_curve(by_two, alone)
+
+
+@pytest.mark.soak
+def test_three_workers_have_it_too(local_ray, words, tiny, alone, tmp_path):
+    finetune(several(words, tiny, tmp_path / "out", 3))
+    check_same_curve(tmp_path / "out", alone)
+
+
+def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, tiny, by_two, tmp_path):
+    killed = []
+
+    def kill(progress):
+        if progress.committed and not killed:
+            killed.append(of_ray(os.getpid(), "ray::RayTrainWorker"))
+            killed[0].kill()
+
+    result = finetune(several(words, tiny, tmp_path / "out", 2), on_progress=kill)
+    assert result.is_done
+    assert killed
+    assert_same(tmp_path / "out", by_two)
+
+
+@pytest.mark.soak
+def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, by_two, tmp_path):
+    stopped = finetune(several(words, tiny, tmp_path / "out", 2), should_stop=lambda: True)
+    assert 0 < stopped.steps < 42
+    finetune(several(words, tiny, tmp_path / "out", 2))
+    assert_same(tmp_path / "out", by_two)
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    values = weights(found)
+    for name, value in weights(expected).items():
+        assert torch.equal(values[name], value), name
+
+
+@pytest.mark.soak
+def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, tiny, tmp_path):
+    write_words(tmp_path / "in", 6)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(60))
+    recipe = several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2)
+    with pytest.raises(RunError, match=r"rows cannot be decoded, more than max_error_rate=0.5; .* such as z.parquet:"):
+        finetune(recipe)
+
+
+def of_ray(driver: int, name: str) -> psutil.Process:
+    """Return a process of the Ray that a driver has started, by a part of its title."""
+    for one in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(one.cmdline()):
+                return one
+    raise AssertionError(name)
+
+
+class Run:
+    """A training by the command line, in a process of its own with a Ray of its own."""
+
+    def __init__(self, file: Path, sink: Path) -> None:
+        self.sink = sink
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "raysp", "finetune", str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RAYSP_BEAT_SECONDS": "1"},
+        )
+
+    def wait_for_commits(self, number: int) -> None:
+        deadline = time.monotonic() + 120
+        while not any(int(one.stem) >= number for one in (self.sink / ".raysp" / "steps").glob("*.json")):
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, self.process.stdout.read()
+            time.sleep(0.05)
+
+    def end(self) -> str:
+        output, _ = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, output
+        return output
+
+
+@pytest.fixture
+def begun(words, tiny, tmp_path):
+    def begin(sink: str = "out", epochs: int = 12) -> Run:
+        file = tmp_path / f"recipe_for_{sink}.py"
+        values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs}
+        file.write_text(RECIPE.format(**values, sink=str(tmp_path / sink)))
+        return Run(file, tmp_path / sink)
+
+    return begin
+
+
+def undisturbed_weights(begun, tmp_path) -> bytes:
+    begun("undisturbed").end()
+    return (tmp_path / "undisturbed" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("ray::RayTrainWorker", signal.SIGKILL),
+        ("ray::Feeder", signal.SIGKILL),
+        ("ray::TrainController", signal.SIGKILL),
+        ("ray::RayTrainWorker", signal.SIGSTOP),
+    ],
+)
+def test_a_training_goes_on_after_one_of_its_processes_was_killed(begun, tmp_path, name, number):
+    expected = undisturbed_weights(begun, tmp_path)
+    run = begun()
+    run.wait_for_commits(6)
+    of_ray(run.process.pid, name).send_signal(number)
+    run.end()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.soak
+def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, tmp_path):
+    expected = undisturbed_weights(begun, tmp_path)
+    run = begun()
+    run.wait_for_commits(6)
+    run.process.kill()
+    run.process.wait()
+    begun().end()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
