@@ -92,7 +92,7 @@ class Board:
         return News(reports, self.committed, errors, self.examples, self.failure, not_finite)
 
     def stop(self) -> None:
-        """Ask the workers to stop after their current step."""
+        """Request a stop of the workers after their current step."""
         self.is_stopping = True
 
     def stops(self) -> bool:
