@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 LAYERS = (
     {"columns", "errors", "words"},
     {"audio", "text", "storage"},
-    {"corpus", "checkpoints"},
+    {"corpus", "checkpoints", "evaluation"},
     {"models"},
     {"ops"},
     {"specs"},

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from raysp.columns import OK, SKIPPED
+from raysp.text.error_rates import count_errors
 
 
 class TextColumns(NamedTuple):
@@ -54,7 +55,7 @@ class WordErrors:
 
     def count(self, table: pa.Table, columns: TextColumns) -> None:
         """Count the rows of a table with a `status` column."""
-        references, hypotheses = (_texts(table.column(name)) for name in columns)
+        references, hypotheses = (texts_of(table.column(name)) for name in columns)
         pairs = []
         for reference, hypothesis, status in zip(
             references, hypotheses, table.column("status").to_pylist(), strict=True
@@ -67,22 +68,15 @@ class WordErrors:
                 continue
             pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
         self.rows += len(pairs)
-        self.insertions += sum(len(hypothesis.split()) for reference, hypothesis in pairs if not reference)
-        self._compare([pair for pair in pairs if pair[0]])
-
-    def _compare(self, pairs: list[tuple[str, str]]) -> None:
-        if not pairs:
-            return
-        import jiwer
-
-        found = jiwer.process_words([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
-        self.words += found.hits + found.substitutions + found.deletions
-        self.substitutions += found.substitutions
-        self.deletions += found.deletions
-        self.insertions += found.insertions
+        counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+        substitutions, insertions, deletions, words = counts.sum(0).tolist()
+        self.words += words
+        self.substitutions += substitutions
+        self.insertions += insertions
+        self.deletions += deletions
 
 
-def _texts(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
+def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
     """Return the texts of a column; invalid UTF-8, which label shards carry over unchanged, is replaced.
 
     Numbers are converted to text. Lists and other types have no text.

@@ -1,0 +1,215 @@
+"""Scores: metrics of rows with their intervals, of all rows and by groups."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import numpy as np
+
+from raysp.evaluation.intervals import Bootstrap, Floats, Ints, intervals
+from raysp.text.error_rates import Edit
+
+SECONDS = "seconds"
+"""Name of the grouping by bands of duration."""
+BANDS = (1, 2, 5, 10, 20, 30)
+"""Seconds at which bands of duration begin."""
+HIGHER_IS_BETTER = {"wer": False, "cer": False, "accuracy": True, "macro_f1": True, "eer": False}
+"""All metrics."""
+TITLES = {"wer": "WER", "cer": "CER", "accuracy": "accuracy", "macro_f1": "macro F1", "eer": "EER"}
+UNDEFINED = "-"
+
+Key = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric, with the ends of its 95 % bootstrap interval."""
+
+    value: float | None
+    """None if the rows do not define it, such as a word error rate without reference words."""
+    low: float | None = None
+    """None for fewer than two units of the bootstrap."""
+    high: float | None = None
+
+    @property
+    def percentage(self) -> str:
+        """The value as text, such as "2.33%"."""
+        return UNDEFINED if self.value is None else f"{self.value:.2%}"
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, such as "1.00% to 4.00%"."""
+        return UNDEFINED if self.low is None or self.high is None else f"{self.low:.2%} to {self.high:.2%}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of some rows."""
+
+    rows: int
+    metrics: Mapping[str, Estimate]
+    """Estimates by the names of `HIGHER_IS_BETTER`."""
+    counts: Mapping[str, int]
+    """Numbers behind the metrics, such as `words` and `substitutions`."""
+    seconds: float | None = None
+    """Seconds of audio; None if unknown."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Scores of the rows with the same value of a column."""
+
+    value: Key
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A row whose hypothesis differs from its reference."""
+
+    index: int
+    """Index among the compared rows."""
+    reference: str
+    hypothesis: str | None
+    errors: int
+    """Word errors; 1 for a wrong class."""
+    score: float | None = None
+    """Probability of a wrong class."""
+    edits: tuple[Edit, ...] = ()
+    """Differing words."""
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class."""
+
+    name: str
+    rows: int
+    """Rows of this class."""
+    predicted: int
+    """Rows that were given this class."""
+    precision: float | None
+    recall: float | None
+    f1: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of references and hypotheses."""
+
+    scores: Scores
+    by: Mapping[str, tuple[Group, ...]]
+    """Groups by column; those of a column are sorted, the worst first, and bands of duration by duration."""
+    worst: tuple[Mismatch, ...]
+    classes: tuple[ClassScores, ...] = ()
+    """Of a classification, the worst first."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Further columns of the compared rows, one value per row.
+
+    Attributes:
+        seconds: durations, for the groups by duration.
+        by: columns for groups.
+        over: units of the bootstrap, such as speakers, whose rows are drawn together; None: rows. Rows with None are
+            units of their own.
+    """
+
+    seconds: Sequence[float] | None = None
+    by: Mapping[str, Sequence[Key]] = field(default_factory=dict)
+    over: Sequence[Key] | None = None
+
+
+class Measures(Protocol):
+    """Metrics of N rows, as functions of the weights of the rows."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the M metrics; the groups of a column are sorted by the first."""
+        ...
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the metrics (D, M) for each of D weightings of the rows; NaN where undefined."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers behind the metrics."""
+        ...
+
+    def of(self, rows: Ints) -> Self:
+        """Return the measures of some of the rows."""
+        ...
+
+
+def score(measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap) -> Scores:
+    """Return the scores of all rows."""
+    return _scores(measures, np.arange(num_rows), columns, _units(columns.over, num_rows), bootstrap)
+
+
+def score_groups(
+    measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap
+) -> dict[str, tuple[Group, ...]]:
+    """Return the scores of the groups of each column, and of the bands of duration if durations are known."""
+    units = _units(columns.over, num_rows)
+
+    def groups(values: Sequence[Key]) -> list[Group]:
+        rows = _rows_by_value(values)
+        return [Group(value, _scores(measures, one, columns, units, bootstrap)) for value, one in rows.items()]
+
+    found = {name: tuple(sorted(groups(values), key=_badness)) for name, values in columns.by.items()}
+    if columns.seconds is None:
+        return found
+    order = [band(second) for second in (0, *BANDS)]
+    bands = groups([band(second) for second in columns.seconds])
+    return {SECONDS: tuple(sorted(bands, key=lambda group: order.index(str(group.value)))), **found}
+
+
+def band(seconds: float) -> str:
+    """Return the band of a duration: "<1", "1-2", ..., ">=30"."""
+    place = int(np.searchsorted(BANDS, seconds, side="right"))
+    if place == 0:
+        return f"<{BANDS[0]}"
+    return f"{BANDS[place - 1]}-{BANDS[place]}" if place < len(BANDS) else f">={BANDS[-1]}"
+
+
+def _scores(measures: Measures, rows: Ints, columns: Columns, units: Ints, bootstrap: Bootstrap) -> Scores:
+    chosen = measures.of(rows)
+    values = chosen(np.ones((1, len(rows))))[0]
+    _, own_units = np.unique(units[rows], return_inverse=True)
+    ends = intervals(chosen, own_units, bootstrap)
+    low, high = (None, None) if ends is None else ends
+    metrics = {
+        name: Estimate(_number(values, i), _number(low, i), _number(high, i)) for i, name in enumerate(chosen.names)
+    }
+    seconds = None if columns.seconds is None else float(sum(columns.seconds[row] for row in rows))
+    return Scores(len(rows), metrics, chosen.counts(), seconds)
+
+
+def _number(values: Floats | None, index: int) -> float | None:
+    return None if values is None or np.isnan(values[index]) else float(values[index])
+
+
+def _units(over: Sequence[Key] | None, num_rows: int) -> Ints:
+    """Return the number of each row's unit."""
+    if over is None:
+        return np.arange(num_rows)
+    numbers: dict[object, int] = {}
+    keys = ((row,) if value is None else value for row, value in enumerate(over))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _rows_by_value(values: Sequence[Key]) -> dict[Key, Ints]:
+    """Return the rows of each value; NaN counts as None."""
+    rows: dict[Key, list[int]] = {}
+    for row, value in enumerate(values):
+        rows.setdefault(None if value != value else value, []).append(row)
+    return {value: np.array(found, np.int64) for value, found in rows.items()}
+
+
+def _badness(group: Group) -> tuple[float, str]:
+    """Return a key that sorts groups by their first metric, the worst first and undefined ones last."""
+    [(name, estimate), *_] = group.scores.metrics.items()
+    if estimate.value is None:
+        return np.inf, str(group.value)
+    return estimate.value if HIGHER_IS_BETTER[name] else -estimate.value, str(group.value)
