@@ -3,6 +3,7 @@
 from .engine.datasets.applying import apply as apply
 from .engine.datasets.labelled import datasource as datasource
 from .engine.datasets.labeller import Labeller as Labeller
+from .engine.evaluating.evaluation import evaluate as evaluate
 from .engine.running import retry as retry
 from .engine.running import run as run
 from .engine.training.finetuning import finetune as finetune

@@ -42,6 +42,7 @@ NAMES = [
     "TrustError",
     "apply",
     "datasource",
+    "evaluate",
     "finetune",
     "gc",
     "plan",
@@ -118,7 +119,9 @@ def test_importing_every_module_does_not_shadow_a_public_name():
     for info in pkgutil.walk_packages(raysp.__path__, "raysp."):
         if not info.name.startswith("raysp.engine"):
             importlib.import_module(info.name)
-    assert all(callable(getattr(raysp, name)) for name in ("gc", "plan", "retry", "run", "status", "verify"))
+    assert all(
+        callable(getattr(raysp, name)) for name in ("evaluate", "gc", "plan", "retry", "run", "status", "verify")
+    )
 
 
 def test_the_version_is_the_installed_one():

@@ -11,6 +11,7 @@ import typer
 
 from raysp.cli.checkpoints import inspect, models
 from raysp.cli.console import say
+from raysp.cli.evaluating import evaluate
 from raysp.cli.jobs import jobs, stop, submit
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
@@ -50,7 +51,7 @@ def raysp(
     """Label very large speech corpora offline on Ray."""
 
 
-for verb in (plan, run, finetune, submit, jobs, stop, retry, verify, gc, status, inspect, models, doctor):
+for verb in (plan, run, finetune, submit, jobs, stop, retry, verify, gc, status, evaluate, inspect, models, doctor):
     app.command(help=_with_examples(verb))(verb)
 
 

@@ -18,14 +18,17 @@ from raysp.words import printable
 
 
 @contextmanager
-def resume_hint(quiet: bool) -> Iterator[Callable[[], None]]:
+def resume_hint(quiet: bool, *, is_kept: bool = True) -> Iterator[Callable[[], None]]:
     """Stop a run cleanly at Ctrl-C or SIGTERM and print how to continue; a second signal exits immediately.
+
+    If labels are not kept (`is_kept`), nothing can continue, and the hint says so.
 
     Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this
     function raises it again.
     """
     resume = "submit it again" if is_submitted() else shlex.join(["raysp", *sys.argv[1:]])
-    said = f"raysp: stopped; committed and staged labels are kept. To resume: {resume}"
+    kept = f"committed and staged labels are kept. To resume: {resume}" if is_kept else "no labels were kept"
+    said = f"raysp: stopped; {kept}"
     asked: list[int] = []
 
     def stop_run(number: int, _frame: FrameType | None) -> None:

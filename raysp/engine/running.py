@@ -192,26 +192,40 @@ def retry(
         )
 
 
-def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) -> tuple[RunResult, pa.Table]:
-    """Label the first rows of a corpus into a temporary sink.
+def try_out(
+    pipeline: Pipeline,
+    num_rows: int | None,
+    *,
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = False,
+) -> tuple[RunResult, pa.Table]:
+    """Label the first rows of a corpus, or all (None), into a temporary sink.
 
     A few rows are labelled in this process if the model runs on CPUs and no cluster is used, since starting Ray takes
-    longer.
+    longer. Of the first rows any share may fail, since the caller shows their errors.
 
     Returns:
-        The result, and the label rows as a table.
+        The result, and the label rows as a table, in the order of the corpus.
     """
     import pyarrow.parquet as pq
 
     from raysp.engine.in_process import MOST_ROWS
 
     with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(pipeline, address, stack)
-        is_few = num_rows <= MOST_ROWS and not requires_ray(address)
-        # The caller shows the rows with their errors, so no error rate ends a try-out.
+        is_few = num_rows is not None and num_rows <= MOST_ROWS and not requires_ray(address)
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
-        pipeline = replace(pipeline, sink=sink, max_error_rate=1.0)
+        most_errors = pipeline.max_error_rate if num_rows is None else 1.0
+        pipeline = replace(pipeline, sink=sink, max_error_rate=most_errors)
         plans: list[Plan] = []
+
+        def planned(plan: Plan) -> None:
+            plans.append(plan)
+            plan_shown(plan)
+
         result = _begin(
             lambda on_surveyed: make_plan(
                 pipeline, resources, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed
@@ -219,7 +233,8 @@ def try_out(pipeline: Pipeline, num_rows: int, *, address: str | None = None) ->
             pipeline,
             resources,
             stack,
-            plans.append,
+            planned,
+            progress_shown,
             is_own=False,
             needs_ray=requires_ray(address),
             in_this_process=lambda plan: is_few and _needs_no_gpu(plan),

@@ -160,15 +160,19 @@ class _NewShards:
 
 def _check_text(url: str, schema: pa.Schema, name: str) -> None:
     """Raise if a reference column is not text: its word error rate would be empty, or one of digits."""
-    found = schema.field(name).type
-    held = found.value_type if pa.types.is_dictionary(found) else found
-    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    if not any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null)):
+    if not holds_text(found := schema.field(name).type):
         raise PlanError(
             f"{url}: column {name!r} holds {found}, expected strings: source.text is compared with the labels; set it "
             f"to a column of strings, or remove it and keep this column with sink.keep=[{name!r}]"
         )
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Return whether a type holds strings, bytes or nulls alone, also as a dictionary."""
+    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null))
 
 
 def _changed(one: Found, known: Shard) -> PlanError:

@@ -10,7 +10,7 @@ import pytest
 
 from raysp.engine import doctor
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import AUDIO, DEMO, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.here import run_without_ray
 
 MOST_LINES = 40
@@ -22,7 +22,7 @@ BROKEN = [
     {"bytes": b"no audio at all", "path": None},
     {"bytes": b"fLaC" + bytes(2000), "path": None},
 ]
-VERBS = ["plan", "run", "status", "inspect", "verify", "gc", "retry", "models", "doctor"]
+VERBS = ["plan", "run", "status", "evaluate", "inspect", "verify", "gc", "retry", "models", "doctor"]
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
     recipe, out = write_recipe(corpus.parent, WITH_TEXT, source=str(corpus)), corpus.parent / "out"
     assert "... and 55 more shards; --json lists all" in shown(0, "plan", recipe)
     shown(3, "run", recipe, "--rows", 10)
+    shown(3, "evaluate", CHECKPOINT, corpus, "--text", "text", "--by", "id")
     assert "to read them by path: raysp retry" in shown(3, "run", recipe, "--set", "max_error_rate=1")
     assert "all shards that can be read are committed" in shown(0, "plan", recipe)
     shown(0, "status", out)

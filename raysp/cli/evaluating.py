@@ -1,0 +1,104 @@
+"""The verb that evaluates a checkpoint."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from raysp.cli.console import print_json, say
+from raysp.cli.evaluations import print_evaluation
+from raysp.cli.options import Address, AsJson, Debug, Settings
+from raysp.cli.progress import Shown
+from raysp.cli.signals import resume_hint
+from raysp.errors import SpecError
+
+Limits = list[str] | None
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    shards: Annotated[list[str], typer.Argument(metavar="SHARDS...", help="Files, folders, globs or urls.")],
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
+    ] = None,
+    over: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
+    ] = None,
+    normalise: Annotated[
+        str, typer.Option(metavar="NAME", help="none, lower, letters, whisper-english or whisper-basic.")
+    ] = "letters",
+    fail_above: Annotated[
+        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable.")
+    ] = None,
+    fail_below: Annotated[
+        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
+    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
+    sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there, to go on from.")] = None,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Replace other labels in OUT.")] = False,
+    settings: Settings = None,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the error rates of a checkpoint on shards.
+
+    Labels the shards and compares the labels with a column of reference texts, or
+    of classes.
+
+    Examples:
+      raysp evaluate models/ctc 'dev/*.parquet' --text sentence --by speaker_id
+      raysp evaluate models/ctc dev --text sentence --fail-above wer=0.2
+    """
+    import raysp
+
+    above, below = _limits("--fail-above", fail_above), _limits("--fail-below", fail_below)
+    if not as_json:
+        say(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
+    with resume_hint(as_json, is_kept=sink is not None and rows is None) as check, Shown(as_json, check) as shown:
+        result = raysp.evaluate(
+            checkpoint,
+            shards[0] if len(shards) == 1 else shards,
+            text=text,
+            label=label,
+            by=by or (),
+            over=over,
+            normalise=normalise,
+            fail_above=above,
+            fail_below=below,
+            rows=rows,
+            worst=worst,
+            sink=sink,
+            relabel=relabel,
+            settings=settings or (),
+            address=address,
+            on_plan=shown.plan,
+            on_progress=shown.progress,
+            progress=False,
+        )
+    if as_json:
+        print_json({**dataclasses.asdict(result), "exit_code": result.exit_code})
+    else:
+        print_evaluation(result, by or ())
+    raise typer.Exit(result.exit_code)
+
+
+def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
+    """Return limits by metric.
+
+    Raises:
+        SpecError: one is not METRIC=SHARE.
+    """
+    limits: dict[str, float] = {}
+    for one in given or ():
+        metric, _, share = one.partition("=")
+        try:
+            limits[metric] = float(share)
+        except ValueError:
+            raise SpecError(f"{option} {one}: expected METRIC=SHARE, such as wer=0.2") from None
+    return limits

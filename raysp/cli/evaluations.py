@@ -1,0 +1,148 @@
+"""Printed form of an evaluation: metrics, a table for each column, and the worst rows with their differences."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from raysp.cli.console import out, print_fact, print_folded, say
+from raysp.cli.plans import print_failures
+from raysp.cli.results import print_examples, print_nothing_labelled
+from raysp.words import count, printable
+
+if TYPE_CHECKING:
+    from raysp.engine.evaluating.result import EvaluationResult, WorstRow
+    from raysp.evaluation.scores import ClassScores, Group
+
+MOST_GROUPS = 10
+"""Rows of a table of groups."""
+CONTEXT_WORDS = 3
+"""Equal words shown before and after a difference."""
+LINES_OF_A_ROW = 2
+"""Lines of a worst row on a terminal."""
+
+
+def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None:
+    """Print an evaluation, with a table for each of some columns."""
+    from raysp.engine.evaluating.result import LIMITS
+
+    print_failures(result.run.shards_failed)
+    for name, fact in result.facts.items():
+        if name != LIMITS:
+            print_fact(name, fact)
+    print_examples(result.run)
+    if result.classes:
+        _print_classes(result.classes)
+    for column in dict.fromkeys(columns):
+        if groups := result.by[column]:
+            _print_groups(column, groups)
+    if result.worst:
+        _print_worst(result.worst)
+    print_nothing_labelled(result.run)
+    if not result.rows.compared and not result.run.nothing_labelled:
+        say(f"no row was compared: {', '.join(result.rows.not_compared)}")
+    for limit in result.limits:
+        if limit.is_met:
+            print_fact("limit", limit.words)
+        else:
+            say(limit.words)
+
+
+def _print_groups(column: str, groups: "Sequence[Group]") -> None:
+    from raysp.evaluation.scores import TITLES
+
+    has_words = "words" in groups[0].scores.counts
+    first, *others = groups[0].scores.metrics
+    titles = [TITLES[first], "95% interval", *(TITLES[name] for name in others)]
+    table = _table(column, "rows", *(["words"] if has_words else []), *titles)
+    for group in groups[:MOST_GROUPS]:
+        scores = group.scores
+        words = [f"{scores.counts['words']:,}"] if has_words else []
+        estimates = [scores.metrics[first].interval, *(scores.metrics[name].percentage for name in others)]
+        cells = (f"{scores.rows:,}", *words, scores.metrics[first].percentage, *estimates)
+        table.add_row(Text(_value(group.value)), *cells)
+    _print_table(table, len(groups) - MOST_GROUPS, "group")
+
+
+def _print_classes(classes: "Sequence[ClassScores]") -> None:
+    table = _table("class", "rows", "predicted", "precision", "recall", "F1")
+    for one in classes[:MOST_GROUPS]:
+        shares = ("-" if share is None else f"{share:.2%}" for share in (one.precision, one.recall, one.f1))
+        table.add_row(Text(printable(one.name)), f"{one.rows:,}", f"{one.predicted:,}", *shares)
+    _print_table(table, len(classes) - MOST_GROUPS, "class")
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table()
+    table.add_column(Text(printable(first)), no_wrap=True, overflow="ellipsis")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _print_table(table: Table, left_out: int, noun: str) -> None:
+    out.print(table, soft_wrap=False)
+    if left_out > 0:
+        print_folded(out, f"... and {count(left_out, f'more {noun}')}; --json lists all", 2)
+
+
+def _value(value: object) -> str:
+    return "-" if value is None else printable(str(value))
+
+
+def _print_worst(rows: "Sequence[WorstRow]") -> None:
+    """Print each row with its errors and differences: on a terminal in colours and few lines, else on one line."""
+    out.print("Worst rows, as [-reference-]{+label+}", style="bold", markup=False)
+    if not out.is_terminal:
+        for row in rows:
+            out.print(f"{_value(row.id)}  {_errors(row)}  {differences(row).plain}", markup=False)
+        return
+    id_width = min(out.width // 3, max(cell_len(_value(row.id)) for row in rows))
+    most = LINES_OF_A_ROW * (out.width - id_width - max(len(_errors(row)) for row in rows) - 4)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=id_width)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(overflow="fold")
+    for row in rows:
+        shown = differences(row)
+        shown.truncate(most, overflow="ellipsis")
+        grid.add_row(Text(_value(row.id)), _errors(row), shown)
+    out.print(grid, soft_wrap=False)
+
+
+def _errors(row: "WorstRow") -> str:
+    """Return the errors of a row and the words of its reference; of a wrong class, its probability."""
+    return f"{row.errors}/{len(row.reference.split())}" if row.score is None else f"{row.score:.3f}"
+
+
+def differences(row: "WorstRow") -> Text:
+    """Return a reference in which differing words are marked, without equal words far from a difference."""
+    if not row.edits:
+        return _marked(row.reference, row.hypothesis or "")
+    words, place, shown = row.reference.split(), 0, Text()
+    for edit in row.edits:
+        shown.append(_context(words[place : edit.start], before=place == 0))
+        shown.append_text(_marked(edit.reference, edit.hypothesis)).append(" ")
+        place = edit.start + len(edit.reference.split())
+    shown.append(_context(words[place:], after=True)).rstrip()
+    return shown
+
+
+def _context(words: Sequence[str], *, before: bool = False, after: bool = False) -> str:
+    """Return equal words, without those in the middle if there are many; of the first and last ones an end."""
+    first, last = (0 if before else CONTEXT_WORDS), (0 if after else CONTEXT_WORDS)
+    if len(words) > first + last:
+        words = [*words[:first], "…", *words[len(words) - last :]]
+    return "".join(f"{printable(word)} " for word in words)
+
+
+def _marked(reference: str, hypothesis: str) -> Text:
+    """Return removed and added words with marks as of `git diff --word-diff`."""
+    shown = Text()
+    if reference:
+        shown.append(f"[-{printable(reference)}-]", style="red")
+    if hypothesis:
+        shown.append(f"{{+{printable(hypothesis)}+}}", style="green")
+    return shown

@@ -1,0 +1,184 @@
+"""Result of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysp.engine.running import RunResult
+from raysp.evaluation.intervals import CONFIDENCE
+from raysp.evaluation.scores import TITLES, ClassScores, Estimate, Group, Scores
+from raysp.planning.references import Task
+from raysp.text.error_rates import Edit
+from raysp.words import count, duration, html_table
+
+NOT_MET, INCOMPLETE = 1, 3
+LIMITS = "limits"
+"""Name of the fact on all limits."""
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of an evaluation, each counted once."""
+
+    total: int
+    compared: int
+    without_reference: int
+    """Rows whose reference is null."""
+    skipped: Mapping[str, int]
+    """Rows with a reference that the steps skipped, by reason."""
+    errors: Mapping[str, int]
+    """Rows with a reference that could not be labelled, by error type."""
+    uncommitted: int
+    """Rows with a reference of shards that could not be read or committed."""
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """Rows that are not compared, by reason, as text."""
+        without = {"without a reference": self.without_reference, "in shards that failed": self.uncommitted}
+        return (
+            *(f"{number:,} {reason}" for reason, number in without.items() if number),
+            *(f"{number:,} skipped ({kind})" for kind, number in self.skipped.items()),
+            *(f"{count(number, 'error')} ({kind})" for kind, number in self.errors.items()),
+        )
+
+
+@dataclass(frozen=True)
+class WorstRow:
+    """A row whose hypothesis differs from its reference."""
+
+    id: object
+    shard: str
+    row: int
+    """Place of the row in the shard."""
+    seconds: float | None
+    reference: str
+    """Normalised, as is the hypothesis."""
+    hypothesis: str | None
+    errors: int
+    """Word errors; 1 for a wrong class."""
+    score: float | None
+    """Probability of a wrong class."""
+    edits: tuple[Edit, ...]
+    """Differing words."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A required value of a metric."""
+
+    metric: str
+    limit: float
+    is_upper: bool
+    """Whether higher values fail; otherwise lower ones."""
+    found: float | None
+    is_met: bool
+
+    @classmethod
+    def of(cls, metric: str, limit: float, estimate: Estimate, *, is_upper: bool) -> "Limit":
+        """Return a limit compared with a metric, not with its interval; an undefined metric does not meet it."""
+        found = estimate.value
+        is_met = found is not None and (found <= limit if is_upper else found >= limit)
+        return cls(metric, limit, is_upper, found, is_met)
+
+    @property
+    def words(self) -> str:
+        """The limit, the metric, and whether it is met, as text."""
+        found = "undefined" if self.found is None else f"{self.found:.2%}"
+        bound = "at most" if self.is_upper else "at least"
+        met = "" if self.is_met else ": not met"
+        return f"{TITLES[self.metric]} is {found}, expected {bound} {self.limit:.2%}{met}"
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Normalisation of both texts."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Bootstrap behind the intervals."""
+
+    over: str | None
+    """Column whose values were drawn; None: rows were drawn."""
+    draws: int
+    seed: int
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True, repr=False)
+class EvaluationResult:
+    """Result of an evaluation; `dataclasses.asdict` converts it for JSON."""
+
+    checkpoint: str
+    checkpoint_digest: str
+    """Hash of weights, configuration and tokenizer."""
+    source: tuple[str, ...]
+    """Urls of the shards."""
+    first_rows: int | None
+    """Number of rows asked for; None: all."""
+    task: Task
+    column: str
+    """Column of the references."""
+    normalisation: Normalised | None
+    """None for classes, which are compared as they are."""
+    rows: RowCounts
+    scores: Scores
+    by: Mapping[str, tuple[Group, ...]]
+    """Groups by column, the worst first; `seconds`: by bands of duration."""
+    classes: tuple[ClassScores, ...]
+    """Scores of each class, the worst first; empty for texts."""
+    worst: tuple[WorstRow, ...]
+    intervals: Intervals
+    limits: tuple[Limit, ...]
+    labels: str | None
+    """Sink with the labels; None: they were not kept."""
+    run: RunResult
+
+    def __repr__(self) -> str:
+        """Return the facts of the evaluation, one per line."""
+        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
+        return "\n".join(["EvaluationResult(", *facts, ")"])
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the evaluation as a table for notebooks."""
+        return html_table("EvaluationResult", self.facts)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts of the evaluation for users, as text by name."""
+        rows, metrics, intervals, rules = self.rows, self.scores.metrics, self.intervals, self.normalisation
+        first = " (only the first)" if self.first_rows is not None else ""
+        units = "rows" if intervals.over is None else f"the values of {intervals.over}"
+        facts = {
+            "checkpoint": f"{self.checkpoint} ({self.checkpoint_digest})",
+            "rows": f"{rows.compared:,} of {count(rows.total, 'row')}{first} compared with the column {self.column}, "
+            f"{duration(self.scores.seconds or 0.0)} of audio",
+            "not compared": ", ".join(rows.not_compared),
+            **{TITLES[name]: self._metric(name) for name in metrics},
+            "normalised": f"{rules.name}: {rules.description}" if rules else "",
+            "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
+            LIMITS: "; ".join(limit.words for limit in self.limits),
+            "labels": self.labels or "",
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    def _metric(self, name: str) -> str:
+        """Return a metric with its interval and the numbers behind it."""
+        estimate, counts = self.scores.metrics[name], self.scores.counts
+        found = f"{estimate.percentage} ({estimate.interval})"
+        if name == "accuracy":
+            return f"{found}: {counts['correct']:,} of {count(self.scores.rows, 'row')}"
+        if name not in ("wer", "cer"):
+            return found
+        unit, prefix = ("word", "") if name == "wer" else ("character", "character_")
+        kinds = (f"{count(counts[f'{prefix}{kind}s'], kind)}" for kind in ("substitution", "insertion", "deletion"))
+        return f"{found}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard failed or no row was compared, else 1 if a limit is not met, else 0."""
+        if self.run.exit_code or not self.rows.compared:
+            return INCOMPLETE
+        return 0 if all(limit.is_met for limit in self.limits) else NOT_MET

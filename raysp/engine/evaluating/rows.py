@@ -1,0 +1,101 @@
+"""Rows of an evaluation: references joined with label rows, by their places."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raysp.columns import ERROR, OK, SKIPPED
+from raysp.engine.evaluating.result import RowCounts, WorstRow
+from raysp.evaluation.scores import Key, Mismatch
+from raysp.planning.references import References
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """Rows with a reference and a label, and the counts of the others."""
+
+    counts: RowCounts
+    references: Sequence[str]
+    hypotheses: Sequence[str | None]
+    scores: Sequence[float | None]
+    """Probability of each class; None for texts."""
+    seconds: Sequence[float]
+    others: dict[str, list[Key]]
+    ids: Sequence[object]
+    places: Sequence[tuple[str, int]]
+    """Shard and row."""
+
+    def worst(self, found: Mismatch) -> WorstRow:
+        """Return a mismatch with the id and the place of its row."""
+        shard, row = self.places[found.index]
+        return WorstRow(
+            id=self.ids[found.index],
+            shard=shard,
+            row=row,
+            seconds=self.seconds[found.index],
+            reference=found.reference,
+            hypothesis=found.hypothesis,
+            errors=found.errors,
+            score=found.score,
+            edits=found.edits,
+        )
+
+
+def join(
+    references: Sequence[References], labels: pa.Table, failed: Collection[str], outputs: Sequence[str]
+) -> EvaluatedRows:
+    """Join references with labels.
+
+    Args:
+        references: references of all shards, in order.
+        labels: label rows of the shards that did not fail, in the same order.
+        failed: names of the shards that failed.
+        outputs: columns of hypotheses, and of their scores if there are any.
+    """
+    shards = [one for one in references if one.shard.name not in failed]
+    given = [text for one in shards for text in one.references]
+    if labels.num_rows != len(given):
+        raise ValueError(f"found {labels.num_rows} label rows for {len(given)} rows")
+    status, kinds, seconds, hypotheses, scores = (
+        _values(labels, name) for name in ("status", "error_type", "seconds", *(*outputs, None)[:2])
+    )
+    chosen = [row for row, text in enumerate(given) if text is not None and status[row] == OK]
+    ids = [one for shard in shards for one in shard.ids]
+    places = [(shard.shard.name, row) for shard in shards for row in range(len(shard.references))]
+    others = {name: [one for shard in shards for one in shard.others[name]] for name in references[0].others}
+    reasons = Counter((status[row], kinds[row]) for row, text in enumerate(given) if text is not None)
+    return EvaluatedRows(
+        counts=RowCounts(
+            total=sum(len(one.references) for one in references),
+            compared=len(chosen),
+            without_reference=sum(text is None for one in references for text in one.references),
+            skipped=_by_kind(reasons, SKIPPED),
+            errors=_by_kind(reasons, ERROR),
+            uncommitted=sum(
+                text is not None for one in references if one.shard.name in failed for text in one.references
+            ),
+        ),
+        references=[str(given[row]) for row in chosen],
+        hypotheses=[hypotheses[row] for row in chosen],
+        scores=[scores[row] for row in chosen],
+        seconds=[seconds[row] for row in chosen],
+        others={name: [values[row] for row in chosen] for name, values in others.items()},
+        ids=[ids[row] for row in chosen],
+        places=[places[row] for row in chosen],
+    )
+
+
+def _values(labels: pa.Table, name: str | None) -> Sequence[Any]:
+    """Return the values of a column of labels; None for each row if there is no such column."""
+    if name is None or not labels.num_rows:
+        return [None] * labels.num_rows
+    return labels.column(name).to_pylist()
+
+
+def _by_kind(reasons: Mapping[tuple[str, str], int], status: str) -> dict[str, int]:
+    """Return the rows of a status by reason, the most frequent first."""
+    found = {kind: number for (one, kind), number in reasons.items() if one == status}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,0 +1,199 @@
+"""What `raysp evaluate` prints, and its exit codes."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+import raysp
+from raysp.cli import console, evaluations
+from raysp.cli.evaluations import differences, print_evaluation
+from raysp.engine.evaluating.result import WorstRow
+from raysp.text.error_rates import edits
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
+from tests.here import run_without_ray
+
+HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
+
+
+@pytest.fixture
+def evaluate(raysp_command, monkeypatch):
+    run_without_ray(monkeypatch)
+
+    def command(shards, *arguments):
+        return raysp_command("evaluate", CHECKPOINT, shards, "--text", "text", *arguments)
+
+    return command
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Spoken digits: three right ones, one with a word too many, one that is no recording, one without a reference."""
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    texts, audio = table["text"].to_pylist(), table["audio"].to_pylist()
+    texts[1], texts[5] = f"{texts[1]} more", None
+    audio[4] = {"bytes": b"no audio at all", "path": None}
+    columns = {"text": pa.array(texts, pa.string()), "audio": pa.array(audio, AUDIO)}
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    return tmp_path / "in"
+
+
+def test_the_metrics_the_counts_and_the_worst_rows_are_printed(evaluate, corpus):
+    ran = evaluate(corpus, "--rows", 6, "--by", "speaker_id")
+    assert ran.code == 0
+    for line in (
+        "rows         4 of 6 rows (only the first) compared with the column text, 0:01 of audio\n",
+        "not compared 1 without a reference, 1 error (unsupported_format)\n",
+        "WER          20.00% (",
+        "): 0 substitutions, 0 insertions, 1 deletion in 5 words\n",
+        "normalised   letters: lower case; letters, digits and apostrophes within words\n",
+        "intervals    95%, from 1,000 bootstrap draws of rows\n",
+        "  1/2  five [-more-]\n",
+        "a.parquet row 4: unsupported_format: ",
+    ):
+        assert line in ran.out
+    assert ran.out.count("speaker_id") == 1
+    assert len(ran.out.splitlines()) <= 25
+
+
+def test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence(evaluate, corpus):
+    ran = evaluate(corpus, "--rows", 4, "--fail-above", "wer=0.05", "--fail-above", "cer=0.9")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == "raysp: WER is 20.00%, expected at most 5.00%: not met"
+    assert "limit        CER is " in ran.out
+    assert evaluate(corpus, "--rows", 4, "--fail-above", "wer=0.2").code == 0
+
+
+def test_json_has_everything(evaluate, corpus):
+    ran = evaluate(corpus, "--rows", 6, "--by", "speaker_id", "--json", "--worst", 1, "--fail-above", "wer=0.1")
+    assert (ran.code, ran.err) == (1, "")
+    found = json.loads(ran.out)
+    assert found.keys() == {
+        "checkpoint", "checkpoint_digest", "source", "first_rows", "task", "column", "normalisation", "rows", "scores",
+        "by", "classes", "worst", "intervals", "limits", "labels", "run", "exit_code",
+    }  # fmt: skip
+    assert found["scores"]["metrics"]["wer"].keys() == {"value", "low", "high"}
+    assert found["scores"]["metrics"]["wer"]["value"] == 0.2
+    assert found["rows"] == {
+        "total": 6, "compared": 4, "without_reference": 1, "skipped": {}, "errors": {"unsupported_format": 1},
+        "uncommitted": 0,
+    }  # fmt: skip
+    assert found["intervals"] == {"over": None, "draws": 1000, "seed": 0, "confidence": 0.95}
+    assert found["normalisation"]["name"] == "letters"
+    assert found["by"].keys() == {"seconds", "speaker_id"}
+    assert found["limits"] == [{"metric": "wer", "limit": 0.1, "is_upper": True, "found": 0.2, "is_met": False}]
+    [worst] = found["worst"]
+    assert (worst["row"], worst["edits"]) == (
+        1,
+        [{"kind": "delete", "reference": "more", "hypothesis": "", "start": 1}],
+    )
+
+
+def test_every_row_failing_ends_with_exit_code_3_the_reason_and_no_rate(evaluate, tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
+    ran = evaluate(tmp_path / "in", "--rows", 2, "--by", "language")
+    assert ran.code == 3
+    assert "WER          - (-): 0 substitutions, 0 insertions, 0 deletions in 0 words\n" in ran.out
+    assert "0 of 2 rows were labelled (2 unsupported_format)" in ran.err
+
+
+def test_no_row_being_compared_is_said(corpus, capsys):
+    steps = [raysp.Keep(where=[("speaker_id", "==", "nobody")]), raysp.Decode()]
+    found = raysp.evaluate(str(CHECKPOINT), str(corpus), text="text", steps=steps, rows=6, progress=False)
+    print_evaluation(found, ())
+    assert capsys.readouterr().err == "raysp: no row was compared: 1 without a reference, 5 skipped (filtered)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--text", "sentence"], "has no column 'sentence'"),
+        (["--text", "sampling_rate"], "column 'sampling_rate' holds int32, expected strings"),
+        (["--by", "audio"], "column 'audio' holds struct"),
+        (["--fail-above", "wer"], "--fail-above wer: expected METRIC=SHARE, such as wer=0.2"),
+        (["--fail-below", "x=y"], "--fail-below x=y: expected METRIC=SHARE"),
+        (["--fail-above", "f1=0.1"], "fail_above: found 'f1', expected one of wer, cer"),
+        (["--label", "text"], "found text='text' and label='text'"),
+        (["--normalise", "upper"], "found the normalisation 'upper'"),
+        (["--rows", "0"], "Invalid value for '--rows'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_with_exit_code_2(evaluate, corpus, arguments, complaint):
+    ran = evaluate(corpus, *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert complaint in ran.err
+
+
+def test_several_shards_of_a_shell_are_one_corpus(evaluate, tmp_path):
+    paths = [write_shard(tmp_path / "in" / f"{name}.parquet", 1) for name in ("a", "b")]
+    ran = evaluate(paths[0], paths[1], "--rows", 2, "--json")
+    assert json.loads(ran.out)["rows"]["total"] == 2
+
+
+@pytest.mark.slow
+def test_labels_are_kept_in_a_sink_from_which_the_next_evaluation_continues(evaluate, corpus, tmp_path):
+    ran = evaluate(corpus, "--sink", tmp_path / "out")
+    assert (ran.code, f"labels       {tmp_path}/out\n" in ran.out) == (0, True)
+    ran = evaluate(corpus, "--sink", tmp_path / "out", "--by", "speaker_id")
+    assert (ran.code, "0 of 6 rows to do; 1 of 1 shard committed already" in ran.err) == (0, True)
+
+
+def worst(reference: str, hypothesis: str, *, score: float | None = None, id: object = "u1") -> WorstRow:
+    found = () if score is not None else edits(reference, hypothesis)
+    return WorstRow(id, "a.parquet", 0, 1.0, reference, hypothesis, len(found), score, found)
+
+
+class TestDifferences:
+    @pytest.mark.parametrize(
+        ("reference", "hypothesis", "shown"),
+        [
+            ("one two three", "one too three", "one [-two-]{+too+} three"),
+            ("one two", "one two three", "one two {+three+}"),
+            ("", "one two", "{+one two+}"),
+            ("one", "", "[-one-]"),
+            ("a b c d e f g", "x b c d e f g", "[-a-]{+x+} b c d …"),
+            ("a b c d e f g", "a b c d e f x", "… d e f [-g-]{+x+}"),
+            ("x b c d e f g h y", "b c d e f g h", "[-x-] b c d … f g h [-y-]"),
+            ("x b c d e f g y", "b c d e f g", "[-x-] b c d e f g [-y-]"),
+        ],
+    )
+    def test_differing_words_are_marked_and_equal_ones_far_from_them_left_out(self, reference, hypothesis, shown):
+        assert differences(worst(reference, hypothesis)).plain == shown
+
+    def test_a_wrong_class_is_marked(self):
+        assert differences(worst("cat", "dog", score=0.9)).plain == "[-cat-]{+dog+}"
+
+    def test_texts_of_a_corpus_are_harmless_on_a_terminal(self, capsys):
+        evaluations._print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
+        said = capsys.readouterr().out
+        assert "[bold]" in said
+        assert not {"\x1b", "\x07", "\r"} & {*said}
+        assert len(said.splitlines()) == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(monkeypatch, width):
+    drawn = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True, color_system=None)
+    for module in (console, evaluations):
+        monkeypatch.setattr(module, "out", drawn)
+    reference = " ".join(f"word{number} same" for number in range(60))
+    rows = [worst(reference, " ".join(["same"] * 60), id="a-very-long-id-of-a-recording" * number) for number in (1, 2)]
+    evaluations._print_worst(rows)
+    lines = drawn.file.getvalue().splitlines()
+    assert len(lines) <= 1 + 2 * (evaluations.LINES_OF_A_ROW + 1)
+    assert max(map(cell_len, lines)) <= width
+    assert "60/120" in lines[1]
+
+
+def test_a_table_of_many_groups_shows_the_worst_and_counts_the_others(evaluate, tmp_path):
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    ran = evaluate(tmp_path / "in", "--rows", 12, "--by", "id")
+    assert len([line for line in ran.out.splitlines() if line.startswith("│")]) == 10
+    assert "... and 2 more groups; --json lists all" in ran.out
