@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +143,24 @@ def test_labels_are_kept_in_a_sink_from_which_the_next_evaluation_continues(eval
     assert (ran.code, f"labels       {tmp_path}/out\n" in ran.out) == (0, True)
     ran = evaluate(corpus, "--sink", tmp_path / "out", "--by", "speaker_id")
     assert (ran.code, "0 of 6 rows to do; 1 of 1 shard committed already" in ran.err) == (0, True)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_is_what_is_printed(raysp_command, monkeypatch):
+    run_without_ray(monkeypatch)
+    root = DEMO.parents[1]
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "evaluation.md").read_text()
+    command, *shown = page.partition("```console\n$ raysp ")[2].partition("\n```")[0].splitlines()
+    ran = raysp_command(*command.split())
+    printed = (ran.err + ran.out).replace(str(root), "~/raysp").splitlines()
+    assert [line for line in printed if not re.match(r"raysp: \d+% ", line)] == shown
+
+
+def test_the_example_of_texts_in_memory_runs(capsys):
+    page = (DEMO.parents[1] / "docs" / "evaluation.md").read_text()
+    exec(page.rpartition("```python\n")[2].partition("```")[0], {})
+    assert capsys.readouterr().out.startswith("0.333")
 
 
 def worst(reference: str, hypothesis: str, *, score: float | None = None, id: object = "u1") -> WorstRow:
