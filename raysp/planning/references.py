@@ -10,12 +10,12 @@ import pyarrow as pa
 from raysp.corpus.shards import Shard, check_columns
 from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import PlanError, ShardError
+from raysp.evaluation.scores import Key
 from raysp.planning.surveying import holds_text
 from raysp.sink.commit import for_each
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Shards
 
-Key = str | int | float | bool | None
 Task = Literal["recognition", "classification"]
 
 ID = "id"

@@ -7,14 +7,17 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from rich.cells import cell_len
 from rich.console import Console
 
 import raysp
 from raysp.cli import console, evaluations
 from raysp.cli.evaluations import differences, print_evaluation
+from raysp.cli.signals import resume_hint
 from raysp.engine.evaluating.result import WorstRow
 from raysp.text.error_rates import edits
+from tests.classifiers import make_classifier
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
 from tests.here import run_without_ray
 
@@ -49,7 +52,7 @@ def test_the_metrics_the_counts_and_the_worst_rows_are_printed(evaluate, corpus)
     ran = evaluate(corpus, "--rows", 6, "--by", "speaker_id")
     assert ran.code == 0
     for line in (
-        "rows         4 of 6 rows (only the first) compared with the column text, 0:01 of audio\n",
+        "rows         4 of 6 rows (at most the first 6) compared with the column text, 0:01 of audio\n",
         "not compared 1 without a reference, 1 error (unsupported_format)\n",
         "WER          20.00% (",
         "): 0 substitutions, 0 insertions, 1 deletion in 5 words\n",
@@ -135,6 +138,30 @@ def test_several_shards_of_a_shell_are_one_corpus(evaluate, tmp_path):
     paths = [write_shard(tmp_path / "in" / f"{name}.parquet", 1) for name in ("a", "b")]
     ran = evaluate(paths[0], paths[1], "--rows", 2, "--json")
     assert json.loads(ran.out)["rows"]["total"] == 2
+
+
+def test_a_classifier_has_a_table_of_its_classes(raysp_command, corpus, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    folder = make_classifier(tmp_path / "classifier", "three", "five", "four")
+    options = ("--label", "text", "--rows", 3, "--by", "speaker_id", "--fail-below", "accuracy=1")
+    ran = raysp_command("evaluate", folder, corpus, *options)
+    assert (ran.code, "raysp: accuracy is " in ran.err) == (1, True)
+    assert "normalised" not in ran.out
+    assert re.search(r"accuracy     \d+\.\d\d% \(.*\): \d of 3 rows\n", ran.out)
+    assert re.search(r"┃ class +┃ +rows ┃ predicted ┃ precision ┃ +recall ┃ +F1 ┃", ran.out)
+    assert re.search(r"┃ speaker_id ┃ rows ┃ accuracy ┃ +95% interval ┃ macro F1 ┃", ran.out)
+    assert "five more" in ran.out  # a class that the checkpoint does not have
+
+
+@pytest.mark.parametrize(
+    ("is_kept", "said"),
+    [(True, "committed and staged labels are kept. To resume: raysp"), (False, "no labels were kept")],
+)
+def test_a_stopped_evaluation_says_whether_it_can_be_resumed(capsys, is_kept, said):
+    with pytest.raises(typer.Exit) as stop, resume_hint(False, is_kept=is_kept):
+        raise KeyboardInterrupt
+    assert stop.value.exit_code == 130
+    assert f"raysp: stopped; {said}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

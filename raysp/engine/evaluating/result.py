@@ -149,7 +149,7 @@ class EvaluationResult:
     def facts(self) -> dict[str, str]:
         """Facts of the evaluation for users, as text by name."""
         rows, metrics, intervals, rules = self.rows, self.scores.metrics, self.intervals, self.normalisation
-        first = " (only the first)" if self.first_rows is not None else ""
+        first = f" (at most the first {self.first_rows:,})" if self.first_rows is not None else ""
         units = "rows" if intervals.over is None else f"the values of {intervals.over}"
         facts = {
             "checkpoint": f"{self.checkpoint} ({self.checkpoint_digest})",

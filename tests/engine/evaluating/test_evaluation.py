@@ -1,26 +1,21 @@
 """Evaluations: rows counted by what became of them, metrics of those that are compared, refusals before any work."""
 
 import dataclasses
+import functools
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import raysp
 from raysp.engine import running
 from raysp.engine.evaluating import evaluation
-from raysp.models import UniSpeechConfig, UniSpeechForSequenceClassification, Wav2Vec2FeatureExtractor
 from raysp.specs.recipe import Text
+from tests.classifiers import make_classifier
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
 from tests.here import run_without_ray
 
-CLASSIFIER = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "conv_dim": (16,) * 2, "conv_stride": (10, 8), "conv_kernel": (16, 8), "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}  # fmt: skip
 NO_AUDIO = {"bytes": b"no audio at all", "path": None}
 
 
@@ -57,16 +52,8 @@ def mixed(digits, tmp_path):
 
 
 @pytest.fixture
-def classifier(tmp_path_factory):
-    def make(*names, problem=None):
-        torch.manual_seed(1)
-        folder = tmp_path_factory.mktemp("classifier")
-        config = UniSpeechConfig(**CLASSIFIER, id2label=dict(enumerate(names)), problem_type=problem)
-        UniSpeechForSequenceClassification(config).init_weights().save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
-        return str(folder)
-
-    return make
+def classifier(tmp_path):
+    return functools.partial(make_classifier, tmp_path / "classifier")
 
 
 @pytest.fixture
