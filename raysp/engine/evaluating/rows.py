@@ -68,16 +68,7 @@ def join(
     others = {name: [one for shard in shards for one in shard.others[name]] for name in references[0].others}
     reasons = Counter((status[row], kinds[row]) for row, text in enumerate(given) if text is not None)
     return EvaluatedRows(
-        counts=RowCounts(
-            total=sum(len(one.references) for one in references),
-            compared=len(chosen),
-            without_reference=sum(text is None for one in references for text in one.references),
-            skipped=_by_kind(reasons, SKIPPED),
-            errors=_by_kind(reasons, ERROR),
-            uncommitted=sum(
-                text is not None for one in references if one.shard.name in failed for text in one.references
-            ),
-        ),
+        counts=_counts(references, failed, reasons),
         references=[str(given[row]) for row in chosen],
         hypotheses=[hypotheses[row] for row in chosen],
         scores=[scores[row] for row in chosen],
@@ -93,6 +84,21 @@ def _values(labels: pa.Table, name: str | None) -> Sequence[Any]:
     if name is None or not labels.num_rows:
         return [None] * labels.num_rows
     return labels.column(name).to_pylist()
+
+
+def _counts(
+    references: Sequence[References], failed: Collection[str], reasons: Mapping[tuple[str, str], int]
+) -> RowCounts:
+    """Return the counts of all rows, from those of labelled rows with a reference by status and reason."""
+    given = [(one.shard.name in failed, text is not None) for one in references for text in one.references]
+    return RowCounts(
+        total=len(given),
+        compared=sum(number for (status, _), number in reasons.items() if status == OK),
+        without_reference=sum(not has_reference for _, has_reference in given),
+        skipped=_by_kind(reasons, SKIPPED),
+        errors=_by_kind(reasons, ERROR),
+        uncommitted=sum(has_failed and has_reference for has_failed, has_reference in given),
+    )
 
 
 def _by_kind(reasons: Mapping[tuple[str, str], int], status: str) -> dict[str, int]:
