@@ -18,7 +18,7 @@ from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.quantization import (
     GumbelVectorQuantizer,
-    contrastive_loss,
+    contrastive_losses,
     diversity_loss,
     sample_negative_indices,
 )
@@ -63,6 +63,22 @@ class UniSpeechForPreTrainingOutput(ModelOutput):
     codevector_perplexity: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class UniSpeechPreTrainingLosses:
+    """Losses of pre-training over the masked frames."""
+
+    contrast_B: Tensor
+    """Sum over the frames of each row."""
+    diversity: Tensor
+    """Of one frame, (), with its weight."""
+    num_masked_B: Tensor
+    """Number of frames of each row."""
+
+    def total(self) -> Tensor:
+        """Return the sum over all frames."""
+        return self.contrast_B.sum() + self.diversity * self.num_masked_B.sum()
 
 
 class UniSpeechPreTrainedModel(SpeechModel):
@@ -149,6 +165,27 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             sampled_negative_indices: (B, T, num_negatives) indices into the B * T frames; None: drawn by
                 `sample_negative_indices` from the masked frames of each row.
         """
+        output, losses = self.pretrain(
+            input_values,
+            attention_mask,
+            output_attentions,
+            output_hidden_states,
+            mask_time_indices,
+            sampled_negative_indices,
+        )
+        output.loss = None if losses is None else losses.total()
+        return self.returned(output, return_dict)
+
+    def pretrain(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        mask_time_indices: Tensor | None = None,
+        sampled_negative_indices: Tensor | None = None,
+    ) -> tuple[UniSpeechForPreTrainingOutput, UniSpeechPreTrainingLosses | None]:
+        """Return the output of `forward` without a loss, and its losses if frames are masked."""
         valid_BT = self._valid(input_values, attention_mask)
         if mask_time_indices is None and self.training:
             mask_time_indices = self.unispeech.draw_time_mask(len(valid_BT), valid_BT.shape[1], valid_BT)
@@ -158,21 +195,17 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         features_BTC = F.dropout(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         counted_BT = valid_BT if self.padding == "exact" and attention_mask is not None else None
         quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
-        quantized_BTH = self.project_hid(self.project_q(quantized_BTD))
-        loss: Tensor | None = None
-        if mask_time_indices is not None:
-            masked_BT = mask_time_indices.to(valid_BT.device, torch.bool) & valid_BT
-            negatives_BTK = self._negatives(masked_BT, sampled_negative_indices)
-            loss = self._loss(encoded.last_hidden_state, quantized_BTH, perplexity, codes_BTG, masked_BT, negatives_BTK)
         output = UniSpeechForPreTrainingOutput(
-            loss=loss,
             projected_states=encoded.last_hidden_state,
-            projected_quantized_states=quantized_BTH,
+            projected_quantized_states=self.project_hid(self.project_q(quantized_BTD)),
             codevector_perplexity=perplexity,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.returned(output, return_dict)
+        if mask_time_indices is None:
+            return output, None
+        masked_BT = mask_time_indices.to(valid_BT.device, torch.bool) & valid_BT
+        return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
 
     def _valid(self, waves_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Return valid_BT, all true without a mask."""
@@ -188,23 +221,17 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.cpu().numpy())
         return torch.from_numpy(sampled).to(masked_BT.device)
 
-    def _loss(
-        self,
-        predicted_BTH: Tensor,
-        quantized_BTH: Tensor,
-        perplexity: Tensor,
-        codes_BTG: Tensor,
-        masked_BT: Tensor,
-        negatives_BTK: Tensor,
-    ) -> Tensor:
-        contrast = contrastive_loss(
-            predicted_BTH,
-            quantized_BTH,
+    def _losses(
+        self, output: UniSpeechForPreTrainingOutput, codes_BTG: Tensor, masked_BT: Tensor, negatives_BTK: Tensor
+    ) -> UniSpeechPreTrainingLosses:
+        contrast_B = contrastive_losses(
+            output["projected_states"],
+            output["projected_quantized_states"],
             codes_BTG,
             masked_BT,
             negatives_BTK,
             self.config.contrastive_logits_temperature,
         )
         num_codes = self.quantizer.num_groups * self.quantizer.num_codes
-        diversity = diversity_loss(perplexity, num_codes, masked_BT.sum())
-        return contrast + self.config.diversity_loss_weight * diversity
+        diversity = self.config.diversity_loss_weight * diversity_loss(output["codevector_perplexity"], num_codes)
+        return UniSpeechPreTrainingLosses(contrast_B, diversity, masked_BT.sum(1))

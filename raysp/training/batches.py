@@ -1,7 +1,7 @@
 """Micro-batches: decoded rows with their targets, and the losses of a pass over them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,8 +20,12 @@ class MicroBatch:
     """Numbers of the rows in the corpus."""
     waves: Sequence[np.ndarray]
     """Samples of each row, int16 or float32, at the model's sample rate."""
-    targets: Sequence[Sequence[int]]
-    """Target of each row: ids of tokens, or of classes."""
+    targets: Sequence[Sequence[float]]
+    """Target of each row: ids of tokens or of classes; numbers for regression."""
+    progress: float = 0.0
+    """Share of the training that is done before the step."""
+    updates: int = 0
+    """Updates before the step."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,16 @@ class Losses:
     """What the sum over all workers is divided by: rows, tokens or frames."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Sums that are reported beside the total, by the names of `Objective.terms`."""
 
 
 class Objective(Protocol):
     """What a model is trained for."""
 
     model: Model
+    terms: tuple[str, ...]
+    """Names of the sums that are reported beside the total; empty for a loss of one term."""
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""

@@ -1,7 +1,7 @@
 """Steps of training: micro-batches of one worker, one all-reduce, one update."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -46,9 +46,11 @@ class Update:
     """Whether loss and norm are finite; if not, no weight was changed."""
     stops: bool
     """Whether a worker asked to stop after this step."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Means of the objective's terms."""
 
 
-_LOSS, _COUNT, _ROWS, _STOPS = range(4)
+_LOSS, _COUNT, _ROWS, _STOPS, _TERMS = range(5)
 
 
 class Training:
@@ -90,7 +92,7 @@ class Training:
     def _collect(self) -> None:
         groups = self.optimizer.param_groups
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
-        self.gradients = FlatGradients(trained, 4)
+        self.gradients = FlatGradients(trained, _TERMS + len(self.objective.terms))
 
     def step(
         self, epoch: int, step: int, micro_batches: Iterable[MicroBatch], *, learning_rate: float, stops: bool = False
@@ -112,7 +114,7 @@ class Training:
         sums = self.gradients.sums
         sums[_STOPS] = float(stops)
         self.workers.add(self.gradients.buffer)
-        loss, count, rows, stopping = sums.tolist()
+        loss, count, rows, stopping, *of_terms = sums.tolist()
         if count:
             self.gradients.gradients.div_(count)
         norm = float(self.gradients.clip(self.clip))
@@ -120,8 +122,9 @@ class Training:
         if is_finite and count:
             set_rate(self.optimizer, learning_rate)
             self.optimizer.step()
-        mean = loss / count if count else 0.0
-        return Update(mean, round(rows), norm, is_finite, stopping > 0)
+        mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
+        terms = dict(zip(self.objective.terms, means, strict=True))
+        return Update(mean, round(rows), norm, is_finite, stopping > 0, terms)
 
     def _run(self, epoch: int, step: int, batch: MicroBatch) -> None:
         seed_micro_batch(self.seed, epoch, step, batch.number)
@@ -131,5 +134,7 @@ class Training:
         sums[_LOSS] += losses.total.detach()
         sums[_COUNT] += losses.count
         sums[_ROWS] += len(batch.rows)
+        for place, name in enumerate(self.objective.terms, _TERMS):
+            sums[place] += losses.terms[name].detach()
         finite = torch.isfinite(losses.rows_B).tolist()
         self.failed_rows += [row for row, is_finite in zip(batch.rows, finite, strict=True) if not is_finite]

@@ -30,7 +30,7 @@ class TrainingRow(NamedTuple):
 
     wave: np.ndarray
     """Samples, int16 or float32, at the model's sample rate."""
-    target: Sequence[int]
+    target: Sequence[float]
 
 
 Rows = Callable[[Window], Mapping[int, TrainingRow]]
@@ -230,7 +230,7 @@ class Session:
         progress = self.course.progress(before, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
-            _micro_batch(window, step, number, rows)
+            replace(_micro_batch(window, step, number, rows), progress=progress, updates=before.done)
             for number in range(training.workers.number, window.micro_batches, training.workers.count)
         ]
         self._is_whole = False
@@ -246,7 +246,7 @@ class Session:
         self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
         self._is_whole = True
         if self.keeper and (update.stops or self.position.done % self.keeper.every == 0):
-            self._begin_commit(self.keeper, {"loss": update.loss})
+            self._begin_commit(self.keeper, {"loss": update.loss, **update.terms})
         now = time.monotonic()
         seconds, waited = now - self._before, self._waited
         self._before, self._waited = now, 0.0

@@ -1,6 +1,6 @@
 """Steps of training: the same curve and weights for any number of workers, and after a stop."""
 
-import threading
+from functools import partial
 
 import pytest
 import torch
@@ -11,41 +11,11 @@ from raysp.training.ctc import CTCObjective
 from raysp.training.loop import Training
 from raysp.training.optimizing import adamw, group_parameters
 from tests.training.conftest import micro_batch, small_model
+from tests.training.teams import assert_equal_curves, parameters, train
 
 pytestmark = pytest.mark.slow
 
 DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout": 0.1, "layerdrop": 0.2}
-
-
-class Team:
-    """Workers in threads, of which one computes at a time, since all draw from torch's generator."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.turn = threading.Lock()
-        self.met = threading.Barrier(count)
-        self.values: list[torch.Tensor] = []
-
-
-class Member:
-    def __init__(self, team: Team, number: int) -> None:
-        self.team, self.number, self.count = team, number, team.count
-
-    def add(self, values: torch.Tensor) -> None:
-        team = self.team
-        team.values.append(values)
-        team.turn.release()
-        if team.met.wait() == 0:
-            team.total = torch.stack(sorted_by_first(team.values)).sum(0)
-            team.values = []
-        team.met.wait()
-        team.turn.acquire()
-        values.copy_(team.total)
-
-
-def sorted_by_first(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return tensors in an order that does not depend on which thread came first."""
-    return sorted(values, key=lambda one: one[:100].tolist())
 
 
 def new_training(extractor, workers=None, **fields) -> Training:
@@ -53,16 +23,6 @@ def new_training(extractor, workers=None, **fields) -> Training:
     groups = group_parameters(model)
     optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
     return Training(CTCObjective(model, extractor), optimizer, seed=7, workers=workers)
-
-
-def train(training: Training, steps, first: int = 0, count: int = 24) -> list[float]:
-    """Run steps, the same eight in each epoch, and return the losses."""
-    workers, losses = training.workers, []
-    for done in range(first, first + count):
-        epoch, step = divmod(done, len(steps))
-        own = [batch for batch in steps[step] if batch.number % workers.count == workers.number]
-        losses.append(training.step(epoch, step, own, learning_rate=2e-3).loss)
-    return losses
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +33,7 @@ def alone(extractor, steps) -> tuple[list[float], Training]:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_any_number_of_workers_gives_the_same_curve_and_weights(alone, extractor, steps, count):
-    expected, training = alone
-    team = Team(count)
-    found: dict[int, tuple[list[float], Training]] = {}
-
-    def work(number: int) -> None:
-        with team.turn:
-            member = new_training(extractor, Member(team, number))
-            found[number] = train(member, steps), member
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for losses, member in found.values():
-        assert losses == pytest.approx(expected, rel=1e-5)
-        for mine, other in zip(parameters(member), parameters(training), strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
-    assert len({tuple(losses) for losses, _ in found.values()}) == 1  # bit for bit on all workers
-
-
-def parameters(training: Training) -> list[torch.Tensor]:
-    return [*training.objective.model.parameters()]
+    assert_equal_curves(partial(new_training, extractor), steps, alone, count)
 
 
 def test_a_training_goes_on_from_its_state_bit_for_bit(alone, extractor, steps, tmp_path):

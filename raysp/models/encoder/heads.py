@@ -148,11 +148,16 @@ class AMSoftmaxLoss(nn.Module):
 
     def forward(self, embeddings_BE: Tensor, labels_B: Tensor) -> Tensor:
         """Return the mean loss of a batch; `labels_B` are class numbers."""
-        labels_B = labels_B.flatten().to(embeddings_BE.device)
-        check_classes(labels_B, self.weight.shape[1])
-        cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(self.weight, dim=0)
-        margin_BN = F.one_hot(labels_B, self.weight.shape[1]) * AM_MARGIN
-        return F.cross_entropy(AM_SCALE * (cosines_BN - margin_BN), labels_B)
+        return am_softmax_losses(embeddings_BE, self.weight, labels_B.flatten(), AM_MARGIN).mean()
+
+
+def am_softmax_losses(embeddings_BE: Tensor, weight_EN: Tensor, labels_B: Tensor, margin: float) -> Tensor:
+    """Return the loss of each row (B,) over the cosines of embeddings and classes, as `AMSoftmaxLoss` does."""
+    labels_B, num_labels = labels_B.to(embeddings_BE.device), weight_EN.shape[1]
+    check_classes(labels_B, num_labels)
+    cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(weight_EN, dim=0)
+    margin_BN = F.one_hot(labels_B, num_labels) * margin
+    return F.cross_entropy(AM_SCALE * (cosines_BN - margin_BN), labels_B, reduction="none")
 
 
 def check_labels(labels_BL: Tensor, vocab_size: int) -> None:

@@ -72,7 +72,7 @@ def sample_negative_indices(
     return negatives_BTK
 
 
-def contrastive_loss(
+def contrastive_losses(
     predicted_BTH: Tensor,
     quantized_BTH: Tensor,
     codes_BTG: Tensor,
@@ -80,29 +80,31 @@ def contrastive_loss(
     negatives_BTK: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Return the sum over masked frames of the cross entropy of the right quantised frame among negatives.
+    """Return the sum (B,) over the masked frames of each row: cross entropy of the right quantised frame and negatives.
 
-    Only products of masked frames of one row are computed, never (K, B, T, H). Negatives with the same codes as the
-    right frame are excluded.
+    Only products of masked frames of one row are computed, never (K, B, T, H), and in float32. Negatives with the same
+    codes as the right frame are excluded.
     """
     num_frames = masked_BT.shape[1]
-    losses = [quantized_BTH.sum() * 0.0]  # part of the graph even without masked frames
+    losses = []
     for row, masked_T in enumerate(masked_BT):
         at_M = masked_T.nonzero()[:, 0]
         if len(at_M) < 2:
+            losses.append(quantized_BTH[row].float().sum() * 0.0)  # part of the graph even without masked frames
             continue
         predicted_MH = F.normalize(predicted_BTH[row, at_M].float(), dim=-1)
         quantized_TH = F.normalize(quantized_BTH[row].float(), dim=-1)
-        cosines_MT = predicted_MH @ quantized_TH.T
+        with torch.autocast(predicted_MH.device.type, enabled=False):
+            cosines_MT = predicted_MH @ quantized_TH.T
         negatives_MK = negatives_BTK[row, at_M].long() - row * num_frames
         candidates_MK = torch.cat([at_M[:, None], negatives_MK], 1)
         logits_MK = cosines_MT.gather(1, candidates_MK) / temperature
         same_MK = (codes_BTG[row][negatives_MK] == codes_BTG[row, at_M][:, None]).all(-1)
         logits_MK = torch.cat([logits_MK[:, :1], logits_MK[:, 1:].masked_fill(same_MK, -torch.inf)], 1)
         losses.append(F.cross_entropy(logits_MK, torch.zeros_like(at_M), reduction="sum"))
-    return torch.stack(losses).sum()
+    return torch.stack(losses)
 
 
-def diversity_loss(code_perplexity: Tensor, num_codes: int, num_masked: Tensor) -> Tensor:
-    """Return the share of unused codes, times the number of masked frames."""
-    return (num_codes - code_perplexity) / num_codes * num_masked
+def diversity_loss(code_perplexity: Tensor, num_codes: int) -> Tensor:
+    """Return the share of unused codes, which counts for each masked frame."""
+    return (num_codes - code_perplexity) / num_codes

@@ -1,0 +1,112 @@
+"""Forward passes of training, as all objectives run them: features of waveforms, precision, SpecAugment, targets."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.models.base.modeling import Model
+from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.encoder.waveform import conv_output_frames
+from raysp.models.features.processors import FeatureExtractor
+from raysp.ops.labelling import as_float, pad
+from raysp.training.batches import MicroBatch
+
+Result = TypeVar("Result")
+
+
+class Passes:
+    """Forward passes of a model over waveforms.
+
+    Args:
+        model: a model with an encoder of speech.
+        feature_extractor: that of its checkpoint.
+        dtype: dtype of the arithmetic; weights and features stay in float32.
+    """
+
+    def __init__(self, model: Model, feature_extractor: FeatureExtractor, dtype: torch.dtype) -> None:
+        self.model = model
+        self.feature_extractor = feature_extractor
+        self.dtype = dtype
+
+    def __call__(
+        self, run: Callable[..., Result], waves: Sequence[np.ndarray], **arguments: Tensor | bool
+    ) -> tuple[Result, Tensor]:
+        """Run the model, or a method of it, on waveforms.
+
+        Args:
+            run: the model or method.
+            waves: samples of each row, int16 or float32.
+            arguments: further arguments.
+
+        Returns:
+            The result, and the number of frames of each row, int64 (B,).
+        """
+        device = self.model.device
+        waves_BS, num_samples_B = pad(_of_one_dtype(waves))
+        num_samples_B = num_samples_B.to(device)
+        features = self.feature_extractor.extract(as_float(waves_BS.to(device)), num_samples_B)
+        num_inputs = next(iter(features.values())).shape[1]
+        with self._short_masks(num_inputs), self._precision():
+            result = run(**features, **arguments)
+        return result, self.model.num_frames(num_samples_B)
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, dtype=self.dtype)
+
+    @contextlib.contextmanager
+    def _short_masks(self, num_inputs: int) -> Iterator[None]:
+        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span."""
+        config: Any = self.model.speech_encoder.config
+        num_frames, length = conv_output_frames(num_inputs, *config.convolutions), config.mask_time_length
+        config.mask_time_length = max(1, min(num_frames, length))
+        try:
+            yield
+        finally:
+            config.mask_time_length = length
+
+
+def _of_one_dtype(waves: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Return the waves with int16 as float32 if dtypes differ; the values are those of `as_float`."""
+    if len({wave.dtype for wave in waves}) == 1:
+        return waves
+    return [wave.astype(np.float32) / 32768 if wave.dtype == np.int16 else wave for wave in waves]
+
+
+def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
+    """Return the targets of a micro-batch, int64 (B, L) with L at least 1; `IGNORED_LABEL` after the end of each row.
+
+    Args:
+        batch: with ids of tokens or of classes; `IGNORED_LABEL` is allowed.
+        num_classes: number of tokens or classes.
+
+    Raises:
+        ValueError: an id is not below `num_classes`.
+    """
+    targets_BL = torch.full((len(batch.targets), max(1, *map(len, batch.targets))), IGNORED_LABEL)
+    for targets_L, target in zip(targets_BL, batch.targets, strict=True):
+        targets_L[: len(target)] = torch.as_tensor(target, dtype=torch.int64)
+    wrong_BL = (targets_BL >= num_classes) | ((targets_BL < 0) & (targets_BL != IGNORED_LABEL))
+    if wrong_BL.any():
+        place, number = wrong_BL.nonzero()[0].tolist()
+        raise ValueError(
+            f"row {batch.rows[place]}: target {int(targets_BL[place, number])} found, expected 0 to {num_classes - 1}"
+        )
+    return targets_BL
+
+
+def single_targets(batch: MicroBatch, num_classes: int) -> Tensor:
+    """Return the only target of each row, int64 (B,).
+
+    Raises:
+        ValueError: a row has no target or several, or it is not below `num_classes`.
+    """
+    for row, target in zip(batch.rows, batch.targets, strict=True):
+        if len(target) != 1:
+            raise ValueError(f"row {row}: {len(target)} targets found, expected one class")
+    return padded_targets(batch, num_classes)[:, 0]

@@ -1,0 +1,88 @@
+"""The model that a training starts from: settings of its checkpoint, new classes, parts that are not trained."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from raysp.errors import CheckpointError
+from raysp.models.base.modeling import Model
+from raysp.models.encoder.encoder_heads import ForXVector
+from raysp.models.encoder.heads import AMSoftmaxLoss
+from raysp.models.encoder.waveform import FeatureEncoder
+from raysp.training.randomness import seeded
+
+Masks = Mapping[str, float | int | bool]
+"""Fields of the encoder's configuration for training, such as mask_time_prob or layerdrop."""
+Part = Literal["feature_encoder", "encoder", "base"]
+NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""Fields of configurations for outputs by name, and no more of them than a loss needs."""
+
+
+def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # noqa: ANN401 - a class of auto.py
+    """Load a checkpoint with the head of an auto class, in training mode.
+
+    Args:
+        auto: such as `AutoModelForCTC`.
+        folder: model folder; a head that it lacks is initialised.
+        masks: fields of the configuration.
+        seed: seed of initial weights.
+    """
+    with seeded(seed):
+        model: Model = auto.from_pretrained(folder, **NAMED_OUTPUTS, **masks)
+    return model.train()
+
+
+def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
+    """Make a head one for these classes: it stays if they are its own, in this order, and is initialised otherwise."""
+    part, config = "objective" if isinstance(model, ForXVector) else "classifier", model.config
+    if config.id2label == dict(enumerate(names)):
+        return
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+    before = model.get_submodule(part)
+    new: nn.Module
+    with seeded(seed):
+        if isinstance(before, AMSoftmaxLoss):
+            new = AMSoftmaxLoss(len(before.weight), len(names))
+        else:
+            assert isinstance(before, nn.Linear)
+            new = nn.Linear(before.in_features, len(names))
+        model._init_module(new)
+    setattr(model, part, new.to(model.device, model.dtype))
+
+
+def parameters_of(model: Model, part: Part) -> list[nn.Parameter]:
+    """Return the parameters of a part of a model.
+
+    Args:
+        model: the model.
+        part: "feature_encoder", the convolutions; "encoder", that of speech; "base", all but the head.
+
+    Raises:
+        CheckpointError: the model does not have this part.
+    """
+    if part == "encoder":
+        return [*model.speech_encoder.parameters()]
+    if part == "base":
+        found = [] if model.base_model is model else [*model.base_model.parameters()]
+    else:
+        convolutions = (module for module in model.modules() if isinstance(module, FeatureEncoder))
+        found = [parameter for module in convolutions for parameter in module.parameters()]
+    if not found:
+        has = "a head on a base model" if part == "base" else "convolutions"
+        raise CheckpointError(
+            f"{type(model).__name__} has no part {part!r}, expected a model with {has}: freeze another part, or none"
+        )
+    return found
+
+
+def freeze(model: Model, part: Part) -> None:
+    """Exclude a part of a model from training.
+
+    Raises:
+        CheckpointError: the model does not have this part.
+    """
+    for parameter in parameters_of(model, part):
+        parameter.requires_grad_(False)

@@ -1,0 +1,223 @@
+"""Training of encoders with decoders: the loss of tokens, warm starts, and texts that `generate` writes afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import SpeechEncoderDecoderModel, TextTokenizer
+from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.training.batches import MicroBatch
+from raysp.training.decoder_tokens import DecoderTokens, SpecialIds, special_ids
+from raysp.training.seq2seq import Seq2SeqObjective, load_encoder_decoder, token_losses
+from raysp.training.starting import freeze, parameters_of
+from tests.models.oracles import make_oracle, transformers
+from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
+from tests.training.originals import decoder_pair, extractor_of, random_batch, save_decoder
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+
+
+@pytest.fixture(scope="module", params=["bert", "gpt2", "bart"])
+def parts(request, tmp_path_factory):
+    """An encoder with a CTC head, and a text model with its tokenizer."""
+    folder = tmp_path_factory.mktemp("parts")
+    make_oracle(feat_extract_norm="layer").save_pretrained(folder / "encoder")
+    decoder = save_decoder(request.param, folder / "decoder")
+    return request.param, folder / "encoder", decoder, TextTokenizer.from_pretrained(decoder)
+
+
+def test_a_warm_start_has_the_special_tokens_of_the_decoder(parts):
+    kind, encoder, decoder, tokenizer = parts
+    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder)
+    config = model.config
+    expected = {"bert": (2, 3, 0), "gpt2": (0, 0, 0), "bart": (2, 2, 1)}[kind]
+    assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == expected
+    assert special_ids(tokenizer, config, config.decoder) == SpecialIds(*expected)
+    assert model.training
+    assert model.generation_config.max_length == 64  # the decoder has no more positions
+    assert model.generation_config.eos_token_id == expected[1]
+
+
+def test_targets_are_the_tokens_of_a_text_without_the_start_and_with_the_end(parts):
+    kind, _, _, tokenizer = parts
+    config = {"bert": {}, "gpt2": {}, "bart": {"decoder_start_token_id": 2}}[kind]
+    config = type("Config", (), config)()
+    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, config))
+    ids, end = tokens("the cat"), tokens.special.end
+    assert ids[-1] == end
+    assert ids.count(end) == 1
+    assert ids[0] != tokens.special.start
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "the cat"
+    assert tokenizer.decode(tokens(""), skip_special_tokens=True) == ""
+
+
+def test_prompt_tokens_begin_every_text(parts, tmp_path):
+    _, encoder, decoder, tokenizer = parts
+    prompt = ["t", "h"]
+    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=prompt)
+    ids = [tokenizer.get_vocab()[token] for token in prompt]
+    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, model.config), prompt)
+    assert tokens("the")[:2] == ids
+    wave = torch.randn(1, 4000)
+    assert model.eval().generate(wave, max_new_tokens=3)[0, 1] == ids[0]
+    with pytest.raises(CheckpointError, match=r"'<xx>': no token of the decoder's vocabulary"):
+        load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=["<xx>"])
+
+
+def test_both_libraries_generate_the_same_after_a_warm_start(parts, tmp_path):
+    _, encoder, decoder, tokenizer = parts
+    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"max_new_tokens": 12}).eval()
+    model.save_pretrained(tmp_path)
+    theirs = transformers.SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    wave = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    mine = model.generate(wave)
+    assert mine.tolist() == theirs.generate(wave).tolist()
+    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    assert again.generate(wave).tolist() == mine.tolist()
+
+
+def test_options_of_a_text_models_generation_do_not_stay(tmp_path):
+    make_oracle(feat_extract_norm="layer").save_pretrained(tmp_path / "encoder")
+    decoder = save_decoder("bart", tmp_path / "decoder")
+    config = json.loads((decoder / "config.json").read_text())
+    (decoder / "config.json").write_text(json.dumps({**config, "no_repeat_ngram_size": 3, "num_beams": 4}))
+    tokenizer = TextTokenizer.from_pretrained(decoder)
+    model = load_encoder_decoder(tmp_path / "encoder", tokenizer, decoder=decoder, generate={"num_beams": 2})
+    assert model.generation_config.no_repeat_ngram_size is None
+    assert model.generation_config.num_beams == 2
+
+
+def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_path):
+    _, encoder, decoder, tokenizer = parts
+    first = load_encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"num_beams": 3, "max_length": 40})
+    first.save_pretrained(tmp_path)
+    masks = {"mask_time_prob": 0.3, "layerdrop": 0.25}
+    again = load_encoder_decoder(tmp_path, tokenizer, masks=masks, generate={"max_length": 30})
+    assert (again.generation_config.num_beams, again.generation_config.max_length) == (3, 30)
+    config = again.encoder.config
+    assert (config.mask_time_prob, config.layerdrop) == (0.3, 0.25)
+    for name, weight in first.stored_weights().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_initial_weights_are_those_of_the_seed(parts):
+    _, encoder, decoder, tokenizer = parts
+    torch.manual_seed(5)
+    first = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
+    before = torch.get_rng_state()
+    second = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=2)
+    weights = [one.stored_weights() for one in (first, second, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    differs = any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert differs == (parts[0] != "bart")  # which has cross attention already
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path):
+    write_byte_tokenizer(tmp_path, "GPT2Tokenizer", [])
+    (tmp_path / "tokenizer.json").unlink(missing_ok=True)
+    tokenizer = TextTokenizer.from_pretrained(tmp_path)
+    for name in ("bos_token", "eos_token"):
+        tokenizer.tokens[name] = None
+    with pytest.raises(CheckpointError, match="expected one that begins a text"):
+        special_ids(tokenizer)
+
+
+@pytest.mark.parametrize("part", ["feature_encoder", "encoder"])
+def test_a_frozen_part_has_no_gradients_and_all_else_has(part):
+    _, model = decoder_pair("wav2vec2 group", "bart")
+    freeze(model, part)
+    frozen = {id(one) for one in parameters_of(model, part)}
+    assert frozen
+    Seq2SeqObjective(model, extractor_of("wav2vec2 group"))(random_batch([[4, 5, 2]])).total.backward()
+    for name, one in model.named_parameters():
+        if "masked_spec_embed" not in name:
+            assert (one.grad is None) == (id(one) in frozen), name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "part", "expected"), [("wav2vec2-bert", "feature_encoder", "convolutions"), ("sew-d", "base", "a head")]
+)
+def test_a_part_that_a_model_lacks_cannot_be_frozen(encoder, part, expected):
+    _, model = decoder_pair(encoder, "gpt2")
+    with pytest.raises(CheckpointError, match=f"has no part '{part}', expected a model with {expected}"):
+        freeze(model, part)
+
+
+def losses_of(model, targets, **options):
+    return Seq2SeqObjective(model, EXTRACTOR, **options)(random_batch(targets))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return decoder_pair("wav2vec2 layer", "bart")[1]
+
+
+def test_each_token_counts_once_and_padding_never(model):
+    together = losses_of(model, [[4, 5, 6, 2], [7, 2], [2]])
+    assert together.count == 7
+    for row, target in enumerate([[4, 5, 6, 2], [7, 2], [2]]):
+        whole = random_batch([[4], [4], [4]])
+        alone = MicroBatch(0, [row], [whole.waves[row]], [target])
+        loss = Seq2SeqObjective(model, EXTRACTOR)(alone)
+        assert loss.count == len(target)
+        torch.testing.assert_close(together.rows_B[row], loss.rows_B[0], rtol=1e-4, atol=1e-5)
+
+
+def test_rows_without_tokens_have_no_loss(model):
+    losses = losses_of(model, [[], [4, 2]])
+    assert (losses.rows_B[0].item(), losses.count) == (0.0, 2)
+    empty = losses_of(model, [[], []])
+    assert (empty.total.item(), empty.count) == (0.0, 0)
+    empty.total.backward()
+    assert all(not one.grad.any() for one in model.parameters() if one.grad is not None)
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("wrong", [50, -1])
+def test_a_token_outside_the_vocabulary_is_named_with_its_row(model, wrong):
+    with pytest.raises(ValueError, match=f"row 1: target {wrong} found, expected 0 to 49"):
+        losses_of(model, [[4, 5], [4, wrong]])
+
+
+def test_half_precision_is_near_and_its_loss_in_float32(model):
+    exact = losses_of(model, [[4, 5, 6, 2], [7, 2]]).total.item()
+    half = losses_of(model, [[4, 5, 6, 2], [7, 2]], dtype=torch.bfloat16)
+    assert half.total.dtype == torch.float32
+    assert half.total.item() == pytest.approx(exact, rel=0.05)
+
+
+def test_gradients_keep_no_float32_copy_of_all_logits():
+    logits = torch.randn(4, 9, 30).to(torch.bfloat16).requires_grad_()
+    labels = torch.randint(0, 30, (4, 9))
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = token_losses(logits, labels, 0.1)
+    assert sum(one.numel() for one in kept if one.dtype == torch.float32) < logits.numel()
+    losses.sum().backward()
+    expected = logits.detach().float().requires_grad_()
+    torch.nn.functional.cross_entropy(
+        expected.flatten(0, 1), labels.flatten(), label_smoothing=0.1, reduction="sum"
+    ).backward()
+    torch.testing.assert_close(logits.grad.float(), expected.grad, rtol=0.02, atol=1e-3)
+
+
+def test_rows_shorter_than_a_mask_are_trained_on():
+    _, model = decoder_pair("unispeech", "bart")
+    config = model.encoder.config
+    config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.5, 10_000
+    np.random.seed(0)
+    losses = losses_of(model, [[4, 2], [5, 2]])
+    assert torch.isfinite(losses.total)
+    losses.total.backward()
+    assert model.encoder.masked_spec_embed.grad.any()
+    assert config.mask_time_length == 10_000
