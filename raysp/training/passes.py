@@ -14,6 +14,7 @@ from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor
 from raysp.ops.labelling import as_float, pad
 from raysp.training.batches import MicroBatch
+from raysp.words import count
 
 Result = TypeVar("Result")
 
@@ -108,5 +109,5 @@ def single_targets(batch: MicroBatch, num_classes: int) -> Tensor:
     """
     for row, target in zip(batch.rows, batch.targets, strict=True):
         if len(target) != 1:
-            raise ValueError(f"row {row}: {len(target)} targets found, expected one class")
+            raise ValueError(f"row {row}: {count(len(target), 'target')} found, expected one class")
     return padded_targets(batch, num_classes)[:, 0]

@@ -1,12 +1,15 @@
 """A step of every objective and family: the loss and the gradients of the original."""
 
 import pytest
+import torch
 
+from raysp.training.classes import ClassObjective, FrameObjective
 from raysp.training.ctc import CTCObjective
 from raysp.training.seq2seq import Seq2SeqObjective
 from tests.training.originals import (
     CLASSES,
     CTC,
+    LENGTHS,
     assert_step_equals,
     decoder_pair,
     extractor_of,
@@ -27,6 +30,48 @@ def test_ctc_steps_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, **CTC)
     objective = CTCObjective(mine, extractor_of(encoder))
     assert_step_equals(objective, random_batch(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
+
+
+@of_head("ForSequenceClassification")
+def test_steps_of_classes_equal_theirs(encoder, name):
+    theirs, mine = model_pair(encoder, name, num_labels=5)
+    labels = torch.tensor([4, 0, 4])
+    objective = ClassObjective(mine, extractor_of(encoder))
+    assert_step_equals(objective, random_batch([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
+
+
+@pytest.mark.parametrize(
+    ("problem", "targets", "labels", "loss"),
+    [
+        (
+            "multi",
+            [[4], [], [1, 2, 4]],
+            [[0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]],
+            torch.nn.BCEWithLogitsLoss(),
+        ),
+        ("regression", [[0.5, -1, 0, 2, 1]] * 3, [[0.5, -1, 0, 2, 1]] * 3, torch.nn.MSELoss()),
+    ],
+    ids=["multi", "regression"],
+)
+@pytest.mark.parametrize("sums_layers", [False, True])
+def test_steps_of_other_problems_equal_theirs(problem, targets, labels, loss, sums_layers):
+    """Of their logits, since their speech models have no such losses."""
+    fields = {"num_labels": 5, "use_weighted_layer_sum": sums_layers}
+    theirs, mine = model_pair("wav2vec2 layer", "Wav2Vec2ForSequenceClassification", **fields)
+    objective = ClassObjective(mine, extractor_of("wav2vec2 layer"), problem=problem)
+    labels = torch.tensor(labels, dtype=torch.float32)
+    assert_step_equals(objective, random_batch(targets), theirs, lambda **of: loss(theirs(**of).logits, labels))
+
+
+@of_head("ForAudioFrameClassification")
+def test_steps_of_frames_equal_theirs(encoder, name):
+    """Rows of one length: the original's loss includes padding."""
+    theirs, mine = model_pair(encoder, name, num_labels=5)
+    classes = torch.randint(5, (3, mine.num_frames(LENGTHS[0])), generator=torch.Generator().manual_seed(0))
+    batch = random_batch(classes.tolist(), (LENGTHS[0],) * 3)
+    one_hot = torch.nn.functional.one_hot(classes, 5)
+    objective = FrameObjective(mine, extractor_of(encoder))
+    assert_step_equals(objective, batch, theirs, lambda **of: theirs(**of, labels=one_hot).loss)
 
 
 @pytest.mark.parametrize("decoder", ["bert", "gpt2", "bart", "mbart"])

@@ -1,0 +1,173 @@
+"""Training of heads that classify recordings or their frames."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysp.models.auto import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
+from raysp.models.base.modeling import Model
+from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.features.processors import FeatureExtractor
+from raysp.training.batches import Losses, MicroBatch
+from raysp.training.passes import Passes, padded_targets, single_targets
+from raysp.training.starting import Masks, load_head, set_classes
+from raysp.words import count
+
+Problem = Literal["single", "multi", "regression"]
+PROBLEM_TYPES: dict[Problem, str] = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
+"""Values of `problem_type` in config.json."""
+MOST_FRAMES_APART = 2
+"""Frames by which labels of 20 ms each may differ from those of a model, whose windows are longer than their stride."""
+
+
+class ClassObjective:
+    """Loss of a head over classes of recordings, summed over rows.
+
+    Args:
+        model: a model with a head for classes.
+        feature_extractor: that of its checkpoint.
+        problem: "single", with one class as the target of a row: cross entropy. "multi", with any number of classes:
+            binary cross entropy, the mean over all classes. "regression", with a number for each output: squared error,
+            the mean over all outputs.
+        dtype: dtype of the arithmetic; weights and loss stay in float32.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: Model,
+        feature_extractor: FeatureExtractor,
+        *,
+        problem: Problem = "single",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+        self.problem = problem
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model on a micro-batch of at least one row."""
+        num_classes = self.model.config.num_labels
+        match self.problem:
+            case "single":
+                targets = single_targets(batch, num_classes)
+            case "multi":
+                targets = _many_targets(batch, num_classes)
+            case "regression":
+                targets = _numbers(batch, num_classes)
+        output, _ = self.passes(self.model, batch.waves)
+        rows_B = self._row_losses(output.logits.float(), targets.to(self.model.device))
+        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+
+    def _row_losses(self, logits_BN: Tensor, targets: Tensor) -> Tensor:
+        match self.problem:
+            case "single":
+                return F.cross_entropy(logits_BN, targets, reduction="none")
+            case "multi":
+                return F.binary_cross_entropy_with_logits(logits_BN, targets, reduction="none").mean(-1)
+            case "regression":
+                return F.mse_loss(logits_BN, targets, reduction="none").mean(-1)
+
+
+def _many_targets(batch: MicroBatch, num_classes: int) -> Tensor:
+    """Return ones for the classes of each row, and zeros for others, float32 (B, N)."""
+    classes_BL = padded_targets(batch, num_classes)
+    ones_BN = torch.zeros(len(classes_BL), num_classes + 1)
+    ones_BN.scatter_(1, classes_BL.where(classes_BL != IGNORED_LABEL, num_classes), 1.0)
+    return ones_BN[:, :num_classes]
+
+
+def _numbers(batch: MicroBatch, num_outputs: int) -> Tensor:
+    """Return the numbers of each row, float32 (B, N)."""
+    for row, target in zip(batch.rows, batch.targets, strict=True):
+        if len(target) != num_outputs:
+            raise ValueError(f"row {row}: {count(len(target), 'number')} found, expected {num_outputs}")
+    return torch.tensor([[*target] for target in batch.targets], dtype=torch.float32)
+
+
+class FrameObjective:
+    """Cross entropy of the class of each frame, summed over the frames of all rows.
+
+    Targets are the classes of a row's frames, `model.frame_stride` samples each; `IGNORED_LABEL` for frames that do not
+    count.
+
+    Args:
+        model: a model with a head for classes of frames.
+        feature_extractor: that of its checkpoint.
+        dtype: dtype of the arithmetic; weights and loss stay in float32.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(
+        self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model on a micro-batch of at least one row."""
+        labels_BL = padded_targets(batch, self.model.config.num_labels).to(self.model.device)
+        output, num_frames_B = self.passes(self.model, batch.waves)
+        logits_BTN = output.logits.float()
+        labels_BT = _of_frames(batch, labels_BL, num_frames_B, logits_BTN.shape[1])
+        losses_BT = F.cross_entropy(logits_BTN.transpose(1, 2), labels_BT, ignore_index=IGNORED_LABEL, reduction="none")
+        rows_B = losses_BT.sum(-1)
+        return Losses(rows_B.sum(), float((labels_BT != IGNORED_LABEL).sum()), rows_B.detach())
+
+
+def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_frames: int) -> Tensor:
+    """Return labels (B, T) of the frames of each row; frames without a label do not count.
+
+    Raises:
+        ValueError: a row has labels of another rate.
+    """
+    for row, target, row_frames in zip(batch.rows, batch.targets, num_frames_B.tolist(), strict=True):
+        if abs(len(target) - row_frames) > MOST_FRAMES_APART:
+            found = count(len(target), "label")
+            raise ValueError(f"row {row}: {found} found, expected one for each of {count(row_frames, 'frame')}")
+    missing = max(0, num_frames - labels_BL.shape[1])
+    labels_BT = F.pad(labels_BL, (0, missing), value=IGNORED_LABEL)[:, :num_frames]
+    after_BT = torch.arange(num_frames, device=labels_BT.device) >= num_frames_B[:, None]
+    return labels_BT.masked_fill(after_BT, IGNORED_LABEL)
+
+
+def load_classifier(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    problem: Problem = "single",
+    masks: Masks | None = None,
+    seed: int = 0,
+) -> Model:
+    """Load a checkpoint with a head for classes of recordings, in training mode.
+
+    The head is that of the checkpoint if it has these classes, else a new one.
+
+    Args:
+        folder: model folder.
+        names: classes, or names of the outputs of a regression.
+        problem: as for `ClassObjective`.
+        masks: fields of the encoder's configuration.
+        seed: seed of initial weights.
+    """
+    model = load_head(AutoModelForAudioClassification, folder, masks=masks or {}, seed=seed)
+    set_classes(model, names, seed=seed)
+    model.config.problem_type = PROBLEM_TYPES[problem]
+    return model
+
+
+def load_frame_classifier(folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0) -> Model:
+    """Load a checkpoint with a head for classes of frames, as `load_classifier` does."""
+    model = load_head(AutoModelForAudioFrameClassification, folder, masks=masks or {}, seed=seed)
+    set_classes(model, names, seed=seed)
+    return model

@@ -1,0 +1,204 @@
+"""Training of classes: targets, frames that count, and heads with the names of the classes."""
+
+import numpy as np
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import Wav2Vec2ForAudioFrameClassification, Wav2Vec2ForSequenceClassification
+from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.training.batches import MicroBatch
+from raysp.training.classes import ClassObjective, FrameObjective, load_classifier, load_frame_classifier
+from raysp.training.starting import freeze, parameters_of
+from tests.models.oracles import make_oracle, transformers
+from tests.training.originals import ENCODERS, extractor_of, model_pair, random_batch
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+NAMES = ["calm", "angry", "sad"]
+
+
+def model_of(head: str, encoder: str = "wav2vec2 layer", **fields):
+    model = model_pair(encoder, ENCODERS[encoder][0] + head, num_labels=3, **fields)[1]
+    model.padding = "exact"
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("ForSequenceClassification")
+
+
+@pytest.fixture(scope="module")
+def of_frames():
+    return model_of("ForAudioFrameClassification")
+
+
+def test_each_row_counts_once(model):
+    batch = random_batch([[0], [1], [1]])
+    losses = ClassObjective(model, EXTRACTOR)(batch)
+    assert losses.count == 3
+    for place in range(3):
+        alone = MicroBatch(0, [place], [batch.waves[place]], [batch.targets[place]])
+        loss = ClassObjective(model, EXTRACTOR)(alone)
+        torch.testing.assert_close(losses.rows_B[place], loss.rows_B[0], rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_one_class_are_trained_on(model):
+    losses = ClassObjective(model, EXTRACTOR)(random_batch([[1], [1], [1]]))
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert model.classifier.weight.grad.any()
+    model.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("problem", "targets", "message"),
+    [
+        ("single", [[0], [3]], "row 1: target 3 found, expected 0 to 2"),
+        ("single", [[0], []], "row 1: 0 targets found, expected one class"),
+        ("single", [[0, 1], [0]], "row 0: 2 targets found, expected one class"),
+        ("multi", [[], [1, 3]], "row 1: target 3 found, expected 0 to 2"),
+        ("regression", [[0.0, 1.0, 2.0], [1.0]], "row 1: 1 number found, expected 3"),
+    ],
+)
+def test_a_wrong_target_is_named_with_its_row(model, problem, targets, message):
+    with pytest.raises(ValueError, match=message):
+        ClassObjective(model, EXTRACTOR, problem=problem)(random_batch(targets))
+
+
+def test_rows_may_have_no_class_of_many(model):
+    losses = ClassObjective(model, EXTRACTOR, problem="multi")(random_batch([[], []]))
+    assert losses.count == 2
+    assert torch.isfinite(losses.total)
+
+
+def test_padding_has_no_part_in_the_loss_of_frames(of_frames):
+    lengths = (6640, 5680, 4080)
+    classes = [torch.randint(3, (of_frames.num_frames(n),)).tolist() for n in lengths]
+    batch = random_batch(classes, lengths)
+    losses = FrameObjective(of_frames, EXTRACTOR)(batch)
+    assert losses.count == sum(map(len, classes))
+    for place in range(3):
+        alone = MicroBatch(0, [place], [batch.waves[place]], [classes[place]])
+        loss = FrameObjective(of_frames, EXTRACTOR)(alone)
+        assert loss.count == len(classes[place])
+        torch.testing.assert_close(losses.rows_B[place], loss.rows_B[0], rtol=1e-4, atol=1e-4)
+
+
+def test_frames_without_a_label_do_not_count(of_frames):
+    num_frames = of_frames.num_frames(6640)
+    whole = [1] * num_frames
+    ignored = [1, -100] * (num_frames // 2)
+    shorter, longer = whole[:-2], [*whole, 2, 2]
+    counts = {
+        name: FrameObjective(of_frames, EXTRACTOR)(random_batch([target], (6640,))).count
+        for name, target in {"ignored": ignored, "shorter": shorter, "longer": longer}.items()
+    }
+    assert counts == {"ignored": num_frames // 2, "shorter": num_frames - 2, "longer": num_frames}
+    none = FrameObjective(of_frames, EXTRACTOR)(random_batch([[-100] * num_frames], (6640,)))
+    assert (none.total.item(), none.count) == (0, 0)
+
+
+def test_labels_of_another_rate_are_refused_with_their_row(of_frames):
+    targets = [[1] * of_frames.num_frames(6640), [1] * 100]
+    with pytest.raises(ValueError, match=r"row 1: 100 labels found, expected one for each of 189 frames"):
+        FrameObjective(of_frames, EXTRACTOR)(random_batch(targets))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_rows_shorter_than_a_mask_are_trained_on(encoder):
+    model = model_of("ForSequenceClassification", encoder)
+    config = model.config
+    config.apply_spec_augment, config.mask_time_length, config.mask_time_prob = True, 10_000, 0.5
+    np.random.seed(0)
+    losses = ClassObjective(model, extractor_of(encoder))(random_batch([[0], [1]]))
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert model.base_model.masked_spec_embed.grad.any()
+    assert config.mask_time_length == 10_000
+
+
+@pytest.mark.parametrize("problem", ["single", "multi", "regression"])
+def test_half_precision_is_near_and_its_loss_in_float32(model, problem):
+    targets = {"single": [[0], [1]], "multi": [[0], [1, 2]], "regression": [[0.1, 1.0, 2.0], [0.0, 0.0, 1.0]]}[problem]
+    losses = [
+        ClassObjective(model, EXTRACTOR, problem=problem, dtype=dtype)(random_batch(targets)).total
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert losses[1].dtype == torch.float32
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint with a CTC head."""
+    folder = tmp_path_factory.mktemp("ctc")
+    make_oracle("Wav2Vec2ForCTC", classifier_proj_size=12).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("problem", "written"),
+    [
+        ("single", "single_label_classification"),
+        ("multi", "multi_label_classification"),
+        ("regression", "regression"),
+    ],
+)
+def test_a_new_head_has_the_names_of_the_classes(folder, tmp_path, problem, written):
+    model = load_classifier(folder, NAMES, problem=problem, masks={"mask_time_prob": 0.2})
+    assert isinstance(model, Wav2Vec2ForSequenceClassification)
+    assert model.training
+    assert model.classifier.out_features == 3
+    assert model.config.mask_time_prob == 0.2
+    model.save_pretrained(tmp_path)
+    theirs = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(tmp_path)
+    assert theirs.config.id2label == {0: "calm", 1: "angry", 2: "sad"}
+    assert theirs.config.label2id == {"calm": 0, "angry": 1, "sad": 2}
+    assert theirs.config.problem_type == written
+    assert torch.equal(theirs.classifier.weight, model.classifier.weight)
+
+
+def test_frames_have_such_a_head_too(folder):
+    model = load_frame_classifier(folder, NAMES)
+    assert isinstance(model, Wav2Vec2ForAudioFrameClassification)
+    assert model.classifier.out_features == 3
+    assert model.config.id2label == dict(enumerate(NAMES))
+
+
+def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(folder, tmp_path):
+    first = load_classifier(folder, NAMES, seed=1)
+    first.save_pretrained(tmp_path)
+    same = load_classifier(tmp_path, NAMES, seed=2)
+    assert torch.equal(same.classifier.weight, first.classifier.weight)
+    for names in (["sad", "angry", "calm"], ["yes", "no"]):
+        other = load_classifier(tmp_path, names, seed=2)
+        assert other.config.id2label == dict(enumerate(names))
+        assert other.classifier.weight.shape == (len(names), 12)
+        assert not any(torch.equal(row, first.classifier.weight[0]) for row in other.classifier.weight)
+        assert not other.classifier.bias.any()
+        assert torch.equal(other.projector.weight, first.projector.weight)
+
+
+def test_the_weights_of_a_new_head_are_those_of_the_seed(folder):
+    weights = [load_classifier(folder, NAMES, seed=seed).state_dict() for seed in (1, 1, 2)]
+    for name in ("projector.weight", "classifier.weight"):
+        assert torch.equal(weights[0][name], weights[1][name])
+        assert not torch.equal(weights[0][name], weights[2][name])
+
+
+@pytest.mark.parametrize("part", ["feature_encoder", "encoder", "base"])
+def test_frozen_parts_are_those_below_the_head(folder, part):
+    model = load_classifier(folder, NAMES)
+    freeze(model, part)
+    frozen = {id(one) for one in parameters_of(model, part)}
+    names = {name for name, one in model.named_parameters() if id(one) in frozen}
+    assert {name for name, one in model.named_parameters() if not one.requires_grad} == names
+    prefix = "wav2vec2.feature_extractor." if part == "feature_encoder" else "wav2vec2."
+    assert names == {name for name, _ in model.named_parameters() if name.startswith(prefix)}
+
+
+def test_an_encoder_without_convolutions_cannot_freeze_them():
+    model = model_of("ForCTC", "wav2vec2-bert")
+    with pytest.raises(CheckpointError, match="Wav2Vec2BertForCTC has no part 'feature_encoder'"):
+        freeze(model, "feature_encoder")
