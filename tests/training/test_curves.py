@@ -12,6 +12,7 @@ from raysp.training.classes import ClassObjective, FrameObjective
 from raysp.training.loop import Training, Workers
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.seq2seq import Seq2SeqObjective
+from raysp.training.speakers import SpeakerObjective
 from tests.training.originals import ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
@@ -52,6 +53,10 @@ def frames() -> Objective:
     return FrameObjective(head("Wav2Vec2ForAudioFrameClassification", "wav2vec2 layer"), extractor_of("wav2vec2 layer"))
 
 
+def speakers(name: str, encoder: str) -> Objective:
+    return SpeakerObjective(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
+
+
 def tokens(random: np.random.Generator, _: int) -> list[float]:
     return [*random.integers(4, 50, size=random.integers(0, 6)).tolist(), 2]
 
@@ -82,6 +87,8 @@ CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
         numbers,
     ),
     "frames": (frames, class_of_each_frame),
+    "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
+    "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
 }
 
 

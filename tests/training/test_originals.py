@@ -6,6 +6,7 @@ import torch
 from raysp.training.classes import ClassObjective, FrameObjective
 from raysp.training.ctc import CTCObjective
 from raysp.training.seq2seq import Seq2SeqObjective
+from raysp.training.speakers import SpeakerObjective
 from tests.training.originals import (
     CLASSES,
     CTC,
@@ -72,6 +73,15 @@ def test_steps_of_frames_equal_theirs(encoder, name):
     one_hot = torch.nn.functional.one_hot(classes, 5)
     objective = FrameObjective(mine, extractor_of(encoder))
     assert_step_equals(objective, batch, theirs, lambda **of: theirs(**of, labels=one_hot).loss)
+
+
+@of_head("ForXVector")
+def test_steps_of_speakers_equal_theirs(encoder, name):
+    """With the margin of the original."""
+    theirs, mine = model_pair(encoder, name, num_labels=5)
+    labels = torch.tensor([4, 0, 4])
+    objective = SpeakerObjective(mine, extractor_of(encoder), margin=0.4, margin_warmup=0.0)
+    assert_step_equals(objective, random_batch([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
 @pytest.mark.parametrize("decoder", ["bert", "gpt2", "bart", "mbart"])

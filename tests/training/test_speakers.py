@@ -1,0 +1,167 @@
+"""Training of speakers: the margin and its warm-up, crops, and rows for which the original has no gradients."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from raysp.models import Wav2Vec2ForXVector
+from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.training.batches import MicroBatch
+from raysp.training.randomness import seed_micro_batch
+from raysp.training.speakers import SpeakerObjective, load_speaker_model
+from tests.models.oracles import make_oracle, transformers
+from tests.training.originals import ENCODERS, extractor_of, model_pair, random_batch
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+
+
+def model_of(encoder: str = "wav2vec2 layer"):
+    model = model_pair(encoder, ENCODERS[encoder][0] + "ForXVector", num_labels=4)[1]
+    model.padding = "exact"
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of()
+
+
+@pytest.mark.parametrize(
+    ("progress", "margin"), [(0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2), (0.5, 0.2), (1.0, 0.2)]
+)
+def test_the_margin_grows_to_the_given_one_and_replaces_that_of_the_class(model, progress, margin):
+    objective = SpeakerObjective(model, EXTRACTOR, margin=0.2, margin_warmup=0.2, crop_seconds=None)
+    assert objective.margin_at(progress) == pytest.approx(margin)
+    batch = random_batch([[1], [3], [1]], progress=progress)
+    losses = objective(batch)
+    output, _ = objective.passes(model, batch.waves)
+    cosines = F.normalize(output.logits, dim=1) @ F.normalize(model.objective.weight, dim=0)
+    cosines[torch.arange(3), torch.tensor([1, 3, 1])] -= margin
+    expected = F.cross_entropy(30 * cosines, torch.tensor([1, 3, 1]), reduction="none")
+    torch.testing.assert_close(losses.rows_B, expected, rtol=1e-5, atol=1e-5)
+    assert losses.count == 3
+
+
+def test_without_a_warm_up_the_margin_is_whole_from_the_start(model):
+    objective = SpeakerObjective(model, EXTRACTOR, margin=0.3, margin_warmup=0.0)
+    assert objective.margin_at(0.0) == 0.3
+
+
+class Seen:
+    """Collects the waves that an objective runs."""
+
+    def __init__(self, objective: SpeakerObjective) -> None:
+        self.waves: list[np.ndarray] = []
+        run = objective.passes
+
+        def collect(model, waves):
+            self.waves = [*waves]
+            return run(model, waves)
+
+        objective.passes = collect
+
+
+def cropped(objective: SpeakerObjective, batch: MicroBatch, *place: int) -> list[np.ndarray]:
+    seen = Seen(objective)
+    seed_micro_batch(*place)
+    objective(batch)
+    return seen.waves
+
+
+def test_crops_are_parts_of_their_rows_drawn_from_the_seed_of_the_micro_batch(model):
+    batch = random_batch([[0], [1], [2]])
+    crops = [
+        cropped(SpeakerObjective(model, EXTRACTOR, crop_seconds=0.2), batch, *place)
+        for place in [(0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 4)]
+    ]
+    for crop, wave in zip(crops[0], batch.waves, strict=True):
+        assert len(crop) == 3200
+        assert np.lib.stride_tricks.sliding_window_view(wave, 3200)[:, :9].tolist().count(crop[:9].tolist()) == 1
+    assert all(np.array_equal(one, other) for one, other in zip(crops[0], crops[1], strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(crops[0], crops[2], strict=True))
+
+
+def test_crops_reach_both_ends_of_a_row(model):
+    objective = SpeakerObjective(model, EXTRACTOR, crop_seconds=0.25)
+    wave = np.arange(4003, dtype=np.float32)
+    starts = {int(objective._cropped(wave)[0]) for _ in range(200)}
+    assert starts == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("seconds", [None, 100.0, 6640 / 16_000])
+def test_rows_that_are_not_longer_than_a_crop_stay_whole(model, seconds):
+    batch = random_batch([[0], [1], [2]])
+    found = cropped(SpeakerObjective(model, EXTRACTOR, crop_seconds=seconds), batch, 0, 0, 0, 0)
+    assert all(np.array_equal(one, wave) for one, wave in zip(found, batch.waves, strict=True))
+
+
+def test_crops_shorter_than_the_shortest_input_are_refused(model):
+    with pytest.raises(
+        ValueError, match=r"crop_seconds is 0.01, expected at least 0.03\d+, the model's shortest input"
+    ):
+        SpeakerObjective(model, EXTRACTOR, crop_seconds=0.01)
+
+
+@pytest.mark.parametrize("encoder", ["wav2vec2 group", "wav2vec2 layer", "wav2vec2-bert"])
+def test_constant_audio_has_finite_gradients(encoder):
+    """Whose statistics have a deviation of 0, where a square root has none."""
+    model = model_of(encoder)
+    with torch.no_grad():
+        for layer in model.tdnn:  # all channels are constant and positive, so that nothing hides behind the ReLU
+            layer.kernel.weight.zero_()
+            layer.kernel.bias.fill_(1.0)
+    waves = [np.zeros(8000, np.float32), np.full(9000, 0.5, np.float32), random_batch([[0]]).waves[0]]
+    losses = SpeakerObjective(model, extractor_of(encoder))(MicroBatch(0, [0, 1, 2], waves, [[0], [1], [2]]))
+    losses.total.backward()
+    assert torch.isfinite(losses.rows_B).all()
+    for name, one in model.named_parameters():
+        assert one.grad is None or torch.isfinite(one.grad).all(), name
+    assert model.tdnn[-1].kernel.bias.grad.any()
+
+
+def test_rows_of_one_speaker_are_trained_on(model):
+    losses = SpeakerObjective(model, EXTRACTOR)(random_batch([[2], [2], [2]]))
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    model.zero_grad()
+
+
+def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model):
+    batch = random_batch([[2], [0], [1]])
+    objective = SpeakerObjective(model, EXTRACTOR, crop_seconds=None)
+    together = objective(batch)
+    for place in range(3):
+        alone = objective(MicroBatch(0, [place], [batch.waves[place]], [batch.targets[place]]))
+        torch.testing.assert_close(together.rows_B[place], alone.rows_B[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_speaker_beyond_the_head_is_named_with_its_row(model):
+    with pytest.raises(ValueError, match="row 1: target 4 found, expected 0 to 3"):
+        SpeakerObjective(model, EXTRACTOR)(random_batch([[0], [4]]))
+
+
+def test_half_precision_is_near_and_its_loss_in_float32(model):
+    losses = [
+        SpeakerObjective(model, EXTRACTOR, dtype=dtype)(random_batch([[0], [1]])).total
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert losses[1].dtype == torch.float32
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.1)
+
+
+def test_other_speakers_have_new_weights_and_all_else_stays(tmp_path):
+    names = ["ann", "bob", "eve"]
+    make_oracle("Wav2Vec2ForXVector", num_labels=5).save_pretrained(tmp_path / "old")
+    model = load_speaker_model(tmp_path / "old", names, seed=3)
+    assert isinstance(model, Wav2Vec2ForXVector)
+    assert model.training
+    theirs = transformers.Wav2Vec2ForXVector.from_pretrained(tmp_path / "old")
+    assert model.objective.weight.shape == (theirs.config.xvector_output_dim, 3)
+    for name, weight in theirs.state_dict().items():
+        if name != "objective.weight":
+            assert torch.equal(model.state_dict()[name], weight), name
+    model.save_pretrained(tmp_path / "new")
+    again = load_speaker_model(tmp_path / "new", names)
+    assert torch.equal(again.objective.weight, model.objective.weight)
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "new").id2label == dict(enumerate(names))
