@@ -45,9 +45,15 @@ class Losses:
 class Objective(Protocol):
     """What a model is trained for."""
 
-    model: Model
-    terms: tuple[str, ...]
-    """Names of the sums that are reported beside the total; empty for a loss of one term."""
+    @property
+    def model(self) -> Model:
+        """The model."""
+        ...
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the sums that are reported beside the total; empty for a loss of one term."""
+        ...
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from raysp.models.auto import AutoModelForAudioXVector
-from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
@@ -43,8 +42,7 @@ class SpeakerObjective:
         crop_seconds: float | None = 3.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model: Model = model
-        self.speakers = model.objective
+        self.model = model
         self.passes = Passes(model, feature_extractor, dtype)
         self.margin = margin
         self.margin_warmup = margin_warmup
@@ -59,7 +57,7 @@ class SpeakerObjective:
         speakers_B = single_targets(batch, self.model.config.num_labels)
         output, _ = self.passes(self.model, [self._cropped(wave) for wave in batch.waves])
         margin = self.margin_at(batch.progress)
-        rows_B = am_softmax_losses(output.logits.float(), self.speakers.weight, speakers_B, margin)
+        rows_B = am_softmax_losses(output.logits.float(), self.model.objective.weight, speakers_B, margin)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
     def margin_at(self, progress: float) -> float:

@@ -11,9 +11,10 @@ from raysp.training.batches import MicroBatch, Objective
 from raysp.training.classes import ClassObjective, FrameObjective
 from raysp.training.loop import Training, Workers
 from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.pretraining import PretrainingObjective, Temperature
 from raysp.training.seq2seq import Seq2SeqObjective
 from raysp.training.speakers import SpeakerObjective
-from tests.training.originals import ENCODERS, decoder_config, decoder_model, extractor_of
+from tests.training.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
 pytestmark = pytest.mark.slow
@@ -57,8 +58,18 @@ def speakers(name: str, encoder: str) -> Objective:
     return SpeakerObjective(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
 
 
+def pretraining() -> Objective:
+    fields = {**CODES, "num_ctc_classes": 20, "mask_time_prob": 0.4}
+    model = head("UniSpeechForPreTraining", "unispeech", **fields)
+    return PretrainingObjective(model, extractor_of("unispeech"), temperature=Temperature(factor=0.9))
+
+
 def tokens(random: np.random.Generator, _: int) -> list[float]:
     return [*random.integers(4, 50, size=random.integers(0, 6)).tolist(), 2]
+
+
+def letters(random: np.random.Generator, _: int) -> list[float]:
+    return random.integers(1, 20, size=random.integers(0, 6)).tolist()
 
 
 def one_class(random: np.random.Generator, _: int) -> list[float]:
@@ -87,6 +98,7 @@ CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
         numbers,
     ),
     "frames": (frames, class_of_each_frame),
+    "pre-training": (pretraining, letters),
     "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
     "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
 }

@@ -31,9 +31,12 @@ class Recorded(CTCObjective):
     def __init__(self, *args) -> None:
         super().__init__(*args)
         self.rows: list[int] = []
+        self.places: dict[int, float] = {}
+        """Progress of the training by number of updates."""
 
     def __call__(self, batch: MicroBatch):
         self.rows += batch.rows
+        self.places[batch.updates] = batch.progress
         return super().__call__(batch)
 
 
@@ -85,6 +88,14 @@ def test_rates_follow_the_course(new_session):
     rates = [report.learning_rate for report in reports]
     assert (rates[0], max(rates)) == (0.0, 2e-3)
     assert rates[-1] < 1e-3
+
+
+def test_micro_batches_know_the_progress_of_the_training(new_session):
+    session = new_session()
+    reports = [*session.run()]
+    expected = {report.position.done - 1: report.progress for report in reports}
+    assert session.training.objective.places == expected
+    assert expected[0] == 0
 
 
 @pytest.mark.parametrize("stops", [[1], [4], [5, 6], [3, 11, 12]])
