@@ -1,0 +1,178 @@
+"""Objectives of trainings besides CTC: texts by a decoder, classes, speakers, pre-training."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raysp.specs.outputs import GenerateValue
+from raysp.specs.recipe import Positive, Share, Text
+from raysp.specs.values import Listed, Url, spec
+
+Column = Annotated[str, Field(min_length=1)]
+Masks = Mapping[str, float | int | bool]
+Steps = Annotated[int, Field(ge=0)]
+FrozenPart = Literal["feature_encoder", "base"] | None
+
+
+@spec
+class Seq2Seq:
+    """Training of an encoder of speech with a decoder of text.
+
+    Attributes:
+        checkpoint: model folder or hub id of an encoder-decoder; with `decoder`, of an encoder of speech.
+        decoder: model folder or hub id of a text model with a decoder, whose tokenizer is used; None: `checkpoint` has
+            both.
+        text: rules for the reference texts.
+        prompt_tokens: tokens of the decoder's vocabulary that begin every text, such as that of a language.
+        smoothing: share of the probability of each token that is spread over the vocabulary.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "encoder", all of it.
+        freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
+        masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
+        generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    decoder: Url | None = None
+    text: Text = field(default_factory=Text)
+    prompt_tokens: Listed[str] = ()
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    freeze: Literal["feature_encoder", "encoder"] | None = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+
+
+@spec
+class Classify:
+    """Training of a head that classifies recordings.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
+        column: column of the targets: a class; a list of classes for "multi"; a number, or a list of numbers, for
+            "regression".
+        problem: "single", one class for each recording; "multi", any number of classes; "regression", numbers.
+        classes: names of the classes, or of the numbers; None: the classes of the column, sorted, or its name.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    problem: Literal["single", "multi", "regression"] = "single"
+    classes: Listed[str] | None = None
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names of the classes."""
+        _check_classes(self.classes, least=2 if self.problem == "single" else 1)
+
+
+@spec
+class ClassifyFrames:
+    """Training of a head that classifies the frames of recordings.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
+        column: column of the targets: a list of classes, one for each frame of the model; null where a frame does not
+            count.
+        classes: names of the classes; None: those of the column, sorted.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    classes: Listed[str] | None = None
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names of the classes."""
+        _check_classes(self.classes, least=2)
+
+
+@spec
+class Speakers:
+    """Training of speaker embeddings, with a margin between the speakers (AM-softmax).
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these speakers, their weights are new.
+        column: column of the speakers.
+        classes: names of the speakers; None: those of the column, sorted.
+        margin: margin between the cosines of speakers.
+        margin_warmup: share of the training over which the margin grows from 0.
+        crop_seconds: duration to which longer recordings are cut, at random places; None: they are not.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    classes: Listed[str] | None = None
+    margin: Share = 0.4
+    margin_warmup: Share = 0.2
+    crop_seconds: Positive | None = 3.0
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names of the speakers."""
+        _check_classes(self.classes, least=2)
+
+
+@spec
+class Pretrain:
+    """Pre-training of UniSpeech: codes of masked frames, and CTC for rows with a text.
+
+    Attributes:
+        checkpoint: model folder or hub id of a UniSpeech model to begin with.
+        text: rules for the reference texts; rows without one are trained on without CTC.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        alpha: weight of CTC; that of the codes is `1 - alpha`.
+        temperature: temperature of the noise by which codes are drawn, at the start.
+        final_temperature: lowest temperature; 0.5, or 0.1 for large models.
+        temperature_decay: factor of the temperature at each step.
+        masks: fields of the model's configuration for training, such as mask_time_prob, replace_prob or layerdrop.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    vocabulary: str = "build"
+    alpha: Share = 0.5
+    temperature: Positive = 2.0
+    final_temperature: Positive = 0.5
+    temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.999995
+    masks: Masks = field(default_factory=lambda: {"mask_time_prob": 0.5})
+
+    def __post_init__(self) -> None:
+        """Check that the temperature falls."""
+        if self.final_temperature > self.temperature:
+            raise ValueError(
+                f"found final_temperature={self.final_temperature:g}; expected at most temperature={self.temperature:g}"
+            )
+
+
+def _check_classes(classes: Sequence[str] | None, *, least: int) -> None:
+    """Raise ValueError for too few names, empty names, or a name that occurs twice."""
+    if classes is None:
+        return
+    if len(classes) < least:
+        raise ValueError(f"found classes {[*classes]}; expected at least {least}, or None for those of the data")
+    wrong = [name for name, number in Counter(classes).items() if number > 1 or not name]
+    if wrong:
+        raise ValueError(f"found classes {[*classes]}; {wrong[0]!r} is empty or occurs twice: name each class once")

@@ -1,0 +1,74 @@
+"""Objectives: defaults, and what is refused with which words."""
+
+import pytest
+
+from raysp.errors import SpecError
+from raysp.specs.objectives import Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers
+from raysp.specs.recipe import Text
+from raysp.specs.values import to_json
+
+ALL = {
+    Seq2Seq: {},
+    Classify: {"column": "emotion"},
+    ClassifyFrames: {"column": "speech"},
+    Speakers: {"column": "speaker"},
+    Pretrain: {},
+}
+
+
+@pytest.mark.parametrize(("cls", "fields"), ALL.items())
+def test_an_objective_is_made_of_its_checkpoint_and_its_column(cls, fields):
+    made = cls("checkpoint", **fields)
+    shown = "".join(f", {name}={value!r}" for name, value in fields.items())
+    assert repr(made) == f"{cls.__name__}('checkpoint'{shown})"
+    assert to_json(made)["type"] == cls.__name__
+    assert made == cls("checkpoint", **fields)
+    with pytest.raises(SpecError, match="takes only its first field by position"):
+        cls("checkpoint", "other")
+
+
+def test_defaults_are_those_of_the_literature():
+    assert Seq2Seq("c").smoothing == 0.1
+    speakers = Speakers("c", column="speaker")
+    assert (speakers.margin, speakers.margin_warmup, speakers.crop_seconds) == (0.4, 0.2, 3.0)
+    pretrain = Pretrain("c")
+    assert (pretrain.alpha, pretrain.vocabulary, pretrain.masks) == (0.5, "build", {"mask_time_prob": 0.5})
+    assert (pretrain.temperature, pretrain.final_temperature, pretrain.temperature_decay) == (2.0, 0.5, 0.999995)
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "message"),
+    [
+        (Classify, {}, "Classify needs 'column'"),
+        (Classify, {"column": ""}, "Classify.column: found ''; string should have at least 1 character"),
+        (Classify, {"column": "c", "problem": "many"}, "Classify.problem: found 'many'; input should be 'single'"),
+        (Classify, {"column": "c", "classes": ["a"]}, r"found classes \['a'\]; expected at least 2, or None"),
+        (Classify, {"column": "c", "classes": ["a", "a"]}, r"'a' is empty or occurs twice: name each class once"),
+        (ClassifyFrames, {"column": "c", "classes": ["a", ""]}, r"'' is empty or occurs twice"),
+        (Classify, {"column": "c", "problem": "multi", "classes": []}, r"found classes \[\]; expected at least 1"),
+        (Classify, {"column": "c", "freeze": "encoder"}, "Classify.freeze: found 'encoder'; input should be"),
+        (Classify, {"column": "c", "freeze_steps": -1}, "Classify.freeze_steps: found -1; input should be greater"),
+        (Speakers, {"column": "c", "margin": 1.5}, "Speakers.margin: found 1.5; input should be less than or equal to"),
+        (Speakers, {"column": "c", "crop_seconds": 0}, "Speakers.crop_seconds: found 0; input should be greater than"),
+        (Speakers, {"column": "c", "speakers": ["a"]}, "Speakers has no field 'speakers'"),
+        (Seq2Seq, {"smoothing": 1.0}, "Seq2Seq.smoothing: found 1.0; input should be less than 1"),
+        (Seq2Seq, {"freeze": "base"}, "Seq2Seq.freeze: found 'base'; input should be 'feature_encoder' or 'encoder'"),
+        (Seq2Seq, {"decoder": "https://me:secret@host/d"}, "the url contains a password"),
+        (Pretrain, {"alpha": 2}, "Pretrain.alpha: found 2; input should be less than or equal to 1"),
+        (Pretrain, {"temperature": 0.1}, "found final_temperature=0.5; expected at most temperature=0.1"),
+        (Pretrain, {"temperature_decay": 1.01}, "Pretrain.temperature_decay: found 1.01; input should be less than"),
+    ],
+)
+def test_wrong_values_are_refused(cls, fields, message):
+    with pytest.raises(SpecError, match=message):
+        cls("checkpoint", **fields)
+
+
+def test_one_output_may_be_regressed():
+    assert Classify("c", column="age", problem="regression", classes=["age"]).classes == ("age",)
+
+
+def test_lists_are_kept_as_tuples():
+    made = Seq2Seq("c", decoder="d", prompt_tokens=["<en>"], text=Text("lower"), generate={"num_beams": 4})
+    assert made.prompt_tokens == ("<en>",)
+    assert hash(made.prompt_tokens) == hash(("<en>",))
