@@ -1,0 +1,190 @@
+"""Augmentation of waveforms: speed, gain, noise, rooms.
+
+All that is drawn depends on the seed, the epoch and the number of the row in the corpus. Samples are float32 and are
+never clipped: they may exceed 1, as features do not depend on the level.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from raysp.audio.decoding import Samples
+
+Wave = npt.NDArray[np.float32]
+
+MOST_SPEEDS = 256
+"""Factors of speed that a byte can number."""
+_OF_ROWS, _OF_SPEED = 2, 3
+"""Parts of seeds that differ from those of the order of rows."""
+
+
+class Augmentation(Protocol):
+    """A change of a waveform that keeps its number of samples."""
+
+    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
+        """Return the changed waveform; the given one stays as it is."""
+        ...
+
+
+def augmented(wave: Samples, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, row: int) -> Samples:
+    """Apply augmentations in order; without any the waveform is returned as it is.
+
+    Args:
+        wave: int16 or float32.
+        augmentations: each draws from a generator of its own.
+        seed: seed of the training.
+        epoch: number of the epoch.
+        row: number of the row in the corpus.
+    """
+    if not augmentations:
+        return wave
+    changed = as_float32(wave)
+    for place, augmentation in enumerate(augmentations):
+        changed = augmentation(changed, _generator(seed, epoch, _OF_ROWS, row, place))
+    return changed
+
+
+def as_float32(wave: Samples) -> Wave:
+    """Return int16 samples as float32 in [-1, 1); float samples unchanged."""
+    return (
+        wave.astype(np.float32) / np.float32(32768) if wave.dtype == np.int16 else wave.astype(np.float32, copy=False)
+    )
+
+
+def speed_places(num_factors: int, *, seed: int, epoch: int, num_rows: int) -> npt.NDArray[np.uint8]:
+    """Draw the speed of each row of a corpus for an epoch: its place in a list of factors, uint8 (num_rows,).
+
+    It is drawn for all rows at once, since rows are cut into micro-batches by the seconds that they have afterwards.
+    """
+    if not 1 <= num_factors <= MOST_SPEEDS:
+        raise ValueError(f"num_factors is {num_factors}, expected 1 to {MOST_SPEEDS}")
+    return _generator(seed, epoch, _OF_SPEED).integers(num_factors, size=num_rows, dtype=np.uint8)
+
+
+def at_speed(wave: Samples, factor: float) -> Samples:
+    """Return a waveform that is played faster by a factor, and sounds higher.
+
+    It has `round(num_samples / factor)` samples. A factor of 1 returns the waveform as it is.
+    """
+    if not factor > 0:
+        raise ValueError(f"factor is {factor}, expected a number above 0")
+    if factor == 1 or not len(wave):
+        return wave
+    faster: Wave = soxr.resample(as_float32(wave), factor, 1.0, quality="HQ")
+    return faster
+
+
+class Gain:
+    """Change of level.
+
+    Args:
+        decibels: lowest and highest change; one is drawn between them.
+    """
+
+    def __init__(self, decibels: tuple[float, float]) -> None:
+        self.decibels = _range("decibels", decibels)
+
+    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
+        """Return the waveform at another level."""
+        return wave * np.float32(_ratio(random.uniform(*self.decibels)))
+
+
+class Noise:
+    """Sum with a stretch of a noise.
+
+    Waveforms and stretches of silence stay without noise.
+
+    Args:
+        waves: noises at the sample rate of the rows; shorter ones are repeated.
+        snr: lowest and highest ratio of the waveform's power to that of the noise, in decibels; one is drawn between
+            them, and is reached over the whole waveform.
+        share: share of the rows that get noise.
+    """
+
+    def __init__(self, waves: Sequence[Samples], snr: tuple[float, float], *, share: float = 1.0) -> None:
+        self.waves = _filled("waves", waves)
+        self.snr = _range("snr", snr)
+        self.share = share
+
+    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
+        """Return the waveform with noise."""
+        is_chosen, snr = random.random() < self.share, random.uniform(*self.snr)
+        noise = _stretch(self.waves[random.integers(len(self.waves))], len(wave), random)
+        power, noise_power = _power(wave), _power(noise)
+        if not is_chosen or not power or not noise_power:
+            return wave
+        return wave + np.float32(np.sqrt(power / noise_power) / _ratio(snr)) * noise
+
+
+class Room:
+    """Convolution with the impulse response of a room.
+
+    The waveform keeps its power, and its place in time: the highest peak of a response counts as its start.
+
+    Args:
+        responses: impulse responses at the sample rate of the rows.
+        share: share of the rows that are changed.
+    """
+
+    def __init__(self, responses: Sequence[Samples], *, share: float = 1.0) -> None:
+        self.responses = _filled("responses", responses)
+        self.share = share
+
+    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
+        """Return the waveform as it sounds in a room."""
+        is_chosen, response = random.random() < self.share, self.responses[random.integers(len(self.responses))]
+        if not is_chosen or not len(wave):
+            return wave
+        start = int(np.abs(response).argmax())
+        sound = _convolved(wave, response)[start : start + len(wave)]
+        power = _power(sound)
+        return sound * np.float32(np.sqrt(_power(wave) / power)) if power else wave
+
+
+def _convolved(wave: Wave, response: Wave) -> Wave:
+    """Return the full convolution, float32 (num_samples + num_response_samples - 1,)."""
+    num_samples = len(wave) + len(response) - 1
+    size = 1 << (num_samples - 1).bit_length()
+    spectrum = np.fft.rfft(wave.astype(np.float64), size) * np.fft.rfft(response.astype(np.float64), size)
+    return np.fft.irfft(spectrum, size)[:num_samples].astype(np.float32)
+
+
+def _stretch(noise: Wave, num_samples: int, random: np.random.Generator) -> Wave:
+    """Return a stretch of a noise from a random place on; a noise that is too short begins again."""
+    if len(noise) >= num_samples:
+        start = int(random.integers(len(noise) - num_samples + 1))
+        return noise[start : start + num_samples]
+    places = np.arange(num_samples) + int(random.integers(len(noise)))
+    return noise[places % len(noise)]
+
+
+def _power(wave: Wave) -> float:
+    """Return the mean square; 0 without samples."""
+    return float(np.square(wave, dtype=np.float64).mean()) if len(wave) else 0.0
+
+
+def _ratio(decibels: float) -> float:
+    """Return the ratio of amplitudes."""
+    return float(10 ** (decibels / 20))
+
+
+def _range(name: str, values: tuple[float, float]) -> tuple[float, float]:
+    low, high = values
+    if not (np.isfinite([low, high]).all() and low <= high):
+        raise ValueError(f"{name} is {values}, expected the lowest and the highest number of decibels")
+    return values
+
+
+def _filled(name: str, waves: Sequence[Samples]) -> tuple[Wave, ...]:
+    empty = [place for place, wave in enumerate(waves) if not len(wave)]
+    if empty or not waves:
+        found = f"{name}[{empty[0]}] has no samples" if empty else f"{name} is empty"
+        raise ValueError(f"{found}, expected at least one waveform with samples")
+    return tuple(as_float32(wave) for wave in waves)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

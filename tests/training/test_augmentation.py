@@ -1,0 +1,202 @@
+"""Augmentation: the same for a row of an epoch however it is run, exact ratios, and nothing clipped."""
+
+import numpy as np
+import pytest
+
+from raysp.training.augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
+
+RATE = 16_000
+
+
+def speech(num_samples: int = 12_000, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, num_samples).astype(np.float32)
+
+
+def tone(hertz: float, num_samples: int = RATE) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(num_samples) / RATE).astype(np.float32)
+
+
+def response(seconds: float = 0.1) -> np.ndarray:
+    """An impulse after 40 samples, and its reverberation."""
+    num_samples = round(seconds * RATE)
+    random = np.random.default_rng(3)
+    tail = 0.05 * random.normal(size=num_samples) * np.exp(-np.arange(num_samples) / 300)
+    tail[40] = 1.0
+    return tail.astype(np.float32)
+
+
+def decibels(power: float, other: float) -> float:
+    return 10 * np.log10(power / other)
+
+
+def power(wave: np.ndarray) -> float:
+    return float(np.square(wave, dtype=np.float64).mean())
+
+
+ALL = [
+    Gain((-6, 6)),
+    Noise([speech(5000, 1), speech(30_000, 2)], (5, 20)),
+    Room([response(0.01 * number) for number in range(1, 30)]),
+]
+
+
+@pytest.mark.parametrize("augmentation", [*([one] for one in ALL), ALL], ids=["gain", "noise", "room", "all"])
+def test_a_row_of_an_epoch_is_always_changed_alike_and_in_no_other_alike(augmentation):
+    wave = speech()
+    before = wave.copy()
+    key = {"seed": 1, "epoch": 2, "row": 3}
+    first = augmented(wave, augmentation, **key)
+    np.random.seed(5)  # numpy's own generator has no part in it
+    assert np.array_equal(augmented(wave, augmentation, **key), first)
+    assert np.array_equal(wave, before)
+    assert first.dtype == np.float32
+    assert first.shape == wave.shape
+    for name in key:
+        assert not np.array_equal(augmented(wave, augmentation, **{**key, name: 7}), first), name
+
+
+def test_without_augmentations_a_waveform_stays_as_it_is():
+    wave = np.arange(5, dtype=np.int16)
+    assert augmented(wave, [], seed=0, epoch=0, row=0) is wave
+
+
+def test_an_augmentation_draws_nothing_from_those_before_it():
+    """So that a gain before a noise does not change the noise."""
+    wave, noise = speech(), Noise([speech(20_000, 2)], (10, 10))
+    noises = [
+        augmented(wave, [gain, noise], seed=0, epoch=0, row=0) / ratio - wave
+        for gain, ratio in ((Gain((0, 0)), 1.0), (Gain((20, 20)), 10.0))
+    ]
+    np.testing.assert_allclose(noises[0], noises[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 12.5, 40.0])
+@pytest.mark.parametrize("noise_samples", [300, 12_000, 50_000])
+def test_the_ratio_to_the_noise_is_reached_exactly(snr, noise_samples):
+    wave = speech()
+    noisy = augmented(wave, [Noise([speech(noise_samples, 4)], (snr, snr))], seed=0, epoch=0, row=0)
+    assert decibels(power(wave), power(noisy.astype(np.float64) - wave)) == pytest.approx(snr, abs=1e-3)
+
+
+def test_ratios_are_drawn_from_the_whole_range():
+    wave, noise = speech(2000), Noise([speech(5000, 4)], (5, 20))
+    found = [
+        decibels(power(wave), power(augmented(wave, [noise], seed=0, epoch=0, row=row) - wave)) for row in range(300)
+    ]
+    assert (min(found), max(found)) == (pytest.approx(5, abs=0.3), pytest.approx(20, abs=0.3))
+    assert np.mean(found) == pytest.approx(12.5, abs=1)
+
+
+def test_silence_stays_without_noise():
+    silent, noisy = np.zeros(1000, np.float32), Noise([speech(1000)], (10, 10))
+    assert not augmented(silent, [noisy], seed=0, epoch=0, row=0).any()
+    wave = speech(1000)
+    assert np.array_equal(augmented(wave, [Noise([silent], (10, 10))], seed=0, epoch=0, row=0), wave)
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda share: Noise([speech(9000)], (5, 5), share=share), lambda share: Room([response()], share=share)]
+)
+def test_a_share_of_the_rows_is_changed(kind):
+    wave = speech(500)
+
+    def changed(share: float) -> int:
+        return sum(
+            not np.array_equal(augmented(wave, [kind(share)], seed=0, epoch=0, row=row), wave) for row in range(400)
+        )
+
+    assert (changed(0.0), changed(1.0)) == (0, 400)
+    assert 80 < changed(0.25) < 120
+
+
+@pytest.mark.parametrize("change", [-10.0, 0.0, 12.0])
+def test_a_gain_is_in_decibels(change):
+    wave = speech()
+    louder = augmented(wave, [Gain((change, change))], seed=0, epoch=0, row=0)
+    assert decibels(power(louder), power(wave)) == pytest.approx(change, abs=1e-3)
+
+
+def test_nothing_is_clipped():
+    loud = np.array([32767, -32768, 20_000], np.int16)
+    as_float = loud / 32768
+    louder = augmented(loud, [Gain((20, 20))], seed=0, epoch=0, row=0)
+    np.testing.assert_allclose(louder, 10 * as_float, rtol=1e-6)
+    noisy = augmented(loud, [Noise([np.full(3, 0.9, np.float32)], (0, 0))], seed=0, epoch=0, row=0)
+    np.testing.assert_allclose(noisy - as_float, np.full(3, np.sqrt(power(as_float))), rtol=1e-5)
+    assert np.abs(noisy).max() > 1
+    square = np.tile(np.repeat([32767, -32768], 40), 50).astype(np.int16)
+    assert np.abs(at_speed(square, 0.9)).max() > 1  # what overshoots at the edges stays
+
+
+def test_a_room_keeps_power_and_place():
+    wave = speech()
+    wave[:3000] = wave[5000:] = 0
+    sound = augmented(wave, [Room([response()])], seed=0, epoch=0, row=0)
+    assert power(sound) == pytest.approx(power(wave), rel=1e-5)
+    lags = np.correlate(sound, wave[3000:5000], "valid")
+    assert lags.argmax() == 3000
+
+
+def test_a_room_is_the_convolution_with_its_response():
+    wave, room = speech(700), response(0.03)
+    full = np.convolve(wave.astype(np.float64), room)[40 : 40 + 700]
+    expected = full * np.sqrt(power(wave) / power(full))
+    np.testing.assert_allclose(augmented(wave, [Room([room])], seed=0, epoch=0, row=0), expected, atol=1e-6)
+
+
+def test_an_impulse_leaves_a_waveform_as_it_is():
+    wave, impulse = speech(700), np.array([0, 0, -0.5, 0], np.float32)
+    np.testing.assert_allclose(augmented(wave, [Room([impulse])], seed=0, epoch=0, row=0), -wave, atol=1e-6)
+    assert not augmented(np.zeros(9, np.float32), [Room([impulse])], seed=0, epoch=0, row=0).any()
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 0.95, 1.3])
+@pytest.mark.parametrize("num_samples", [1, 5, 3200, 16_001])
+def test_speed_divides_the_number_of_samples(factor, num_samples):
+    assert len(at_speed(speech(num_samples), factor)) == round(num_samples / factor)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_speed_raises_the_pitch(factor):
+    faster = at_speed(tone(440), factor)
+    spectrum = np.abs(np.fft.rfft(faster))
+    assert spectrum.argmax() * RATE / len(faster) == pytest.approx(440 * factor, abs=1.5)
+    assert power(faster) == pytest.approx(power(tone(440)), rel=0.01)
+
+
+def test_integer_samples_are_those_of_floats():
+    wave = np.round(speech() * 32767).astype(np.int16)
+    for change in (lambda one: at_speed(one, 1.1), lambda one: augmented(one, ALL, seed=0, epoch=0, row=0)):
+        assert np.array_equal(change(wave), change(as_float32(wave)))
+
+
+def test_speed_one_and_empty_waveforms_stay_as_they_are():
+    wave, empty = speech(), np.zeros(0, np.float32)
+    assert at_speed(wave, 1.0) is wave
+    assert at_speed(empty, 0.9) is empty
+    assert len(augmented(empty, ALL, seed=0, epoch=0, row=0)) == 0
+
+
+def test_speeds_of_rows_depend_on_the_epoch_and_not_on_the_number_of_rows():
+    places = speed_places(3, seed=1, epoch=2, num_rows=3000)
+    assert np.array_equal(speed_places(3, seed=1, epoch=2, num_rows=3000), places)
+    assert np.array_equal(speed_places(3, seed=1, epoch=2, num_rows=1000), places[:1000])
+    assert not np.array_equal(speed_places(3, seed=1, epoch=3, num_rows=3000), places)
+    assert np.bincount(places, minlength=3).min() > 900
+    assert places.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Gain((3, 1)), r"decibels is \(3, 1\), expected the lowest and the highest number of decibels"),
+        (lambda: Noise([speech()], (5, float("inf"))), r"snr is \(5, inf\), expected the lowest and the highest"),
+        (lambda: Noise([], (5, 20)), "waves is empty, expected at least one waveform with samples"),
+        (lambda: Room([response(), np.zeros(0, np.float32)]), r"responses\[1\] has no samples, expected at least one"),
+        (lambda: at_speed(speech(), 0.0), r"factor is 0.0, expected a number above 0"),
+        (lambda: speed_places(0, seed=0, epoch=0, num_rows=1), "num_factors is 0, expected 1 to 256"),
+    ],
+)
+def test_wrong_values_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
