@@ -254,7 +254,7 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
         "README.md": card(prepared, session.position, progress.loss),
         "metrics.json": json.dumps(figures(prepared, session.position, progress.loss), indent=1) + "\n",
     }
-    export(store, objective.model, objective.feature_extractor, prepared.tokenizer, texts)
+    export(store, objective.model, objective.passes.feature_extractor, prepared.tokenizer, texts)
 
 
 def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
