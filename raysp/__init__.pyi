@@ -31,6 +31,7 @@ from .specs.pipeline import Shards as Shards
 from .specs.recipe import CTC as CTC
 from .specs.recipe import Batching as Batching
 from .specs.recipe import Checkpoint as Checkpoint
+from .specs.recipe import Evaluation as Evaluation
 from .specs.recipe import Finetune as Finetune
 from .specs.recipe import Schedule as Schedule
 from .specs.recipe import Text as Text

@@ -142,15 +142,18 @@ def measuring(
 
 
 def training_decoding(
-    recipe: Finetune, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
+    work: Work, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
 ) -> "Decoding":
-    """Return the op that decodes rows that the steps of a recipe do not leave out; arguments as for `measuring`."""
+    """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
+
+    Arguments as for `measuring`.
+    """
     return _decoding(
-        recipe.source,
-        [recipe.decode],
+        work.source,
+        [_decode(work)],
         (),
         shard,
-        windowing=_whole_rows(recipe, checkpoint),
+        windowing=_whole_rows(work, checkpoint),
         block_seconds=MEASURED_SECONDS,
         apply_late=None,
         decoder=decoder,
@@ -158,11 +161,15 @@ def training_decoding(
     )
 
 
-def _whole_rows(recipe: Finetune, checkpoint: "CheckpointSummary") -> Windowing:
+def _whole_rows(work: Work, checkpoint: "CheckpointSummary") -> Windowing:
     """Return the division of rows into windows of which the longest row fills one."""
     from raysp.ops.windowing import windowing_of
 
-    return windowing_of(checkpoint, window_seconds=recipe.decode.max_seconds, overlap_seconds=0)
+    return windowing_of(checkpoint, window_seconds=_decode(work).max_seconds, overlap_seconds=0)
+
+
+def _decode(work: Work) -> Decode:
+    return next(step for step in work.steps if isinstance(step, Decode))
 
 
 def late_steps(

@@ -20,6 +20,7 @@ NAMES = [
     "Decode",
     "Embedding",
     "Env",
+    "Evaluation",
     "Finetune",
     "Keep",
     "Label",

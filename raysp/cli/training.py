@@ -41,7 +41,7 @@ def finetune(
     """
     from raysp.engine.training.finetuning import finetune as train
     from raysp.engine.training.finetuning import try_out
-    from raysp.engine.training.progress import training_line
+    from raysp.engine.training.progress import evaluation_line, training_line
     from raysp.specs.pipeline import with_overrides
     from raysp.specs.recipe import load_recipe
 
@@ -56,6 +56,8 @@ def finetune(
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
+            if progress.evaluated and progress.evaluated[0] == progress.done:
+                display.say(evaluation_line(*progress.evaluated))
             display.show(lambda width: training_line(progress, width))
 
         if steps is not None:
@@ -133,6 +135,8 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
             f"{duration(result.audio_seconds)} of audio in {result.wall_seconds:.1f} s: RTFx {speed:,.1f}, waited for "
             f"rows {result.waited:.1%} of the time",
         )
+    if result.best_step is not None:
+        print_fact("best", f"{result.best:.4f} at step {result.best_step:,}, whose weights the checkpoint has")
     if is_try_out:
         print_command("next", again)
     elif result.is_done:

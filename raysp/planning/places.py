@@ -41,10 +41,11 @@ def recipe_with_absolute_paths(recipe: Finetune) -> Finetune:
     Raises:
         PlanError: as `with_absolute_paths`.
     """
-    objective = recipe.objective
+    objective, evaluation = recipe.objective, recipe.evaluation
     absolute = replace(
         recipe,
         source=_absolute_source(recipe.source),
+        evaluation=evaluation and replace(evaluation, source=_absolute_source(evaluation.source)),
         objective=replace(objective, checkpoint=_absolute_checkpoint(objective.checkpoint)),
         sink=replace(recipe.sink, url=_absolute(recipe.sink.url)),
     )

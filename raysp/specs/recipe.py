@@ -148,6 +148,51 @@ class Checkpoint:
 
 
 @spec
+class Evaluation:
+    """Evaluation during a training; the weights of the best one become the checkpoint.
+
+    Attributes:
+        source: the rows to evaluate on; its `text` is the column of reference texts.
+        every: steps between evaluations; the last step is evaluated too.
+        best: metric by which weights are the best: "wer", "cer", or "loss".
+        patience: evaluations without a better one after which the training ends; None: it does not end before its time.
+        normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's.
+        by: columns whose values have metrics of their own; "seconds": bands of duration.
+        max_seconds: longer rows are left out.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    every: Annotated[int, Field(ge=1)] = 1000
+    best: Literal["wer", "cer", "loss"] = "wer"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    normalise: str = "letters"
+    by: Listed[str] = ()
+    max_seconds: Positive = 120.0
+
+    def __post_init__(self) -> None:
+        """Check that there is a column of texts."""
+        if self.source.text is None:
+            raise ValueError("source.text is not set; give the column of the reference texts")
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The step that decodes."""
+        return (Decode(self.max_seconds),)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The column of the reference texts, and those of groups."""
+        assert self.source.text is not None
+        return tuple(dict.fromkeys((self.source.text, *(name for name in self.by if name != "seconds"))))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that the steps read: none."""
+        return ()
+
+
+@spec
 class Finetune:
     """A recipe: training of a model on audio shards.
 
@@ -158,6 +203,7 @@ class Finetune:
         schedule: length and learning rates.
         sink: destination of the checkpoint.
         batching: sizes of steps.
+        evaluation: evaluation during the training; None: the last weights become the checkpoint.
         pool: the workers.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
@@ -173,6 +219,7 @@ class Finetune:
     schedule: Schedule
     sink: Checkpoint
     batching: Batching = field(default_factory=Batching)
+    evaluation: Evaluation | None = None
     pool: Pool = field(default_factory=Pool)
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -242,6 +289,9 @@ def training_parts(
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
     del parts["objective.checkpoint"]
+    if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
+        evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
+        parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
     parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
     return {**parts, **code.parts()}
 

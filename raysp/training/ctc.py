@@ -1,10 +1,9 @@
 """Training of CTC heads."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
@@ -38,22 +37,27 @@ class CTCObjective:
         """Run the model on a micro-batch of at least one row."""
         labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)
         output, num_frames_B = self.passes(self.model, batch.waves)
-        blank = self.config.pad_token_id
-        losses_B = ctc_loss(output.logits, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
-        num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
-        rows_B = losses_B / num_labels_B
+        rows_B = self._row_losses(output.logits, num_frames_B, labels_BL)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
+    def _row_losses(self, logits_BTV: Tensor, num_frames_B: Tensor, labels_BL: Tensor) -> Tensor:
+        blank = self.config.pad_token_id
+        losses_B = ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
+        num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
+        rows_B: Tensor = losses_B / num_labels_B
+        return rows_B
+
     @torch.inference_mode()
-    def texts(self, waves: Sequence[np.ndarray], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
-        """Return the texts of recordings by greedy decoding, each alone in evaluation mode."""
+    def recognise(self, batch: MicroBatch, tokenizer: Wav2Vec2CTCTokenizer) -> list[tuple[str, float]]:
+        """Return texts of recordings by greedy decoding in evaluation mode, and their losses."""
         was_training = self.model.training
         self.model.eval()
         try:
-            return [self._text(wave, tokenizer) for wave in waves]
+            labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)
+            output, num_frames_B = self.passes(self.model, batch.waves)
+            losses_B = self._row_losses(output.logits, num_frames_B, labels_BL)
         finally:
             self.model.train(was_training)
-
-    def _text(self, wave: np.ndarray, tokenizer: Wav2Vec2CTCTokenizer) -> str:
-        output, _ = self.passes(self.model, [wave])
-        return str(tokenizer.decode(output.logits[0].argmax(-1).tolist()))
+        ids_BT = output.logits.argmax(-1).cpu()
+        rows = zip(ids_BT, num_frames_B.tolist(), losses_B.tolist(), strict=True)
+        return [(str(tokenizer.decode(ids_T[:length].tolist())), loss) for ids_T, length, loss in rows]

@@ -12,6 +12,7 @@ from raysp.errors import ShardError
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.rows import OK, RowStatus
 from raysp.sink.training.index_record import TRAINED, ShardIndex
+from raysp.specs.pipeline import Work
 from raysp.specs.recipe import Finetune
 from raysp.specs.steps import Functions
 from raysp.text.targets import TOO_MANY, CharacterTargets, frames_needed
@@ -62,15 +63,15 @@ def index_shard(
     return ShardIndex.of(seconds, num_labels, reasons, targets.characters)
 
 
-def read_piece(recipe: Finetune, shard: Shard, piece: Piece) -> pa.Table:
-    """Return the columns of a piece that a recipe reads.
+def read_piece(work: Work, shard: Shard, piece: Piece) -> pa.Table:
+    """Return the columns of a piece that a recipe or an evaluation reads.
 
     Raises:
         ShardError: the shard cannot be read, or changed since it was planned.
         StoreError: its store fails.
     """
-    source = recipe.source
-    columns = sorted({*assembly.decoded_columns(recipe, shard), *recipe.kept})
+    source = work.source
+    columns = sorted({*assembly.decoded_columns(work, shard), *work.kept})
     table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
     if table.num_rows != piece.num_rows:
         found = count(table.num_rows, "row")
@@ -78,9 +79,9 @@ def read_piece(recipe: Finetune, shard: Shard, piece: Piece) -> pa.Table:
     return table
 
 
-def texts_of(recipe: Finetune, table: pa.Table) -> Iterator[str | None]:
+def texts_of(work: Work, table: pa.Table) -> Iterator[str | None]:
     """Yield the reference texts of rows; bytes as UTF-8."""
-    for text in table.column(recipe.kept[0]).to_pylist():
+    for text in table.column(work.kept[0]).to_pylist():
         yield text.decode(errors="replace") if isinstance(text, bytes) else text
 
 

@@ -1,8 +1,8 @@
 """Steps of training: micro-batches of one worker, one all-reduce, one update."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.optimizing import FlatGradients, set_rate
 from raysp.training.randomness import seed_micro_batch
+
+Gathered = TypeVar("Gathered")
 
 
 class Workers(Protocol):
@@ -23,6 +25,10 @@ class Workers(Protocol):
         """Replace a tensor by its sum over the workers."""
         ...
 
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the values of all workers, in their order."""
+        ...
+
 
 class OneWorker:
     """A worker that trains alone."""
@@ -31,6 +37,10 @@ class OneWorker:
 
     def add(self, values: Tensor) -> None:
         """Do nothing: the sum is the worker's own."""
+
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the worker's own value."""
+        return [value]
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,22 @@ from raysp.sink.run_record import raysp_version
 from raysp.sink.training.steps import Position
 from raysp.specs.values import JsonValue, to_json
 from raysp.training.preparing import Prepared
+from raysp.training.session import Session
 from raysp.words import count, duration
 
 TAGS = ("automatic-speech-recognition", "raysp")
 
 
-def figures(prepared: Prepared, position: Position, loss: float | None) -> dict[str, JsonValue]:
+def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[str, JsonValue]:
     """Return the content of metrics.json."""
+    evaluation, best = prepared.plan.recipe.evaluation, session.best
+    found: dict[str, JsonValue] = {}
+    if evaluation and best:
+        found = {"best": {"metric": evaluation.best, "value": best.value, "step": best.done}}
     return {
-        "steps": position.done,
-        "epochs": position.epoch,
+        **found,
+        "steps": session.position.done,
+        "epochs": session.position.epoch,
         "loss": loss,
         "rows": prepared.index.num_rows,
         "audio_seconds": round(float(prepared.index.seconds.sum()), 3),

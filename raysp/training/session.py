@@ -17,6 +17,7 @@ from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
 from raysp.training.batches import MicroBatch
+from raysp.training.evaluated import Evaluated
 from raysp.training.loop import Training, Update
 from raysp.training.optimizing import Group
 from raysp.training.schedules import Shape, factor
@@ -90,6 +91,8 @@ class Report:
     """Wall-clock time since the step before, or since the start."""
     waited: float
     """Seconds of it that this worker waited for rows."""
+    evaluated: Evaluated | None = None
+    """Evaluation after the step; None: it was not evaluated."""
 
 
 class NotFiniteError(RunError):
@@ -115,6 +118,48 @@ class Keeper:
     every: int
 
 
+@dataclass(frozen=True)
+class Evaluations:
+    """When and how weights are evaluated.
+
+    Attributes:
+        every: steps between evaluations; the last step is evaluated too.
+        patience: evaluations without a better one after which the training ends; None: it does not.
+        run: evaluates the current weights; all workers call it at the same step.
+    """
+
+    every: int
+    patience: int | None
+    run: Callable[[], Evaluated]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        value: of the metric; lower is better.
+        done: updates of its weights.
+        misses: evaluations since.
+    """
+
+    value: float
+    done: int
+    misses: int = 0
+
+    @classmethod
+    def read(cls, metrics: Mapping[str, float]) -> "Best | None":
+        """Return what `metrics` has written; None if there was no evaluation."""
+        if "best" not in metrics:
+            return None
+        return cls(metrics["best"], int(metrics["best_done"]), int(metrics["best_misses"]))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Values for the metrics of a commit."""
+        return {"best": self.value, "best_done": self.done, "best_misses": self.misses}
+
+
 class Session:
     """Training of one worker over the windows of a corpus.
 
@@ -128,6 +173,7 @@ class Session:
         keeper: commits; None: this worker commits nothing.
         held: parameters that are not trained in the first steps.
         held_steps: number of these steps.
+        evaluations: when and how weights are evaluated; None: they are not.
     """
 
     def __init__(
@@ -142,6 +188,7 @@ class Session:
         *,
         held: Sequence[torch.nn.Parameter] = (),
         held_steps: int = 0,
+        evaluations: Evaluations | None = None,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -152,6 +199,8 @@ class Session:
         self.keeper = keeper
         self.held = held
         self.held_steps = held_steps
+        self.evaluations = evaluations
+        self.best: Best | None = None
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
@@ -163,8 +212,13 @@ class Session:
 
     @property
     def is_done(self) -> bool:
-        """Whether no step is left."""
-        return self.course.is_done(self.position)
+        """Whether no step is left, or patience has ended."""
+        return self.course.is_done(self.position) or self._has_given_up
+
+    @property
+    def _has_given_up(self) -> bool:
+        patience = self.evaluations.patience if self.evaluations else None
+        return patience is not None and self.best is not None and self.best.misses >= patience
 
     def resume(self, store: Store, fingerprint: str) -> None:
         """Load the last committed step, if there is one.
@@ -186,6 +240,17 @@ class Session:
         with steps.local_file(store, step, OPTIMIZER) as file:
             state.load_moments(self.training.optimizer, self.groups, file)
         self.position, self.committed = step.position, step.position.done
+        self.best = Best.read(step.metrics)
+
+    def load_best(self, store: Store) -> None:
+        """Load the weights of the best evaluation, if there is one; for the end of a training, as moments stay.
+
+        Raises:
+            RunError: its step is not committed.
+        """
+        if self.best is not None and self.best.done != self.position.done:
+            with steps.local_file(store, steps.load(store, self.best.done), MODEL) as file:
+                state.load_weights(self.training.objective.model, file)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Run the steps that are left, and yield a report of each. The last one is committed.
@@ -245,12 +310,26 @@ class Session:
         after = Position(before.done + 1, before.epoch, before.step + 1)
         self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
         self._is_whole = True
-        if self.keeper and (update.stops or self.position.done % self.keeper.every == 0):
+        seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
+        evaluated = self._evaluate()
+        is_best = evaluated is not None and self.best is not None and self.best.done == self.position.done
+        if self.keeper and (update.stops or is_best or self.position.done % self.keeper.every == 0):
             self._begin_commit(self.keeper, {"loss": update.loss, **update.terms})
-        now = time.monotonic()
-        seconds, waited = now - self._before, self._waited
-        self._before, self._waited = now, 0.0
-        return Report(self.position, update, rate, progress, self._audio_seconds(window, step), seconds, waited)
+        self._before = time.monotonic()
+        audio_seconds = self._audio_seconds(window, step)
+        return Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
+
+    def _evaluate(self) -> Evaluated | None:
+        """Evaluate the weights if it is time, and keep the best."""
+        done, evaluations = self.position.done, self.evaluations
+        if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
+            return None
+        evaluated, best = evaluations.run(), self.best
+        if best is None or (evaluated.value is not None and evaluated.value < best.value):
+            self.best = Best(float("inf") if evaluated.value is None else evaluated.value, done)
+        else:
+            self.best = replace(best, misses=best.misses + 1)
+        return evaluated
 
     def _audio_seconds(self, window: Window, step: int) -> float:
         numbers = range(window.micro_batches)
@@ -285,7 +364,7 @@ class Session:
             fingerprint=keeper.fingerprint,
             index=self.index.digest,
             num_workers=training.workers.count,
-            metrics=metrics,
+            metrics={**metrics, **(self.best.metrics if self.best else {})},
         )
 
     def _end_commit(self) -> None:
@@ -293,7 +372,8 @@ class Session:
             return
         before, self.committed = self.committed, self._commit.result().position.done
         self._commit = None
-        kept = {done for done in (before, self.committed) if done is not None}
+        best = self.best.done if self.best else None
+        kept = {done for done in (before, self.committed, best) if done is not None}
         steps.remove_others(self.keeper.store, kept, before=self.committed)
 
     def _finish(self) -> None:

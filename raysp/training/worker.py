@@ -1,19 +1,32 @@
 """One worker of a training: model, objective, optimiser and session of a prepared recipe."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from raysp.models.checking import load_feature_extractor
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
 from raysp.training.ctc import CTCObjective
+from raysp.training.evaluating import Evaluator
 from raysp.training.loop import OneWorker, Training, Workers
 from raysp.training.models import ctc_model
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.preparing import Prepared
-from raysp.training.session import Course, Keeper, Rows, Session
+from raysp.training.session import Course, Evaluations, Keeper, Rows, Session
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
 
 
-def new_session(prepared: Prepared, rows: Rows, store: Store | None, *, workers: Workers | None = None) -> Session:
+def new_session(
+    prepared: Prepared,
+    rows: Rows,
+    store: Store | None,
+    *,
+    workers: Workers | None = None,
+    decoder: "Decoder | None" = None,
+) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
 
     Args:
@@ -21,6 +34,8 @@ def new_session(prepared: Prepared, rows: Rows, store: Store | None, *, workers:
         rows: returns the rows of this worker.
         store: the sink; None: nothing is committed.
         workers: the workers that train together; None: this one trains alone.
+        decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
+            process.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -31,8 +46,10 @@ def new_session(prepared: Prepared, rows: Rows, store: Store | None, *, workers:
     schedule, objective = recipe.schedule, recipe.objective
     model = ctc_model(plan, prepared.tokenizer)
     groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    extractor = load_feature_extractor(plan.checkpoint.path)
+    loss = CTCObjective(model, extractor, dtype=getattr(torch, plan.dtype))
     training = Training(
-        CTCObjective(model, load_feature_extractor(plan.checkpoint.path), dtype=getattr(torch, plan.dtype)),
+        loss,
         adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay),
         seed=recipe.seed,
         clip=schedule.clip,
@@ -49,10 +66,21 @@ def new_session(prepared: Prepared, rows: Rows, store: Store | None, *, workers:
         Keeper(store, prepared.fingerprint, recipe.sink.every) if store is not None and commits else None,
         held=[one for one in model.base_model.parameters() if one.requires_grad],
         held_steps=objective.freeze_steps,
+        evaluations=_evaluations(prepared, loss, workers, decoder),
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
+
+
+def _evaluations(
+    prepared: Prepared, objective: CTCObjective, workers: Workers, decoder: "Decoder | None"
+) -> Evaluations | None:
+    plan, evaluation = prepared.plan, prepared.plan.recipe.evaluation
+    if evaluation is None:
+        return None
+    run = Evaluator(plan, evaluation, objective, prepared.tokenizer, prepared.targets(), workers, decoder)
+    return Evaluations(evaluation.every, evaluation.patience, run)
 
 
 def course_of(schedule: Schedule) -> Course:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from raysp.audio.isolation import Decoder
 from raysp.engine.training.progress import TrainingProgress
 from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import RunError
@@ -22,6 +23,7 @@ from raysp.sink.training.steps import Position
 from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
+from raysp.training.batches import MicroBatch
 from raysp.training.ctc import CTCObjective
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
@@ -70,6 +72,10 @@ class FinetuneResult:
     """Seconds of the steps of this run."""
     waited: float
     """Share of `wall_seconds` that was spent waiting for rows."""
+    best: float | None = None
+    """Metric of the best evaluation, whose weights the checkpoint has; None without an evaluation."""
+    best_step: int | None = None
+    """Updates of these weights."""
     texts: tuple[tuple[str, str], ...] = field(default=())
     """Of a try-out: references and texts of a few rows."""
 
@@ -117,7 +123,8 @@ def finetune(
         stack.enter_context(lease.held(store))
         if restart:
             training_record.remove(store)
-        prepared = prepare(plan, store, decoder=process_decoder())
+        decoder = process_decoder()
+        prepared = prepare(plan, store, decoder=decoder)
         run = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
@@ -131,10 +138,13 @@ def finetune(
             from raysp.engine.training import on_ray
 
             _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, log, on_progress)
-        session = new_session(prepared, Reading(prepared.reader(process_decoder()), failures), store)
+        session = new_session(
+            prepared, Reading(prepared.reader(decoder), failures), store, decoder=stack.enter_context(Decoder())
+        )
         if plan.num_workers == 1:
             _follow(_alone(session, should_stop), prepared, progress, log, on_progress)
         if session.is_done:
+            session.load_best(store)
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, failures)
 
@@ -177,7 +187,7 @@ def try_out(
             on_plan(prepared)
         stack.enter_context(_threads(plan.threads))
         reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
-        session = new_session(prepared, reading, None)
+        session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)
         _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
         result = _result(prepared, session, progress, reading.failures)
@@ -252,7 +262,7 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
     assert isinstance(objective, CTCObjective)
     texts = {
         "README.md": card(prepared, session.position, progress.loss),
-        "metrics.json": json.dumps(figures(prepared, session.position, progress.loss), indent=1) + "\n",
+        "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
     }
     export(store, objective.model, objective.passes.feature_extractor, prepared.tokenizer, texts)
 
@@ -273,6 +283,8 @@ def _result(prepared: Prepared, session: Session, progress: TrainingProgress, fa
         audio_seconds=progress.audio_seconds,
         wall_seconds=progress.seconds,
         waited=progress.waited / progress.seconds if progress.seconds else 0.0,
+        best=session.best.value if session.best else None,
+        best_step=session.best.done if session.best else None,
     )
 
 
@@ -282,6 +294,7 @@ def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tupl
     rows = [*reading(window).values()][:MOST_TEXTS]
     objective = session.training.objective
     assert isinstance(objective, CTCObjective)
-    texts = objective.texts([row.wave for row in rows], prepared.tokenizer)
-    references = [str(prepared.tokenizer.decode(row.target, group_tokens=False)) for row in rows]
+    batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
+    texts = [text for text, _ in objective.recognise(batch, prepared.tokenizer)]
+    references = [str(prepared.tokenizer.decode([*row.target], group_tokens=False)) for row in rows]
     return tuple(zip(references, texts, strict=True))

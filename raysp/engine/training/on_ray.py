@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from raysp.engine.cluster.connection import local_ray, replaced
 from raysp.engine.cluster.process_state import Environment
 from raysp.engine.training.board import Board, News
 from raysp.engine.training.feeding import FedRows, Feeder
+from raysp.engine.workers.reader import process_decoder
 from raysp.errors import RayspError, RunError
 from raysp.planning.checkpoints import folder_of
 from raysp.planning.machine import num_cpus
@@ -27,6 +28,7 @@ from raysp.planning.resources import Resources
 from raysp.sink import fault_injection
 from raysp.sink.training import steps
 from raysp.storage.store import open_store
+from raysp.training.loop import Gathered
 from raysp.training.preparing import Prepared
 from raysp.training.reading import Failures
 from raysp.training.session import NotFiniteError, Report
@@ -60,6 +62,14 @@ class Together:
         """Replace a tensor by its sum over the workers."""
         if self.count > 1:
             torch.distributed.all_reduce(values)
+
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the values of all workers, in their order."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(found, value)
+        return found
 
 
 def train(
@@ -198,9 +208,11 @@ def _work(config: Mapping[str, Any]) -> None:
         committed = steps.latest(store)
         if not ray.get(board.begin.remote(number, committed and committed.position.done)):
             return
+        workers = Together(number, count)
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         rows = FedRows(config["feeder"], failures, board, number, count)
-        session = new_session(prepared, rows, store, workers=Together(number, count))
+        session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder())
+        _check_same_start(workers, session.position.done)
         for report in session.run(_Asking(board)):
             if number == 0:
                 board.add.remote(report, session.committed)
@@ -210,6 +222,12 @@ def _work(config: Mapping[str, Any]) -> None:
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too
+
+
+def _check_same_start(workers: Together, done: int) -> None:
+    """Raise, so that all start again, if a process that was thought to have ended committed a step meanwhile."""
+    if len({*workers.gather(done)}) > 1:
+        raise RuntimeError("the workers began at different steps")
 
 
 class _Asking:

@@ -4,7 +4,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from raysp.evaluation.scores import TITLES
 from raysp.sink.training.metrics import StepMetrics
+from raysp.training.evaluated import Evaluated
 from raysp.training.session import Report
 from raysp.words import count, duration
 
@@ -35,6 +37,8 @@ class TrainingProgress:
     """Wall-clock time of the steps of this run."""
     waited: float = 0.0
     """Seconds of it spent waiting for rows."""
+    evaluated: tuple[int, Evaluated] | None = None
+    """Updates at the last evaluation of this run, and its result."""
     last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
 
     def add(self, report: Report, committed: int | None) -> StepMetrics:
@@ -61,6 +65,8 @@ class TrainingProgress:
         self.seconds += report.seconds
         self.waited += report.waited
         self.last.append(step)
+        if report.evaluated is not None:
+            self.evaluated = position.done, report.evaluated
         return step
 
     @property
@@ -98,6 +104,15 @@ def training_line(progress: TrainingProgress, width: int | None = None) -> str:
             break
         del parts[name]
     return _joined(parts)
+
+
+def evaluation_line(done: int, evaluated: Evaluated) -> str:
+    """Return the metrics of an evaluation as text."""
+    metrics = evaluated.comparison.scores.metrics if evaluated.comparison else {}
+    parts = [f"{TITLES[name]} {one.percentage} ({one.interval})" for name, one in metrics.items()]
+    parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
+    parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
+    return f"evaluation at step {done:,}: {', '.join(parts)}"
 
 
 def _epoch(progress: TrainingProgress) -> str:

@@ -18,7 +18,7 @@ from raysp.planning.resources import count_gpus
 from raysp.planning.surveying import survey
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code
-from raysp.specs.recipe import Batching, Finetune
+from raysp.specs.recipe import Batching, Evaluation, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class TrainingPlan:
     """Torch threads of each worker on CPUs."""
     code: UserCode = field(repr=False)
     """Code from outside raysp."""
+    evaluated: Corpus | None = None
+    """Rows of the evaluation; None: there is none."""
 
     @property
     def num_rows(self) -> int:
@@ -75,7 +77,18 @@ class TrainingPlan:
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
             "workers": f"{count(self.num_workers, 'worker')}, {self.dtype} on {self.device}",
+            **self._evaluation_fact,
             "sink": recipe.sink.url,
+        }
+
+    @property
+    def _evaluation_fact(self) -> Mapping[str, str]:
+        evaluation = self.recipe.evaluation
+        if evaluation is None or self.evaluated is None:
+            return {}
+        rows = sum(shard.num_rows for shard in self.evaluated.shards)
+        return {
+            "evaluation": f"{count(rows, 'row')} every {count(evaluation.every, 'step')}, best by {evaluation.best}"
         }
 
 
@@ -88,6 +101,9 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     """
     recipe = recipe_with_absolute_paths(recipe)
     recipe = replace(recipe, source=source_of_commit(recipe.source))
+    if recipe.evaluation:
+        evaluation = replace(recipe.evaluation, source=source_of_commit(recipe.evaluation.source))
+        recipe = replace(recipe, evaluation=evaluation)
     objective = replace(recipe.objective, checkpoint=locating.pinned(recipe.objective.checkpoint))
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
@@ -106,7 +122,28 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     dtype = ("bfloat16" if gpus else "float32") if recipe.dtype == "auto" else recipe.dtype
     threads = recipe.pool.cpus or max(1, num_cpus() // num_workers)
     sizes = _sizes(recipe.batching, on_gpu=bool(gpus))
-    return TrainingPlan(recipe, checkpoint, digest_of(folder), corpus, dtype, device, sizes, num_workers, threads, code)
+    evaluated = _evaluated(recipe.evaluation) if recipe.evaluation else None
+    return TrainingPlan(
+        recipe, checkpoint, digest_of(folder), corpus, dtype, device, sizes, num_workers, threads, code, evaluated
+    )
+
+
+def _evaluated(evaluation: Evaluation) -> Corpus:
+    """Return the shards of an evaluation.
+
+    Raises:
+        PlanError: as `plan_training`, and if any shard cannot be read: the metrics would be of other rows.
+    """
+    try:
+        corpus = survey(list_corpus(evaluation.source).found, {}, evaluation)
+    except PlanError as error:
+        raise PlanError(f"evaluation.{error}") from None
+    if corpus.unreadable:
+        name, why = next(iter(corpus.unreadable.items()))
+        raise PlanError(f"evaluation.source: {name} cannot be read: {why}")
+    if not any(shard.num_rows for shard in corpus.shards):
+        raise PlanError("evaluation.source.url: the shards hold no rows; there is nothing to evaluate on")
+    return corpus
 
 
 def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:

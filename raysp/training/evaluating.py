@@ -1,0 +1,148 @@
+"""Evaluation during a training: the workers recognise the rows of a corpus, and their texts are compared."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from raysp import assembly
+from raysp.corpus.shards import Piece, Shard
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.recognition import compare_texts
+from raysp.evaluation.scores import SECONDS, Columns, Key
+from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.recipe import Evaluation
+from raysp.text.targets import CharacterTargets
+from raysp.training.batches import MicroBatch
+from raysp.training.ctc import CTCObjective
+from raysp.training.evaluated import Evaluated
+from raysp.training.indexing import read_piece, texts_of
+from raysp.training.loop import Workers
+
+if TYPE_CHECKING:
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.ops.decoding import Decoder
+
+WORST_ROWS = 20
+
+
+class Recognised(NamedTuple):
+    """A row with its text."""
+
+    place: tuple[int, int]
+    """Number of the shard, and of the row in it."""
+    reference: str
+    text: str
+    seconds: float
+    loss: float | None
+    """None: the reference has characters outside the vocabulary, or none at all."""
+    groups: tuple[Key, ...]
+
+
+class _Row(NamedTuple):
+    place: tuple[int, int]
+    reference: str
+    groups: tuple[Key, ...]
+    wave: np.ndarray
+
+
+class Evaluator:
+    """Evaluation of the weights of an objective, by all workers together: each recognises some of the pieces.
+
+    Args:
+        plan: the plan, with an evaluation.
+        evaluation: the evaluation of its recipe.
+        objective: the objective.
+        tokenizer: of its head.
+        targets: targets of the texts.
+        workers: the workers that train together.
+        decoder: decoding functions; None: those of this process.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        evaluation: Evaluation,
+        objective: CTCObjective,
+        tokenizer: "Wav2Vec2CTCTokenizer",
+        targets: CharacterTargets,
+        workers: Workers,
+        decoder: "Decoder | None" = None,
+    ) -> None:
+        assert plan.evaluated is not None
+        self.plan = plan
+        self.evaluation = evaluation
+        self.objective = objective
+        self.tokenizer = tokenizer
+        self.targets = targets
+        self.workers = workers
+        self.decoder = decoder
+        self.shards = plan.evaluated.shards
+        self.failed = 0
+
+    def __call__(self) -> Evaluated:
+        """Recognise all rows, and return their metrics, which are the same on all workers."""
+        self.failed = 0
+        pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
+        mine = pieces[self.workers.number :: self.workers.count]
+        own = [row for number, piece in mine for row in self._piece(number, piece)]
+        gathered = self.workers.gather((own, self.failed))
+        rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
+        return self._compared(rows, sum(failed for _, failed in gathered))
+
+    def _compared(self, rows: Sequence[Recognised], failed: int) -> Evaluated:
+        names = [name for name in self.evaluation.by if name != SECONDS]
+        by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
+        seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
+        is_first = self.workers.number == 0
+        comparison = compare_texts(
+            [row.reference for row in rows],
+            [row.text for row in rows],
+            Columns(seconds, by),
+            normalise=self.evaluation.normalise,
+            bootstrap=None if is_first else Bootstrap(draws=0),
+            worst=WORST_ROWS,
+        )
+        losses = [row.loss for row in rows if row.loss is not None]
+        loss = float(np.mean(losses)) if losses else None
+        best = self.evaluation.best
+        value = loss if best == "loss" else comparison.scores.metrics[best].value
+        places = [rows[one.index].place for one in comparison.worst]
+        worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
+        return Evaluated(value, loss, comparison if is_first else None, failed, worst if is_first else ())
+
+    def _piece(self, number: int, piece: Piece) -> Iterator[Recognised]:
+        rows = sorted(self._decoded(number, self.shards[number], piece), key=lambda row: -len(row.wave))
+        budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
+        while rows:
+            size = max(1, int(budget / max(1, len(rows[0].wave))))
+            batch, rows = rows[:size], rows[size:]
+            yield from self._recognised(batch)
+
+    def _recognised(self, rows: Sequence[_Row]) -> Iterator[Recognised]:
+        targets = [self.targets(row.reference) for row in rows]
+        waves = [row.wave for row in rows]
+        batch = MicroBatch(0, range(len(rows)), waves, [target.ids for target in targets])
+        found = self.objective.recognise(batch, self.tokenizer)
+        for row, target, (text, loss) in zip(rows, targets, found, strict=True):
+            seconds = len(row.wave) / self.plan.checkpoint.sample_rate
+            kept = None if target.reason else loss
+            yield Recognised(row.place, row.reference, text, seconds, kept, row.groups)
+
+    def _decoded(self, number: int, shard: Shard, piece: Piece) -> Iterator[_Row]:
+        """Yield the rows of a piece that have a reference and can be recognised."""
+        checkpoint = self.plan.checkpoint
+        table = read_piece(self.evaluation, shard, piece)
+        texts = [*texts_of(self.evaluation, table)]
+        columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
+        op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
+        kept = [index for index, text in enumerate(texts) if text is not None]
+        for block, _ in op(table.take(kept), 0):
+            for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
+                if row_status.status != OK or wave is None or len(wave) < checkpoint.min_samples:
+                    self.failed += 1
+                    continue
+                index = kept[row_status.row]
+                groups = tuple(column[index] for column in columns)
+                yield _Row((number, piece.first + index), texts[index] or "", groups, wave)

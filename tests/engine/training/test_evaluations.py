@@ -1,0 +1,165 @@
+"""Evaluation during a training: the best weights are kept and exported, patience ends it, workers agree."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.engine.training.finetuning import finetune
+from raysp.errors import PlanError
+from raysp.sink.training import steps
+from raysp.specs.recipe import Evaluation, Schedule
+from raysp.storage.store import LocalStore
+from raysp.training.evaluating import Evaluator
+from tests.corpora import write_shard
+from tests.recipes import a_recipe, words_table, write_words
+
+pytestmark = pytest.mark.slow
+
+
+def evaluated(words, tiny, sink, **fields):
+    evaluation = Evaluation(raysp.Shards(words, text="text"), **{"every": 3, "by": ["speaker", "seconds"], **fields})
+    return a_recipe(words, tiny, sink, schedule=Schedule(steps=8, learning_rate=1e-3), evaluation=evaluation)
+
+
+@pytest.fixture
+def values(monkeypatch):
+    """Values of the evaluations in place of those that they have."""
+    given: list[float] = []
+    original = Evaluator.__call__
+
+    def replaced(self):
+        found = original(self)
+        return dataclasses.replace(found, value=given.pop(0)) if given else found
+
+    monkeypatch.setattr(Evaluator, "__call__", replaced)
+    return given
+
+
+def run(recipe, **options):
+    seen = []
+
+    def keep(progress):
+        if progress.evaluated and progress.evaluated[0] == progress.done:
+            seen.append(progress.evaluated)
+
+    return finetune(recipe, on_progress=keep, **options), seen
+
+
+def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_path):
+    result, seen = run(evaluated(words, tiny, tmp_path / "out"))
+    assert [done for done, _ in seen] == [3, 6, 8]
+    _, last = seen[-1]
+    assert last.comparison.scores.rows == 60
+    assert {group.value for group in last.comparison.by["speaker"]} == {"s0", "s1", "s2"}
+    assert [*last.comparison.by] == ["seconds", "speaker"]
+    assert last.value == last.comparison.scores.metrics["wer"].value
+    assert last.loss > 0
+    assert last.failed == 0
+    assert last.rows[0].startswith(("0.parquet:", "1.parquet:"))
+    assert result.is_done
+
+
+def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, values):
+    values[:] = [0.7, 0.4, 0.5]
+    result, _ = run(evaluated(words, tiny, tmp_path / "out"))
+    assert (result.best, result.best_step, result.steps) == (0.4, 6, 8)
+    store = LocalStore(tmp_path / "out")
+    with steps.local_file(store, steps.load(store, 6), "model.safetensors") as file:
+        best = load_file(file)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in best.items())
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best"] == {
+        "metric": "wer",
+        "value": 0.4,
+        "step": 6,
+    }
+
+
+def test_patience_ends_the_training_also_after_a_stop(words, tiny, tmp_path, values):
+    values[:] = [0.4, 0.5, 0.6]
+    recipe = evaluated(words, tiny, tmp_path / "out", every=1, patience=2)
+    stopped, _ = run(recipe, should_stop=lambda: True)
+    assert (stopped.steps, stopped.is_done) == (1, False)
+    result, seen = run(recipe)
+    assert (result.steps, result.is_done, result.best_step) == (3, True, 1)
+    assert [done for done, _ in seen] == [2, 3]
+    assert run(recipe)[0].steps == 3
+
+
+def test_an_evaluation_without_patience_changes_no_weight_and_no_fingerprint(words, tiny, tmp_path):
+    with_it = finetune(evaluated(words, tiny, tmp_path / "with", best="loss"))
+    without = finetune(dataclasses.replace(evaluated(words, tiny, tmp_path / "without"), evaluation=None))
+    assert with_it.fingerprint == without.fingerprint
+    assert finetune(evaluated(words, tiny, tmp_path / "more", patience=5)).fingerprint != without.fingerprint
+    stores = [LocalStore(tmp_path / name) for name in ("with", "without")]
+    weights = []
+    for store in stores:
+        with steps.local_file(store, steps.load(store, 8), "model.safetensors") as file:
+            weights.append(load_file(file))
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_rows_without_a_reference_and_long_rows_are_left_out(tiny, tmp_path):
+    url = write_words(tmp_path / "in", 12)
+    texts = [None, "", "größe", "one", "two", "six"]
+    write_shard(tmp_path / "dev" / "a.parquet", table=words_table(6, texts=texts))
+    recipe = evaluated(url, tiny, tmp_path / "out")
+    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet", text="text"), every=100, max_seconds=0.55)
+    _, seen = run(dataclasses.replace(recipe, evaluation=evaluation))
+    _, last = seen[-1]
+    assert last.comparison.scores.rows + last.failed == 5
+    assert last.failed > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "message"),
+    [
+        ("none/*.parquet", {}, "evaluation.source.url: .*none"),
+        ("in/*.parquet", {"by": ["gender"]}, "column 'gender'"),
+        ("in/*.parquet", {"text": "sentence"}, "column 'sentence'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_any_step(tiny, tmp_path, source, fields, message):
+    url = write_words(tmp_path / "in", 12)
+    text = fields.pop("text", "text") if "text" in fields else "text"
+    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/{source}", text=text), **fields)
+    recipe = dataclasses.replace(evaluated(url, tiny, tmp_path / "out"), evaluation=evaluation)
+    with pytest.raises(PlanError, match=message):
+        finetune(recipe)
+
+
+def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path):
+    """Each recognises some of the pieces, and all know the metrics of all."""
+    from raysp.engine.training.finetuning import plan_recipe
+    from raysp.training.worker import new_session
+
+    _, prepared = plan_recipe(evaluated(words, tiny, tmp_path / "out"))
+    session = new_session(prepared, lambda window: {}, None)
+    whole = session.evaluations.run
+
+    class Member:
+        def __init__(self, number):
+            self.number, self.count = number, 2
+
+        def gather(self, value):
+            parts[self.number] = value
+            return [parts.get(0, value), parts.get(1, value)]
+
+    parts = {}
+    for number in (0, 1, 0):
+        member = Evaluator(
+            prepared.plan,
+            whole.evaluation,
+            whole.objective,
+            prepared.tokenizer,
+            prepared.targets(),
+            Member(number),
+        )
+        last = member()
+    alone = whole()
+    assert (last.value, last.comparison) == (alone.value, alone.comparison)
+    assert last.loss == pytest.approx(alone.loss, rel=1e-5)
