@@ -30,6 +30,7 @@ class CTCObjective:
         self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:
         self.model = model
+        self.feature_extractor = feature_extractor
         self.passes = Passes(model, feature_extractor, dtype)
         self.config: Any = model.config
 

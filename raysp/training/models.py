@@ -1,8 +1,5 @@
 """Models as they begin to be trained: weights of the checkpoint, new heads, frozen parts."""
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,10 +7,10 @@ from torch import nn
 
 from raysp.errors import PlanError
 from raysp.models.auto import AutoModelForCTC
-from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.plans import KEEP, TrainingPlan
+from raysp.training.starting import expecting_new_weights, freeze
 
 
 def ctc_model(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
@@ -31,7 +28,7 @@ def ctc_model(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
         fields |= {"vocab_size": len(tokenizer.get_vocab()), "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(recipe.seed)  # of a new head
     options: dict[str, Any] = {"dtype": torch.float32, "strict": not is_new, "ignore_mismatched_sizes": is_new}
-    with _expecting_new_weights():
+    with expecting_new_weights():
         try:
             model: Model = AutoModelForCTC.from_pretrained(plan.checkpoint.path, **options, **fields)
         except TypeError as error:
@@ -40,29 +37,9 @@ def ctc_model(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
         _begin_head(model, tokenizer.pad_token_id, objective.blank_bias)
     if recipe.schedule.checkpointing:
         model.gradient_checkpointing_enable()
-    freeze(model, objective.freeze)
+    if objective.freeze is not None:
+        freeze(model, objective.freeze)
     return model.to(plan.device).train()
-
-
-def freeze(model: Model, part: str | None) -> None:
-    """Exclude a part from training: "feature_encoder", or "base", all but the head."""
-    trained: Any = model
-    if part == "feature_encoder":
-        trained.freeze_feature_encoder()
-    elif part == "base":
-        trained.freeze_base_model()
-
-
-@contextlib.contextmanager
-def _expecting_new_weights() -> Iterator[None]:
-    """Log no warning of weights that the checkpoint lacks: they are trained."""
-    logger = logging.getLogger(modeling.__name__)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _begin_head(model: Model, blank: int, blank_bias: float) -> None:

@@ -19,7 +19,7 @@ from raysp.training.batches import Losses, MicroBatch
 from raysp.training.decoder_tokens import SpecialIds, special_ids, token_ids
 from raysp.training.passes import Passes, padded_targets
 from raysp.training.randomness import seeded
-from raysp.training.starting import NAMED_OUTPUTS, Masks
+from raysp.training.starting import NAMED_OUTPUTS, Masks, expecting_new_weights
 
 MAX_TOKENS = 256
 """Tokens of the longest text that `generate` writes unless told otherwise; 30 seconds of speech have fewer."""
@@ -85,7 +85,7 @@ def load_encoder_decoder(
     generate: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> SpeechEncoderDecoderModel:
-    """Load an encoder-decoder, or combine an encoder and a decoder, in training mode.
+    """Load an encoder-decoder, or combine an encoder and a decoder, in training mode and float32.
 
     Its configuration has the special ids that training and `generate` need, from the decoder's configuration or its
     tokenizer.
@@ -102,8 +102,8 @@ def load_encoder_decoder(
     Raises:
         CheckpointError: files, weights or widths do not fit; a special token is missing.
     """
-    with seeded(seed):
-        model = _loaded(folder, decoder, masks or {})
+    with seeded(seed), expecting_new_weights():
+        model = _loaded(folder, decoder, masks or {}).float()
         if len(tokenizer) > model.config.decoder.vocab_size:
             model.resize_token_embeddings(len(tokenizer))
     config: Any = model.config

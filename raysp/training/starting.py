@@ -1,12 +1,16 @@
 """The model that a training starts from: settings of its checkpoint, new classes, parts that are not trained."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
@@ -21,7 +25,7 @@ NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden
 
 
 def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # noqa: ANN401 - a class of auto.py
-    """Load a checkpoint with the head of an auto class, in training mode.
+    """Load a checkpoint with the head of an auto class, in training mode and float32.
 
     Args:
         auto: such as `AutoModelForCTC`.
@@ -29,9 +33,21 @@ def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # 
         masks: fields of the configuration.
         seed: seed of initial weights.
     """
-    with seeded(seed):
-        model: Model = auto.from_pretrained(folder, **NAMED_OUTPUTS, **masks)
+    with seeded(seed), expecting_new_weights():
+        model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **masks)
     return model.train()
+
+
+@contextlib.contextmanager
+def expecting_new_weights() -> Iterator[None]:
+    """Log no warning of weights that the checkpoint lacks: they are trained."""
+    logger = logging.getLogger(modeling.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:

@@ -159,6 +159,11 @@ def test_a_new_head_has_the_names_of_the_classes(folder, tmp_path, problem, writ
     assert torch.equal(theirs.classifier.weight, model.classifier.weight)
 
 
+def test_weights_of_a_checkpoint_in_half_precision_are_trained_in_float32(folder, tmp_path):
+    load_classifier(folder, NAMES).to(torch.float16).save_pretrained(tmp_path)
+    assert {one.dtype for one in load_classifier(tmp_path, ["yes", "no"]).parameters()} == {torch.float32}
+
+
 def test_frames_have_such_a_head_too(folder):
     model = load_frame_classifier(folder, NAMES)
     assert isinstance(model, Wav2Vec2ForAudioFrameClassification)

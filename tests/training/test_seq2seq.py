@@ -103,6 +103,18 @@ def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_p
         assert torch.equal(again.state_dict()[name], weight), name
 
 
+def test_weights_of_checkpoints_in_half_precision_are_trained_in_float32(parts, tmp_path):
+    _, encoder, decoder, tokenizer = parts
+    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder)
+    model.to(torch.bfloat16).encoder.save_pretrained(tmp_path / "half")
+    model.save_pretrained(tmp_path / "whole")
+    for again in (
+        load_encoder_decoder(tmp_path / "half", tokenizer, decoder=decoder),
+        load_encoder_decoder(tmp_path / "whole", tokenizer),
+    ):
+        assert {one.dtype for one in again.parameters()} == {torch.float32}
+
+
 def test_initial_weights_are_those_of_the_seed(parts):
     _, encoder, decoder, tokenizer = parts
     torch.manual_seed(5)
