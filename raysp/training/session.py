@@ -16,14 +16,15 @@ from raysp.sink.training import steps
 from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
+from raysp.training.averaging import MovingAverage
 from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import Evaluated
 from raysp.training.loop import Training, Update
 from raysp.training.optimizing import Group
 from raysp.training.schedules import Shape, factor
 
-MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
-"""Files of a committed step."""
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
+"""Files of a committed step; the last one if there is a moving average."""
 
 
 class TrainingRow(NamedTuple):
@@ -110,12 +111,14 @@ class Keeper:
     Attributes:
         store: the sink.
         fingerprint: of the recipe.
-        every: steps between commits, of which the last two stay.
+        every: steps between commits.
+        last: number of commits that stay, the newest ones; at least 2.
     """
 
     store: Store
     fingerprint: str
     every: int
+    last: int = 2
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ class Session:
         held: parameters that are not trained in the first steps.
         held_steps: number of these steps.
         evaluations: when and how weights are evaluated; None: they are not.
+        average: moving average of the weights, which is updated and committed with them; None: there is none.
     """
 
     def __init__(
@@ -189,6 +193,7 @@ class Session:
         held: Sequence[torch.nn.Parameter] = (),
         held_steps: int = 0,
         evaluations: Evaluations | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -201,6 +206,7 @@ class Session:
         self.held_steps = held_steps
         self.evaluations = evaluations
         self.best: Best | None = None
+        self.average = average
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
@@ -239,6 +245,9 @@ class Session:
             state.load_weights(self.training.objective.model, file)
         with steps.local_file(store, step, OPTIMIZER) as file:
             state.load_moments(self.training.optimizer, self.groups, file)
+        if self.average is not None:
+            with steps.local_file(store, step, AVERAGE) as file:
+                self.average.load(file)
         self.position, self.committed = step.position, step.position.done
         self.best = Best.read(step.metrics)
 
@@ -307,6 +316,8 @@ class Session:
                 f"{update.norm:g}; no weight was changed",
                 training.failed_rows,
             )
+        if self.average is not None:
+            self.average.update()
         after = Position(before.done + 1, before.epoch, before.step + 1)
         self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
         self._is_whole = True
@@ -356,6 +367,8 @@ class Session:
             MODEL: state.weights(training.objective.model),
             OPTIMIZER: state.moments(training.optimizer, self.groups),
         }
+        if self.average is not None:
+            files[AVERAGE] = self.average.state()
         self._commit = self._threads.submit(
             steps.commit,
             keeper.store,
@@ -370,10 +383,11 @@ class Session:
     def _end_commit(self) -> None:
         if self._commit is None or self.keeper is None:
             return
-        before, self.committed = self.committed, self._commit.result().position.done
+        self.committed = self._commit.result().position.done
         self._commit = None
-        best = self.best.done if self.best else None
-        kept = {done for done in (before, self.committed, best) if done is not None}
+        kept = steps.newest(self.keeper.store, self.keeper.last, until=self.committed)
+        if self.best is not None:
+            kept = {*kept, self.best.done}
         steps.remove_others(self.keeper.store, kept, before=self.committed)
 
     def _finish(self) -> None:

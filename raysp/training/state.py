@@ -17,7 +17,7 @@ SEPARATOR = "|"
 
 def weights(model: Model) -> dict[str, Tensor]:
     """Return copies of all weights that a model stores, on the CPU."""
-    return _copied(model.stored_weights())
+    return copied(model.stored_weights())
 
 
 def load_weights(model: Model, file: Path) -> None:
@@ -26,13 +26,22 @@ def load_weights(model: Model, file: Path) -> None:
     Raises:
         RunError: the file has other names or shapes than the model.
     """
-    found, mine = load_file(file), model.stored_weights()
-    expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+    load_tensors(model.stored_weights(), file)
+
+
+def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Replace the values of tensors by those of a file with the same names.
+
+    Raises:
+        RunError: the file has other names or shapes.
+    """
+    found = load_file(file)
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if (shapes := {name: tuple(tensor.shape) for name, tensor in found.items()}) != expected:
         other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
         raise RunError(f"{file}: the weights do not fit the model: {', '.join(other[:5])}")
     with torch.no_grad():
-        for name, tensor in mine.items():
+        for name, tensor in tensors.items():
             tensor.copy_(found[name])
 
 
@@ -43,7 +52,7 @@ def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[s
         for name, parameter in _named(groups)
         for key, value in optimizer.state.get(parameter, {}).items()
     }
-    return _copied(found)
+    return copied(found)
 
 
 def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file: Path) -> None:
@@ -62,6 +71,11 @@ def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file
         optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
 
 
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that later steps do not change, so that a thread may write them."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
 def write(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write tensors to a file."""
     save_file(dict(tensors), file)
@@ -69,8 +83,3 @@ def write(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 def _named(groups: Sequence[Group]) -> list[tuple[str, nn.Parameter]]:
     return [pair for group in groups for pair in zip(group.names, group.parameters, strict=True)]
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies that later steps do not change, so that a thread may write them."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -6,17 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from raysp.errors import RunError
 from raysp.ops.ordering import Index, Sizes, Window
 from raysp.sink.training import steps
 from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
+from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
 from raysp.training.ctc import CTCObjective
 from raysp.training.loop import Training
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.session import Course, Keeper, NotFiniteError, Session, TrainingRow
+from raysp.training.session import MODEL, Course, Keeper, NotFiniteError, Session, TrainingRow
 from tests.training.conftest import small_model
 
 pytestmark = pytest.mark.slow
@@ -54,13 +56,17 @@ def new_session(digits, index, extractor, tmp_path):
     def rows(window: Window) -> dict[int, TrainingRow]:
         return {row: TrainingRow(*digits[row]) for row in window.rows.tolist() if row != 5}
 
-    def make(course: Course = COURSE, fingerprint: str = "a", every: int = 4, sizes: Sizes = SIZES) -> Session:
+    def make(
+        course: Course = COURSE, fingerprint: str = "a", every: int = 4, sizes: Sizes = SIZES, **options
+    ) -> Session:
         model = small_model(hidden_dropout=0.1, layerdrop=0.2)
         groups = group_parameters(model)
         optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
         training = Training(Recorded(model, extractor), optimizer, seed=7)
         store = LocalStore(str(tmp_path))
-        session = Session(training, groups, index, sizes, course, rows, Keeper(store, fingerprint, every))
+        keeper = Keeper(store, fingerprint, every, last=options.get("last", 2))
+        average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
+        session = Session(training, groups, index, sizes, course, rows, keeper, average=average)
         session.resume(store, fingerprint)
         return session
 
@@ -135,6 +141,43 @@ def test_the_last_two_commits_stay(new_session):
     committed = steps._committed([entry.path for entry in session.keeper.store.list(steps.STEPS)])
     assert len(committed) == 2
     assert max(committed) == total
+
+
+def test_as_many_commits_stay_as_are_averaged(new_session):
+    session = new_session(every=2, last=4)
+    total = len([*session.run()])
+    store = session.keeper.store
+    kept = steps.newest(store, 100, until=total)
+    assert kept == [*range(2, total, 2), total][-4:]
+    assert steps.newest(store, 3, until=total - 1) == kept[:-1]
+    weights = []
+    for done in kept:
+        with steps.local_file(store, steps.load(store, done), MODEL) as file:
+            weights.append(load_file(file))
+    for name, mean in mean_of_last(store, 4, name=MODEL).items():
+        expected = sum(one[name].double() for one in weights) / 4
+        torch.testing.assert_close(mean, expected.float(), rtol=1e-6, atol=1e-7)
+    assert not torch.equal(mean_of_last(store, 2, name=MODEL)["lm_head.weight"], weights[-1]["lm_head.weight"])
+
+
+def test_there_is_no_mean_without_a_commit(new_session):
+    with pytest.raises(RunError, match="no step is committed, so there are no weights to average"):
+        mean_of_last(new_session().keeper.store, 3, name=MODEL)
+
+
+@pytest.mark.parametrize("stops", [[4], [3, 5, 11]])
+def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
+    reference = new_session(decay=0.9)
+    reference.keeper = None
+    total = len([*reference.run()])
+    for stop in [*stops, 1000]:
+        session = new_session(decay=0.9)
+        [*session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop)]
+    assert session.average.updates == reference.average.updates == total
+    expected = reference.average.state()
+    assert all(torch.equal(one, expected[name]) for name, one in session.average.state().items())
+    again = new_session(decay=0.9)
+    assert torch.equal(again.average.state()["lm_head.weight"], expected["lm_head.weight"])
 
 
 def test_a_course_of_steps_ends_after_them(new_session):

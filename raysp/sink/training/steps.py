@@ -168,6 +168,12 @@ def latest(store: Store) -> CommittedStep | None:
     return None
 
 
+def newest(store: Store, number: int, *, until: int) -> list[int]:
+    """Return the last committed steps up to one, in order, at most `number`."""
+    committed = sorted(_committed([entry.path for entry in store.list(STEPS)]))
+    return [done for done in committed if done <= until][-number:]
+
+
 @contextmanager
 def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
     """Yield a local copy of a file of a step, after a check of its content.

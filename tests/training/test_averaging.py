@@ -1,0 +1,168 @@
+"""Averages of weights: exact, resumed bit for bit, and seen by everything that is derived from weights."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from raysp.errors import RunError
+from raysp.models import UniSpeechForCTC
+from raysp.training import state
+from raysp.training.averaging import MovingAverage, mean_of
+from tests.models.oracles import make_oracle
+
+
+def changing(seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Generator]:
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.randn(3, size, generator=generator) for name, size in (("a", 4), ("b.c", 7))}
+    return {**weights, "count": torch.tensor(5)}, generator
+
+
+def change(weights: dict[str, torch.Tensor], generator: torch.Generator) -> None:
+    for one in weights.values():
+        if one.is_floating_point():
+            one += torch.randn(one.shape, generator=generator)
+
+
+def values(average: MovingAverage) -> dict[str, torch.Tensor]:
+    found = average.state()
+    del found["updates"]
+    return found
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_an_average_forgets_by_its_decay_and_faster_at_first(decay):
+    weights, generator = changing()
+    average = MovingAverage(weights, decay)
+    expected = {name: weights[name].double() for name in ("a", "b.c")}
+    for done in range(30):
+        change(weights, generator)
+        average.update()
+        kept = min(decay, (1 + done) / (10 + done))
+        expected = {name: kept * one + (1 - kept) * weights[name] for name, one in expected.items()}
+    assert average.updates == 30
+    for name, one in values(average).items():
+        torch.testing.assert_close(one, expected[name].float(), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_are_no_numbers_with_a_fraction_are_left_out():
+    weights, _ = changing()
+    assert {*values(MovingAverage(weights, 0.9))} == {"a", "b.c"}
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7])
+def test_an_average_goes_on_from_its_state_bit_for_bit(tmp_path, stop):
+    weights, generator = changing()
+    whole = MovingAverage(weights, 0.9)
+    parts = MovingAverage(weights, 0.9)
+    for done in range(12):
+        if done == stop:
+            state.write(parts.state(), tmp_path / "ema.safetensors")
+            parts = MovingAverage(weights, 0.9)
+            parts.load(tmp_path / "ema.safetensors")
+        change(weights, generator)
+        whole.update()
+        parts.update()
+    assert parts.updates == whole.updates == 12
+    for name, one in values(parts).items():
+        assert torch.equal(one, values(whole)[name])
+
+
+def test_a_state_is_a_copy():
+    weights, generator = changing()
+    average = MovingAverage(weights, 0.5)
+    found = average.state()
+    before = found["a"].clone()
+    change(weights, generator)
+    average.update()
+    assert torch.equal(found["a"], before)
+    assert found["updates"] == 0
+
+
+def test_a_state_of_other_weights_is_refused(tmp_path):
+    weights, _ = changing()
+    state.write(MovingAverage({"a": weights["a"]}, 0.9).state(), tmp_path / "ema")
+    with pytest.raises(RunError, match=r"ema: the weights do not fit the model: b.c"):
+        MovingAverage(weights, 0.9).load(tmp_path / "ema")
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_a_decay_that_forgets_nothing_is_refused(decay):
+    with pytest.raises(ValueError, match=r"decay is .*, expected at least 0 and below 1"):
+        MovingAverage(changing()[0], decay)
+
+
+def model_and_inputs(tmp_path):
+    make_oracle("UniSpeechForCTC").save_pretrained(tmp_path)
+    wave = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3000)).astype(np.float32))
+    return UniSpeechForCTC.from_pretrained(tmp_path), wave
+
+
+def test_a_model_computes_with_the_average_and_then_with_its_own_weights_again(tmp_path):
+    """Also by weights that are derived from others for inference."""
+    model, wave = model_and_inputs(tmp_path)
+    average = MovingAverage(model.stored_weights(), 0.5)
+    with torch.no_grad():
+        for one in model.parameters():
+            one += 0.05 * torch.randn_like(one)
+    average.update()
+    with torch.inference_mode():
+        own = model(wave).logits
+    with average.applied(), torch.inference_mode():
+        averaged = model(wave).logits
+        model.save_pretrained(tmp_path / "averaged")
+    with torch.inference_mode():
+        assert torch.equal(model(wave).logits, own)
+        assert not torch.allclose(averaged, own, atol=1e-3)
+        fresh = UniSpeechForCTC.from_pretrained(tmp_path / "averaged")(wave).logits
+    torch.testing.assert_close(fresh, averaged, rtol=1e-4, atol=1e-4)
+
+
+def fail_with(average: MovingAverage) -> None:
+    with average.applied():
+        raise RuntimeError("in between")
+
+
+def test_the_weights_come_back_after_an_error():
+    weights, generator = changing()
+    average = MovingAverage(weights, 0.5)
+    change(weights, generator)
+    own = {name: one.clone() for name, one in weights.items()}
+    with pytest.raises(RuntimeError, match="in between"):
+        fail_with(average)
+    assert all(torch.equal(weights[name], one) for name, one in own.items())
+
+
+def saved(tmp_path, *tensors: dict[str, torch.Tensor]):
+    files = [tmp_path / f"{place}.safetensors" for place in range(len(tensors))]
+    for one, file in zip(tensors, files, strict=True):
+        save_file(one, file)
+    return files
+
+
+def test_the_mean_of_files_is_exact_and_of_their_dtype(tmp_path):
+    found = [{"a": torch.tensor([1.0, 1e8]), "h": torch.tensor([1.0]).half(), "n": torch.tensor(3)}]
+    found += [{"a": torch.tensor([2.0, 1.0]), "h": torch.tensor([2.0]).half(), "n": torch.tensor(4)}]
+    found += [{"a": torch.tensor([6.0, -1e8]), "h": torch.tensor([6.0]).half(), "n": torch.tensor(7)}]
+    mean = mean_of(saved(tmp_path, *found))
+    assert mean["a"].tolist() == [3.0, pytest.approx(1 / 3)]
+    assert (mean["h"].dtype, mean["h"].item()) == (torch.float16, 3.0)
+    assert mean["n"] == 7
+    assert torch.equal(mean_of(saved(tmp_path, found[1]))["a"], found[1]["a"])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"b": torch.zeros(2)}, r"0.safetensors: its weights have other names than those of .*1.safetensors"),
+        ({"a": torch.zeros(3)}, r"a has different shapes in the files: \(2,\), \(3,\)"),
+    ],
+)
+def test_files_of_other_weights_have_no_mean(tmp_path, other, message):
+    with pytest.raises(RunError, match=message):
+        mean_of(saved(tmp_path, {"a": torch.zeros(2)}, other))
+
+
+def test_there_is_no_mean_of_nothing():
+    with pytest.raises(ValueError, match="files is empty, expected at least one"):
+        mean_of([])
