@@ -21,6 +21,8 @@ from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.status import status as status
 from .reading.verify import verify as verify
+from .specs.objectives import CTC as CTC
+from .specs.objectives import Text as Text
 from .specs.outputs import Classes as Classes
 from .specs.outputs import Embedding as Embedding
 from .specs.outputs import Segments as Segments
@@ -28,13 +30,11 @@ from .specs.outputs import Transcript as Transcript
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards
-from .specs.recipe import CTC as CTC
 from .specs.recipe import Batching as Batching
 from .specs.recipe import Checkpoint as Checkpoint
 from .specs.recipe import Evaluation as Evaluation
 from .specs.recipe import Finetune as Finetune
 from .specs.recipe import Schedule as Schedule
-from .specs.recipe import Text as Text
 from .specs.steps import Decode as Decode
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label

@@ -1,4 +1,4 @@
-"""Objectives of trainings besides CTC: texts by a decoder, classes, speakers, pre-training."""
+"""Objectives of trainings: texts by CTC or by a decoder, classes, speakers, pre-training."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,55 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from raysp.specs.outputs import GenerateValue
-from raysp.specs.recipe import Positive, Share, Text
 from raysp.specs.values import Listed, Url, spec
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Column = Annotated[str, Field(min_length=1)]
 Masks = Mapping[str, float | int | bool]
 Steps = Annotated[int, Field(ge=0)]
 FrozenPart = Literal["feature_encoder", "base"] | None
+
+
+@spec
+class Text:
+    """Rules for the reference texts.
+
+    Texts are in Unicode's form NFC, with single spaces between words.
+
+    Attributes:
+        case: "lower", "upper", or "keep".
+        keep: "all" characters; "letters": letters with their marks, digits, and apostrophes within words; or the
+            characters that stay besides spaces, in a string. Others become spaces.
+    """
+
+    case: Literal["keep", "lower", "upper"] = "keep"
+    _: KW_ONLY
+    keep: Annotated[str, Field(min_length=1)] = "all"
+
+
+@spec
+class CTC:
+    """Training of a CTC head on characters.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
+        text: rules for the reference texts.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        blank_bias: initial bias of the blank in a new head.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    vocabulary: str = "keep"
+    freeze: Literal["feature_encoder", "base"] | None = None
+    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
 
 
 @spec

@@ -9,6 +9,9 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 
 from raysp.specs.code import UserCode
+from raysp.specs.objectives import CTC as CTC
+from raysp.specs.objectives import Positive, Share
+from raysp.specs.objectives import Text as Text
 from raysp.specs.pipeline import (
     Shards,
     StorageOptions,
@@ -22,50 +25,6 @@ from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 TRAINING_VERSION = 1
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@spec
-class Text:
-    """Rules for the reference texts.
-
-    Texts are in Unicode's form NFC, with single spaces between words.
-
-    Attributes:
-        case: "lower", "upper", or "keep".
-        keep: "all" characters; "letters": letters with their marks, digits, and apostrophes within words; or the
-            characters that stay besides spaces, in a string. Others become spaces.
-    """
-
-    case: Literal["keep", "lower", "upper"] = "keep"
-    _: KW_ONLY
-    keep: Annotated[str, Field(min_length=1)] = "all"
-
-
-@spec
-class CTC:
-    """Training of a CTC head on characters.
-
-    Attributes:
-        checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
-        text: rules for the reference texts.
-        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
-        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
-        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
-        blank_bias: initial bias of the blank in a new head.
-    """
-
-    checkpoint: Url
-    _: KW_ONLY
-    text: Text = field(default_factory=Text)
-    vocabulary: str = "keep"
-    freeze: Literal["feature_encoder", "base"] | None = None
-    freeze_steps: Annotated[int, Field(ge=0)] = 0
-    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
-    blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
 
 
 @spec
@@ -204,6 +163,9 @@ class Finetune:
         sink: destination of the checkpoint.
         batching: sizes of steps.
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
+        ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
+            and becomes the checkpoint. None: there is none.
+        average: number of last commits of which the mean of the weights becomes the checkpoint; 0: no mean.
         pool: the workers.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
@@ -220,6 +182,8 @@ class Finetune:
     sink: Checkpoint
     batching: Batching = field(default_factory=Batching)
     evaluation: Evaluation | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    average: Annotated[int, Field(ge=0)] = 0
     pool: Pool = field(default_factory=Pool)
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -237,6 +201,9 @@ class Finetune:
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
         if self.source.text is None:
             raise ValueError("source.text is not set; give the column of the reference texts")
+        if self.average > 1 and (self.ema is not None or self.evaluation is not None):
+            other = "ema" if self.ema is not None else "evaluation"
+            raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -261,8 +228,8 @@ class Finetune:
         return next(step for step in self.steps if isinstance(step, Decode))
 
 
-UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device")
-"""Fields of a recipe that change no weight."""
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average")
+"""Fields of a recipe that change no step."""
 
 
 def training_parts(
@@ -293,6 +260,8 @@ def training_parts(
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
     parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
+    if recipe.ema is not None:
+        parts["ema"] = recipe.ema
     return {**parts, **code.parts()}
 
 

@@ -55,6 +55,10 @@ class MovingAverage:
         finally:
             self._set(own)
 
+    def apply(self) -> None:
+        """Set the weights to the average."""
+        self._set(self._averages)
+
     @torch.no_grad()
     def _set(self, values: Sequence[Tensor]) -> None:
         for weight, value in zip(self._weights, values, strict=True):

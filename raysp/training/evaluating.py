@@ -15,10 +15,10 @@ from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
 from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch
-from raysp.training.ctc import CTCObjective
 from raysp.training.evaluated import Evaluated
 from raysp.training.indexing import read_piece, texts_of
 from raysp.training.loop import Workers
+from raysp.training.objectives.ctc import CTCObjective
 
 if TYPE_CHECKING:
     from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer

@@ -1,5 +1,6 @@
 """A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from raysp.sink.training import steps
 from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
-from raysp.training.averaging import MovingAverage
+from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import Evaluated
 from raysp.training.loop import Training, Update
@@ -251,15 +252,32 @@ class Session:
         self.position, self.committed = step.position, step.position.done
         self.best = Best.read(step.metrics)
 
-    def load_best(self, store: Store) -> None:
-        """Load the weights of the best evaluation, if there is one; for the end of a training, as moments stay.
+    def load_result(self, store: Store, average: int = 0) -> None:
+        """Load the weights that a training ends with, in place of the last ones.
+
+        They are those of the best evaluation, or the last; their moving average if there is one; or the mean of the
+        last committed ones.
+
+        Args:
+            store: the sink.
+            average: number of committed weights for the mean; 0 or 1: no mean.
 
         Raises:
-            RunError: its step is not committed.
+            RunError: a step is not committed.
         """
-        if self.best is not None and self.best.done != self.position.done:
-            with steps.local_file(store, steps.load(store, self.best.done), MODEL) as file:
-                state.load_weights(self.training.objective.model, file)
+        model = self.training.objective.model
+        done = self.best.done if self.best else self.position.done
+        if average > 1:
+            mean = mean_of_last(store, average, name=MODEL)
+            state.set_tensors(model.stored_weights(), mean, f"the mean of {average} steps")
+        elif self.average is not None:
+            if done != self.position.done:
+                with steps.local_file(store, steps.load(store, done), AVERAGE) as file:
+                    self.average.load(file)
+            self.average.apply()
+        elif done != self.position.done:
+            with steps.local_file(store, steps.load(store, done), MODEL) as file:
+                state.load_weights(model, file)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Run the steps that are left, and yield a report of each. The last one is committed.
@@ -335,7 +353,8 @@ class Session:
         done, evaluations = self.position.done, self.evaluations
         if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
             return None
-        evaluated, best = evaluations.run(), self.best
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            evaluated, best = evaluations.run(), self.best
         if best is None or (evaluated.value is not None and evaluated.value < best.value):
             self.best = Best(float("inf") if evaluated.value is None else evaluated.value, done)
         else:
@@ -385,9 +404,9 @@ class Session:
             return
         self.committed = self._commit.result().position.done
         self._commit = None
-        kept = steps.newest(self.keeper.store, self.keeper.last, until=self.committed)
+        kept = {*steps.newest(self.keeper.store, self.keeper.last, until=self.committed)}
         if self.best is not None:
-            kept = {*kept, self.best.done}
+            kept.add(self.best.done)
         steps.remove_others(self.keeper.store, kept, before=self.committed)
 
     def _finish(self) -> None:

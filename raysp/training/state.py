@@ -35,14 +35,22 @@ def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     Raises:
         RunError: the file has other names or shapes.
     """
-    found = load_file(file)
+    set_tensors(tensors, load_file(file), str(file))
+
+
+@torch.no_grad()
+def set_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor], where: str) -> None:
+    """Replace the values of tensors by those with the same names; `where` names the values in a message.
+
+    Raises:
+        RunError: the values have other names or shapes.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if (shapes := {name: tuple(tensor.shape) for name, tensor in found.items()}) != expected:
+    if (shapes := {name: tuple(tensor.shape) for name, tensor in values.items()}) != expected:
         other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
-        raise RunError(f"{file}: the weights do not fit the model: {', '.join(other[:5])}")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(found[name])
+        raise RunError(f"{where}: the weights do not fit the model: {', '.join(other[:5])}")
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
 
 
 def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:

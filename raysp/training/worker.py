@@ -7,10 +7,11 @@ import torch
 from raysp.models.checking import load_feature_extractor
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
-from raysp.training.ctc import CTCObjective
+from raysp.training.averaging import MovingAverage
 from raysp.training.evaluating import Evaluator
 from raysp.training.loop import OneWorker, Training, Workers
-from raysp.training.models import ctc_model
+from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.models import ctc_model
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.preparing import Prepared
 from raysp.training.session import Course, Evaluations, Keeper, Rows, Session
@@ -63,9 +64,10 @@ def new_session(
         plan.sizes,
         course_of(schedule),
         rows,
-        Keeper(store, prepared.fingerprint, recipe.sink.every) if store is not None and commits else None,
+        Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
         held=[one for one in model.base_model.parameters() if one.requires_grad],
         held_steps=objective.freeze_steps,
+        average=MovingAverage(model.stored_weights(), recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, loss, workers, decoder),
     )
     if store is not None:

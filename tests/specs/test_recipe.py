@@ -12,6 +12,7 @@ from raysp.specs.recipe import (
     UNIMPORTANT,
     Batching,
     Checkpoint,
+    Evaluation,
     Finetune,
     Schedule,
     Text,
@@ -66,8 +67,16 @@ IMPORTANT = [
     ("schedule.learning_rate", "0.001"),
     ("batching.micro_batches", "4"),
     ("seed", "1"),
+    ("ema", "0.99"),
 ]
-OTHER = [("pool.actors", "4"), ("sink.url", "elsewhere"), ("sink.every", "7"), ("name", "mine"), ("device", "cpu")]
+OTHER = [
+    ("pool.actors", "4"),
+    ("sink.url", "elsewhere"),
+    ("sink.every", "7"),
+    ("name", "mine"),
+    ("device", "cpu"),
+    ("average", "3"),
+]
 
 
 @pytest.mark.parametrize(("path", "value"), IMPORTANT)
@@ -80,9 +89,23 @@ def test_other_fields_do_not(path, value):
     assert hashed(override(RECIPE, path, value)) == hashed(RECIPE)
 
 
+def test_an_evaluation_changes_the_weights_only_if_it_may_end_the_training():
+    evaluation = Evaluation(raysp.Shards("dev/*.parquet", text="text"))
+    with_it = dataclasses.replace(RECIPE, evaluation=evaluation)
+    assert hashed(with_it) == hashed(override(with_it, "evaluation.every", "7")) == hashed(RECIPE)
+    patient = override(with_it, "evaluation.patience", "3")
+    assert len({hashed(RECIPE), hashed(patient), hashed(override(patient, "evaluation.every", "7"))}) == 3
+
+
+@pytest.mark.parametrize("fields", [{"ema": 0.99}, {"evaluation": Evaluation(raysp.Shards("dev", text="text"))}])
+def test_weights_are_chosen_in_one_way(fields):
+    with pytest.raises(SpecError, match=r"found average=3 and (ema|evaluation), which both choose the weights"):
+        dataclasses.replace(RECIPE, average=3, **fields)
+
+
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
-    judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype"}
+    judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation"}
     assert fields == judged | {*UNIMPORTANT}
     assert {field.name for field in dataclasses.fields(Batching)} == {
         "seconds",

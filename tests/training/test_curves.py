@@ -8,13 +8,13 @@ import torch
 
 import raysp.models
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.classes import ClassObjective, FrameObjective
 from raysp.training.loop import Training, Workers
+from raysp.training.objectives.classes import ClassObjective, FrameObjective
+from raysp.training.objectives.pretraining import PretrainingObjective, Temperature
+from raysp.training.objectives.seq2seq import Seq2SeqObjective
+from raysp.training.objectives.speakers import SpeakerObjective
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.pretraining import PretrainingObjective, Temperature
-from raysp.training.seq2seq import Seq2SeqObjective
-from raysp.training.speakers import SpeakerObjective
-from tests.training.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
+from tests.training.objectives.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import torch
 
 from raysp.training import state
 from raysp.training.batches import MicroBatch
-from raysp.training.ctc import CTCObjective
 from raysp.training.loop import Training
+from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.optimizing import adamw, group_parameters
 from tests.training.conftest import micro_batch, small_model
 from tests.training.teams import assert_equal_curves, parameters, train

@@ -15,8 +15,8 @@ from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
 from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
-from raysp.training.ctc import CTCObjective
 from raysp.training.loop import Training
+from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.session import MODEL, Course, Keeper, NotFiniteError, Session, TrainingRow
 from tests.training.conftest import small_model

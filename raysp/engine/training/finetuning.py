@@ -24,9 +24,9 @@ from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
 from raysp.training.batches import MicroBatch
-from raysp.training.ctc import CTCObjective
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
+from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.reading import Failures, Reading
 from raysp.training.session import NotFiniteError, Report, Session
@@ -144,7 +144,7 @@ def finetune(
         if plan.num_workers == 1:
             _follow(_alone(session, should_stop), prepared, progress, log, on_progress)
         if session.is_done:
-            session.load_best(store)
+            session.load_result(store, recipe.average)
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, failures)
 

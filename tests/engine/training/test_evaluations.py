@@ -115,6 +115,36 @@ def test_rows_without_a_reference_and_long_rows_are_left_out(tiny, tmp_path):
     assert last.failed > 0
 
 
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_the_moving_average_is_evaluated_and_exported(words, tiny, tmp_path, evaluates):
+    recipe = dataclasses.replace(evaluated(words, tiny, tmp_path / "out", every=4), ema=0.9)
+    recipe = recipe if evaluates else dataclasses.replace(recipe, evaluation=None)
+    stopped, _ = run(recipe, should_stop=lambda: True)
+    result, seen = run(recipe)
+    assert (stopped.steps, result.steps, len(seen)) == (1, 8, 2 if evaluates else 0)
+    store = LocalStore(tmp_path / "out")
+    done = result.best_step or 8
+    with steps.local_file(store, steps.load(store, done), "ema.safetensors") as file:
+        average = load_file(file)
+    with steps.local_file(store, steps.load(store, done), "model.safetensors") as file:
+        last = load_file(file)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(value, average[name]) for name, value in found.items())
+    assert any(not torch.equal(value, last[name]) for name, value in found.items())
+
+
+def test_the_mean_of_the_last_commits_is_exported(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(steps=8, learning_rate=1e-3), average=3)
+    finetune(recipe)
+    store = LocalStore(tmp_path / "out")
+    committed = []
+    for done in (4, 6, 8):
+        with steps.local_file(store, steps.load(store, done), "model.safetensors") as file:
+            committed.append(load_file(file))
+    for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(value, torch.stack([one[name] for one in committed]).mean(0))
+
+
 @pytest.mark.parametrize(
     ("source", "fields", "message"),
     [

@@ -18,7 +18,7 @@ from raysp.models.checking import check_checkpoint
 from raysp.sink.training import metrics
 from raysp.specs.recipe import Batching, Schedule
 from raysp.storage.store import LocalStore
-from raysp.training.ctc import CTCObjective
+from raysp.training.objectives.ctc import CTCObjective
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 

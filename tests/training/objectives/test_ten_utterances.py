@@ -15,14 +15,14 @@ from raysp.models import TextTokenizer
 from raysp.ops.labelling import pad
 from raysp.text.ctc import greedy
 from raysp.training.batches import MicroBatch
-from raysp.training.ctc import CTCObjective
-from raysp.training.decoder_tokens import DecoderTokens, special_ids
 from raysp.training.loop import Training
+from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.decoder_tokens import DecoderTokens, special_ids
+from raysp.training.objectives.seq2seq import Seq2SeqObjective, load_encoder_decoder
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.seq2seq import Seq2SeqObjective, load_encoder_decoder
 from tests.corpora import DEMO
 from tests.training.conftest import IDS, LETTERS
-from tests.training.originals import extractor_of, save_decoder, still
+from tests.training.objectives.originals import extractor_of, save_decoder, still
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2ForAudioFrameClassification, Wav2Vec2ForSequenceClassification
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.batches import MicroBatch
-from raysp.training.classes import ClassObjective, FrameObjective, load_classifier, load_frame_classifier
-from raysp.training.starting import freeze, parameters_of
+from raysp.training.objectives.classes import ClassObjective, FrameObjective, load_classifier, load_frame_classifier
+from raysp.training.objectives.starting import freeze, parameters_of
 from tests.models.oracles import make_oracle, transformers
-from tests.training.originals import ENCODERS, extractor_of, model_pair, random_batch
+from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 NAMES = ["calm", "angry", "sad"]

@@ -11,9 +11,9 @@ from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.unispeech import UniSpeechForPreTraining, UniSpeechPreTrainingLosses
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.passes import Passes, padded_targets
+from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.starting import Masks, load_head
 from raysp.training.randomness import seeded
-from raysp.training.starting import Masks, load_head
 
 CONTRAST, DIVERSITY, CTC = "contrast", "diversity", "ctc"
 """Terms of the loss, reported without their weights, by masked frame."""

@@ -10,7 +10,7 @@ from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.passes import Passes, padded_targets
+from raysp.training.objectives.passes import Passes, padded_targets
 
 
 class CTCObjective:

@@ -10,7 +10,7 @@ from raysp.models.auto import AutoModelForCTC
 from raysp.models.base.modeling import Model
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.plans import KEEP, TrainingPlan
-from raysp.training.starting import expecting_new_weights, freeze
+from raysp.training.objectives.starting import expecting_new_weights, freeze
 
 
 def ctc_model(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer) -> Model:

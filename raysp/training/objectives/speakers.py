@@ -11,8 +11,8 @@ from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.passes import Passes, single_targets
-from raysp.training.starting import Masks, load_head, set_classes
+from raysp.training.objectives.passes import Passes, single_targets
+from raysp.training.objectives.starting import Masks, load_head, set_classes
 
 
 class SpeakerObjective:

@@ -13,8 +13,8 @@ from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.passes import Passes, padded_targets, single_targets
-from raysp.training.starting import Masks, load_head, set_classes
+from raysp.training.objectives.passes import Passes, padded_targets, single_targets
+from raysp.training.objectives.starting import Masks, load_head, set_classes
 from raysp.words import count
 
 Problem = Literal["single", "multi", "regression"]

@@ -5,13 +5,13 @@ import torch
 
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.quantization import sample_negative_indices
-from raysp.training.classes import ClassObjective, FrameObjective
-from raysp.training.ctc import CTCObjective
-from raysp.training.pretraining import PretrainingObjective, Temperature
+from raysp.training.objectives.classes import ClassObjective, FrameObjective
+from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.pretraining import PretrainingObjective, Temperature
+from raysp.training.objectives.seq2seq import Seq2SeqObjective
+from raysp.training.objectives.speakers import SpeakerObjective
 from raysp.training.randomness import seed_micro_batch
-from raysp.training.seq2seq import Seq2SeqObjective
-from raysp.training.speakers import SpeakerObjective
-from tests.training.originals import (
+from tests.training.objectives.originals import (
     CLASSES,
     CODES,
     CTC,

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from raysp.models import Wav2Vec2ForXVector
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.batches import MicroBatch
+from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
 from raysp.training.randomness import seed_micro_batch
-from raysp.training.speakers import SpeakerObjective, load_speaker_model
 from tests.models.oracles import make_oracle, transformers
-from tests.training.originals import ENCODERS, extractor_of, model_pair, random_batch
+from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 

@@ -16,10 +16,10 @@ from raysp.models.features.processors import FeatureExtractor
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.decoder_tokens import SpecialIds, special_ids, token_ids
-from raysp.training.passes import Passes, padded_targets
+from raysp.training.objectives.decoder_tokens import SpecialIds, special_ids, token_ids
+from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.starting import NAMED_OUTPUTS, Masks, expecting_new_weights
 from raysp.training.randomness import seeded
-from raysp.training.starting import NAMED_OUTPUTS, Masks, expecting_new_weights
 
 MAX_TOKENS = 256
 """Tokens of the longest text that `generate` writes unless told otherwise; 30 seconds of speech have fewer."""

@@ -10,12 +10,12 @@ from raysp.errors import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel, TextTokenizer
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.batches import MicroBatch
-from raysp.training.decoder_tokens import DecoderTokens, SpecialIds, special_ids
-from raysp.training.seq2seq import Seq2SeqObjective, load_encoder_decoder, token_losses
-from raysp.training.starting import freeze, parameters_of
+from raysp.training.objectives.decoder_tokens import DecoderTokens, SpecialIds, special_ids
+from raysp.training.objectives.seq2seq import Seq2SeqObjective, load_encoder_decoder, token_losses
+from raysp.training.objectives.starting import freeze, parameters_of
 from tests.models.oracles import make_oracle, transformers
 from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
-from tests.training.originals import decoder_pair, extractor_of, random_batch, save_decoder
+from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 

@@ -8,11 +8,11 @@ from raysp.models import UniSpeechForPreTraining
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.batches import MicroBatch
 from raysp.training.loop import Training
+from raysp.training.objectives.pretraining import PretrainingObjective, Temperature, load_pretraining_model
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.pretraining import PretrainingObjective, Temperature, load_pretraining_model
 from raysp.training.randomness import seed_micro_batch
 from tests.models.oracles import make_oracle
-from tests.training.originals import CODES, LAYER, model_pair, random_batch
+from tests.training.objectives.originals import CODES, LAYER, model_pair, random_batch
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 TEXTS = [[4, 5, 6, 6, 9], [7], [8, 5, 4]]

@@ -1,0 +1,1 @@
+"""Objectives of training: the models they begin with, and their losses."""
