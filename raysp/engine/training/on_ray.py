@@ -16,15 +16,16 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from raysp.engine.cluster.connection import local_ray, replaced
+from raysp.engine.cluster.connection import cluster_resources, local_ray, replaced
 from raysp.engine.cluster.process_state import Environment
 from raysp.engine.training.board import Board, News
-from raysp.engine.training.feeding import FedRows, Feeder
+from raysp.engine.training.feeding import READER_CPUS, FedRows, Feeder
 from raysp.engine.workers.reader import process_decoder
-from raysp.errors import RayspError, RunError
+from raysp.errors import PlanError, RayspError, RunError
 from raysp.planning.checkpoints import folder_of
 from raysp.planning.machine import num_cpus
 from raysp.planning.resources import Resources
+from raysp.planning.training.plans import TrainingPlan
 from raysp.sink import fault_injection
 from raysp.sink.training import steps
 from raysp.storage.store import open_store
@@ -33,6 +34,7 @@ from raysp.training.preparing import Prepared
 from raysp.training.reading import Failures
 from raysp.training.session import NotFiniteError, Report
 from raysp.training.worker import new_session
+from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,11 @@ def train(
     """
     plan = prepared.plan
     cpus = plan.num_workers * plan.threads + max(1, num_cpus())  # besides the workers, which wait for rows, readers
-    with _set(_SETTINGS), local_ray(Resources(cpus=cpus)), _board_and_feeder(prepared) as (board, config):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_set(_SETTINGS))
+        stack.enter_context(local_ray(Resources(cpus=cpus)))
+        _refuse_without_readers(plan)
+        board, config = stack.enter_context(_board_and_feeder(prepared))
         fit = _Fit(prepared, config)
         try:
             is_over = asked = False
@@ -109,6 +115,16 @@ def train(
             raise news.failure
         if fit.error:
             raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
+
+
+def _refuse_without_readers(plan: TrainingPlan) -> None:
+    """Raise if the workers would hold all CPUs of a Ray that is connected, so that no task could read rows."""
+    held, found = plan.num_workers * plan.threads, cluster_resources().cpus
+    if held + READER_CPUS > found:
+        raise PlanError(
+            f"pool: {count(plan.num_workers, 'worker')} of {count(plan.threads, 'CPU')} each, and at least "
+            f"{READER_CPUS:g} CPUs for reading; found {found:g} CPUs: lower pool.actors or pool.cpus"
+        )
 
 
 @contextlib.contextmanager
@@ -195,7 +211,7 @@ def _work(config: Mapping[str, Any]) -> None:
     import ray.train
 
     context = ray.train.get_context()
-    number, count, board = context.get_world_rank(), context.get_world_size(), config["board"]
+    number, num_workers, board = context.get_world_rank(), context.get_world_size(), config["board"]
     fault_injection.adopt(config["faults"])
     prepared: Prepared = ray.get(config["prepared"][0])
     plan = prepared.plan
@@ -208,9 +224,9 @@ def _work(config: Mapping[str, Any]) -> None:
         committed = steps.latest(store)
         if not ray.get(board.begin.remote(number, committed and committed.position.done)):
             return
-        workers = Together(number, count)
+        workers = Together(number, num_workers)
         failures = Failures(prepared.corpus, recipe.max_error_rate)
-        rows = FedRows(config["feeder"], failures, board, number, count)
+        rows = FedRows(config["feeder"], failures, board, number, num_workers)
         session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder())
         _check_same_start(workers, session.position.done)
         for report in session.run(_Asking(board)):
@@ -218,7 +234,7 @@ def _work(config: Mapping[str, Any]) -> None:
                 board.add.remote(report, session.committed)
         ray.get(board.commit.remote(number, session.committed))
     except NotFiniteError as error:  # of all workers at the same step
-        ray.get(board.fail_rows.remote(number, count, str(error), error.rows))
+        ray.get(board.fail_rows.remote(number, num_workers, str(error), error.rows))
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too

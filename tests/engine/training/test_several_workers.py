@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp.engine.training.finetuning import finetune
-from raysp.errors import RunError
+from raysp.errors import PlanError, RunError
 from raysp.sink.training import metrics
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import LocalStore
@@ -34,7 +34,7 @@ recipe = raysp.Finetune(
     schedule=raysp.Schedule(epochs={epochs}, learning_rate=1e-3),
     batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
     sink=raysp.Checkpoint({sink!r}, every=2),
-    pool=raysp.Pool(2, cpus=1),
+    pool=raysp.Pool({workers}, cpus=1),
 )
 """
 
@@ -79,9 +79,14 @@ def test_two_workers_have_the_curve_of_one(alone, by_two):
 
 
 @pytest.mark.soak
-def test_three_workers_have_it_too(local_ray, words, tiny, alone, tmp_path):
-    finetune(several(words, tiny, tmp_path / "out", 3))
+def test_three_workers_have_it_too(begun, alone, tmp_path):
+    begun(epochs=6, workers=3).end()
     check_same_curve(tmp_path / "out", alone)
+
+
+def test_workers_that_leave_no_cpu_for_reading_are_refused(local_ray, words, tiny, tmp_path):
+    with pytest.raises(PlanError, match=r"3 workers of 1 CPU each, and at least 0.5 CPUs for reading; found 3 CPUs"):
+        finetune(several(words, tiny, tmp_path / "out", 3))
 
 
 def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, tiny, by_two, tmp_path):
@@ -158,9 +163,9 @@ class Run:
 
 @pytest.fixture
 def begun(words, tiny, tmp_path):
-    def begin(sink: str = "out", epochs: int = 12) -> Run:
+    def begin(sink: str = "out", epochs: int = 12, workers: int = 2) -> Run:
         file = tmp_path / f"recipe_for_{sink}.py"
-        values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs}
+        values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs, "workers": workers}
         file.write_text(RECIPE.format(**values, sink=str(tmp_path / sink)))
         return Run(file, tmp_path / sink)
 
