@@ -21,6 +21,10 @@ from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.status import status as status
 from .reading.verify import verify as verify
+from .specs.augmentation import Gain as Gain
+from .specs.augmentation import Noise as Noise
+from .specs.augmentation import Room as Room
+from .specs.augmentation import Speed as Speed
 from .specs.objectives import CTC as CTC
 from .specs.objectives import Text as Text
 from .specs.outputs import Classes as Classes

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
+from raysp.specs.augmentation import OfSounds
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.recipe import Finetune
 from raysp.storage.store import normalise, scheme_of
@@ -45,6 +46,10 @@ def recipe_with_absolute_paths(recipe: Finetune) -> Finetune:
     absolute = replace(
         recipe,
         source=_absolute_source(recipe.source),
+        augment=[
+            replace(one, source=_absolute_source(one.source)) if isinstance(one, OfSounds) else one
+            for one in recipe.augment
+        ],
         evaluation=evaluation and replace(evaluation, source=_absolute_source(evaluation.source)),
         objective=replace(objective, checkpoint=_absolute_checkpoint(objective.checkpoint)),
         sink=replace(recipe.sink, url=_absolute(recipe.sink.url)),

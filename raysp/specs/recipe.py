@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
+from raysp.specs.augmentation import Augmentation, Speed
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import CTC as CTC
 from raysp.specs.objectives import Positive, Share
@@ -162,6 +163,7 @@ class Finetune:
         schedule: length and learning rates.
         sink: destination of the checkpoint.
         batching: sizes of steps.
+        augment: changes of the recordings, drawn anew in each epoch: at most one `Speed`, then the others in order.
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
             and becomes the checkpoint. None: there is none.
@@ -181,6 +183,7 @@ class Finetune:
     schedule: Schedule
     sink: Checkpoint
     batching: Batching = field(default_factory=Batching)
+    augment: Listed[Augmentation] = ()
     evaluation: Evaluation | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     average: Annotated[int, Field(ge=0)] = 0
@@ -201,6 +204,9 @@ class Finetune:
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
         if self.source.text is None:
             raise ValueError("source.text is not set; give the column of the reference texts")
+        speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
+        if speeds not in ([], [0]):
+            raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
         if self.average > 1 and (self.ema is not None or self.evaluation is not None):
             other = "ema" if self.ema is not None else "evaluation"
             raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
@@ -228,12 +234,19 @@ class Finetune:
         return next(step for step in self.steps if isinstance(step, Decode))
 
 
+_NO_SOUNDS: Mapping[int, str] = {}
 UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average")
 """Fields of a recipe that change no step."""
 
 
 def training_parts(
-    recipe: Finetune, *, checkpoint_digest: str, vocabulary_digest: str, dtype: str, code: UserCode
+    recipe: Finetune,
+    *,
+    checkpoint_digest: str,
+    vocabulary_digest: str,
+    dtype: str,
+    code: UserCode,
+    sound_digests: Mapping[int, str] = _NO_SOUNDS,
 ) -> dict[str, JsonValue]:
     """Return everything that can change the weights, by the dotted names used in reports of differences.
 
@@ -243,6 +256,7 @@ def training_parts(
         vocabulary_digest: hash of the vocabulary.
         dtype: resolved dtype, never "auto".
         code: code of functions and specs from outside raysp.
+        sound_digests: hashes of the sounds of augmentations, by their places.
     """
     fields = cast("dict[str, JsonValue]", to_json(recipe))
     for name in UNIMPORTANT:
@@ -260,6 +274,10 @@ def training_parts(
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
     parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
+    for place, one in enumerate(cast("list[JsonValue]", fields["augment"])):
+        of_one = {key: value for key, value in cast("dict[str, JsonValue]", one).items() if key != "source"}
+        parts |= {f"augment.{place}.{key}": value for key, value in of_one.items()}
+    parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
     if recipe.ema is not None:
         parts["ema"] = recipe.ema
     return {**parts, **code.parts()}

@@ -158,9 +158,22 @@ def prepare(
     tokenizer = given or tokenizer_for(vocabularies.build(corpus.characters))
     digest = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
     parts = training_parts(
-        recipe, checkpoint_digest=plan.checkpoint_digest, vocabulary_digest=digest, dtype=plan.dtype, code=plan.code
+        recipe,
+        checkpoint_digest=plan.checkpoint_digest,
+        vocabulary_digest=digest,
+        dtype=plan.dtype,
+        code=plan.code,
+        sound_digests=_sound_digests(plan),
     )
     return Prepared(plan, corpus, tokenizer, parts, training_fingerprint(parts), unreadable)
+
+
+def _sound_digests(plan: TrainingPlan) -> dict[int, str]:
+    """Return hashes of the content of the sounds of augmentations, by their places."""
+    return {
+        place: hashlib.sha256(" ".join(shard.input_id for shard in corpus.shards).encode()).hexdigest()[:16]
+        for place, corpus in plan.sounds.items()
+    }
 
 
 def _known_tokenizer(plan: TrainingPlan) -> Wav2Vec2CTCTokenizer | None:

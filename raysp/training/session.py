@@ -178,6 +178,7 @@ class Session:
         held: parameters that are not trained in the first steps.
         held_steps: number of these steps.
         evaluations: when and how weights are evaluated; None: they are not.
+        index_of: returns the durations of rows in an epoch, for its order; None: they are those of `index`.
         average: moving average of the weights, which is updated and committed with them; None: there is none.
     """
 
@@ -195,6 +196,7 @@ class Session:
         held_steps: int = 0,
         evaluations: Evaluations | None = None,
         average: MovingAverage | None = None,
+        index_of: Callable[[Index, int], Index] | None = None,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -208,6 +210,7 @@ class Session:
         self.evaluations = evaluations
         self.best: Best | None = None
         self.average = average
+        self.index_of = index_of
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
@@ -304,7 +307,8 @@ class Session:
         """Run the rest of the current epoch."""
         number, seed = self.position.epoch, self.training.seed
         sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
-        epoch = Epoch(self.index, sizes, seed=seed, epoch=number)
+        index = self.index_of(self.index, number) if self.index_of else self.index
+        epoch = Epoch(index, sizes, seed=seed, epoch=number)
         if not epoch.num_steps:
             raise RunError("no row is left to train on")
         for window, rows in self._ahead(epoch):

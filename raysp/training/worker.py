@@ -7,6 +7,7 @@ import torch
 from raysp.models.checking import load_feature_extractor
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
+from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.averaging import MovingAverage
 from raysp.training.evaluating import Evaluator
 from raysp.training.loop import OneWorker, Training, Workers
@@ -47,6 +48,7 @@ def new_session(
     schedule, objective = recipe.schedule, recipe.objective
     model = ctc_model(plan, prepared.tokenizer)
     groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    speeds = speeds_of(plan)
     extractor = load_feature_extractor(plan.checkpoint.path)
     loss = CTCObjective(model, extractor, dtype=getattr(torch, plan.dtype))
     training = Training(
@@ -63,16 +65,25 @@ def new_session(
         prepared.index,
         plan.sizes,
         course_of(schedule),
-        rows,
+        _augmented(prepared, rows, speeds, decoder),
         Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
         held=[one for one in model.base_model.parameters() if one.requires_grad],
         held_steps=objective.freeze_steps,
+        index_of=speeds.index if speeds else None,
         average=MovingAverage(model.stored_weights(), recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, loss, workers, decoder),
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
+
+
+def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "Decoder | None") -> Rows:
+    plan = prepared.plan
+    augmentations = augmentations_of(plan, decoder)
+    if speeds is None and not augmentations:
+        return rows
+    return AugmentedRows(rows, speeds, augmentations, plan.recipe.seed, len(prepared.index.seconds))
 
 
 def _evaluations(

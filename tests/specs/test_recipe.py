@@ -105,7 +105,7 @@ def test_weights_are_chosen_in_one_way(fields):
 
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
-    judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation"}
+    judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation", "augment"}
     assert fields == judged | {*UNIMPORTANT}
     assert {field.name for field in dataclasses.fields(Batching)} == {
         "seconds",

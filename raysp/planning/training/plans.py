@@ -16,9 +16,10 @@ from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
 from raysp.planning.resources import count_gpus
 from raysp.planning.surveying import survey
+from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import read_code
-from raysp.specs.recipe import Batching, Evaluation, Finetune
+from raysp.specs.pipeline import Work, read_code
+from raysp.specs.recipe import Batching, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class TrainingPlan:
     """Code from outside raysp."""
     evaluated: Corpus | None = None
     """Rows of the evaluation; None: there is none."""
+    sounds: Mapping[int, Corpus] = field(default_factory=dict)
+    """Corpora of the sounds of augmentations, by their places in the recipe."""
 
     @property
     def num_rows(self) -> int:
@@ -122,27 +125,43 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     dtype = ("bfloat16" if gpus else "float32") if recipe.dtype == "auto" else recipe.dtype
     threads = recipe.pool.cpus or max(1, num_cpus() // num_workers)
     sizes = _sizes(recipe.batching, on_gpu=bool(gpus))
-    evaluated = _evaluated(recipe.evaluation) if recipe.evaluation else None
+    evaluated = _surveyed("evaluation", recipe.evaluation) if recipe.evaluation else None
+    sounds = {
+        place: _surveyed(f"augment.{place}", one)
+        for place, one in enumerate(recipe.augment)
+        if isinstance(one, OfSounds)
+    }
     return TrainingPlan(
-        recipe, checkpoint, digest_of(folder), corpus, dtype, device, sizes, num_workers, threads, code, evaluated
+        recipe,
+        checkpoint,
+        digest_of(folder),
+        corpus,
+        dtype,
+        device,
+        sizes,
+        num_workers,
+        threads,
+        code,
+        evaluated,
+        sounds,
     )
 
 
-def _evaluated(evaluation: Evaluation) -> Corpus:
-    """Return the shards of an evaluation.
+def _surveyed(name: str, work: Work) -> Corpus:
+    """Return the shards of an evaluation or of sounds, by its name in the recipe.
 
     Raises:
-        PlanError: as `plan_training`, and if any shard cannot be read: the metrics would be of other rows.
+        PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
     """
     try:
-        corpus = survey(list_corpus(evaluation.source).found, {}, evaluation)
+        corpus = survey(list_corpus(work.source).found, {}, work)
     except PlanError as error:
-        raise PlanError(f"evaluation.{error}") from None
+        raise PlanError(f"{name}.{error}") from None
     if corpus.unreadable:
-        name, why = next(iter(corpus.unreadable.items()))
-        raise PlanError(f"evaluation.source: {name} cannot be read: {why}")
+        shard, why = next(iter(corpus.unreadable.items()))
+        raise PlanError(f"{name}.source: {shard} cannot be read: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
-        raise PlanError("evaluation.source.url: the shards hold no rows; there is nothing to evaluate on")
+        raise PlanError(f"{name}.source.url: the shards hold no rows")
     return corpus
 
 
