@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,8 @@ STOP_SECONDS = 1.0
 """Seconds between two questions of a worker whether to stop."""
 END_SECONDS = 60.0
 """Longest wait for the workers at the end: Ray must not be shut down while Ray Train uses it."""
+MOST_LOSSES = 3
+"""Losses of Ray Train's own process without a commit between them, after which a training fails."""
 TIMEOUT_SECONDS = 120
 """Time that workers wait for each other, in which a step must be done."""
 _SETTINGS = {
@@ -95,26 +97,45 @@ def train(
         stack.enter_context(local_ray(Resources(cpus=cpus)))
         _refuse_without_readers(plan)
         board, config = stack.enter_context(_board_and_feeder(prepared))
-        fit = _Fit(prepared, config)
-        try:
-            is_over = asked = False
-            while not is_over:
-                is_over = fit.wait(POLL_SECONDS)
-                news: News = ray.get(board.take.remote())
-                yield from news.reports
-                failures.by_type, failures.examples = news.errors, news.examples
-                if should_stop() and not asked:
-                    asked = True
+        losses, committed = 0, None
+        while True:
+            fit = _Fit(prepared, config)
+            try:
+                news = yield from _watched(fit, board, failures, should_stop)
+            finally:
+                if not fit.wait(0):
                     board.stop.remote()
-        finally:
+                    fit.wait(END_SECONDS)
+            if news.not_finite:
+                raise NotFiniteError(*news.not_finite)
+            if news.failure:
+                raise news.failure
+            if fit.error is None:
+                return
+            losses, committed = (losses + 1 if news.committed == committed else 1), news.committed
+            if losses > MOST_LOSSES:
+                raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
+            logger.warning("Ray Train ended (%s); starting the workers again", fit.error)
+
+
+def _watched(
+    fit: "_Fit",
+    board: Any,  # noqa: ANN401 - handle of an actor
+    failures: Failures,
+    should_stop: Callable[[], bool],
+) -> Generator[tuple[Report, int | None], None, News]:
+    """Yield the steps until Ray Train ends, and return the last news."""
+    asked = False
+    while True:
+        is_over = fit.wait(POLL_SECONDS)
+        news: News = ray.get(board.take.remote())
+        yield from news.reports
+        failures.by_type, failures.examples = news.errors, news.examples
+        if is_over:
+            return news
+        if should_stop() and not asked:
+            asked = True
             board.stop.remote()
-            fit.wait(END_SECONDS)
-        if news.not_finite:
-            raise NotFiniteError(*news.not_finite)
-        if news.failure:
-            raise news.failure
-        if fit.error:
-            raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
 
 
 def _refuse_without_readers(plan: TrainingPlan) -> None:
