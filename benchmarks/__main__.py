@@ -25,6 +25,7 @@ from benchmarks import (
     startup,
     storage,
     throughput,
+    training,
     words,
 )
 from benchmarks.tables import write_json
@@ -50,6 +51,7 @@ PARTS = {
     "planning": planning.main,
     "scale": scale.main,
     "startup": startup.main,
+    "training": training.main,
     "words": words.main,
 }
 
