@@ -2,9 +2,9 @@
 
     python -m benchmarks training --steps 4 --repeats 3
 
-Both train models of random weights (512 channels, 384 wide, 6 layers) on the same micro-batches, with AdamW and a clipped
-norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of its own
-for each. Then the order of an epoch of ten million rows is made.
+Both train models of random weights (512 channels, 384 wide, 6 layers) on the same micro-batches, with AdamW and a
+clipped norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of
+its own for each. Then the order of an epoch of ten million rows is made.
 """
 
 import argparse
