@@ -13,8 +13,8 @@ from raysp.cli.results import print_examples, print_nothing_labelled
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.engine.evaluating.result import EvaluationResult, WorstRow
-    from raysp.evaluation.scores import ClassScores, Group
+    from raysp.engine.evaluating.result import EvaluationResult
+    from raysp.evaluation.scores import ClassScores, Group, WorstRow
 
 MOST_GROUPS = 10
 """Rows of a table of groups."""

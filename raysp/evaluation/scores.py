@@ -80,6 +80,26 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class WorstRow:
+    """A row whose hypothesis differs from its reference, with its place in the corpus."""
+
+    id: object
+    shard: str
+    row: int
+    """Place of the row in the shard."""
+    seconds: float | None
+    reference: str
+    """Normalised, as is the hypothesis."""
+    hypothesis: str | None
+    errors: int
+    """Word errors; 1 for a wrong class."""
+    score: float | None
+    """Probability of a wrong class."""
+    edits: tuple[Edit, ...]
+    """Differing words."""
+
+
+@dataclass(frozen=True)
 class ClassScores:
     """Scores of one class."""
 

@@ -15,7 +15,7 @@ import raysp
 from raysp.cli import console, evaluations
 from raysp.cli.evaluations import differences, print_evaluation
 from raysp.cli.signals import resume_hint
-from raysp.engine.evaluating.result import WorstRow
+from raysp.evaluation.scores import WorstRow
 from raysp.text.error_rates import edits
 from tests.classifiers import make_classifier
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard

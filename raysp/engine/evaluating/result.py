@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from raysp.engine.running import RunResult
 from raysp.evaluation.intervals import CONFIDENCE
-from raysp.evaluation.scores import TITLES, ClassScores, Estimate, Group, Scores
+from raysp.evaluation.scores import TITLES, ClassScores, Estimate, Group, Scores, WorstRow
 from raysp.planning.references import Task
-from raysp.text.error_rates import Edit
 from raysp.words import count, duration, html_table
 
 NOT_MET, INCOMPLETE = 1, 3
@@ -39,26 +38,6 @@ class RowCounts:
             *(f"{number:,} skipped ({kind})" for kind, number in self.skipped.items()),
             *(f"{count(number, 'error')} ({kind})" for kind, number in self.errors.items()),
         )
-
-
-@dataclass(frozen=True)
-class WorstRow:
-    """A row whose hypothesis differs from its reference."""
-
-    id: object
-    shard: str
-    row: int
-    """Place of the row in the shard."""
-    seconds: float | None
-    reference: str
-    """Normalised, as is the hypothesis."""
-    hypothesis: str | None
-    errors: int
-    """Word errors; 1 for a wrong class."""
-    score: float | None
-    """Probability of a wrong class."""
-    edits: tuple[Edit, ...]
-    """Differing words."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from raysp.columns import ERROR, OK, SKIPPED
-from raysp.engine.evaluating.result import RowCounts, WorstRow
-from raysp.evaluation.scores import Key, Mismatch
+from raysp.engine.evaluating.result import RowCounts
+from raysp.evaluation.scores import Key, Mismatch, WorstRow
 from raysp.planning.references import References
 
 
