@@ -31,7 +31,10 @@ Settings = Annotated[
     ),
 ]
 Sink = Annotated[
-    str, typer.Argument(metavar="OUT", help="The folder with the label shards, or the pipeline file that made them.")
+    str,
+    typer.Argument(
+        metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."
+    ),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Use the urls, options, variables and modules named by the sink's record.")

@@ -7,10 +7,12 @@ import typer
 
 from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say
 from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
-from raysp.cli.statuses import progress_facts
+from raysp.cli.statuses import progress_facts, training_facts
 from raysp.words import count
 
 if TYPE_CHECKING:
+    from raysp.reading.status import Status
+    from raysp.reading.training.status import TrainingStatus
     from raysp.reading.verify import Verification
 
 
@@ -70,7 +72,7 @@ def gc(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Remove files that killed runs left in a sink. Refused while a run is active there.
+    """Remove files that killed runs or trainings left in a sink. Refused while one is active there.
 
     Example:
       raysp gc out --dry-run
@@ -99,21 +101,32 @@ def status(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show the progress of a sink. Starts no Ray.
+    """Show the progress of a sink, or of a training. Starts no Ray.
 
     Examples:
       raysp status out
       raysp status pipelines/label_digits.py --set sink.url=out
+      raysp status pipelines/finetune_ctc.py
     """
     url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
+    from raysp.reading.training.status import TrainingStatus
 
     found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     fields = dataclasses.asdict(found)
     if as_json:
-        rate = found.word_errors.rate if found.word_errors else None
-        print_json({**fields, "word_error_rate": rate, "eta_seconds": found.eta_seconds})
+        print_json({**fields, **_derived(found)})
         return
-    print_facts(found.sink, progress_facts(found))
+    print_facts(found.sink, training_facts(found) if isinstance(found, TrainingStatus) else progress_facts(found))
     if verbose:
         print_facts("Details", flat(fields))
+
+
+def _derived(found: "Status | TrainingStatus") -> dict[str, object]:
+    """Return the properties of a status that JSON has beside its fields."""
+    from raysp.reading.training.status import TrainingStatus
+
+    if isinstance(found, TrainingStatus):
+        return {"is_done": found.is_done, "is_complete": found.is_complete}
+    rate = found.word_errors.rate if found.word_errors else None
+    return {"word_error_rate": rate, "eta_seconds": found.eta_seconds}

@@ -1,4 +1,4 @@
-"""The progress of a sink in at most ten lines."""
+"""The progress of a sink or training in at most ten lines."""
 
 import time
 from collections.abc import Mapping
@@ -9,18 +9,19 @@ from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.reading.status import Status
+    from raysp.reading.training.status import BestEvaluation, TrainingStatus
 
 SHOWN_TYPES = 5
 
 
 def progress_facts(found: "Status") -> dict[str, object]:
-    """Return the facts that `raysp status` prints, by name."""
+    """Return the facts that `raysp status` prints of a sink of label shards, by name."""
     begun = f", {found.shards_staged:,} more begun" if found.shards_staged else ""
     share = found.rows_committed / found.rows if found.rows else 1.0
     staged = f", {found.rows_staged:,} more labelled" if found.rows_staged else ""
     speed = f"{found.rows_per_second:.1f} rows a second" if found.rows_per_second else None
     return {
-        "run": _run(found),
+        "run": _run(found, found.last_receipt, "result"),
         "shards": f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed{begun}",
         "rows": f"{found.rows_committed:,} of {count(found.rows, 'row')} committed ({share:.0%}){staged}",
         "time left": found.eta_seconds and f"{duration(found.eta_seconds)}, at {speed}",
@@ -33,8 +34,47 @@ def progress_facts(found: "Status") -> dict[str, object]:
     }
 
 
-def _run(found: "Status") -> str:
-    from raysp.reading.status import Running
+def training_facts(found: "TrainingStatus") -> dict[str, object]:
+    """Return the facts that `raysp status` prints of a training, by name."""
+    last, left = found.last_steps, found.eta_seconds
+    of_steps = f" of {found.steps_planned:,}" if found.steps_planned else ""
+    of_epochs = f" of {found.epochs_planned:,}" if found.epochs_planned else ""
+    committed = f", the last {_ago(found.last_commit)}" if found.last_commit else ""
+    return {
+        "run": _run(found, found.last_commit, "commit"),
+        "steps": f"{found.steps:,}{of_steps} committed ({found.share:.0%}){committed}",
+        "epochs": f"{found.epochs:,}{of_epochs} done",
+        "time left": None if left is None else duration(left),
+        "loss": last and f"{last.loss:.4g}, the mean of {count(last.number, 'step')}",
+        "rate": last and f"{last.learning_rate:.1e}, that of the last step",
+        "speed": last
+        and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
+        "evaluation": found.best and _best(found.best),
+        "checkpoint": _exported(found),
+    }
+
+
+def _best(best: "BestEvaluation") -> str:
+    from raysp.sink.training.evaluations import text, title
+
+    estimate = best.estimate
+    low_high = (estimate.low, estimate.high)
+    ends = [text(best.metric, end) for end in low_high if end is not None]
+    interval = f" ({' to '.join(ends)})" if ends else ""
+    value = "" if estimate.value is None else text(best.metric, estimate.value)
+    of = f", the best of {best.evaluations:,}" if best.evaluations > 1 else ""
+    return f"{title(best.metric)} {value}{interval} at step {best.steps:,}{of}"
+
+
+def _exported(found: "TrainingStatus") -> str:
+    if found.steps_exported is not None:
+        return f"exported, of step {found.steps_exported:,}"
+    return "not exported; the same command again exports it" if found.is_done else "not exported yet"
+
+
+def _run(found: "Status | TrainingStatus", last: float | None, noun: str) -> str:
+    """Return whether a run is active, and when it last wrote what `noun` names."""
+    from raysp.reading.activity import Running
 
     match found.running:
         case Running.YES:
@@ -42,14 +82,14 @@ def _run(found: "Status") -> str:
         case Running.KILLED:
             return f"killed; the same command again continues: {found.holder}"
         case Running.ELSEWHERE:
-            ago = (
-                f", last result {duration(max(0.0, time.time() - found.last_receipt))} ago"
-                if (found.last_receipt)
-                else ""
-            )
+            ago = f", last {noun} {_ago(last)}" if last else ""
             return f"active or lost, not visible from this machine: {found.holder}{ago}"
     began = f"; the last one began {found.last_run.started}" if found.last_run else ""
     return f"none active{began}"
+
+
+def _ago(when: float) -> str:
+    return f"{duration(max(0.0, time.time() - when))} ago"
 
 
 def _listed(facts: Mapping[str, str], most: int = SHOWN_TYPES) -> str | None:

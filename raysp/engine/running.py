@@ -473,8 +473,8 @@ def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult
 
 def _word_errors(plan: Plan, progress: Progress) -> WordErrors | None:
     """Return the word errors of the whole sink, from its receipts; None without reference texts or commits."""
-    from raysp.reading.status import status
+    from raysp.reading.status import label_status
 
     if text_columns(plan.pipeline) is None or not progress.shards_committed:
         return None
-    return status(Sink.of(plan.pipeline.sink).store).word_errors
+    return label_status(Sink.of(plan.pipeline.sink).store).word_errors

@@ -1,10 +1,12 @@
-"""Removal of files that killed runs left in a sink."""
+"""Removal of files that killed runs and trainings left in a sink."""
 
 from dataclasses import dataclass
 
 from raysp.planning.trust import open_recorded
 from raysp.sink import lease
 from raysp.sink.orphans import Orphan, find_orphans, remove_orphans
+from raysp.sink.sinks import Sink
+from raysp.sink.training.record import is_training
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
@@ -41,10 +43,10 @@ def gc(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> Cleaning:
-    """Remove files that killed runs left behind.
+    """Remove files that killed runs or trainings left behind.
 
     Args:
-        sink: url or store of the sink.
+        sink: url or store of the sink, of label shards or of a training.
         storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
         dry_run: only list the files; nothing is written.
         pipeline: pipeline that made the labels; only its storage options are used.
@@ -53,7 +55,9 @@ def gc(
     Raises:
         PlanError: there is no sink at this url, or a run is active on it.
     """
-    opened, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    opened = Sink.open(sink, storage_options)
+    if pipeline is not None or not is_training(opened.store):
+        opened, _ = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     if dry_run:
         lease.refuse_if_held(opened.store)
         return Cleaning(opened.url, False, tuple(find_orphans(opened.store)))

@@ -1,4 +1,6 @@
-"""Progress of a sink, from its plan, markers and receipts, and from footers of label shards without a valid receipt.
+"""Progress of a sink of label shards, from its plan, markers and receipts.
+
+Label shards without a valid receipt are counted by their footers.
 
 Nothing is written, so it works on sinks of other users and on sinks with an active run.
 """
@@ -6,12 +8,12 @@ Nothing is written, so it works on sinks of other users and on sinks with an act
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypedDict
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.planning.trust import open_recorded
+from raysp.reading.activity import Running, activity
+from raysp.reading.training.status import TrainingStatus, training_status
 from raysp.sink import footer, lease, receipts, run_record, stopping
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
@@ -19,6 +21,7 @@ from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.stage import is_complete, staged
+from raysp.sink.training.record import is_training
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -27,20 +30,9 @@ from raysp.storage.store import Store
 from raysp.words import brief, brief_html
 
 
-class Running(StrEnum):
-    """Whether a run is active on a sink, as far as this machine can determine."""
-
-    YES = "yes"
-    NO = "no"
-    KILLED = "killed"
-    """Its process has ended without releasing the lease."""
-    ELSEWHERE = "elsewhere"
-    """It runs, or ran, on another machine, and has not released the lease."""
-
-
 @dataclass(frozen=True, repr=False)
 class Status:
-    """Progress of a sink; `dataclasses.asdict` converts it for JSON."""
+    """Progress of a sink of label shards; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
     fingerprint: str
@@ -107,8 +99,25 @@ def status(
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
+) -> Status | TrainingStatus:
+    """Return the progress of a sink, of label shards or of a training; only the sink is read.
+
+    Arguments and errors are those of `label_status`. With `pipeline` the sink is one of label shards. The sink of a
+    training is reached by `storage_options`, or environment and profile.
+    """
+    if pipeline is None and is_training(store := Sink.open(sink, storage_options).store):
+        return training_status(store)
+    return label_status(sink, storage_options, pipeline=pipeline, trust=trust)
+
+
+def label_status(
+    sink: str | Store,
+    storage_options: GivenOptions | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
 ) -> Status:
-    """Return the progress of a sink; only the sink is read.
+    """Return the progress of a sink of label shards; only the sink is read.
 
     Args:
         sink: url or store of the sink.
@@ -151,7 +160,7 @@ def status(
         failed={name: reason for name, reason in failed.items() if name not in found.done},
         foreign=found.foreign,
         last_run=runs[-1] if runs else None,
-        **_activity(holders),
+        **activity(holders),
         rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
         rows_per_second=sum(speed for blocks in recent if (speed := _speed(blocks))) or None,
         last_receipt=max((receipt.finished for blocks in recent for receipt in blocks), default=None),
@@ -160,22 +169,6 @@ def status(
         ),
         event_log=event_files(store, runs[-1].run_id) if runs else None,
     )
-
-
-def _activity(holders: Sequence[lease.Holder]) -> "_Activity":
-    """Return whether runs are active, from the current or last holder of each share."""
-    active = [holder for holder in holders if not holder.is_over]
-    killed = [holder for holder in holders if not holder.released and holder.process.is_known_dead()]
-    if active:
-        running = Running.YES if any(one.process.is_known_alive() for one in active) else Running.ELSEWHERE
-    else:
-        running = Running.KILLED if killed else Running.NO
-    return {"running": running, "holder": "; ".join(one.words for one in active or killed or holders[-1:])}
-
-
-class _Activity(TypedDict):
-    running: Running
-    holder: str
 
 
 def _speed(blocks: Sequence[BlockReceipt]) -> float | None:

@@ -1,4 +1,4 @@
-"""Orphans: files of killed and late processes that no run will use any more; readers never see them.
+"""Orphans: files of killed and late processes that no run or training will use any more; readers never see them.
 
 Only `gc` removes files that rows may depend on, and it holds the lease. Of the files with rows that `rows="ok"` left
 out, it removes only those that no label shard's footer names. The pipeline and input of that label shard do not matter,
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from raysp.errors import ChangedError
 from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
 from raysp.sink.commit import committed
+from raysp.sink.training import steps
+from raysp.sink.training.record import is_training
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
 
@@ -57,6 +59,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     """
     record = run_record.load(store)
     if record is None:
+        yield from _of_training(store)
         return
     shards = {shard.name: shard for shard in plan_record.load(store)}
     file_id = hash_parts(record.file_parts)
@@ -79,6 +82,18 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         yield Orphan(upload, 0, UPLOAD)
 
 
+def _of_training(store: Store) -> Iterator[Orphan]:
+    """Yield files and uploads that no run of a training will use any more; nothing in other stores."""
+    if not is_training(store):
+        return
+    unnamed, old_epochs = set(steps.unnamed(store)), set(lease.old_epochs(store))
+    for entry in store.list(layout.HOME):
+        if reason := UNCOMMITTED if entry.path in unnamed else _reason_alike(entry.path, old_epochs):
+            yield Orphan(entry.path, entry.num_bytes, reason)
+    for upload in _uploads(store):
+        yield Orphan(upload, 0, UPLOAD)
+
+
 def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
     """Return the files of left-out rows that label shards name, by shard; shards with a damaged footer are missing."""
     named: dict[str, Collection[str]] = {}
@@ -95,6 +110,7 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
 REST = "left-out rows that no label shard refers to"
 REST_SECONDS = 3600.0
 """Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
+UNCOMMITTED = "of a step that was not committed"
 UPLOAD = "an incomplete upload"
 UPLOAD_SECONDS = 3600.0
 """Age from which an upload counts as abandoned if no run is active: a worker outlives its run by minutes."""
@@ -108,13 +124,11 @@ def _reason(
     foreign: Iterable[str],
     old_epochs: Iterable[str],
 ) -> str:
-    """Return why no run will use a file any more; empty if a run may."""
-    if path.startswith(layout.TMP):
-        return "a temporary file of a process that has ended"
+    """Return why no run over label shards will use a file any more; empty if a run may."""
+    if reason := _reason_alike(path, old_epochs):
+        return reason
     if trial.is_left(path):
         return "of a try-out that was killed"
-    if path in old_epochs:
-        return "an old epoch of the lease"
     if block := layout.parse_stage_path(path):
         if block.fingerprint != stage_id or wanted.get(block.shard, ("",))[0] != block.input_id:
             return "staged for another pipeline, other input, or a run that stopped or retried"
@@ -122,6 +136,13 @@ def _reason(
     if marker := layout.parse_done_path(path):
         return _of_another(marker, wanted) or ("a marker without its label shard" if marker[0] in foreign else "")
     return ""
+
+
+def _reason_alike(path: str, old_epochs: Iterable[str]) -> str:
+    """Return the reason for files that runs and trainings leave alike."""
+    if path.startswith(layout.TMP):
+        return "a temporary file of a process that has ended"
+    return "an old epoch of the lease" if path in old_epochs else ""
 
 
 def _of_another(found: tuple[str, str, str], wanted: Mapping[str, tuple[str, str]]) -> str:

@@ -184,7 +184,16 @@ def every_run(store: Store, record: RunRecord) -> list[RunEntry]:
     Raises:
         PlanError: an entry cannot be read.
     """
-    runs = list(record.runs)
+    return sorted([*record.runs, *runs_with_files(store)], key=lambda run: run.run_id)
+
+
+def runs_with_files(store: Store) -> list[RunEntry]:
+    """Return the runs with files of their own, in the order of their start.
+
+    Raises:
+        PlanError: an entry cannot be read.
+    """
+    runs = []
     for entry in store.list(layout.RUNS):
         try:
             runs.append(RunEntry(**json.loads(store.read(entry.path))))

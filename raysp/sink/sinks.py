@@ -12,6 +12,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.sink import layout, plan_record, run_record, stopping
 from raysp.sink.run_record import RunRecord
+from raysp.sink.training.record import RECIPE, is_training
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, open_store
@@ -58,14 +59,19 @@ class Sink:
         """Return the record of the runs of a sink that must exist.
 
         Raises:
-            PlanError: there is no sink here, or as `run_record.load`.
+            PlanError: there is no sink of label shards here, or as `run_record.load`.
         """
-        if (record := self.record()) is None:
+        if (record := self.record()) is not None:
+            return record
+        if is_training(self.store):
             raise PlanError(
-                f"{self.url}: not a sink of raysp: found no {layout.RUN}; give the folder that a run wrote to, or the "
-                "pipeline file"
+                f"{self.url}: the sink of a training, without label shards; `raysp status` shows its progress, and "
+                "`raysp inspect` checks its checkpoint"
             )
-        return record
+        raise PlanError(
+            f"{self.url}: not a sink of raysp: found neither {layout.RUN} nor {RECIPE}; give the folder that a run "
+            "wrote to, or the pipeline file"
+        )
 
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,12 @@ import pytest
 
 import raysp
 from raysp.cli.console import print_facts
-from raysp.cli.statuses import progress_facts
+from raysp.cli.statuses import progress_facts, training_facts
+from raysp.evaluation.scores import Estimate
 from raysp.planning.opening import begin_run
-from raysp.reading.status import Running, Status, status
+from raysp.reading.activity import Running
+from raysp.reading.status import Status, status
+from raysp.reading.training.status import BestEvaluation, LastSteps, TrainingStatus
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
 from raysp.sink.processes import Process
@@ -69,10 +73,122 @@ def test_progress_is_ten_lines_at_most_with_the_state_start_and_duration_of_a_ru
     ]
 
 
+TRAINING = TrainingStatus(
+    sink="s3://bucket/model",
+    fingerprint="0" * 16,
+    steps=81_200,
+    steps_planned=None,
+    epochs=12,
+    epochs_planned=30,
+    share=0.4123,
+    last_steps=LastSteps(50, 0.123456, 2.96e-4, 1234.56, 0.034),
+    last_commit=1000.0,
+    eta_seconds=9966.0,
+    best=BestEvaluation(81_000, "wer", Estimate(0.1234, 0.11, 0.14), 81),
+    steps_exported=81_000,
+    last_run=None,
+    running=Running.YES,
+    holder="ann-1234 on host 'here' (pid 12, since 2026-01-01T00:00:00+00:00)",
+)
+
+
+def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1125.0)
+    print_facts(TRAINING.sink, training_facts(TRAINING))
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "s3://bucket/model"
+    assert [" ".join(line.split()) for line in lines] == [
+        "run active: ann-1234 on host 'here' (pid 12, since 2026-01-01T00:00:00+00:00)",
+        "steps 81,200 committed (41%), the last 2:05 ago",
+        "epochs 12 of 30 done",
+        "time left 2:46:06",
+        "loss 0.1235, the mean of 50 steps",
+        "rate 3.0e-04, that of the last step",
+        "speed 1,234.6 s of audio a second, waited for rows 3% of the time",
+        "evaluation WER 12.34% (11.00% to 14.00%) at step 81,000, the best of 81",
+        "checkpoint exported, of step 81,000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "expected"),
+    [
+        ({"running": Running.NO}, "run", "none active"),
+        ({"running": Running.KILLED, "holder": "ann"}, "run", "killed; the same command again continues: ann"),
+        (
+            {"running": Running.ELSEWHERE, "holder": "ann"},
+            "run",
+            "active or lost, not visible from this machine: ann, last commit 2:05 ago",
+        ),
+        ({"steps_planned": 90_000}, "steps", "81,200 of 90,000 committed (41%), the last 2:05 ago"),
+        ({"epochs_planned": None}, "epochs", "12 done"),
+        ({"last_steps": None}, "loss", None),
+        ({"eta_seconds": None}, "time left", None),
+        ({"best": None}, "evaluation", None),
+        ({"best": BestEvaluation(10, "loss", Estimate(0.5), 1)}, "evaluation", "loss 0.5 at step 10"),
+        ({"steps_exported": None}, "checkpoint", "not exported yet"),
+        ({"steps_exported": None, "epochs": 30}, "checkpoint", "not exported; the same command again exports it"),
+    ],
+)
+def test_facts_of_a_training(monkeypatch, changes, name, expected):
+    monkeypatch.setattr(time, "time", lambda: 1125.0)
+    assert training_facts(replace(TRAINING, **changes))[name] == expected
+
+
+class TestStatusOfATraining:
+    @pytest.fixture
+    def sink(self, tmp_path) -> Path:
+        from tests.trainings import Sink
+
+        Sink(tmp_path / "model").train(range(1, 21))
+        return tmp_path / "model"
+
+    def test_it_is_printed_for_the_sink(self, raysp_command, sink):
+        ran = raysp_command("status", sink)
+        assert (ran.code, ran.err) == (0, "")
+        assert re.search(
+            r"\n  steps       20 committed \(50%\), the last 0:0\d ago\n  epochs      2 of 4 done\n", ran.out
+        )
+
+    def test_as_json_it_is_one_object(self, raysp_command, sink):
+        found = json.loads(raysp_command("status", sink, "--json").out)
+        assert (found["steps"], found["share"], found["is_done"], found["is_complete"]) == (20, 0.5, False, False)
+        assert "last_run.versions.raysp" in raysp_command("status", sink, "--verbose").out
+
+    def test_the_file_of_the_recipe_names_it_too(self, raysp_command, sink, tmp_path):
+        file = tmp_path / "recipe_of_a_sink.py"
+        file.write_text(
+            "import raysp\n"
+            "recipe = raysp.Finetune(raysp.Shards('in', text='text'), steps=[raysp.Decode()], "
+            f"objective=raysp.CTC('x'), schedule=raysp.Schedule(epochs=4), sink=raysp.Checkpoint({str(sink)!r}))\n"
+        )
+        assert f"{sink}\n  run         none active" in raysp_command("status", file).out
+
+    def test_gc_and_verify_have_a_word_for_it(self, raysp_command, sink):
+        ran = raysp_command("gc", sink)
+        assert (ran.code, ran.out) == (0, "removed      0 files, 0 bytes\n")
+        ran = raysp_command("verify", sink)
+        assert ran.code == 2
+        assert "the sink of a training, without label shards; `raysp status` shows its progress" in ran.err
+
+    def test_it_loads_nothing_that_takes_long_and_is_not_needed(self, sink):
+        loaded = modules_of_status(sink)
+        assert not {"torch", "ray", "pandas", "datasets", "boto3", "jinja2"} & {*loaded}
+
+
 @pytest.fixture
 def pipeline(tmp_path) -> raysp.Pipeline:
     write_shard(tmp_path / "in" / "a.parquet", 4)
     return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+
+def modules_of_status(sink: Path) -> list[str]:
+    """Return the modules that are loaded after `raysp status`."""
+    code = (
+        "import atexit, sys; from raysp.cli import main; atexit.register(lambda: print(*sys.modules)); "
+        f"main(['status', {str(sink)!r}])"
+    )
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
 
 
 def begun(pipeline: raysp.Pipeline) -> RunEntry:
@@ -174,11 +290,7 @@ class TestStatus:
         assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
 
     def test_it_loads_nothing_that_takes_long_and_is_not_needed(self, sink):
-        code = (
-            "import atexit, sys; from raysp.cli import main; atexit.register(lambda: print(*sys.modules)); "
-            f"main(['status', {str(sink)!r}])"
-        )
-        loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        loaded = modules_of_status(sink)
         assert "pyarrow" in loaded
         assert not {"torch", "ray", "pandas", "datasets", "boto3"} & {*loaded}
 

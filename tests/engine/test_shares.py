@@ -13,7 +13,7 @@ from raysp.engine import running
 from raysp.engine.label_process import LabelProcess
 from raysp.planning.opening import begin_run, begin_share, is_outdated, make_plan
 from raysp.planning.resources import Resources
-from raysp.reading.status import Running
+from raysp.reading.activity import Running
 from raysp.sink import layout, lease, plan_record
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share

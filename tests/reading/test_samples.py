@@ -34,5 +34,5 @@ class TestFirstRows:
         assert (table.column_names, table.num_rows) == (["row"], 0)
 
     def test_a_place_without_label_shards_is_refused(self, tmp_path):
-        with pytest.raises(PlanError, match=r"not a sink of raysp: found no .raysp/run.json"):
+        with pytest.raises(PlanError, match=r"not a sink of raysp: found neither .raysp/run.json"):
             first_rows(str(tmp_path), 5)

@@ -141,7 +141,8 @@ def test_a_committed_label_shard_that_was_overwritten_does_not_hide_the_others(s
 @pytest.mark.parametrize("place", ["", "missing"])
 def test_a_folder_that_is_not_a_sink_is_refused(tmp_path, place):
     with pytest.raises(
-        PlanError, match=r"not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to"
+        PlanError,
+        match=r"not a sink of raysp: found neither .raysp/run.json nor .raysp/recipe.json; give the folder",
     ):
         status(str(tmp_path / place))
     assert not (tmp_path / "missing").exists()

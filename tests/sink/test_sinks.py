@@ -42,8 +42,8 @@ def test_a_folder_without_a_sink_is_refused_with_the_missing_file_and_the_remedy
     with pytest.raises(PlanError) as caught:
         sink.existing_record()
     assert str(caught.value) == (
-        f"{sink.url}: not a sink of raysp: found no .raysp/run.json; give the folder that a run wrote to, or the "
-        "pipeline file"
+        f"{sink.url}: not a sink of raysp: found neither .raysp/run.json nor .raysp/recipe.json; give the folder "
+        "that a run wrote to, or the pipeline file"
     )
 
 

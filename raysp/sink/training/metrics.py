@@ -5,10 +5,10 @@ A run that goes on from an earlier step writes lines for the same steps again. T
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from raysp.errors import StoreError
+from raysp.sink.commit import for_each
 from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,40 @@ class MetricsLog:
 def load(store: Store) -> list[StepMetrics]:
     """Return the metrics of all steps in order; of a step that several runs made, those of the last run."""
     found: dict[int, StepMetrics] = {}
-    for entry in sorted(store.list(METRICS), key=lambda entry: entry.path):
-        for line in store.read(entry.path).decode().splitlines():
-            fields: Mapping[str, float] = json.loads(line)
-            step = StepMetrics(**fields)  # type: ignore[arg-type]
-            found[step.done] = step
+    for steps in for_each(lambda path: _read(store, path), _paths(store)):
+        found.update(steps)
     return [found[done] for done in sorted(found)]
+
+
+def load_last(store: Store, number: int, *, until: int) -> list[StepMetrics]:
+    """Return the metrics of the last steps in order; only the files that hold them are read.
+
+    Args:
+        store: the sink.
+        number: number of steps.
+        until: number of the last step.
+    """
+    found: dict[int, StepMetrics] = {}
+    for path in reversed(_paths(store)):
+        found = {done: step for done, step in _read(store, path).items() if done <= until} | found
+        if len(found) >= number:
+            break
+    return [found[done] for done in sorted(found)[-number:]]
+
+
+def _paths(store: Store) -> list[str]:
+    """Return the files in the order in which they were written."""
+    return sorted(entry.path for entry in store.list(METRICS))
+
+
+def _read(store: Store, path: str) -> dict[int, StepMetrics]:
+    """Return the steps of a file by their numbers.
+
+    Raises:
+        StoreError: it cannot be parsed.
+    """
+    try:
+        fields = [json.loads(line) for line in store.read(path).decode().splitlines()]
+        return {one["done"]: StepMetrics(**one) for one in fields}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{store.url}/{path}: not the metrics of steps ({error}); remove this file") from error

@@ -33,14 +33,39 @@ class TrainingRecord:
         Raises:
             PlanError: it is not a record, or the sink has label shards.
         """
-        if store.stat(RECIPE) is None:
+        if not is_training(store):
             if store.stat(layout.RUN) is not None:
                 raise PlanError(f"{store.url}: a sink of labels; choose another folder for the checkpoint")
             return None
+        return cls._read(store)
+
+    @classmethod
+    def existing(cls, store: Store) -> Self:
+        """Return the record of a training that must exist.
+
+        Raises:
+            PlanError: it is not a record, or there is none.
+        """
+        if not is_training(store):
+            raise PlanError(
+                f"{store.url}: not the sink of a training: found no {RECIPE}; give the folder of the trained "
+                "checkpoint, or the recipe file"
+            )
+        return cls._read(store)
+
+    @classmethod
+    def _read(cls, store: Store) -> Self:
         try:
             return cls(**json.loads(store.read(RECIPE)))
         except (ValueError, TypeError) as error:
             raise PlanError(f"{store.url}/{RECIPE}: not the record of a training ({error}); restore it") from error
+
+    def value(self, path: str) -> JsonValue:
+        """Return a value of the recipe by its dotted path; None if there is none."""
+        found = self.recipe
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
 
     def check_same(self, store: Store, fingerprint: str, parts: Mapping[str, JsonValue]) -> None:
         """Raise if a training has another recipe, or other rows.
@@ -56,6 +81,11 @@ class TrainingRecord:
             "sink, or begin anew with --restart",
             changed,
         )
+
+
+def is_training(store: Store) -> bool:
+    """Return whether a store is the sink of a training."""
+    return store.stat(RECIPE) is not None
 
 
 def begin(
@@ -79,7 +109,7 @@ def begin(
 
 def remove(store: Store) -> None:
     """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index."""
-    if store.stat(RECIPE) is not None:
+    if is_training(store):
         store.delete(RECIPE)
     kept = (layout.LEASE, layout.TMP, ".raysp/index/")
     for entry in [*store.list(layout.HOME)]:

@@ -174,6 +174,12 @@ def newest(store: Store, number: int, *, until: int) -> list[int]:
     return [done for done in committed if done <= until][-number:]
 
 
+def committed_at(store: Store, step: CommittedStep) -> float | None:
+    """Return the time of a commit, in seconds since the epoch by the clock of the store; None if it is unknown."""
+    entry = store.stat(_marker(step.position.done))
+    return entry.modified if entry else None
+
+
 @contextmanager
 def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
     """Yield a local copy of a file of a step, after a check of its content.

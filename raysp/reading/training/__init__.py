@@ -1,0 +1,1 @@
+"""The sink of a training: its progress, and the report of it."""

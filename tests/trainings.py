@@ -1,0 +1,85 @@
+"""Sinks of trainings, written without training, for tests of what reads them."""
+
+import json
+import math
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from raysp.sink.run_record import RunEntry
+from raysp.sink.training import metrics, record, steps
+from raysp.sink.training.metrics import MetricsLog, StepMetrics
+from raysp.sink.training.steps import Position
+from raysp.storage.store import LocalStore
+
+RECIPE: dict[str, Any] = {
+    "type": "Finetune",
+    "source": {"type": "Shards", "url": "/in/*.parquet", "text": "text", "storage_options": {}},
+    "steps": [{"type": "Decode"}, {"type": "Keep", "min_seconds": 0.3, "max_seconds": 20}],
+    "objective": {"type": "CTC", "checkpoint": "owner/encoder", "vocabulary": "build", "text": {"type": "Text"}},
+    "schedule": {"type": "Schedule", "epochs": 4, "steps": None, "learning_rate": 3e-4},
+    "batching": {"type": "Batching", "seconds": 320, "micro_batches": 8},
+    "sink": {"type": "Checkpoint", "url": "/out", "storage_options": {}},
+    "seed": 0,
+    "name": "words",
+}
+
+
+class Sink:
+    """The sink of a training of epochs of ten steps.
+
+    Args:
+        folder: the sink.
+        recipe: fields that replace those of `RECIPE`.
+    """
+
+    def __init__(self, folder: Path, **recipe: object) -> None:
+        self.store = LocalStore(folder)
+        self.recipe = {**RECIPE, **recipe}
+        self.epochs = self.recipe["schedule"]["epochs"] or 4
+        self.run = RunEntry.now(command=["raysp", "finetune", "recipe.py"])
+        record.begin(self.store, self.run, recipe=self.recipe, fingerprint="f00d", parts={"seed": 0})
+
+    def step(self, done: int, **changes: object) -> StepMetrics:
+        """Make the metrics of a step of two seconds."""
+        noise = random.Random(done)
+        values = {
+            "loss": 4 * math.exp(-done / 15) + 0.2 + 0.1 * noise.random(),
+            "norm": 1 + noise.random(),
+            "learning_rate": 3e-4 * min(1, done / 4),
+            "rows": 30,
+            "audio_seconds": 100.0,
+            "seconds": 2.0,
+            "waited": 0.1,
+            "share": (done - 1) / (10 * self.epochs),
+        }
+        return StepMetrics(done, *self._place(done), **{**values, **changes})
+
+    def train(self, numbers: Iterable[int], run_id: str | None = None, **changes: object) -> None:
+        """Write the metrics of some steps, and commit the last one."""
+        log = MetricsLog(self.store, run_id or self.run.run_id)
+        for done in numbers:
+            log.add(self.step(done, **changes))
+        log.write()
+        self.commit(done)
+
+    def commit(self, done: int) -> None:
+        """Commit a step."""
+        writers = {"model": lambda path: path.write_bytes(b"weights") and None}
+        facts = {"fingerprint": "f00d", "index": "i", "num_workers": 1, "metrics": {}}
+        steps.commit(self.store, Position(done, *self._place(done)), writers, **facts)
+
+    def export(self, done: int) -> None:
+        """Write the files of a checkpoint that say that it is one."""
+        figures = {"steps": done, "rows": 300, "audio_seconds": 1234.5, "left_out": {"too_long": 2}}
+        self.store.replace("metrics.json", json.dumps(figures).encode())
+        self.store.replace("config.json", b"{}")
+
+    def _place(self, done: int) -> tuple[int, int]:
+        """Return the epoch and its step after a number of updates."""
+        return divmod(done, 10)
+
+    def metrics(self) -> list[StepMetrics]:
+        """Read the metrics back."""
+        return metrics.load(self.store)
