@@ -9,8 +9,9 @@ import torch
 
 from raysp.audio.isolation import Decoder
 from raysp.engine.training.progress import TrainingProgress
+from raysp.engine.training.recording import save_evaluation
 from raysp.engine.workers.reader import close_decoder, process_decoder
-from raysp.errors import RunError
+from raysp.errors import RunError, StoreError
 from raysp.planning.training.plans import TrainingPlan, plan_training
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
@@ -227,13 +228,19 @@ def _follow(
     log: MetricsLog | None,
     on_progress: OnTrainingProgress | None,
 ) -> None:
-    """Run the steps, count and record them."""
-    written = None
+    """Run the steps, count and record them.
+
+    Raises:
+        RunError: a loss is not finite, too many rows cannot be decoded, or the sink cannot be written.
+    """
+    written, evaluation = None, prepared.plan.recipe.evaluation
     try:
         for report, committed in reports:
             step = progress.add(report, committed)
             if log:
                 log.add(step)
+                if report.evaluated and evaluation:
+                    save_evaluation(log.store, log.run_id, step.done, report.evaluated, evaluation)
                 if committed != written:
                     written = committed
                     log.write()
@@ -241,6 +248,8 @@ def _follow(
                 on_progress(progress)
     except NotFiniteError as error:
         raise RunError(_described(error, prepared.corpus)) from None
+    except StoreError as error:
+        raise RunError(f"{error}. Run the same command again: committed steps are kept") from error
     finally:
         if log:
             log.write()

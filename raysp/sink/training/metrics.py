@@ -48,8 +48,8 @@ class MetricsLog:
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
-        self._run_id = run_id
+        self.store = store
+        self.run_id = run_id
         self._lines: list[str] = []
 
     def add(self, step: StepMetrics) -> None:
@@ -62,11 +62,11 @@ class MetricsLog:
             return
         first = json.loads(self._lines[0])["done"]
         try:
-            self._store.create(
-                f"{METRICS}{self._run_id}-{first:09}.jsonl", "".join(f"{one}\n" for one in self._lines).encode()
+            self.store.create(
+                f"{METRICS}{self.run_id}-{first:09}.jsonl", "".join(f"{one}\n" for one in self._lines).encode()
             )
         except StoreError as error:
-            logger.warning("%s: the metrics of steps from %d on are not written yet: %s", self._store.url, first, error)
+            logger.warning("%s: the metrics of steps from %d on are not written yet: %s", self.store.url, first, error)
             return
         self._lines.clear()
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import raysp
 from raysp.engine.training.finetuning import finetune
 from raysp.errors import PlanError
-from raysp.sink.training import steps
+from raysp.sink.training import evaluations, steps
 from raysp.specs.recipe import Evaluation, Schedule
 from raysp.storage.store import LocalStore
 from raysp.training.evaluating import Evaluator
@@ -60,6 +60,10 @@ def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_p
     assert last.loss > 0
     assert last.failed == 0
     assert last.rows[0].startswith(("0.parquet:", "1.parquet:"))
+    saved = evaluations.load(LocalStore(tmp_path / "out"))
+    assert [*saved] == [3, 6, 8]
+    assert saved[8].scores == last.comparison.scores
+    assert saved[8].worst[0].id == last.rows[0]
     assert result.is_done
 
 

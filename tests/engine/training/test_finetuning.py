@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
-from raysp.errors import ChangedError, PlanError, RunError
+from raysp.errors import ChangedError, PlanError, RunError, StoreError
 from raysp.models.checking import check_checkpoint
 from raysp.sink.training import metrics
 from raysp.specs.recipe import Batching, Schedule
@@ -262,3 +262,20 @@ def test_recordings_beside_their_table_are_read(tiny, tmp_path):
     (folder / "m.jsonl").write_text("\n".join(lines))
     source = raysp.Shards(f"{folder}/m.jsonl", text="text")
     assert finetune(a_recipe("", tiny, tmp_path / "out", source=source)).rows == 12
+
+
+def test_a_sink_that_cannot_be_written_any_more_ends_the_training(words, tiny, tmp_path, monkeypatch):
+    original, calls = LocalStore.publish, []
+
+    def full(self, scratch, path, **options):
+        calls.append(path) if path.endswith(".safetensors") else None
+        if len(calls) == 3:
+            raise StoreError(f"{path}: No space left on device")
+        return original(self, scratch, path, **options)
+
+    recipe = again(words, tiny, tmp_path / "out")
+    monkeypatch.setattr(LocalStore, "publish", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        finetune(recipe)
+    monkeypatch.undo()
+    assert finetune(recipe).is_done
