@@ -10,7 +10,6 @@ its own for each. Then the order of an epoch of ten million rows is made.
 import argparse
 import gc
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -168,10 +167,16 @@ def _peak(which: str, case: Case, seconds: float, checkpointing: bool) -> float:
     batches = micro_batches(1, seconds=seconds)
     step = (our_step if which == "ours" else their_step)(case, checkpointing=checkpointing)
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _peak_kilobytes()
     for _ in range(2):
         step(batches)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_peak_kilobytes() - before) / 1024
+
+
+def _peak_kilobytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def order(num_rows: int) -> dict[str, object]:

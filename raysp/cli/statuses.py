@@ -68,7 +68,7 @@ def _best(best: "BestEvaluation") -> str:
 
 def _exported(found: "TrainingStatus") -> str:
     if found.steps_exported is not None:
-        return f"exported, of step {found.steps_exported:,}"
+        return f"exported after step {found.steps_exported:,}"
     return "not exported; the same command again exports it" if found.is_done else "not exported yet"
 
 

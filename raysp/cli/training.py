@@ -10,6 +10,7 @@ from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
 from raysp.engine.display import Display
+from raysp.sink.training import evaluations
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -135,8 +136,9 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
             f"{duration(result.audio_seconds)} of audio in {result.wall_seconds:.1f} s: RTFx {speed:,.1f}, waited for "
             f"rows {result.waited:.1%} of the time",
         )
-    if result.best_step is not None:
-        print_fact("best", f"{result.best:.4f} at step {result.best_step:,}, whose weights the checkpoint has")
+    if result.metric is not None and result.best is not None:
+        found = f"{evaluations.title(result.metric)} {evaluations.text(result.metric, result.best)}"
+        print_fact("best", f"{found} at step {result.best_step:,}, whose weights the checkpoint has")
     if is_try_out:
         print_command("next", again)
     elif result.is_done:

@@ -23,6 +23,7 @@ def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[st
     return {
         **found,
         "steps": session.position.done,
+        "weights_of_step": best.done if best else session.position.done,
         "epochs": session.position.epoch,
         "loss": loss,
         "rows": prepared.index.num_rows,

@@ -106,7 +106,7 @@ def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
         "rate 3.0e-04, that of the last step",
         "speed 1,234.6 s of audio a second, waited for rows 3% of the time",
         "evaluation WER 12.34% (11.00% to 14.00%) at step 81,000, the best of 81",
-        "checkpoint exported, of step 81,000",
+        "checkpoint exported after step 81,000",
     ]
 
 

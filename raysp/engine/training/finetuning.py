@@ -73,8 +73,10 @@ class FinetuneResult:
     """Seconds of the steps of this run."""
     waited: float
     """Share of `wall_seconds` that was spent waiting for rows."""
+    metric: str | None = None
+    """Name of the metric by which evaluations are compared; None without one."""
     best: float | None = None
-    """Metric of the best evaluation, whose weights the checkpoint has; None without an evaluation."""
+    """Its value in the best evaluation, whose weights the checkpoint has."""
     best_step: int | None = None
     """Updates of these weights."""
     texts: tuple[tuple[str, str], ...] = field(default=())
@@ -277,6 +279,7 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
 
 
 def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
+    evaluation = prepared.plan.recipe.evaluation
     return FinetuneResult(
         sink=prepared.plan.recipe.sink.url,
         fingerprint=prepared.fingerprint,
@@ -292,6 +295,7 @@ def _result(prepared: Prepared, session: Session, progress: TrainingProgress, fa
         audio_seconds=progress.audio_seconds,
         wall_seconds=progress.seconds,
         waited=progress.waited / progress.seconds if progress.seconds else 0.0,
+        metric=evaluation.best if evaluation else None,
         best=session.best.value if session.best else None,
         best_step=session.best.done if session.best else None,
     )
