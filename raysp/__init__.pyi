@@ -20,6 +20,7 @@ from .errors import TrustError as TrustError
 from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.status import status as status
+from .reading.training.reporting import report as report
 from .reading.verify import verify as verify
 from .specs.augmentation import Gain as Gain
 from .specs.augmentation import Noise as Noise

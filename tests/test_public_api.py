@@ -51,6 +51,7 @@ NAMES = [
     "finetune",
     "gc",
     "plan",
+    "report",
     "retry",
     "run",
     "status",
@@ -125,7 +126,8 @@ def test_importing_every_module_does_not_shadow_a_public_name():
         if not info.name.startswith("raysp.engine"):
             importlib.import_module(info.name)
     assert all(
-        callable(getattr(raysp, name)) for name in ("evaluate", "gc", "plan", "retry", "run", "status", "verify")
+        callable(getattr(raysp, name))
+        for name in ("evaluate", "gc", "plan", "report", "retry", "run", "status", "verify")
     )
 
 

@@ -16,6 +16,7 @@ from raysp.cli.jobs import jobs, stop, submit
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
 from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
+from raysp.cli.reporting import report
 from raysp.cli.sinks import gc, status, verify
 from raysp.cli.training import finetune
 from raysp.errors import RayspError, RunError, SpecError
@@ -51,7 +52,11 @@ def raysp(
     """Label very large speech corpora offline on Ray."""
 
 
-for verb in (plan, run, finetune, submit, jobs, stop, retry, verify, gc, status, evaluate, inspect, models, doctor):
+VERBS = (
+    *(plan, run, finetune, submit, jobs, stop, retry),
+    *(verify, gc, status, report, evaluate, inspect, models, doctor),
+)
+for verb in VERBS:
     app.command(help=_with_examples(verb))(verb)
 
 

@@ -57,13 +57,8 @@ def training_facts(found: "TrainingStatus") -> dict[str, object]:
 def _best(best: "BestEvaluation") -> str:
     from raysp.sink.training.evaluations import text, title
 
-    estimate = best.estimate
-    low_high = (estimate.low, estimate.high)
-    ends = [text(best.metric, end) for end in low_high if end is not None]
-    interval = f" ({' to '.join(ends)})" if ends else ""
-    value = "" if estimate.value is None else text(best.metric, estimate.value)
     of = f", the best of {best.evaluations:,}" if best.evaluations > 1 else ""
-    return f"{title(best.metric)} {value}{interval} at step {best.steps:,}{of}"
+    return f"{title(best.metric)} {text(best.metric, best.estimate)} at step {best.steps:,}{of}"
 
 
 def _exported(found: "TrainingStatus") -> str:

@@ -13,7 +13,16 @@ from dataclasses import asdict, dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from raysp.errors import StoreError
-from raysp.evaluation.scores import HIGHER_IS_BETTER, TITLES, ClassScores, Estimate, Group, Scores, WorstRow
+from raysp.evaluation.scores import (
+    HIGHER_IS_BETTER,
+    TITLES,
+    UNDEFINED,
+    ClassScores,
+    Estimate,
+    Group,
+    Scores,
+    WorstRow,
+)
 from raysp.sink.commit import for_each
 from raysp.storage.store import Store
 
@@ -74,14 +83,16 @@ def load(store: Store) -> dict[int, StepEvaluation]:
     return dict(zip(last, for_each(lambda path: _read(store, path), [*last.values()]), strict=True))
 
 
-def best(evaluations: Mapping[int, StepEvaluation]) -> int | None:
-    """Return the step with the best value of the metric of the last evaluation; the first of equal ones.
+def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
+    """Return the step with the best value of a metric; the first of equal ones. None if there is no finite value.
 
-    None if the metric has no finite value.
+    Args:
+        evaluations: evaluations by step.
+        metric: name of the metric; None: that which decides in the last evaluation.
     """
     if not evaluations:
         return None
-    metric = evaluations[max(evaluations)].metric
+    metric = metric or evaluations[max(evaluations)].metric
     found = {done: one.metrics.get(metric, Estimate(None)).value for done, one in evaluations.items()}
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
     known = [(sign * value, done) for done, value in found.items() if value is not None and math.isfinite(value)]
@@ -93,9 +104,12 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def text(metric: str, value: float) -> str:
-    """Return a value of a metric as text: a percentage, or a plain number for a loss."""
-    return f"{value:.2%}" if metric in HIGHER_IS_BETTER else f"{value:.4g}"
+def text(metric: str, estimate: Estimate) -> str:
+    """Return a metric as text: a percentage with its interval if there is one, or a plain number for a loss."""
+    if metric not in HIGHER_IS_BETTER:
+        return UNDEFINED if estimate.value is None else f"{estimate.value:.4g}"
+    interval = f" ({estimate.interval})" if estimate.interval != UNDEFINED else ""
+    return f"{estimate.percentage}{interval}"
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 
 RECIPE = ".raysp/recipe.json"
+REPORT = ".raysp/report.html"
 CORPUS = "corpus"
 """Name, among the parts, of the digest of the index of rows."""
 

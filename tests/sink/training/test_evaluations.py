@@ -68,12 +68,14 @@ def test_metrics_are_those_of_all_rows_and_the_loss():
     ],
 )
 def test_the_best_step_is_that_of_the_best_value(metric, values, best):
-    assert evaluations.best(with_values(metric, *values)) == best
+    found = with_values(metric, *values)
+    assert evaluations.best(found) == evaluations.best(found, metric) == best
 
 
 def test_metrics_are_shown_by_their_usual_names_and_units():
-    assert (evaluations.title("wer"), evaluations.text("wer", 0.1234)) == ("WER", "12.34%")
-    assert (evaluations.title("loss"), evaluations.text("loss", 0.123456)) == ("loss", "0.1235")
+    assert (evaluations.title("wer"), evaluations.text("wer", Estimate(0.1234))) == ("WER", "12.34%")
+    assert evaluations.text("wer", Estimate(0.1234, 0.1, 0.2)) == "12.34% (10.00% to 20.00%)"
+    assert (evaluations.title("loss"), evaluations.text("loss", Estimate(0.123456))) == ("loss", "0.1235")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""Axes of charts: their range, and few round ticks."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+LOG_RATIO = 30.0
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
+MOST_TICKS = 6
+PLAIN = (1e-2, 1e6)
+"""Magnitudes that are written without exponents."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place of an axis."""
+
+    place: float
+    """From 0 to 1."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values."""
+
+    low: float
+    high: float
+    is_log: bool
+    ticks: tuple[Tick, ...]
+
+    def places(self, values: Floats) -> Floats:
+        """Return the places of values, from 0 to 1; of values outside the range the nearer end."""
+        low, high, inside = self.low, self.high, np.clip(values, self.low, self.high)
+        if self.is_log:
+            low, high, inside = math.log10(low), math.log10(high), np.log10(inside)
+        found: Floats = (inside - low) / (high - low)
+        return found
+
+
+def steps_axis(last: int) -> Axis:
+    """Return the axis of the steps of a training, from 0."""
+    high = max(1, last)
+    size = max(1.0, _round_size(high / (MOST_TICKS - 1)))
+    return _with_ticks(0.0, float(high), _multiples(0.0, high, size), short)
+
+
+def value_axis(values: Floats, *, from_zero: bool = False, is_share: bool = False, may_be_log: bool = False) -> Axis:
+    """Return an axis whose ends are round, over some finite values.
+
+    Args:
+        values: at least one value.
+        from_zero: whether the axis begins at 0 or lower.
+        is_share: whether ticks are percentages.
+        may_be_log: whether the axis is logarithmic if the values are positive and far apart.
+    """
+    low, high = float(values.min()), float(values.max())
+    if may_be_log and low > 0 and high / low >= LOG_RATIO:
+        return _log_axis(low, high)
+    low = min(0.0, low) if from_zero else low
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-30):
+        low, high = (min(0.0, 2 * low), max(0.0, 2 * high)) if high else (0.0, 1.0)
+    size = _round_size((high - low) / (MOST_TICKS - 2))
+    low, high = math.floor(low / size + 1e-9) * size, math.ceil(high / size - 1e-9) * size
+    ticks = _multiples(low, high, size)
+    largest = max(-low, high)
+    text = (lambda value: _percentage(value, size)) if is_share else (lambda value: number(value, size, largest))
+    return _with_ticks(low, high, ticks, text)
+
+
+def short(value: float) -> str:
+    """Return a whole number as text, such as "500", "20k" or "1.5M"."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= (unit if unit == 1e6 else 1e4):
+            return f"{value / unit:g}{name}"
+    return f"{value:,.0f}"
+
+
+def number(value: float, size: float, largest: float) -> str:
+    """Return a number as text.
+
+    Args:
+        value: the number.
+        size: smallest difference of two numbers that have different texts.
+        largest: largest magnitude of the numbers that are shown together, all with or all without exponents.
+    """
+    if value == 0:
+        return "0"
+    if PLAIN[0] <= largest < PLAIN[1]:
+        return f"{value:,.{_decimals(size)}f}"
+    digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(size) + 1e-9)
+    mantissa, exponent = f"{value:.{max(0, digits)}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+
+
+def _percentage(value: float, size: float) -> str:
+    return f"{100 * value:.{_decimals(100 * size)}f}%"
+
+
+def _decimals(size: float) -> int:
+    return max(0, -math.floor(math.log10(size) + 1e-9))
+
+
+def _round_size(least: float) -> float:
+    """Return the smallest of 1, 2 and 5 times a power of ten that is not below `least`."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= least * (1 - 1e-9))
+
+
+def _multiples(low: float, high: float, size: float) -> list[float]:
+    first, last = math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9)
+    return [place * size for place in range(first, last + 1)]
+
+
+def _log_axis(low: float, high: float) -> Axis:
+    """Return a logarithmic axis with ticks at 1, 2 and 5 times powers of ten, or at powers only if these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    first = max(value for value in fine if value <= low * (1 + 1e-9))
+    last = min((value for value in fine if value >= high * (1 - 1e-9)), default=fine[-1])
+    inside = [value for value in fine if first <= value <= last]
+    for every in range(1, 100):
+        if len(inside) <= MOST_TICKS:
+            break
+        inside = [10.0**power for power in powers[::every] if first <= 10.0**power <= last]
+    return _with_ticks(first, last, inside, lambda value: number(value, value, value), is_log=True)
+
+
+def _with_ticks(
+    low: float, high: float, values: Iterable[float], text: Callable[[float], str], *, is_log: bool = False
+) -> Axis:
+    axis = Axis(low, high, is_log, ())
+    chosen = np.array([*values], np.float64)
+    ticks = (Tick(float(place), text(float(value))) for place, value in zip(axis.places(chosen), chosen, strict=True))
+    return Axis(low, high, is_log, tuple(ticks))

@@ -1,0 +1,177 @@
+"""Charts of a report: paths of an SVG of 1000 by 1000 units that is stretched to its place, and labels beside it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysp.evaluation.scores import Estimate
+from raysp.reading.training.axes import Axis, Floats, steps_axis, value_axis
+from raysp.sink.training import evaluations
+from raysp.sink.training.evaluations import StepEvaluation
+
+SIDE = 1000
+"""Width and height of a chart in units of its paths."""
+MOST_POINTS = 500
+"""Points of a curve; a longer one is drawn by its range in as many parts."""
+SMOOTHED_SHARE = 1 / 50
+"""Share of the steps over which a curve is averaged."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart over the steps of a training. Paths are those of SVG; an empty one is not drawn."""
+
+    title: str
+    note: str
+    """Unit, scale and smoothing."""
+    figure: str
+    """The most important value, as text."""
+    x: Axis
+    y: Axis
+    line: str
+    raw: str = ""
+    """Values of single steps, behind a smoothed line."""
+    band: str = ""
+    """Area of intervals."""
+    points: str = ""
+    best: str = ""
+    """The best of the points."""
+
+    @property
+    def grid(self) -> str:
+        """Path of horizontal lines at the ticks."""
+        return "".join(f"M0 {_unit(1 - tick.place)}H{SIDE}" for tick in self.y.ticks)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of consecutive steps: each a ratio of two quantities of the step.
+
+    Attributes:
+        title: name of the values.
+        unit: unit of the values; empty for none.
+        steps: numbers of the steps.
+        parts: numerators.
+        wholes: denominators; None: ones.
+        is_smoothed: whether to draw averages before the values of single steps.
+        from_zero: whether the axis begins at 0.
+        is_share: whether values are shares from 0 to 1.
+        may_be_log: whether the axis may be logarithmic.
+    """
+
+    title: str
+    unit: str
+    steps: Floats
+    parts: Floats
+    wholes: Floats | None = None
+    is_smoothed: bool = True
+    from_zero: bool = False
+    is_share: bool = False
+    may_be_log: bool = False
+
+    def chart(self) -> Chart:
+        """Return the chart of the curve, which has at least one finite value; others are left out."""
+        wholes = np.ones_like(self.parts) if self.wholes is None else np.maximum(self.wholes, 1e-9)
+        is_finite = np.isfinite(self.parts / wholes)
+        steps, parts, wholes = self.steps[is_finite], self.parts[is_finite], wholes[is_finite]
+        width = max(1, round(len(steps) * SMOOTHED_SHARE)) if self.is_smoothed else 1
+        raw, smooth = parts / wholes, _sums(parts, width) / _sums(wholes, width)
+        x = steps_axis(int(self.steps[-1]))
+        y = value_axis(raw, from_zero=self.from_zero, is_share=self.is_share, may_be_log=self.may_be_log)
+        notes = [self.unit, "log scale" if y.is_log else "", f"mean of {width:,} steps" if width > 1 else ""]
+        last = f"{smooth[-1]:.1%}" if self.is_share else f"{smooth[-1]:.4g}"
+        return Chart(
+            self.title,
+            ", ".join(note for note in notes if note),
+            f"last {last}",
+            x,
+            y,
+            line=_path(x.places(steps), y.places(smooth)),
+            raw=_range(x.places(steps), y.places(raw)) if width > 1 else "",
+        )
+
+
+def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: int) -> Chart | None:
+    """Return the chart of a metric of evaluations, with its intervals; None if no evaluation defines it.
+
+    Args:
+        metric: name of the metric.
+        found: evaluations by step, in order.
+        last_step: end of the axis of steps.
+    """
+    best = evaluations.best(found, metric)
+    if best is None:
+        return None
+    estimates = {step: one.metrics.get(metric, Estimate(None)) for step, one in found.items()}
+    known = {step: ends for step, estimate in estimates.items() if (ends := _ends(estimate))}
+    is_share, title = metric != evaluations.LOSS, evaluations.title(metric)
+    values = np.array([*known.values()], np.float64)
+    x, y = steps_axis(max(last_step, *known)), value_axis(values, is_share=is_share, may_be_log=not is_share)
+    across, (low, line, high) = x.places(np.array([*known], np.float64)), y.places(values.T)
+    place = [*known].index(best)
+    return Chart(
+        title=title[0].upper() + title[1:],
+        note=", ".join(name for name, holds in (("95% intervals", is_share), ("log scale", y.is_log)) if holds),
+        figure=f"best {evaluations.text(metric, estimates[best])} at step {best:,}",
+        x=x,
+        y=y,
+        line=_path(across, line),
+        band=_area(across, low, high),
+        points=_dots(across, line),
+        best=_dots(across[[place]], line[[place]]),
+    )
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float] | None:
+    """Return lower end, value and upper end of an estimate; without an interval the value; None if it is undefined."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if value is None or not math.isfinite(value):
+        return None
+    return value if low is None else low, value, value if high is None else high
+
+
+def _sums(values: Floats, width: int) -> Floats:
+    """Return the sums over the `width` values around each value; fewer at the ends."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    first, end = np.maximum(0, places - width // 2), np.minimum(len(values), places + (width + 1) // 2)
+    found: Floats = total[end] - total[first]
+    return found
+
+
+def _path(across: Floats, up: Floats) -> str:
+    """Return a line through points, of which some are left out if they are many."""
+    if len(across) > MOST_POINTS:
+        chosen = np.unique(np.linspace(0, len(across) - 1, MOST_POINTS).astype(int))
+        across, up = across[chosen], up[chosen]
+    points = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across, up, strict=True)]
+    return f"M{'L'.join(points)}" if len(points) > 1 else _dots(across, up)
+
+
+def _range(across: Floats, up: Floats) -> str:
+    """Return a line through points; if they are many, through the lowest and the highest of neighbours."""
+    if len(across) <= MOST_POINTS:
+        return _path(across, up)
+    first = np.linspace(0, len(across), MOST_POINTS // 2, endpoint=False).astype(int)
+    pairs = np.stack([np.minimum.reduceat(up, first), np.maximum.reduceat(up, first)], axis=1)
+    return _path(np.repeat(across[first], 2), pairs.ravel())
+
+
+def _area(across: Floats, low: Floats, high: Floats) -> str:
+    """Return the area between two lines; a vertical line for a single point."""
+    if len(across) == 1:
+        return f"M{_unit(across[0])} {_unit(1 - low[0])}V{_unit(1 - high[0])}"
+    there = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across, high, strict=True)]
+    back = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across[::-1], low[::-1], strict=True)]
+    return f"M{'L'.join([*there, *back])}Z"
+
+
+def _dots(across: Floats, up: Floats) -> str:
+    """Return lines of no length, which round ends make dots."""
+    return "".join(f"M{_unit(x)} {_unit(1 - y)}h0" for x, y in zip(across, up, strict=True))
+
+
+def _unit(place: float) -> str:
+    return f"{SIDE * place:.1f}".removesuffix(".0")

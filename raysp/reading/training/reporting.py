@@ -1,0 +1,129 @@
+"""The report of a training: one HTML file without scripts or links: curves, evaluations, recipe and versions."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysp.reading.activity import Running
+from raysp.reading.training.axes import Floats
+from raysp.reading.training.charts import SIDE, Chart, Curve, metric_chart
+from raysp.reading.training.status import TrainingStatus, training_status
+from raysp.reading.training.tables import evaluation_in_detail, facts, runs_table
+from raysp.sink import run_record
+from raysp.sink.sinks import Sink
+from raysp.sink.training import evaluations, metrics
+from raysp.sink.training.evaluations import StepEvaluation
+from raysp.sink.training.metrics import StepMetrics
+from raysp.sink.training.record import REPORT, TrainingRecord
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store, explain, join_url
+from raysp.words import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def report(sink: str | Store, out: str | Path | None = None, storage_options: GivenOptions | None = None) -> str:
+    """Write the report of a training as one HTML file, and return its place.
+
+    Args:
+        sink: url or store of the sink of the training.
+        out: local file; None: `.raysp/report.html` in the sink.
+        storage_options: options to reach the sink; None: environment and profile.
+
+    Raises:
+        PlanError: there is no training at this url.
+        StoreError: the file cannot be written.
+    """
+    store = Sink.open(sink, storage_options).store
+    page = render(store)
+    if out is None:
+        store.replace(REPORT, page.encode())
+        return join_url(store.url, REPORT)
+    place = Path(out).expanduser()
+    try:
+        place.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise explain(error, "write", place) from error
+    return str(place)
+
+
+def render(store: Store) -> str:
+    """Return the report of a training as HTML.
+
+    Raises:
+        PlanError: the store is not the sink of a training.
+    """
+    record, status = TrainingRecord.existing(store), training_status(store)
+    steps = [step for step in metrics.load(store) if step.done <= status.steps]
+    found = evaluations.load(store)
+    best = evaluations.best(found)
+    name = record.value("name")
+    return _template().render(
+        title=printable(str(name) if name else status.sink.rstrip("/").rpartition("/")[2]),
+        subtitle=_subtitle(status),
+        facts=facts(store, record, status, steps),
+        metrics=_metric_charts(found, status.steps),
+        curves=_curves(steps),
+        evaluation=best and evaluation_in_detail(best, found[best]),
+        runs=runs_table(run_record.runs_with_files(store)),
+        recipe=json.dumps(record.recipe, indent=1, ensure_ascii=False),
+        side=SIDE,
+        percent=lambda share: f"{100 * share:.2f}%",
+    )
+
+
+@functools.cache
+def _template() -> "Template":
+    import jinja2
+
+    source = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
+
+
+def _subtitle(status: TrainingStatus) -> str:
+    """Return how far the training is, and when it was."""
+    match status.running:
+        case _ if status.is_done:
+            state = "Training is done"
+        case Running.YES | Running.ELSEWHERE:
+            state = f"Training is {status.share:.0%} done"
+        case _:
+            state = f"Training has stopped, {status.share:.0%} done"
+    if status.last_commit is None:
+        return state
+    return f"{state}. Last commit {datetime.fromtimestamp(status.last_commit, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _metric_charts(found: Mapping[int, StepEvaluation], last_step: int) -> list[Chart]:
+    """Return a chart of each metric, that which decides first."""
+    names = dict.fromkeys(name for one in found.values() for name in (one.metric, *one.metrics))
+    charts = (metric_chart(name, found, last_step) for name in names)
+    return [chart for chart in charts if chart]
+
+
+def _curves(steps: Sequence[StepMetrics]) -> list[Chart]:
+    if not steps:
+        return []
+
+    def values(name: str) -> Floats:
+        return np.array([getattr(step, name) for step in steps], np.float64)
+
+    done, seconds = values("done"), values("seconds")
+    curves = (
+        Curve("Loss", "", done, values("loss"), may_be_log=True),
+        Curve("Learning rate", "", done, values("learning_rate"), is_smoothed=False, from_zero=True),
+        Curve("Gradient norm", "before clipping", done, values("norm"), may_be_log=True),
+        Curve("Speed", "seconds of audio a second", done, values("audio_seconds"), seconds, from_zero=True),
+        Curve("Waiting for rows", "share of the time", done, values("waited"), seconds, from_zero=True, is_share=True),
+    )
+    return [curve.chart() for curve in curves]
