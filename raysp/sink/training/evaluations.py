@@ -59,6 +59,16 @@ class StepEvaluation:
         """Value of `metric`."""
         return self.metrics.get(self.metric, Estimate(None))
 
+    @property
+    def tracked(self) -> dict[str, float]:
+        """The metrics that TensorBoard and trackers show, by name, with the ends of their intervals."""
+        found = {
+            f"evaluation/{name}{end}": value
+            for name, one in self.metrics.items()
+            for end, value in (("", one.value), ("_low", one.low), ("_high", one.high))
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
 
 def save(store: Store, done: int, evaluation: StepEvaluation, *, run_id: str) -> None:
     """Write the evaluation of a step; that of the same step and run, if there is one, stays.

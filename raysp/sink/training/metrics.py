@@ -38,6 +38,18 @@ class StepMetrics:
     share: float
     """Share of the training that was done before the step, from 0 to 1."""
 
+    @property
+    def tracked(self) -> dict[str, float]:
+        """The figures that TensorBoard and trackers show, by name."""
+        return {
+            "train/loss": self.loss,
+            "train/learning_rate": self.learning_rate,
+            "train/gradient_norm": self.norm,
+            "train/audio_per_second": self.audio_seconds / self.seconds if self.seconds else 0.0,
+            "train/waited": self.waited / self.seconds if self.seconds else 0.0,
+            "train/epoch": float(self.epoch),
+        }
+
 
 class MetricsLog:
     """Writer of the metrics of one run.

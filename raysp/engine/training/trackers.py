@@ -1,0 +1,180 @@
+"""Trackers of experiments that are not part of raysp: MLflow, Weights & Biases.
+
+A training that is continued continues its run there. Credentials and servers come from the environment, as their
+documentation says. Errors after the beginning are logged: a tracker that fails ends no training.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Protocol
+
+from raysp.errors import PlanError, SpecError
+from raysp.sink.training.record import TrainingRecord
+
+logger = logging.getLogger(__name__)
+
+MOST_PARAMETERS, MOST_CHARACTERS = 100, 500
+"""Parameters of a run of MLflow, and characters of each, that all of its servers take."""
+TAG = "raysp.training"
+"""Tag of a run of MLflow with the id of its training."""
+
+
+class Tracker(Protocol):
+    """Receiver of the values of a training."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Receive values by name, such as `StepMetrics.tracked` or `StepEvaluation.tracked`.
+
+        Args:
+            step: updates of the weights so far; it never decreases within a run.
+            values: values by name.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Send the values that are left, and end the run."""
+        ...
+
+
+class MLflow:
+    """Tracker that logs to MLflow, into the active run of the process if there is one.
+
+    Args:
+        mlflow: the package.
+        name: name of a new run.
+        training: id of the training, of which an earlier run is continued.
+        parameters: parameters of a new run.
+    """
+
+    def __init__(self, mlflow: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
+        self._mlflow = mlflow
+        self._is_own = mlflow.active_run() is None
+        if not self._is_own:
+            return
+        tag = f"tags.`{TAG}` = '{training}'"
+        if found := mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
+            mlflow.start_run(run_id=found[0].info.run_id)
+        else:
+            mlflow.start_run(run_name=name, tags={TAG: training})
+            mlflow.log_params({key: parameters[key][:MOST_CHARACTERS] for key in [*parameters][:MOST_PARAMETERS]})
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send values in a thread of MLflow."""
+        self._mlflow.log_metrics(dict(values), step=step, synchronous=False)
+
+    def finish(self) -> None:
+        """Wait until all values are sent, and end the run, unless it was active before."""
+        self._mlflow.flush_async_logging()
+        if self._is_own:
+            self._mlflow.end_run()
+
+
+class WeightsAndBiases:
+    """Tracker that logs to Weights & Biases, into the project of WANDB_PROJECT, or "raysp".
+
+    Args:
+        wandb: the package.
+        name: name of a new run.
+        training: id of the training and of its run, which is continued if it exists.
+        parameters: configuration of the run.
+    """
+
+    def __init__(self, wandb: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
+        project = os.environ.get("WANDB_PROJECT", "raysp")
+        self._run = wandb.init(project=project, id=training, name=name, config=dict(parameters), resume="allow")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send values; those of steps that the run has already are ignored."""
+        self._run.log(dict(values), step=step)
+
+    def finish(self) -> None:
+        """Wait until all values are sent, and end the run."""
+        self._run.finish()
+
+
+TRACKERS: Mapping[str, Callable[[Any, str, str, Mapping[str, str]], Tracker]] = {
+    "mlflow": MLflow,
+    "wandb": WeightsAndBiases,
+}
+"""Trackers by the names of their packages and extras."""
+
+
+def check_tracker(name: str) -> None:
+    """Raise if a tracker cannot be used.
+
+    Raises:
+        SpecError: the name is unknown, or its package is not installed.
+    """
+    _package(name)
+
+
+def open_tracker(name: str, url: str, record: TrainingRecord) -> Tracker:
+    """Begin the run of a training, or continue it.
+
+    Args:
+        name: one of `TRACKERS`.
+        url: sink of the training.
+        record: record of the training.
+
+    Raises:
+        SpecError: as `check_tracker`.
+        PlanError: the run cannot begin, for example because the server does not answer.
+    """
+    package = _package(name)
+    training = hashlib.sha256(f"{url} {record.created}".encode()).hexdigest()[:16]
+    title = str(record.value("name") or url.rstrip("/").rpartition("/")[2])
+    parameters = {"fingerprint": record.fingerprint, **{key: str(value) for key, value in record.parts.items()}}
+    try:
+        return _Tolerant(name, TRACKERS[name](package, title, training, parameters))
+    except Exception as error:
+        raise PlanError(
+            f"tracker {name!r}: the run cannot begin ({type(error).__name__}: {error}); check its settings in the "
+            "environment, or leave the tracker out"
+        ) from error
+
+
+def _package(name: str) -> Any:  # noqa: ANN401
+    if name not in TRACKERS:
+        raise SpecError(f"found the tracker {name!r}, expected one of {', '.join(TRACKERS)}")
+    try:
+        return import_module(name)
+    except ImportError:
+        raise SpecError(
+            f"the tracker {name!r} needs the package {name}, which is not installed; pip install 'raysp[{name}]', or "
+            "leave the tracker out"
+        ) from None
+
+
+class _Tolerant:
+    """A tracker whose errors are logged.
+
+    Args:
+        name: name of the tracker.
+        tracker: the tracker.
+    """
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name = name
+        self._tracker = tracker
+        self._has_failed = False
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values; a failure is logged once."""
+        try:
+            self._tracker.log(step, values)
+        except Exception as error:
+            if not self._has_failed:
+                logger.warning(
+                    "tracker %r: values of step %d and maybe later ones are lost: %s", self._name, step, error
+                )
+            self._has_failed = True
+
+    def finish(self) -> None:
+        """End the run; a failure is logged."""
+        try:
+            self._tracker.finish()
+        except Exception as error:
+            logger.warning("tracker %r: the run was not ended: %s", self._name, error)
