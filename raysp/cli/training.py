@@ -10,7 +10,10 @@ from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
 from raysp.engine.display import Display
+from raysp.evaluation.scores import Estimate
+from raysp.reading.training.reporting import REPORT
 from raysp.sink.training import evaluations
+from raysp.storage.store import join_url
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -137,12 +140,13 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
             f"rows {result.waited:.1%} of the time",
         )
     if result.metric is not None and result.best is not None:
-        found = f"{evaluations.title(result.metric)} {evaluations.text(result.metric, result.best)}"
+        found = f"{evaluations.title(result.metric)} {evaluations.text(result.metric, Estimate(result.best))}"
         print_fact("best", f"{found} at step {result.best_step:,}, whose weights the checkpoint has")
     if is_try_out:
         print_command("next", again)
     elif result.is_done:
         print_fact("checkpoint", result.sink)
+        print_fact("report", join_url(result.sink, REPORT))
         print_command("next", command_line("inspect", result.sink, None))
     else:
         print_command("to continue", again)

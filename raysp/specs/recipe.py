@@ -173,6 +173,7 @@ class Finetune:
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
         device: "auto", "cpu" or "cuda".
         name: name shown during training.
+        trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
         max_error_rate: largest share of rows that may fail to decode before training stops.
     """
 
@@ -192,6 +193,7 @@ class Finetune:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     name: str | None = None
+    trackers: Listed[Literal["mlflow", "wandb"]] = ()
     max_error_rate: Share = 0.5
 
     def __post_init__(self) -> None:
@@ -235,7 +237,7 @@ class Finetune:
 
 
 _NO_SOUNDS: Mapping[int, str] = {}
-UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average")
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average", "trackers")
 """Fields of a recipe that change no step."""
 
 

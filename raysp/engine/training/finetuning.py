@@ -9,7 +9,8 @@ import torch
 
 from raysp.audio.isolation import Decoder
 from raysp.engine.training.progress import TrainingProgress
-from raysp.engine.training.recording import save_evaluation
+from raysp.engine.training.recording import Recording
+from raysp.engine.training.trackers import check_tracker, open_tracker
 from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import RunError, StoreError
 from raysp.planning.training.plans import TrainingPlan, plan_training
@@ -18,7 +19,6 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.training import record as training_record
 from raysp.sink.training import steps
 from raysp.sink.training.index_record import INDEX, CorpusIndex
-from raysp.sink.training.metrics import MetricsLog
 from raysp.sink.training.record import TrainingRecord
 from raysp.sink.training.steps import Position
 from raysp.specs.recipe import Finetune
@@ -117,6 +117,8 @@ def finetune(
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
+    for name in recipe.trackers:
+        check_tracker(name)
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     store.probe()
@@ -128,7 +130,7 @@ def finetune(
             training_record.remove(store)
         decoder = process_decoder()
         prepared = prepare(plan, store, decoder=decoder)
-        run = _begin(prepared, store)
+        run, record = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
         stack.enter_context(_threads(plan.threads))
@@ -136,16 +138,18 @@ def finetune(
         committed = steps.latest(store)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
-        log = MetricsLog(store, run.run_id)
+        trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
+        recording = Recording(store, run.run_id, recipe.evaluation, trackers)
+        stack.callback(recording.finish)
         if plan.num_workers > 1 and not course_of(recipe.schedule).is_done(begun):
             from raysp.engine.training import on_ray
 
-            _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, log, on_progress)
+            _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, recording, on_progress)
         session = new_session(
             prepared, Reading(prepared.reader(decoder), failures), store, decoder=stack.enter_context(Decoder())
         )
         if plan.num_workers == 1:
-            _follow(_alone(session, should_stop), prepared, progress, log, on_progress)
+            _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
             session.load_result(store, recipe.average)
             _export(prepared, session, progress, store)
@@ -197,13 +201,13 @@ def try_out(
         return replace(result, texts=_texts(prepared, session, reading))
 
 
-def _begin(prepared: Prepared, store: Store) -> RunEntry:
-    """Record the run."""
+def _begin(prepared: Prepared, store: Store) -> tuple[RunEntry, TrainingRecord]:
+    """Record the run, and return it with the record of the training."""
     run = RunEntry.now()
     parts = {**prepared.parts, training_record.CORPUS: prepared.index.digest}
     recipe = to_json(prepared.plan.recipe)
-    training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
-    return run
+    record = training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
+    return run, record
 
 
 @contextlib.contextmanager
@@ -227,7 +231,7 @@ def _follow(
     reports: Iterator[tuple[Report, int | None]],
     prepared: Prepared,
     progress: TrainingProgress,
-    log: MetricsLog | None,
+    recording: Recording | None,
     on_progress: OnTrainingProgress | None,
 ) -> None:
     """Run the steps, count and record them.
@@ -235,17 +239,11 @@ def _follow(
     Raises:
         RunError: a loss is not finite, too many rows cannot be decoded, or the sink cannot be written.
     """
-    written, evaluation = None, prepared.plan.recipe.evaluation
     try:
         for report, committed in reports:
             step = progress.add(report, committed)
-            if log:
-                log.add(step)
-                if report.evaluated and evaluation:
-                    save_evaluation(log.store, log.run_id, step.done, report.evaluated, evaluation)
-                if committed != written:
-                    written = committed
-                    log.write()
+            if recording:
+                recording.add(step, report.evaluated, committed)
             if on_progress:
                 on_progress(progress)
     except NotFiniteError as error:
@@ -253,8 +251,8 @@ def _follow(
     except StoreError as error:
         raise RunError(f"{error}. Run the same command again: committed steps are kept") from error
     finally:
-        if log:
-            log.write()
+        if recording:
+            recording.write()
 
 
 def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:

@@ -1,29 +1,81 @@
-"""What a training writes of its evaluations."""
+"""What a training writes of its steps and evaluations: metrics, event files of TensorBoard, trackers, a report."""
 
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from raysp.engine.training.trackers import Tracker
+from raysp.errors import RayspError
 from raysp.evaluation.scores import WorstRow
+from raysp.reading.training.reporting import report
 from raysp.sink.training import evaluations
 from raysp.sink.training.evaluations import StepEvaluation
+from raysp.sink.training.metrics import MetricsLog, StepMetrics
+from raysp.sink.training.tensorboard import TensorBoardLog
 from raysp.specs.recipe import Evaluation
 from raysp.storage.store import Store
 from raysp.training.evaluated import Evaluated
 
+logger = logging.getLogger(__name__)
 
-def save_evaluation(store: Store, run_id: str, done: int, evaluated: Evaluated, evaluation: Evaluation) -> None:
-    """Write an evaluation of the weights after a step.
+
+class Recording:
+    """Writer of the steps and evaluations of one run.
 
     Args:
         store: the sink.
         run_id: id of the run.
-        done: updates of the weights.
-        evaluated: the evaluation, by the first worker.
-        evaluation: that of the recipe.
-
-    Raises:
-        StoreError: the sink cannot be written.
+        evaluation: that of the recipe; None: there is none.
+        trackers: trackers, which are told of every step.
     """
+
+    def __init__(
+        self, store: Store, run_id: str, evaluation: Evaluation | None, trackers: Sequence[Tracker] = ()
+    ) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.evaluation = evaluation
+        self.trackers = trackers
+        self.metrics = MetricsLog(store, run_id)
+        self.events = TensorBoardLog(store, run_id)
+        self._written: int | None = None
+
+    def add(self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None) -> None:
+        """Record a step; files are written after each commit.
+
+        Raises:
+            StoreError: an evaluation cannot be written.
+        """
+        values = step.tracked
+        self.metrics.add(step)
+        if evaluated and self.evaluation and (found := _recorded(evaluated, self.evaluation)):
+            evaluations.save(self.store, step.done, found, run_id=self.run_id)
+            values = {**values, **found.tracked}
+        for tracker in (self.events, *self.trackers):
+            tracker.log(step.done, values)
+        if committed != self._written:
+            self._written = committed
+            self.write()
+
+    def write(self) -> None:
+        """Write what is left to files."""
+        self.metrics.write()
+        self.events.write()
+
+    def finish(self) -> None:
+        """Write what is left, end the trackers, and write the report; a report that fails ends no training."""
+        self.write()
+        for tracker in self.trackers:
+            tracker.finish()
+        with contextlib.suppress(RayspError):
+            report(self.store)
+
+
+def _recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | None:
+    """Return an evaluation of the first worker as it is stored; None for other workers."""
     comparison = evaluated.comparison
     if comparison is None:
-        return
+        return None
     worst = []
     for one, name in zip(comparison.worst, evaluated.rows, strict=True):
         shard, _, row = name.rpartition(":")
@@ -40,7 +92,7 @@ def save_evaluation(store: Store, run_id: str, done: int, evaluated: Evaluated, 
                 edits=one.edits,
             )
         )
-    record = StepEvaluation(
+    return StepEvaluation(
         metric=evaluation.best,
         scores=comparison.scores,
         by=comparison.by,
@@ -49,4 +101,3 @@ def save_evaluation(store: Store, run_id: str, done: int, evaluated: Evaluated, 
         loss=evaluated.loss,
         normalisation=evaluation.normalise,
     )
-    evaluations.save(store, done, record, run_id=run_id)
