@@ -10,10 +10,6 @@ from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
 from raysp.engine.display import Display
-from raysp.evaluation.scores import Estimate
-from raysp.reading.training.reporting import REPORT
-from raysp.sink.training import evaluations
-from raysp.storage.store import join_url
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -123,6 +119,11 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
 
 
 def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
+    from raysp.evaluation.scores import Estimate
+    from raysp.sink.training import evaluations
+    from raysp.sink.training.record import REPORT
+    from raysp.storage.store import join_url
+
     print_failures(result.shards_failed)
     if result.errors:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(result.errors.items()))
