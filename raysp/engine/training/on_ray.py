@@ -14,6 +14,8 @@ from typing import Any
 import ray
 import torch
 import torch.distributed
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import Tensor
 
 from raysp.engine.cluster.connection import cluster_resources, local_ray, replaced
@@ -99,6 +101,7 @@ def train(
         board, config = stack.enter_context(_board_and_feeder(prepared))
         losses, committed = 0, None
         while True:
+            groups = _placement_groups()
             fit = _Fit(prepared, config)
             try:
                 news = yield from _watched(fit, board, failures, should_stop)
@@ -116,6 +119,13 @@ def train(
             if losses > MOST_LOSSES:
                 raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
             logger.warning("Ray Train ended (%s); starting the workers again", fit.error)
+            for left in _placement_groups() - groups:
+                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
+
+
+def _placement_groups() -> set[str]:
+    """Return the ids of the placement groups that hold resources; Ray Train's own cleaner needs an API server."""
+    return {name for name, one in placement_group_table().items() if one["state"] != "REMOVED"}
 
 
 def _watched(
