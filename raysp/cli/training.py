@@ -110,7 +110,7 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
             "rows_trained": prepared.index.num_rows,
             "audio_seconds": float(prepared.index.seconds.sum()),
             "left_out": dict(prepared.corpus.left_out),
-            "vocabulary": prepared.tokenizer.get_vocab(),
+            **prepared.task.outputs,
             "steps_per_epoch": prepared.first_epoch.num_steps,
             "shards_unreadable": dict(prepared.unreadable),
             "parts": dict(prepared.parts),

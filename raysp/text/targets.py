@@ -15,8 +15,8 @@ NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long
 class Target(NamedTuple):
     """Target of a row."""
 
-    ids: Sequence[int]
-    """Ids of tokens; empty if the row is left out."""
+    ids: Sequence[float]
+    """Ids of tokens or classes, or numbers; empty if the row is left out."""
     reason: str = ""
     """Reason for which the row is left out; empty if it is trained on."""
 
@@ -33,23 +33,27 @@ class CharacterTargets:
     def __init__(self, rules: TextRules, encode: Callable[[str], Sequence[int]] | None = None) -> None:
         self.rules = rules
         self.encode = encode or _code_points
-        self.characters: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         """Occurrences of each character in the texts so far; a space as `DELIMITER`."""
 
-    def __call__(self, text: str | None) -> Target:
-        """Return the target of a text, and count its characters."""
-        text = self.rules(text or "")
+    def __call__(self, value: object) -> Target:
+        """Return the target of a text, and count its characters; None is an empty text."""
+        text = self.rules("" if value is None else str(value))
         if not text:
             return Target((), NO_TEXT)
-        self.characters.update(text.replace(" ", DELIMITER))
+        self.counts.update(text.replace(" ", DELIMITER))
         ids = self.encode(text)
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
+
+    def frames_needed(self, target: Target) -> int:
+        """Return the number of frames that CTC needs for a target."""
+        return frames_needed(target.ids)
 
 
 def _code_points(text: str) -> list[int]:
     return [ord(character) for character in text]
 
 
-def frames_needed(ids: Sequence[int]) -> int:
+def frames_needed(ids: Sequence[float]) -> int:
     """Return the number of frames that CTC needs for labels: one each, and a blank between equal neighbours."""
     return len(ids) + sum(one == other for one, other in pairwise(ids))

@@ -1,4 +1,4 @@
-"""Evaluation during a training: the workers recognise the rows of a corpus, and their texts are compared."""
+"""Evaluation during a training: the workers predict the rows of a corpus, which are compared with their references."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,54 +8,46 @@ import numpy as np
 from raysp import assembly
 from raysp.corpus.shards import Piece, Shard
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import SECONDS, Columns, Key
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
-from raysp.text.targets import CharacterTargets
-from raysp.training.batches import MicroBatch
-from raysp.training.evaluated import Evaluated
-from raysp.training.indexing import read_piece, texts_of
+from raysp.training.batches import MicroBatch, Objective
+from raysp.training.evaluated import Evaluated, comparable
+from raysp.training.indexing import read_piece, values_of
 from raysp.training.loop import Workers
-from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.tasks.task import Prediction, Task
 
 if TYPE_CHECKING:
-    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
     from raysp.ops.decoding import Decoder
 
-WORST_ROWS = 20
 
-
-class Recognised(NamedTuple):
-    """A row with its text."""
+class Predicted(NamedTuple):
+    """A row with its prediction."""
 
     place: tuple[int, int]
     """Number of the shard, and of the row in it."""
     reference: str
-    text: str
+    prediction: Prediction
     seconds: float
-    loss: float | None
-    """None: the reference has characters outside the vocabulary, or none at all."""
     groups: tuple[Key, ...]
 
 
 class _Row(NamedTuple):
     place: tuple[int, int]
-    reference: str
+    value: object
     groups: tuple[Key, ...]
     wave: np.ndarray
 
 
 class Evaluator:
-    """Evaluation of the weights of an objective, by all workers together: each recognises some of the pieces.
+    """Evaluation of the weights of an objective, by all workers together: each predicts some of the pieces.
 
     Args:
         plan: the plan, with an evaluation.
         evaluation: the evaluation of its recipe.
         objective: the objective.
-        tokenizer: of its head.
-        targets: targets of the texts.
+        task: the task.
         workers: the workers that train together.
         decoder: decoding functions; None: those of this process.
     """
@@ -64,9 +56,8 @@ class Evaluator:
         self,
         plan: TrainingPlan,
         evaluation: Evaluation,
-        objective: CTCObjective,
-        tokenizer: "Wav2Vec2CTCTokenizer",
-        targets: CharacterTargets,
+        objective: Objective,
+        task: Task,
         workers: Workers,
         decoder: "Decoder | None" = None,
     ) -> None:
@@ -74,15 +65,16 @@ class Evaluator:
         self.plan = plan
         self.evaluation = evaluation
         self.objective = objective
-        self.tokenizer = tokenizer
-        self.targets = targets
+        self.task = task
+        self.targets = task.targets()
+        self.min_samples = task.min_samples(plan)
         self.workers = workers
         self.decoder = decoder
         self.shards = plan.evaluated.shards
         self.failed = 0
 
     def __call__(self) -> Evaluated:
-        """Recognise all rows, and return their metrics, which are the same on all workers."""
+        """Predict all rows, and return their metrics, which are the same on all workers."""
         self.failed = 0
         pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
         mine = pieces[self.workers.number :: self.workers.count]
@@ -91,58 +83,58 @@ class Evaluator:
         rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
         return self._compared(rows, sum(failed for _, failed in gathered))
 
-    def _compared(self, rows: Sequence[Recognised], failed: int) -> Evaluated:
+    def _compared(self, rows: Sequence[Predicted], failed: int) -> Evaluated:
         names = [name for name in self.evaluation.by if name != SECONDS]
         by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
         is_first = self.workers.number == 0
-        comparison = compare_texts(
+        comparison = self.task.compare(
             [row.reference for row in rows],
-            [row.text for row in rows],
+            [row.prediction for row in rows],
             Columns(seconds, by),
-            normalise=self.evaluation.normalise,
-            bootstrap=None if is_first else Bootstrap(draws=0),
-            worst=WORST_ROWS,
+            self.evaluation,
+            None if is_first else Bootstrap(draws=0),
         )
-        losses = [row.loss for row in rows if row.loss is not None]
+        losses = [row.prediction.loss for row in rows if row.prediction.loss is not None]
         loss = float(np.mean(losses)) if losses else None
         best = self.evaluation.best
-        value = loss if best == "loss" else comparison.scores.metrics[best].value
-        places = [rows[one.index].place for one in comparison.worst]
+        value = comparison.scores.metrics[best].value if comparison and best != "loss" else loss
+        places = [rows[one.index].place for one in comparison.worst] if comparison else []
         worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
-        return Evaluated(value, loss, comparison if is_first else None, failed, worst if is_first else ())
+        return Evaluated(
+            comparable(best, value), loss, comparison if is_first else None, failed, worst if is_first else ()
+        )
 
-    def _piece(self, number: int, piece: Piece) -> Iterator[Recognised]:
+    def _piece(self, number: int, piece: Piece) -> Iterator[Predicted]:
         rows = sorted(self._decoded(number, self.shards[number], piece), key=lambda row: -len(row.wave))
         budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
         while rows:
             size = max(1, int(budget / max(1, len(rows[0].wave))))
             batch, rows = rows[:size], rows[size:]
-            yield from self._recognised(batch)
+            yield from self._predicted(batch)
 
-    def _recognised(self, rows: Sequence[_Row]) -> Iterator[Recognised]:
-        targets = [self.targets(row.reference) for row in rows]
+    def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
+        targets = [self.targets(row.value) for row in rows]
         waves = [row.wave for row in rows]
         batch = MicroBatch(0, range(len(rows)), waves, [target.ids for target in targets])
-        found = self.objective.recognise(batch, self.tokenizer)
-        for row, target, (text, loss) in zip(rows, targets, found, strict=True):
+        for row, target, found in zip(rows, targets, self.task.predict(self.objective, batch), strict=True):
             seconds = len(row.wave) / self.plan.checkpoint.sample_rate
-            kept = None if target.reason else loss
-            yield Recognised(row.place, row.reference, text, seconds, kept, row.groups)
+            prediction = found._replace(loss=None) if target.reason else found
+            yield Predicted(row.place, self.task.reference(row.value), prediction, seconds, row.groups)
 
     def _decoded(self, number: int, shard: Shard, piece: Piece) -> Iterator[_Row]:
-        """Yield the rows of a piece that have a reference and can be recognised."""
+        """Yield the rows of a piece that have a reference and can be predicted."""
         checkpoint = self.plan.checkpoint
         table = read_piece(self.evaluation, shard, piece)
-        texts = [*texts_of(self.evaluation, table)]
+        values = [*values_of(self.evaluation, table)]
         columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        kept = [index for index, text in enumerate(texts) if text is not None]
+        kept = [index for index, value in enumerate(values) if value is not None]
         for block, _ in op(table.take(kept), 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
-                if row_status.status != OK or wave is None or len(wave) < checkpoint.min_samples:
+                if row_status.status != OK or wave is None or len(wave) < self.min_samples:
                     self.failed += 1
                     continue
                 index = kept[row_status.row]
                 groups = tuple(column[index] for column in columns)
-                yield _Row((number, piece.first + index), texts[index] or "", groups, wave)
+                yield _Row((number, piece.first + index), values[index], groups, wave)

@@ -10,10 +10,9 @@ import torch
 
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
-from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
+from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.sink import fault_injection
 from raysp.storage.store import Store
 
@@ -27,7 +26,7 @@ def export(
     store: Store,
     model: Model,
     feature_extractor: FeatureExtractor,
-    tokenizer: Wav2Vec2CTCTokenizer,
+    tokenizer: "TextOrCTCTokenizer | None",
     texts: Mapping[str, str],
 ) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
@@ -36,7 +35,7 @@ def export(
         store: the sink.
         model: the trained model; it is not changed.
         feature_extractor: that of the checkpoint it began with.
-        tokenizer: of its head.
+        tokenizer: that of its head or decoder; None: it has none.
         texts: contents of further files, such as README.md, by name.
 
     Raises:
@@ -46,9 +45,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
         model.save_pretrained(folder)
-        is_log_mel = isinstance(feature_extractor, SeamlessM4TFeatureExtractor)
-        processor = Wav2Vec2BertProcessor if is_log_mel else Wav2Vec2Processor
-        processor(feature_extractor, tokenizer).save_pretrained(folder)
+        _save_processor(folder, feature_extractor, tokenizer)
         _check(model, folder)
         for file, text in texts.items():
             (folder / file).write_text(text)
@@ -61,6 +58,15 @@ def export(
 def metrics_text(metrics: Mapping[str, object]) -> str:
     """Return the content of metrics.json."""
     return json.dumps(metrics, indent=1) + "\n"
+
+
+def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer | None") -> None:
+    if tokenizer is None:
+        feature_extractor.save_pretrained(folder)
+        return
+    is_log_mel = isinstance(feature_extractor, SeamlessM4TFeatureExtractor)
+    processor = Wav2Vec2BertProcessor if is_log_mel else Wav2Vec2Processor
+    processor(feature_extractor, tokenizer).save_pretrained(folder)
 
 
 def _publish(store: Store, file: Path) -> None:

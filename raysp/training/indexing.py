@@ -15,7 +15,8 @@ from raysp.sink.training.index_record import TRAINED, ShardIndex
 from raysp.specs.pipeline import Work
 from raysp.specs.recipe import Finetune
 from raysp.specs.steps import Functions
-from raysp.text.targets import TOO_MANY, CharacterTargets, frames_needed
+from raysp.text.targets import TOO_MANY
+from raysp.training.tasks.task import Targets
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def index_shard(
     recipe: Finetune,
     checkpoint: CheckpointSummary,
     shard: Shard,
-    targets: CharacterTargets,
+    targets: Targets,
+    min_samples: int,
     *,
     decoder: "Decoder | None" = None,
     functions: Functions | None = None,
@@ -40,7 +42,8 @@ def index_shard(
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
         shard: the shard.
-        targets: targets of the texts; it counts no other characters than those of this shard.
+        targets: targets of the rows; it counts nothing but the values of this shard.
+        min_samples: samples of the shortest row.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
 
@@ -55,12 +58,12 @@ def index_shard(
     for piece in shard.pieces:
         table = read_piece(recipe, shard, piece)
         statuses = op.measure(table, piece.first)
-        for row_status, text in zip(statuses, texts_of(recipe, table), strict=True):
-            labels, reason = _judge(row_status, text, targets, checkpoint)
+        for row_status, value in zip(statuses, values_of(recipe, table), strict=True):
+            labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
             num_labels.append(labels)
             reasons.append(reason)
-    return ShardIndex.of(seconds, num_labels, reasons, targets.characters)
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts)
 
 
 def read_piece(work: Work, shard: Shard, piece: Piece) -> pa.Table:
@@ -79,23 +82,23 @@ def read_piece(work: Work, shard: Shard, piece: Piece) -> pa.Table:
     return table
 
 
-def texts_of(work: Work, table: pa.Table) -> Iterator[str | None]:
-    """Yield the reference texts of rows; bytes as UTF-8."""
-    for text in table.column(work.kept[0]).to_pylist():
-        yield text.decode(errors="replace") if isinstance(text, bytes) else text
+def values_of(work: Work, table: pa.Table) -> Iterator[object]:
+    """Yield the values of which the targets of rows are made; bytes as UTF-8."""
+    for value in table.column(work.kept[0]).to_pylist():
+        yield value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _judge(
-    row_status: RowStatus, text: str | None, targets: CharacterTargets, checkpoint: CheckpointSummary
+    row_status: RowStatus, value: object, targets: Targets, checkpoint: CheckpointSummary, min_samples: int
 ) -> tuple[int, str]:
     """Return the number of labels of a row, and the reason for which it is left out."""
     if row_status.status != OK:
         return 0, row_status.error_type or row_status.status
     num_samples = round((row_status.seconds or 0.0) * checkpoint.sample_rate)
-    if num_samples < checkpoint.min_samples:
+    if num_samples < min_samples:
         return 0, TOO_SHORT
-    ids, reason = targets(text)
+    target = targets(value)
     num_frames = (num_samples - checkpoint.receptive_samples) // checkpoint.frame_stride + 1
-    if not reason and frames_needed(ids) > num_frames:
-        return len(ids), TOO_MANY
-    return len(ids), reason or TRAINED
+    if not target.reason and targets.frames_needed(target) > num_frames:
+        return len(target.ids), TOO_MANY
+    return len(target.ids), target.reason or TRAINED

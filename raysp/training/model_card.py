@@ -7,11 +7,10 @@ from raysp.checkpoints.cards import front_matter, licence_of
 from raysp.sink.run_record import raysp_version
 from raysp.sink.training.steps import Position
 from raysp.specs.values import JsonValue, to_json
+from raysp.training.evaluated import comparable
 from raysp.training.preparing import Prepared
 from raysp.training.session import Session
 from raysp.words import count, duration
-
-TAGS = ("automatic-speech-recognition", "raysp")
 
 
 def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[str, JsonValue]:
@@ -19,7 +18,9 @@ def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[st
     evaluation, best = prepared.plan.recipe.evaluation, session.best
     found: dict[str, JsonValue] = {}
     if evaluation and best:
-        found = {"best": {"metric": evaluation.best, "value": best.value, "step": best.done}}
+        found = {
+            "best": {"metric": evaluation.best, "value": comparable(evaluation.best, best.value), "step": best.done}
+        }
     return {
         **found,
         "steps": session.position.done,
@@ -46,7 +47,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     return "\n".join(
         [
             "---",
-            front_matter(base_model=begun_with, licence=licence, tags=TAGS),
+            front_matter(base_model=begun_with, licence=licence, tags=prepared.task.tags),
             "---",
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",

@@ -1,7 +1,5 @@
-"""Preparation of a training: index of the corpus, vocabulary, fingerprint. No weights are read."""
+"""Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,27 +9,22 @@ import numpy as np
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RayspError
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.ordering import Epoch, Index
-from raysp.planning.training.plans import BUILD, KEEP, TrainingPlan
+from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
 from raysp.sink.training.index_record import CorpusIndex, ShardIndex
-from raysp.specs.recipe import TRAINING_VERSION, Text, training_fingerprint, training_parts
+from raysp.specs.recipe import TRAINING_VERSION, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
-from raysp.text import vocabulary as vocabularies
-from raysp.text.normalisation import TextRules
-from raysp.text.targets import CharacterTargets
-from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.indexing import index_shard
 from raysp.training.reading import PieceReader
+from raysp.training.tasks.table import task_of
+from raysp.training.tasks.task import Task
+from raysp.training.tasks.texts import digest_of
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
-
-SHOWN_CHARACTERS = 12
-"""Characters outside the vocabulary that are shown."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,8 @@ class Prepared:
 
     plan: TrainingPlan
     corpus: CorpusIndex
-    tokenizer: Wav2Vec2CTCTokenizer
+    task: Task
+    """With its vocabulary or classes."""
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
     fingerprint: str
@@ -57,13 +51,12 @@ class Prepared:
         """The first epoch."""
         return Epoch(self.index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
 
-    def targets(self) -> CharacterTargets:
-        """Return the targets of the texts."""
-        return CharacterTargets(rules_of(self.plan.recipe.objective.text), encode_of(self.tokenizer))
-
     def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
         """Return a reader of rows of pieces."""
-        return PieceReader(self.plan.recipe, self.plan.checkpoint, self.corpus, self.targets(), decoder)
+        plan, task = self.plan, self.task
+        return PieceReader(
+            plan.recipe, plan.checkpoint, self.corpus, task.targets(), task.min_samples(plan), decoder=decoder
+        )
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -74,19 +67,12 @@ class Prepared:
         facts = {
             "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
-            "characters": self._characters,
+            **self.task.facts(corpus.counts),
             "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
         return {**self.plan.facts, **facts}
-
-    @property
-    def _characters(self) -> str:
-        outside = vocabularies.outside(self.corpus.characters, self.tokenizer.get_vocab())
-        shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
-        more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
-        return count(len(self.tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}" if outside else "")
 
     @property
     def _rows_per_step(self) -> float:
@@ -103,11 +89,6 @@ class Prepared:
                 padded += float(seconds.max(initial=0.0)) * len(seconds)
             break
         return real / padded if padded else 1.0
-
-
-def rules_of(text: Text) -> TextRules:
-    """Return the rules for texts that a spec describes."""
-    return TextRules(case=text.case, keep=text.keep)
 
 
 def prepare(
@@ -131,10 +112,9 @@ def prepare(
         PlanError: no row is left, or fewer than workers; the vocabulary does not fit.
     """
     recipe = plan.recipe
-    objective = recipe.objective
-    given = _known_tokenizer(plan)
-    rules = rules_of(objective.text)
-    key = _key(plan, given)
+    task = task_of(plan)
+    min_samples = task.min_samples(plan)
+    key = _key(plan, task)
     shards = plan.corpus.shards
     absent = {one.name for one in (index_record.missing(store, shards, key) if store else shards)}
     indexed: list[tuple[Shard, ShardIndex]] = []
@@ -144,9 +124,8 @@ def prepare(
             indexed.append((shard, index_record.load(store, shard, key)))
             continue
         on_indexed(number, len(shards))
-        targets = CharacterTargets(rules, encode_of(given) if given else None)
         try:
-            found = index_shard(recipe, plan.checkpoint, shard, targets, decoder=decoder)
+            found = index_shard(recipe, plan.checkpoint, shard, task.targets(), min_samples, decoder=decoder)
         except RayspError as error:
             unreadable[shard.name] = str(error)
             continue
@@ -155,17 +134,16 @@ def prepare(
         indexed.append((shard, found))
     corpus = index_record.combine(indexed)
     _refuse_few(plan, corpus)
-    tokenizer = given or tokenizer_for(vocabularies.build(corpus.characters))
-    digest = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
+    task = task.settled(corpus.counts)
     parts = training_parts(
         recipe,
         checkpoint_digest=plan.checkpoint_digest,
-        vocabulary_digest=digest,
+        vocabulary_digest=task.digest,
         dtype=plan.dtype,
         code=plan.code,
         sound_digests=_sound_digests(plan),
     )
-    return Prepared(plan, corpus, tokenizer, parts, training_fingerprint(parts), unreadable)
+    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable)
 
 
 def _sound_digests(plan: TrainingPlan) -> dict[int, str]:
@@ -176,17 +154,7 @@ def _sound_digests(plan: TrainingPlan) -> dict[int, str]:
     }
 
 
-def _known_tokenizer(plan: TrainingPlan) -> Wav2Vec2CTCTokenizer | None:
-    """Return the tokenizer; None if it is built from the texts."""
-    objective, source = plan.recipe.objective, plan.recipe.source
-    if objective.vocabulary == BUILD:
-        return None
-    if objective.vocabulary == KEEP:
-        return tokenizer_of(plan.checkpoint.path)
-    return tokenizer_for(read_vocabulary(objective.vocabulary, source.storage_options))
-
-
-def _key(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer | None) -> str:
+def _key(plan: TrainingPlan, task: Task) -> str:
     """Return the hash of everything besides the content of a shard that decides what is in its index."""
     recipe, checkpoint = plan.recipe, plan.checkpoint
     source = cast("Mapping[str, JsonValue]", to_json(recipe.source))
@@ -195,16 +163,15 @@ def _key(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer | None) -> str:
         "source": {name: source[name] for name in ("audio", "text", "audio_root")},
         "steps": [to_json(step) for step in recipe.steps],
         "code": plan.code.parts(),
-        "text": to_json(recipe.objective.text),
-        "vocabulary": tokenizer.get_vocab() if tokenizer else None,
+        **task.index_parts,
         "frames": [
             checkpoint.sample_rate,
-            checkpoint.min_samples,
+            task.min_samples(plan),
             checkpoint.receptive_samples,
             checkpoint.frame_stride,
         ],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(content)
 
 
 def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex) -> None:

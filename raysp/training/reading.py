@@ -14,9 +14,9 @@ from raysp.ops.ordering import Window
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.sink.training.index_record import CorpusIndex
 from raysp.specs.recipe import Finetune
-from raysp.text.targets import CharacterTargets
-from raysp.training.indexing import read_piece, texts_of
+from raysp.training.indexing import read_piece, values_of
 from raysp.training.session import TrainingRow
+from raysp.training.tasks.task import Targets
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class PieceReader:
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
         corpus: index of the rows.
-        targets: targets of the texts.
+        targets: targets of the rows.
+        min_samples: samples of the shortest row.
         decoder: decoding functions; None: those of this process.
     """
 
@@ -59,13 +60,15 @@ class PieceReader:
         recipe: Finetune,
         checkpoint: CheckpointSummary,
         corpus: CorpusIndex,
-        targets: CharacterTargets,
+        targets: Targets,
+        min_samples: int,
         decoder: "Decoder | None" = None,
     ) -> None:
         self.recipe = recipe
         self.checkpoint = checkpoint
         self.corpus = corpus
         self.targets = targets
+        self.min_samples = min_samples
         self.decoder = decoder
 
     def __call__(self, number: int, rows: Sequence[int]) -> PieceRows:
@@ -82,19 +85,19 @@ class PieceReader:
         shard, piece = self.corpus.piece(number)
         first = int(self.corpus.piece_rows[number])
         table = read_piece(self.recipe, shard, piece).take([row - first for row in rows])
-        texts = [*texts_of(self.recipe, table)]
+        values = [*values_of(self.recipe, table)]
         op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
         found: dict[int, TrainingRow] = {}
         failed: list[FailedRow] = []
         for block, _ in op(table, 0):
-            self._add(block, rows, texts, found, failed)
+            self._add(block, rows, values, found, failed)
         return PieceRows(found, failed)
 
     def _add(
         self,
         block: pa.Table,
         rows: Sequence[int],
-        texts: Sequence[str | None],
+        values: Sequence[object],
         found: dict[int, TrainingRow],
         failed: list[FailedRow],
     ) -> None:
@@ -102,8 +105,8 @@ class PieceReader:
             row = rows[row_status.row]
             if row_status.status != OK or wave is None:
                 failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
-            elif len(wave) >= self.checkpoint.min_samples:
-                found[row] = TrainingRow(wave, self.targets(texts[row_status.row]).ids)
+            elif len(wave) >= self.min_samples:
+                found[row] = TrainingRow(wave, self.targets(values[row_status.row]).ids)
 
 
 class Failures:

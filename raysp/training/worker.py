@@ -2,17 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from raysp.models.checking import load_feature_extractor
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
 from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.averaging import MovingAverage
+from raysp.training.batches import Objective
 from raysp.training.evaluating import Evaluator
 from raysp.training.loop import OneWorker, Training, Workers
-from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.objectives.models import ctc_model
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.preparing import Prepared
 from raysp.training.session import Course, Evaluations, Keeper, Rows, Session
@@ -45,14 +41,12 @@ def new_session(
     """
     plan, workers = prepared.plan, workers or OneWorker()
     recipe = plan.recipe
-    schedule, objective = recipe.schedule, recipe.objective
-    model = ctc_model(plan, prepared.tokenizer)
+    schedule, objective = recipe.schedule, prepared.task.objective(plan)
+    model = objective.model
     groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     speeds = speeds_of(plan)
-    extractor = load_feature_extractor(plan.checkpoint.path)
-    loss = CTCObjective(model, extractor, dtype=getattr(torch, plan.dtype))
     training = Training(
-        loss,
+        objective,
         adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay),
         seed=recipe.seed,
         clip=schedule.clip,
@@ -67,11 +61,11 @@ def new_session(
         course_of(schedule),
         _augmented(prepared, rows, speeds, decoder),
         Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
-        held=[one for one in model.base_model.parameters() if one.requires_grad],
-        held_steps=objective.freeze_steps,
+        held=[*prepared.task.held(model)],
+        held_steps=recipe.objective.freeze_steps,
         index_of=speeds.index if speeds else None,
         average=MovingAverage(model.stored_weights(), recipe.ema) if recipe.ema is not None else None,
-        evaluations=_evaluations(prepared, loss, workers, decoder),
+        evaluations=_evaluations(prepared, objective, workers, decoder),
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)
@@ -87,12 +81,12 @@ def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "
 
 
 def _evaluations(
-    prepared: Prepared, objective: CTCObjective, workers: Workers, decoder: "Decoder | None"
+    prepared: Prepared, objective: Objective, workers: Workers, decoder: "Decoder | None"
 ) -> Evaluations | None:
     plan, evaluation = prepared.plan, prepared.plan.recipe.evaluation
     if evaluation is None:
         return None
-    run = Evaluator(plan, evaluation, objective, prepared.tokenizer, prepared.targets(), workers, decoder)
+    run = Evaluator(plan, evaluation, objective, prepared.task, workers, decoder)
     return Evaluations(evaluation.every, evaluation.patience, run)
 
 

@@ -28,13 +28,13 @@ def test_a_character_without_a_token_leaves_its_row_out_and_is_counted():
     assert targets("abba")[1] == ""
     assert targets("äb") == ((), OUTSIDE)
     assert targets("<unk>") == ((), OUTSIDE)
-    assert targets.characters == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
+    assert targets.counts == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
 
 
 def test_without_a_vocabulary_every_character_is_a_label():
     targets = CharacterTargets(TextRules())
     assert [*targets("a ü")[0]] == [ord("a"), ord(" "), ord("ü")]
-    assert targets.characters == {"a": 1, "|": 1, "ü": 1}
+    assert targets.counts == {"a": 1, "|": 1, "ü": 1}
 
 
 @pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])

@@ -112,7 +112,7 @@ def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path, m
 
 def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
     found = prepared(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
-    assert [*found.tokenizer.get_vocab()] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
+    assert [*found.task.tokenizer.get_vocab()] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
 
 
 def test_facts_say_what_is_trained_on(odd, tiny, tmp_path):

@@ -13,6 +13,7 @@ from raysp.engine.training.recording import Recording
 from raysp.engine.training.trackers import check_tracker, open_tracker
 from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import RunError, StoreError
+from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan, plan_training
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
@@ -25,9 +26,9 @@ from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
 from raysp.training.batches import MicroBatch
+from raysp.training.evaluated import comparable
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
-from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.reading import Failures, Reading
 from raysp.training.session import NotFiniteError, Report, Session
@@ -267,13 +268,12 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
 
 
 def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: Store) -> None:
-    objective = session.training.objective
-    assert isinstance(objective, CTCObjective)
     texts = {
         "README.md": card(prepared, session.position, progress.loss),
         "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
     }
-    export(store, objective.model, objective.passes.feature_extractor, prepared.tokenizer, texts)
+    extractor = load_feature_extractor(prepared.plan.checkpoint.path)
+    export(store, session.training.objective.model, extractor, prepared.task.tokenizer, texts)
 
 
 def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
@@ -294,7 +294,7 @@ def _result(prepared: Prepared, session: Session, progress: TrainingProgress, fa
         wall_seconds=progress.seconds,
         waited=progress.waited / progress.seconds if progress.seconds else 0.0,
         metric=evaluation.best if evaluation else None,
-        best=session.best.value if session.best else None,
+        best=comparable(evaluation.best, session.best.value) if session.best and evaluation else None,
         best_step=session.best.done if session.best else None,
     )
 
@@ -303,9 +303,6 @@ def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tupl
     """Return references and texts of a few rows of the first window."""
     window = next(prepared.first_epoch.windows_from(0))
     rows = [*reading(window).values()][:MOST_TEXTS]
-    objective = session.training.objective
-    assert isinstance(objective, CTCObjective)
     batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
-    texts = [text for text, _ in objective.recognise(batch, prepared.tokenizer)]
-    references = [str(prepared.tokenizer.decode([*row.target], group_tokens=False)) for row in rows]
-    return tuple(zip(references, texts, strict=True))
+    predictions = prepared.task.predict(session.training.objective, batch)
+    return tuple((prepared.task.shown(row.target), found.text) for row, found in zip(rows, predictions, strict=True))

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from raysp.checkpoints import locating
-from raysp.errors import CheckpointError, PlanError
-from raysp.models.base.capabilities import Capability
+from raysp.errors import PlanError
 from raysp.ops.ordering import Sizes
 from raysp.planning.checkpoints import digest_of, folder_of, summary_of
 from raysp.planning.hub_data import source_of_commit
@@ -16,6 +15,7 @@ from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
 from raysp.planning.resources import count_gpus
 from raysp.planning.surveying import survey
+from raysp.planning.training.objectives import check_objective, described
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Work, read_code
@@ -31,8 +31,6 @@ GPU_MICRO_SECONDS = 80.0
 """Padded seconds of a micro-batch on a GPU, if its memory is unknown."""
 WINDOW_STEPS = 100
 """Steps whose audio makes a window, if the recipe has no window_seconds."""
-KEEP, BUILD = "keep", "build"
-"""Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,12 @@ class TrainingPlan:
         recipe, checkpoint, sizes = self.recipe, self.checkpoint, self.sizes
         source, objective = recipe.source, recipe.objective
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
-        vocabulary = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
         return {
             "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
             f"{count(self.num_rows, 'row')}",
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
-            "objective": f"{type(objective).__name__}, "
-            f"{vocabulary.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}",
+            "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
             "workers": f"{count(self.num_workers, 'worker')}, {self.dtype} on {self.device}",
@@ -116,7 +112,7 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     _refuse_empty(recipe, corpus)
     folder = folder_of(objective.checkpoint, recipe.source)
     checkpoint = summary_of(folder)
-    _check_objective(recipe, checkpoint)
+    check_objective(objective, checkpoint)
     gpus = 0 if recipe.device == "cpu" or recipe.pool.gpus == 0 else count_gpus()
     if recipe.device == "cuda" and not gpus:
         raise PlanError("device='cuda': found no GPU on this machine; set device='cpu', or leave it out")
@@ -171,21 +167,6 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
         raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
         raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
-
-
-def _check_objective(recipe: Finetune, checkpoint: "CheckpointSummary") -> None:
-    """Raise CheckpointError if the objective needs a head that the checkpoint lacks."""
-    objective = recipe.objective
-    if Capability.TEXT_DECODER in checkpoint.gives:
-        raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; CTC needs an encoder: give the "
-            "checkpoint of the encoder"
-        )
-    if objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
-        raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
-            "objective.vocabulary='build', or to the url of a vocab.json"
-        )
 
 
 def _num_workers(recipe: Finetune, gpus: int) -> int:

@@ -38,14 +38,14 @@ class ShardIndex:
         num_labels: uint16 (num_rows,), labels of each row.
         reason: uint8 (num_rows,), place of the reason in `reasons` for which a row is left out.
         reasons: names of reasons; the first is `TRAINED`.
-        characters: occurrences of each character in the texts of rows that are trained on.
+        counts: occurrences of each character or class in the texts of rows that are trained on.
     """
 
     seconds: npt.NDArray[np.float32] = field(repr=False)
     num_labels: npt.NDArray[np.uint16] = field(repr=False)
     reason: npt.NDArray[np.uint8] = field(repr=False)
     reasons: tuple[str, ...] = (TRAINED,)
-    characters: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -53,7 +53,7 @@ class ShardIndex:
         seconds: Sequence[float],
         num_labels: Sequence[int],
         reasons: Sequence[str],
-        characters: Mapping[str, int] = _NO_CHARACTERS,
+        counts: Mapping[str, int] = _NO_CHARACTERS,
     ) -> "ShardIndex":
         """Return the index of rows, each with the reason for which it is left out, or `TRAINED`."""
         names = (TRAINED, *sorted({*reasons} - {TRAINED}))
@@ -63,7 +63,7 @@ class ShardIndex:
             np.minimum(np.asarray(num_labels, np.int64), 2**16 - 1).astype(np.uint16),
             np.asarray([place[reason] for reason in reasons], np.uint8),
             names,
-            dict(characters),
+            dict(counts),
         )
 
 
@@ -81,7 +81,7 @@ def path_of(shard: Shard, key: str) -> str:
 def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
     """Write the index of a shard; an existing one stays, as it is the same."""
     arrays = [pa.array(getattr(index, field.name), field.type) for field in _SCHEMA]
-    metadata = {_REASONS: json.dumps(index.reasons), _CHARACTERS: json.dumps(index.characters)}
+    metadata = {_REASONS: json.dumps(index.reasons), _CHARACTERS: json.dumps(index.counts)}
     schema = _SCHEMA.with_metadata(metadata)
     file = io.BytesIO()
     with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -100,7 +100,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
         metadata = table.schema.metadata or {}
-        reasons, characters = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
+        reasons, counts = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
         seconds, num_labels, reason = (column.to_numpy() for column in table.columns)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise StoreError(
@@ -109,7 +109,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     if table.num_rows != shard.num_rows:
         found = f"{table.num_rows} rows, expected {shard.num_rows}"
         raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
-    return ShardIndex(seconds, num_labels, reason, tuple(reasons), characters)
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts)
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:
@@ -129,7 +129,7 @@ class CorpusIndex:
         seconds: float32 (num_rows,), durations; 0 for rows that are left out.
         num_labels: uint16 (num_rows,).
         left_out: number of rows that are left out, by reason.
-        characters: occurrences of each character.
+        counts: occurrences of each character or class.
     """
 
     shards: Sequence[Shard] = field(repr=False)
@@ -138,7 +138,7 @@ class CorpusIndex:
     seconds: npt.NDArray[np.float32] = field(repr=False)
     num_labels: npt.NDArray[np.uint16] = field(repr=False)
     left_out: Mapping[str, int]
-    characters: Mapping[str, int] = field(repr=False)
+    counts: Mapping[str, int] = field(repr=False)
 
     def piece(self, number: int) -> tuple[Shard, Piece]:
         """Return a piece by its number, with its shard."""
@@ -162,7 +162,7 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
     labels: list[npt.NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
     first_rows, piece_rows = [0], [0]
     left_out: Counter[str] = Counter()
-    characters: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for shard, one in indexed:
         shards.append(shard)
         seconds.append(np.where(one.reason == 0, one.seconds, np.float32(0)))
@@ -171,7 +171,7 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
         first_rows.append(first_rows[-1] + shard.num_rows)
         counts = np.bincount(one.reason, minlength=len(one.reasons)).tolist()
         left_out.update({name: count for name, count in zip(one.reasons, counts, strict=True) if name and count})
-        characters.update(one.characters)
+        counted.update(one.counts)
     return CorpusIndex(
         shards,
         np.asarray(first_rows, np.int64),
@@ -179,7 +179,7 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
         np.concatenate(seconds),
         np.concatenate(labels),
         dict(left_out),
-        dict(characters),
+        dict(counted),
     )
 
 

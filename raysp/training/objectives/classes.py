@@ -13,7 +13,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, padded_targets, single_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets, single_targets
 from raysp.training.objectives.starting import Masks, load_head, set_classes
 from raysp.words import count
 
@@ -56,6 +56,18 @@ class ClassObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
+        _, rows_B = self._run(batch)
+        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return logits (B, N) in evaluation mode and the losses of rows (B,), float32 on the CPU."""
+        with evaluation_mode(self.model):
+            logits_BN, rows_B = self._run(batch)
+        return logits_BN.cpu(), rows_B.cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return logits (B, N) and the losses of rows (B,)."""
         num_classes = self.model.config.num_labels
         match self.problem:
             case "single":
@@ -65,8 +77,8 @@ class ClassObjective:
             case "regression":
                 targets = _numbers(batch, num_classes)
         output, _ = self.passes(self.model, batch.waves)
-        rows_B = self._row_losses(output.logits.float(), targets.to(self.model.device))
-        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+        logits_BN = output.logits.float()
+        return logits_BN, self._row_losses(logits_BN, targets.to(self.model.device))
 
     def _row_losses(self, logits_BN: Tensor, targets: Tensor) -> Tensor:
         match self.problem:

@@ -10,7 +10,7 @@ from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 
 
 class CTCObjective:
@@ -51,14 +51,10 @@ class CTCObjective:
     @torch.inference_mode()
     def recognise(self, batch: MicroBatch, tokenizer: Wav2Vec2CTCTokenizer) -> list[tuple[str, float]]:
         """Return texts of recordings by greedy decoding in evaluation mode, and their losses."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluation_mode(self.model):
             labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)
             output, num_frames_B = self.passes(self.model, batch.waves)
             losses_B = self._row_losses(output.logits, num_frames_B, labels_BL)
-        finally:
-            self.model.train(was_training)
         ids_BT = output.logits.argmax(-1).cpu()
         rows = zip(ids_BT, num_frames_B.tolist(), losses_B.tolist(), strict=True)
         return [(str(tokenizer.decode(ids_T[:length].tolist())), loss) for ids_T, length, loss in rows]

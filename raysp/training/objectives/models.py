@@ -1,6 +1,8 @@
 """Models as they begin to be trained: weights of the checkpoint, new heads, frozen parts."""
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -9,37 +11,67 @@ from raysp.errors import PlanError
 from raysp.models.auto import AutoModelForCTC
 from raysp.models.base.modeling import Model
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.planning.training.plans import KEEP, TrainingPlan
-from raysp.training.objectives.starting import expecting_new_weights, freeze
+from raysp.planning.training.objectives import KEEP
+from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.objectives import CTC
+from raysp.training.objectives.starting import Part, expecting_new_weights, freeze
 
 
-def ctc_model(plan: TrainingPlan, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
+def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
     """Return a model with a CTC head in training mode, on the plan's device.
+
+    Args:
+        plan: the plan.
+        objective: the objective of its recipe.
+        tokenizer: of the head.
 
     Raises:
         PlanError: a field of `masks` does not exist.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    recipe = plan.recipe
-    objective = recipe.objective
     is_new = objective.vocabulary != KEEP
     fields: dict[str, Any] = dict(objective.masks)
     if is_new:
         fields |= {"vocab_size": len(tokenizer.get_vocab()), "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(recipe.seed)  # of a new head
+    torch.manual_seed(plan.recipe.seed)  # of a new head
     options: dict[str, Any] = {"dtype": torch.float32, "strict": not is_new, "ignore_mismatched_sizes": is_new}
-    with expecting_new_weights():
-        try:
-            model: Model = AutoModelForCTC.from_pretrained(plan.checkpoint.path, **options, **fields)
-        except TypeError as error:
-            raise PlanError(f"objective.masks: {error}") from None
+    with expecting_new_weights(), naming_masks():
+        model: Model = AutoModelForCTC.from_pretrained(plan.checkpoint.path, **options, **fields)
     if is_new:
         _begin_head(model, tokenizer.pad_token_id, objective.blank_bias)
-    if recipe.schedule.checkpointing:
+    return begun(model, plan, objective.freeze)
+
+
+@contextlib.contextmanager
+def naming_masks() -> Iterator[None]:
+    """Raise PlanError for fields of `masks` that a configuration does not have."""
+    try:
+        yield
+    except TypeError as error:
+        raise PlanError(f"objective.masks: {error}") from None
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def begun(model: AnyModel, plan: TrainingPlan, part: Part | None) -> AnyModel:
+    """Return a model as its training begins: on its device, with the checkpointing of its schedule.
+
+    Args:
+        model: the model.
+        plan: the plan.
+        part: part that is not trained; None: all of it is trained.
+    """
+    if plan.recipe.schedule.checkpointing:
         model.gradient_checkpointing_enable()
-    if objective.freeze is not None:
-        freeze(model, objective.freeze)
+    if part is not None:
+        freeze(model, part)
     return model.to(plan.device).train()
+
+
+def held_below_head(model: Model) -> Iterator[nn.Parameter]:
+    """Yield the trained parameters of the base model."""
+    return (one for one in model.base_model.parameters() if one.requires_grad)
 
 
 def _begin_head(model: Model, blank: int, blank_bias: float) -> None:

@@ -72,6 +72,17 @@ class Passes:
             config.mask_time_length = length
 
 
+@contextlib.contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Evaluate a model within the block, and restore its mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _of_one_dtype(waves: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Return the waves with int16 as float32 if dtypes differ; the values are those of `as_float`."""
     if len({wave.dtype for wave in waves}) == 1:

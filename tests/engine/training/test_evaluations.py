@@ -189,8 +189,7 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path):
             prepared.plan,
             whole.evaluation,
             whole.objective,
-            prepared.tokenizer,
-            prepared.targets(),
+            prepared.task,
             Member(number),
         )
         last = member()

@@ -31,7 +31,7 @@ def same(one: ShardIndex, other: ShardIndex) -> bool:
     arrays = all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in ("seconds", "num_labels", "reason")
     )
-    return arrays and (one.reasons, one.characters) == (other.reasons, other.characters)
+    return arrays and (one.reasons, one.counts) == (other.reasons, other.counts)
 
 
 def test_an_index_comes_back_as_it_was_written(store):
@@ -81,7 +81,7 @@ def test_rows_and_pieces_are_counted_over_the_corpus(store):
     assert corpus.seconds[:4].tolist() == [0.5, 0.0, 0.0, 3.5]
     assert corpus.seconds[10:].tolist() == [0.5, 0.0, 0.0, 3.5, 0.0]
     assert corpus.left_out == {"filtered": 3 + 2, "empty_text": 1 + 1}
-    assert corpus.characters == {"a": 15, "ß": 5}
+    assert corpus.counts == {"a": 15, "ß": 5}
 
 
 def test_a_corpus_without_shards_has_no_rows():

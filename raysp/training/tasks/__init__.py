@@ -1,0 +1,1 @@
+"""Tasks of trainings: everything that depends on the objective of a recipe."""

@@ -1,0 +1,132 @@
+"""Task of `CTC`: characters of texts, read from frames."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.scores import Columns, Comparison
+from raysp.models.base.modeling import Model
+from raysp.models.checking import load_feature_extractor
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.planning.training.objectives import BUILD, KEEP
+from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.objectives import CTC
+from raysp.specs.recipe import Evaluation
+from raysp.specs.values import JsonValue, to_json
+from raysp.text import vocabulary as vocabularies
+from raysp.text.targets import CharacterTargets
+from raysp.training.batches import MicroBatch, Objective
+from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
+from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.models import ctc_model, held_below_head
+from raysp.training.tasks import texts
+from raysp.training.tasks.task import Prediction
+from raysp.words import count
+
+SHOWN_CHARACTERS = 12
+"""Characters outside the vocabulary that are shown."""
+
+
+@dataclass(frozen=True)
+class CTCTask:
+    """Task of `CTC`.
+
+    Attributes:
+        spec: the objective.
+        known: tokenizer of the head; None: it is built from the texts.
+    """
+
+    spec: CTC
+    known: Wav2Vec2CTCTokenizer | None
+
+    tags = texts.TAGS
+
+    @classmethod
+    def of(cls, spec: CTC, plan: TrainingPlan) -> "CTCTask":
+        """Return the task before its corpus is known.
+
+        Raises:
+            PlanError: the given vocabulary cannot be used.
+        """
+        if spec.vocabulary == BUILD:
+            return cls(spec, None)
+        if spec.vocabulary == KEEP:
+            return cls(spec, tokenizer_of(plan.checkpoint.path))
+        return cls(spec, tokenizer_for(read_vocabulary(spec.vocabulary, plan.recipe.source.storage_options)))
+
+    @property
+    def tokenizer(self) -> Wav2Vec2CTCTokenizer:
+        """Tokenizer of the head."""
+        assert self.known is not None
+        return self.known
+
+    @property
+    def index_parts(self) -> Mapping[str, JsonValue]:
+        """Rules for the texts, and the vocabulary if it is given."""
+        return {"text": to_json(self.spec.text), "vocabulary": {**self.known.get_vocab()} if self.known else None}
+
+    @property
+    def outputs(self) -> Mapping[str, JsonValue]:
+        """The vocabulary."""
+        return {"vocabulary": {**self.tokenizer.get_vocab()}}
+
+    @property
+    def digest(self) -> str:
+        """Hash of the vocabulary."""
+        return texts.digest_of(self.tokenizer.get_vocab())
+
+    def settled(self, counts: Mapping[str, int]) -> "CTCTask":
+        """Return the task with a vocabulary of the characters, unless it is given."""
+        return self if self.known else replace(self, known=tokenizer_for(vocabularies.build(counts)))
+
+    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
+        """Return the size of the vocabulary, and the characters outside it."""
+        vocabulary = self.tokenizer.get_vocab()
+        outside = vocabularies.outside(counts, vocabulary)
+        shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
+        more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
+        return {"characters": count(len(vocabulary), "token") + (f"; outside: {shown}{more}" if outside else "")}
+
+    def targets(self) -> CharacterTargets:
+        """Return the ids of characters."""
+        return CharacterTargets(texts.rules_of(self.spec.text), encode_of(self.known) if self.known else None)
+
+    def min_samples(self, plan: TrainingPlan) -> int:
+        """Return the samples of one frame."""
+        return plan.checkpoint.min_samples
+
+    def objective(self, plan: TrainingPlan) -> CTCObjective:
+        """Return the loss with its model."""
+        model = ctc_model(plan, self.spec, self.tokenizer)
+        return CTCObjective(model, load_feature_extractor(plan.checkpoint.path), dtype=getattr(torch, plan.dtype))
+
+    def held(self, model: Model) -> Iterator[nn.Parameter]:
+        """Yield the parameters of all but the head."""
+        return held_below_head(model)
+
+    def shown(self, target: Sequence[float]) -> str:
+        """Return the text of ids."""
+        return str(self.tokenizer.decode([*map(int, target)], group_tokens=False))
+
+    def reference(self, value: object) -> str:
+        """Return the text."""
+        return str(value)
+
+    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
+        """Return texts by greedy decoding."""
+        assert isinstance(objective, CTCObjective)
+        return [Prediction(text, loss) for text, loss in objective.recognise(batch, self.tokenizer)]
+
+    def compare(
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Prediction],
+        columns: Columns,
+        evaluation: Evaluation,
+        bootstrap: Bootstrap | None,
+    ) -> Comparison:
+        """Return the error rates."""
+        return texts.compare(references, predictions, columns, evaluation, bootstrap)

@@ -1,0 +1,14 @@
+"""Tasks by the classes of their specs."""
+
+from raysp.planning.training.plans import TrainingPlan
+from raysp.training.tasks.ctc import CTCTask
+from raysp.training.tasks.task import Task
+
+
+def task_of(plan: TrainingPlan) -> Task:
+    """Return the task of a recipe before its corpus is known.
+
+    Raises:
+        PlanError, CheckpointError: its vocabulary or tokenizer cannot be used.
+    """
+    return CTCTask.of(plan.recipe.objective, plan)

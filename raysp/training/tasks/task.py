@@ -1,0 +1,134 @@
+"""Protocol of tasks: targets, model, loss, predictions and exported files of one objective."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from torch import nn
+
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.scores import Columns, Comparison
+from raysp.models.base.modeling import Model
+from raysp.models.features.processors import TextOrCTCTokenizer
+from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.recipe import Evaluation
+from raysp.specs.values import JsonValue
+from raysp.text.targets import Target
+from raysp.training.batches import MicroBatch, Objective
+
+WORST_ROWS = 20
+"""Wrong rows that an evaluation keeps."""
+
+
+class Targets(Protocol):
+    """Targets of rows from the values of their column."""
+
+    counts: Counter[str]
+    """Occurrences of each character or class in the values so far."""
+
+    def __call__(self, value: object) -> Target:
+        """Return the target of a value, and count what it consists of."""
+        ...
+
+    def frames_needed(self, target: Target) -> int:
+        """Return the number of frames that a recording must have for a target."""
+        ...
+
+
+class Prediction(NamedTuple):
+    """Prediction for a row."""
+
+    text: str
+    """Text, class or numbers."""
+    loss: float | None
+    """None: the row has no target."""
+    score: float | None = None
+    """Probability of a class."""
+
+
+class Task(Protocol):
+    """What depends on the objective of a recipe. It is pickled for workers, so folders are those of the plan given."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the model card."""
+        ...
+
+    @property
+    def tokenizer(self) -> "TextOrCTCTokenizer | None":
+        """Tokenizer of the exported checkpoint; None: it has none."""
+        ...
+
+    @property
+    def index_parts(self) -> Mapping[str, JsonValue]:
+        """Everything of the objective that decides what is in the index of a shard."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, JsonValue]:
+        """What the outputs of the model stand for, such as `{"vocabulary": {...}}`."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of `outputs`, part of the fingerprint."""
+        ...
+
+    def settled(self, counts: Mapping[str, int]) -> "Task":
+        """Return the task with the vocabulary or classes of a corpus, unless they are given.
+
+        Args:
+            counts: what `Targets` counted over the corpus.
+
+        Raises:
+            PlanError: they are too few.
+        """
+        ...
+
+    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
+        """Return facts of the targets for users, as text by name; arguments as for `settled`."""
+        ...
+
+    def targets(self) -> Targets:
+        """Return the targets; without a vocabulary or classes yet, their ids are provisional."""
+        ...
+
+    def min_samples(self, plan: TrainingPlan) -> int:
+        """Return the samples of the shortest input of the model that is trained."""
+        ...
+
+    def objective(self, plan: TrainingPlan) -> Objective:
+        """Return the loss with its model, in training mode on the plan's device, without its frozen parts.
+
+        Raises:
+            PlanError: a field of `masks` does not exist.
+            CheckpointError: the checkpoint cannot be loaded.
+        """
+        ...
+
+    def held(self, model: Model) -> Iterator[nn.Parameter]:
+        """Yield the parameters that `freeze_steps` is about."""
+        ...
+
+    def shown(self, target: Sequence[float]) -> str:
+        """Return a target as text."""
+        ...
+
+    def reference(self, value: object) -> str:
+        """Return the reference of a value that is not None, for comparisons."""
+        ...
+
+    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
+        """Return the predictions for rows, in evaluation mode; a target may be empty."""
+        ...
+
+    def compare(
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Prediction],
+        columns: Columns,
+        evaluation: Evaluation,
+        bootstrap: Bootstrap | None,
+    ) -> Comparison | None:
+        """Return the metrics of predictions; None if there are none besides the loss."""
+        ...
