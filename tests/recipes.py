@@ -42,6 +42,8 @@ def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None 
             "audio": pa.array(recordings, AUDIO),
             "text": pa.array(texts or [WORDS[row % 10] for row in range(num_rows)], pa.string()),
             "speaker": [f"s{row % 3}" for row in range(num_rows)],
+            "tags": [["loud", "noisy"][: row % 3] for row in range(num_rows)],
+            "age": [20.0 + row % 5 for row in range(num_rows)],
         }
     )
 
@@ -54,8 +56,10 @@ def write_words(folder: Path, *sizes: int) -> str:
 
 
 def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Finetune:
-    """Make a recipe of a few steps; `objective` and `steps` change those."""
-    objective = {"vocabulary": "build", "text": Text("lower"), **fields.pop("objective", {})}
+    """Make a recipe of a few steps; `objective`, or fields of that for CTC, and `steps` change those."""
+    objective = fields.pop("objective", {})
+    if isinstance(objective, dict):
+        objective = CTC(str(checkpoint), **{"vocabulary": "build", "text": Text("lower"), **objective})
     given = {
         "steps": [raysp.Decode()],
         "schedule": Schedule(steps=6, learning_rate=1e-3),
@@ -65,4 +69,4 @@ def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Fine
     }
     source = given.pop("source", None) or raysp.Shards(url, text="text")
     sink = sink if isinstance(sink, Checkpoint) else Checkpoint(str(sink), every=2)
-    return Finetune(source, objective=CTC(str(checkpoint), **objective), sink=sink, **given)
+    return Finetune(source, objective=objective, sink=sink, **given)

@@ -17,6 +17,7 @@ NAMES = [
     "Checkpoint",
     "CheckpointError",
     "Classes",
+    "Classify",
     "Decode",
     "Embedding",
     "Env",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
 from raysp.specs.augmentation import OfSounds
+from raysp.specs.objectives import with_checkpoints
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.recipe import Finetune
 from raysp.storage.store import normalise, scheme_of
@@ -51,7 +52,7 @@ def recipe_with_absolute_paths(recipe: Finetune) -> Finetune:
             for one in recipe.augment
         ],
         evaluation=evaluation and replace(evaluation, source=_absolute_source(evaluation.source)),
-        objective=replace(objective, checkpoint=_absolute_checkpoint(objective.checkpoint)),
+        objective=with_checkpoints(objective, _absolute_checkpoint),
         sink=replace(recipe.sink, url=_absolute(recipe.sink.url)),
     )
     _refuse_job_packages(recipe, absolute)

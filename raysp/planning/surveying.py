@@ -1,6 +1,6 @@
 """Survey of a corpus: reads the footers of new shards, checks their columns and cuts shards into pieces."""
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,6 +17,9 @@ from raysp.specs.pipeline import Work
 from raysp.specs.steps import Label
 from raysp.words import RESTORE
 
+CheckSchema = Callable[[str, pa.Schema], None]
+"""A check of the columns of a shard; its arguments are the url and the schema."""
+
 
 def survey(
     found: Sequence[Found],
@@ -26,6 +29,7 @@ def survey(
     limit_rows: int | None = None,
     relabel: bool = False,
     replaceable: Collection[str] = (),
+    check: CheckSchema | None = None,
 ) -> Corpus:
     """Read the footers of new shards, check their columns and cut them into pieces.
 
@@ -36,11 +40,12 @@ def survey(
         limit_rows: stop once this many rows are found.
         relabel: treat recorded shards with changed content as new, instead of raising.
         replaceable: names of recorded shards that are treated so even without `relabel`.
+        check: further check of the columns of shards with rows, which raises PlanError.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work)
+    new_shards = _NewShards(work, check)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
@@ -107,10 +112,12 @@ class _NewShards:
 
     Args:
         work: determines the required columns.
+        check: further check of the columns of shards with rows.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, check: "CheckSchema | None" = None) -> None:
         self._work = work
+        self._further_check = check
         self._columns = source_columns(work)
         self.reading = Reading(work.source.storage_options, (work.source.audio, *self._columns))
         self._checked: dict[bool, pa.Schema] = {}
@@ -152,8 +159,10 @@ class _NewShards:
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
         except ShardError as error:
             raise PlanError(str(error)) from None
-        if source.text is not None and has_rows:
+        if source.text is not None and source.text in self._work.kept and has_rows:
             _check_text(url, schema, source.text)
+        if self._further_check is not None and has_rows:
+            self._further_check(url, schema)
         check_types(url, schema, self._work)
         self._checked[has_rows] = schema
 

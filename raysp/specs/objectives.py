@@ -1,9 +1,9 @@
 """Objectives of trainings: texts by CTC or by a decoder, classes, speakers, pre-training."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, field
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, field, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -207,6 +207,34 @@ class Pretrain:
             raise ValueError(
                 f"found final_temperature={self.final_temperature:g}; expected at most temperature={self.temperature:g}"
             )
+
+
+Objective = CTC | Classify
+"""Objectives of recipes."""
+
+
+def target_column(objective: Objective) -> str | None:
+    """Return the column of an objective's targets; None: that of the reference texts."""
+    return getattr(objective, "column", None)
+
+
+def metrics_of(objective: Objective) -> tuple[str, ...]:
+    """Return the metrics by which the weights of an objective can be compared."""
+    if not isinstance(objective, Classify):
+        return ("wer", "cer", "loss")
+    return ("accuracy", "macro_f1", "loss") if objective.problem == "single" else ("loss",)
+
+
+def checkpoints_of(objective: Objective) -> dict[str, str]:
+    """Return the checkpoints that an objective begins with, by the names of their fields."""
+    found = {name: getattr(objective, name, None) for name in ("checkpoint", "decoder")}
+    return {name: url for name, url in found.items() if url is not None}
+
+
+def with_checkpoints(objective: Objective, change: Callable[[str], str]) -> Objective:
+    """Return an objective whose checkpoints are changed."""
+    changed: dict[str, Any] = {name: change(url) for name, url in checkpoints_of(objective).items()}
+    return replace(objective, **changed)
 
 
 def _check_classes(classes: Sequence[str] | None, *, least: int) -> None:

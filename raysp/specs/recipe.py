@@ -11,7 +11,7 @@ from pydantic import Field
 from raysp.specs.augmentation import Augmentation, Speed
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import CTC as CTC
-from raysp.specs.objectives import Positive, Share
+from raysp.specs.objectives import Objective, Positive, Share, checkpoints_of, metrics_of, target_column
 from raysp.specs.objectives import Text as Text
 from raysp.specs.pipeline import (
     Shards,
@@ -113,8 +113,10 @@ class Evaluation:
 
     Attributes:
         source: the rows to evaluate on; its `text` is the column of reference texts.
+        column: column of other references; None: that of the objective.
         every: steps between evaluations; the last step is evaluated too.
-        best: metric by which weights are the best: "wer", "cer", or "loss".
+        best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "macro_f1", or
+            "loss".
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's.
         by: columns whose values have metrics of their own; "seconds": bands of duration.
@@ -123,17 +125,13 @@ class Evaluation:
 
     source: Shards
     _: KW_ONLY
+    column: str | None = None
     every: Annotated[int, Field(ge=1)] = 1000
-    best: Literal["wer", "cer", "loss"] = "wer"
+    best: Literal["wer", "cer", "accuracy", "macro_f1", "loss"] = "wer"
     patience: Annotated[int, Field(ge=1)] | None = None
     normalise: str = "letters"
     by: Listed[str] = ()
     max_seconds: Positive = 120.0
-
-    def __post_init__(self) -> None:
-        """Check that there is a column of texts."""
-        if self.source.text is None:
-            raise ValueError("source.text is not set; give the column of the reference texts")
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -142,9 +140,10 @@ class Evaluation:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The column of the reference texts, and those of groups."""
-        assert self.source.text is not None
-        return tuple(dict.fromkeys((self.source.text, *(name for name in self.by if name != "seconds"))))
+        """The column of the references, and those of groups."""
+        column = self.column or self.source.text
+        assert column is not None
+        return tuple(dict.fromkeys((column, *(name for name in self.by if name != "seconds"))))
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -157,7 +156,7 @@ class Finetune:
     """A recipe: training of a model on audio shards.
 
     Attributes:
-        source: the corpus; its `text` is the column of reference texts.
+        source: the corpus; its `text` is the column of reference texts, of objectives with texts.
         steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns.
         objective: what the model is trained for.
         schedule: length and learning rates.
@@ -180,7 +179,7 @@ class Finetune:
     source: Shards
     _: KW_ONLY
     steps: Listed[Step]
-    objective: CTC
+    objective: Objective
     schedule: Schedule
     sink: Checkpoint
     batching: Batching = field(default_factory=Batching)
@@ -197,15 +196,14 @@ class Finetune:
     max_error_rate: Share = 0.5
 
     def __post_init__(self) -> None:
-        """Check the steps, and that there is a column of texts."""
+        """Check the steps, and that targets and metrics fit."""
         names = [type(step).__name__ for step in self.steps]
         if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
             raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
         check_reads(self.steps, self.source.audio)
         check_added(self.steps)
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
-        if self.source.text is None:
-            raise ValueError("source.text is not set; give the column of the reference texts")
+        self._check_targets()
         speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
@@ -213,11 +211,24 @@ class Finetune:
             other = "ema" if self.ema is not None else "evaluation"
             raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
 
+    def _check_targets(self) -> None:
+        """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
+        evaluation = self.evaluation
+        if target_column(self.objective) is None:
+            if self.source.text is None:
+                raise ValueError("source.text is not set; give the column of the reference texts")
+            if evaluation and evaluation.source.text is None:
+                raise ValueError("evaluation.source.text is not set; give the column of the reference texts")
+        metrics, name = metrics_of(self.objective), type(self.objective).__name__
+        if evaluation and evaluation.best not in metrics:
+            raise ValueError(f"found evaluation.best={evaluation.best!r}; {name} has {', '.join(metrics)}")
+
     @property
     def kept(self) -> tuple[str, ...]:
-        """The column of the reference texts."""
-        assert self.source.text is not None
-        return (self.source.text,)
+        """The column of the targets."""
+        column = target_column(self.objective) or self.source.text
+        assert column is not None
+        return (column,)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -255,7 +266,7 @@ def training_parts(
     Args:
         recipe: the recipe.
         checkpoint_digest: hash of the checkpoint to begin with.
-        vocabulary_digest: hash of the vocabulary.
+        vocabulary_digest: hash of the vocabulary or classes.
         dtype: resolved dtype, never "auto".
         code: code of functions and specs from outside raysp.
         sound_digests: hashes of the sounds of augmentations, by their places.
@@ -271,7 +282,8 @@ def training_parts(
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
-    del parts["objective.checkpoint"]
+    for name in checkpoints_of(recipe.objective):
+        del parts[f"objective.{name}"]
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}

@@ -1,10 +1,14 @@
 """Checks of objectives against a checkpoint, without its weights."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from raysp.errors import CheckpointError
+import pyarrow as pa
+
+from raysp.errors import CheckpointError, PlanError
 from raysp.models.base.capabilities import Capability
-from raysp.specs.objectives import CTC
+from raysp.planning.surveying import holds_text
+from raysp.specs.objectives import CTC, Classify, Objective
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -13,21 +17,71 @@ KEEP, BUILD = "keep", "build"
 """Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
 
 
-def check_objective(objective: CTC, checkpoint: "CheckpointSummary") -> None:
+def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
     """Raise CheckpointError if a checkpoint cannot be trained for an objective."""
     if Capability.TEXT_DECODER in checkpoint.gives:
         raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; CTC needs an encoder: give the "
-            "checkpoint of the encoder"
+            f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; "
+            f"{type(objective).__name__} needs an encoder: give the checkpoint of the encoder"
         )
-    if objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
+    if isinstance(objective, CTC) and objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
         raise CheckpointError(
             f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
             "objective.vocabulary='build', or to the url of a vocab.json"
         )
 
 
-def described(objective: CTC) -> str:
+def described(objective: Objective) -> str:
     """Return an objective as text for users."""
+    if isinstance(objective, Classify):
+        return f"Classify, {objective.problem}, of the column {objective.column}"
     known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
     return f"{type(objective).__name__}, {known.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
+
+
+def check_targets(objective: Objective, column: str, url: str, schema: pa.Schema) -> None:
+    """Check the type of a column of targets.
+
+    Args:
+        objective: the objective.
+        column: name of the column.
+        url: name of the source for messages.
+        schema: columns of the source.
+
+    Raises:
+        PlanError: the targets of the objective are of another type.
+    """
+    if not isinstance(objective, Classify):
+        return  # texts are checked with the source
+    found = schema.field(column).type
+    kinds, shape, fits = TARGET_TYPES[objective.problem]
+    if not fits(found):
+        raise PlanError(
+            f"{url}: column {column!r} holds {found}, expected {kinds}, {shape}: choose another objective.column, or "
+            "write the targets as such"
+        )
+
+
+def _holds_class(kind: pa.DataType) -> bool:
+    return holds_text(kind) or pa.types.is_integer(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
+
+
+def _holds_classes(kind: pa.DataType) -> bool:
+    return _item(kind) != kind and _holds_class(_item(kind))
+
+
+def _holds_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
+    "single": ("strings or integers", "one for each row", _holds_class),
+    "multi": ("strings or integers", "a list for each row", _holds_classes),
+    "regression": ("numbers", "or lists of them", lambda kind: _holds_number(_item(kind))),
+}
+"""What the column of a problem holds, in words, and whether a type does."""
+
+
+def _item(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the items of a list; others unchanged."""
+    return kind.value_type if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else kind

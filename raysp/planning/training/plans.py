@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from raysp.checkpoints import locating
@@ -14,10 +15,11 @@ from raysp.planning.machine import num_cpus
 from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
 from raysp.planning.resources import count_gpus
-from raysp.planning.surveying import survey
-from raysp.planning.training.objectives import check_objective, described
+from raysp.planning.surveying import CheckSchema, survey
+from raysp.planning.training.objectives import check_objective, check_targets, described
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
+from raysp.specs.objectives import target_column, with_checkpoints
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.recipe import Batching, Finetune
 from raysp.words import count
@@ -101,13 +103,17 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     recipe = recipe_with_absolute_paths(recipe)
     recipe = replace(recipe, source=source_of_commit(recipe.source))
     if recipe.evaluation:
-        evaluation = replace(recipe.evaluation, source=source_of_commit(recipe.evaluation.source))
+        evaluation = replace(
+            recipe.evaluation,
+            source=source_of_commit(recipe.evaluation.source),
+            column=recipe.evaluation.column or target_column(recipe.objective),
+        )
         recipe = replace(recipe, evaluation=evaluation)
-    objective = replace(recipe.objective, checkpoint=locating.pinned(recipe.objective.checkpoint))
+    objective = with_checkpoints(recipe.objective, locating.pinned)
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
     code = read_code(recipe)
-    corpus = survey(listed_corpus.found, {}, recipe)
+    corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.kept[0]))
     corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
     _refuse_empty(recipe, corpus)
     folder = folder_of(objective.checkpoint, recipe.source)
@@ -121,7 +127,10 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     dtype = ("bfloat16" if gpus else "float32") if recipe.dtype == "auto" else recipe.dtype
     threads = recipe.pool.cpus or max(1, num_cpus() // num_workers)
     sizes = _sizes(recipe.batching, on_gpu=bool(gpus))
-    evaluated = _surveyed("evaluation", recipe.evaluation) if recipe.evaluation else None
+    evaluated = None
+    if recipe.evaluation:
+        check = partial(check_targets, objective, recipe.evaluation.kept[0])
+        evaluated = _surveyed("evaluation", recipe.evaluation, check)
     sounds = {
         place: _surveyed(f"augment.{place}", one)
         for place, one in enumerate(recipe.augment)
@@ -143,14 +152,14 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     )
 
 
-def _surveyed(name: str, work: Work) -> Corpus:
+def _surveyed(name: str, work: Work, check: CheckSchema | None = None) -> Corpus:
     """Return the shards of an evaluation or of sounds, by its name in the recipe.
 
     Raises:
         PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
     """
     try:
-        corpus = survey(list_corpus(work.source).found, {}, work)
+        corpus = survey(list_corpus(work.source).found, {}, work, check=check)
     except PlanError as error:
         raise PlanError(f"{name}.{error}") from None
     if corpus.unreadable:

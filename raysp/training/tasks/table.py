@@ -1,6 +1,8 @@
 """Tasks by the classes of their specs."""
 
 from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.objectives import CTC, Classify
+from raysp.training.tasks.classes import ClassifyTask
 from raysp.training.tasks.ctc import CTCTask
 from raysp.training.tasks.task import Task
 
@@ -11,4 +13,8 @@ def task_of(plan: TrainingPlan) -> Task:
     Raises:
         PlanError, CheckpointError: its vocabulary or tokenizer cannot be used.
     """
-    return CTCTask.of(plan.recipe.objective, plan)
+    match plan.recipe.objective:
+        case CTC() as objective:
+            return CTCTask.of(objective, plan)
+        case Classify() as objective:
+            return ClassifyTask.of(objective)

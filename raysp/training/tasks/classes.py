@@ -1,0 +1,167 @@
+"""Task of `Classify`: classes of recordings, or numbers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from raysp.errors import PlanError
+from raysp.evaluation.classification import compare_classes
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.scores import Columns, Comparison
+from raysp.models.base.modeling import Model
+from raysp.models.checking import load_feature_extractor
+from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.objectives import Classify
+from raysp.specs.recipe import Evaluation
+from raysp.specs.values import JsonValue
+from raysp.training.batches import MicroBatch, Objective
+from raysp.training.objectives.classes import ClassObjective, load_classifier
+from raysp.training.objectives.models import begun, held_below_head, naming_masks
+from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, described_classes, sorted_classes
+from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.training.tasks.texts import digest_of
+
+LIKELY = 0.5
+"""Probability above which one of many classes is predicted."""
+
+
+@dataclass(frozen=True)
+class ClassifyTask:
+    """Task of `Classify`.
+
+    Attributes:
+        spec: the objective.
+        known: names of the classes or numbers; None: they are those of the corpus.
+    """
+
+    spec: Classify
+    known: tuple[str, ...] | None
+
+    tags = ("audio-classification", "raysp")
+    tokenizer = None
+
+    @classmethod
+    def of(cls, spec: Classify) -> "ClassifyTask":
+        """Return the task before its corpus is known."""
+        if spec.classes is None:
+            return cls(spec, (spec.column,) if spec.problem == "regression" else None)
+        return cls(spec, tuple(spec.classes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes or numbers."""
+        assert self.known is not None
+        return self.known
+
+    @property
+    def index_parts(self) -> Mapping[str, JsonValue]:
+        """The column, and the names if they are given."""
+        known: list[JsonValue] | None = None if self.known is None else [*self.known]
+        return {"column": self.spec.column, "problem": self.spec.problem, "classes": known}
+
+    @property
+    def outputs(self) -> Mapping[str, JsonValue]:
+        """The names."""
+        return {"classes": [*self.names]}
+
+    @property
+    def digest(self) -> str:
+        """Hash of the names."""
+        return digest_of(self.names)
+
+    def settled(self, counts: Mapping[str, int]) -> "ClassifyTask":
+        """Return the task with the classes of the corpus, unless they are given.
+
+        Raises:
+            PlanError: there is only one, which cannot be learnt.
+        """
+        if self.known is not None:
+            return self
+        names = sorted_classes(counts)
+        if len(names) < 2 and self.spec.problem == "single":
+            raise PlanError(
+                f"objective.column: {self.spec.column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected "
+                "at least 2 classes: choose another column"
+            )
+        return replace(self, known=names)
+
+    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
+        """Return the classes with their numbers of rows."""
+        if self.spec.problem == "regression":
+            return {"outputs": ", ".join(self.names)}
+        return {"classes": described_classes(self.names, counts, "class")}
+
+    def targets(self) -> ClassTargets | NumberTargets:
+        """Return the numbers of classes, or the numbers of a regression."""
+        if self.spec.problem == "regression":
+            return NumberTargets(len(self.names))
+        return ClassTargets(self.known, is_many=self.spec.problem == "multi")
+
+    def min_samples(self, plan: TrainingPlan) -> int:
+        """Return the samples of one frame."""
+        return plan.checkpoint.min_samples
+
+    def objective(self, plan: TrainingPlan) -> ClassObjective:
+        """Return the loss with its model."""
+        spec, folder = self.spec, plan.checkpoint.path
+        with naming_masks():
+            model = load_classifier(
+                folder, self.names, problem=spec.problem, masks=spec.masks, seed=plan.recipe.seed
+            )  # fmt: skip
+        return ClassObjective(
+            begun(model, plan, spec.freeze),
+            load_feature_extractor(folder),
+            problem=spec.problem,
+            dtype=getattr(torch, plan.dtype),
+        )
+
+    def held(self, model: Model) -> Iterator[nn.Parameter]:
+        """Yield the parameters of all but the head."""
+        return held_below_head(model)
+
+    def shown(self, target: Sequence[float]) -> str:
+        """Return the names of classes, or numbers."""
+        if self.spec.problem == "regression":
+            return ", ".join(f"{number:.4g}" for number in target)
+        return ", ".join(self.names[int(number)] for number in target)
+
+    def reference(self, value: object) -> str:
+        """Return the name of a class, or of several."""
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
+        """Return the most probable class, all probable ones, or numbers."""
+        assert isinstance(objective, ClassObjective)
+        none: dict[str, list[float]] = {"single": [0], "multi": [], "regression": [0.0] * len(self.names)}
+        placeholder = none[self.spec.problem]
+        targets = [target if len(target) else placeholder for target in batch.targets]
+        logits_BN, losses_B = objective.predict(replace(batch, targets=targets))
+        return [self._prediction(*row) for row in zip(logits_BN, losses_B.tolist(), strict=True)]
+
+    def _prediction(self, logits_N: Tensor, loss: float) -> Prediction:
+        match self.spec.problem:
+            case "single":
+                score, place = logits_N.softmax(-1).max(-1)
+                return Prediction(self.names[int(place)], loss, float(score))
+            case "multi":
+                return Prediction(self.shown((logits_N.sigmoid() > LIKELY).nonzero()[:, 0].tolist()), loss)
+            case "regression":
+                return Prediction(self.shown(logits_N.tolist()), loss)
+
+    def compare(
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Prediction],
+        columns: Columns,
+        evaluation: Evaluation,
+        bootstrap: Bootstrap | None,
+    ) -> Comparison | None:
+        """Return accuracy and macro F1 of single classes."""
+        if self.spec.problem != "single":
+            return None
+        found, scores = [one.text for one in predictions], [one.score for one in predictions]
+        return compare_classes(
+            references, found, scores, columns, classes=self.names, bootstrap=bootstrap, worst=WORST_ROWS
+        )

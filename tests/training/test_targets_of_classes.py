@@ -1,0 +1,117 @@
+"""Targets of classification: classes of a corpus or given ones, rows that are left out, columns that are refused."""
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp.errors import PlanError, SpecError
+from raysp.planning.training.plans import plan_training
+from raysp.specs.objectives import Classify
+from raysp.specs.recipe import Evaluation
+from raysp.training.preparing import prepare
+from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, sorted_classes
+from tests.corpora import write_shard
+from tests.recipes import a_recipe, words_table
+
+TEXTS, LISTS, NUMBERS = pa.string(), pa.list_(pa.string()), pa.list_(pa.float32())
+
+
+def prepared(folder, checkpoint, values, kind, **fields):
+    """Prepare a training on a row for each value."""
+    table = words_table(len(values)).append_column("target", pa.array(values, kind))
+    write_shard(folder / "in" / "a.parquet", table=table)
+    objective = Classify(str(checkpoint), **{"column": "target", **fields})
+    source = raysp.Shards(f"{folder}/in/*.parquet")
+    return prepare(plan_training(a_recipe("", checkpoint, folder / "out", source=source, objective=objective)), None)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "fields", "names", "left_out"),
+    [
+        (["b", "a", None, "", "a"], TEXTS, {}, ("a", "b"), {"no_class": 2}),
+        (["b", "a", "c"], TEXTS, {"classes": ["b", "a"]}, ("b", "a"), {"unknown_class": 1}),
+        ([10, 9, None], pa.int64(), {}, ("9", "10"), {"no_class": 1}),
+        (["a", "ä"], pa.binary(), {}, ("a", "ä"), {}),
+        (["a", "b"], pa.dictionary(pa.int8(), TEXTS), {}, ("a", "b"), {}),
+        ([["a", "b"], [], None, [None]], LISTS, {"problem": "multi"}, ("a", "b"), {"no_class": 2}),
+        ([["a", "c"], ["b"]], LISTS, {"problem": "multi", "classes": ["a", "b"]}, ("a", "b"), {"unknown_class": 1}),
+        ([1, None, 3], pa.int32(), {"problem": "regression"}, ("target",), {"no_number": 1}),
+        (
+            [[1.0, 2.0], [1.0], [float("nan"), 0.0]],
+            NUMBERS,
+            {"problem": "regression", "classes": ["x", "y"]},
+            ("x", "y"),
+            {"other_length": 1, "no_number": 1},
+        ),
+    ],
+)
+def test_every_row_has_a_class_or_a_reason(headless, tmp_path, values, kind, fields, names, left_out):
+    found = prepared(tmp_path, headless, values, kind, **fields)
+    assert found.task.names == names
+    assert found.corpus.left_out == left_out
+    assert found.index.num_rows == len(values) - sum(left_out.values())
+
+
+def test_facts_name_the_classes_with_their_rows_and_what_is_none_of_them(headless, tmp_path):
+    values = ["b", "a", "c", "b"]
+    assert prepared(tmp_path, headless, values, TEXTS).facts["classes"] == "3 classes: b (2) a (1) c (1)"
+    found = prepared(tmp_path, headless, values, TEXTS, classes=["a", "b"])
+    assert found.facts["classes"] == "2 classes: b (2) a (1); unknown: c (1)"
+    assert found.facts["objective"] == "Classify, single, of the column target"
+
+
+def test_other_classes_are_another_training(headless, tmp_path):
+    given = [{}, {"classes": ["b", "a"]}]
+    found = {prepared(tmp_path, headless, ["b", "a"], TEXTS, **fields).fingerprint for fields in given}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "fields", "message"),
+    [
+        ([1.5], pa.float64(), {}, r"column 'target' holds double, expected strings or integers, one for each row"),
+        ([True], pa.bool_(), {}, r"column 'target' holds bool, expected strings or integers"),
+        ([["a"]], LISTS, {}, r"column 'target' holds list<.*>, expected strings or integers, one for each row"),
+        (["a"], TEXTS, {"problem": "multi"}, r"holds string, expected strings or integers, a list for each row"),
+        (["1"], TEXTS, {"problem": "regression"}, r"holds string, expected numbers, or lists of them"),
+        (["a", "a"], TEXTS, {}, r"objective.column: 'target' holds 'a', expected at least 2 classes"),
+        (["a"], TEXTS, {"column": "gender"}, r"column 'gender'"),
+        ([None, None], TEXTS, {}, r"no row is left to train on: 2 rows, left out: 2 no_class"),
+    ],
+)
+def test_what_holds_no_classes_is_refused(headless, tmp_path, values, kind, fields, message):
+    with pytest.raises(PlanError, match=message):
+        prepared(tmp_path, headless, values, kind, **fields)
+
+
+def test_a_metric_of_texts_is_refused_for_classes(headless):
+    objective = Classify(str(headless), column="speaker")
+    with pytest.raises(SpecError, match=r"found evaluation.best='wer'; Classify has accuracy, macro_f1, loss"):
+        a_recipe("in", headless, "out", objective=objective, evaluation=Evaluation(raysp.Shards("dev")))
+
+
+def test_references_of_an_evaluation_have_the_same_types(words, headless, tmp_path):
+    write_shard(tmp_path / "dev" / "a.parquet", table=words_table(3))
+    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet"), column="age", best="accuracy")
+    objective = Classify(str(headless), column="speaker")
+    with pytest.raises(PlanError, match=r"evaluation.*column 'age' holds double, expected strings or integers"):
+        plan_training(a_recipe(words, headless, tmp_path / "out", objective=objective, evaluation=evaluation))
+
+
+def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
+    objective = Classify(str(headless), column="speaker", masks={"mask_tiem_prob": 0.1})
+    found = prepare(plan_training(a_recipe(words, headless, tmp_path / "out", objective=objective)), None)
+    with pytest.raises(PlanError, match=r"objective.masks: .*mask_tiem_prob"):
+        found.task.objective(found.plan)
+
+
+def test_classes_that_are_integers_are_sorted_by_value():
+    assert sorted_classes(["10", "9", "-1"]) == ("-1", "9", "10")
+    assert sorted_classes(["10", "9", "a"]) == ("10", "9", "a")
+
+
+def test_a_list_has_each_class_once_and_no_class_needs_frames():
+    targets = ClassTargets(["a", "b"], is_many=True)
+    assert targets(["b", "a", "b"]).ids == [0, 1]
+    assert targets.counts == {"a": 1, "b": 1}
+    assert targets.frames_needed(targets(["a"])) == NumberTargets(1).frames_needed(NumberTargets(1)(2)) == 0
