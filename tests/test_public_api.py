@@ -38,6 +38,7 @@ NAMES = [
     "RunError",
     "Schedule",
     "Segments",
+    "Seq2Seq",
     "ShardError",
     "Shards",
     "SpecError",

@@ -209,7 +209,7 @@ class Pretrain:
             )
 
 
-Objective = CTC | Classify
+Objective = CTC | Seq2Seq | Classify
 """Objectives of recipes."""
 
 

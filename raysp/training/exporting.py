@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from raysp.errors import RunError
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
@@ -80,6 +82,9 @@ def _check(model: Model, folder: Path) -> None:
     loaded = load_checkpoint(folder, dtype=torch.float32, device=model.device)
     waves_BS = torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(model.device)
     features = loaded.feature_extractor.extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
+    if Capability.TEXT_DECODER in model.gives:
+        config: Any = model.config
+        features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
     was_training = model.training
     try:
         with torch.inference_mode():

@@ -24,7 +24,6 @@ from raysp.engine.training.board import Board, News
 from raysp.engine.training.feeding import READER_CPUS, FedRows, Feeder
 from raysp.engine.workers.reader import process_decoder
 from raysp.errors import PlanError, RayspError, RunError
-from raysp.planning.checkpoints import folder_of
 from raysp.planning.machine import num_cpus
 from raysp.planning.resources import Resources
 from raysp.planning.training.plans import TrainingPlan
@@ -248,8 +247,7 @@ def _work(config: Mapping[str, Any]) -> None:
     plan = prepared.plan
     recipe = plan.recipe
     try:
-        checkpoint = replace(plan.checkpoint, path=folder_of(recipe.objective.checkpoint, recipe.source))
-        prepared = replace(prepared, plan=replace(plan, checkpoint=checkpoint))
+        prepared = replace(prepared, plan=plan.located())
         torch.set_num_threads(plan.threads)
         store = open_store(recipe.sink.url, recipe.sink.storage_options)
         committed = steps.latest(store)

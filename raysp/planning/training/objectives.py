@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.base.capabilities import Capability
 from raysp.planning.surveying import holds_text
-from raysp.specs.objectives import CTC, Classify, Objective
+from raysp.specs.objectives import CTC, Classify, Objective, Seq2Seq
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -19,7 +19,15 @@ KEEP, BUILD = "keep", "build"
 
 def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
     """Raise CheckpointError if a checkpoint cannot be trained for an objective."""
-    if Capability.TEXT_DECODER in checkpoint.gives:
+    writes_text = Capability.TEXT_DECODER in checkpoint.gives
+    if isinstance(objective, Seq2Seq) and objective.decoder is None:
+        if not writes_text:
+            raise CheckpointError(
+                f"{objective.checkpoint}: {checkpoint.architecture} has no text decoder; set objective.decoder to a "
+                "text model with one"
+            )
+        return
+    if writes_text:
         raise CheckpointError(
             f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; "
             f"{type(objective).__name__} needs an encoder: give the checkpoint of the encoder"
@@ -35,6 +43,8 @@ def described(objective: Objective) -> str:
     """Return an objective as text for users."""
     if isinstance(objective, Classify):
         return f"Classify, {objective.problem}, of the column {objective.column}"
+    if isinstance(objective, Seq2Seq):
+        return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
     return f"{type(objective).__name__}, {known.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
 

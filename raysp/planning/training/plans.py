@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysp.checkpoints import locating
@@ -19,7 +20,7 @@ from raysp.planning.surveying import CheckSchema, survey
 from raysp.planning.training.objectives import check_objective, check_targets, described
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
-from raysp.specs.objectives import target_column, with_checkpoints
+from raysp.specs.objectives import checkpoints_of, target_column, with_checkpoints
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.recipe import Batching, Finetune
 from raysp.words import count
@@ -57,6 +58,14 @@ class TrainingPlan:
     """Rows of the evaluation; None: there is none."""
     sounds: Mapping[int, Corpus] = field(default_factory=dict)
     """Corpora of the sounds of augmentations, by their places in the recipe."""
+    decoder: Path | None = None
+    """Folder of the decoder, if it is not that of the checkpoint."""
+
+    def located(self) -> "TrainingPlan":
+        """Return the plan with the folders of its checkpoints on this machine."""
+        folders = _folders(self.recipe)
+        checkpoint = replace(self.checkpoint, path=folders["checkpoint"])
+        return replace(self, checkpoint=checkpoint, decoder=folders.get("decoder"))
 
     @property
     def num_rows(self) -> int:
@@ -116,8 +125,8 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.kept[0]))
     corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
     _refuse_empty(recipe, corpus)
-    folder = folder_of(objective.checkpoint, recipe.source)
-    checkpoint = summary_of(folder)
+    folders = _folders(recipe)
+    checkpoint = summary_of(folders["checkpoint"])
     check_objective(objective, checkpoint)
     gpus = 0 if recipe.device == "cpu" or recipe.pool.gpus == 0 else count_gpus()
     if recipe.device == "cuda" and not gpus:
@@ -137,19 +146,25 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
         if isinstance(one, OfSounds)
     }
     return TrainingPlan(
-        recipe,
-        checkpoint,
-        digest_of(folder),
-        corpus,
-        dtype,
-        device,
-        sizes,
-        num_workers,
-        threads,
-        code,
-        evaluated,
-        sounds,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        checkpoint_digest="+".join(map(digest_of, folders.values())),
+        corpus=corpus,
+        dtype=dtype,
+        device=device,
+        sizes=sizes,
+        num_workers=num_workers,
+        threads=threads,
+        code=code,
+        evaluated=evaluated,
+        sounds=sounds,
+        decoder=folders.get("decoder"),
     )
+
+
+def _folders(recipe: Finetune) -> dict[str, Path]:
+    """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
+    return {name: folder_of(url, recipe.source) for name, url in checkpoints_of(recipe.objective).items()}
 
 
 def _surveyed(name: str, work: Work, check: CheckSchema | None = None) -> Corpus:

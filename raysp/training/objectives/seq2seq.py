@@ -17,7 +17,7 @@ from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, Spee
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.training.batches import Losses, MicroBatch
 from raysp.training.objectives.decoder_tokens import SpecialIds, special_ids, token_ids
-from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting import NAMED_OUTPUTS, Masks, expecting_new_weights
 from raysp.training.randomness import seeded
 
@@ -53,11 +53,24 @@ class Seq2SeqObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
+        rows_B, num_tokens_B = self._run(batch)
+        return Losses(rows_B.sum(), float(num_tokens_B.sum()), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the tokens that `generate` writes, (B, L), and the mean losses of targets (B,), on the CPU."""
+        with evaluation_mode(self.model):
+            rows_B, num_tokens_B = self._run(batch)
+            ids_BL, _ = self.passes(self.model.generate, batch.waves)
+        assert isinstance(ids_BL, Tensor)
+        return ids_BL.cpu(), (rows_B / num_tokens_B.clamp(min=1)).cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,)."""
         labels_BL = padded_targets(batch, self.model.config.decoder.vocab_size).to(self.model.device)
         inputs_BL = self.model.prepare_decoder_input_ids_from_labels(labels_BL)
         output, _ = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
-        rows_B = token_losses(output.logits, labels_BL, self.smoothing)
-        return Losses(rows_B.sum(), float((labels_BL != IGNORED_LABEL).sum()), rows_B.detach())
+        return token_losses(output.logits, labels_BL, self.smoothing), (labels_BL != IGNORED_LABEL).sum(-1)
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Tensor:

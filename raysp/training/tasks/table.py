@@ -1,9 +1,10 @@
 """Tasks by the classes of their specs."""
 
 from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.objectives import CTC, Classify
+from raysp.specs.objectives import CTC, Classify, Seq2Seq
 from raysp.training.tasks.classes import ClassifyTask
 from raysp.training.tasks.ctc import CTCTask
+from raysp.training.tasks.seq2seq import Seq2SeqTask
 from raysp.training.tasks.task import Task
 
 
@@ -16,5 +17,7 @@ def task_of(plan: TrainingPlan) -> Task:
     match plan.recipe.objective:
         case CTC() as objective:
             return CTCTask.of(objective, plan)
+        case Seq2Seq() as objective:
+            return Seq2SeqTask.of(objective, plan)
         case Classify() as objective:
             return ClassifyTask.of(objective)

@@ -1,6 +1,7 @@
 """Whole trainings of every objective: what comes out, resuming, evaluation, labels by the checkpoint."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,12 +11,15 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp.engine.training.finetuning import finetune, try_out
+from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
 from raysp.models.loading import load_checkpoint
-from raysp.specs.objectives import Classify, Objective
+from raysp.specs.objectives import Classify, Objective, Seq2Seq
 from raysp.specs.recipe import Evaluation, Schedule
 from tests.corpora import write_shard
-from tests.recipes import a_recipe, words_table
+from tests.recipes import WORDS, a_recipe, words_table
+from tests.training.objectives.originals import save_decoder
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {
@@ -25,8 +29,21 @@ OBJECTIVES = {
 }
 
 
-@pytest.fixture(params=OBJECTIVES)
-def objective(request, headless) -> Objective:
+DECODERS = ("bert", "gpt2", "bart")
+
+
+@pytest.fixture(scope="session")
+def decoders(tmp_path_factory) -> dict[str, str]:
+    """Text models of random weights with their tokenizers, by their kind."""
+    folder = tmp_path_factory.mktemp("decoders")
+    return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
+
+
+@pytest.fixture(params=[*OBJECTIVES, *DECODERS])
+def objective(request, headless, decoders) -> Objective:
+    if request.param in DECODERS:
+        generate = {"max_new_tokens": 8}
+        return Seq2Seq(str(headless), decoder=decoders[request.param], masks=MASKS, generate=generate)
     cls, fields = OBJECTIVES[request.param]
     return cls(str(headless), masks=MASKS, **fields)
 
@@ -56,9 +73,21 @@ def assert_same_logits(folder: Path) -> None:
     loaded = load_checkpoint(folder)
     theirs = getattr(transformers, type(loaded.model).__name__).from_pretrained(folder).eval()
     wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    config = loaded.model.config
+    writes = Capability.TEXT_DECODER in loaded.model.gives
+    inputs = {"decoder_input_ids": torch.tensor([[config.decoder_start_token_id, 7, 5]])} if writes else {}
     with torch.inference_mode():
-        expected, found = theirs(wave).logits, loaded.model(wave).logits
+        expected, found = theirs(wave, **inputs).logits, loaded.model(wave, **inputs).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
+    _, prepared = plan_recipe(trained(words, tmp_path / "out", objective))
+    travelled = pickle.loads(pickle.dumps(prepared))
+    values = {"speaker": "s1", "tags": ["noisy"], "age": 21}
+    value = values.get(prepared.plan.recipe.kept[0], "seven")
+    assert travelled.task.targets()(value) == prepared.task.targets()(value)
+    assert travelled.task.digest == prepared.task.digest
 
 
 @pytest.mark.slow
@@ -116,3 +145,67 @@ def test_lists_and_numbers_are_evaluated_by_their_loss(words, headless, tmp_path
 def test_a_try_out_shows_classes(words, headless, tmp_path):
     result = try_out(trained(words, tmp_path / "out", Classify(str(headless), column="speaker")), 1)
     assert {one for pair in result.texts for one in pair} <= {"s0", "s1", "s2"}
+
+
+@pytest.fixture(scope="module")
+def writer(words, headless, decoders, tmp_path_factory) -> Path:
+    """A trained encoder with a decoder."""
+    sink = tmp_path_factory.mktemp("writer") / "out"
+    objective = Seq2Seq(str(headless), decoder=decoders["gpt2"], generate={"max_new_tokens": 6})
+    evaluation = Evaluation(raysp.Shards(words, text="text"), every=10)
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    result = finetune(trained(words, sink, objective, evaluation=evaluation, schedule=schedule))
+    assert result.best > 0
+    return sink
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
+    label = raysp.Label(str(writer), outputs=[raysp.Transcript()])
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
+    sink = raysp.Parquet(str(tmp_path / "labels"))
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
+    assert len(texts) == 4
+    assert all(isinstance(text, str) for text in texts)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path):
+    objective = Seq2Seq(str(writer), freeze="encoder")
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    result = try_out(trained(words, tmp_path / "out", objective, schedule=schedule), 1)
+    assert {reference for reference, _ in result.texts} <= {*WORDS}
+    assert finetune(trained(words, tmp_path / "out", objective, schedule=schedule)).is_done
+    before, after = weights(writer), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "decoder" in changed
+    assert "encoder" not in changed
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "decoder", "message"),
+    [
+        ("writer", "bert", "SpeechEncoderDecoderModel has a text decoder; Seq2Seq needs an encoder"),
+        ("headless", None, "UniSpeechModel has no text decoder; set objective.decoder to a text model with one"),
+        ("headless", "headless", "is no text model with a decoder: use one"),
+    ],
+)
+@pytest.mark.slow
+def test_parts_that_do_not_fit_are_refused(words, writer, headless, decoders, tmp_path, checkpoint, decoder, message):
+    folders = {"writer": str(writer), "headless": str(headless), **decoders}
+    objective = Seq2Seq(folders[checkpoint], decoder=decoder and folders[decoder])
+    with pytest.raises(CheckpointError, match=message):
+        finetune(trained(words, tmp_path / "out", objective))
+
+
+def test_texts_that_a_decoder_cannot_be_trained_on_have_a_reason(headless, decoders, tmp_path):
+    texts = ["one", None, " ", "two " * 100]
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4, texts=texts))
+    objective = Seq2Seq(str(headless), decoder=decoders["bert"])
+    recipe = trained(f"{tmp_path}/in/*.parquet", tmp_path / "out", objective)
+    plan, prepared = plan_recipe(recipe)
+    assert plan.facts["objective"] == f"Seq2Seq, decoder {decoders['bert']}"
+    assert prepared.corpus.left_out == {"empty_text": 2, "label_too_long": 1}
+    assert prepared.facts["tokens"].startswith("100 tokens, of which ")
