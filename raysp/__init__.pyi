@@ -29,6 +29,7 @@ from .specs.augmentation import Speed as Speed
 from .specs.objectives import CTC as CTC
 from .specs.objectives import Classify as Classify
 from .specs.objectives import Seq2Seq as Seq2Seq
+from .specs.objectives import Speakers as Speakers
 from .specs.objectives import Text as Text
 from .specs.outputs import Classes as Classes
 from .specs.outputs import Embedding as Embedding

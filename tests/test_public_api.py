@@ -41,6 +41,7 @@ NAMES = [
     "Seq2Seq",
     "ShardError",
     "Shards",
+    "Speakers",
     "SpecError",
     "Speed",
     "StoreError",

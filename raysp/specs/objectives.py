@@ -209,7 +209,7 @@ class Pretrain:
             )
 
 
-Objective = CTC | Seq2Seq | Classify
+Objective = CTC | Seq2Seq | Classify | Speakers
 """Objectives of recipes."""
 
 
@@ -220,9 +220,14 @@ def target_column(objective: Objective) -> str | None:
 
 def metrics_of(objective: Objective) -> tuple[str, ...]:
     """Return the metrics by which the weights of an objective can be compared."""
-    if not isinstance(objective, Classify):
+    if not isinstance(objective, Classify | Speakers):
         return ("wer", "cer", "loss")
-    return ("accuracy", "macro_f1", "loss") if objective.problem == "single" else ("loss",)
+    return ("accuracy", "macro_f1", "loss") if problem_of(objective) == "single" else ("loss",)
+
+
+def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "regression"]:
+    """Return the problem of a classification; speakers are single classes."""
+    return objective.problem if isinstance(objective, Classify) else "single"
 
 
 def checkpoints_of(objective: Objective) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.base.capabilities import Capability
 from raysp.planning.surveying import holds_text
-from raysp.specs.objectives import CTC, Classify, Objective, Seq2Seq
+from raysp.specs.objectives import CTC, Classify, Objective, Seq2Seq, Speakers, problem_of
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -43,6 +43,8 @@ def described(objective: Objective) -> str:
     """Return an objective as text for users."""
     if isinstance(objective, Classify):
         return f"Classify, {objective.problem}, of the column {objective.column}"
+    if isinstance(objective, Speakers):
+        return f"Speakers, of the column {objective.column}"
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
@@ -61,10 +63,10 @@ def check_targets(objective: Objective, column: str, url: str, schema: pa.Schema
     Raises:
         PlanError: the targets of the objective are of another type.
     """
-    if not isinstance(objective, Classify):
+    if not isinstance(objective, Classify | Speakers):
         return  # texts are checked with the source
     found = schema.field(column).type
-    kinds, shape, fits = TARGET_TYPES[objective.problem]
+    kinds, shape, fits = TARGET_TYPES[problem_of(objective)]
     if not fits(found):
         raise PlanError(
             f"{url}: column {column!r} holds {found}, expected {kinds}, {shape}: choose another objective.column, or "

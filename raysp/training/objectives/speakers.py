@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from raysp.models.auto import AutoModelForAudioXVector
+from raysp.models.auto import AutoConfig, AutoModelForAudioXVector
 from raysp.models.encoder.encoder_heads import ForXVector
-from raysp.models.encoder.heads import AM_MARGIN, am_softmax_losses
+from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.files.unweighted import without_weights
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, single_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
 from raysp.training.objectives.starting import Masks, load_head, set_classes
 
 
@@ -60,6 +63,19 @@ class SpeakerObjective:
         rows_B = am_softmax_losses(output.logits.float(), self.model.objective.weight, speakers_B, margin)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return scaled cosines of whole rows with the speakers (B, N), and losses with the full margin (B,).
+
+        The model is in evaluation mode; both are float32 on the CPU.
+        """
+        speakers_B = single_targets(batch, self.model.config.num_labels)
+        with evaluation_mode(self.model):
+            output, _ = self.passes(self.model, batch.waves)
+        embeddings_BE, weight_EN = output.logits.float(), self.model.objective.weight
+        cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(weight_EN, dim=0)
+        return (AM_SCALE * cosines_BN).cpu(), am_softmax_losses(embeddings_BE, weight_EN, speakers_B, self.margin).cpu()
+
     def margin_at(self, progress: float) -> float:
         """Return the margin at a share of the training."""
         return self.margin * min(1.0, progress / self.margin_warmup) if self.margin_warmup else self.margin
@@ -70,6 +86,14 @@ class SpeakerObjective:
         start = np.random.randint(len(wave) - self.crop_samples + 1)
         cropped: np.ndarray = wave[start : start + self.crop_samples]
         return cropped
+
+
+def shortest_speech(folder: Path) -> int:
+    """Return the samples of the shortest input of a checkpoint with an x-vector head; no weights are read."""
+    config = AutoConfig.from_pretrained(folder)
+    with without_weights():
+        model = AutoModelForAudioXVector.from_config(config)
+    return int(model.min_samples)
 
 
 def load_speaker_model(folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0) -> ForXVector:

@@ -1,4 +1,4 @@
-"""Task of `Classify`: classes of recordings, or numbers."""
+"""Task of `Classify` and `Speakers`: classes of recordings, or numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,13 @@ from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.objectives import Classify
+from raysp.specs.objectives import Classify, Speakers, problem_of
 from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.objectives.classes import ClassObjective, load_classifier
+from raysp.training.objectives.classes import ClassObjective, Problem, load_classifier
 from raysp.training.objectives.models import begun, held_below_head, naming_masks
+from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model, shortest_speech
 from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, described_classes, sorted_classes
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 from raysp.training.tasks.texts import digest_of
@@ -28,26 +29,46 @@ LIKELY = 0.5
 
 
 @dataclass(frozen=True)
-class ClassifyTask:
-    """Task of `Classify`.
+class ClassesTask:
+    """Task of `Classify` and `Speakers`.
 
     Attributes:
         spec: the objective.
         known: names of the classes or numbers; None: they are those of the corpus.
+        shortest: samples of the shortest input of the model.
     """
 
-    spec: Classify
+    spec: Classify | Speakers
     known: tuple[str, ...] | None
+    shortest: int
 
     tags = ("audio-classification", "raysp")
     tokenizer = None
 
     @classmethod
-    def of(cls, spec: Classify) -> "ClassifyTask":
-        """Return the task before its corpus is known."""
+    def of(cls, spec: Classify | Speakers, plan: TrainingPlan) -> "ClassesTask":
+        """Return the task before its corpus is known.
+
+        Raises:
+            PlanError: recordings would be cut to less than the shortest input of the model.
+        """
+        shortest = plan.checkpoint.min_samples
+        if isinstance(spec, Speakers):
+            shortest = shortest_speech(plan.checkpoint.path)
+            least = shortest / plan.checkpoint.sample_rate
+            if spec.crop_seconds is not None and spec.crop_seconds < least:
+                raise PlanError(
+                    f"found objective.crop_seconds={spec.crop_seconds:g}; expected at least {least:g}, the shortest "
+                    "input of the model"
+                )
         if spec.classes is None:
-            return cls(spec, (spec.column,) if spec.problem == "regression" else None)
-        return cls(spec, tuple(spec.classes))
+            return cls(spec, (spec.column,) if problem_of(spec) == "regression" else None, shortest)
+        return cls(spec, tuple(spec.classes), shortest)
+
+    @property
+    def problem(self) -> Problem:
+        """The problem, as for `Classify`."""
+        return problem_of(self.spec)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,7 +80,7 @@ class ClassifyTask:
     def index_parts(self) -> Mapping[str, JsonValue]:
         """The column, and the names if they are given."""
         known: list[JsonValue] | None = None if self.known is None else [*self.known]
-        return {"column": self.spec.column, "problem": self.spec.problem, "classes": known}
+        return {"column": self.spec.column, "problem": self.problem, "classes": known}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
@@ -71,7 +92,7 @@ class ClassifyTask:
         """Hash of the names."""
         return digest_of(self.names)
 
-    def settled(self, counts: Mapping[str, int]) -> "ClassifyTask":
+    def settled(self, counts: Mapping[str, int]) -> "ClassesTask":
         """Return the task with the classes of the corpus, unless they are given.
 
         Raises:
@@ -80,7 +101,7 @@ class ClassifyTask:
         if self.known is not None:
             return self
         names = sorted_classes(counts)
-        if len(names) < 2 and self.spec.problem == "single":
+        if len(names) < 2 and self.problem == "single":
             raise PlanError(
                 f"objective.column: {self.spec.column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected "
                 "at least 2 classes: choose another column"
@@ -89,23 +110,25 @@ class ClassifyTask:
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of rows."""
-        if self.spec.problem == "regression":
+        if self.problem == "regression":
             return {"outputs": ", ".join(self.names)}
         return {"classes": described_classes(self.names, counts, "class")}
 
     def targets(self) -> ClassTargets | NumberTargets:
         """Return the numbers of classes, or the numbers of a regression."""
-        if self.spec.problem == "regression":
+        if self.problem == "regression":
             return NumberTargets(len(self.names))
-        return ClassTargets(self.known, is_many=self.spec.problem == "multi")
+        return ClassTargets(self.known, is_many=self.problem == "multi")
 
     def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame."""
-        return plan.checkpoint.min_samples
+        """Return the samples of one frame, and of those that a model of speakers needs around it."""
+        return self.shortest
 
-    def objective(self, plan: TrainingPlan) -> ClassObjective:
+    def objective(self, plan: TrainingPlan) -> ClassObjective | SpeakerObjective:
         """Return the loss with its model."""
         spec, folder = self.spec, plan.checkpoint.path
+        if isinstance(spec, Speakers):
+            return self._speakers(spec, plan)
         with naming_masks():
             model = load_classifier(
                 folder, self.names, problem=spec.problem, masks=spec.masks, seed=plan.recipe.seed
@@ -117,13 +140,26 @@ class ClassifyTask:
             dtype=getattr(torch, plan.dtype),
         )
 
+    def _speakers(self, spec: Speakers, plan: TrainingPlan) -> SpeakerObjective:
+        folder = plan.checkpoint.path
+        with naming_masks():
+            model = load_speaker_model(folder, self.names, masks=spec.masks, seed=plan.recipe.seed)
+        return SpeakerObjective(
+            begun(model, plan, spec.freeze),
+            load_feature_extractor(folder),
+            margin=spec.margin,
+            margin_warmup=spec.margin_warmup,
+            crop_seconds=spec.crop_seconds,
+            dtype=getattr(torch, plan.dtype),
+        )
+
     def held(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
         return held_below_head(model)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the names of classes, or numbers."""
-        if self.spec.problem == "regression":
+        if self.problem == "regression":
             return ", ".join(f"{number:.4g}" for number in target)
         return ", ".join(self.names[int(number)] for number in target)
 
@@ -133,15 +169,15 @@ class ClassifyTask:
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the most probable class, all probable ones, or numbers."""
-        assert isinstance(objective, ClassObjective)
+        assert isinstance(objective, ClassObjective | SpeakerObjective)
         none: dict[str, list[float]] = {"single": [0], "multi": [], "regression": [0.0] * len(self.names)}
-        placeholder = none[self.spec.problem]
+        placeholder = none[self.problem]
         targets = [target if len(target) else placeholder for target in batch.targets]
         logits_BN, losses_B = objective.predict(replace(batch, targets=targets))
         return [self._prediction(*row) for row in zip(logits_BN, losses_B.tolist(), strict=True)]
 
     def _prediction(self, logits_N: Tensor, loss: float) -> Prediction:
-        match self.spec.problem:
+        match self.problem:
             case "single":
                 score, place = logits_N.softmax(-1).max(-1)
                 return Prediction(self.names[int(place)], loss, float(score))
@@ -159,7 +195,7 @@ class ClassifyTask:
         bootstrap: Bootstrap | None,
     ) -> Comparison | None:
         """Return accuracy and macro F1 of single classes."""
-        if self.spec.problem != "single":
+        if self.problem != "single":
             return None
         found, scores = [one.text for one in predictions], [one.score for one in predictions]
         return compare_classes(

@@ -1,8 +1,8 @@
 """Tasks by the classes of their specs."""
 
 from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.objectives import CTC, Classify, Seq2Seq
-from raysp.training.tasks.classes import ClassifyTask
+from raysp.specs.objectives import CTC, Classify, Seq2Seq, Speakers
+from raysp.training.tasks.classes import ClassesTask
 from raysp.training.tasks.ctc import CTCTask
 from raysp.training.tasks.seq2seq import Seq2SeqTask
 from raysp.training.tasks.task import Task
@@ -19,5 +19,5 @@ def task_of(plan: TrainingPlan) -> Task:
             return CTCTask.of(objective, plan)
         case Seq2Seq() as objective:
             return Seq2SeqTask.of(objective, plan)
-        case Classify() as objective:
-            return ClassifyTask.of(objective)
+        case Classify() | Speakers() as objective:
+            return ClassesTask.of(objective, plan)

@@ -12,19 +12,22 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
-from raysp.errors import CheckpointError
+from raysp.errors import CheckpointError, PlanError
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from raysp.models.base.capabilities import Capability
 from raysp.models.loading import load_checkpoint
-from raysp.specs.objectives import Classify, Objective, Seq2Seq
+from raysp.specs.objectives import Classify, Objective, Seq2Seq, Speakers
 from raysp.specs.recipe import Evaluation, Schedule
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, words_table
+from tests.training.conftest import SMALL
 from tests.training.objectives.originals import save_decoder
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {
     "single": (Classify, {"column": "speaker"}),
     "multi": (Classify, {"column": "tags", "problem": "multi"}),
+    "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
     "regression": (Classify, {"column": "age", "problem": "regression"}),
 }
 
@@ -39,13 +42,24 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory) -> str:
+    """A checkpoint of random weights of an architecture that has a head for speakers."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("listener")
+    fields = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
+    Wav2Vec2Model(Wav2Vec2Config(**{**SMALL, **fields})).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(params=[*OBJECTIVES, *DECODERS])
-def objective(request, headless, decoders) -> Objective:
+def objective(request, headless, listener, decoders) -> Objective:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
         return Seq2Seq(str(headless), decoder=decoders[request.param], masks=MASKS, generate=generate)
     cls, fields = OBJECTIVES[request.param]
-    return cls(str(headless), masks=MASKS, **fields)
+    return cls(listener if cls is Speakers else str(headless), masks=MASKS, **fields)
 
 
 def trained(words, sink, objective, **fields):
@@ -209,3 +223,31 @@ def test_texts_that_a_decoder_cannot_be_trained_on_have_a_reason(headless, decod
     assert plan.facts["objective"] == f"Seq2Seq, decoder {decoders['bert']}"
     assert prepared.corpus.left_out == {"empty_text": 2, "label_too_long": 1}
     assert prepared.facts["tokens"].startswith("100 tokens, of which ")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_speakers_embeds_recordings(words, listener, tmp_path):
+    evaluation = Evaluation(raysp.Shards(words), every=10, best="accuracy")
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    objective = Speakers(listener, column="speaker", crop_seconds=0.5)
+    result = finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule))
+    assert 0 <= result.best <= 1
+    assert result.left_out["too_short"] > 0
+    label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Embedding(pooling="xvector")])
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
+    sink = raysp.Parquet(str(tmp_path / "labels"))
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    [column] = [name for name in pq.read_schema(tmp_path / "labels" / "a.parquet").names if "embedding" in name]
+    found = pq.read_table(tmp_path / "labels" / "a.parquet").column(column).to_pylist()
+    assert {len(one) for one in found if one is not None} == {12}
+
+
+def test_crops_that_no_model_could_read_are_refused(words, listener, tmp_path):
+    objective = Speakers(listener, column="speaker", crop_seconds=0.1)
+    with pytest.raises(PlanError, match=r"found objective.crop_seconds=0.1; expected at least 0\.\d+, the shortest"):
+        plan_recipe(trained(words, tmp_path / "out", objective))
+
+
+def test_an_architecture_without_a_head_for_speakers_is_refused(words, headless, tmp_path):
+    with pytest.raises(CheckpointError, match="UniSpeech has none of the classes UniSpeechForXVector"):
+        plan_recipe(trained(words, tmp_path / "out", Speakers(str(headless), column="speaker")))
