@@ -22,6 +22,7 @@ from raysp.storage.store import LocalStore
 from tests.corpora import write_shard
 from tests.engine.training.test_finetuning import DROPPING, broken_table
 from tests.recipes import a_recipe, write_words
+from tests.training.objectives.originals import save_decoder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -205,3 +206,16 @@ def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, 
     run.process.wait()
     begun().end()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("kind", ["classes", "texts of a decoder"])
+def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, tmp_path, kind):
+    decoder = save_decoder("bert", tmp_path / "decoder")
+    objective = {
+        "classes": raysp.Classify(str(headless), column="speaker"),
+        "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
+    }[kind]
+    schedule = Schedule(steps=4, learning_rate=1e-3)
+    for number in (1, 2):
+        finetune(several(words, headless, tmp_path / str(number), number, objective=objective, schedule=schedule))
+    check_same_curve(tmp_path / "2", tmp_path / "1")
