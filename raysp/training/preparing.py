@@ -1,5 +1,6 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
