@@ -64,15 +64,21 @@ class Sink:
         log.write()
         self.commit(done)
 
-    def commit(self, done: int) -> None:
-        """Commit a step."""
+    def commit(self, done: int, **metrics: float) -> None:
+        """Commit a step with some metrics."""
         writers = {"model": lambda path: path.write_bytes(b"weights") and None}
-        facts = {"fingerprint": "f00d", "index": "i", "num_workers": 1, "metrics": {}}
+        facts = {"fingerprint": "f00d", "index": "i", "num_workers": 1, "metrics": metrics}
         steps.commit(self.store, Position(done, *self._place(done)), writers, **facts)
 
     def export(self, done: int) -> None:
-        """Write the files of a checkpoint that say that it is one."""
-        figures = {"steps": done, "rows": 300, "audio_seconds": 1234.5, "left_out": {"too_long": 2}}
+        """Write the files of a checkpoint with the weights of a step that say that it is one."""
+        figures = {
+            "steps": done + 7,
+            "weights_of_step": done,
+            "rows": 300,
+            "audio_seconds": 1234.5,
+            "left_out": {"too_long": 2},
+        }
         self.store.replace("metrics.json", json.dumps(figures).encode())
         self.store.replace("config.json", b"{}")
 

@@ -43,7 +43,7 @@ def training_facts(found: "TrainingStatus") -> dict[str, object]:
     return {
         "run": _run(found, found.last_commit, "commit"),
         "steps": f"{found.steps:,}{of_steps} committed ({found.share:.0%}){committed}",
-        "epochs": f"{found.epochs:,}{of_epochs} done",
+        "epochs": f"{found.epochs:,}{of_epochs} done{', ended early by patience' if found.has_given_up else ''}",
         "time left": None if left is None else duration(left),
         "loss": last and f"{last.loss:.4g}, the mean of {count(last.number, 'step')}",
         "rate": last and f"{last.learning_rate:.1e}, that of the last step",
@@ -63,7 +63,7 @@ def _best(best: "BestEvaluation") -> str:
 
 def _exported(found: "TrainingStatus") -> str:
     if found.steps_exported is not None:
-        return f"exported after step {found.steps_exported:,}"
+        return f"exported, with the weights of step {found.steps_exported:,}"
     return "not exported; the same command again exports it" if found.is_done else "not exported yet"
 
 

@@ -106,7 +106,7 @@ def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
         "rate 3.0e-04, that of the last step",
         "speed 1,234.6 s of audio a second, waited for rows 3% of the time",
         "evaluation WER 12.34% (11.00% to 14.00%) at step 81,000, the best of 81",
-        "checkpoint exported after step 81,000",
+        "checkpoint exported, with the weights of step 81,000",
     ]
 
 
@@ -122,6 +122,7 @@ def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
         ),
         ({"steps_planned": 90_000}, "steps", "81,200 of 90,000 committed (41%), the last 2:05 ago"),
         ({"epochs_planned": None}, "epochs", "12 done"),
+        ({"has_given_up": True}, "epochs", "12 of 30 done, ended early by patience"),
         ({"last_steps": None}, "loss", None),
         ({"eta_seconds": None}, "time left", None),
         ({"best": None}, "evaluation", None),

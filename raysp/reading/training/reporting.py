@@ -94,7 +94,7 @@ def _subtitle(status: TrainingStatus) -> str:
     """Return how far the training is, and when it was."""
     match status.running:
         case _ if status.is_done:
-            state = "Training is done"
+            state = f"Training ended early, {status.share:.0%} done" if status.has_given_up else "Training is done"
         case Running.YES | Running.ELSEWHERE:
             state = f"Training is {status.share:.0%} done"
         case _:

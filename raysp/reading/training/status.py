@@ -13,7 +13,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.training import evaluations, metrics, steps
 from raysp.sink.training.metrics import StepMetrics
 from raysp.sink.training.record import RECIPE, TrainingRecord
-from raysp.sink.training.steps import Position
+from raysp.sink.training.steps import CommittedStep, Position
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.words import brief, brief_html
@@ -22,6 +22,8 @@ LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
 CHECKPOINT, FIGURES = "config.json", "metrics.json"
 """Files of an exported checkpoint: the one that is published last, and the one with the number of its step."""
+MISSES = "best_misses"
+"""Name, among the metrics of a committed step, of the number of evaluations since the best one."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,13 @@ class TrainingStatus:
     best: BestEvaluation | None
     """None without evaluations."""
     steps_exported: int | None
-    """Updates of the weights of the checkpoint in the sink; None: it is not exported yet."""
+    """Updates of the weights of the checkpoint in the sink, those of the best evaluation if there are evaluations.
+
+    None: it is not exported yet.
+    """
     last_run: RunEntry | None
+    has_given_up: bool = False
+    """Whether the training ended early, as so many evaluations were no better as its patience allows."""
     running: Running = Running.NO
     holder: str = ""
     """Current or last holder of the lease: user, host, process and start."""
@@ -105,9 +112,9 @@ class TrainingStatus:
 
     @property
     def is_done(self) -> bool:
-        """Whether no step is left."""
+        """Whether no step is left, or the training ended early."""
         by_epochs = self.epochs_planned is not None and self.epochs >= self.epochs_planned
-        return by_epochs or (self.steps_planned is not None and self.steps >= self.steps_planned)
+        return self.has_given_up or by_epochs or (self.steps_planned is not None and self.steps >= self.steps_planned)
 
     @property
     def is_complete(self) -> bool:
@@ -144,6 +151,7 @@ def training_status(store: Store) -> TrainingStatus:
         best=_best(store),
         steps_exported=_steps_exported(store),
         last_run=runs[-1] if runs else None,
+        has_given_up=_has_given_up(record, step),
         **found,
     )
 
@@ -183,6 +191,13 @@ def _steps_exported(store: Store) -> int | None:
     if begun.modified and exported.modified and exported.modified < begun.modified:
         return None  # of the training before a restart
     try:
-        return _number(json.loads(store.read(FIGURES))["steps"])
-    except (ValueError, TypeError, KeyError):
+        found = json.loads(store.read(FIGURES))
+        return _number(found.get("weights_of_step", found["steps"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _has_given_up(record: TrainingRecord, step: CommittedStep | None) -> bool:
+    """Return whether the evaluations without a better one have reached the patience of the recipe."""
+    patience = _number(record.value("evaluation.patience"))
+    return patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience

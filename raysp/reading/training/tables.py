@@ -157,7 +157,7 @@ def _rate(record: TrainingRecord) -> str:
 def _checkpoint(status: TrainingStatus) -> str:
     if status.steps_exported is None:
         return f"not exported yet to {status.sink}"
-    return f"{status.sink}, of step {status.steps_exported:,}"
+    return f"{status.sink}, with the weights of step {status.steps_exported:,}"
 
 
 def _texts(record: TrainingRecord, *paths: str) -> list[str]:

@@ -84,7 +84,7 @@ def test_it_shows_what_was_trained_on_what(sink):
         "40 steps, 4 of 4 epochs; 1:06:40 of audio in 1:20",
         "at most 320 padded seconds a step, 8 micro-batches",
         "at most 0.0003",
-        f"{sink.store.url}, of step 40",
+        f"{sink.store.url}, with the weights of step 40",
     ]
     assert json.loads(page.after("Recipe")) == RECIPE
     assert page.texts.count(sink.run.versions["torch"]) == 1
@@ -178,6 +178,13 @@ def test_it_needs_nothing_from_outside_and_runs_no_scripts(sink):
     assert not page.tags.keys() & {"script", "link", "iframe", "img", "object"}
     assert "default-src 'none'" in html
     assert not re.search(r"@import|url\(", html)
+
+
+def test_a_training_that_ended_early_says_so(tmp_path):
+    sink = Sink(tmp_path / "model", evaluation={"patience": 1})
+    sink.train(range(1, 21))
+    sink.commit(30, best_misses=1)
+    assert Page(render(sink.store)).texts[2].startswith("Training ended early, 75% done.")
 
 
 @pytest.mark.parametrize(
