@@ -17,6 +17,8 @@ MOST_POINTS = 500
 """Points of a curve; a longer one is drawn by its range in as many parts."""
 SMOOTHED_SHARE = 1 / 50
 """Share of the steps over which a curve is averaged."""
+FEWEST_SMOOTHED = 5
+"""Steps over which a curve of 50 steps or more is averaged at least."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Curve:
         wholes = np.ones_like(self.parts) if self.wholes is None else np.maximum(self.wholes, 1e-9)
         is_finite = np.isfinite(self.parts / wholes)
         steps, parts, wholes = self.steps[is_finite], self.parts[is_finite], wholes[is_finite]
-        width = max(1, round(len(steps) * SMOOTHED_SHARE)) if self.is_smoothed else 1
+        width = _smoothed_steps(len(steps)) if self.is_smoothed else 1
         raw, smooth = parts / wholes, _sums(parts, width) / _sums(wholes, width)
         x = steps_axis(int(self.steps[-1]))
         y = value_axis(raw, from_zero=self.from_zero, is_share=self.is_share, may_be_log=self.may_be_log)
@@ -130,6 +132,11 @@ def _ends(estimate: Estimate) -> tuple[float, float, float] | None:
     if value is None or not math.isfinite(value):
         return None
     return value if low is None else low, value, value if high is None else high
+
+
+def _smoothed_steps(number: int) -> int:
+    """Return the number of steps to average over: a share of all, and at least a few unless there are hardly any."""
+    return max(1, min(FEWEST_SMOOTHED, number // 10), round(number * SMOOTHED_SHARE))
 
 
 def _sums(values: Floats, width: int) -> Floats:

@@ -65,8 +65,10 @@ def facts(store: Store, record: TrainingRecord, status: TrainingStatus, steps: S
     found = {
         "Begun with": ", ".join(_texts(record, "objective.checkpoint", "objective.decoder")),
         "Trained for": _objective(record),
-        "Corpus": _corpus(record),
+        "Corpus": _corpus(record, "source"),
         "Rows": _rows(store),
+        "Augmentation": _augmentation(record),
+        "Evaluated on": _corpus(record, "evaluation.source"),
         "Length": _length(status, steps),
         "Batches": _batches(record),
         "Learning rate": _rate(record),
@@ -111,11 +113,17 @@ def _objective(record: TrainingRecord) -> str:
     return ", ".join(parts)
 
 
-def _corpus(record: TrainingRecord) -> str:
-    given = record.value("source.url")
+def _augmentation(record: TrainingRecord) -> str:
+    given = record.value("augment")
+    types = (one.get("type") for one in (given if isinstance(given, list) else []) if isinstance(one, dict))
+    return ", ".join(one for one in types if isinstance(one, str))
+
+
+def _corpus(record: TrainingRecord, source: str) -> str:
+    given = record.value(f"{source}.url")
     urls = [str(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
     more = [f"and {count(len(urls) - MOST_URLS, 'more url')}"] if len(urls) > MOST_URLS else []
-    columns = [f"texts in the column {one}" for one in _texts(record, "source.text")]
+    columns = [f"texts in the column {one}" for one in _texts(record, f"{source}.text")]
     return ", ".join([*urls[:MOST_URLS], *more, *columns])
 
 
@@ -209,7 +217,8 @@ def _shown(row: WorstRow) -> ShownRow:
     errors = count(row.errors, "error") + (f" in {count(words, 'word')}" if row.score is None else "")
     score = [f"score {row.score:.3f}"] if row.score is not None else []
     seconds = [f"{row.seconds:.1f} s"] if row.seconds is not None else []
-    about = ", ".join([errors, *score, *seconds, f"{row.shard}, row {row.row:,}"])
+    place = [] if row.id == f"{row.shard}:{row.row}" else [f"{row.shard}, row {row.row:,}"]
+    about = ", ".join([errors, *score, *seconds, *place])
     return ShownRow(_value(row.id), printable(about), tuple(_parts(row)))
 
 

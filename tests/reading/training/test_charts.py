@@ -32,11 +32,16 @@ def test_a_short_curve_is_drawn_as_it_is():
 
 
 def test_a_long_curve_is_smoothed_before_its_single_steps():
-    chart = curve([1.0, 3.0] * 100)
-    assert chart.note == "mean of 4 steps"
-    assert np.ptp(points(chart.line)[2:-2, 1]) == 0
-    assert len(points(chart.raw)) == 200
-    assert chart.figure == "last 2.333"  # of three steps: there is none after it
+    chart = curve([1.0, 3.0] * 150)
+    assert chart.note == "mean of 6 steps"
+    assert np.ptp(points(chart.line)[3:-3, 1]) == 0
+    assert len(points(chart.raw)) == 300
+    assert chart.figure == "last 2"
+
+
+@pytest.mark.parametrize(("steps", "width"), [(9, 1), (19, 1), (30, 3), (64, 5), (250, 5), (5000, 100)])
+def test_a_curve_is_averaged_over_a_share_of_its_steps(steps, width):
+    assert curve(np.arange(steps)).note == (f"mean of {width} steps" if width > 1 else "")
 
 
 def test_a_very_long_curve_keeps_its_extremes():
@@ -50,8 +55,8 @@ def test_a_very_long_curve_keeps_its_extremes():
 
 
 def test_a_curve_of_ratios_is_smoothed_by_both_quantities():
-    audio, seconds = np.full(100, 10.0), np.tile([1.0, 9.0], 50)
-    chart = Curve("Speed", "", np.arange(1.0, 101), audio, seconds, from_zero=True).chart()
+    audio, seconds = np.full(300, 10.0), np.tile([1.0, 9.0], 150)
+    chart = Curve("Speed", "", np.arange(1.0, 301), audio, seconds, from_zero=True).chart()
     assert chart.figure == "last 2"
 
 

@@ -90,6 +90,20 @@ def test_it_shows_what_was_trained_on_what(sink):
     assert page.texts.count(sink.run.versions["torch"]) == 1
 
 
+def test_evaluation_and_augmentation_of_the_recipe_are_shown(tmp_path):
+    augment = [{"type": "Speed", "factors": [0.9, 1.1]}, {"type": "Noise"}]
+    sink = Sink(tmp_path / "model", evaluation={"source": {"url": ["a", "b"], "text": "t"}}, augment=augment)
+    page = Page(render(sink.store))
+    assert page.after("Evaluated on") == "a, b, texts in the column t"
+    assert page.after("Augmentation") == "Speed, Noise"
+
+
+def test_the_place_of_a_row_is_not_repeated():
+    row = replace(an_evaluation().worst[0], id="a.parquet:3")
+    [shown] = evaluation_in_detail(1, an_evaluation(worst=(row,))).worst
+    assert (shown.id, shown.about) == ("a.parquet:3", "3 errors in 4 words, 1.0 s")
+
+
 def test_it_has_curves_of_the_training(sink):
     page = Page(render(sink.store))
     titles = [text for tag, text in page.marked if tag == "b"]
