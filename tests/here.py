@@ -5,11 +5,13 @@ import contextlib
 import pytest
 
 from raysp.engine import running
+from raysp.engine.evaluating import evaluation
 
 
 def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `raysp.run`, `raysp.retry` and the command line label in this process, even if it is connected to a Ray."""
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(evaluation, "is_cluster", lambda _: False)
     monkeypatch.setattr(running, "requires_ray", lambda _: True)  # else a small run starts a process
     monkeypatch.setattr(running, "_ray_and_ray_data", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(running, "_on_ray", lambda plan, faults, *_: running._in_this_process(plan, faults))

@@ -24,10 +24,13 @@ from tests.here import run_without_ray
 HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
 
 
-@pytest.fixture
-def evaluate(raysp_command, monkeypatch):
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
     run_without_ray(monkeypatch)
 
+
+@pytest.fixture
+def evaluate(raysp_command):
     def command(shards, *arguments):
         return raysp_command("evaluate", CHECKPOINT, shards, "--text", "text", *arguments)
 
@@ -141,7 +144,6 @@ def test_several_shards_of_a_shell_are_one_corpus(evaluate, tmp_path):
 
 
 def test_a_classifier_has_a_table_of_its_classes(raysp_command, corpus, tmp_path, monkeypatch):
-    run_without_ray(monkeypatch)
     folder = make_classifier(tmp_path / "classifier", "three", "five", "four")
     options = ("--label", "text", "--rows", 3, "--by", "speaker_id", "--fail-below", "accuracy=1")
     ran = raysp_command("evaluate", folder, corpus, *options)
@@ -174,7 +176,6 @@ def test_labels_are_kept_in_a_sink_from_which_the_next_evaluation_continues(eval
 
 @pytest.mark.slow
 def test_the_example_of_the_documentation_is_what_is_printed(raysp_command, monkeypatch):
-    run_without_ray(monkeypatch)
     root = DEMO.parents[1]
     monkeypatch.chdir(root)
     page = (root / "docs" / "evaluation.md").read_text()

@@ -1,11 +1,15 @@
 """The pipelines that ship: each runs as its docstring says, and is short."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from raysp.engine.training.finetuning import try_out
 from raysp.specs.pipeline import load_pipeline, with_overrides
+from raysp.specs.recipe import load_recipe
+from raysp.specs.steps import Pool
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
 from tests.engine.test_every_model import make_checkpoint
 
@@ -18,11 +22,22 @@ CASES = {
     "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
 }
 
+TRAINED = ("finetune_classes", "finetune_ctc", "finetune_seq2seq")
+"""Recipes of trainings."""
+
 
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
-    assert [file.stem for file in files] == sorted(CASES)
+    assert [file.stem for file in files] == sorted([*CASES, *TRAINED])
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_recipe_trains(name):
+    recipe = load_recipe(str(PIPELINES / f"{name}.py"))
+    if name != "finetune_seq2seq":  # which names checkpoints that are not bundled
+        assert try_out(replace(recipe, pool=Pool(1, cpus=1)), 1).is_done
 
 
 @pytest.mark.slow
