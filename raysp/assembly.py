@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
+from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.planning.checkpoints import checkpoint_folder
@@ -97,7 +98,7 @@ def _decoding(
         channel=decode.channel,
         max_seconds=decode.max_seconds,
         block_seconds=block_seconds,
-        before=[row_op(step, functions) for step in steps[:place] if step not in late],
+        before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
         carrying=Carrying(columns, reads_samples, windowing.sample_rate),
         late=apply_late,
@@ -105,6 +106,12 @@ def _decoding(
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
     )
+
+
+def _labelled(source: Shards) -> "list[RowOp]":
+    from raysp.ops.filtering import Labelled
+
+    return [Labelled()] if source.labels is not None else []
 
 
 def measuring(
@@ -198,6 +205,8 @@ def decoded_columns(work: Work, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
     source = work.source
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
+    if source.labels is not None:
+        columns.add(STATUS)
     if any(step.reads_all for step in work.steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)

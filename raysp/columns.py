@@ -35,5 +35,6 @@ INNER_COLUMNS = (*WINDOW_COLUMNS, *RECORDING_COLUMNS, WAVE)
 ROW_COLUMNS = ("id", *RESULT_COLUMNS)
 """Columns of every label shard."""
 
+STATUS = "status"
 OK, SKIPPED, ERROR = "ok", "skipped", "error"
-"""Values of `status`."""
+"""Name of the column of a row's outcome, and its values."""

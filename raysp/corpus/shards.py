@@ -56,6 +56,10 @@ class Shard:
     """Part of the url's content, if several shards are cut from it. The format depends on the kind."""
     seconds: float | None = field(default=None, compare=False)
     """Seconds of audio as claimed by the source; None if unknown without reading audio."""
+    labels: str = ""
+    """Url of the label shard whose columns are read with those of the shard; empty: none is."""
+    labels_version: str = ""
+    """Version of that label shard by its store, part of the input id."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,15 @@ def refuse_ray_types(url: str, raw_schema: bytes) -> None:
         )
 
 
-def input_id(num_bytes: int, version: str, found: Digested) -> str:
-    """Hash size, version and digest, which identify the content of a shard."""
-    return hashlib.sha256(f"{num_bytes}\0{version}\0{found.digest}".encode()).hexdigest()[:16]
+def input_id(num_bytes: int, version: str, found: Digested, labels_version: str = "") -> str:
+    """Hash size, version and digest, which identify the content of a shard, and the version of its label shard."""
+    content = (str(num_bytes), version, found.digest, *((labels_version,) if labels_version else ()))
+    return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
 
 
 def check_same(shard: Shard, num_bytes: int, found: Digested) -> None:
     """Raise ShardError if a shard changed since it was planned."""
-    if input_id(num_bytes, shard.version, found) != shard.input_id:
+    if input_id(num_bytes, shard.version, found, shard.labels_version) != shard.input_id:
         raise ShardError(f"{shard.url}: changed since it was planned. {RESTORE}")
 
 

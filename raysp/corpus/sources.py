@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.corpus import folders
+from raysp.corpus import beside, folders
 from raysp.corpus.arrow import ArrowKind
 from raysp.corpus.folders import FolderKind
 from raysp.corpus.kinds import Options, SourceKind
@@ -120,7 +120,22 @@ def read_table(
     storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
 ) -> pa.Table:
-    """Read all rows of a piece, in order; see `SourceKind.read_rows`."""
+    """Read all rows of a piece, in order; see `SourceKind.read_rows`.
+
+    Columns of the label shard beside it come from there, even if the shard has columns of the same names.
+    """
+    labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
+    if not labelled:
+        return _read_table(shard, piece, columns, storage_options, as_dictionaries)
+    labels = beside.read_columns(shard, piece, sorted(labelled), storage_options)
+    own = [name for name in columns if name not in labelled]
+    rows = _read_table(shard, piece, own, storage_options, as_dictionaries) if own else labels
+    return pa.table({name: (labels if name in labelled else rows).column(name) for name in columns})
+
+
+def _read_table(
+    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options, as_dictionaries: Collection[str]
+) -> pa.Table:
     kind = kind_of(shard)
     batches = list(kind.read_rows(shard, piece, columns, storage_options, as_dictionaries))
     if batches:
@@ -135,5 +150,6 @@ def narrow(shard: Shard, piece: Piece) -> Shard:
 
 
 def column_names(shard: Shard, storage_options: Options = None) -> list[str]:
-    """Return the names of all columns of a shard."""
-    return kind_of(shard).survey(shard.url, shard.part, storage_options).schema.names
+    """Return the names of all columns of a shard, and of its label shard."""
+    own = kind_of(shard).survey(shard.url, shard.part, storage_options).schema.names
+    return [*dict.fromkeys((*own, *beside.column_names(shard, storage_options)))]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from raysp.columns import STATUS
 from raysp.ops.rows import OK, RowStatus
 from raysp.words import count
 
@@ -25,6 +26,15 @@ class RowOp(Protocol):
     def judge(self, seconds: float) -> str | None:
         """Return None, or the reason to skip a row of this decoded duration; called if the step is after `Decode`."""
         return None
+
+
+class Labelled(RowOp):
+    """Op that skips rows that the label shard beside their shard did not label; it reads `status` from there."""
+
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return the reasons, as a `RowOp`."""
+        found = rows.column(STATUS).to_pylist()
+        return [None if one == OK else f"not labelled in source.labels: its status there is {one}" for one in found]
 
 
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:

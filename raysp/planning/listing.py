@@ -14,6 +14,7 @@ from raysp.corpus.kinds import Cut, Origin, SourceKind
 from raysp.corpus.metadata import Metadata
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
+from raysp.planning.label_shards import with_label_shards
 from raysp.specs.pipeline import Shards
 from raysp.storage.globs import has_wildcard, is_listed, split_glob
 from raysp.storage.store import (
@@ -42,6 +43,9 @@ class Found:
     kind: str = "parquet"
     """Name of its kind of source."""
     part: str = ""
+    labels: str = ""
+    """Url of the label shard beside it; empty: there is none."""
+    labels_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         relabel: slice a manifest again if it changed so that its recorded slices no longer end with a line.
 
     Raises:
-        PlanError: there is no shard, two label shards have the same name, or readers would pass over a name.
+        PlanError: there is no shard, two label shards have the same name, readers would pass over a name, or a shard is
+            not labelled in `source.labels`.
     """
     try:
         listings = [_list_url(url, source.storage_options) for url in source.urls]
@@ -105,7 +110,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
             urls = [one.url for one in found if one.name == name]
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
     passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
-    by_name = tuple(sorted(found, key=lambda one: one.name))
+    by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
     return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
 
 

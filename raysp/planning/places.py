@@ -65,7 +65,8 @@ def _absolute_source(source: Shards) -> Shards:
         url = _absolute(source.url) if isinstance(source.url, str) else [_absolute(one) for one in source.url]
     root = None if source.root is None else _absolute(source.root)
     audio_root = None if source.audio_root is None else _absolute(source.audio_root)
-    return replace(source, url=url, root=root, audio_root=audio_root)
+    labels = None if source.labels is None else _absolute(source.labels)
+    return replace(source, url=url, root=root, audio_root=audio_root, labels=labels)
 
 
 def _absolute_checkpoint(given: str) -> str:
@@ -79,7 +80,7 @@ def data_places(work: Pipeline | Finetune) -> Iterator[tuple[str, str]]:
     source = work.source
     if source.split is None:
         yield from (("source.url", url) for url in source.urls)
-    yield from ((f"source.{name}", url) for name in ("root", "audio_root") if (url := getattr(source, name)))
+    yield from ((f"source.{name}", url) for name in ("root", "audio_root", "labels") if (url := getattr(source, name)))
     yield "sink.url", work.sink.url
 
 

@@ -130,7 +130,8 @@ class Plan:
         share = {} if self.share.is_whole else {"share": f"{self.share} of the shards of this sink"}
         return {
             **share,
-            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}",
+            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
+            + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "

@@ -10,6 +10,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard, Survey, check_columns, input_id
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.errors import PlanError, ShardError
+from raysp.planning.label_shards import label_schema, with_columns
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
@@ -45,7 +46,7 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work, check)
+    new_shards = _NewShards(work, label_schema(found, work.source), check)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     unreadable: dict[str, str] = {}
@@ -103,8 +104,12 @@ def _unchanged(one: Found, known: Shard | None) -> Shard | None:
     """Return the recorded shard if its content has not changed, with its current place."""
     if known is None or (known.num_bytes, known.version) != (one.num_bytes, one.version):
         return None
+    if known.labels_version != one.labels_version:
+        return None
     part = one.part or known.part
-    return known if (known.url, known.part) == (one.url, part) else replace(known, url=one.url, part=part)
+    if (known.url, known.part, known.labels) == (one.url, part, one.labels):
+        return known
+    return replace(known, url=one.url, part=part, labels=one.labels)
 
 
 class _NewShards:
@@ -112,14 +117,17 @@ class _NewShards:
 
     Args:
         work: determines the required columns.
+        labels: columns of the label shards beside them.
         check: further check of the columns of shards with rows.
     """
 
-    def __init__(self, work: Work, check: "CheckSchema | None" = None) -> None:
+    def __init__(self, work: Work, labels: pa.Schema, check: "CheckSchema | None" = None) -> None:
         self._work = work
+        self._labels = labels
         self._further_check = check
         self._columns = source_columns(work)
-        self.reading = Reading(work.source.storage_options, (work.source.audio, *self._columns))
+        own = [name for name in self._columns if name not in labels.names]
+        self.reading = Reading(work.source.storage_options, (work.source.audio, *own))
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
         self.without_bytes: set[str] = set()
@@ -131,7 +139,7 @@ class _NewShards:
         Raises:
             PlanError: a column is missing or of the wrong type.
         """
-        self._check(one.url, surveyed.schema, has_rows=surveyed.num_rows > 0)
+        self._check(one.url, with_columns(surveyed.schema, self._labels), has_rows=surveyed.num_rows > 0)
         source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
@@ -142,11 +150,13 @@ class _NewShards:
             num_bytes=one.num_bytes,
             version=one.version,
             num_rows=surveyed.num_rows,
-            input_id=input_id(one.num_bytes, one.version, surveyed),
+            input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
             pieces=surveyed.pieces,
             kind=one.kind,
             part=one.part,
             seconds=surveyed.seconds,
+            labels=one.labels,
+            labels_version=one.labels_version,
         )
 
     def _check(self, url: str, schema: pa.Schema, *, has_rows: bool) -> None:
@@ -185,6 +195,11 @@ def holds_text(kind: pa.DataType) -> bool:
 
 
 def _changed(one: Found, known: Shard) -> PlanError:
+    if (known.num_bytes, known.version) == (one.num_bytes, one.version):
+        return PlanError(
+            f"{one.url}: its label shard {one.labels or known.labels} changed since it was planned, or source.labels "
+            f"did. {RESTORE}"
+        )
     return PlanError(
         f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
         f"version {known.version}, now {one.version}). {RESTORE}"

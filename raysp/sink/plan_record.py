@@ -28,8 +28,10 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "kind": pa.string(),
     "part": pa.string(),
     "seconds": pa.float64(),
+    "labels": pa.string(),
+    "labels_version": pa.string(),
 }
-_LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None}
+_LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None, "labels": "", "labels_version": ""}
 """Columns that older plans lack, with their default values."""
 SCHEMA = pa.schema(_COLUMNS)
 WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save

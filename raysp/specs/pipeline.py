@@ -79,8 +79,12 @@ class Shards:
         audio: column of the recordings.
         audio_root: folder that contains the files of recordings given by path; None: for manifests and folders their
             own folder; for shards, paths are not allowed.
+        labels: sink of an earlier run over the same shards. The columns of its label shards are read with those of the
+            shards, row for row, so that steps, `text` and `keep` can name them; of columns that both have, its own are
+            read. Rows that it did not label are left out (`filtered`).
         text: column of reference texts, kept next to the labels to compute the word error rate.
-        storage_options: options of the storage; secrets by `Env`.
+        storage_options: options of the storage, and of that of `labels` if its url has the same scheme; secrets by
+            `Env`.
         split: split of a data set of the hub, whose Parquet files are read from there. The first plan of a sink
             resolves the revision to a commit, which is recorded.
         config: configuration of a data set of the hub that has several.
@@ -90,6 +94,7 @@ class Shards:
 
     url: Url | Listed[Url]
     _: KW_ONLY
+    labels: Url | None = None
     root: Url | None = None
     id: str | None = "id"
     audio: str = "audio"

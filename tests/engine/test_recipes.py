@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.engine.training.finetuning import try_out
+from raysp.engine.training.finetuning import finetune, try_out
 from raysp.specs.pipeline import load_pipeline, with_overrides
-from raysp.specs.recipe import load_recipe
+from raysp.specs.recipe import Schedule, load_recipe
 from raysp.specs.steps import Pool
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
 from tests.engine.test_every_model import make_checkpoint
@@ -24,11 +24,13 @@ CASES = {
 
 TRAINED = ("finetune_classes", "finetune_ctc", "finetune_seq2seq")
 """Recipes of trainings."""
+LOOP = "relabel_loop"
+"""Two pipelines, and a recipe between them."""
 
 
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
-    assert [file.stem for file in files] == sorted([*CASES, *TRAINED])
+    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP])
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
 
 
@@ -56,3 +58,18 @@ def test_a_recipe_labels_a_corpus(name, tmp_path):
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"ok"}
     assert columns <= rows[0].keys()
+
+
+@pytest.mark.slow
+def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = PIPELINES / f"{LOOP}.py"
+    label_here(load_pipeline(f"{file}:label"))
+    recipe = load_recipe(str(file))
+    result = finetune(replace(recipe, pool=Pool(1, cpus=1), schedule=Schedule(steps=1)))
+    assert result.is_done
+    assert 0 < result.left_out["filtered"] < 60
+    label_here(load_pipeline(f"{file}:relabel"))
+    assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
+        path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
+    }

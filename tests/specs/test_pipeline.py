@@ -94,6 +94,7 @@ class TestFingerprint:
             'sink.keep=["speaker"]',
             "sink.rows=ok",
             "source.shared=true",
+            "source.labels=earlier",
             "sink.shared=true",
             'sink.storage_options={"anon": true}',
             "name=other",
@@ -158,7 +159,7 @@ class TestFingerprint:
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
             raysp.Shards: {"url", "root", "id", "audio", "text", "audio_root", "storage_options", "split", "config"}
-            | {"shared"},
+            | {"shared", "labels"},
             raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options", "shared"},
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel"},

@@ -80,7 +80,7 @@ class TrainingPlan:
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         return {
             "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
-            f"{count(self.num_rows, 'row')}",
+            f"{count(self.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             "objective": described(objective),
