@@ -24,6 +24,7 @@ from raysp.errors import CheckpointError
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
+from raysp.models.kernels.strided import strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]
@@ -258,13 +259,7 @@ def convolved(layer: ConvLayer, stride: int) -> Product:
     if not torch.compiler.is_compiling():
         layer.forget_flat_weight()
 
-    def product(x_BTC: Tensor) -> Tensor:
-        x_BCT, weight_OCK, bias_O = x_BTC.transpose(1, 2), layer.conv.weight, layer.conv.bias
-        if x_BTC.device.type == "cpu":  # 2d kernels take channels last there; 1d ones copy x and gradients
-            return F.conv2d(x_BCT[:, :, None], weight_OCK[:, :, None], bias_O, (1, stride))[:, :, 0].transpose(1, 2)
-        return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
-
-    return product
+    return lambda x_BTC: strided_convolution(x_BTC, layer.conv.weight, layer.conv.bias, stride)
 
 
 def window_product(layer: ConvLayer, stride: int) -> Product:
