@@ -11,7 +11,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.training import metrics, record, steps
 from raysp.sink.training.metrics import MetricsLog, StepMetrics
 from raysp.sink.training.steps import Position
-from raysp.storage.store import LocalStore
+from raysp.storage.store import LocalStore, Store
 
 RECIPE: dict[str, Any] = {
     "type": "Finetune",
@@ -30,12 +30,12 @@ class Sink:
     """The sink of a training of epochs of ten steps.
 
     Args:
-        folder: the sink.
+        place: the sink.
         recipe: fields that replace those of `RECIPE`.
     """
 
-    def __init__(self, folder: Path, **recipe: object) -> None:
-        self.store = LocalStore(folder)
+    def __init__(self, place: Path | Store, **recipe: object) -> None:
+        self.store = LocalStore(place) if isinstance(place, Path) else place
         self.recipe = {**RECIPE, **recipe}
         self.epochs = self.recipe["schedule"]["epochs"] or 4
         self.run = RunEntry.now(command=["raysp", "finetune", "recipe.py"])
