@@ -187,6 +187,11 @@ class BartForCausalLM(TextDecoder):
         return list(self.model.decoder.layers)
 
     @property
+    def above_layers(self) -> Sequence[nn.Module]:
+        """Modules that take the output of the last layer."""
+        return (self.lm_head,)
+
+    @property
     def layerdrop(self) -> float:
         """Probability of skipping a layer in training."""
         return self.config.decoder_layerdrop

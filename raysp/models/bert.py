@@ -241,6 +241,11 @@ class BertLMHeadModel(TextDecoder):
         """The layers, in order."""
         return list(self.bert.encoder.layer)
 
+    @property
+    def above_layers(self) -> Sequence[nn.Module]:
+        """Modules that take the output of the last layer."""
+        return (self.cls,)
+
     def embed(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
     ) -> Tensor:

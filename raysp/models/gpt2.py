@@ -188,6 +188,11 @@ class GPT2LMHeadModel(TextDecoder):
         """The layers, in order."""
         return list(self.transformer.h)
 
+    @property
+    def above_layers(self) -> Sequence[nn.Module]:
+        """Modules that take the output of the last layer."""
+        return (self.transformer.ln_f, self.lm_head)
+
     def embed(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
     ) -> Tensor:

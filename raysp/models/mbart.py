@@ -8,6 +8,7 @@ decoder is used.
 Legend: R rows, L tokens, H hidden.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
@@ -53,6 +54,11 @@ class MBartForCausalLM(BartForCausalLM):
     config_class: ClassVar[type[Config]] = MBartConfig
     decoder_class: ClassVar[type[BartDecoder]] = MBartDecoder
     config: MBartConfig
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module]:
+        """Modules that take the output of the last layer."""
+        return (cast(MBartDecoder, self.model.decoder).layer_norm, self.lm_head)
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
         """Return the normalised output of the last layer."""

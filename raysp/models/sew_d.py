@@ -8,7 +8,8 @@ Legend: B batch, S samples, T frames, Q squeezed frames, C channels of the front
 R rows of the table of distances, F frames of a group, N frames of all rows.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -400,6 +401,16 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
         if config.conv_dim[-1] != config.hidden_size:
             self.feature_projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
         self.encoder = SEWDEncoder(config)
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return [*cast(nn.ModuleList, self.encoder.get_submodule("encoder.layer"))]
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module | None]:
+        """Modules that take the output of the last layer."""
+        return (self.encoder.get_submodule("upsample"),)
 
     def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

@@ -196,6 +196,10 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         model = cls(config, encoder, decoder)
         if model.enc_to_dec_proj is not None:
             model.enc_to_dec_proj.to(decoder.device, decoder.dtype)
+        new = {f"{name}.{weight}" for name in ("encoder", "decoder") for weight in getattr(model, name).new_weights}
+        model.new_weights = frozenset(
+            {*new, *(name for name in model.state_dict() if name.startswith("enc_to_dec_proj."))}
+        )
         return model.eval()
 
     # Lengths and widths

@@ -7,6 +7,7 @@ Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -201,6 +202,11 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, EncoderModel):
         self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         self.encoder = Encoder(config)
         self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module | None]:
+        """Modules that take the output of the last layer."""
+        return (*super().above_layers, self.adapter)
 
     def encode(
         self,

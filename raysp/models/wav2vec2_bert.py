@@ -9,6 +9,7 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -415,6 +416,11 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         self.intermediate_ffn: FeedForward | None = None
         if config.use_intermediate_ffn_before_adapter:
             self.intermediate_ffn = FeedForward(config, config.hidden_size, "relu")
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module | None]:
+        """Modules that take the output of the last layer."""
+        return (self.intermediate_ffn, self.adapter)
 
     def forward(
         self,

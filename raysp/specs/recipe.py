@@ -57,8 +57,8 @@ class Schedule:
         epochs: passes over the corpus; or give `steps`.
         steps: updates.
         learning_rate: highest rate of the layers.
-        head_rate: factor of the head's rate.
-        layer_decay: factor of a layer's rate to that of the next layer.
+        head_rate: factor of the head's rate; of an encoder-decoder, of the weights that no checkpoint has.
+        layer_decay: factor of a layer's rate to that of the next layer; an encoder and a decoder are counted apart.
         warmup: share of the course over which the rate grows from 0.
         shape: course after it: "tri_stage", "linear", "cosine" or "constant".
         final: factor of the rate at the end.

@@ -1,6 +1,5 @@
 """Parameters of an optimiser: groups with rates of their own, and gradients in one flat buffer."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from raysp.models.base.modeling import Model
-
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+from raysp.models.decoder.text_decoder import TextDecoder
+from raysp.models.encoder.speech_model import EncoderModel
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,22 @@ class Group:
 def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float = 1.0) -> list[Group]:
     """Group the parameters of a model that are trained.
 
-    Weights of the head, those outside the base model, have a rate of their own. The rate of the base model's layers
-    falls from the last to the first by a factor each; what is below the first layer has one factor more. Weight decay
-    applies to matrices, not to vectors such as biases and weights of normalisation.
+    Weights of the head have a rate of their own: those outside the base model, or, of an encoder-decoder, those that
+    no checkpoint had, such as new cross attention. The rates of layers fall from the last to the first by a factor
+    each; what is below the first layer has one factor more. Weight decay applies to matrices, not to vectors such as
+    biases and weights of normalisation.
 
     Args:
         model: the model.
         head_rate: factor of the head's rate.
         layer_decay: factor of a layer's rate to that of the next layer.
     """
-    base = {id(parameter) for parameter in model.base_model.parameters()} if model.base_model is not model else set()
-    num_layers = 1 + max((_layer(name) for name, _ in model.named_parameters()), default=-1)
+    head, layers_above = head_names(model), num_layers_above(model)
     found: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_head = id(parameter) not in base and bool(base)
-        rate = head_rate if is_head else layer_decay ** (num_layers - 1 - _layer(name))
+        rate = head_rate if name in head else layer_decay ** layers_above[name]
         found.setdefault((rate, parameter.ndim > 1), []).append((name, parameter))
     return [
         Group(tuple(name for name, _ in members), tuple(one for _, one in members), rate, decays)
@@ -51,10 +49,38 @@ def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float
     ]
 
 
-def _layer(name: str) -> int:
-    """Return the number of the layer that a parameter belongs to; -1 below the first."""
-    match = _LAYER.search(name)
-    return int(match[1]) if match else -1
+def head_names(model: Model) -> frozenset[str]:
+    """Return the names of the parameters of a model's head."""
+    if model.base_model is model:
+        return model.new_weights
+    base = {id(parameter) for parameter in model.base_model.parameters()}
+    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in base)
+
+
+def num_layers_above(model: Model) -> dict[str, int]:
+    """Return the number of layers above each parameter, by its name.
+
+    It is 0 in the last layer and in what follows it, and the number of all layers in what is below the first. The
+    layers of an encoder and of a decoder are counted apart.
+    """
+    found: dict[int, int] = {}
+    for part in model.modules():
+        if isinstance(part, EncoderModel | TextDecoder):
+            found |= _of_part(part)
+    return {name: found.get(id(parameter), 0) for name, parameter in model.named_parameters()}
+
+
+def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
+    """Return the number of layers above each parameter of an encoder or decoder, by its id."""
+    layers = part.layers
+    found = {id(parameter): len(layers) for parameter in part.parameters()}
+    for module in part.above_layers:
+        found |= {id(parameter): 0 for parameter in (module.parameters() if module else ())}
+    if isinstance(part, TextDecoder):  # their weight may be that of the head too
+        found[id(part.get_input_embeddings().weight)] = len(layers)
+    for number, layer in enumerate(layers):
+        found |= {id(parameter): len(layers) - 1 - number for parameter in layer.parameters()}
+    return found
 
 
 def adamw(groups: Sequence[Group], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

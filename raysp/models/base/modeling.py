@@ -74,6 +74,8 @@ class Model(nn.Module):
         self.config = config
         self._padding: Padding = "exact"
         self._origin: tuple[str | Path, str | None, Access] | None = None
+        self.new_weights: frozenset[str] = frozenset()
+        """Names of weights that the checkpoint lacked, or had in another shape; they were randomly initialised."""
 
     @property
     def padding(self) -> Padding:
@@ -399,6 +401,8 @@ class Model(nn.Module):
             "mismatched_keys": {*reported.mismatched},
             "error_msgs": [],
         }
+        initialised = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
+        self.new_weights = frozenset(name for name in initialised if not self.is_training_only(name))
         self._report(folder, info)
         self._assign({name: tensors[name] for name in expected if name in tensors and name not in replaced})
         return info
@@ -422,10 +426,9 @@ class Model(nn.Module):
         return is_head and not strict
 
     def _report(self, folder: Path, info: LoadingInfo) -> None:
-        initialised = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
-        relevant = sorted(name for name in initialised if not self.is_training_only(name))
-        if relevant:
-            logger.warning("%s: randomly initialised, train them before use: %s", folder, short(relevant))
+        if self.new_weights:
+            new = short(sorted(self.new_weights))
+            logger.warning("%s: randomly initialised, train them before use: %s", folder, new)
         unused = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
         if unused:
             logger.info("%s: not used by %s: %s", folder, type(self).__name__, short(unused))

@@ -89,6 +89,11 @@ class TextDecoder(GeneratingModel):
     def layers(self) -> Sequence[nn.Module]:
         """The layers, in order; each takes (hidden_RLH, run, index)."""
 
+    @property
+    @abstractmethod
+    def above_layers(self) -> Sequence[nn.Module]:
+        """Modules that take the output of the last layer, and those after them."""
+
     @abstractmethod
     def embed(
         self,

@@ -4,7 +4,8 @@ Legend: B batch, S samples or frames of features, T frames, C channels of the fr
 """
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2Base
 from raysp.models.encoder.augmentation import augmented, compute_mask_indices
 from raysp.models.encoder.configuration import EncoderConfig
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
-from raysp.models.encoder.transformer import FeatureProjection
+from raysp.models.encoder.transformer import Encoder, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 from raysp.models.kernels.weight_norm import WeightNorm, WeightNormConv1d
 
@@ -177,6 +178,16 @@ class EncoderModel(SpeechModel):
         self.masked_spec_embed: nn.Parameter | None = None
         if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
             self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return [*cast(nn.ModuleList, self.encoder.get_submodule("layers"))]
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module | None]:
+        """Modules that take the output of the last layer; None for one that this encoder does not have."""
+        return (self.encoder.last_norm,) if isinstance(self.encoder, Encoder) else ()
 
     def forward(
         self,

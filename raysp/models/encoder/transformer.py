@@ -227,6 +227,11 @@ class Encoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
+    @property
+    def last_norm(self) -> nn.LayerNorm | None:
+        """The norm, if it follows the last layer and not the positional convolution."""
+        return self.layer_norm if self.config.do_stable_layer_norm else None
+
     def forward(
         self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool, exact: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
