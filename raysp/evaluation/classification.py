@@ -17,7 +17,7 @@ NO_CLASS = -1
 class ClassMeasures:
     """Metrics of predicted classes.
 
-    `accuracy` is the share of rows with the right class; `macro_f1` the mean F1 of the classes that occur, in the
+    `accuracy` is the share of rows with the right class; `f1` the mean F1 of the classes that occur, in the
     references or among the predictions. `eer` is the equal error rate of a detector of one of two classes.
 
     Attributes:
@@ -35,7 +35,7 @@ class ClassMeasures:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the metrics."""
-        return ("accuracy", "macro_f1", *(() if self.scores_N is None else ("eer",)))
+        return ("accuracy", "f1", *(() if self.scores_N is None else ("eer",)))
 
     def __call__(self, weights_DN: Floats) -> Floats:
         """Return the metrics of each weighting."""

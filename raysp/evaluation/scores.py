@@ -13,9 +13,9 @@ SECONDS = "seconds"
 """Name of the grouping by bands of duration."""
 BANDS = (1, 2, 5, 10, 20, 30)
 """Seconds at which bands of duration begin."""
-HIGHER_IS_BETTER = {"wer": False, "cer": False, "accuracy": True, "macro_f1": True, "eer": False}
+HIGHER_IS_BETTER = {"wer": False, "cer": False, "accuracy": True, "f1": True, "eer": False}
 """All metrics."""
-TITLES = {"wer": "WER", "cer": "CER", "accuracy": "accuracy", "macro_f1": "macro F1", "eer": "EER"}
+TITLES = {"wer": "WER", "cer": "CER", "accuracy": "accuracy", "f1": "macro F1", "eer": "EER"}
 UNDEFINED = "-"
 
 Key = str | int | float | bool | None

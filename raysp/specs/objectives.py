@@ -222,7 +222,7 @@ def metrics_of(objective: Objective) -> tuple[str, ...]:
     """Return the metrics by which the weights of an objective can be compared."""
     if not isinstance(objective, Classify | Speakers):
         return ("wer", "cer", "loss")
-    return ("accuracy", "macro_f1", "loss") if problem_of(objective) == "single" else ("loss",)
+    return ("accuracy", "f1", "loss") if problem_of(objective) == "single" else ("loss",)
 
 
 def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "regression"]:

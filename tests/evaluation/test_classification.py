@@ -16,7 +16,7 @@ def test_accuracy_and_macro_f1_of_three_classes():
     predicted = ["a", "a", "b", "b", "c", "b"]
     # F1: a 2*2/(3+2), b 2*1/(2+3), c 0
     found = metrics(actual, predicted, [0.5] * 6, classes=["a", "b", "c", "never"])
-    assert found == {"accuracy": 0.5, "macro_f1": pytest.approx((4 / 5 + 2 / 5 + 0) / 3)}
+    assert found == {"accuracy": 0.5, "f1": pytest.approx((4 / 5 + 2 / 5 + 0) / 3)}
 
 
 def test_the_scores_of_each_class_are_listed_the_worst_first():
@@ -34,7 +34,7 @@ def test_a_row_without_a_class_is_wrong():
     found = compare_classes(["a", "b"], ["a", None], [0.9, None])
     assert found.scores.metrics["accuracy"].value == 0.5
     assert found.scores.counts == {"correct": 1, "without_class": 1}
-    assert found.scores.metrics["macro_f1"].value == 0.5
+    assert found.scores.metrics["f1"].value == 0.5
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_worst_rows_are_wrong_with_the_highest_scores():
 
 def test_no_rows_have_undefined_metrics():
     found = metrics([], [], [], classes=["a", "b"])
-    assert found == {"accuracy": None, "macro_f1": None, "eer": None}
+    assert found == {"accuracy": None, "f1": None, "eer": None}
 
 
 def test_columns_of_different_lengths_are_refused():

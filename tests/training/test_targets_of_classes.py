@@ -86,7 +86,7 @@ def test_what_holds_no_classes_is_refused(headless, tmp_path, values, kind, fiel
 
 def test_a_metric_of_texts_is_refused_for_classes(headless):
     objective = Classify(str(headless), column="speaker")
-    with pytest.raises(SpecError, match=r"found evaluation.best='wer'; Classify has accuracy, macro_f1, loss"):
+    with pytest.raises(SpecError, match=r"found evaluation.best='wer'; Classify has accuracy, f1, loss"):
         a_recipe("in", headless, "out", objective=objective, evaluation=Evaluation(raysp.Shards("dev")))
 
 

@@ -15,7 +15,7 @@ from raysp.text.normalisation import TextRules
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
-    "classification": ("accuracy", "macro_f1", "eer"),
+    "classification": ("accuracy", "f1", "eer"),
 }
 
 
