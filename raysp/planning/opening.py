@@ -65,6 +65,8 @@ def make_plan(
     pipeline = with_absolute_paths(pipeline)
     sink = Sink.of(pipeline.sink)
     record = sink.record()
+    if record is None:
+        sink.refuse_training()
 
     def make(record: RunRecord | None) -> Plan:
         return _make_plan(

@@ -14,7 +14,7 @@ from raysp.planning.label_shards import label_schema, with_columns
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
-from raysp.specs.pipeline import Work
+from raysp.specs.pipeline import Pipeline, Work
 from raysp.specs.steps import Label
 from raysp.words import RESTORE
 
@@ -170,19 +170,23 @@ class _NewShards:
         except ShardError as error:
             raise PlanError(str(error)) from None
         if source.text is not None and source.text in self._work.kept and has_rows:
-            _check_text(url, schema, source.text)
+            _check_text(url, schema, source.text, is_labelling=isinstance(self._work, Pipeline))
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         check_types(url, schema, self._work)
         self._checked[has_rows] = schema
 
 
-def _check_text(url: str, schema: pa.Schema, name: str) -> None:
-    """Raise if a reference column is not text: its word error rate would be empty, or one of digits."""
+def _check_text(url: str, schema: pa.Schema, name: str, *, is_labelling: bool) -> None:
+    """Raise if a column of texts holds something else: a word error rate would be empty, or one of digits."""
     if not holds_text(found := schema.field(name).type):
+        use, otherwise = "holds the texts of rows", ""
+        if is_labelling:
+            use = "is compared with the labels"
+            otherwise = f", or remove it and keep this column with sink.keep=[{name!r}]"
         raise PlanError(
-            f"{url}: column {name!r} holds {found}, expected strings: source.text is compared with the labels; set it "
-            f"to a column of strings, or remove it and keep this column with sink.keep=[{name!r}]"
+            f"{url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
+            f"strings{otherwise}"
         )
 
 

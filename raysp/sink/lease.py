@@ -147,7 +147,7 @@ class Lease:
             self._lost = (
                 f"{self._store.url}: {other.words if other else 'another run'} took over the lease (epoch "
                 f"{epoch}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
-                "Committed and staged labels are kept, and the other run continues from them"
+                "Committed and staged work is kept, and the other run continues from them"
             )
             return
 

@@ -73,6 +73,15 @@ class Sink:
             "wrote to, or the pipeline file"
         )
 
+    def refuse_training(self) -> None:
+        """Raise if a training writes its checkpoint here: labels need a folder of their own.
+
+        Raises:
+            PlanError: with the url.
+        """
+        if is_training(self.store):
+            raise PlanError(f"{self.url}: the sink of a training; choose another folder for the labels")
+
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""
         return plan_record.load(self.store)

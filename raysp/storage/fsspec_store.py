@@ -241,7 +241,7 @@ class FsspecStore:
             kind = RefusedError if _is_refusal(error) else StoreError
             raise kind(
                 f"{self._place(path)}: cannot {doing} it ({reason}); check the url, storage_options and permissions, "
-                "and run again: committed labels are kept"
+                "and run again: committed work is kept"
             ) from None
 
 

@@ -292,7 +292,7 @@ _UNUSABLE = {
 _REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
 """Codes for one object: its permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all objects."""
 
-_GO_ON = "run again: committed labels are kept"
+_GO_ON = "run again: committed work is kept"
 _NO_PERMISSION = "grant these credentials permission, or give others"
 _NO_KEYS = "give credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _WRONG_KEYS = "give other credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"

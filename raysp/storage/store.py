@@ -403,7 +403,7 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
 
 _REFUSED = (errno.EACCES, errno.EPERM)
 _UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-_NO_ROOM = "free space or choose another place, and run again: committed labels are kept"
+_NO_ROOM = "free space or choose another place, and run again: committed work is kept"
 _NO_PERMISSION = "grant this user permission or choose another place"
 _ADVICE = {
     errno.EACCES: _NO_PERMISSION,

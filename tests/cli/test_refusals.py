@@ -8,6 +8,7 @@ import raysp
 from tests.commands import RECIPE, Ran, write_recipe
 from tests.corpora import begin_and_stage
 from tests.s3_servers import free_port
+from tests.trainings import Sink
 
 SECRET = "hunter2/Zq"
 
@@ -153,3 +154,11 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once(raysp_command, r
     ran = raysp_command("run", recipe, "--address", address)
     assert (ran.code, ran.out) == (2, "")
     assert f"--address {address}: no cluster answers there (" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_the_sink_of_a_training_is_refused(raysp_command, recipe, tmp_path, verb):
+    Sink(tmp_path / "model").train(range(1, 3))
+    ran = raysp_command(verb, recipe, "--set", f"sink.url={tmp_path}/model")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{tmp_path}/model: the sink of a training; choose another folder for the labels" in ran.err

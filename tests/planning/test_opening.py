@@ -16,6 +16,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.storage.store import open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
 from tests.sink.sinks import results
+from tests.trainings import Sink
 from tests.user_specs import Counted
 
 
@@ -142,6 +143,13 @@ class TestPlan:
         audio = pa.array([b"x", None, b""], pa.large_binary())
         write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio}))
         assert raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).num_rows == 3
+
+    def test_the_sink_of_a_training_is_refused_and_stays_as_it_is(self, tmp_path, pipeline):
+        Sink(tmp_path / "out").train(range(1, 3))
+        before = files_below(tmp_path / "out")
+        with pytest.raises(PlanError, match="out: the sink of a training; choose another folder for the labels"):
+            raysp.plan(pipeline)
+        assert files_below(tmp_path / "out") == before
 
     def test_a_shard_without_rows_is_planned_without_pieces(self, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", 0)

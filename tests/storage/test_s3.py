@@ -307,7 +307,7 @@ class TestFaults:
         proxy.requests.clear()
         proxy.judge = lambda method, path: fault
         with pytest.raises(
-            StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: committed labels are kept"
+            StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: committed work is kept"
         ):
             faulty.read("a")
         assert len(proxy.requests) == s3_client.ATTEMPTS

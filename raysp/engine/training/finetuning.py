@@ -122,6 +122,7 @@ def finetune(
         check_tracker(name)
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+    TrainingRecord.load(store)  # refuses a sink of labels
     store.probe()
     fault_injection.arm()
     with contextlib.ExitStack() as stack:

@@ -155,11 +155,14 @@ def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_p
     assert finetune(dataclasses.replace(recipe, pool=raysp.Pool(1, cpus=1), name="another")).is_done
 
 
-def test_a_sink_of_labels_is_refused(words, tiny, tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_sink_of_labels_is_refused_and_stays_as_it_is(words, tiny, tmp_path, restart):
     (tmp_path / "out" / ".raysp").mkdir(parents=True)
     (tmp_path / "out" / ".raysp" / "run.json").write_text("{}")
     with pytest.raises(PlanError, match="a sink of labels; choose another folder for the checkpoint"):
-        finetune(a_recipe(words, tiny, tmp_path / "out"))
+        finetune(a_recipe(words, tiny, tmp_path / "out"), restart=restart)
+    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == ["run.json"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
