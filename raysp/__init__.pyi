@@ -22,6 +22,7 @@ from .reading.cleaning import gc as gc
 from .reading.status import status as status
 from .reading.training.reporting import report as report
 from .reading.verify import verify as verify
+from .specs.adaptation import LoRA as LoRA
 from .specs.augmentation import Gain as Gain
 from .specs.augmentation import Noise as Noise
 from .specs.augmentation import Room as Room

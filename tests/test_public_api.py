@@ -27,6 +27,7 @@ NAMES = [
     "Keep",
     "Label",
     "Labeller",
+    "LoRA",
     "Map",
     "Noise",
     "Parquet",

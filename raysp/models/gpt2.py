@@ -61,6 +61,7 @@ class Conv1D(nn.Module):
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
+        self.in_features, self.out_features = width_in, width_out
         self.weight = nn.Parameter(torch.empty(width_in, width_out).normal_(std=0.02))
         self.bias = nn.Parameter(torch.zeros(width_out))
         self._product = PackedProduct()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from raysp.specs.adaptation import Language, LoRA, check_parts
 from raysp.specs.outputs import GenerateValue
 from raysp.specs.values import Listed, Url, spec
 
@@ -47,6 +48,9 @@ class CTC:
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         blank_bias: initial bias of the blank in a new head.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
+        adapter: language, such as "tur", whose adapter layers are trained with the head in place of all weights; they
+            are new unless `vocabulary` is "keep".
     """
 
     checkpoint: Url
@@ -57,6 +61,12 @@ class CTC:
     freeze_steps: Annotated[int, Field(ge=0)] = 0
     masks: Mapping[str, float | int | bool] = field(default_factory=dict)
     blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
+    lora: LoRA | None = None
+    adapter: Language | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, self.adapter)
 
 
 @spec
@@ -74,6 +84,7 @@ class Seq2Seq:
         freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
         masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
         generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
+        lora: LoRA of encoder and decoder, which is trained in place of all weights, with the parts that are new.
     """
 
     checkpoint: Url
@@ -86,6 +97,7 @@ class Seq2Seq:
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+    lora: LoRA | None = None
 
 
 @spec
@@ -101,6 +113,7 @@ class Classify:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
     """
 
     checkpoint: Url
@@ -111,9 +124,11 @@ class Classify:
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    lora: LoRA | None = None
 
     def __post_init__(self) -> None:
-        """Check the names of the classes."""
+        """Check the names of the classes, and that the trained parts fit together."""
+        check_parts(self.freeze, self.lora)
         _check_classes(self.classes, least=2 if self.problem == "single" else 1)
 
 
@@ -158,6 +173,7 @@ class Speakers:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
     """
 
     checkpoint: Url
@@ -170,9 +186,11 @@ class Speakers:
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    lora: LoRA | None = None
 
     def __post_init__(self) -> None:
-        """Check the names of the speakers."""
+        """Check the names of the speakers, and that the trained parts fit together."""
+        check_parts(self.freeze, self.lora)
         _check_classes(self.classes, least=2)
 
 
@@ -211,6 +229,8 @@ class Pretrain:
 
 Objective = CTC | Seq2Seq | Classify | Speakers
 """Objectives of recipes."""
+FEW_WEIGHTS = ("lora", "adapter")
+"""Fields by which an objective trains few weights in place of all."""
 
 
 def target_column(objective: Objective) -> str | None:
@@ -234,6 +254,11 @@ def checkpoints_of(objective: Objective) -> dict[str, str]:
     """Return the checkpoints that an objective begins with, by the names of their fields."""
     found = {name: getattr(objective, name, None) for name in ("checkpoint", "decoder")}
     return {name: url for name, url in found.items() if url is not None}
+
+
+def trains_few_weights(objective: Objective) -> bool:
+    """Return whether an objective trains LoRA or adapter layers in place of the weights of its checkpoint."""
+    return any(getattr(objective, name, None) is not None for name in FEW_WEIGHTS)
 
 
 def with_checkpoints(objective: Objective, change: Callable[[str], str]) -> Objective:

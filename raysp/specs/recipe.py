@@ -11,7 +11,7 @@ from pydantic import Field
 from raysp.specs.augmentation import Augmentation, Speed
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import CTC as CTC
-from raysp.specs.objectives import Objective, Positive, Share, checkpoints_of, metrics_of, target_column
+from raysp.specs.objectives import FEW_WEIGHTS, Objective, Positive, Share, checkpoints_of, metrics_of, target_column
 from raysp.specs.objectives import Text as Text
 from raysp.specs.pipeline import (
     Shards,
@@ -284,6 +284,9 @@ def training_parts(
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
+    for name in FEW_WEIGHTS:
+        if parts.get(f"objective.{name}") is None:
+            parts.pop(f"objective.{name}", None)
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}

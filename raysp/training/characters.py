@@ -13,15 +13,28 @@ PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""
 
 
-def tokenizer_of(folder: Path) -> Wav2Vec2CTCTokenizer:
-    """Return the tokenizer of a checkpoint."""
-    return Wav2Vec2CTCTokenizer.from_pretrained(folder)
+def tokenizer_of(folder: Path, language: str | None = None) -> Wav2Vec2CTCTokenizer:
+    """Return the tokenizer of a checkpoint, for a language if it has several.
+
+    Raises:
+        CheckpointError: it has several, and not this one.
+    """
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
+    if language is not None and tokenizer.is_multilingual:
+        tokenizer.set_target_lang(language)
+    return tokenizer
 
 
-def tokenizer_for(vocabulary: Mapping[str, int]) -> Wav2Vec2CTCTokenizer:
-    """Return a tokenizer of a vocabulary with a blank, an unknown token and `DELIMITER`."""
+def tokenizer_for(vocabulary: Mapping[str, int], language: str | None = None) -> Wav2Vec2CTCTokenizer:
+    """Return a tokenizer of a vocabulary with a blank, an unknown token and `DELIMITER`.
+
+    Args:
+        vocabulary: ids of tokens.
+        language: name of the language that it belongs to in vocab.json; None: it is the only one.
+    """
     return Wav2Vec2CTCTokenizer(
-        vocabulary,
+        vocabulary if language is None else {language: vocabulary},
+        target_lang=language,
         bos_token=None,
         eos_token=None,
         unk_token=_first(UNKNOWNS, vocabulary),

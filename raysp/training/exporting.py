@@ -12,11 +12,13 @@ import torch
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
+from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.sink import fault_injection
 from raysp.storage.store import Store
+from raysp.training.objectives.lora import merged_weights
 
 LAST = "config.json"
 """The file that is published last: without it, a folder is no checkpoint."""
@@ -33,6 +35,8 @@ def export(
 ) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
 
+    LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too.
+
     Args:
         store: the sink.
         model: the trained model; it is not changed.
@@ -46,7 +50,9 @@ def export(
     """
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=merged_weights(model))
+        if isinstance(model, ForCTC) and model.target_lang is not None:
+            model.save_adapter(folder, model.target_lang)
         _save_processor(folder, feature_extractor, tokenizer)
         _check(model, folder)
         for file, text in texts.items():

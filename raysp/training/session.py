@@ -180,6 +180,8 @@ class Session:
         evaluations: when and how weights are evaluated; None: they are not.
         index_of: returns the durations of rows in an epoch, for its order; None: they are those of `index`.
         average: moving average of the weights, which is updated and committed with them; None: there is none.
+        weights: the weights that are committed, by name, which share their memory with the model; None: all that it
+            stores.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class Session:
         evaluations: Evaluations | None = None,
         average: MovingAverage | None = None,
         index_of: Callable[[Index, int], Index] | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -211,6 +214,7 @@ class Session:
         self.best: Best | None = None
         self.average = average
         self.index_of = index_of
+        self.weights = training.objective.model.stored_weights() if weights is None else weights
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
@@ -246,7 +250,7 @@ class Session:
                 "anew with --restart"
             )
         with steps.local_file(store, step, MODEL) as file:
-            state.load_weights(self.training.objective.model, file)
+            state.load_tensors(self.weights, file)
         with steps.local_file(store, step, OPTIMIZER) as file:
             state.load_moments(self.training.optimizer, self.groups, file)
         if self.average is not None:
@@ -268,11 +272,10 @@ class Session:
         Raises:
             RunError: a step is not committed.
         """
-        model = self.training.objective.model
         done = self.best.done if self.best else self.position.done
         if average > 1:
             mean = mean_of_last(store, average, name=MODEL)
-            state.set_tensors(model.stored_weights(), mean, f"the mean of {average} steps")
+            state.set_tensors(self.weights, mean, f"the mean of {average} steps")
         elif self.average is not None:
             if done != self.position.done:
                 with steps.local_file(store, steps.load(store, done), AVERAGE) as file:
@@ -280,7 +283,7 @@ class Session:
             self.average.apply()
         elif done != self.position.done:
             with steps.local_file(store, steps.load(store, done), MODEL) as file:
-                state.load_weights(model, file)
+                state.load_tensors(self.weights, file)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Run the steps that are left, and yield a report of each. The last one is committed.
@@ -387,7 +390,7 @@ class Session:
         self._end_commit()
         training, position = self.training, self.position
         files = {
-            MODEL: state.weights(training.objective.model),
+            MODEL: state.copied(self.weights),
             OPTIMIZER: state.moments(training.optimizer, self.groups),
         }
         if self.average is not None:

@@ -15,18 +15,16 @@ SEPARATOR = "|"
 """Between the name of a moment and that of its parameter."""
 
 
-def weights(model: Model) -> dict[str, Tensor]:
-    """Return copies of all weights that a model stores, on the CPU."""
-    return copied(model.stored_weights())
+def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
+    """Return the weights that a training commits, which share their memory with the model.
 
-
-def load_weights(model: Model, file: Path) -> None:
-    """Replace the weights of a model by those of `weights`.
-
-    Raises:
-        RunError: the file has other names or shapes than the model.
+    Args:
+        model: the model as its training begins.
+        trained_only: whether weights that are not trained are left out, so that they remain those of the checkpoint.
     """
-    load_tensors(model.stored_weights(), file)
+    fixed = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    stored = model.stored_weights()
+    return {name: one for name, one in stored.items() if not (trained_only and name in fixed)}
 
 
 def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from raysp.specs.objectives import trains_few_weights
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
+from raysp.training import state
 from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.averaging import MovingAverage
 from raysp.training.batches import Objective
@@ -43,6 +45,7 @@ def new_session(
     recipe = plan.recipe
     schedule, objective = recipe.schedule, prepared.task.objective(plan)
     model = objective.model
+    weights = state.weights(model, trained_only=trains_few_weights(recipe.objective))
     groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     speeds = speeds_of(plan)
     training = Training(
@@ -64,8 +67,9 @@ def new_session(
         held=[*prepared.task.held(model)],
         held_steps=recipe.objective.freeze_steps,
         index_of=speeds.index if speeds else None,
-        average=MovingAverage(model.stored_weights(), recipe.ema) if recipe.ema is not None else None,
+        average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, objective, workers, decoder),
+        weights=weights,
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)

@@ -3,7 +3,8 @@
 import pytest
 
 from raysp.errors import SpecError
-from raysp.specs.objectives import Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers
+from raysp.specs.adaptation import LoRA
+from raysp.specs.objectives import CTC, Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers
 from raysp.specs.recipe import Text
 from raysp.specs.values import to_json
 
@@ -54,6 +55,11 @@ def test_defaults_are_those_of_the_literature():
         (Seq2Seq, {"smoothing": 1.0}, "Seq2Seq.smoothing: found 1.0; input should be less than 1"),
         (Seq2Seq, {"freeze": "base"}, "Seq2Seq.freeze: found 'base'; input should be 'feature_encoder' or 'encoder'"),
         (Seq2Seq, {"decoder": "https://me:secret@host/d"}, "the url contains a password"),
+        (Classify, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
+        (Speakers, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
+        (CTC, {"freeze": "base", "adapter": "tur"}, "found freeze='base' and adapter, which trains parts of the base"),
+        (CTC, {"lora": LoRA(), "adapter": "tur"}, "found lora and adapter, which both choose the weights"),
+        (CTC, {"adapter": "../tur"}, r"CTC.adapter: found '../tur'; string should match pattern"),
         (Pretrain, {"alpha": 2}, "Pretrain.alpha: found 2; input should be less than or equal to 1"),
         (Pretrain, {"temperature": 0.1}, "found final_temperature=0.5; expected at most temperature=0.1"),
         (Pretrain, {"temperature_decay": 1.01}, "Pretrain.temperature_decay: found 1.01; input should be less than"),

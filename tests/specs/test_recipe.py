@@ -30,11 +30,14 @@ RECIPE = Finetune(
 )
 
 
-def hashed(recipe: Finetune) -> str:
-    parts = training_parts(
+def parts_of(recipe: Finetune) -> dict[str, object]:
+    return training_parts(
         recipe, checkpoint_digest="d", vocabulary_digest="v", dtype="float32", code=UserCode()
     )  # fmt: skip
-    return training_fingerprint(parts)
+
+
+def hashed(recipe: Finetune) -> str:
+    return training_fingerprint(parts_of(recipe))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,8 @@ IMPORTANT = [
     ("source.text", "sentence"),
     ("objective.text.case", "upper"),
     ("objective.freeze", "base"),
+    ("objective.lora", '{"type": "LoRA"}'),
+    ("objective.adapter", "tur"),
     ("objective.masks", '{"layerdrop": 0.0}'),
     ("schedule.epochs", "4"),
     ("schedule.learning_rate", "0.001"),
@@ -82,6 +87,11 @@ OTHER = [
 @pytest.mark.parametrize(("path", "value"), IMPORTANT)
 def test_fields_that_change_the_weights_change_the_fingerprint(path, value):
     assert hashed(override(RECIPE, path, value)) != hashed(RECIPE)
+
+
+def test_an_objective_without_lora_and_adapter_has_the_fingerprint_of_earlier_versions():
+    assert not {"objective.lora", "objective.adapter"} & parts_of(RECIPE).keys()
+    assert parts_of(override(RECIPE, "objective.adapter", "tur"))["objective.adapter"] == "tur"
 
 
 @pytest.mark.parametrize(("path", "value"), [*OTHER, ("objective.checkpoint", "a copy"), ("source.url", "copies/*")])

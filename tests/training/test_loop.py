@@ -41,13 +41,13 @@ def test_a_training_goes_on_from_its_state_bit_for_bit(alone, extractor, steps, 
     first = new_training(extractor)
     assert train(first, steps, count=11) == expected[:11]
     groups = group_parameters(first.objective.model)
-    state.write(state.weights(first.objective.model), tmp_path / "model")
+    state.write(state.copied(first.objective.model.stored_weights()), tmp_path / "model")
     state.write(state.moments(first.optimizer, groups), tmp_path / "optimizer")
     second = new_training(extractor)
     with torch.no_grad():
         for one in parameters(second):
             one.add_(1.0)
-    state.load_weights(second.objective.model, tmp_path / "model")
+    state.load_tensors(second.objective.model.stored_weights(), tmp_path / "model")
     state.load_moments(second.optimizer, group_parameters(second.objective.model), tmp_path / "optimizer")
     assert train(second, steps, first=11, count=13) == expected[11:]
     for mine, other in zip(parameters(second), parameters(whole), strict=True):

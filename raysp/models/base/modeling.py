@@ -473,12 +473,20 @@ class Model(nn.Module):
         """Return the output, or its plain tuple if the argument or the configuration says so."""
         return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
 
-    def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Write config.json and safetensors, which transformers can load."""
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        """Write config.json and safetensors, which transformers can load.
+
+        Args:
+            folder: Where to write.
+            state_dict: Weights in place of the model's own.
+            shard_bytes: Largest size of a file of weights.
+        """
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
-        write_tensors(Path(folder), self.stored_weights(), shard_bytes)
+        write_tensors(Path(folder), self.stored_weights() if state_dict is None else state_dict, shard_bytes)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""

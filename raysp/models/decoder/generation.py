@@ -4,7 +4,7 @@ sampling.py and beams.py hold the two ways of decoding, generation_config.py the
 scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +67,11 @@ class GeneratingModel(Model):
         self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
-    def save_pretrained(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, shard_bytes: int = SHARD_BYTES
+    ) -> None:
         """Write config.json, safetensors, and generation_config.json if its options were read or set."""
-        super().save_pretrained(folder, shard_bytes=shard_bytes)
+        super().save_pretrained(folder, state_dict=state_dict, shard_bytes=shard_bytes)
         if self._generation_config is not None:
             self._generation_config.save_pretrained(folder)
 

@@ -1,6 +1,7 @@
 """Checks of objectives against a checkpoint, without its weights."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,7 +19,17 @@ KEEP, BUILD = "keep", "build"
 
 
 def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
-    """Raise CheckpointError if a checkpoint cannot be trained for an objective."""
+    """Check an objective and its checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be trained for the objective.
+        PlanError: a package is not installed.
+    """
+    if getattr(objective, "lora", None) is not None and find_spec("peft") is None:
+        raise PlanError(
+            "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
+            "field out"
+        )
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if isinstance(objective, Seq2Seq) and objective.decoder is None:
         if not writes_text:
@@ -41,6 +52,12 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
 
 def described(objective: Objective) -> str:
     """Return an objective as text for users."""
+    lora, adapter = getattr(objective, "lora", None), getattr(objective, "adapter", None)
+    more = f", LoRA of rank {lora.rank}" if lora else f", adapter of {adapter}" if adapter else ""
+    return _described(objective) + more
+
+
+def _described(objective: Objective) -> str:
     if isinstance(objective, Classify):
         return f"Classify, {objective.problem}, of the column {objective.column}"
     if isinstance(objective, Speakers):

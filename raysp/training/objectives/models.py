@@ -1,7 +1,7 @@
 """Models as they begin to be trained: weights of the checkpoint, new heads, frozen parts."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +13,10 @@ from raysp.models.base.modeling import Model
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
+from raysp.specs.adaptation import LoRA
 from raysp.specs.objectives import CTC
+from raysp.training.objectives.languages import adapter_options, train_language
+from raysp.training.objectives.lora import add_lora, check_targets
 from raysp.training.objectives.starting import Part, expecting_new_weights, freeze
 
 
@@ -33,13 +36,18 @@ def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenize
     fields: dict[str, Any] = dict(objective.masks)
     if is_new:
         fields |= {"vocab_size": len(tokenizer.get_vocab()), "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(plan.recipe.seed)  # of a new head
     options: dict[str, Any] = {"dtype": torch.float32, "strict": not is_new, "ignore_mismatched_sizes": is_new}
+    folder, language = plan.checkpoint.path, objective.adapter
+    if language is not None:
+        options |= {**adapter_options(folder, language, is_new=is_new), "strict": False}
+    torch.manual_seed(plan.recipe.seed)  # of a new head
     with expecting_new_weights(), naming_masks():
-        model: Model = AutoModelForCTC.from_pretrained(plan.checkpoint.path, **options, **fields)
+        model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
+    if language is not None:
+        train_language(model, language, is_new=is_new)
     if is_new:
         _begin_head(model, tokenizer.pad_token_id, objective.blank_bias)
-    return begun(model, plan, objective.freeze)
+    return begun(model, plan, objective.freeze, objective.lora)
 
 
 @contextlib.contextmanager
@@ -51,21 +59,45 @@ def naming_masks() -> Iterator[None]:
         raise PlanError(f"objective.masks: {error}") from None
 
 
+def check_lora(plan: TrainingPlan) -> None:
+    """Raise PlanError if the checkpoint of a plan has no layer for the LoRA of its objective; no weights are read."""
+    lora: LoRA | None = getattr(plan.recipe.objective, "lora", None)
+    if lora is not None:
+        check_targets(lora.targets, plan.checkpoint.path, plan.decoder)
+
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def begun(model: AnyModel, plan: TrainingPlan, part: Part | None) -> AnyModel:
+def begun(
+    model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | None, whole: Sequence[str] = ()
+) -> AnyModel:
     """Return a model as its training begins: on its device, with the checkpointing of its schedule.
 
     Args:
         model: the model.
         plan: the plan.
         part: part that is not trained; None: all of it is trained.
+        lora: LoRA of the base model; None: its weights are trained.
+        whole: parts of names of weights that are trained beside LoRA.
+
+    Raises:
+        PlanError: the model has no layer for LoRA.
     """
     if plan.recipe.schedule.checkpointing:
         model.gradient_checkpointing_enable()
     if part is not None:
         freeze(model, part)
+    if lora is not None:
+        add_lora(
+            model,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            dropout=lora.dropout,
+            targets=lora.targets,
+            whole=whole,
+            seed=plan.recipe.seed,
+        )
     return model.to(plan.device).train()
 
 

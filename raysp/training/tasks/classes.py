@@ -134,7 +134,7 @@ class ClassesTask:
                 folder, self.names, problem=spec.problem, masks=spec.masks, seed=plan.recipe.seed
             )  # fmt: skip
         return ClassObjective(
-            begun(model, plan, spec.freeze),
+            begun(model, plan, spec.freeze, spec.lora),
             load_feature_extractor(folder),
             problem=spec.problem,
             dtype=getattr(torch, plan.dtype),
@@ -145,7 +145,7 @@ class ClassesTask:
         with naming_masks():
             model = load_speaker_model(folder, self.names, masks=spec.masks, seed=plan.recipe.seed)
         return SpeakerObjective(
-            begun(model, plan, spec.freeze),
+            begun(model, plan, spec.freeze, spec.lora),
             load_feature_extractor(folder),
             margin=spec.margin,
             margin_warmup=spec.margin_warmup,

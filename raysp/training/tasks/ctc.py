@@ -21,6 +21,7 @@ from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.languages import adapter_width
 from raysp.training.objectives.models import ctc_model, held_below_head
 from raysp.training.tasks import texts
 from raysp.training.tasks.task import Prediction
@@ -50,12 +51,16 @@ class CTCTask:
 
         Raises:
             PlanError: the given vocabulary cannot be used.
+            CheckpointError: the checkpoint can have no adapter layers, or lacks their language.
         """
+        if spec.adapter is not None:
+            adapter_width(plan.checkpoint.path)  # raises
         if spec.vocabulary == BUILD:
             return cls(spec, None)
         if spec.vocabulary == KEEP:
-            return cls(spec, tokenizer_of(plan.checkpoint.path))
-        return cls(spec, tokenizer_for(read_vocabulary(spec.vocabulary, plan.recipe.source.storage_options)))
+            return cls(spec, tokenizer_of(plan.checkpoint.path, spec.adapter))
+        vocabulary = read_vocabulary(spec.vocabulary, plan.recipe.source.storage_options)
+        return cls(spec, tokenizer_for(vocabulary, spec.adapter))
 
     @property
     def tokenizer(self) -> Wav2Vec2CTCTokenizer:
@@ -80,7 +85,9 @@ class CTCTask:
 
     def settled(self, counts: Mapping[str, int]) -> "CTCTask":
         """Return the task with a vocabulary of the characters, unless it is given."""
-        return self if self.known else replace(self, known=tokenizer_for(vocabularies.build(counts)))
+        if self.known:
+            return self
+        return replace(self, known=tokenizer_for(vocabularies.build(counts), self.spec.adapter))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, and the characters outside it."""

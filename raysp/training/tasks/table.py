@@ -2,6 +2,7 @@
 
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import CTC, Classify, Seq2Seq, Speakers
+from raysp.training.objectives.models import check_lora
 from raysp.training.tasks.classes import ClassesTask
 from raysp.training.tasks.ctc import CTCTask
 from raysp.training.tasks.seq2seq import Seq2SeqTask
@@ -12,8 +13,9 @@ def task_of(plan: TrainingPlan) -> Task:
     """Return the task of a recipe before its corpus is known.
 
     Raises:
-        PlanError, CheckpointError: its vocabulary or tokenizer cannot be used.
+        PlanError, CheckpointError: its vocabulary, tokenizer or LoRA cannot be used.
     """
+    check_lora(plan)
     match plan.recipe.objective:
         case CTC() as objective:
             return CTCTask.of(objective, plan)

@@ -208,12 +208,13 @@ def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, 
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
 
 
-@pytest.mark.parametrize("kind", ["classes", "texts of a decoder"])
+@pytest.mark.parametrize("kind", ["classes", "texts of a decoder", "lora"])
 def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, tmp_path, kind):
     decoder = save_decoder("bert", tmp_path / "decoder")
     objective = {
         "classes": raysp.Classify(str(headless), column="speaker"),
         "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
+        "lora": raysp.CTC(str(headless), text=raysp.Text("lower"), vocabulary="build", lora=raysp.LoRA(4, dropout=0.2)),
     }[kind]
     schedule = Schedule(steps=4, learning_rate=1e-3)
     for number in (1, 2):

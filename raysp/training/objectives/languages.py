@@ -1,0 +1,67 @@
+"""Training of a language's adapter layers and head (MMS, Pratap et al. 2023) over an encoder that stays as it is."""
+
+from pathlib import Path
+from typing import Any
+
+from raysp.errors import CheckpointError
+from raysp.models.auto import AutoConfig, AutoModel
+from raysp.models.base.modeling import Model, overridden
+from raysp.models.encoder.adapters import AttnAdapterLayer, adapter_weights, init_adapter_layers
+from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.files.unweighted import without_weights
+from raysp.training.characters import tokenizer_of
+
+WIDTH = 16
+"""Width of new adapter layers, that of MMS."""
+
+
+def adapter_width(folder: Path) -> int:
+    """Return the width of the adapter layers of a checkpoint, or of those that it can have; no weights are read.
+
+    Raises:
+        CheckpointError: its architecture has none.
+    """
+    config: Any = AutoConfig.from_pretrained(folder)
+    width = getattr(config, "adapter_attn_dim", None) or WIDTH
+    if hasattr(config, "adapter_attn_dim"):
+        with without_weights():
+            model = AutoModel.from_config(overridden(config, {"adapter_attn_dim": width}))
+        if any(isinstance(module, AttnAdapterLayer) for module in model.modules()):
+            return int(width)
+    raise CheckpointError(
+        f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave out "
+        "objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
+    )
+
+
+def adapter_options(folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
+    """Return the options of `from_pretrained` for a model with adapter layers.
+
+    Args:
+        folder: checkpoint to begin with.
+        language: the language.
+        is_new: whether the adapter layers are initialised; if not, they are those of the checkpoint for the language.
+    """
+    options: dict[str, Any] = {"adapter_attn_dim": adapter_width(folder)}
+    if is_new:
+        return options
+    tokenizer = tokenizer_of(folder)
+    is_other = tokenizer.is_multilingual and tokenizer.target_lang != language
+    return {**options, "target_lang": language if is_other else None}
+
+
+def train_language(model: Model, language: str, *, is_new: bool) -> None:
+    """Train adapter layers and head alone.
+
+    Args:
+        model: a model with a CTC head.
+        language: name under which they are saved.
+        is_new: whether they are initialised.
+    """
+    assert isinstance(model, ForCTC)
+    if is_new:
+        init_adapter_layers(model)
+    model.requires_grad_(False)
+    for weight in adapter_weights(model).values():
+        weight.requires_grad_(True)
+    model.target_lang = language

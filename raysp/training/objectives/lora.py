@@ -1,0 +1,148 @@
+"""LoRA (Hu et al. 2021) by peft: products of two narrow matrices beside linear layers, merged into weights on export.
+
+peft is an extra, whose import takes seconds: it is imported where LoRA is asked for.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from raysp.errors import PlanError
+from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
+from raysp.models.base.modeling import Model
+from raysp.models.files.unweighted import without_weights
+from raysp.models.gpt2 import Conv1D
+from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
+from raysp.training.randomness import seeded
+
+TARGETS = (
+    *("q_proj", "k_proj", "v_proj", "out_proj"),  # Wav2Vec2, HuBERT, UniSpeech, BART, mBART
+    *("query_proj", "key_proj", "value_proj"),  # SEW-D, whose output is that of BERT
+    *("linear_q", "linear_k", "linear_v", "linear_out"),  # Wav2Vec2-BERT
+    *("query", "key", "value", "attention.output.dense", "crossattention.output.dense"),  # BERT
+    *("c_attn", "q_attn", "attn.c_proj", "crossattention.c_proj"),  # GPT-2
+)
+"""Last parts of the names of the attention's projections, in all architectures."""
+BASE, ADDED = ".base_layer.", re.compile(r"\.lora_[A-Z]+\.")
+"""What peft adds to the names of a layer's own weights, and the names of its own."""
+
+
+def check_targets(targets: Sequence[str] | None, folder: Path, decoder: Path | None = None) -> None:
+    """Raise PlanError for targets that a checkpoint does not have; no weights are read.
+
+    Args:
+        targets: last parts of names of layers; None: `TARGETS`.
+        folder: checkpoint to begin with.
+        decoder: checkpoint of a decoder of its own.
+    """
+    of_encoder: Any = AutoConfig.from_pretrained(folder)
+    of_decoder = None if decoder is None else AutoConfig.from_pretrained(decoder)
+    if isinstance(of_encoder, SpeechEncoderDecoderConfig):
+        of_encoder, of_decoder = of_encoder.encoder, of_encoder.decoder
+    with without_weights():
+        encoder = AutoModel.from_config(of_encoder)
+        models = {encoder.base_model_prefix: encoder}
+        if of_decoder is not None:
+            models = {"encoder": encoder, "decoder": AutoModelForCausalLM.from_config(of_decoder)}
+    chosen([f"{part}.{name}" for part, model in models.items() for name in _linear_layers(model)], targets)
+
+
+def chosen(names: Sequence[str], targets: Sequence[str] | None) -> list[str]:
+    """Return the names that end with one of the targets.
+
+    Args:
+        names: names of layers.
+        targets: last parts of names, each of which must occur; None: `TARGETS`, of which one must occur.
+
+    Raises:
+        PlanError: a target does not occur.
+    """
+    found = {target: [name for name in names if f".{name}".endswith(f".{target}")] for target in targets or TARGETS}
+    missing = [target for target, members in found.items() if not members]
+    if missing if targets else not any(found.values()):
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "none"
+        raise PlanError(
+            f"found objective.lora.targets={[*missing] if targets else None}, which no trained linear layer is named "
+            f"after; the layers are {known}: name some of them"
+        )
+    wanted = {name for members in found.values() for name in members}
+    return [name for name in names if name in wanted]
+
+
+def add_lora(
+    model: Model,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+    whole: Sequence[str] = (),
+    seed: int = 0,
+) -> None:
+    """Train products beside linear layers of the base model in place of all its weights.
+
+    The products begin with 0. Weights of the head, those outside the base model, are trained as before.
+
+    Args:
+        model: the model; layers that are not trained get no products.
+        rank: rank of the products.
+        alpha: each product is multiplied by `alpha / rank`.
+        dropout: probability of dropout of the inputs of products.
+        targets: last parts of names of layers; None: `TARGETS`.
+        whole: parts of names of weights that are trained as before, such as ".crossattention.".
+        seed: seed of initial weights.
+
+    Raises:
+        PlanError: the model has no layer of a target.
+    """
+    heads = [one for name, one in model.named_parameters() if one.requires_grad and _is_whole(model, name, whole)]
+    names = [name for name in _linear_layers(model) if not _is_whole(model, f"{name}.", whole)]
+    peft: Any = import_module("peft")
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen(names, targets))
+    config._register_custom_module({Conv1D: _beside_conv1d})
+    with seeded(seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two widths that it asks for
+        peft.inject_adapter_in_model(config, model)
+    for one in heads:
+        one.requires_grad_(True)
+
+
+def merged_weights(model: Model) -> Mapping[str, Tensor]:
+    """Return the weights that a checkpoint of a model holds, with products added to the weights of their layers."""
+    weights = model.stored_weights()
+    for name, layer in model.named_modules():
+        if _is_lora(layer):
+            (adapter,) = layer.active_adapters
+            place = f"{name}{BASE}weight"
+            weights[place] = weights[place] + layer.get_delta_weight(adapter).detach()
+    return {name.replace(BASE, "."): one for name, one in weights.items() if not ADDED.search(name)}
+
+
+def _is_lora(layer: Any) -> bool:  # noqa: ANN401 - a module; of peft, which may not be installed
+    return hasattr(layer, "get_delta_weight")
+
+
+def _beside_conv1d(layer: Conv1D, name: str, **options: Any) -> Any:  # noqa: ANN401 - a module of peft and its options
+    """Return peft's module for a layer whose weight is (in, out)."""
+    module = import_module("peft.tuners.lora").Linear(layer, name, **options)
+    module.fan_in_fan_out = True
+    return module
+
+
+def _linear_layers(model: Model) -> Iterable[str]:
+    """Yield the names of linear layers that are trained and tied to no other weight."""
+    tied = {name.rpartition(".")[0] for name in model.tied_weights()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and module.weight.requires_grad and name not in tied:
+            yield name
+
+
+def _is_whole(model: Model, name: str, whole: Sequence[str]) -> bool:
+    """Return whether a weight is one of the head, or of a part that is trained as before."""
+    is_head = model.base_model is not model and not name.startswith(f"{model.base_model_prefix}.")
+    return is_head or any(part in f".{name}" for part in whole)

@@ -1,0 +1,31 @@
+"""LoRA as a value: defaults, and what is refused with which words."""
+
+import pytest
+
+from raysp.errors import SpecError
+from raysp.specs.adaptation import LoRA
+from raysp.specs.values import from_json, to_json
+
+
+def test_lora_has_a_rank_and_travels_as_json():
+    assert repr(LoRA(8)) == "LoRA()"
+    assert repr(LoRA(4, alpha=8)) == "LoRA(4, alpha=8.0)"
+    made = LoRA(4, targets=["q_proj"])
+    assert made.targets == ("q_proj",)
+    assert from_json(to_json(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rank": 0}, "LoRA.rank: found 0; input should be greater than or equal to 1"),
+        ({"alpha": 0}, "LoRA.alpha: found 0; input should be greater than 0"),
+        ({"dropout": 1}, "LoRA.dropout: found 1; input should be less than 1"),
+        ({"targets": []}, r"found targets \[\]; expected names of layers, or None for those of attention"),
+        ({"targets": ["q_proj", ""]}, r"found targets \['q_proj', ''\]; expected names of layers"),
+        ({"r": 4}, "LoRA has no field 'r'"),
+    ],
+)
+def test_wrong_values_are_refused(fields, message):
+    with pytest.raises(SpecError, match=message):
+        LoRA(**fields)

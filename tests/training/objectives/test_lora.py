@@ -1,0 +1,185 @@
+"""LoRA: which weights are trained, and the weights that a checkpoint gets."""
+
+import pytest
+import torch
+
+from raysp.errors import PlanError
+from raysp.models.loading import load_model
+from raysp.training.objectives.lora import add_lora, check_targets, merged_weights
+from raysp.training.randomness import seed_micro_batch
+from tests.models.oracles import transformers
+from tests.training.objectives.originals import ENCODERS, decoder_pair, extractor_of, model_pair, save_decoder
+
+PROJECTIONS = {
+    "sew-d": {"query_proj", "key_proj", "value_proj", "dense"},
+    "wav2vec2-bert": {"linear_q", "linear_k", "linear_v", "linear_out"},
+    "bert": {"query", "key", "value", "dense"},
+    "gpt2": {"c_attn", "q_attn", "c_proj"},
+}
+OF_WAV2VEC2 = {"q_proj", "k_proj", "v_proj", "out_proj"}
+DECODERS = ("bert", "gpt2", "bart", "mbart")
+
+
+def adapted(model, **options):
+    """Return a model whose products are no longer 0."""
+    add_lora(model, **{"rank": 4, "alpha": 8.0, **options})
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.normal_(std=0.3)
+    return model
+
+
+def classifier(encoder: str):
+    """Return a model of classes, in the arithmetic that is trained."""
+    model = model_pair(encoder, ENCODERS[encoder][0] + "ForSequenceClassification", num_labels=3)[1]
+    model.padding = "exact"
+    return model
+
+
+def writer(kind: str, encoder: str = "wav2vec2 layer"):
+    model = decoder_pair(encoder, kind)[1]
+    model.padding = "exact"
+    return model
+
+
+def logits(model, encoder: str = "wav2vec2 layer", length: int = 6640) -> torch.Tensor:
+    wave = torch.randn(1, length, generator=torch.Generator().manual_seed(0))
+    features = extractor_of(encoder).extract(wave, torch.tensor([length]))
+    if hasattr(model, "decoder"):
+        features["decoder_input_ids"] = torch.tensor([[3, 7, 5]])
+    with torch.inference_mode():
+        return model.eval()(**features).logits
+
+
+def layers(model) -> dict[str, set[str]]:
+    """Return the last parts of the names of adapted layers, by the first part."""
+    found: dict[str, set[str]] = {}
+    for name, _ in model.named_parameters():
+        if ".lora_A." in name:
+            layer = name.partition(".lora_A.")[0]
+            found.setdefault(layer.partition(".")[0], set()).add(layer.rpartition(".")[2])
+    return found
+
+
+@pytest.mark.parametrize("encoder", [one for one in ENCODERS if one != "wav2vec2 group"])
+def test_attention_is_adapted_and_the_head_is_trained_whole(encoder):
+    model = classifier(encoder)
+    add_lora(model, rank=4, alpha=8.0)
+    assert layers(model) == {model.base_model_prefix: PROJECTIONS.get(encoder, OF_WAV2VEC2)}
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    head = {name for name in trained if not name.startswith(f"{model.base_model_prefix}.")}
+    assert head == {"projector.weight", "projector.bias", "classifier.weight", "classifier.bias"}
+    assert all(".lora_" in name for name in trained - head)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_are_adapted_with_their_encoder(kind):
+    model = writer(kind)
+    add_lora(model, rank=4, alpha=8.0)
+    assert layers(model) == {"encoder": OF_WAV2VEC2, "decoder": PROJECTIONS.get(kind, OF_WAV2VEC2)}
+    assert all(".lora_" in name for name, one in model.named_parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_new_cross_attention_is_trained_whole(kind):
+    model = writer(kind)
+    add_lora(model, rank=4, alpha=8.0, whole=model.decoder.new_parts)
+    names = {name: one.requires_grad for name, one in model.named_parameters()}
+    new = {name for name in names if ".crossattention." in name}
+    assert new
+    assert all(names[name] and ".lora_" not in name for name in new)
+    assert any(".lora_" in name and name.startswith("decoder.") for name in names)
+
+
+@pytest.mark.parametrize("encoder", [one for one in ENCODERS if one != "wav2vec2 group"])
+def test_products_begin_with_0_and_merged_weights_give_the_same_logits(encoder, tmp_path):
+    model = classifier(encoder)
+    before = logits(model, encoder)
+    add_lora(model, rank=4, alpha=8.0)
+    torch.testing.assert_close(logits(model, encoder), before, rtol=1e-4, atol=1e-5)
+    check_merged(adapted(classifier(encoder)), before, tmp_path, encoder)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_merged_weights_of_encoder_and_decoder_give_the_same_logits(kind, tmp_path):
+    before = logits(writer(kind))
+    check_merged(adapted(writer(kind)), before, tmp_path)
+
+
+def check_merged(model, before, folder, encoder: str = "wav2vec2 layer") -> None:
+    """Compare a model with LoRA with the checkpoint that is written of it, in both libraries."""
+    expected = logits(model, encoder)
+    assert (expected - before).abs().max() > 0.01
+    model.save_pretrained(folder, state_dict=merged_weights(model))
+    torch.testing.assert_close(logits(load_model(folder), encoder), expected, rtol=1e-4, atol=1e-4)
+    theirs = getattr(transformers, type(model).__name__).from_pretrained(folder)
+    torch.testing.assert_close(logits(theirs, encoder), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(model, encoder), expected)  # it is not changed
+
+
+def test_a_model_without_lora_has_its_own_weights():
+    model = classifier("wav2vec2 layer")
+    stored = model.stored_weights()
+    merged = merged_weights(model)
+    assert merged.keys() == stored.keys()
+    assert all(torch.equal(merged[name], one) for name, one in stored.items())
+
+
+def test_initial_weights_and_dropout_follow_from_seeds():
+    def draws(seed: int, micro_batch: int) -> list[torch.Tensor]:
+        model = adapted(classifier("wav2vec2 layer"), seed=seed, dropout=0.5).train()
+        seed_micro_batch(0, 0, 0, micro_batch)
+        first = next(one for name, one in model.named_parameters() if ".lora_A." in name)
+        return [first.detach(), model(torch.ones(1, 6640)).logits.detach()]
+
+    same, again, other, elsewhere = draws(0, 0), draws(0, 0), draws(1, 0), draws(0, 1)
+    assert all(map(torch.equal, same, again))
+    assert not torch.equal(same[0], other[0])
+    assert torch.equal(same[0], elsewhere[0])
+    assert not torch.equal(same[1], elsewhere[1])
+
+
+def test_layers_are_chosen_by_the_last_parts_of_their_names():
+    model = classifier("wav2vec2 layer")
+    add_lora(model, rank=2, alpha=2.0, targets=["layers.1.feed_forward.output_dense", "v_proj"])
+    assert layers(model) == {"wav2vec2": {"v_proj", "output_dense"}}
+    assert sum(name.endswith("output_dense.lora_A.default.weight") for name, _ in model.named_parameters()) == 1
+
+
+def test_layers_of_frozen_parts_are_left_out():
+    model = writer("bert")
+    model.speech_encoder.requires_grad_(False)
+    add_lora(model, rank=2, alpha=2.0)
+    assert layers(model).keys() == {"decoder"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["attn"], r"found objective.lora.targets=\['attn'\], which no trained linear layer is named after; "),
+        (["q_proj", "proj"], r"targets=\['proj'\], .* the layers are intermediate_dense, k_proj, "),
+        (["classifier"], r"targets=\['classifier'\]"),
+    ],
+)  # fmt: skip
+def test_names_that_do_not_exist_are_refused_with_those_that_do(targets, message):
+    with pytest.raises(PlanError, match=message):
+        add_lora(classifier("wav2vec2 layer"), rank=2, alpha=2.0, targets=targets)
+
+
+def test_tied_weights_are_no_target():
+    with pytest.raises(PlanError, match=r"targets=\['lm_head'\]"):
+        add_lora(writer("gpt2"), rank=2, alpha=2.0, targets=["lm_head"])
+
+
+def test_targets_are_checked_without_weights(tmp_path):
+    classifier("wav2vec2 layer").base_model.save_pretrained(tmp_path / "encoder")
+    save_decoder("gpt2", tmp_path / "decoder")
+    writer("bert").save_pretrained(tmp_path / "both")
+    check_targets(None, tmp_path / "encoder")
+    check_targets(["wav2vec2.encoder.layers.0.attention.q_proj"], tmp_path / "encoder")
+    check_targets(["c_attn", "q_proj"], tmp_path / "encoder", tmp_path / "decoder")
+    check_targets(["decoder.bert.encoder.layer.0.attention.self.query", "q_proj"], tmp_path / "both")
+    with pytest.raises(PlanError, match=r"targets=\['c_attn'\]"):
+        check_targets(["c_attn", "q_proj"], tmp_path / "encoder")
