@@ -7,11 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysp.engine.training.finetuning import finetune, try_out
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from raysp.specs.pipeline import load_pipeline, with_overrides
 from raysp.specs.recipe import Schedule, load_recipe
 from raysp.specs.steps import Pool
+from raysp.specs.values import override
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
 from tests.engine.test_every_model import make_checkpoint
+from tests.training.conftest import SMALL
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 CASES = {
@@ -22,10 +25,12 @@ CASES = {
     "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
 }
 
-TRAINED = ("finetune_classes", "finetune_ctc", "finetune_seq2seq")
+TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq")
 """Recipes of trainings."""
 LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""
+NOT_BUNDLED = ("adapter", "finetune_seq2seq")
+"""Those that name checkpoints that are not bundled."""
 
 
 def test_every_recipe_is_tested_and_short():
@@ -38,8 +43,21 @@ def test_every_recipe_is_tested_and_short():
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_trains(name):
     recipe = load_recipe(str(PIPELINES / f"{name}.py"))
-    if name != "finetune_seq2seq":  # which names checkpoints that are not bundled
+    if name not in NOT_BUNDLED:
         assert try_out(replace(recipe, pool=Pool(1, cpus=1)), 1).is_done
+
+
+@pytest.mark.slow
+def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words, tmp_path):
+    mms = tmp_path / "mms"
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL, do_stable_layer_norm=True, adapter_attn_dim=8)).save_pretrained(mms)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(mms)
+    recipe, sink = load_recipe(str(PIPELINES / "adapter.py")), tmp_path / "out"
+    settings = {"source.url": words, "objective.checkpoint": mms, "sink.url": sink, "schedule.epochs": 1}
+    for path, value in settings.items():
+        recipe = override(recipe, path, str(value))
+    assert finetune(replace(recipe, pool=Pool(1, cpus=1))).is_done
+    assert {"adapter.tur.safetensors", "config.json", "vocab.json"} <= {file.name for file in sink.iterdir()}
 
 
 @pytest.mark.slow

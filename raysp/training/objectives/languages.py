@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from raysp.checkpoints.hub import is_hub_id, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel
 from raysp.models.base.modeling import Model, overridden
-from raysp.models.encoder.adapters import AttnAdapterLayer, adapter_weights, init_adapter_layers
+from raysp.models.encoder.adapters import (
+    AttnAdapterLayer,
+    adapter_file_names,
+    adapter_weights,
+    init_adapter_layers,
+)
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.files.unweighted import without_weights
 from raysp.training.characters import tokenizer_of
@@ -15,12 +21,37 @@ WIDTH = 16
 """Width of new adapter layers, that of MMS."""
 
 
-def adapter_width(folder: Path) -> int:
-    """Return the width of the adapter layers of a checkpoint, or of those that it can have; no weights are read.
+def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
+    """Return the options of `from_pretrained` for a model with adapter layers; no weights are read.
+
+    Args:
+        checkpoint: name of the checkpoint to begin with, of which a hub id is asked for the file of the language.
+        folder: its folder.
+        language: the language.
+        is_new: whether the adapter layers are initialised; if not, they are those of the checkpoint for the language.
 
     Raises:
-        CheckpointError: its architecture has none.
+        CheckpointError: the architecture has no adapter layers, or the checkpoint lacks the language.
     """
+    options: dict[str, Any] = {"adapter_attn_dim": _width(folder)}
+    if is_new:
+        return options
+    tokenizer = tokenizer_of(folder)
+    if not tokenizer.is_multilingual or tokenizer.target_lang == language:
+        return options  # the weights are those of the language
+    files = adapter_file_names(language, allow_pickle=False)
+    if is_hub_id(checkpoint):
+        local_folder(checkpoint, files)
+    if not (folder / files[0]).is_file():
+        raise CheckpointError(
+            f"{folder}: {files[0]} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "
+            "adapter"
+        )
+    return {**options, "target_lang": language}
+
+
+def _width(folder: Path) -> int:
+    """Return the width of the adapter layers of a checkpoint, or of those that it can have."""
     config: Any = AutoConfig.from_pretrained(folder)
     width = getattr(config, "adapter_attn_dim", None) or WIDTH
     if hasattr(config, "adapter_attn_dim"):
@@ -32,22 +63,6 @@ def adapter_width(folder: Path) -> int:
         f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave out "
         "objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
     )
-
-
-def adapter_options(folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
-    """Return the options of `from_pretrained` for a model with adapter layers.
-
-    Args:
-        folder: checkpoint to begin with.
-        language: the language.
-        is_new: whether the adapter layers are initialised; if not, they are those of the checkpoint for the language.
-    """
-    options: dict[str, Any] = {"adapter_attn_dim": adapter_width(folder)}
-    if is_new:
-        return options
-    tokenizer = tokenizer_of(folder)
-    is_other = tokenizer.is_multilingual and tokenizer.target_lang != language
-    return {**options, "target_lang": language if is_other else None}
 
 
 def train_language(model: Model, language: str, *, is_new: bool) -> None:

@@ -39,7 +39,7 @@ def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenize
     options: dict[str, Any] = {"dtype": torch.float32, "strict": not is_new, "ignore_mismatched_sizes": is_new}
     folder, language = plan.checkpoint.path, objective.adapter
     if language is not None:
-        options |= {**adapter_options(folder, language, is_new=is_new), "strict": False}
+        options |= {**adapter_options(objective.checkpoint, folder, language, is_new=is_new), "strict": False}
     torch.manual_seed(plan.recipe.seed)  # of a new head
     with expecting_new_weights(), naming_masks():
         model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)

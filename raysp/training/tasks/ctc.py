@@ -21,7 +21,7 @@ from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.objectives.languages import adapter_width
+from raysp.training.objectives.languages import adapter_options
 from raysp.training.objectives.models import ctc_model, held_below_head
 from raysp.training.tasks import texts
 from raysp.training.tasks.task import Prediction
@@ -54,7 +54,7 @@ class CTCTask:
             CheckpointError: the checkpoint can have no adapter layers, or lacks their language.
         """
         if spec.adapter is not None:
-            adapter_width(plan.checkpoint.path)  # raises
+            adapter_options(spec.checkpoint, plan.checkpoint.path, spec.adapter, is_new=spec.vocabulary != KEEP)
         if spec.vocabulary == BUILD:
             return cls(spec, None)
         if spec.vocabulary == KEEP:

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -29,6 +30,7 @@ from raysp.specs.objectives import Classify, Objective, Seq2Seq
 from raysp.specs.recipe import CTC, Evaluation, Schedule, Text
 from tests.corpora import write_shard
 from tests.engine.training.test_objectives import assert_same_logits
+from tests.hub_server import lay_out
 from tests.recipes import a_recipe, words_table
 from tests.training.conftest import SMALL
 from tests.training.objectives.originals import save_decoder
@@ -146,7 +148,17 @@ def without_adapters(tmp_path_factory) -> Path:
     return folder
 
 
-def of_language(checkpoint: Path, adapter: str = "tur", **fields) -> CTC:
+def with_french(checkpoint: Path, folder: Path) -> Path:
+    """Copy a checkpoint with a further language of one more token, whose weights are in the file of its adapter."""
+    shutil.copytree(checkpoint, folder)
+    torch.manual_seed(1)
+    french = Wav2Vec2ForCTC(Wav2Vec2Config(**{**STABLE, "vocab_size": len(ENGLISH) + 1, "adapter_attn_dim": 8}))
+    french.save_adapter(folder, "fra")
+    (folder / "vocab.json").write_text(json.dumps({"eng": ENGLISH, "fra": {**ENGLISH, "é": len(ENGLISH)}}))
+    return folder
+
+
+def of_language(checkpoint: object, adapter: str = "tur", **fields) -> CTC:
     return CTC(str(checkpoint), **{"text": Text("lower"), "vocabulary": "build", "adapter": adapter, **fields})
 
 
@@ -228,14 +240,7 @@ def test_a_stopped_training_of_a_language_goes_on_bit_for_bit(words, turkish, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["eng", "fra"])
 def test_the_adapter_of_a_checkpoint_is_trained_further(words, many_languages, tmp_path, language):
-    """French has another number of tokens, and its weights are only in its file."""
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(many_languages, folder)
-    torch.manual_seed(1)
-    french = Wav2Vec2ForCTC(Wav2Vec2Config(**{**STABLE, "vocab_size": len(ENGLISH) + 1, "adapter_attn_dim": 8}))
-    french.save_adapter(folder, "fra")
-    vocabulary = {"eng": ENGLISH, "fra": {**ENGLISH, "é": len(ENGLISH)}}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    folder = with_french(many_languages, tmp_path / "checkpoint")
     schedule = Schedule(steps=3, learning_rate=1e-5)
     objective = of_language(folder, language, vocabulary="keep")
     assert finetune(trained(words, tmp_path / "out", objective, schedule=schedule)).is_done
@@ -248,12 +253,36 @@ def test_the_adapter_of_a_checkpoint_is_trained_further(words, many_languages, t
     assert load_checkpoint(tmp_path / "out").text_tokenizer.target_lang == language
 
 
-def test_the_plan_names_the_adapter_and_a_vocabulary_without_its_language_is_refused(words, many_languages, tmp_path):
+def test_the_file_of_a_language_is_fetched_from_the_hub(words, many_languages, tmp_path, monkeypatch):
+    asked, cache, original = [], tmp_path / "cache", huggingface_hub.snapshot_download
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def recorded(hub_id, *, allow_patterns, **options):
+        asked.extend(one for one in allow_patterns if "adapter" in one)
+        return original(hub_id, allow_patterns=allow_patterns, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", recorded)
+    lay_out(cache, with_french(many_languages, tmp_path / "pushed"))
+    recipe = trained(words, tmp_path / "out", of_language("owner/name", "fra", vocabulary="keep"))
+    prepared = plan_recipe(recipe)[1]
+    assert prepared.task.objective(prepared.plan).model.target_lang == "fra"
+    assert {*asked} == {"adapter.fra.safetensors"}
+
+
+def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_refused(
+    words, many_languages, tmp_path
+):
+    many_languages = Path(shutil.copytree(many_languages, tmp_path / "checkpoint"))
     plan, prepared = plan_recipe(trained(words, tmp_path / "out", of_language(many_languages)))
     assert plan.facts["objective"] == "CTC, vocabulary built from the texts, adapter of tur"
     assert prepared.task.tokenizer.target_lang == "tur"
+    keeping = trained(words, tmp_path / "out", of_language(many_languages, vocabulary="keep"))
+    with pytest.raises(CheckpointError, match=r"adapter.tur.safetensors not found; complete the checkpoint, or set"):
+        plan_recipe(keeping)
+    (many_languages / "adapter.tur.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="target_lang is 'tur', expected one of: eng"):
-        plan_recipe(trained(words, tmp_path / "out", of_language(many_languages, vocabulary="keep")))
+        plan_recipe(keeping)
 
 
 def test_an_architecture_that_can_have_no_adapter_layers_is_refused(words, tiny, tmp_path):
