@@ -79,6 +79,30 @@ def test_a_stopped_training_with_lora_goes_on_and_its_checkpoint_is_a_plain_one(
     assert not any("feature_extractor" in name for name in committed(tmp_path / "out"))
 
 
+@pytest.mark.slow
+def test_a_training_with_lora_that_was_interrupted_amid_a_step_goes_on_bit_for_bit(
+    words, headless, tmp_path, monkeypatch
+):
+    objective = CTC(str(headless), text=Text("lower"), vocabulary="build", masks=MASKS, lora=LORA)
+    finetune(trained(words, tmp_path / "once", objective))
+    original, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data.add_(1.0)
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(trained(words, tmp_path / "out", objective))
+    monkeypatch.undo()
+    assert finetune(trained(words, tmp_path / "out", objective)).is_done
+    once, found = weights(tmp_path / "once"), weights(tmp_path / "out")
+    assert all(torch.equal(found[name], value) for name, value in once.items())
+
+
 def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> None:
     """Check that of the encoder only weights of the attention's projections have changed."""
     changed = set()
