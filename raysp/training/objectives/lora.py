@@ -18,6 +18,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.files.unweighted import without_weights
 from raysp.models.gpt2 import Conv1D
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
+from raysp.training.optimizing import head_names
 from raysp.training.randomness import seeded
 
 TARGETS = (
@@ -81,12 +82,11 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     targets: Sequence[str] | None = None,
-    whole: Sequence[str] = (),
     seed: int = 0,
 ) -> None:
-    """Train products beside linear layers of the base model in place of all its weights.
+    """Train products beside linear layers of a model in place of its weights.
 
-    The products begin with 0. Weights of the head, those outside the base model, are trained as before.
+    The products begin with 0. Weights of the head, and others that the checkpoint lacks, are trained as before.
 
     Args:
         model: the model; layers that are not trained get no products.
@@ -94,14 +94,14 @@ def add_lora(
         alpha: each product is multiplied by `alpha / rank`.
         dropout: probability of dropout of the inputs of products.
         targets: last parts of names of layers; None: `TARGETS`.
-        whole: parts of names of weights that are trained as before, such as ".crossattention.".
         seed: seed of initial weights.
 
     Raises:
         PlanError: the model has no layer of a target.
     """
-    heads = [one for name, one in model.named_parameters() if one.requires_grad and _is_whole(model, name, whole)]
-    names = [name for name in _linear_layers(model) if not _is_whole(model, f"{name}.", whole)]
+    whole = head_names(model) | model.new_weights
+    heads = [one for name, one in model.named_parameters() if one.requires_grad and name in whole]
+    names = [name for name in _linear_layers(model) if f"{name}.weight" not in whole]
     peft: Any = import_module("peft")
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen(names, targets))
     config._register_custom_module({Conv1D: _beside_conv1d})
@@ -140,9 +140,3 @@ def _linear_layers(model: Model) -> Iterable[str]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module.weight.requires_grad and name not in tied:
             yield name
-
-
-def _is_whole(model: Model, name: str, whole: Sequence[str]) -> bool:
-    """Return whether a weight is one of the head, or of a part that is trained as before."""
-    is_head = model.base_model is not model and not name.startswith(f"{model.base_model_prefix}.")
-    return is_head or any(part in f".{name}" for part in whole)

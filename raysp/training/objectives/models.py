@@ -1,7 +1,7 @@
 """Models as they begin to be trained: weights of the checkpoint, new heads, frozen parts."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -69,17 +69,14 @@ def check_lora(plan: TrainingPlan) -> None:
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def begun(
-    model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | None, whole: Sequence[str] = ()
-) -> AnyModel:
+def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | None) -> AnyModel:
     """Return a model as its training begins: on its device, with the checkpointing of its schedule.
 
     Args:
         model: the model.
         plan: the plan.
         part: part that is not trained; None: all of it is trained.
-        lora: LoRA of the base model; None: its weights are trained.
-        whole: parts of names of weights that are trained beside LoRA.
+        lora: LoRA, which is trained in place of the weights of the checkpoint; None: they are trained.
 
     Raises:
         PlanError: the model has no layer for LoRA.
@@ -95,7 +92,6 @@ def begun(
             alpha=lora.alpha,
             dropout=lora.dropout,
             targets=lora.targets,
-            whole=whole,
             seed=plan.recipe.seed,
         )
     return model.to(plan.device).train()

@@ -142,8 +142,7 @@ class Seq2SeqTask:
                 generate=spec.generate,
                 seed=plan.recipe.seed,
             )
-        new_parts = (".enc_to_dec_proj.", *(model.decoder.new_parts if plan.decoder else ()))
-        model = begun(model, plan, spec.freeze, spec.lora, whole=new_parts)
+        model = begun(model, plan, spec.freeze, spec.lora)
         extractor, dtype = load_feature_extractor(folder), getattr(torch, plan.dtype)
         return Seq2SeqObjective(model, extractor, smoothing=spec.smoothing, dtype=dtype)
 
