@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
-from raysp.cli.options import INTERRUPTED, AsJson, Debug, PipelineFile, Settings, ShareOfShards
+from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Settings, ShareOfShards
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as li
 
 
 def submit(
-    pipeline: PipelineFile,
+    file: PlannedFile,
     settings: Settings = None,
     address: HeadAddress = None,
     env: Annotated[
@@ -42,16 +42,15 @@ def submit(
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
-    max_package_mb: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Limit of the files beside the pipeline file.")
-    ] = 100,
+    max_package_mb: Annotated[int, typer.Option(min=1, metavar="N", help="Limit of the files beside FILE.")] = 100,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a pipeline as a job on a Ray cluster. The same command again continues.
+    """Run a pipeline or recipe as a job on a Ray cluster. The same command again continues.
 
     Examples:
       raysp submit label.py --address http://head:8265
+      raysp submit finetune.py --address http://head:8265
       raysp submit label.py --env CORPUS_SECRET --detach
       raysp submit label.py --shards 1/4
     """
@@ -61,7 +60,7 @@ def submit(
 
     dashboard_address(address)
     request = submission.prepare(
-        pipeline,
+        file,
         settings or (),
         share=ALL if shards is None else Share.parse(shards),
         relabel=relabel,

@@ -99,11 +99,10 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
 
 def load_any(target: str, settings: list[str] | None) -> "Pipeline | Finetune":
     """Return the pipeline or recipe of a file, with `--set` applied."""
-    from raysp.specs.pipeline import Pipeline, load_value, with_overrides
-    from raysp.specs.recipe import Finetune
+    from raysp.specs.pipeline import with_overrides
+    from raysp.specs.recipe import load_work
 
-    kinds: dict[str, type[Pipeline | Finetune]] = {"pipeline": Pipeline, "recipe": Finetune}
-    return with_overrides(load_value(target, kinds), settings or [])
+    return with_overrides(load_work(target), settings or [])
 
 
 class NamedSink(NamedTuple):
@@ -169,8 +168,16 @@ def _value(text: str) -> object:
     return {"true": True, "false": False, "null": None}.get(text, text)
 
 
-def command_line(verb: str, target: str, settings: list[str] | None, storage_options: list[str] | None = None) -> str:
-    """Return a command for the shell, with the options that reach a sink."""
+def command_line(
+    verb: str,
+    target: str,
+    settings: list[str] | None,
+    storage_options: list[str] | None = None,
+    *,
+    address: str | None = None,
+) -> str:
+    """Return a command for the shell, with the options that reach a sink and a cluster."""
     more = [word for one in settings or () for word in ("--set", one)]
     more += [word for one in storage_options or () for word in ("--storage-option", one)]
+    more += [] if address is None else ["--address", address]
     return shlex.join(["raysp", verb, target, *more])

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say
-from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
+from raysp.cli.options import Address, AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
 from raysp.engine.display import Display
+from raysp.engine.submitting.arrival import check_arrival, is_submitted
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def finetune(
     restart: Annotated[
         bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, and begin anew.")
     ] = False,
+    address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -38,14 +40,23 @@ def finetune(
     Examples:
       raysp finetune pipelines/finetune_ctc.py --steps 20
       raysp finetune pipelines/finetune_ctc.py --set sink.url=model
+      raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
+    from raysp.engine.cluster.connection import is_cluster
     from raysp.engine.training.finetuning import finetune as train
     from raysp.engine.training.finetuning import try_out
     from raysp.engine.training.progress import evaluation_line, training_line
+    from raysp.errors import SpecError
+    from raysp.planning.places import recipe_with_absolute_paths
     from raysp.specs.pipeline import with_overrides
     from raysp.specs.recipe import load_recipe
 
+    check_arrival()
+    if steps is not None and address is not None:
+        raise SpecError("--steps and --address: a try-out runs on this machine; leave --address out")
     loaded = with_overrides(load_recipe(recipe), settings or [])
+    if is_cluster(address):  # a relative path would not say of which machine
+        loaded = recipe_with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     with stopping_after_a_step(as_json) as stop, Display(err, is_quiet=as_json) as display:
@@ -63,8 +74,10 @@ def finetune(
         if steps is not None:
             result = try_out(loaded, steps, on_plan=planned, on_progress=went_on, should_stop=stop)
         else:
-            result = train(loaded, restart=restart, on_plan=planned, on_progress=went_on, should_stop=stop)
-    again = command_line("finetune", recipe, settings)
+            result = train(
+                loaded, restart=restart, address=address, on_plan=planned, on_progress=went_on, should_stop=stop
+            )
+    again = command_line("finetune", recipe, settings, address=address)
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
@@ -99,9 +112,9 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
         "sink": plan.recipe.sink.url,
         "shards": len(plan.corpus.shards),
         "rows": plan.num_rows,
-        "workers": plan.num_workers,
+        "workers": plan.workers.low,
         "dtype": plan.dtype,
-        "device": plan.device,
+        "device": plan.workers.device,
         "sizes": dataclasses.asdict(plan.sizes),
     }
     if prepared is not None:
@@ -149,5 +162,7 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
         print_fact("checkpoint", result.sink)
         print_fact("report", join_url(result.sink, REPORT))
         print_command("next", command_line("inspect", result.sink, None))
+    elif is_submitted():
+        print_fact("to continue", "submit it again")
     else:
         print_command("to continue", again)

@@ -298,9 +298,9 @@ def _begin(
         on_plan(plan.of(share))
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
-        from raysp.engine.cluster.shared_places import check_shared
+        from raysp.engine.cluster.shared_places import check_shared, labelling_places
 
-        check_shared(store, plan)
+        check_shared(store, plan.pipeline, labelling_places(plan))
     own = stack.enter_context(lease.held(store, share))
     stack.callback(own_ray.end)  # before the lease is released
     # Runs over the same shards may have written since, and one beside this one may have recorded other settings.

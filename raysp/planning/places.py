@@ -77,11 +77,23 @@ def _absolute_checkpoint(given: str) -> str:
 
 def data_places(work: Pipeline | Finetune) -> Iterator[tuple[str, str]]:
     """Yield the field names and values of the places of recordings and results, without ids of the hub."""
-    source = work.source
-    if source.split is None:
-        yield from (("source.url", url) for url in source.urls)
-    yield from ((f"source.{name}", url) for name in ("root", "audio_root", "labels") if (url := getattr(source, name)))
+    for field, source in _sources(work):
+        if source.split is None:
+            yield from ((f"{field}.url", url) for url in source.urls)
+        names = ("root", "audio_root", "labels")
+        yield from ((f"{field}.{name}", url) for name in names if (url := getattr(source, name)))
     yield "sink.url", work.sink.url
+
+
+def _sources(work: Pipeline | Finetune) -> Iterator[tuple[str, Shards]]:
+    """Yield the sources with the names of their fields."""
+    yield "source", work.source
+    if isinstance(work, Pipeline):
+        return
+    if work.evaluation is not None:
+        yield "evaluation.source", work.evaluation.source
+    sounds = ((place, one) for place, one in enumerate(work.augment) if isinstance(one, OfSounds))
+    yield from ((f"augment.{place}.source", one.source) for place, one in sounds)
 
 
 def _refuse_job_packages(given: Pipeline | Finetune, absolute: Pipeline | Finetune) -> None:

@@ -14,6 +14,7 @@ from raysp.specs.objectives import CTC as CTC
 from raysp.specs.objectives import FEW_WEIGHTS, Objective, Positive, Share, checkpoints_of, metrics_of, target_column
 from raysp.specs.objectives import Text as Text
 from raysp.specs.pipeline import (
+    Pipeline,
     Shards,
     StorageOptions,
     check_added,
@@ -94,12 +95,15 @@ class Checkpoint:
         url: folder for the checkpoint, and for the committed steps below `.raysp/`.
         every: steps between commits.
         storage_options: options of the storage; secrets by `Env`.
+        shared: whether all machines of a cluster see the same files at a local `url`. If not declared, a training on a
+            cluster checks it on nodes that are up.
     """
 
     url: Url
     _: KW_ONLY
     every: Annotated[int, Field(ge=1)] = 500
     storage_options: StorageOptions = field(default_factory=dict)
+    shared: bool = False
 
     def __post_init__(self) -> None:
         """Check that the url is not empty."""
@@ -312,3 +316,13 @@ def load_recipe(target: str) -> Finetune:
         SpecError: as `load_value`.
     """
     return load_value(target, {"recipe": Finetune})
+
+
+def load_work(target: str) -> Pipeline | Finetune:
+    """Load a pipeline or recipe from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    kinds: dict[str, type[Pipeline | Finetune]] = {"pipeline": Pipeline, "recipe": Finetune}
+    return load_value(target, kinds)

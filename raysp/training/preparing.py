@@ -180,8 +180,8 @@ def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex) -> None:
     why = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
     if not num_kept:
         raise PlanError(f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}")
-    if num_kept < plan.num_workers:
+    if num_kept < plan.workers.low:
         raise PlanError(
-            f"{count(num_kept, 'row')} to train on, and {count(plan.num_workers, 'worker')}: lower pool.actors"
+            f"{count(num_kept, 'row')} to train on, and {count(plan.workers.low, 'worker')}: lower pool.actors"
             + (f" (left out: {why})" if why else "")
         )

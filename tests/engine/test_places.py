@@ -107,10 +107,10 @@ def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes,
     monkeypatch.setattr(shared_places, "_nodes", list)
     plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
     if refused is None:
-        shared_places.check_shared(None, plan)
+        shared_places.check_shared(None, plan.pipeline, ())
         return
     with pytest.raises(raysp.PlanError, match=f"^{refused}.*shared=true declares it"):
-        shared_places.check_shared(None, plan)
+        shared_places.check_shared(None, plan.pipeline, ())
 
 
 def test_a_declaration_changes_no_fingerprint(tmp_path):

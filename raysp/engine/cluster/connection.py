@@ -57,7 +57,12 @@ _SETTINGS = {
 def is_cluster(address: str | None) -> bool:
     """Return whether a run uses an existing Ray: at an address, or connected by this process."""
     ray = sys.modules.get("ray")
-    return _named(address) not in ("", LOCAL) or bool(ray and ray.is_initialized())
+    return is_named(address) or bool(ray and ray.is_initialized())
+
+
+def is_named(address: str | None) -> bool:
+    """Return whether an address, or RAY_ADDRESS, names an existing Ray."""
+    return _named(address) not in ("", LOCAL)
 
 
 def requires_ray(address: str | None) -> bool:

@@ -29,6 +29,13 @@ def own_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def on_node(node_id: str) -> object:
+    """Return the scheduling strategy of tasks and actors that run on one node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
 def _answers(node: dict[str, object]) -> bool:
     address = (str(node["NodeManagerAddress"]), int(str(node["NodeManagerPort"])))
     try:

@@ -1,19 +1,26 @@
 """Check before any work that all machines of a cluster see the same files: sink, shards, recordings and checkpoint."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
 
+from raysp.corpus.shards import Shard
+from raysp.engine.cluster.nodes import on_node
 from raysp.errors import PlanError, StoreError
-from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.checkpoints import checkpoint_folder, folder_of
 from raysp.planning.plans import Plan
+from raysp.planning.training.plans import TrainingPlan
 from raysp.sink import layout
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.augmentation import OfSounds
+from raysp.specs.objectives import checkpoints_of
+from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.recipe import Finetune
 from raysp.storage.store import Store, scheme_of
 from raysp.words import count
 
@@ -42,42 +49,47 @@ class Seen:
     """Size of a file; None: a folder."""
 
 
-def check_shared(store: Store, plan: Plan) -> None:
+def check_shared(store: Store, work: Pipeline | Finetune, places: Iterable[Seen]) -> None:
     """Raise PlanError unless workers see the files that this process sees and writes.
 
-    Places on object stores are shared, and local ones that the pipeline declares as `shared`. The others are checked
-    on nodes that are up. The sink is checked wherever it is, unless declared, because workers may lack its credentials.
+    Places on object stores are shared, and local ones that are declared as `shared`. The others are checked on nodes
+    that are up. The sink is checked wherever it is, unless declared, because workers may lack its credentials.
+
+    Args:
+        store: the sink.
+        work: the pipeline or recipe.
+        places: local places that workers read and that are not declared as shared.
 
     Raises:
         PlanError: some nodes do not see the files, with the field, their number and the first one's reason; or no node
             is up to check a local place of labels or shards.
     """
-    pipeline, nodes = plan.pipeline, _nodes()
+    nodes = _nodes()
     if not nodes:
-        _refuse_unchecked(pipeline)
+        _refuse_unchecked(work)
         return
-    places = list(_places(plan))
-    if pipeline.sink.shared:
-        _check(pipeline, nodes, places, "")
+    places = list(places)
+    if work.sink.shared:
+        _check(work, nodes, places, "")
         return
     path = f"{layout.TMP}{time.time_ns():x}-seen"
     store.create(path, b"raysp asks whether its workers see what its driver writes\n")
     try:
-        _check(pipeline, nodes, places, path)
+        _check(work, nodes, places, path)
     finally:
         store.delete(path)
 
 
-def _check(pipeline: Pipeline, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
+def _check(work: Pipeline | Finetune, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
     """Raise PlanError for the first field whose files some nodes do not see."""
     if not places and not written:
         return
     task = ray.remote(cast("Any", _look))
-    sink = pipeline.sink
+    sink = work.sink
     given = (sink.url, dict(sink.storage_options), written, places)
-    answers = [task.options(num_cpus=0, scheduling_strategy=_on(node["NodeID"])).remote(*given) for node in nodes]
+    answers = [task.options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])).remote(*given) for node in nodes]
     found = [(node["NodeManagerAddress"], _wait(answer)) for node, answer in zip(nodes, answers, strict=True)]
-    for field, what in _described(pipeline, places).items():
+    for field, what in _described(work, places).items():
         if blind := [(node, reasons[field]) for node, reasons in found if field in reasons]:
             node, reason = blind[0]
             shared = "" if scheme_of(sink.url) and field == "sink.url" else _declared(field)
@@ -87,35 +99,58 @@ def _check(pipeline: Pipeline, nodes: list[dict[str, Any]], places: list[Seen], 
             )
 
 
-def _described(pipeline: Pipeline, places: Iterable[Seen]) -> dict[str, str]:
+def _described(work: Pipeline | Finetune, places: Iterable[Seen]) -> dict[str, str]:
     """Return a description of the files of each field."""
     files = {one.field: f"the files that this process sees in {one.place!r}" for one in places}
-    return {"sink.url": f"the files that this process writes to {pipeline.sink.url!r}", **files}
+    return {"sink.url": f"the files that this process writes to {work.sink.url!r}", **files}
 
 
-def _places(plan: Plan) -> Iterator[Seen]:
-    """Yield local places that workers read and that are not declared as shared, each with one of its files."""
-    source, checkpoint = plan.pipeline.source, plan.pipeline.label.checkpoint
-    if not source.shared:
-        url = next((one.shard.url for one in plan.todo if not scheme_of(one.shard.url)), None)
-        if url is not None:
-            yield _seen("source.url", source.urls[0], Path(url))
-        if source.audio_root is not None and not scheme_of(source.audio_root):
-            yield _seen("source.audio_root", source.audio_root, Path(source.audio_root))
+def labelling_places(plan: Plan) -> Iterator[Seen]:
+    """Yield local places that the workers of a run read and that are not declared as shared, each with one file."""
+    pipeline = plan.pipeline
+    yield from _of_source("source", pipeline.source, [one.shard for one in plan.todo])
+    place = f"steps.{pipeline.steps.index(pipeline.label)}.checkpoint"
+    yield from _of_checkpoint(place, pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
+
+
+def training_places(plan: TrainingPlan) -> Iterator[Seen]:
+    """Yield those of the workers of a training, as `labelling_places` does."""
+    recipe = plan.recipe
+    yield from _of_source("source", recipe.source, plan.corpus.shards)
+    if recipe.evaluation is not None and plan.evaluated is not None:
+        yield from _of_source("evaluation.source", recipe.evaluation.source, plan.evaluated.shards)
+    for place, sounds in plan.sounds.items():
+        one = recipe.augment[place]
+        assert isinstance(one, OfSounds)
+        yield from _of_source(f"augment.{place}.source", one.source, sounds.shards)
+    for name, url in checkpoints_of(recipe.objective).items():
+        yield from _of_checkpoint(f"objective.{name}", url, partial(folder_of, url, recipe.source))
+
+
+def _of_source(field: str, source: Shards, shards: Iterable[Shard]) -> Iterator[Seen]:
+    if source.shared:
+        return
+    shard = next((one for one in shards if not scheme_of(one.url)), None)
+    if shard is not None:
+        yield _seen(f"{field}.url", source.urls[0], Path(shard.url))
+        if shard.labels and not scheme_of(shard.labels):
+            yield _seen(f"{field}.labels", str(source.labels), Path(shard.labels))
+    if source.audio_root is not None and not scheme_of(source.audio_root):
+        yield _seen(f"{field}.audio_root", source.audio_root, Path(source.audio_root))
+
+
+def _of_checkpoint(field: str, checkpoint: str, folder: Callable[[], Path]) -> Iterator[Seen]:
     if not scheme_of(checkpoint) and Path(checkpoint).is_dir():
-        folder = checkpoint_folder(plan.pipeline)
-        yield _seen(
-            f"steps.{plan.pipeline.steps.index(plan.pipeline.label)}.checkpoint", checkpoint, folder / "config.json"
-        )
+        yield _seen(field, checkpoint, folder() / "config.json")
 
 
 def _seen(field: str, place: str, path: Path) -> Seen:
     return Seen(field, place, str(path), path.stat().st_size if path.is_file() else None)
 
 
-def _refuse_unchecked(pipeline: Pipeline) -> None:
+def _refuse_unchecked(work: Pipeline | Finetune) -> None:
     """Raise for a local place that no node can check and that is not declared as shared."""
-    source, sink = pipeline.source, pipeline.sink
+    source, sink = work.source, work.sink
     local = [url for url in source.urls if source.split is None and not scheme_of(url)]
     if local and not source.shared:
         raise PlanError(_unchecked("source.url", local[0]))
@@ -132,20 +167,15 @@ def _unchecked(field: str, place: str) -> str:
 
 def _declared(field: str) -> str:
     """Return how a shared place is declared; nothing for a checkpoint, which is always checked."""
-    part = field.partition(".")[0]
-    return f" (then {part}.shared=true declares it, and it is not checked)" if part in ("source", "sink") else ""
+    part = field.rpartition(".")[0]
+    is_declared = part == "sink" or part.rpartition(".")[2] == "source"
+    return f" (then {part}.shared=true declares it, and it is not checked)" if is_declared else ""
 
 
 def _nodes() -> list[dict[str, Any]]:
     """Return up to `MOST_NODES` nodes on which workers can run now; empty while the cluster is scaled to zero."""
     nodes = [node for node in cast("Any", ray).nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     return nodes[:: -(-len(nodes) // MOST_NODES)] if nodes else []
-
-
-def _on(node_id: str) -> object:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def _look(url: str, storage_options: dict[str, object], written: str, places: list[Seen]) -> dict[str, str]:

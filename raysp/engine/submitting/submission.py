@@ -1,11 +1,11 @@
-"""Submission of a pipeline as a Ray job: local checks, the package, the runtime environment, the job."""
+"""Submission of a pipeline or recipe as a Ray job: local checks, the package, the runtime environment, the job."""
 
 import re
 import secrets as random
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from raysp.errors import PlanError, SpecError
 from raysp.planning.places import REMEDY, data_places
 from raysp.sink.shares import ALL, Share
 from raysp.specs.code.origins import is_installed_path
-from raysp.specs.pipeline import Pipeline, load_pipeline, read_code, with_overrides
+from raysp.specs.objectives import checkpoints_of
+from raysp.specs.pipeline import Pipeline, read_code, with_overrides
+from raysp.specs.recipe import Finetune, load_work
 from raysp.storage.store import normalise, scheme_of
 
 STOP_SECONDS = 120
@@ -34,8 +36,8 @@ class Request:
     """A job to submit, checked on this machine.
 
     Attributes:
-        target: pipeline file, or FILE:NAME.
-        pipeline: the pipeline with its settings.
+        target: file of the pipeline or recipe, or FILE:NAME.
+        work: the pipeline or recipe with its settings.
         package: the files that travel.
         settings: changes, as `PATH=VALUE`.
         relabel: whether the run replaces labels that differ.
@@ -45,7 +47,7 @@ class Request:
     """
 
     target: str
-    pipeline: Pipeline
+    work: Pipeline | Finetune
     package: Package
     settings: tuple[str, ...] = ()
     relabel: bool = False
@@ -60,8 +62,9 @@ class Request:
         changes = [word for setting in self.settings for word in ("--set", setting)]
         share = [] if self.share.is_whole else ["--shards", str(self.share)]
         relabel = ["--relabel"] if self.relabel else []
+        verb = "run" if isinstance(self.work, Pipeline) else "finetune"
         return shlex.join(
-            ["python", "-m", "raysp", "run", f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
+            ["python", "-m", "raysp", verb, f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
         )
 
     @property
@@ -69,7 +72,7 @@ class Request:
         """Data that Ray keeps beside the job."""
         from raysp import __version__
 
-        sink = self.pipeline.sink.url
+        sink = self.work.sink.url
         return {
             jobs.VERSION: __version__,
             jobs.SINK: normalise(sink),
@@ -79,7 +82,7 @@ class Request:
 
     def new_id(self) -> str:
         """Return a readable id that no other job has."""
-        name = self.pipeline.name or Path(self.target.partition(":")[0]).stem
+        name = self.work.name or Path(self.target.partition(":")[0]).stem
         readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "pipeline"
         return f"raysp-{readable}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{random.token_hex(2)}"
 
@@ -94,25 +97,28 @@ def prepare(
     with_raysp: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Request:
-    """Check a pipeline on this machine, without object storage and without the cluster.
+    """Check a pipeline or recipe on this machine, without object storage and without the cluster.
 
     Raises:
-        SpecError: the pipeline is invalid, its code is not in the folder of its file, or the package is too large.
+        SpecError: it is invalid, its code is not in the folder of its file, the package is too large, or an option does
+            not apply to recipes.
         PlanError: a place is local to this machine.
     """
-    pipeline = with_overrides(load_pipeline(target), settings)
+    work = with_overrides(load_work(target), settings)
+    if not isinstance(work, Pipeline) and (relabel or not share.is_whole):
+        raise SpecError(f"{'--relabel' if relabel else '--shards'}: {target} is a recipe, which labels no shards")
     file = Path(target.partition(":")[0]).absolute()
     wheel = _wheel(with_raysp)
     package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
-    _refuse_missing(package, file, f"{file}: the pipeline file")
-    for code in read_code(pipeline).files:
+    _refuse_missing(package, file, f"{file}: the submitted file")
+    for code in read_code(work).files:
         path = Path(code.path)
         if not is_installed_path(path):
-            _refuse_missing(package, path, f"{path}: code of the pipeline")
-    _refuse_local_places(pipeline, package)
+            _refuse_missing(package, path, f"{path}: code of the submitted file")
+    _refuse_local_places(work, package)
     requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}[s3]" if wheel else with_raysp
     names = tuple(dict.fromkeys(secrets))
-    return Request(target, pipeline, package, tuple(settings), relabel, names, requirement, share)
+    return Request(target, work, package, tuple(settings), relabel, names, requirement, share)
 
 
 def submit(head: Head, request: Request) -> str:
@@ -156,7 +162,7 @@ def _refuse_second(head: Head, request: Request) -> None:
         if job.sink == sink and not job.is_over and Share.parse(job.shards).overlaps(request.share):
             share = f" (--shards {job.shards})" if job.has_share else ""
             raise PlanError(
-                f"sink.url: the job {job.id} labels into {sink}{share} already ({job.status}); follow it with "
+                f"sink.url: the job {job.id} writes to {sink}{share} already ({job.status}); follow it with "
                 f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
             )
 
@@ -179,8 +185,8 @@ def _wheel(with_raysp: str | None) -> Path | None:
 def _refuse_missing(package: Package, path: Path, what: str) -> None:
     if package.name_of(path) is None:
         raise SpecError(
-            f"{what} is outside of {package.folder}, the folder of the pipeline file, which is shipped; move it there, "
-            "or install it on the cluster as a package"
+            f"{what} is outside of {package.folder}, the folder of the submitted file, which is shipped; move it "
+            "there, or install it on the cluster as a package"
         )
     if not package.holds(path):
         raise SpecError(
@@ -189,9 +195,9 @@ def _refuse_missing(package: Package, path: Path, what: str) -> None:
         )
 
 
-def _refuse_local_places(pipeline: Pipeline, package: Package) -> None:
+def _refuse_local_places(work: Pipeline | Finetune, package: Package) -> None:
     """Raise PlanError for places that exist on this machine only. Absolute paths may be shared; the job checks."""
-    for name, url in data_places(pipeline):
+    for name, url in data_places(work):
         if scheme_of(url):
             continue
         if not Path(url.removeprefix("file://")).is_absolute():
@@ -200,10 +206,15 @@ def _refuse_local_places(pipeline: Pipeline, package: Package) -> None:
             )
         if package.name_of(Path(normalise(url))) is not None:
             raise PlanError(
-                f"{name}: {url!r} is in the folder of the pipeline file, which a job sees only as a copy that Ray "
+                f"{name}: {url!r} is in the folder of the submitted file, which a job sees only as a copy that Ray "
                 f"removes. {REMEDY}"
             )
-    _refuse_local_checkpoint(pipeline.label.checkpoint, package)
+    for checkpoint in _checkpoints(work):
+        _refuse_local_checkpoint(checkpoint, package)
+
+
+def _checkpoints(work: Pipeline | Finetune) -> Collection[str]:
+    return (work.label.checkpoint,) if isinstance(work, Pipeline) else checkpoints_of(work.objective).values()
 
 
 def _refuse_local_checkpoint(checkpoint: str, package: Package) -> None:
@@ -219,5 +230,5 @@ def _refuse_local_checkpoint(checkpoint: str, package: Package) -> None:
         raise PlanError(
             f"checkpoint: {checkpoint!r} is relative to {Path.cwd()}, and a job runs in a copy of {package.folder}; "
             f"submit from there as {name!r}, or write "
-            "Path(__file__).parent / ... in the pipeline file"
+            "Path(__file__).parent / ... in the submitted file"
         )

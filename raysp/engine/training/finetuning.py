@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from raysp.audio.isolation import Decoder
+from raysp.engine.cluster.connection import connected, is_cluster, is_named
 from raysp.engine.training.progress import TrainingProgress
 from raysp.engine.training.recording import Recording
 from raysp.engine.training.trackers import check_tracker, open_tracker
@@ -101,6 +102,7 @@ def finetune(
     recipe: Finetune,
     *,
     restart: bool = False,
+    address: str | None = None,
     on_plan: Callable[[Prepared], None] | None = None,
     on_progress: OnTrainingProgress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -110,6 +112,7 @@ def finetune(
     Args:
         recipe: the recipe.
         restart: remove what earlier runs left in the sink, and begin anew.
+        address: address of a Ray cluster; None: RAY_ADDRESS, else this process, or a local Ray for several workers.
         on_plan: called with the training once its rows are indexed, before any step.
         on_progress: called after every step.
         should_stop: whether to stop after the current step, which is committed.
@@ -120,12 +123,17 @@ def finetune(
     """
     for name in recipe.trackers:
         check_tracker(name)
-    plan = plan_training(recipe)
-    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
-    TrainingRecord.load(store)  # refuses a sink of labels
-    store.probe()
-    fault_injection.arm()
     with contextlib.ExitStack() as stack:
+        plan = plan_training(recipe, stack.enter_context(connected(address)) if is_cluster(address) else None)
+        by_ray = _needs_ray(plan, address)
+        store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+        TrainingRecord.load(store)  # refuses a sink of labels
+        store.probe()
+        fault_injection.arm()
+        if by_ray and is_cluster(address):
+            from raysp.engine.cluster.shared_places import check_shared, training_places
+
+            check_shared(store, plan.recipe, training_places(plan))
         stack.callback(close_decoder)
         stack.enter_context(lease.held(store))
         if restart:
@@ -135,7 +143,7 @@ def finetune(
         run, record = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(_threads(plan.threads))
+        stack.enter_context(_threads(plan.workers.threads))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         committed = steps.latest(store)
         begun = committed.position if committed else Position(0, 0, 0)
@@ -143,19 +151,36 @@ def finetune(
         trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
         recording = Recording(store, run.run_id, recipe.evaluation, trackers)
         stack.callback(recording.finish)
-        if plan.num_workers > 1 and not course_of(recipe.schedule).is_done(begun):
+        if by_ray and not course_of(recipe.schedule).is_done(begun):
             from raysp.engine.training import on_ray
 
             _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, recording, on_progress)
         session = new_session(
-            prepared, Reading(prepared.reader(decoder), failures), store, decoder=stack.enter_context(Decoder())
+            _on_this_machine(prepared),
+            Reading(prepared.reader(decoder), failures),
+            store,
+            decoder=stack.enter_context(Decoder()),
         )
-        if plan.num_workers == 1:
+        if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
             session.load_result(store, recipe.average)
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, failures)
+
+
+def _needs_ray(plan: TrainingPlan, address: str | None) -> bool:
+    """Return whether the workers are actors of Ray: several, on a named cluster, or on GPUs of other machines."""
+    workers = plan.workers
+    return workers.high > 1 or is_named(address) or (workers.device == "cuda" and not torch.cuda.is_available())
+
+
+def _on_this_machine(prepared: Prepared) -> Prepared:
+    """Return the training as this process continues it or exports its checkpoint: without a GPU, if there is none."""
+    plan = prepared.plan
+    if plan.workers.device == "cpu" or torch.cuda.is_available():
+        return prepared
+    return replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cpu")))
 
 
 def plan_recipe(recipe: Finetune) -> tuple[TrainingPlan, Prepared | None]:
@@ -194,7 +219,7 @@ def try_out(
         prepared = prepare(plan, None, decoder=process_decoder())
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(_threads(plan.threads))
+        stack.enter_context(_threads(plan.workers.threads))
         reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)

@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from torch import Tensor
 
 from raysp.engine.cluster.connection import cluster_resources, local_ray, replaced
+from raysp.engine.cluster.nodes import on_node, own_id
 from raysp.engine.cluster.process_state import Environment
 from raysp.engine.training.board import Board, News
 from raysp.engine.training.feeding import READER_CPUS, FedRows, Feeder
@@ -48,6 +49,8 @@ MOST_LOSSES = 3
 """Losses of Ray Train's own process without a commit between them, after which a training fails."""
 TIMEOUT_SECONDS = 120
 """Time that workers wait for each other, in which a step must be done."""
+RESIZE_SECONDS = 300.0
+"""Time between two looks for nodes on which more workers could run. They begin again from the last commit then."""
 _SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -80,7 +83,7 @@ class Together:
 def train(
     prepared: Prepared, failures: Failures, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[Report, int | None]]:
-    """Train on a local Ray, and yield each step with the number of steps committed.
+    """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
 
     Args:
         prepared: the training.
@@ -92,7 +95,9 @@ def train(
         RunError: too many rows cannot be decoded, or the workers cannot go on.
     """
     plan = prepared.plan
-    cpus = plan.num_workers * plan.threads + max(1, num_cpus())  # besides the workers, which wait for rows, readers
+    cpus = plan.workers.low * plan.workers.threads + max(
+        1, num_cpus()
+    )  # besides the workers, which wait for rows, readers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_set(_SETTINGS))
         stack.enter_context(local_ray(Resources(cpus=cpus)))
@@ -149,10 +154,10 @@ def _watched(
 
 def _refuse_without_readers(plan: TrainingPlan) -> None:
     """Raise if the workers would hold all CPUs of a Ray that is connected, so that no task could read rows."""
-    held, found = plan.num_workers * plan.threads, cluster_resources().cpus
+    held, found = plan.workers.low * plan.workers.threads, cluster_resources().cpus
     if held + READER_CPUS > found:
         raise PlanError(
-            f"pool: {count(plan.num_workers, 'worker')} of {count(plan.threads, 'CPU')} each, and at least "
+            f"pool: {count(plan.workers.low, 'worker')} of {count(plan.workers.threads, 'CPU')} each, and at least "
             f"{READER_CPUS:g} CPUs for reading; found {found:g} CPUs: lower pool.actors or pool.cpus"
         )
 
@@ -169,10 +174,11 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _board_and_feeder(prepared: Prepared) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Start the actors that outlive workers, and end them afterwards."""
+    """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
     reference = ray.put(prepared)
-    board: Any = ray.remote(Board).options(num_cpus=0, max_concurrency=1).remote()
-    feeder: Any = ray.remote(Feeder).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote([reference])
+    here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
+    board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
+    feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote([reference])
     config = {"prepared": [reference], "board": board, "feeder": feeder, "faults": fault_injection.arm()}
     try:
         yield board, config
@@ -203,18 +209,24 @@ class _Fit:
 
 
 def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import ScalingConfig
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     plan = prepared.plan
-    on_gpu = plan.device == "cuda"
-    resources = {"CPU": plan.threads, **({"GPU": 1} if on_gpu else {})}
+    low, high, on_gpu = plan.workers.low, plan.workers.high, plan.workers.device == "cuda"
+    resources = {"CPU": plan.workers.threads, **({"GPU": 1} if on_gpu else {})}
     with tempfile.TemporaryDirectory(prefix="raysp-train-") as folder, _short_end():
         TorchTrainer(
             _work,
             train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=plan.num_workers, use_gpu=on_gpu, resources_per_worker=resources),
+            scaling_config=ScalingConfig(
+                num_workers=low if low == high else (low, high),
+                use_gpu=on_gpu,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            ),
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
             run_config=RunConfig(
                 name=f"raysp-{uuid.uuid4().hex[:8]}",
@@ -248,7 +260,7 @@ def _work(config: Mapping[str, Any]) -> None:
     recipe = plan.recipe
     try:
         prepared = replace(prepared, plan=plan.located())
-        torch.set_num_threads(plan.threads)
+        torch.set_num_threads(plan.workers.threads)
         store = open_store(recipe.sink.url, recipe.sink.storage_options)
         committed = steps.latest(store)
         if not ray.get(board.begin.remote(number, committed and committed.position.done)):

@@ -12,12 +12,12 @@ from raysp.ops.ordering import Sizes
 from raysp.planning.checkpoints import digest_of, folder_of, summary_of
 from raysp.planning.hub_data import source_of_commit
 from raysp.planning.listing import list_corpus
-from raysp.planning.machine import num_cpus
 from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
-from raysp.planning.resources import count_gpus
+from raysp.planning.resources import Resources
 from raysp.planning.surveying import CheckSchema, survey
 from raysp.planning.training.objectives import check_objective, check_targets, described
+from raysp.planning.training.workers import Workers, settle_workers
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import checkpoints_of, target_column, with_checkpoints
@@ -47,11 +47,8 @@ class TrainingPlan:
     checkpoint_digest: str
     corpus: Corpus
     dtype: str
-    device: str
     sizes: Sizes
-    num_workers: int
-    threads: int
-    """Torch threads of each worker on CPUs."""
+    workers: Workers
     code: UserCode = field(repr=False)
     """Code from outside raysp."""
     evaluated: Corpus | None = None
@@ -86,7 +83,7 @@ class TrainingPlan:
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
-            "workers": f"{count(self.num_workers, 'worker')}, {self.dtype} on {self.device}",
+            "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}",
             **self._evaluation_fact,
             "sink": recipe.sink.url,
         }
@@ -102,8 +99,12 @@ class TrainingPlan:
         }
 
 
-def plan_training(recipe: Finetune) -> TrainingPlan:
-    """Return the plan of a training on this machine; nothing is written.
+def plan_training(recipe: Finetune, cluster: Resources | None = None) -> TrainingPlan:
+    """Return the plan of a training; nothing is written.
+
+    Args:
+        recipe: the recipe.
+        cluster: resources of the cluster; None: this machine.
 
     Raises:
         PlanError: there are no rows, a column is missing, or the workers do not fit.
@@ -128,14 +129,9 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
     folders = _folders(recipe)
     checkpoint = summary_of(folders["checkpoint"])
     check_objective(objective, checkpoint)
-    gpus = 0 if recipe.device == "cpu" or recipe.pool.gpus == 0 else count_gpus()
-    if recipe.device == "cuda" and not gpus:
-        raise PlanError("device='cuda': found no GPU on this machine; set device='cpu', or leave it out")
-    device = "cuda" if gpus else "cpu"
-    num_workers = _num_workers(recipe, gpus)
-    dtype = ("bfloat16" if gpus else "float32") if recipe.dtype == "auto" else recipe.dtype
-    threads = recipe.pool.cpus or max(1, num_cpus() // num_workers)
-    sizes = _sizes(recipe.batching, on_gpu=bool(gpus))
+    workers = settle_workers(recipe, cluster)
+    on_gpu = workers.device == "cuda"
+    dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated = None
     if recipe.evaluation:
         check = partial(check_targets, objective, recipe.evaluation.kept[0])
@@ -151,10 +147,8 @@ def plan_training(recipe: Finetune) -> TrainingPlan:
         checkpoint_digest="+".join(map(digest_of, folders.values())),
         corpus=corpus,
         dtype=dtype,
-        device=device,
-        sizes=sizes,
-        num_workers=num_workers,
-        threads=threads,
+        sizes=_sizes(recipe.batching, on_gpu=on_gpu),
+        workers=workers,
         code=code,
         evaluated=evaluated,
         sounds=sounds,
@@ -191,19 +185,6 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
         raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
         raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
-
-
-def _num_workers(recipe: Finetune, gpus: int) -> int:
-    """Return the number of workers: as the pool requests, at most one a micro-batch."""
-    pool, most = recipe.pool, recipe.batching.micro_batches
-    if pool.low > most:
-        raise PlanError(
-            f"pool.actors={pool.actors}: a step has {count(most, 'micro-batch')}, which is the largest number "
-            "of workers that have work; lower pool.actors, or raise batching.micro_batches"
-        )
-    if gpus and pool.low > gpus:
-        raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
-    return pool.low
 
 
 def _sizes(batching: Batching, *, on_gpu: bool) -> Sizes:

@@ -94,7 +94,7 @@ def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | N
             targets=lora.targets,
             seed=plan.recipe.seed,
         )
-    return model.to(plan.device).train()
+    return model.to(plan.workers.device).train()
 
 
 def held_below_head(model: Model) -> Iterator[nn.Parameter]:

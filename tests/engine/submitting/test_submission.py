@@ -52,7 +52,9 @@ class TestChecks:
     @pytest.mark.parametrize("field", ["source.url", "sink.url"])
     def test_data_beside_the_pipeline_file_is_refused(self, project, field):
         (project / "data").mkdir()
-        with pytest.raises(PlanError, match=rf"^{field}: '.*/data' is in the folder of the pipeline file, which a job"):
+        with pytest.raises(
+            PlanError, match=rf"^{field}: '.*/data' is in the folder of the submitted file, which a job"
+        ):
             prepared(project, f"{field}={project}/data")
 
     def test_an_absolute_path_may_be_shared_and_is_left_to_the_job(self, project):
@@ -82,7 +84,8 @@ class TestChecks:
         elsewhere.mkdir()
         shutil.move(project / "helper.py", elsewhere / "helper.py")
         monkeypatch.syspath_prepend(elsewhere)
-        with pytest.raises(SpecError, match=rf"^{elsewhere}/helper.py: code of the pipeline is outside of {project}"):
+        outside = f"{elsewhere}/helper.py: code of the submitted file is outside of {project}"
+        with pytest.raises(SpecError, match=f"^{outside}"):
             prepared(project)
 
     @pytest.mark.parametrize("left_out", ["helper.py", "label_speech.py"])
@@ -116,6 +119,50 @@ def test_the_command_runs_the_file_in_the_package_with_its_settings(project):
     )
     named = prepare(f"{project}/label_speech.py:pipeline")
     assert named.command == "python -m raysp run label_speech.py:pipeline"
+
+
+RECIPE = """
+import raysp
+
+recipe = raysp.Finetune(
+    raysp.Shards("s3://bucket/in/*.parquet", text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC({checkpoint!r}),
+    schedule=raysp.Schedule(epochs=1),
+    evaluation=raysp.Evaluation(raysp.Shards({evaluated!r}, text="text")),
+    sink=raysp.Checkpoint("s3://bucket/model"),
+)
+"""
+
+
+class TestARecipe:
+    @pytest.fixture
+    def recipe(self, project) -> Path:
+        return self.write(project)
+
+    def write(self, folder: Path, *, checkpoint: str = str(CHECKPOINT), evaluated: str = "s3://bucket/dev") -> Path:
+        file = folder / "train_speech.py"
+        file.write_text(RECIPE.format(checkpoint=checkpoint, evaluated=evaluated))
+        return file
+
+    def test_its_job_trains(self, recipe):
+        request = prepare(str(recipe), ["seed=3"])
+        assert request.command == "python -m raysp finetune train_speech.py --set seed=3"
+        assert (request.metadata["raysp_sink"], request.metadata["raysp_file"]) == ("s3://bucket/model", recipe.name)
+
+    def test_options_of_runs_are_refused(self, recipe):
+        with pytest.raises(SpecError, match=r"^--relabel: .*train_speech\.py is a recipe, which labels no shards"):
+            prepare(str(recipe), relabel=True)
+        with pytest.raises(SpecError, match=r"^--shards: .* is a recipe"):
+            prepare(str(recipe), share=Share(1, 2))
+
+    def test_places_of_this_machine_alone_are_refused(self, project):
+        with pytest.raises(PlanError, match=r"^evaluation\.source\.url: 'dev' is relative to a folder of this machine"):
+            prepare(str(self.write(project, evaluated="dev")))
+        (project / "model").mkdir()
+        (project / ".raysignore").write_text("model/\n")
+        with pytest.raises(PlanError, match=r"^checkpoint: .* is a folder of this machine that is not shipped"):
+            prepare(str(self.write(project, checkpoint=f"{project}/model")))
 
 
 def test_the_code_of_the_package_has_the_fingerprint_of_the_code_here(project, tmp_path):
@@ -165,7 +212,7 @@ class TestSubmitting:
 
     def test_a_second_job_over_a_sink_is_refused_while_the_first_is_active(self, project, head: FakeHead):
         head.add("raysp-first")
-        message = r"the job raysp-first labels into s3://bucket/labels already \(running\); follow it with `raysp jobs"
+        message = r"the job raysp-first writes to s3://bucket/labels already \(running\); follow it with `raysp jobs"
         with pytest.raises(PlanError, match=message):
             submit(Head(head.url), prepared(project))
         head.end("raysp-first", "STOPPED")
@@ -176,9 +223,7 @@ class TestSubmitting:
         submit(Head(head.url), prepared(project, share=Share(1, 2)))
         first = head.submitted()
         assert first["entrypoint"] == "python -m raysp run label_speech.py --shards 1/2"
-        message = (
-            rf"the job {first['submission_id']} labels into s3://bucket/labels \(--shards 1/2\) already \(running\)"
-        )
+        message = rf"the job {first['submission_id']} writes to s3://bucket/labels \(--shards 1/2\) already \(running\)"
         for overlapping in (Share(1, 2), Share(3, 4), Share(1, 3), ALL):
             with pytest.raises(PlanError, match=message):
                 submit(Head(head.url), prepared(project, share=overlapping))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from raysp.sink.training import metrics
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import LocalStore
 from tests.corpora import write_shard
+from tests.engine.clusters import NO_TOKENS, small_cluster
 from tests.engine.training.test_finetuning import DROPPING, broken_table
 from tests.recipes import a_recipe, write_words
 from tests.training.objectives.originals import save_decoder
@@ -77,6 +79,12 @@ def check_same_curve(found: Path, expected: Path) -> None:
 
 def test_two_workers_have_the_curve_of_one(alone, by_two):
     check_same_curve(by_two, alone)
+
+
+def test_a_named_cluster_trains_with_as_many_workers_as_it_has_room_for(local_ray, words, tiny, alone, tmp_path):
+    recipe = several(words, tiny, tmp_path / "out", 1, pool=raysp.Pool((1, 2), cpus=1))
+    assert finetune(recipe, address="the-one-that-is-connected").is_done
+    check_same_curve(tmp_path / "out", alone)
 
 
 @pytest.mark.soak
@@ -139,14 +147,14 @@ def of_ray(driver: int, name: str) -> psutil.Process:
 class Run:
     """A training by the command line, in a process of its own with a Ray of its own."""
 
-    def __init__(self, file: Path, sink: Path) -> None:
+    def __init__(self, file: Path, sink: Path, *options: str, environment: Mapping[str, str] = os.environ) -> None:
         self.sink = sink
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "raysp", "finetune", str(file)],
+            [sys.executable, "-m", "raysp", "finetune", str(file), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "RAYSP_BEAT_SECONDS": "1"},
+            env={**environment, "RAYSP_BEAT_SECONDS": "1"},
         )
 
     def wait_for_commits(self, number: int) -> None:
@@ -206,6 +214,22 @@ def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, 
     run.process.wait()
     begun().end()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.soak
+def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
+    """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
+    begun("undisturbed", epochs=60).end()
+    with small_cluster(2) as cluster:
+        file = tmp_path / "recipe_for_undisturbed.py"
+        text = file.read_text().replace(f"{tmp_path}/undisturbed", f"{tmp_path}/out")
+        (tmp_path / "elastic.py").write_text(text.replace("raysp.Pool(2, cpus=1)", "raysp.Pool((1, 2), cpus=1)"))
+        run = Run(tmp_path / "elastic.py", tmp_path / "out", "--address", cluster.address, environment=NO_TOKENS)
+        for commits in (4, 100):
+            run.wait_for_commits(commits)
+            cluster.kill_a_node()
+        run.end()
+    check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("kind", ["classes", "texts of a decoder", "lora"])
