@@ -1,6 +1,7 @@
 """The verb that trains, and the printed form of its plan and result."""
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,8 +63,10 @@ def finetune(
     with stopping_after_a_step(as_json) as stop, Display(err, is_quiet=as_json) as display:
 
         def planned(prepared: "Prepared") -> None:
+            display.stop()
             if not as_json:
                 print_prepared(prepared)
+            display.show(lambda _: "loading the model ...")
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
@@ -71,12 +74,13 @@ def finetune(
                 display.say(evaluation_line(*progress.evaluated))
             display.show(lambda width: training_line(progress, width))
 
-        if steps is not None:
-            result = try_out(loaded, steps, on_plan=planned, on_progress=went_on, should_stop=stop)
-        else:
-            result = train(
-                loaded, restart=restart, address=address, on_plan=planned, on_progress=went_on, should_stop=stop
-            )
+        run = (
+            partial(train, loaded, restart=restart, address=address)
+            if steps is None
+            else partial(try_out, loaded, steps)
+        )
+        indexed = partial(_show_indexed, display)
+        result = run(on_indexed=indexed, on_plan=planned, on_progress=went_on, should_stop=stop)
     again = command_line("finetune", recipe, settings, address=address)
     if as_json:
         print_json(dataclasses.asdict(result))
@@ -89,7 +93,8 @@ def print_training_plan(recipe: "Finetune", as_json: bool) -> None:
     """Print what a training would do."""
     from raysp.engine.training.finetuning import plan_recipe
 
-    plan, prepared = plan_recipe(recipe)
+    with Display(err, is_quiet=as_json) as display:
+        plan, prepared = plan_recipe(recipe, on_indexed=partial(_show_indexed, display))
     if as_json:
         print_json(_plan_json(plan, prepared))
     elif prepared is None:
@@ -98,6 +103,12 @@ def print_training_plan(recipe: "Finetune", as_json: bool) -> None:
         say(f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps")
     else:
         print_prepared(prepared)
+
+
+def _show_indexed(display: Display, done: int, num_shards: int) -> None:
+    """Show how many shards are indexed; called before each of the others."""
+    display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
+    display.start()
 
 
 def print_prepared(prepared: "Prepared") -> None:

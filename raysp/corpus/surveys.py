@@ -7,18 +7,12 @@ save time: shards of a process that ended early are surveyed by this one.
 
 import base64
 import json
-import logging
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -26,10 +20,9 @@ import pyarrow as pa
 
 from raysp.corpus import sources
 from raysp.corpus.kinds import Options
+from raysp.corpus.line_process import LineProcess
 from raysp.corpus.shards import Piece, Survey
 from raysp.errors import ShardError, StoreError
-
-logger = logging.getLogger(__name__)
 
 AT_ONCE = 32
 """Shards that a process surveys at once; with requests of 20 ms, 1,600 a second."""
@@ -162,25 +155,11 @@ def _answered(process: "_Process", chunk: Sequence[Target], reading: Reading) ->
 
 
 class _Process:
-    """A process that surveys chunks of shards, and answers in the order in which they were sent.
-
-    It inherits the environment, and gets the storage options by a pipe, with references to the environment unresolved.
-    """
+    """A process that surveys chunks of shards."""
 
     def __init__(self, reading: Reading) -> None:
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self._lines = LineProcess(MAIN, pickle.dumps(reading), "reads footers")
         self._schemas: dict[str, pa.Schema] = {}
-        self._has_ended = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MAIN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # signals of a terminal are for this process, which ends the other
-        )
-        self._write(pickle.dumps(reading))
 
     def __enter__(self) -> Self:
         return self
@@ -188,29 +167,16 @@ class _Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        self._lines.__exit__(kind, error, trace)
 
     def send(self, chunk: Sequence[Target]) -> None:
         """Send shards; the process reads them at once."""
-        self._write(f"{json.dumps([[one.kind, one.url, one.part] for one in chunk])}\n".encode())
-
-    def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, which `receive` finds
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
+        self._lines.send(f"{json.dumps([[one.kind, one.url, one.part] for one in chunk])}\n".encode())
 
     def receive(self) -> list[Surveyed] | None:
         """Wait for the surveys of the first chunk without an answer; None if it failed or the process has ended."""
-        assert self._process.stdout is not None
-        line = b"" if self._has_ended else self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            self._end()
+        line = self._lines.receive()
+        if line is None:
             return None
         answer = json.loads(line)
         if answer is None:
@@ -218,13 +184,6 @@ class _Process:
         schemas = [self._schemas.get(raw) or _schema(raw) for raw in answer["schemas"]]
         self._schemas = dict(zip(answer["schemas"], schemas, strict=True))
         return [one if isinstance(one, str) else _decoded(one, schemas) for one in answer["surveys"]]
-
-    def _end(self) -> None:
-        if not self._has_ended:
-            self._has_ended = True
-            code = self._process.wait()
-            ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            logger.warning("a process that reads footers ended with %s; this process reads the rest for it", ended)
 
 
 def encode(surveys: Sequence[Surveyed]) -> bytes:

@@ -58,8 +58,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Remove the live line."""
-        if self._live:
-            self._live.stop()
+        self.stop()
 
     def say(self, message: str) -> None:
         """Print a permanent line."""
@@ -70,6 +69,11 @@ class Display:
         """Show the live line from now on."""
         if self._live:
             self._live.start()
+
+    def stop(self) -> None:
+        """Remove the live line, until the next `start`."""
+        if self._live:
+            self._live.stop()
 
     def progress(self, progress: Progress) -> None:
         """Show a state of the run."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError, RayspError
+from raysp.errors import PlanError
 from raysp.ops.ordering import Epoch, Index
+from raysp.planning.machine import num_cpus
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
 from raysp.sink.training.index_record import CorpusIndex, ShardIndex
 from raysp.specs.recipe import TRAINING_VERSION, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
-from raysp.training.indexing import index_shard
+from raysp.training.indexes import Indexed, Indexer, index_all
 from raysp.training.reading import PieceReader
 from raysp.training.tasks.table import task_of
 from raysp.training.tasks.task import Task
@@ -114,26 +116,9 @@ def prepare(
     """
     recipe = plan.recipe
     task = task_of(plan)
-    min_samples = task.min_samples(plan)
-    key = _key(plan, task)
-    shards = plan.corpus.shards
-    absent = {one.name for one in (index_record.missing(store, shards, key) if store else shards)}
-    indexed: list[tuple[Shard, ShardIndex]] = []
-    unreadable = dict(plan.corpus.unreadable)
-    for number, shard in enumerate(shards):
-        if store is not None and shard.name not in absent:
-            indexed.append((shard, index_record.load(store, shard, key)))
-            continue
-        on_indexed(number, len(shards))
-        try:
-            found = index_shard(recipe, plan.checkpoint, shard, task.targets(), min_samples, decoder=decoder)
-        except RayspError as error:
-            unreadable[shard.name] = str(error)
-            continue
-        if store is not None and saves:
-            index_record.save(store, shard, key, found)
-        indexed.append((shard, found))
-    corpus = index_record.combine(indexed)
+    indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_indexed=on_indexed)
+    corpus = index_record.combine((shard, found) for shard, found in indexed if isinstance(found, ShardIndex))
+    unreadable = {shard.name: found for shard, found in indexed if isinstance(found, str)}
     _refuse_few(plan, corpus)
     task = task.settled(corpus.counts)
     parts = training_parts(
@@ -144,7 +129,37 @@ def prepare(
         code=plan.code,
         sound_digests=_sound_digests(plan),
     )
-    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable)
+    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), {**plan.corpus.unreadable, **unreadable})
+
+
+def _indexed(
+    plan: TrainingPlan,
+    task: Task,
+    store: Store | None,
+    *,
+    saves: bool,
+    decoder: "Decoder | None",
+    on_indexed: Callable[[int, int], None],
+) -> list[tuple[Shard, Indexed]]:
+    """Return the shards in order, each with its index, or why it cannot be read; arguments as for `prepare`."""
+    shards, key = plan.corpus.shards, _key(plan, task)
+    absent = index_record.missing(store, shards, key) if store else [*shards]
+    names = {shard.name for shard in absent}
+    indexer = Indexer(plan.recipe, plan.checkpoint, task, task.min_samples(plan), plan.code)
+    present = [shard for shard in shards if shard.name not in names]
+    loaded = iter([*index_record.load_all(store, present, key)] if store else [])
+    indexed: list[tuple[Shard, Indexed]] = []
+    with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
+        for number, shard in enumerate(shards):
+            if shard.name not in names:
+                indexed.append(next(loaded))
+                continue
+            on_indexed(number, len(shards))
+            found = next(made)
+            if store is not None and saves and isinstance(found, ShardIndex):
+                index_record.save(store, shard, key, found)
+            indexed.append((shard, found))
+    return indexed
 
 
 def _sound_digests(plan: TrainingPlan) -> dict[int, str]:

@@ -1,5 +1,7 @@
 """Rows that are trained on and rows that are left out; the vocabulary; what a training refuses before it begins."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +11,7 @@ from raysp.errors import CheckpointError, PlanError
 from raysp.planning.training.plans import plan_training
 from raysp.specs.recipe import Batching, Text
 from raysp.storage.store import LocalStore
-from raysp.training import preparing
+from raysp.training import indexes
 from raysp.training.preparing import prepare
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
@@ -97,11 +99,18 @@ def test_durations_are_those_of_the_recordings(words, tiny, tmp_path):
     assert np.array_equal(found.index.seconds, (np.concatenate(lengths) / 16_000).astype(np.float32))
 
 
+def test_durations_of_a_manifest_are_used_without_reading_audio(tiny, tmp_path):
+    rows = [{"audio_filepath": f"missing-{n}.wav", "duration": 0.5 + n, "text": "six"} for n in range(3)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = a_recipe(str(tmp_path / "m.jsonl"), tiny, tmp_path / "out")
+    assert prepared(recipe).index.seconds.tolist() == [0.5, 1.5, 2.5]
+
+
 def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path, monkeypatch):
     store = LocalStore(tmp_path / "out")
     made = []
-    original = preparing.index_shard
-    monkeypatch.setattr(preparing, "index_shard", lambda *a, **k: made.append(a[2].name) or original(*a, **k))
+    original = indexes.index_shard
+    monkeypatch.setattr(indexes, "index_shard", lambda *a, **k: made.append(a[2].name) or original(*a, **k))
     recipe = a_recipe(words, tiny, tmp_path / "out")
     first, second = prepared(recipe, store), prepared(recipe, store)
     assert made == ["0.parquet", "1.parquet"]
@@ -157,7 +166,8 @@ def test_a_vocabulary_is_kept_only_from_a_head(words, headless, tmp_path):
 def test_a_column_of_numbers_is_no_text(tiny, tmp_path):
     table = words_table(3).set_column(2, "text", pa.array([1, 2, 3]))
     write_shard(tmp_path / "in" / "a.parquet", table=table)
-    with pytest.raises(PlanError, match=r"column 'text' holds int64, expected strings"):
+    expected = r"column 'text' holds int64, expected strings: source.text holds the texts of rows; set it to a column"
+    with pytest.raises(PlanError, match=expected):
         prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
 
 

@@ -43,6 +43,7 @@ MOST_TEXTS = 5
 PLANNED_ROWS = 20_000
 """Rows up to which a plan reads their headers, unless the sink has an index."""
 OnTrainingProgress = Callable[[TrainingProgress], None]
+OnIndexed = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +104,7 @@ def finetune(
     *,
     restart: bool = False,
     address: str | None = None,
+    on_indexed: OnIndexed = lambda done, of: None,
     on_plan: Callable[[Prepared], None] | None = None,
     on_progress: OnTrainingProgress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -113,6 +115,7 @@ def finetune(
         recipe: the recipe.
         restart: remove what earlier runs left in the sink, and begin anew.
         address: address of a Ray cluster; None: RAY_ADDRESS, else this process, or a local Ray for several workers.
+        on_indexed: called with the number of shards that are indexed, and with that of all.
         on_plan: called with the training once its rows are indexed, before any step.
         on_progress: called after every step.
         should_stop: whether to stop after the current step, which is committed.
@@ -139,7 +142,7 @@ def finetune(
         if restart:
             training_record.remove(store)
         decoder = process_decoder()
-        prepared = prepare(plan, store, decoder=decoder)
+        prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
         run, record = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
@@ -183,8 +186,14 @@ def _on_this_machine(prepared: Prepared) -> Prepared:
     return replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cpu")))
 
 
-def plan_recipe(recipe: Finetune) -> tuple[TrainingPlan, Prepared | None]:
+def plan_recipe(
+    recipe: Finetune, *, on_indexed: OnIndexed = lambda done, of: None
+) -> tuple[TrainingPlan, Prepared | None]:
     """Return the plan of a training, and its rows unless they are many and not indexed yet; nothing is written.
+
+    Args:
+        recipe: the recipe.
+        on_indexed: as for `finetune`.
 
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
@@ -195,7 +204,7 @@ def plan_recipe(recipe: Finetune) -> tuple[TrainingPlan, Prepared | None]:
     if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(INDEX)):
         return plan, None
     try:
-        return plan, prepare(plan, store, saves=False, decoder=process_decoder())
+        return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed)
     finally:
         close_decoder()
 
@@ -204,6 +213,7 @@ def try_out(
     recipe: Finetune,
     num_steps: int,
     *,
+    on_indexed: OnIndexed = lambda done, of: None,
     on_plan: Callable[[Prepared], None] | None = None,
     on_progress: OnTrainingProgress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -216,7 +226,7 @@ def try_out(
     plan = plan_training(replace(recipe, schedule=schedule))
     with contextlib.ExitStack() as stack:
         stack.callback(close_decoder)
-        prepared = prepare(plan, None, decoder=process_decoder())
+        prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
         if on_plan:
             on_plan(prepared)
         stack.enter_context(_threads(plan.workers.threads))

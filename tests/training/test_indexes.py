@@ -1,0 +1,149 @@
+"""Indexes of many rows, which several processes make."""
+
+import contextlib
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import raysp
+from raysp.corpus import line_process
+from raysp.planning.training.plans import plan_training
+from raysp.specs.recipe import Text
+from raysp.storage.store import LocalStore
+from raysp.training import indexes
+from raysp.training.indexes import Indexer, index_all
+from raysp.training.preparing import prepare
+from raysp.training.tasks.table import task_of
+from tests.recipes import a_recipe, write_words
+
+
+def upper_half(rows):
+    return {"half": [len(text or "") // 2 for text in rows.column("text").to_pylist()]}
+
+
+MAPPED = [
+    raysp.Decode(),
+    raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"]),
+    raysp.Keep(where=[("half", ">", 1)]),
+]
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[subprocess.Popen]:
+    """The processes that index; all shards have enough rows for them."""
+    found = []
+
+    class Kept(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            if indexes.MAIN in arguments[0]:
+                found.append(self)
+
+    monkeypatch.setattr(line_process.subprocess, "Popen", Kept)
+    monkeypatch.setattr(indexes, "WORTH_ROWS", 1)
+    return found
+
+
+@pytest.fixture
+def planned(tiny, tmp_path):
+    """A plan of five shards, of which the fourth changes before it is indexed."""
+
+    def plan(**fields):
+        url = write_words(tmp_path / "in", 12, 25, 8, 10, 14)
+        plan = plan_training(a_recipe(url, tiny, tmp_path / "out", objective={"text": Text("lower")}, **fields))
+        changed = tmp_path / "in" / "3.parquet"
+        changed.write_bytes(changed.read_bytes()[:-100])
+        return plan
+
+    return plan
+
+
+def prepared(plan, monkeypatch, processes: int, store=None):
+    calls = []
+    monkeypatch.setattr("raysp.training.preparing.num_cpus", lambda: processes)
+    return prepare(plan, store, on_indexed=lambda *call: calls.append(call)), calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [[raysp.Decode()], MAPPED], ids=["headers", "a step of the user's"])
+def test_processes_make_the_index_that_one_makes(planned, tmp_path, monkeypatch, started, steps):
+    plan = planned(steps=steps)
+    alone, calls = prepared(plan, monkeypatch, 1)
+    assert (started, calls) == ([], [(number, 5) for number in range(5)])
+    store = LocalStore(tmp_path / "out")
+    together, same_calls = prepared(plan, monkeypatch, 3, store)
+    assert (len(started), same_calls) == (3, calls)
+    assert all(process.returncode is not None for process in started)
+    for name in ("first_rows", "piece_rows", "seconds", "num_labels"):
+        assert np.array_equal(getattr(together.corpus, name), getattr(alone.corpus, name))
+    assert together.corpus.left_out == alone.corpus.left_out
+    assert (together.corpus.counts, together.fingerprint) == (alone.corpus.counts, alone.fingerprint)
+    assert together.unreadable == alone.unreadable
+    assert [*together.unreadable] == ["3.parquet"]
+    again, calls = prepared(plan, monkeypatch, 3, store)
+    assert (again.index.digest, calls, len(started)) == (alone.index.digest, [(3, 5)], 3)
+
+
+@pytest.mark.slow
+def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, started, caplog):
+    plan = planned()
+    task = task_of(plan)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task, task.min_samples(plan), plan.code)
+    expected = [*index_all(plan.corpus.shards, indexer, processes=1)]
+    with contextlib.closing(index_all(plan.corpus.shards, indexer, processes=2)) as made:
+        found = [next(made)]
+        started[0].kill()
+        found += made
+    assert [str(one) for one in found] == [str(one) for one in expected]
+    [warning] = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+    assert "a process that indexes rows ended with signal SIGKILL; this process does the rest for it" in warning
+
+
+def test_few_rows_start_no_process(planned, monkeypatch, started):
+    monkeypatch.setattr(indexes, "WORTH_ROWS", 70)
+    prepared(planned(), monkeypatch, 8)
+    assert started == []
+
+
+def test_functions_of_the_main_program_are_called_in_this_process(planned, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "upper_half", upper_half, raising=False)
+    plan = planned(steps=MAPPED)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task_of(plan), 400, plan.code)
+    assert indexer.can_leave
+    mapped = replace(MAPPED[1], function="__main__:upper_half")
+    steps = [MAPPED[0], mapped, MAPPED[2]]
+    assert not replace(indexer, recipe=replace(plan.recipe, steps=steps)).can_leave
+
+
+def test_an_unexpected_error_of_a_process_is_raised_here(planned, monkeypatch, started):
+    plan = planned()
+    task = task_of(plan)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task, 400, plan.code)
+
+    class Failing:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def send(self, request):
+            pass
+
+        def receive(self):
+            return indexes.FAILED
+
+    def broken(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(indexes, "LineProcess", Failing)
+    monkeypatch.setattr(indexes, "index_shard", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(index_all(plan.corpus.shards, indexer, processes=2))
