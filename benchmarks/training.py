@@ -4,13 +4,15 @@
 
 Both train models of random weights (512 channels, 384 wide, 6 layers) on the same micro-batches, with AdamW and a
 clipped norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of
-its own for each. Then the order of an epoch of ten million rows is made.
+its own for each. Then the order of an epoch of ten million rows is made, and windows of audio are read.
 """
 
 import argparse
+import ctypes
 import gc
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
+from benchmarks import corpus
+from benchmarks.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.ops.ordering import Epoch, Index, Sizes
 from raysp.training.batches import MicroBatch
 
 SAMPLE_RATE = 16_000
+WINDOWS = 4
+"""Windows that are read for their memory."""
+PIECES_A_WINDOW = 5
 MIDDLE: Mapping[str, object] = {
     "hidden_size": 384,
     "num_hidden_layers": 6,
@@ -179,6 +187,59 @@ def _peak_kilobytes() -> int:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
+def windows(seconds: float) -> dict[str, object]:
+    """Read windows of joined digits at 16 kHz, each while the one before it is held, as training does.
+
+    The memory is what the reading process adds to its own, at most; its decoding process holds one recording at a time.
+    A window counts as the samples of the largest one, of two bytes each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shards = round(WINDOWS * PIECES_A_WINDOW)
+        corpus.build(Path(folder), "train-like", minutes=WINDOWS * seconds / 60, shards=shards, sample_rate=SAMPLE_RATE)
+        found: dict[str, object] = {"window": f"{seconds:,.0f} s"}
+        context = multiprocessing.get_context("spawn")
+        for name, is_held in (("one window", False), ("with the one before", True)):
+            with context.Pool(1) as pool:
+                peak, window = pool.apply(_window_peak, (folder, seconds, is_held))
+            found["samples"] = f"{window:.0f} MB"
+            found[name] = f"{peak:.0f} MB, {peak / window:.2f} windows"
+    return found
+
+
+def _window_peak(folder: str, seconds: float, is_held: bool) -> tuple[float, float]:
+    """Return the peak memory that reading windows adds, and the largest window, of two bytes a sample, in MB."""
+    import raysp
+    from raysp.audio.isolation import Decoder
+    from raysp.planning.training.plans import plan_training
+    from raysp.training.preparing import prepare
+    from raysp.training.reading import Failures, Reading
+
+    recipe = raysp.Finetune(
+        raysp.Shards(f"{folder}/*.parquet", text="text"),
+        steps=[raysp.Decode()],
+        objective=raysp.CTC(str(BUNDLED), text=raysp.Text("upper", keep="letters")),
+        schedule=raysp.Schedule(epochs=1),
+        batching=raysp.Batching(seconds=40, micro_batches=4, window_seconds=seconds),
+        sink=raysp.Checkpoint(f"{folder}/sink"),
+    )
+    with Decoder() as decoder:
+        prepared = prepare(plan_training(recipe), None, decoder=decoder)
+        reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, 1.0))
+        reading.reader(0, range(int(prepared.corpus.piece_rows[1])))  # so that all code is loaded
+        gc.collect()
+        pa.default_memory_pool().release_unused()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before, held, samples = _peak_kilobytes(), None, []
+        for window in prepared.first_epoch.windows_from(0):
+            rows = reading(window)
+            samples.append(sum(len(row.wave) for row in rows.values()))
+            held = rows if is_held else None
+            del rows
+        del held
+        return (_peak_kilobytes() - before) / 1024, 2 * max(samples) / 2**20
+
+
 def order(num_rows: int) -> dict[str, object]:
     """Make the order of an epoch of rows of 12 seconds on average, and its first window."""
     random = np.random.default_rng(0)
@@ -219,6 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="duration of a row")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the corpus whose order is made")
+    parser.add_argument("--windows", type=float, nargs="*", default=[1000, 4000], help="seconds of windows to read")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -230,5 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     show("Steps of training, transformers / raysp", rows)
     orders = [order(args.rows)]
     show("Order of an epoch", orders)
+    memory = [windows(seconds) for seconds in args.windows]
+    show("Memory of windows", memory)
     if args.json:
-        write_json(args.json, {"steps": rows, "order": orders})
+        write_json(args.json, {"steps": rows, "order": orders, "windows": memory})

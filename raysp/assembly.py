@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from raysp.ops.labelling import Labelling
     from raysp.ops.late_steps import LateFilter, LateSteps
 
-MEASURED_SECONDS = 600.0
+MEASURED_SECONDS = 60.0
 """Seconds of audio that are decoded together while rows are measured or read for training."""
 _NO_FUNCTIONS: Functions = MappingProxyType({})
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from raysp import assembly
 from raysp.corpus.shards import Piece, Shard
@@ -14,7 +15,7 @@ from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.evaluated import Evaluated, comparable
-from raysp.training.indexing import read_piece, values_of
+from raysp.training.indexing import read_batches, values_of
 from raysp.training.loop import Workers
 from raysp.training.tasks.task import Prediction, Task
 
@@ -76,7 +77,9 @@ class Evaluator:
     def __call__(self) -> Evaluated:
         """Predict all rows, and return their metrics, which are the same on all workers."""
         self.failed = 0
-        pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
+        pieces = [
+            (number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces if piece.num_rows
+        ]
         mine = pieces[self.workers.number :: self.workers.count]
         own = [row for number, piece in mine for row in self._piece(number, piece)]
         gathered = self.workers.gather((own, self.failed))
@@ -125,7 +128,7 @@ class Evaluator:
     def _decoded(self, number: int, shard: Shard, piece: Piece) -> Iterator[_Row]:
         """Yield the rows of a piece that have a reference and can be predicted."""
         checkpoint = self.plan.checkpoint
-        table = read_piece(self.evaluation, shard, piece)
+        table = pa.concat_tables(read_batches(self.evaluation, shard, piece))
         values = [*values_of(self.evaluation, table)]
         columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)

@@ -1,5 +1,6 @@
 """Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,8 @@ def index_shard(
     num_labels: list[int] = []
     reasons: list[str] = []
     op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
-    for piece in shard.pieces:
-        table = read_piece(recipe, shard, piece)
-        statuses = op.measure(table, piece.first)
+    for table in itertools.chain.from_iterable(read_batches(recipe, shard, piece) for piece in shard.pieces):
+        statuses = op.measure(table, len(seconds))
         for row_status, value in zip(statuses, values_of(recipe, table), strict=True):
             labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
@@ -66,8 +66,8 @@ def index_shard(
     return ShardIndex.of(seconds, num_labels, reasons, targets.counts)
 
 
-def read_piece(work: Work, shard: Shard, piece: Piece) -> pa.Table:
-    """Return the columns of a piece that a recipe or an evaluation reads.
+def read_batches(work: Work, shard: Shard, piece: Piece) -> Iterator[pa.Table]:
+    """Yield the columns of a piece that a recipe or an evaluation reads, some megabytes of rows at a time, in order.
 
     Raises:
         ShardError: the shard cannot be read, or changed since it was planned.
@@ -75,11 +75,15 @@ def read_piece(work: Work, shard: Shard, piece: Piece) -> pa.Table:
     """
     source = work.source
     columns = sorted({*assembly.decoded_columns(work, shard), *work.kept})
-    table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
-    if table.num_rows != piece.num_rows:
-        found = count(table.num_rows, "row")
+    num_rows = 0
+    for batch in sources.kind_of(shard).read_rows(
+        shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,)
+    ):
+        num_rows += batch.num_rows
+        yield pa.Table.from_batches([batch])
+    if num_rows != piece.num_rows:
+        found = count(num_rows, "row")
         raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
-    return table
 
 
 def values_of(work: Work, table: pa.Table) -> Iterator[object]:

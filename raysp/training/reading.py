@@ -1,5 +1,7 @@
 """Decoded rows of windows, for the workers that train on them."""
 
+import mmap
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from raysp import assembly
+from raysp.audio.decoding import Samples
 from raysp.errors import RunError
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.ordering import Window
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.sink.training.index_record import CorpusIndex
 from raysp.specs.recipe import Finetune
-from raysp.training.indexing import read_piece, values_of
+from raysp.training.indexing import read_batches, values_of
 from raysp.training.session import TrainingRow
 from raysp.training.tasks.task import Targets
 from raysp.words import count
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 LEAST_FAILED = 20
 """Rows that must have failed before their share can end a training."""
+BUFFER_BYTES = 32 * 1024 * 1024
+"""Memory that is reserved at once; pages that nothing is written to take none."""
+ALIGNMENT = 8
+"""Bytes of which the place of a row's samples is a multiple."""
 
 
 class FailedRow(NamedTuple):
@@ -41,6 +48,26 @@ class PieceRows(NamedTuple):
     rows: Mapping[int, TrainingRow]
     """By their numbers in the corpus."""
     failed: Sequence[FailedRow]
+
+
+class WaveBuffer:
+    """Memory of the samples of many rows, which the system gets back when the last of them is no longer used.
+
+    On the heap, rows that stay alternate with memory that decoding uses meanwhile, and freed windows leave holes.
+    """
+
+    def __init__(self) -> None:
+        self._rest = memoryview(bytearray())
+
+    def kept(self, wave: Samples) -> Samples:
+        """Return a copy of samples in this memory."""
+        num_bytes = -(-wave.nbytes // ALIGNMENT) * ALIGNMENT
+        if len(self._rest) < num_bytes:
+            self._rest = memoryview(mmap.mmap(-1, max(num_bytes, BUFFER_BYTES)))
+        copied: Samples = np.frombuffer(self._rest[: wave.nbytes], wave.dtype)
+        copied[:] = wave
+        self._rest = self._rest[num_bytes:]
+        return copied
 
 
 class PieceReader:
@@ -76,21 +103,27 @@ class PieceReader:
 
         Args:
             number: number of the piece.
-            rows: numbers of the rows in the corpus.
+            rows: numbers of the rows in the corpus, ascending.
 
         Raises:
             ShardError: the shard cannot be read, or changed since it was planned.
             StoreError: its store fails.
         """
         shard, piece = self.corpus.piece(number)
-        first = int(self.corpus.piece_rows[number])
-        table = read_piece(self.recipe, shard, piece).take([row - first for row in rows])
-        values = [*values_of(self.recipe, table)]
         op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
         found: dict[int, TrainingRow] = {}
         failed: list[FailedRow] = []
-        for block, _ in op(table, 0):
-            self._add(block, rows, values, found, failed)
+        buffer = WaveBuffer()
+        first = int(self.corpus.piece_rows[number])
+        for table in read_batches(self.recipe, shard, piece):
+            pa.default_memory_pool().release_unused()  # reading large rows temporarily takes three times their bytes
+            end = first + table.num_rows
+            here = rows[bisect_left(rows, first) : bisect_left(rows, end)]
+            table = table.take(np.asarray(here, np.int64) - first) if len(here) < table.num_rows else table
+            values = [*values_of(self.recipe, table)]
+            for block, _ in op(table, 0) if here else ():
+                self._add(block, here, values, buffer, found, failed)
+            first = end
         return PieceRows(found, failed)
 
     def _add(
@@ -98,6 +131,7 @@ class PieceReader:
         block: pa.Table,
         rows: Sequence[int],
         values: Sequence[object],
+        buffer: WaveBuffer,
         found: dict[int, TrainingRow],
         failed: list[FailedRow],
     ) -> None:
@@ -106,7 +140,7 @@ class PieceReader:
             if row_status.status != OK or wave is None:
                 failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
             elif len(wave) >= self.min_samples:
-                found[row] = TrainingRow(wave, self.targets(values[row_status.row]).ids)
+                found[row] = TrainingRow(buffer.kept(wave), self.targets(values[row_status.row]).ids)
 
 
 class Failures:
