@@ -4,7 +4,8 @@
 
 Both train models of random weights (512 channels, 384 wide, 6 layers) on the same micro-batches, with AdamW and a
 clipped norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of
-its own for each. Then the order of an epoch of ten million rows is made, and windows of audio are read.
+its own for each. Then the order of an epoch of ten million rows is made, their index is read from a sink, and windows
+of audio are read.
 """
 
 import argparse
@@ -26,13 +27,18 @@ import torch
 from benchmarks import corpus
 from benchmarks.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
+from raysp.corpus.shards import Piece, Shard
 from raysp.ops.ordering import Epoch, Index, Sizes
+from raysp.sink.training import index_record
+from raysp.sink.training.index_record import ShardIndex
+from raysp.storage.store import LocalStore
 from raysp.training.batches import MicroBatch
 
 SAMPLE_RATE = 16_000
 WINDOWS = 4
 """Windows that are read for their memory."""
 PIECES_A_WINDOW = 5
+SHARD_ROWS = 2_000
 MIDDLE: Mapping[str, object] = {
     "hidden_size": 384,
     "num_hidden_layers": 6,
@@ -272,6 +278,41 @@ def order(num_rows: int) -> dict[str, object]:
     }
 
 
+def start(num_rows: int) -> dict[str, object]:
+    """Load the index of a corpus of shards of 2,000 rows from a sink, and make its order and its first window."""
+    random = np.random.default_rng(0)
+    counts = dict.fromkeys("abcdefghijklmnopqrstuvwxyz|", 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        shards = []
+        for place in range(0, num_rows, SHARD_ROWS):
+            size = min(SHARD_ROWS, num_rows - place)
+            name = f"{place // SHARD_ROWS:05}.parquet"
+            shards.append(Shard(name, f"/in/{name}", 0, "v", size, f"{place:016x}", (Piece(0, size),)))
+            seconds = (random.integers(16_000, 480_000, size) / 16_000).tolist()
+            left_out = ["filtered" if one else "" for one in random.random(size) < 0.02]
+            labels = (np.asarray(seconds) * 12).astype(int).tolist()
+            index_record.save(store, shards[-1], "key", ShardIndex.of(seconds, labels, left_out, counts))
+        num_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*.arrow"))
+        started, began = time.process_time(), time.monotonic()
+        assert not index_record.missing(store, shards, "key")
+        corpus_index = index_record.combine(index_record.load_all(store, shards, "key"))
+        loaded = time.process_time() - started
+        index = Index(corpus_index.seconds, corpus_index.piece_rows)
+        digest = index.digest
+        epoch = Epoch(index, Sizes(micro_seconds=75, micro_batches=8, window_seconds=60_000), seed=0, epoch=0)
+        next(epoch.windows_from(0))
+        return {
+            "rows": f"{num_rows:,}",
+            "shards": f"{len(shards):,}",
+            "index on disk": f"{num_bytes / 1e6:.0f} MB",
+            "load, CPU s": f"{loaded:.1f}",
+            "load, order and window, CPU s": f"{time.process_time() - started:.1f}",
+            "wall s": f"{time.monotonic() - began:.1f}",
+            "digest": digest,
+        }
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=(__doc__ or "").split("\n")[0])
@@ -292,7 +333,9 @@ def main(argv: list[str] | None = None) -> None:
     show("Steps of training, transformers / raysp", rows)
     orders = [order(args.rows)]
     show("Order of an epoch", orders)
+    starts = [start(args.rows)]
+    show("From the index of a sink to the first window", starts)
     memory = [windows(seconds) for seconds in args.windows]
     show("Memory of windows", memory)
     if args.json:
-        write_json(args.json, {"steps": rows, "order": orders, "windows": memory})
+        write_json(args.json, {"steps": rows, "order": orders, "start": starts, "windows": memory})
