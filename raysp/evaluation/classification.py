@@ -40,7 +40,7 @@ class ClassMeasures:
     def __call__(self, weights_DN: Floats) -> Floats:
         """Return the metrics of each weighting."""
         accuracy_D = ratios(weights_DN @ (self.actual_N == self.predicted_N), weights_DN.sum(1))
-        metrics = [accuracy_D, self._macro_f1(weights_DN)]
+        metrics = [accuracy_D, macro_f1(*self.totals(weights_DN))]
         if self.scores_N is not None:
             metrics.append(equal_error_rates(self.scores_N, self.actual_N == 1, weights_DN))
         return np.stack(metrics, axis=1)
@@ -63,12 +63,6 @@ class ClassMeasures:
             self._sums(weights_DN, np.where(self.actual_N == self.predicted_N, self.actual_N, NO_CLASS)),
         )
 
-    def _macro_f1(self, weights_DN: Floats) -> Floats:
-        actual_DC, predicted_DC, right_DC = self.totals(weights_DN)
-        both_DC = actual_DC + predicted_DC
-        f1_DC = np.nan_to_num(ratios(2 * right_DC, both_DC))
-        return ratios(f1_DC.sum(1), (both_DC > 0).sum(1))
-
     def _sums(self, weights_DN: Floats, classes_N: Ints) -> Floats:
         """Return the sums of weights by class, (D, C), without rows of `NO_CLASS`."""
         draws, kept = len(weights_DN), classes_N != NO_CLASS
@@ -76,6 +70,48 @@ class ClassMeasures:
         weights = weights_DN[:, kept].ravel()
         sums: Floats = np.bincount(places.ravel(), weights, minlength=draws * self.num_classes).astype(np.float64)
         return sums.reshape(draws, self.num_classes)
+
+
+@dataclass(frozen=True)
+class FrameMeasures:
+    """Accuracy and macro F1 over the frames of rows; the frames of a row are drawn together.
+
+    Attributes:
+        actual_NC: frames of each class, by row.
+        predicted_NC: frames that were given each class.
+        right_NC: frames that were given their class.
+    """
+
+    actual_NC: Ints
+    predicted_NC: Ints
+    right_NC: Ints
+
+    names = ("accuracy", "macro_f1")
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the metrics of each weighting."""
+        actual_DC, predicted_DC, right_DC = self.totals(weights_DN)
+        accuracy_D = ratios(right_DC.sum(1), actual_DC.sum(1))
+        return np.stack([accuracy_D, macro_f1(actual_DC, predicted_DC, right_DC)], axis=1)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of frames, and of those with the right class."""
+        return {"frames": int(self.actual_NC.sum()), "correct": int(self.right_NC.sum())}
+
+    def of(self, rows: Ints) -> "FrameMeasures":
+        """Return the measures of some of the rows."""
+        return FrameMeasures(self.actual_NC[rows], self.predicted_NC[rows], self.right_NC[rows])
+
+    def totals(self, weights_DN: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the weights of the frames of each class, of those that were given it, and of those rightly, (D, C)."""
+        return weights_DN @ self.actual_NC, weights_DN @ self.predicted_NC, weights_DN @ self.right_NC
+
+
+def macro_f1(actual_DC: Floats, predicted_DC: Floats, right_DC: Floats) -> Floats:
+    """Return the mean F1 (D,) of the classes that occur, from the weights that `totals` returns."""
+    both_DC = actual_DC + predicted_DC
+    f1_DC = np.nan_to_num(ratios(2 * right_DC, both_DC))
+    return ratios(f1_DC.sum(1), (both_DC > 0).sum(1))
 
 
 def equal_error_rates(scores_N: Floats, is_target_N: npt.NDArray[np.bool_], weights_DN: Floats) -> Floats:
@@ -146,7 +182,50 @@ def compare_classes(
         scores=score(measures, len(actual), columns, bootstrap),
         by=score_groups(measures, len(actual), columns, bootstrap),
         worst=_worst(references, predictions, scores, worst),
-        classes=_class_scores(measures, names),
+        classes=_class_scores(measures, names, len(actual)),
+    )
+
+
+def compare_frames(
+    references: Sequence[Sequence[str | None]],
+    predictions: Sequence[Sequence[str]],
+    columns: Columns | None = None,
+    *,
+    classes: Sequence[str] = (),
+    bootstrap: Bootstrap | None = None,
+    worst: Sequence[Mismatch] = (),
+) -> Comparison:
+    """Return accuracy and macro F1 over the frames of rows.
+
+    Args:
+        references: the right class of each frame of N rows; None where a frame does not count.
+        predictions: the predicted class of each frame. Frames that one of both lacks do not count.
+        columns: durations, columns for groups, and units of the bootstrap.
+        classes: the classes of the checkpoint.
+        bootstrap: number of draws, and seed; rows are drawn with all their frames.
+        worst: rows to return.
+    """
+    if len(references) != len(predictions):
+        raise ValueError(f"found {len(references)} references and {len(predictions)} predictions, expected as many")
+    columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
+    others = sorted(
+        {name for row in (*references, *predictions) for name in row if name is not None}.difference(classes)
+    )
+    names = [*classes, *others]
+    numbers = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((3, len(references), len(names)), np.int64)
+    for row, frames in enumerate(zip(references, predictions, strict=True)):
+        for actual, predicted in zip(*frames, strict=False):
+            if actual is not None:
+                counts[0, row, numbers[actual]] += 1
+                counts[1, row, numbers[predicted]] += 1
+                counts[2, row, numbers[actual]] += actual == predicted
+    measures = FrameMeasures(*counts)
+    return Comparison(
+        scores=score(measures, len(references), columns, bootstrap),
+        by=score_groups(measures, len(references), columns, bootstrap),
+        worst=tuple(worst),
+        classes=_class_scores(measures, names, len(references)),
     )
 
 
@@ -156,9 +235,11 @@ def _scores_of_second(predicted_N: Ints, scores: Sequence[float | None]) -> Floa
     return np.where(predicted_N == 0, 1 - known_N, known_N)
 
 
-def _class_scores(measures: ClassMeasures, names: Sequence[str]) -> tuple[ClassScores, ...]:
+def _class_scores(
+    measures: ClassMeasures | FrameMeasures, names: Sequence[str], num_rows: int
+) -> tuple[ClassScores, ...]:
     """Return the scores of the classes that occur, those with the lowest F1 first."""
-    totals = (sums[0] for sums in measures.totals(np.ones((1, len(measures.actual_N)))))
+    totals = (sums[0] for sums in measures.totals(np.ones((1, num_rows))))
     found = [
         ClassScores(
             name,

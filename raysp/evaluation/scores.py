@@ -72,7 +72,7 @@ class Mismatch:
     reference: str
     hypothesis: str | None
     errors: int
-    """Word errors; 1 for a wrong class."""
+    """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None = None
     """Probability of a wrong class."""
     edits: tuple[Edit, ...] = ()
@@ -92,7 +92,7 @@ class WorstRow:
     """Normalised, as is the hypothesis."""
     hypothesis: str | None
     errors: int
-    """Word errors; 1 for a wrong class."""
+    """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None
     """Probability of a wrong class."""
     edits: tuple[Edit, ...]
@@ -105,9 +105,9 @@ class ClassScores:
 
     name: str
     rows: int
-    """Rows of this class."""
+    """Rows of this class, or frames."""
     predicted: int
-    """Rows that were given this class."""
+    """Rows or frames that were given this class."""
     precision: float | None
     recall: float | None
     f1: float
