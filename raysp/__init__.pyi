@@ -29,6 +29,8 @@ from .specs.augmentation import Room as Room
 from .specs.augmentation import Speed as Speed
 from .specs.objectives import CTC as CTC
 from .specs.objectives import Classify as Classify
+from .specs.objectives import ClassifyFrames as ClassifyFrames
+from .specs.objectives import Pretrain as Pretrain
 from .specs.objectives import Seq2Seq as Seq2Seq
 from .specs.objectives import Speakers as Speakers
 from .specs.objectives import Text as Text

@@ -222,6 +222,14 @@ def headless(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def listener(tmp_path_factory) -> str:
+    """A checkpoint of random weights of an architecture that has heads for speakers and for frames."""
+    from tests.recipes import tiny_listener
+
+    return str(tiny_listener(tmp_path_factory.mktemp("listener")))
+
+
+@pytest.fixture(scope="session")
 def words(tmp_path_factory) -> str:
     """Sixty rows with words of digits, in two shards."""
     from tests.recipes import write_words

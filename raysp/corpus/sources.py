@@ -1,6 +1,6 @@
 """The kinds of sources, and functions that take a shard of any of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,6 +113,33 @@ def survey(
     return kind_named(kind).survey(url, part, storage_options, columns)
 
 
+def read_batches(
+    shard: Shard,
+    piece: Piece,
+    columns: Sequence[str],
+    storage_options: Options = None,
+    as_dictionaries: Collection[str] = (),
+) -> Iterator[pa.Table]:
+    """Yield all rows of a piece in order, some megabytes at a time; see `SourceKind.read_rows`.
+
+    Columns of the label shard beside it come from there, even if the shard has columns of the same names.
+    """
+    labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
+    labels = beside.read_columns(shard, piece, sorted(labelled), storage_options) if labelled else None
+    own = [name for name in columns if name not in labelled]
+    if labels is not None and not own:
+        yield labels.select([*columns])
+        return
+    first = 0
+    for batch in kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries):
+        rows = pa.Table.from_batches([batch])
+        if labels is not None:
+            beside_rows = labels.slice(first, len(rows))
+            rows = pa.table({name: (beside_rows if name in labelled else rows).column(name) for name in columns})
+        first += len(rows)
+        yield rows
+
+
 def read_table(
     shard: Shard,
     piece: Piece,
@@ -120,28 +147,13 @@ def read_table(
     storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
 ) -> pa.Table:
-    """Read all rows of a piece, in order; see `SourceKind.read_rows`.
-
-    Columns of the label shard beside it come from there, even if the shard has columns of the same names.
-    """
-    labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
-    if not labelled:
-        return _read_table(shard, piece, columns, storage_options, as_dictionaries)
-    labels = beside.read_columns(shard, piece, sorted(labelled), storage_options)
-    own = [name for name in columns if name not in labelled]
-    rows = _read_table(shard, piece, own, storage_options, as_dictionaries) if own else labels
-    return pa.table({name: (labels if name in labelled else rows).column(name) for name in columns})
-
-
-def _read_table(
-    shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options, as_dictionaries: Collection[str]
-) -> pa.Table:
-    kind = kind_of(shard)
-    batches = list(kind.read_rows(shard, piece, columns, storage_options, as_dictionaries))
-    if batches:
-        return pa.Table.from_batches(batches)
-    schema = kind.survey(shard.url, shard.part, storage_options).schema
-    return pa.schema([schema.field(column) for column in columns]).empty_table()
+    """Read all rows of a piece, in order, as `read_batches` does."""
+    tables = list(read_batches(shard, piece, columns, storage_options, as_dictionaries))
+    if tables:
+        return pa.concat_tables(tables)
+    schema = kind_of(shard).survey(shard.url, shard.part, storage_options).schema
+    found = {field.name: field for field in schema}
+    return pa.schema([found.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
 
 
 def narrow(shard: Shard, piece: Piece) -> Shard:

@@ -59,6 +59,10 @@ class CheckpointSummary:
         """Whether the classes of a classification head are independent of each other."""
         return self.problem_type == MULTI_LABEL
 
+    def num_frames(self, num_samples: int) -> int:
+        """Return the number of frames of so many samples."""
+        return max(0, (num_samples - self.receptive_samples) // self.frame_stride + 1)
+
     @property
     def frame_seconds(self) -> float:
         """Seconds from one frame to the next."""

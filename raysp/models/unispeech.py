@@ -188,7 +188,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         """Return the output of `forward` without a loss, and its losses if frames are masked."""
         valid_BT = self._valid(input_values, attention_mask)
         if mask_time_indices is None and self.training:
-            mask_time_indices = self.unispeech.draw_time_mask(len(valid_BT), valid_BT.shape[1], valid_BT)
+            mask_time_indices = self.draw_mask(input_values, attention_mask)
         encoded = self.unispeech.encode(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
@@ -206,6 +206,11 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             return output, None
         masked_BT = mask_time_indices.to(valid_BT.device, torch.bool) & valid_BT
         return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
+
+    def draw_mask(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
+        """Return frames to mask, drawn at random as configured, (B, T); None if the configuration masks none."""
+        valid_BT = self._valid(input_values, attention_mask)
+        return self.unispeech.draw_time_mask(len(valid_BT), valid_BT.shape[1], valid_BT)
 
     def _valid(self, waves_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
         """Return valid_BT, all true without a mask."""

@@ -1,4 +1,4 @@
-"""Objectives of trainings: texts by CTC or by a decoder, classes, speakers, pre-training."""
+"""Objectives of trainings: texts by CTC or by a decoder, classes of recordings or frames, speakers, pre-training."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +139,7 @@ class ClassifyFrames:
     Attributes:
         checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
         column: column of the targets: a list of classes, one for each frame of the model; null where a frame does not
-            count.
+            count. A row of another number of frames is left out.
         classes: names of the classes; None: those of the column, sorted.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
@@ -200,7 +200,8 @@ class Pretrain:
 
     Attributes:
         checkpoint: model folder or hub id of a UniSpeech model to begin with.
-        text: rules for the reference texts; rows without one are trained on without CTC.
+        text: rules for the reference texts; rows without one are trained on without CTC, and so is a source without a
+            column of texts.
         vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
         alpha: weight of CTC; that of the codes is `1 - alpha`.
         temperature: temperature of the noise by which codes are drawn, at the start.
@@ -227,7 +228,7 @@ class Pretrain:
             )
 
 
-Objective = CTC | Seq2Seq | Classify | Speakers
+Objective = CTC | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
 """Objectives of recipes."""
 FEW_WEIGHTS = ("lora", "adapter")
 """Fields by which an objective trains few weights in place of all."""
@@ -238,11 +239,24 @@ def target_column(objective: Objective) -> str | None:
     return getattr(objective, "column", None)
 
 
+def needs_texts(objective: Objective) -> bool:
+    """Return whether an objective cannot be trained without a column of reference texts."""
+    return isinstance(objective, CTC | Seq2Seq)
+
+
+def freeze_steps_of(objective: Objective) -> int:
+    """Return the number of first steps in which the head alone is trained."""
+    return 0 if isinstance(objective, Pretrain) else objective.freeze_steps
+
+
 def metrics_of(objective: Objective) -> tuple[str, ...]:
     """Return the metrics by which the weights of an objective can be compared."""
-    if not isinstance(objective, Classify | Speakers):
+    if needs_texts(objective):
         return ("wer", "cer", "loss")
-    return ("accuracy", "f1", "loss") if problem_of(objective) == "single" else ("loss",)
+    of_classes = isinstance(objective, ClassifyFrames | Speakers)
+    if of_classes or (isinstance(objective, Classify) and objective.problem == "single"):
+        return ("accuracy", "f1", "loss")
+    return ("loss",)
 
 
 def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "regression"]:

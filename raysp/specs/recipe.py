@@ -11,7 +11,17 @@ from pydantic import Field
 from raysp.specs.augmentation import Augmentation, Speed
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import CTC as CTC
-from raysp.specs.objectives import FEW_WEIGHTS, Objective, Positive, Share, checkpoints_of, metrics_of, target_column
+from raysp.specs.objectives import (
+    FEW_WEIGHTS,
+    ClassifyFrames,
+    Objective,
+    Positive,
+    Share,
+    checkpoints_of,
+    metrics_of,
+    needs_texts,
+    target_column,
+)
 from raysp.specs.objectives import Text as Text
 from raysp.specs.pipeline import (
     Pipeline,
@@ -120,7 +130,7 @@ class Evaluation:
         column: column of other references; None: that of the objective.
         every: steps between evaluations; the last step is evaluated too.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
-            "loss".
+            "loss"; for pre-training "loss".
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's.
         by: columns whose values have metrics of their own; "seconds": bands of duration.
@@ -143,11 +153,15 @@ class Evaluation:
         return (Decode(self.max_seconds),)
 
     @property
+    def target(self) -> str | None:
+        """The column of the references; None: the rows have none."""
+        return self.column or self.source.text
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """The column of the references, and those of groups."""
-        column = self.column or self.source.text
-        assert column is not None
-        return tuple(dict.fromkeys((column, *(name for name in self.by if name != "seconds"))))
+        columns = [name for name in self.by if name != "seconds"]
+        return tuple(dict.fromkeys([*([self.target] if self.target else []), *columns]))
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -160,7 +174,8 @@ class Finetune:
     """A recipe: training of a model on audio shards.
 
     Attributes:
-        source: the corpus; its `text` is the column of reference texts, of objectives with texts.
+        source: the corpus; its `text` is the column of reference texts, of objectives with texts; pre-training needs
+            none.
         steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns.
         objective: what the model is trained for.
         schedule: length and learning rates.
@@ -211,6 +226,10 @@ class Finetune:
         speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
+        if speeds and isinstance(self.objective, ClassifyFrames):
+            raise ValueError(
+                "found Speed in augment; ClassifyFrames has classes of frames at the speed of the recording"
+            )
         if self.average > 1 and (self.ema is not None or self.evaluation is not None):
             other = "ema" if self.ema is not None else "evaluation"
             raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
@@ -218,7 +237,7 @@ class Finetune:
     def _check_targets(self) -> None:
         """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
         evaluation = self.evaluation
-        if target_column(self.objective) is None:
+        if needs_texts(self.objective):
             if self.source.text is None:
                 raise ValueError("source.text is not set; give the column of the reference texts")
             if evaluation and evaluation.source.text is None:
@@ -228,11 +247,14 @@ class Finetune:
             raise ValueError(f"found evaluation.best={evaluation.best!r}; {name} has {', '.join(metrics)}")
 
     @property
+    def target(self) -> str | None:
+        """The column of the targets; None: the rows have none."""
+        return target_column(self.objective) or self.source.text
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """The column of the targets."""
-        column = target_column(self.objective) or self.source.text
-        assert column is not None
-        return (column,)
+        return (self.target,) if self.target else ()
 
     @property
     def reads(self) -> tuple[str, ...]:

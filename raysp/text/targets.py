@@ -16,7 +16,7 @@ class Target(NamedTuple):
     """Target of a row."""
 
     ids: Sequence[float]
-    """Ids of tokens or classes, or numbers; empty if the row is left out."""
+    """Ids of tokens or classes, or numbers; may be empty if the row is left out."""
     reason: str = ""
     """Reason for which the row is left out; empty if it is trained on."""
 
@@ -45,9 +45,9 @@ class CharacterTargets:
         ids = self.encode(text)
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
 
-    def frames_needed(self, target: Target) -> int:
-        """Return the number of frames that CTC needs for a target."""
-        return frames_needed(target.ids)
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return `TOO_MANY` for a target that needs more frames for CTC, else an empty text."""
+        return TOO_MANY if frames_needed(target.ids) > num_frames else ""
 
 
 def _code_points(text: str) -> list[int]:

@@ -16,7 +16,7 @@ class Evaluated:
     comparison: Comparison | None
     """Metrics with their intervals, groups and worst rows; None on all workers but the first, and for losses alone."""
     failed: int
-    """Rows that could not be decoded, or are too long or too short."""
+    """Rows that could not be decoded, are too long or too short, or have another number of frames than classes."""
     rows: tuple[str, ...] = ()
     """Names, such as "a.parquet:7", of the worst rows of the comparison, in their order."""
 

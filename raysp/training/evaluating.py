@@ -13,10 +13,12 @@ from raysp.evaluation.scores import SECONDS, Columns, Key
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
+from raysp.text.targets import Target
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.evaluated import Evaluated, comparable
 from raysp.training.indexing import read_batches, values_of
 from raysp.training.loop import Workers
+from raysp.training.tasks.class_targets import OTHER_FRAMES
 from raysp.training.tasks.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Predicted(NamedTuple):
 
 class _Row(NamedTuple):
     place: tuple[int, int]
-    value: object
+    reference: str
+    target: Target
     groups: tuple[Key, ...]
     wave: np.ndarray
 
@@ -117,27 +120,35 @@ class Evaluator:
             yield from self._predicted(batch)
 
     def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
-        targets = [self.targets(row.value) for row in rows]
         waves = [row.wave for row in rows]
-        batch = MicroBatch(0, range(len(rows)), waves, [target.ids for target in targets])
-        for row, target, found in zip(rows, targets, self.task.predict(self.objective, batch), strict=True):
+        batch = MicroBatch(0, range(len(rows)), waves, [row.target.ids for row in rows])
+        for row, found in zip(rows, self.task.predict(self.objective, batch), strict=True):
             seconds = len(row.wave) / self.plan.checkpoint.sample_rate
-            prediction = found._replace(loss=None) if target.reason else found
-            yield Predicted(row.place, self.task.reference(row.value), prediction, seconds, row.groups)
+            prediction = found._replace(loss=None) if row.target.reason else found
+            yield Predicted(row.place, row.reference, prediction, seconds, row.groups)
 
     def _decoded(self, number: int, shard: Shard, piece: Piece) -> Iterator[_Row]:
         """Yield the rows of a piece that have a reference and can be predicted."""
         checkpoint = self.plan.checkpoint
         table = pa.concat_tables(read_batches(self.evaluation, shard, piece))
         values = [*values_of(self.evaluation, table)]
+        references = {
+            index: reference
+            for index, value in enumerate(values)
+            if (reference := self.task.reference(value)) is not None
+        }
         columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        kept = [index for index, value in enumerate(values) if value is not None]
+        kept = [*references]
         for block, _ in op(table.take(kept), 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
                     self.failed += 1
                     continue
                 index = kept[row_status.row]
+                target = self.targets(values[index])
+                if self.targets.misfit(target, checkpoint.num_frames(len(wave))) == OTHER_FRAMES:
+                    self.failed += 1
+                    continue
                 groups = tuple(column[index] for column in columns)
-                yield _Row((number, piece.first + index), values[index], groups, wave)
+                yield _Row((number, piece.first + index), references[index], target, groups, wave)

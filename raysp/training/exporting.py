@@ -16,6 +16,7 @@ from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
+from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.storage.store import Store
 from raysp.training.objectives.lora import merged_weights
@@ -94,12 +95,19 @@ def _check(model: Model, folder: Path) -> None:
     was_training = model.training
     try:
         with torch.inference_mode():
-            expected = model.eval()(**features).logits
-            found = loaded.model.eval()(**features).logits
+            expected, found = (_compared(one.eval()(**features)) for one in (model, loaded.model))
     finally:
         model.train(was_training)
     if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
         raise RunError(
-            f"the exported checkpoint gives other logits than the trained model (by {(found - expected).abs().max():g} "
-            "at most); it was not published"
+            "the exported checkpoint gives other outputs than the trained model (by "
+            f"{(found - expected).abs().max():g} at most); it was not published"
         )
+
+
+def _compared(output: Any) -> torch.Tensor:  # noqa: ANN401 - output of any model
+    """Return the logits of an output, or the frames of one of pre-training."""
+    found: torch.Tensor = (
+        output["projected_states"] if isinstance(output, UniSpeechForPreTrainingOutput) else output["logits"]
+    )
+    return found

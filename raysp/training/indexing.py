@@ -14,9 +14,8 @@ from raysp.models.summary import CheckpointSummary
 from raysp.ops.rows import OK, RowStatus
 from raysp.sink.training.index_record import TRAINED, ShardIndex
 from raysp.specs.pipeline import Work
-from raysp.specs.recipe import Finetune
+from raysp.specs.recipe import Evaluation, Finetune
 from raysp.specs.steps import Functions
-from raysp.text.targets import TOO_MANY
 from raysp.training.tasks.task import Targets
 from raysp.words import count
 
@@ -76,20 +75,28 @@ def read_batches(work: Work, shard: Shard, piece: Piece) -> Iterator[pa.Table]:
     source = work.source
     columns = sorted({*assembly.decoded_columns(work, shard), *work.kept})
     num_rows = 0
-    for batch in sources.kind_of(shard).read_rows(
-        shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,)
-    ):
+    batches = sources.read_batches(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
+    for batch in batches:
         num_rows += batch.num_rows
-        yield pa.Table.from_batches([batch])
+        yield batch
     if num_rows != piece.num_rows:
         found = count(num_rows, "row")
         raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
 
 
-def values_of(work: Work, table: pa.Table) -> Iterator[object]:
-    """Yield the values of which the targets of rows are made; bytes as UTF-8."""
-    for value in table.column(work.kept[0]).to_pylist():
-        yield value.decode(errors="replace") if isinstance(value, bytes) else value
+def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
+    """Yield the values of which the targets of rows are made, None for rows without targets; bytes as UTF-8."""
+    if work.target is None:
+        yield from [None] * table.num_rows
+    else:
+        yield from map(_as_text, table.column(work.target).to_pylist())
+
+
+def _as_text(value: object) -> object:
+    """Return a value with its bytes, or those in its list, as texts."""
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _judge(
@@ -102,7 +109,5 @@ def _judge(
     if num_samples < min_samples:
         return 0, TOO_SHORT
     target = targets(value)
-    num_frames = (num_samples - checkpoint.receptive_samples) // checkpoint.frame_stride + 1
-    if not target.reason and targets.frames_needed(target) > num_frames:
-        return len(target.ids), TOO_MANY
-    return len(target.ids), target.reason or TRAINED
+    reason = target.reason or targets.misfit(target, checkpoint.num_frames(num_samples))
+    return len(target.ids), reason or TRAINED

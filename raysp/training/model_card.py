@@ -6,6 +6,7 @@ from pathlib import Path
 from raysp.checkpoints.cards import front_matter, licence_of
 from raysp.sink.run_record import raysp_version
 from raysp.sink.training.steps import Position
+from raysp.specs.objectives import Pretrain
 from raysp.specs.values import JsonValue, to_json
 from raysp.training.evaluated import comparable
 from raysp.training.preparing import Prepared
@@ -43,6 +44,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     trained = (
         f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
     )
+    verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "fine-tuned"
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return "\n".join(
         [
@@ -52,7 +54,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",
             "",
-            f"{plan.checkpoint.architecture} `{begun_with}`, fine-tuned by raysp {raysp_version()}: {trained} of audio "
+            f"{plan.checkpoint.architecture} `{begun_with}`, {verb} by raysp {raysp_version()}: {trained} of audio "
             f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
             "",
             "Licence: "

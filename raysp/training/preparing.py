@@ -1,7 +1,7 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
 from raysp.training.indexes import Indexed, Indexer, index_all
 from raysp.training.reading import PieceReader
+from raysp.training.tasks.class_targets import OTHER_FRAMES
 from raysp.training.tasks.table import task_of
 from raysp.training.tasks.task import Task
 from raysp.training.tasks.texts import digest_of
@@ -43,6 +44,8 @@ class Prepared:
     fingerprint: str
     unreadable: Mapping[str, str]
     """Shards that cannot be read, with the reasons."""
+    misfit: str = ""
+    """A row with another number of frames than classes, with both numbers; empty if there is none."""
 
     @cached_property
     def index(self) -> Index:
@@ -69,7 +72,8 @@ class Prepared:
         num_kept = index.num_rows
         facts = {
             "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
-            + (f"; left out: {left_out}" if left_out else ""),
+            + (f"; left out: {left_out}" if left_out else "")
+            + (f"; {self.misfit}" if self.misfit else ""),
             **self.task.facts(corpus.counts),
             "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
             f"padding efficiency {self._padding_efficiency:.1%}",
@@ -117,9 +121,11 @@ def prepare(
     recipe = plan.recipe
     task = task_of(plan)
     indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_indexed=on_indexed)
-    corpus = index_record.combine((shard, found) for shard, found in indexed if isinstance(found, ShardIndex))
-    unreadable = {shard.name: found for shard, found in indexed if isinstance(found, str)}
-    _refuse_few(plan, corpus)
+    found = [(shard, one) for shard, one in indexed if isinstance(one, ShardIndex)]
+    corpus = index_record.combine(found)
+    unreadable = {shard.name: one for shard, one in indexed if isinstance(one, str)}
+    misfit = _misfit(plan, found)
+    _refuse_few(plan, corpus, misfit)
     task = task.settled(corpus.counts)
     parts = training_parts(
         recipe,
@@ -129,7 +135,8 @@ def prepare(
         code=plan.code,
         sound_digests=_sound_digests(plan),
     )
-    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), {**plan.corpus.unreadable, **unreadable})
+    unreadable = {**plan.corpus.unreadable, **unreadable}
+    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable, misfit)
 
 
 def _indexed(
@@ -190,11 +197,25 @@ def _key(plan: TrainingPlan, task: Task) -> str:
     return digest_of(content)
 
 
-def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex) -> None:
+def _misfit(plan: TrainingPlan, indexed: Sequence[tuple[Shard, ShardIndex]]) -> str:
+    """Return the first row that is left out as `OTHER_FRAMES`, with the numbers found and expected."""
+    for shard, index in indexed:
+        if OTHER_FRAMES in index.reasons:
+            row = int(np.argmax(index.reason == index.reasons.index(OTHER_FRAMES)))
+            num_samples = round(float(index.seconds[row]) * plan.checkpoint.sample_rate)
+            found, expected = int(index.num_labels[row]), plan.checkpoint.num_frames(num_samples)
+            return f"{shard.name}:{row} has {found:,} classes for {num_samples:,} samples, expected {expected:,}"
+    return ""
+
+
+def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex, misfit: str) -> None:
     num_kept = int(np.count_nonzero(corpus.seconds))
     why = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
     if not num_kept:
-        raise PlanError(f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}")
+        more = f"; {misfit}" if misfit else ""
+        raise PlanError(
+            f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}{more}"
+        )
     if num_kept < plan.workers.low:
         raise PlanError(
             f"{count(num_kept, 'row')} to train on, and {count(plan.workers.low, 'worker')}: lower pool.actors"

@@ -34,7 +34,7 @@ ALIGNMENT = 8
 
 
 class FailedRow(NamedTuple):
-    """A row that could not be decoded."""
+    """A row that could not be decoded, or whose target does not fit the decoded recording."""
 
     row: int
     """Number of the row in the corpus."""
@@ -140,7 +140,12 @@ class PieceReader:
             if row_status.status != OK or wave is None:
                 failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
             elif len(wave) >= self.min_samples:
-                found[row] = TrainingRow(buffer.kept(wave), self.targets(values[row_status.row]).ids)
+                target, num_frames = self.targets(values[row_status.row]), self.checkpoint.num_frames(len(wave))
+                if reason := self.targets.misfit(target, num_frames):
+                    labels = count(len(target.ids), "label")
+                    failed.append(FailedRow(row, reason, f"{labels} and {count(num_frames, 'frame')}"))
+                else:
+                    found[row] = TrainingRow(buffer.kept(wave), target.ids)
 
 
 class Failures:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from raysp.specs.objectives import trains_few_weights
+from raysp.specs.objectives import freeze_steps_of, trains_few_weights
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import Store
 from raysp.training import state
@@ -65,7 +65,7 @@ def new_session(
         _augmented(prepared, rows, speeds, decoder),
         Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
         held=[*prepared.task.held(model)],
-        held_steps=recipe.objective.freeze_steps,
+        held_steps=freeze_steps_of(recipe.objective),
         index_of=speeds.index if speeds else None,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, objective, workers, decoder),

@@ -114,4 +114,4 @@ def test_a_list_has_each_class_once_and_no_class_needs_frames():
     targets = ClassTargets(["a", "b"], is_many=True)
     assert targets(["b", "a", "b"]).ids == [0, 1]
     assert targets.counts == {"a": 1, "b": 1}
-    assert targets.frames_needed(targets(["a"])) == NumberTargets(1).frames_needed(NumberTargets(1)(2)) == 0
+    assert targets.misfit(targets(["a"]), 0) == NumberTargets(1).misfit(NumberTargets(1)(2), 0) == ""

@@ -341,4 +341,5 @@ def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tupl
     rows = [*reading(window).values()][:MOST_TEXTS]
     batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
     predictions = prepared.task.predict(session.training.objective, batch)
-    return tuple((prepared.task.shown(row.target), found.text) for row, found in zip(rows, predictions, strict=True))
+    pairs = ((prepared.task.shown(row.target), found.text) for row, found in zip(rows, predictions, strict=True))
+    return tuple(pair for pair in pairs if any(pair))

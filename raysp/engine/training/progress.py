@@ -56,6 +56,7 @@ class TrainingProgress:
             seconds=report.seconds,
             waited=report.waited,
             share=report.progress,
+            terms=update.terms,
         )
         self.done, self.epoch, self.committed = position.done, position.epoch, committed
         self.share = report.progress

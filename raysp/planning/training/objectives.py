@@ -9,13 +9,15 @@ import pyarrow as pa
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.base.capabilities import Capability
 from raysp.planning.surveying import holds_text
-from raysp.specs.objectives import CTC, Classify, Objective, Seq2Seq, Speakers, problem_of
+from raysp.specs.objectives import CTC, Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers, problem_of
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
 KEEP, BUILD = "keep", "build"
 """Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
+PRETRAINED = "unispeech"
+"""Value of `model_type` of the models that can be pre-trained."""
 
 
 def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
@@ -48,6 +50,11 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
             f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
             "objective.vocabulary='build', or to the url of a vocab.json"
         )
+    if isinstance(objective, Pretrain) and checkpoint.model_type != PRETRAINED:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} is of model_type {checkpoint.model_type!r}; Pretrain "
+            f"needs a checkpoint of model_type {PRETRAINED!r}"
+        )
 
 
 def described(objective: Objective) -> str:
@@ -60,30 +67,31 @@ def described(objective: Objective) -> str:
 def _described(objective: Objective) -> str:
     if isinstance(objective, Classify):
         return f"Classify, {objective.problem}, of the column {objective.column}"
-    if isinstance(objective, Speakers):
-        return f"Speakers, of the column {objective.column}"
+    if isinstance(objective, ClassifyFrames | Speakers):
+        return f"{type(objective).__name__}, of the column {objective.column}"
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
     return f"{type(objective).__name__}, {known.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
 
 
-def check_targets(objective: Objective, column: str, url: str, schema: pa.Schema) -> None:
+def check_targets(objective: Objective, column: str | None, url: str, schema: pa.Schema) -> None:
     """Check the type of a column of targets.
 
     Args:
         objective: the objective.
-        column: name of the column.
+        column: name of the column; None: there is none.
         url: name of the source for messages.
         schema: columns of the source.
 
     Raises:
         PlanError: the targets of the objective are of another type.
     """
-    if not isinstance(objective, Classify | Speakers):
+    if column is None or not isinstance(objective, Classify | ClassifyFrames | Speakers):
         return  # texts are checked with the source
     found = schema.field(column).type
-    kinds, shape, fits = TARGET_TYPES[problem_of(objective)]
+    problem = "frames" if isinstance(objective, ClassifyFrames) else problem_of(objective)
+    kinds, shape, fits = TARGET_TYPES[problem]
     if not fits(found):
         raise PlanError(
             f"{url}: column {column!r} holds {found}, expected {kinds}, {shape}: choose another objective.column, or "
@@ -106,6 +114,7 @@ def _holds_number(kind: pa.DataType) -> bool:
 TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
     "single": ("strings or integers", "one for each row", _holds_class),
     "multi": ("strings or integers", "a list for each row", _holds_classes),
+    "frames": ("strings or integers", "a list for each row with one for each frame", _holds_classes),
     "regression": ("numbers", "or lists of them", lambda kind: _holds_number(_item(kind))),
 }
 """What the column of a problem holds, in words, and whether a type does."""

@@ -123,7 +123,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
     code = read_code(recipe)
-    corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.kept[0]))
+    corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.target))
     corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
@@ -134,7 +134,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated = None
     if recipe.evaluation:
-        check = partial(check_targets, objective, recipe.evaluation.kept[0])
+        check = partial(check_targets, objective, recipe.evaluation.target)
         evaluated = _surveyed("evaluation", recipe.evaluation, check)
     sounds = {
         place: _surveyed(f"augment.{place}", one)

@@ -5,7 +5,8 @@ A run that goes on from an earlier step writes lines for the same steps again. T
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from raysp.errors import StoreError
 from raysp.sink.commit import for_each
@@ -37,6 +38,8 @@ class StepMetrics:
     """Seconds of it spent waiting for rows."""
     share: float
     """Share of the training that was done before the step, from 0 to 1."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Terms of the loss without their weights, by name; empty for a loss of one term."""
 
     @property
     def tracked(self) -> dict[str, float]:
@@ -48,6 +51,7 @@ class StepMetrics:
             "train/audio_per_second": self.audio_seconds / self.seconds if self.seconds else 0.0,
             "train/waited": self.waited / self.seconds if self.seconds else 0.0,
             "train/epoch": float(self.epoch),
+            **{f"train/{name}": value for name, value in self.terms.items()},
         }
 
 

@@ -128,13 +128,32 @@ class FrameObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
+        rows_B, counts_B, _, _ = self._run(batch)
+        return Losses(rows_B.sum(), float(counts_B.sum()), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[list[Tensor], Tensor]:
+        """Return the most probable class of each frame of each row, and the mean losses of rows (B,).
+
+        The model is in evaluation mode. The loss of a row without classes is 0. All are on the CPU.
+        """
+        with evaluation_mode(self.model):
+            rows_B, counts_B, logits_BTN, num_frames_B = self._run(batch)
+        ids_BT = logits_BTN.argmax(-1).cpu()
+        ids = [ids_T[:num_frames] for ids_T, num_frames in zip(ids_BT, num_frames_B.tolist(), strict=True)]
+        return ids, (rows_B / counts_B.clamp(min=1)).cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the losses of rows, summed over their frames, the frames that count, logits, and all frames.
+
+        Shapes are (B,), (B,), (B, T, N) and (B,).
+        """
         labels_BL = padded_targets(batch, self.model.config.num_labels).to(self.model.device)
         output, num_frames_B = self.passes(self.model, batch.waves)
         logits_BTN = output.logits.float()
         labels_BT = _of_frames(batch, labels_BL, num_frames_B, logits_BTN.shape[1])
         losses_BT = F.cross_entropy(logits_BTN.transpose(1, 2), labels_BT, ignore_index=IGNORED_LABEL, reduction="none")
-        rows_B = losses_BT.sum(-1)
-        return Losses(rows_B.sum(), float((labels_BT != IGNORED_LABEL).sum()), rows_B.detach())
+        return losses_BT.sum(-1), (labels_BT != IGNORED_LABEL).sum(-1), logits_BTN, num_frames_B
 
 
 def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_frames: int) -> Tensor:

@@ -69,7 +69,7 @@ def check_lora(plan: TrainingPlan) -> None:
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | None) -> AnyModel:
+def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | None = None) -> AnyModel:
     """Return a model as its training begins: on its device, with the checkpointing of its schedule.
 
     Args:

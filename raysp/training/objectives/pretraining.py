@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.unispeech import UniSpeechForPreTraining, UniSpeechPreTrainingLosses
+from raysp.models.unispeech import UniSpeechConfig, UniSpeechForPreTraining, UniSpeechPreTrainingLosses
 from raysp.training.batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting import Masks, load_head
-from raysp.training.randomness import seeded
+from raysp.training.randomness import seed_micro_batch, seeded
 
 CONTRAST, DIVERSITY, CTC = "contrast", "diversity", "ctc"
 """Terms of the loss, reported without their weights, by masked frame."""
@@ -46,7 +46,7 @@ class PretrainingObjective:
         dtype: dtype of the arithmetic; weights and losses stay in float32.
 
     Raises:
-        ValueError: the model masks no frames.
+        ValueError: as `check_masks`.
     """
 
     terms: tuple[str, ...] = (CONTRAST, DIVERSITY, CTC)
@@ -60,12 +60,7 @@ class PretrainingObjective:
         temperature: Temperature | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        config = model.config
-        if not config.apply_spec_augment or config.mask_time_prob <= 0:
-            raise ValueError(
-                f"apply_spec_augment is {config.apply_spec_augment} and mask_time_prob {config.mask_time_prob}, "
-                "expected masked frames, which pre-training identifies: set them in masks"
-            )
+        check_masks(model.config)
         self.model = model
         self.passes = Passes(model, feature_extractor, dtype)
         self.alpha = alpha
@@ -73,18 +68,12 @@ class PretrainingObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model, which is in training mode, on a micro-batch of at least one row."""
-        config, device = self.model.config, self.model.device
-        labels_BL = padded_targets(batch, config.num_ctc_classes).to(device)
+        if not self.model.training:
+            raise ValueError("the model is in eval mode, expected training mode, in which it draws codes")
         self.model.set_gumbel_temperature(self.temperature.after(batch.updates))
-        (losses, logits_BTV), num_frames_B = self.passes(self._run, batch.waves)
-        ctc_B = ctc_loss(
-            logits_BTV, num_frames_B, labels_BL, blank=config.pad_token_id, reduction="none", zero_infinity=True
-        )
-        is_labelled_B = torch.tensor([len(target) > 0 for target in batch.targets], device=device)
-        ctc_weights_B = self.alpha * is_labelled_B
-        weights_B = 1 - ctc_weights_B
+        losses, ctc_B, is_labelled_B = self._run(batch)
+        weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
         # The diversity is that of the micro-batch: a row that is not finite would make the losses of all rows so.
-        rows_B = weights_B * losses.contrast_B + ctc_weights_B * ctc_B
         total = rows_B.sum() + losses.diversity * (weights_B * losses.num_masked_B).sum()
         num_masked = losses.num_masked_B.sum()
         terms = {
@@ -94,12 +83,45 @@ class PretrainingObjective:
         }
         return Losses(total, float(num_masked), rows_B.detach(), terms)
 
-    def _run(self, input_values: Tensor, attention_mask: Tensor) -> tuple[UniSpeechPreTrainingLosses, Tensor]:
+    @torch.inference_mode()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        """Return the losses of rows by masked frame, float32 (B,) on the CPU.
+
+        The model is in evaluation mode. Masks and negatives are drawn from a fixed seed, so that evaluations of other
+        weights can be compared; codes are the likeliest ones.
+        """
+        seed_micro_batch(0, 0, 0, 0)
+        with evaluation_mode(self.model):
+            losses, ctc_B, is_labelled_B = self._run(batch)
+        weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
+        num_masked_B = losses.num_masked_B.clamp(min=1)
+        return (rows_B / num_masked_B + weights_B * losses.diversity).cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[UniSpeechPreTrainingLosses, Tensor, Tensor]:
+        """Return the losses over masked frames, the losses of CTC (B,), and whether rows have labels (B,)."""
+        config, device = self.model.config, self.model.device
+        labels_BL = padded_targets(batch, config.num_ctc_classes).to(device)
+        (losses, logits_BTV), num_frames_B = self.passes(self._pass, batch.waves)
+        ctc_B = ctc_loss(
+            logits_BTV, num_frames_B, labels_BL, blank=config.pad_token_id, reduction="none", zero_infinity=True
+        )
+        return losses, ctc_B, torch.tensor([len(target) > 0 for target in batch.targets], device=device)
+
+    def _weighted(
+        self, losses: UniSpeechPreTrainingLosses, ctc_B: Tensor, is_labelled_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weights of codes (B,), and the losses of rows without the diversity (B,)."""
+        ctc_weights_B = self.alpha * is_labelled_B
+        weights_B = 1 - ctc_weights_B
+        return weights_B, weights_B * losses.contrast_B + ctc_weights_B * ctc_B
+
+    def _pass(self, input_values: Tensor, attention_mask: Tensor) -> tuple[UniSpeechPreTrainingLosses, Tensor]:
         """Return the losses over masked frames, and the logits of CTC (B, T, V)."""
         model = self.model
-        output, losses = model.pretrain(input_values, attention_mask)
-        if losses is None:
-            raise ValueError("the model is in eval mode, expected training mode, in which it masks frames")
+        output, losses = model.pretrain(
+            input_values, attention_mask, mask_time_indices=model.draw_mask(input_values, attention_mask)
+        )
+        assert losses is not None
         states_BTH, codes_BTH = output["projected_states"], output["projected_quantized_states"]
         replaced_BT = self._replaced(states_BTH)
         mixed_BTH = torch.where(replaced_BT[:, :, None], codes_BTH, states_BTH)
@@ -110,8 +132,22 @@ class PretrainingObjective:
         return torch.rand(states_BTH.shape[:2], device=states_BTH.device) < self.model.config.replace_prob
 
 
+def check_masks(config: UniSpeechConfig) -> None:
+    """Raise ValueError if a model of a configuration masks no frames."""
+    if not config.apply_spec_augment or config.mask_time_prob <= 0:
+        raise ValueError(
+            f"apply_spec_augment is {config.apply_spec_augment} and mask_time_prob {config.mask_time_prob}, "
+            "expected masked frames, which pre-training identifies: set them in masks"
+        )
+
+
 def load_pretraining_model(
-    folder: Path, *, num_classes: int | None = None, masks: Masks | None = None, seed: int = 0
+    folder: Path,
+    *,
+    num_classes: int | None = None,
+    blank: int | None = None,
+    masks: Masks | None = None,
+    seed: int = 0,
 ) -> UniSpeechForPreTraining:
     """Load a UniSpeech checkpoint for pre-training, in training mode.
 
@@ -119,6 +155,7 @@ def load_pretraining_model(
         folder: model folder; what it lacks besides the encoder is initialised.
         num_classes: tokens of a vocabulary that is not the checkpoint's, for which the CTC head is initialised; None:
             it stays.
+        blank: id of the blank in this vocabulary; None: that of the checkpoint's configuration.
         masks: fields of the configuration.
         seed: seed of initial weights.
     """
@@ -128,5 +165,7 @@ def load_pretraining_model(
         with seeded(seed):
             model.ctc_proj = nn.Linear(model.config.hidden_size, num_classes)
             model._init_module(model.ctc_proj)
-        model.config.num_ctc_classes = num_classes
+        model.config.num_ctc_classes = model.config.vocab_size = num_classes
+    if blank is not None:
+        model.config.pad_token_id = blank
     return model

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.models.auto import AutoConfig, AutoModelForAudioXVector
+from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.files.unweighted import without_weights
 from raysp.training.batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
 from raysp.training.objectives.starting import Masks, load_head, set_classes
@@ -86,14 +85,6 @@ class SpeakerObjective:
         start = np.random.randint(len(wave) - self.crop_samples + 1)
         cropped: np.ndarray = wave[start : start + self.crop_samples]
         return cropped
-
-
-def shortest_speech(folder: Path) -> int:
-    """Return the samples of the shortest input of a checkpoint with an x-vector head; no weights are read."""
-    config = AutoConfig.from_pretrained(folder)
-    with without_weights():
-        model = AutoModelForAudioXVector.from_config(config)
-    return int(model.min_samples)
 
 
 def load_speaker_model(folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0) -> ForXVector:

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from raysp.errors import CheckpointError
+from raysp.models.auto import AutoConfig
 from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
 from raysp.models.encoder.waveform import FeatureEncoder
+from raysp.models.files.unweighted import without_weights
 from raysp.training.randomness import seeded
 
 Masks = Mapping[str, float | int | bool]
@@ -36,6 +38,18 @@ def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # 
     with seeded(seed), expecting_new_weights():
         model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **masks)
     return model.train()
+
+
+def shortest_input(auto: Any, folder: Path) -> int:  # noqa: ANN401 - a class of auto.py
+    """Return the samples of the shortest input of a checkpoint with the head of an auto class; no weights are read.
+
+    Raises:
+        CheckpointError: the architecture has no such head.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    with without_weights():
+        model = auto.from_config(config)
+    return int(model.min_samples)
 
 
 @contextlib.contextmanager

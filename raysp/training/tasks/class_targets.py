@@ -5,12 +5,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from raysp.errors import PlanError
+from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.text.targets import Target
+from raysp.training.objectives.classes import MOST_FRAMES_APART
 from raysp.words import count
 
 NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", "no_number", "other_length"
 """Reasons: a class is null or empty; it is none of the given ones; a number is null or not finite; a list has another
 length than the outputs."""
+OTHER_FRAMES = "other_num_frames"
+"""Reason: a list of classes has another length than the recording has frames."""
 SHOWN_CLASSES = 12
 """Classes that are shown with their rows."""
 
@@ -41,9 +46,45 @@ class ClassTargets:
         ids = [self.places[name] for name in names if name in self.places]
         return Target(sorted(ids)) if len(ids) == len(names) else Target((), UNKNOWN_CLASS)
 
-    def frames_needed(self, target: Target) -> int:
-        """Return 0: a recording of any length has classes."""
-        return 0
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return an empty text: a recording of any length has classes."""
+        return ""
+
+
+class FrameTargets:
+    """Numbers of the classes of the frames of rows; `IGNORED_LABEL` for frames without a class.
+
+    Args:
+        names: the classes; None: they are not known yet, so that all numbers are 0.
+    """
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        self.places = None if names is None else {name: place for place, name in enumerate(names)}
+        self.counts: Counter[str] = Counter()
+        """Frames of each class so far."""
+
+    def __call__(self, value: object) -> Target:
+        """Return the target of a list of classes, and count them."""
+        names = frame_names(value)
+        self.counts.update(name for name in names if name is not None)
+        if self.places is None:
+            ids = [IGNORED_LABEL if name is None else 0 for name in names]
+        else:
+            ids = [self.places.get(name, IGNORED_LABEL) if name is not None else IGNORED_LABEL for name in names]
+        if not any(names):
+            return Target(ids, NO_CLASS)
+        is_unknown = self.places is not None and any(name and name not in self.places for name in names)
+        return Target(ids, UNKNOWN_CLASS if is_unknown else "")
+
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return `OTHER_FRAMES` for a list of another length than the frames, else an empty text."""
+        return OTHER_FRAMES if abs(len(target.ids) - num_frames) > MOST_FRAMES_APART else ""
+
+
+def frame_names(value: object) -> list[str | None]:
+    """Return the classes of the frames of a row; None for those without one, which are null or empty."""
+    values: list[Any] = value if isinstance(value, list) else []
+    return [None if one is None or one == "" else str(one) for one in values]
 
 
 class NumberTargets:
@@ -66,9 +107,29 @@ class NumberTargets:
             return Target((), NO_NUMBER)
         return Target(numbers) if len(numbers) == self.num_outputs else Target((), OTHER_LENGTH)
 
-    def frames_needed(self, target: Target) -> int:
-        """Return 0: a recording of any length has numbers."""
-        return 0
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return an empty text: a recording of any length has numbers."""
+        return ""
+
+
+def classes_of(column: str, counts: Mapping[str, int], *, least: int) -> tuple[str, ...]:
+    """Return the classes of a column in order.
+
+    Args:
+        column: name of the column.
+        counts: occurrences of each class.
+        least: number of classes that can be learnt.
+
+    Raises:
+        PlanError: there are fewer.
+    """
+    names = sorted_classes(counts)
+    if len(names) < least:
+        raise PlanError(
+            f"objective.column: {column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected at least "
+            f"{count(least, 'class')}: choose another column"
+        )
+    return names
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:

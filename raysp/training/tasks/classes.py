@@ -10,6 +10,7 @@ from raysp.errors import PlanError
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison
+from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan
@@ -19,8 +20,9 @@ from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import ClassObjective, Problem, load_classifier
 from raysp.training.objectives.models import begun, held_below_head, naming_masks
-from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model, shortest_speech
-from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, described_classes, sorted_classes
+from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
+from raysp.training.objectives.starting import shortest_input
+from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, classes_of, described_classes
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 from raysp.training.tasks.texts import digest_of
 
@@ -54,7 +56,7 @@ class ClassesTask:
         """
         shortest = plan.checkpoint.min_samples
         if isinstance(spec, Speakers):
-            shortest = shortest_speech(plan.checkpoint.path)
+            shortest = shortest_input(AutoModelForAudioXVector, plan.checkpoint.path)
             least = shortest / plan.checkpoint.sample_rate
             if spec.crop_seconds is not None and spec.crop_seconds < least:
                 raise PlanError(
@@ -100,13 +102,8 @@ class ClassesTask:
         """
         if self.known is not None:
             return self
-        names = sorted_classes(counts)
-        if len(names) < 2 and self.problem == "single":
-            raise PlanError(
-                f"objective.column: {self.spec.column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected "
-                "at least 2 classes: choose another column"
-            )
-        return replace(self, known=names)
+        least = 2 if self.problem == "single" else 0
+        return replace(self, known=classes_of(self.spec.column, counts, least=least))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of rows."""
@@ -163,8 +160,10 @@ class ClassesTask:
             return ", ".join(f"{number:.4g}" for number in target)
         return ", ".join(self.names[int(number)] for number in target)
 
-    def reference(self, value: object) -> str:
+    def reference(self, value: object) -> str | None:
         """Return the name of a class, or of several."""
+        if value is None:
+            return None
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:

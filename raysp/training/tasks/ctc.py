@@ -11,7 +11,7 @@ from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.planning.training.objectives import BUILD, KEEP
+from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import CTC
 from raysp.specs.recipe import Evaluation
@@ -19,16 +19,12 @@ from raysp.specs.values import JsonValue, to_json
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for, tokenizer_of
+from raysp.training.characters import encode_of, tokenizer_for
 from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.objectives.languages import adapter_options
 from raysp.training.objectives.models import ctc_model, held_below_head
 from raysp.training.tasks import texts
 from raysp.training.tasks.task import Prediction
-from raysp.words import count
-
-SHOWN_CHARACTERS = 12
-"""Characters outside the vocabulary that are shown."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,7 @@ class CTCTask:
         """
         if spec.adapter is not None:
             adapter_options(spec.checkpoint, plan.checkpoint.path, spec.adapter, is_new=spec.vocabulary != KEEP)
-        if spec.vocabulary == BUILD:
-            return cls(spec, None)
-        if spec.vocabulary == KEEP:
-            return cls(spec, tokenizer_of(plan.checkpoint.path, spec.adapter))
-        vocabulary = read_vocabulary(spec.vocabulary, plan.recipe.source.storage_options)
-        return cls(spec, tokenizer_for(vocabulary, spec.adapter))
+        return cls(spec, texts.given_tokenizer(spec.vocabulary, plan, spec.adapter))
 
     @property
     def tokenizer(self) -> Wav2Vec2CTCTokenizer:
@@ -91,11 +82,7 @@ class CTCTask:
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, and the characters outside it."""
-        vocabulary = self.tokenizer.get_vocab()
-        outside = vocabularies.outside(counts, vocabulary)
-        shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
-        more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
-        return {"characters": count(len(vocabulary), "token") + (f"; outside: {shown}{more}" if outside else "")}
+        return {"characters": texts.described_characters(counts, self.tokenizer.get_vocab())}
 
     def targets(self) -> CharacterTargets:
         """Return the ids of characters."""
@@ -118,9 +105,9 @@ class CTCTask:
         """Return the text of ids."""
         return str(self.tokenizer.decode([*map(int, target)], group_tokens=False))
 
-    def reference(self, value: object) -> str:
+    def reference(self, value: object) -> str | None:
         """Return the text."""
-        return str(value)
+        return None if value is None else str(value)
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return texts by greedy decoding."""

@@ -55,9 +55,9 @@ class TokenTargets:
         self.counts.update(self.tokens.tokenizer.convert_ids_to_tokens(ids))
         return Target(ids) if len(ids) <= self.most else Target((), TOO_MANY)
 
-    def frames_needed(self, target: Target) -> int:
-        """Return 0: a decoder writes any number of tokens."""
-        return 0
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return an empty text: a decoder writes any number of tokens."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class Seq2SeqTask:
         """Return the text of ids."""
         return str(self.tokenizer.decode([*map(int, target)], skip_special_tokens=True))
 
-    def reference(self, value: object) -> str:
+    def reference(self, value: object) -> str | None:
         """Return the text."""
-        return str(value)
+        return None if value is None else str(value)
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the texts that the decoder writes."""

@@ -1,10 +1,12 @@
 """Tasks by the classes of their specs."""
 
 from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.objectives import CTC, Classify, Seq2Seq, Speakers
+from raysp.specs.objectives import CTC, Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers
 from raysp.training.objectives.models import check_lora
 from raysp.training.tasks.classes import ClassesTask
 from raysp.training.tasks.ctc import CTCTask
+from raysp.training.tasks.frames import FramesTask
+from raysp.training.tasks.pretraining import PretrainingTask
 from raysp.training.tasks.seq2seq import Seq2SeqTask
 from raysp.training.tasks.task import Task
 
@@ -23,3 +25,7 @@ def task_of(plan: TrainingPlan) -> Task:
             return Seq2SeqTask.of(objective, plan)
         case Classify() | Speakers() as objective:
             return ClassesTask.of(objective, plan)
+        case ClassifyFrames() as objective:
+            return FramesTask.of(objective, plan)
+        case Pretrain() as objective:
+            return PretrainingTask.of(objective, plan)

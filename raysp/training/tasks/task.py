@@ -30,8 +30,8 @@ class Targets(Protocol):
         """Return the target of a value, and count what it consists of."""
         ...
 
-    def frames_needed(self, target: Target) -> int:
-        """Return the number of frames that a recording must have for a target."""
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return the reason for which a recording of this many frames cannot have a target; empty if it can."""
         ...
 
 
@@ -114,8 +114,8 @@ class Task(Protocol):
         """Return a target as text."""
         ...
 
-    def reference(self, value: object) -> str:
-        """Return the reference of a value that is not None, for comparisons."""
+    def reference(self, value: object) -> str | None:
+        """Return the reference of a value, for comparisons; None: a row with this value is not evaluated."""
         ...
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:

@@ -2,18 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.planning.training.objectives import BUILD, KEEP
+from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Text
 from raysp.specs.recipe import Evaluation
+from raysp.text import vocabulary as vocabularies
 from raysp.text.normalisation import TextRules
+from raysp.training.characters import read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.words import count
 
 TAGS = ("automatic-speech-recognition", "raysp")
 """Tags of model cards."""
+SHOWN_CHARACTERS = 12
+"""Characters outside the vocabulary that are shown."""
 
 
 def rules_of(text: Text) -> TextRules:
@@ -24,6 +32,32 @@ def rules_of(text: Text) -> TextRules:
 def digest_of(value: object) -> str:
     """Return the hash of a JSON value, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = None) -> Wav2Vec2CTCTokenizer | None:
+    """Return the tokenizer of a vocabulary that does not depend on the texts; None: it is built from them.
+
+    Args:
+        vocabulary: field of the objective: "keep", "build", or a url.
+        plan: the plan.
+        language: name of the language that the vocabulary belongs to; None: it is the only one.
+
+    Raises:
+        PlanError: the given vocabulary cannot be used.
+    """
+    if vocabulary == BUILD:
+        return None
+    if vocabulary == KEEP:
+        return tokenizer_of(plan.checkpoint.path, language)
+    return tokenizer_for(read_vocabulary(vocabulary, plan.recipe.source.storage_options), language)
+
+
+def described_characters(counts: Mapping[str, int], vocabulary: Mapping[str, int]) -> str:
+    """Return the size of a vocabulary, and the characters outside it with their occurrences."""
+    outside = vocabularies.outside(counts, vocabulary)
+    shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
+    more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
+    return count(len(vocabulary), "token") + (f"; outside: {shown}{more}" if outside else "")
 
 
 def compare(

@@ -13,14 +13,12 @@ from safetensors.torch import load_file
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
 from raysp.errors import CheckpointError, PlanError
-from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from raysp.models.base.capabilities import Capability
 from raysp.models.loading import load_checkpoint
-from raysp.specs.objectives import Classify, Objective, Seq2Seq, Speakers
+from raysp.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers
 from raysp.specs.recipe import Evaluation, Schedule
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, words_table
-from tests.training.conftest import SMALL
 from tests.training.objectives.originals import save_decoder
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
@@ -29,6 +27,8 @@ OBJECTIVES = {
     "multi": (Classify, {"column": "tags", "problem": "multi"}),
     "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
     "regression": (Classify, {"column": "age", "problem": "regression"}),
+    "frames": (ClassifyFrames, {"column": "frames"}),
+    "pretraining": (Pretrain, {"text": raysp.Text("lower"), "temperature_decay": 0.7}),
 }
 
 
@@ -42,24 +42,13 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(scope="session")
-def listener(tmp_path_factory) -> str:
-    """A checkpoint of random weights of an architecture that has a head for speakers."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("listener")
-    fields = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
-    Wav2Vec2Model(Wav2Vec2Config(**{**SMALL, **fields})).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(params=[*OBJECTIVES, *DECODERS])
 def objective(request, headless, listener, decoders) -> Objective:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
         return Seq2Seq(str(headless), decoder=decoders[request.param], masks=MASKS, generate=generate)
     cls, fields = OBJECTIVES[request.param]
-    return cls(listener if cls is Speakers else str(headless), masks=MASKS, **fields)
+    return cls(listener if cls in (Speakers, ClassifyFrames) else str(headless), masks=MASKS, **fields)
 
 
 def trained(words, sink, objective, **fields):
@@ -85,20 +74,24 @@ def test_a_stopped_training_goes_on_and_its_checkpoint_loads_in_both_libraries(w
 
 def assert_same_logits(folder: Path) -> None:
     loaded = load_checkpoint(folder)
-    theirs = getattr(transformers, type(loaded.model).__name__).from_pretrained(folder).eval()
+    theirs, info = getattr(transformers, type(loaded.model).__name__).from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    theirs.eval()
     wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
     config = loaded.model.config
     writes = Capability.TEXT_DECODER in loaded.model.gives
     inputs = {"decoder_input_ids": torch.tensor([[config.decoder_start_token_id, 7, 5]])} if writes else {}
+    compared = "projected_states" if "PreTraining" in type(loaded.model).__name__ else "logits"
     with torch.inference_mode():
-        expected, found = theirs(wave, **inputs).logits, loaded.model(wave, **inputs).logits
+        expected, found = theirs(wave, **inputs)[compared], loaded.model(wave, **inputs)[compared]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
     _, prepared = plan_recipe(trained(words, tmp_path / "out", objective))
     travelled = pickle.loads(pickle.dumps(prepared))
-    values = {"speaker": "s1", "tags": ["noisy"], "age": 21}
+    values = {"speaker": "s1", "tags": ["noisy"], "age": 21, "frames": ["low", None, "high"]}
     value = values.get(prepared.plan.recipe.kept[0], "seven")
     assert travelled.task.targets()(value) == prepared.task.targets()(value)
     assert travelled.task.digest == prepared.task.digest

@@ -232,11 +232,16 @@ def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("kind", ["classes", "texts of a decoder", "lora"])
-def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, tmp_path, kind):
+KINDS = ("classes", "classes of frames", "pre-training", "texts of a decoder", "lora")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, listener, tmp_path, kind):
     decoder = save_decoder("bert", tmp_path / "decoder")
     objective = {
         "classes": raysp.Classify(str(headless), column="speaker"),
+        "classes of frames": raysp.ClassifyFrames(listener, column="frames"),
+        "pre-training": raysp.Pretrain(str(headless), text=raysp.Text("lower"), temperature_decay=0.7),
         "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
         "lora": raysp.CTC(str(headless), text=raysp.Text("lower"), vocabulary="build", lora=raysp.LoRA(4, dropout=0.2)),
     }[kind]
