@@ -4,7 +4,17 @@ import pytest
 
 from raysp.errors import SpecError
 from raysp.specs.adaptation import LoRA
-from raysp.specs.objectives import CTC, Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers
+from raysp.specs.objectives import (
+    CTC,
+    Classify,
+    ClassifyFrames,
+    Pretrain,
+    Seq2Seq,
+    Speakers,
+    freeze_steps_of,
+    metrics_of,
+    needs_texts,
+)
 from raysp.specs.recipe import Text
 from raysp.specs.values import to_json
 
@@ -68,6 +78,29 @@ def test_defaults_are_those_of_the_literature():
 def test_wrong_values_are_refused(cls, fields, message):
     with pytest.raises(SpecError, match=message):
         cls("checkpoint", **fields)
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics"),
+    [
+        (Seq2Seq("c"), ("wer", "cer", "loss")),
+        (Speakers("c", column="s"), ("accuracy", "macro_f1", "loss")),
+        (ClassifyFrames("c", column="s"), ("accuracy", "macro_f1", "loss")),
+        (Classify("c", column="s", problem="multi"), ("loss",)),
+        (Pretrain("c"), ("loss",)),
+    ],
+)
+def test_each_objective_has_its_metrics(objective, metrics):
+    assert metrics_of(objective) == metrics
+
+
+def test_pretraining_has_no_first_steps_and_needs_no_texts():
+    assert (freeze_steps_of(Pretrain("c")), freeze_steps_of(Seq2Seq("c", freeze_steps=3))) == (0, 3)
+    assert [needs_texts(one) for one in (Pretrain("c"), Seq2Seq("c"), Classify("c", column="s"))] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_one_output_may_be_regressed():

@@ -99,6 +99,23 @@ def test_frames_without_a_label_do_not_count(of_frames):
     assert (none.total.item(), none.count) == (0, 0)
 
 
+def test_frames_are_predicted_as_in_evaluation_mode(of_frames):
+    lengths = (6640, 5680, 4080)
+    classes = [torch.randint(3, (of_frames.num_frames(n),)).tolist() for n in lengths]
+    classes[2] = [-100] * len(classes[2])
+    batch = random_batch(classes, lengths)
+    ids, losses = FrameObjective(of_frames, EXTRACTOR).predict(batch)
+    assert of_frames.training
+    assert [len(row) for row in ids] == [len(row) for row in classes]
+    rows = FrameObjective(of_frames, EXTRACTOR)(batch).rows_B  # without dropout
+    torch.testing.assert_close(
+        losses[:2], rows[:2] / torch.tensor([len(row) for row in classes[:2]]), rtol=1e-4, atol=0
+    )
+    assert losses[2] == 0
+    mine = FrameObjective(of_frames, EXTRACTOR).predict(MicroBatch(0, [0], batch.waves[:1], [ids[0].tolist()]))[1]
+    assert mine[0] < losses[0]
+
+
 def test_labels_of_another_rate_are_refused_with_their_row(of_frames):
     targets = [[1] * of_frames.num_frames(6640), [1] * 100]
     with pytest.raises(ValueError, match=r"row 1: 100 labels found, expected one for each of 189 frames"):

@@ -6,11 +6,14 @@ import torch
 
 from raysp.models import UniSpeechForPreTraining
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.text.normalisation import TextRules
+from raysp.text.targets import CharacterTargets, Target
 from raysp.training.batches import MicroBatch
 from raysp.training.loop import Training
 from raysp.training.objectives.pretraining import PretrainingObjective, Temperature, load_pretraining_model
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.randomness import seed_micro_batch
+from raysp.training.tasks.pretraining import OptionalTexts
 from tests.models.oracles import make_oracle
 from tests.training.objectives.originals import CODES, LAYER, model_pair, random_batch
 
@@ -178,3 +181,37 @@ def test_an_encoder_alone_gets_all_else_anew(tmp_path):
     again = load_pretraining_model(tmp_path, num_classes=12, seed=1)
     for name, weight in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_an_evaluation_is_a_function_of_weights_and_rows_alone(model):
+    objective = PretrainingObjective(model, EXTRACTOR)
+    found = []
+    for seed in (1, 2):
+        seed_micro_batch(seed, 0, 0, 0)
+        found.append(objective.evaluate(random_batch(TEXTS, updates=seed)))
+        assert model.training
+    assert torch.equal(*found)
+    assert found[0].dtype == torch.float32
+
+
+def test_a_row_without_labels_is_evaluated_by_its_codes_alone(model):
+    of_texts, of_codes = (
+        PretrainingObjective(model, EXTRACTOR, alpha=alpha).evaluate(random_batch([[4, 5], [], []]))
+        for alpha in (0.5, 0.0)
+    )
+    assert (of_texts == of_codes).tolist() == [False, True, True]
+    of_ctc = PretrainingObjective(model, EXTRACTOR, alpha=1.0).evaluate(random_batch([[4, 5], [], []]))
+    assert of_texts[0] == pytest.approx(((of_codes + of_ctc) / 2)[0].item(), rel=1e-5)
+
+
+def test_rows_without_a_text_have_a_target():
+    targets = OptionalTexts(CharacterTargets(TextRules(), lambda text: [*map("ab".find, text)]))
+    assert [targets(value) for value in (None, " ", "ab")] == [Target(()), Target(()), Target([0, 1])]
+    assert targets(" Z").reason == "outside_vocabulary"
+    assert (targets.misfit(Target(()), 0), targets.misfit(Target([1, 1]), 2)) == ("", "label_too_long")
+    assert targets.counts == {"a": 1, "b": 1, "Z": 1}
+
+
+def test_texts_are_no_targets_where_no_row_has_one():
+    targets = OptionalTexts(None)
+    assert (targets("a"), targets.misfit(targets("a"), 0), targets.counts) == (Target(()), "", {})
