@@ -125,6 +125,11 @@ class Comparison:
     """Of a classification, the worst first."""
 
 
+def no_metrics(num_rows: int) -> Comparison:
+    """Return the comparison of rows that have no metric, but perhaps a loss."""
+    return Comparison(Scores(num_rows, {}, {}), {}, ())
+
+
 @dataclass(frozen=True)
 class Columns:
     """Further columns of the compared rows, one value per row.

@@ -14,7 +14,7 @@ class Evaluated:
     loss: float | None
     """Mean over the rows whose targets are within the vocabulary; None: there are none."""
     comparison: Comparison | None
-    """Metrics with their intervals, groups and worst rows; None on all workers but the first, and for losses alone."""
+    """Metrics with their intervals, groups and worst rows; None on all workers but the first."""
     failed: int
     """Rows that could not be decoded, are too long or too short, or have another number of frames than classes."""
     rows: tuple[str, ...] = ()

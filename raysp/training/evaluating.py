@@ -104,8 +104,8 @@ class Evaluator:
         losses = [row.prediction.loss for row in rows if row.prediction.loss is not None]
         loss = float(np.mean(losses)) if losses else None
         best = self.evaluation.best
-        value = comparison.scores.metrics[best].value if comparison and best != "loss" else loss
-        places = [rows[one.index].place for one in comparison.worst] if comparison else []
+        value = loss if best == "loss" else comparison.scores.metrics[best].value
+        places = [rows[one.index].place for one in comparison.worst]
         worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
         return Evaluated(
             comparable(best, value), loss, comparison if is_first else None, failed, worst if is_first else ()

@@ -99,5 +99,5 @@ def _recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | 
         worst=tuple(worst),
         classes=comparison.classes,
         loss=evaluated.loss,
-        normalisation=evaluation.normalise,
+        normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
     )

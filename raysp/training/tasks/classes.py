@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from raysp.errors import PlanError
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison
+from raysp.evaluation.scores import Columns, Comparison, no_metrics
 from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
@@ -192,10 +192,10 @@ class ClassesTask:
         columns: Columns,
         evaluation: Evaluation,
         bootstrap: Bootstrap | None,
-    ) -> Comparison | None:
-        """Return accuracy and macro F1 of single classes."""
+    ) -> Comparison:
+        """Return accuracy and macro F1 of single classes; other problems have the loss alone."""
         if self.problem != "single":
-            return None
+            return no_metrics(len(references))
         found, scores = [one.text for one in predictions], [one.score for one in predictions]
         return compare_classes(
             references, found, scores, columns, classes=self.names, bootstrap=bootstrap, worst=WORST_ROWS

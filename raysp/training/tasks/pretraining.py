@@ -10,7 +10,7 @@ from torch import nn
 
 from raysp.errors import CheckpointError, PlanError
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns
+from raysp.evaluation.scores import Columns, Comparison, no_metrics
 from raysp.models.auto import AutoConfig
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
@@ -186,9 +186,9 @@ class PretrainingTask:
         columns: Columns,
         evaluation: Evaluation,
         bootstrap: Bootstrap | None,
-    ) -> None:
-        """Return None: there is no metric besides the loss."""
-        return
+    ) -> Comparison:
+        """Return no metrics: there is the loss alone."""
+        return no_metrics(len(references))
 
 
 def _keeps_head(spec: Pretrain, plan: TrainingPlan) -> bool:

@@ -129,6 +129,6 @@ class Task(Protocol):
         columns: Columns,
         evaluation: Evaluation,
         bootstrap: Bootstrap | None,
-    ) -> Comparison | None:
-        """Return the metrics of predictions; None if there are none besides the loss."""
+    ) -> Comparison:
+        """Return the metrics of predictions; `no_metrics` if there is the loss alone."""
         ...

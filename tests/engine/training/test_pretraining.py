@@ -16,7 +16,7 @@ from raysp.engine.training.finetuning import finetune, try_out
 from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models.checking import check_checkpoint
 from raysp.planning.training.plans import plan_training
-from raysp.sink.training import metrics, steps
+from raysp.sink.training import evaluations, metrics, steps
 from raysp.specs.objectives import CTC, Pretrain, Text
 from raysp.specs.recipe import Batching, Evaluation, Schedule
 from raysp.storage.store import LocalStore
@@ -188,7 +188,11 @@ def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path
     )
     result = finetune(recipe, on_progress=lambda progress: seen.append(progress.evaluated[1]))
     losses = [evaluated.loss for evaluated in seen]
-    assert [evaluated.comparison for evaluated in seen] == [None] * 3
+    assert [evaluated.comparison.scores.metrics for evaluated in seen] == [{}] * 3
+    recorded = evaluations.load(LocalStore(tmp_path / "out"))
+    assert {done: (one.loss, one.scores.rows) for done, one in recorded.items()} == {
+        done: (loss, 4) for done, loss in enumerate(losses, 1)
+    }
     assert len({*losses}) == 3
     assert (result.metric, result.best, result.best_step) == ("loss", min(losses), 1 + losses.index(min(losses)))
 
