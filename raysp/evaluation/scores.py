@@ -74,7 +74,7 @@ class Mismatch:
     errors: int
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None = None
-    """Probability of a wrong class."""
+    """Probability of a wrong class, or the mean of those of all frames."""
     edits: tuple[Edit, ...] = ()
     """Differing words."""
 
@@ -94,7 +94,7 @@ class WorstRow:
     errors: int
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None
-    """Probability of a wrong class."""
+    """Probability of a wrong class, or the mean of those of all frames."""
     edits: tuple[Edit, ...]
     """Differing words."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raysp.evaluation.scores import SECONDS, UNDEFINED, ClassScores, Group, WorstRow
+from raysp.evaluation.scores import SECONDS, UNDEFINED, Group, WorstRow
 from raysp.reading.training.status import FIGURES, TrainingStatus
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import evaluations
@@ -88,7 +88,7 @@ def evaluation_in_detail(done: int, found: StepEvaluation) -> ShownEvaluation:
     return ShownEvaluation(
         title=f"Evaluation at step {done:,}",
         about=printable(f"{', '.join(values)}; {count(found.scores.rows, 'row')}{audio}{rules}"),
-        tables=(*tables, *([_classes(found.classes)] if found.classes else [])),
+        tables=(*tables, *([_classes(found)] if found.classes else [])),
         worst=tuple(_shown(row) for row in found.worst),
     )
 
@@ -195,13 +195,14 @@ def _groups(column: str, groups: Sequence[Group]) -> Table:
     return Table(title, (name, *names), rows, _left_out(groups, "group"))
 
 
-def _classes(classes: Sequence[ClassScores]) -> Table:
+def _classes(found: StepEvaluation) -> Table:
     rows = []
-    for one in classes[:MOST_GROUPS]:
+    for one in found.classes[:MOST_GROUPS]:
         shares = (UNDEFINED if share is None else f"{share:.2%}" for share in (one.precision, one.recall, one.f1))
         rows.append((printable(one.name), f"{one.rows:,}", f"{one.predicted:,}", *shares))
-    names = ("class", "rows", "predicted", "precision", "recall", "F1")
-    return Table("Classes", names, rows, _left_out(classes, "class"))
+    unit = "frames" if "frames" in found.scores.counts else "rows"
+    names = ("class", unit, "predicted", "precision", "recall", "F1")
+    return Table("Classes", names, rows, _left_out(found.classes, "class"))
 
 
 def _left_out(rows: Sequence[object], noun: str) -> str:

@@ -132,16 +132,17 @@ class FrameObjective:
         return Losses(rows_B.sum(), float(counts_B.sum()), rows_B.detach())
 
     @torch.inference_mode()
-    def predict(self, batch: MicroBatch) -> tuple[list[Tensor], Tensor]:
-        """Return the most probable class of each frame of each row, and the mean losses of rows (B,).
+    def predict(self, batch: MicroBatch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Return the classes (T,) of each row's frames with their probabilities (T,), and mean losses of rows (B,).
 
         The model is in evaluation mode. The loss of a row without classes is 0. All are on the CPU.
         """
         with evaluation_mode(self.model):
             rows_B, counts_B, logits_BTN, num_frames_B = self._run(batch)
-        ids_BT = logits_BTN.argmax(-1).cpu()
-        ids = [ids_T[:num_frames] for ids_T, num_frames in zip(ids_BT, num_frames_B.tolist(), strict=True)]
-        return ids, (rows_B / counts_B.clamp(min=1)).cpu()
+        scores_BT, ids_BT = (one.cpu() for one in logits_BTN.softmax(-1).max(-1))
+        rows = zip(ids_BT, scores_BT, num_frames_B.tolist(), strict=True)
+        found = [(ids_T[:num_frames], scores_T[:num_frames]) for ids_T, scores_T, num_frames in rows]
+        return found, (rows_B / counts_B.clamp(min=1)).cpu()
 
     def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the losses of rows, summed over their frames, the frames that count, logits, and all frames.

@@ -122,11 +122,13 @@ class FramesTask:
         return None if value is None else runs_of(frame_names(value))
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return the most probable class of each frame as runs."""
+        """Return the most probable class of each frame as runs, with the mean of their probabilities."""
         assert isinstance(objective, FrameObjective)
-        ids, losses_B = objective.predict(batch)
-        rows = zip(ids, losses_B.tolist(), strict=True)
-        return [Prediction(self.shown(ids_T.tolist()), loss) for ids_T, loss in rows]
+        found, losses_B = objective.predict(batch)
+        rows = zip(found, losses_B.tolist(), strict=True)
+        return [
+            Prediction(self.shown(ids_T.tolist()), loss, float(scores_T.mean())) for (ids_T, scores_T), loss in rows
+        ]
 
     def compare(
         self,
@@ -140,7 +142,7 @@ class FramesTask:
         right = [frames_of(reference) for reference in references]
         found = [[str(name) for name in frames_of(one.text)] for one in predictions]
         worst = [
-            Mismatch(row, references[row], predictions[row].text, errors)
+            Mismatch(row, references[row], predictions[row].text, errors, predictions[row].score)
             for row, errors in enumerate(map(_num_wrong, right, found))
             if errors
         ]

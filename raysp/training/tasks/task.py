@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
     loss: float | None
     """None: the row has no target."""
     score: float | None = None
-    """Probability of a class."""
+    """Probability of a class; of classes of frames, the mean."""
 
 
 class Task(Protocol):

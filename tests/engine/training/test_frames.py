@@ -2,6 +2,7 @@
 
 import io
 import json
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import transformers
 import raysp
 from raysp.engine.training.finetuning import finetune, try_out
 from raysp.models.loading import load_checkpoint
+from raysp.reading.training.tables import evaluation_in_detail
 from raysp.sink.training import evaluations, metrics
 from raysp.specs.objectives import ClassifyFrames
 from raysp.specs.recipe import Batching, Evaluation, Schedule
@@ -76,7 +78,12 @@ def test_frames_of_real_digits_are_learnt(trained, digits):
     assert evaluated.scores.rows == NUM_DIGITS
     assert evaluated.metrics.keys() == {"accuracy", "macro_f1", "loss"}
     assert {one.name for one in evaluated.classes} == {"loud", "quiet"}
-    assert frames_of(evaluated.worst[0].reference) != frames_of(evaluated.worst[0].hypothesis)
+    worst = evaluated.worst[0]
+    assert worst.errors == sum(map(operator.ne, frames_of(worst.reference), frames_of(worst.hypothesis))) > 0
+    [table] = [one for one in evaluation_in_detail(40, evaluated).tables if one.title == "Classes"]
+    assert table.names[1] == "frames"
+    [shown, *_] = evaluation_in_detail(40, evaluated).worst
+    assert shown.about == f"{worst.errors} errors, score {worst.score:.3f}"
 
 
 def test_the_checkpoint_names_the_classes_in_both_libraries(trained):

@@ -259,6 +259,14 @@ def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
         found.task.objective(found.plan)
 
 
+def test_a_column_of_numbers_is_no_text(headless, tmp_path):
+    table = words_table(3)
+    table = table.set_column(table.column_names.index("text"), "text", pa.array([1, 2, 3]))
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    with pytest.raises(PlanError, match=r"column 'text' holds int64, expected strings"):
+        prepared(f"{tmp_path}/in/*.parquet", headless, tmp_path / "out")
+
+
 def test_a_metric_of_texts_is_refused(headless):
     with pytest.raises(SpecError, match=r"found evaluation.best='wer'; Pretrain has loss"):
         a_pretraining("in", headless, "out", evaluation=Evaluation(raysp.Shards("dev", text="text")))

@@ -104,8 +104,10 @@ def test_frames_are_predicted_as_in_evaluation_mode(of_frames):
     classes = [torch.randint(3, (of_frames.num_frames(n),)).tolist() for n in lengths]
     classes[2] = [-100] * len(classes[2])
     batch = random_batch(classes, lengths)
-    ids, losses = FrameObjective(of_frames, EXTRACTOR).predict(batch)
+    found, losses = FrameObjective(of_frames, EXTRACTOR).predict(batch)
+    ids = [row for row, _ in found]
     assert of_frames.training
+    assert all(1 / 3 <= score <= 1 for _, scores in found for score in scores)
     assert [len(row) for row in ids] == [len(row) for row in classes]
     rows = FrameObjective(of_frames, EXTRACTOR)(batch).rows_B  # without dropout
     torch.testing.assert_close(
