@@ -86,7 +86,7 @@ class FrameMeasures:
     predicted_NC: Ints
     right_NC: Ints
 
-    names = ("accuracy", "macro_f1")
+    names = ("accuracy", "f1")
 
     def __call__(self, weights_DN: Floats) -> Floats:
         """Return the metrics of each weighting."""

@@ -119,7 +119,7 @@ def test_frames_have_the_metrics_of_as_many_rows():
     pairs = [(one, other) for row in zip(FRAMES, FOUND, strict=True) for one, other in zip(*row, strict=False) if one]
     of_rows = compare_classes(*map(list, zip(*pairs, strict=True)), [None] * len(pairs), bootstrap=Bootstrap(draws=0))
     found = compare_frames(FRAMES, FOUND, bootstrap=Bootstrap(draws=0))
-    for name in ("accuracy", "macro_f1"):
+    for name in ("accuracy", "f1"):
         assert found.scores.metrics[name].value == pytest.approx(of_rows.scores.metrics[name].value)
     assert found.classes == of_rows.classes
     assert (found.scores.rows, found.scores.counts) == (4, {"frames": 10, "correct": 7})

@@ -103,7 +103,7 @@ def test_an_architecture_without_a_head_for_frames_is_refused(headless, tmp_path
     ("fields", "message"),
     [
         ({"augment": [raysp.Speed()]}, "found Speed in augment; ClassifyFrames has classes of frames at the speed"),
-        ({"evaluation": Evaluation(raysp.Shards("dev"))}, "ClassifyFrames has accuracy, macro_f1, loss"),
+        ({"evaluation": Evaluation(raysp.Shards("dev"))}, "ClassifyFrames has accuracy, f1, loss"),
     ],
 )
 def test_what_does_not_go_with_frames_is_refused(listener, tmp_path, fields, message):

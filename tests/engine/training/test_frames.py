@@ -76,7 +76,7 @@ def test_frames_of_real_digits_are_learnt(trained, digits):
     [evaluated] = evaluations.load(LocalStore(sink)).values()
     assert evaluated.scores.counts["frames"] == len(frames)
     assert evaluated.scores.rows == NUM_DIGITS
-    assert evaluated.metrics.keys() == {"accuracy", "macro_f1", "loss"}
+    assert evaluated.metrics.keys() == {"accuracy", "f1", "loss"}
     assert {one.name for one in evaluated.classes} == {"loud", "quiet"}
     worst = evaluated.worst[0]
     assert worst.errors == sum(map(operator.ne, frames_of(worst.reference), frames_of(worst.hypothesis))) > 0
@@ -155,7 +155,7 @@ def test_an_evaluation_counts_rows_that_do_not_fit_and_classes_that_are_unknown(
     frames[2] = [None for _ in frames[2]]
     place = table.column_names.index("frames")
     write_shard(tmp_path / "dev" / "a.parquet", table=table.set_column(place, "frames", pa.array(frames)))
-    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet"), every=1, best="macro_f1")
+    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet"), every=1, best="f1")
     seen = []
     recipe = a_recipe(
         words,
