@@ -1,19 +1,15 @@
 """The verb that evaluates a checkpoint."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from raysp.cli.console import print_json, say
 from raysp.cli.evaluations import print_evaluation
-from raysp.cli.options import Address, AsJson, Debug, Settings
+from raysp.cli.options import Address, AsJson, Debug, Limits, Normalise, Settings, Worst, parse_limits
 from raysp.cli.progress import Shown
 from raysp.cli.signals import resume_hint
-from raysp.errors import SpecError
-
-Limits = list[str] | None
 
 
 def evaluate(
@@ -28,9 +24,7 @@ def evaluate(
     over: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
     ] = None,
-    normalise: Annotated[
-        str, typer.Option(metavar="NAME", help="none, lower, letters, whisper-english or whisper-basic.")
-    ] = "letters",
+    normalise: Normalise = "letters",
     fail_above: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable.")
     ] = None,
@@ -38,7 +32,7 @@ def evaluate(
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9.")
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
-    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
+    worst: Worst = 10,
     sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there, to go on from.")] = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Replace other labels in OUT.")] = False,
     settings: Settings = None,
@@ -57,7 +51,7 @@ def evaluate(
     """
     import raysp
 
-    above, below = _limits("--fail-above", fail_above), _limits("--fail-below", fail_below)
+    above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     if not as_json:
         say(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
     with resume_hint(as_json, is_kept=sink is not None and rows is None) as check, Shown(as_json, check) as shown:
@@ -86,19 +80,3 @@ def evaluate(
     else:
         print_evaluation(result, by or ())
     raise typer.Exit(result.exit_code)
-
-
-def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
-    """Return limits by metric.
-
-    Raises:
-        SpecError: one is not METRIC=SHARE.
-    """
-    limits: dict[str, float] = {}
-    for one in given or ():
-        metric, _, share = one.partition("=")
-        try:
-            limits[metric] = float(share)
-        except ValueError:
-            raise SpecError(f"{option} {one}: expected METRIC=SHARE, such as wer=0.2") from None
-    return limits

@@ -14,6 +14,7 @@ from raysp.words import count, printable
 
 if TYPE_CHECKING:
     from raysp.engine.evaluating.result import EvaluationResult
+    from raysp.evaluation.limits import Limit
     from raysp.evaluation.scores import ClassScores, Group, WorstRow
 
 MOST_GROUPS = 10
@@ -37,44 +38,51 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
         _print_classes(result.classes)
     for column in dict.fromkeys(columns):
         if groups := result.by[column]:
-            _print_groups(column, groups)
+            print_groups(column, groups)
     if result.worst:
-        _print_worst(result.worst)
+        print_worst(result.worst)
     print_nothing_labelled(result.run)
     if not result.rows.compared and not result.run.nothing_labelled:
         say(f"no row was compared: {', '.join(result.rows.not_compared)}")
-    for limit in result.limits:
+    print_limits(result.limits)
+
+
+def print_limits(limits: "Sequence[Limit]") -> None:
+    """Print the limits that are met; report the others on stderr."""
+    for limit in limits:
         if limit.is_met:
             print_fact("limit", limit.words)
         else:
             say(limit.words)
 
 
-def _print_groups(column: str, groups: "Sequence[Group]") -> None:
+def print_groups(column: str, groups: "Sequence[Group]", metrics: Sequence[str] | None = None) -> None:
+    """Print a table of some metrics of groups, the first of them with its interval; None: all metrics."""
     from raysp.evaluation.scores import TITLES
 
     has_words = "words" in groups[0].scores.counts
-    first, *others = groups[0].scores.metrics
+    first, *others = metrics or groups[0].scores.metrics
     titles = [TITLES[first], "95% interval", *(TITLES[name] for name in others)]
-    table = _table(column, "rows", *(["words"] if has_words else []), *titles)
+    table = table_of(column, "rows", *(["words"] if has_words else []), *titles)
     for group in groups[:MOST_GROUPS]:
         scores = group.scores
         words = [f"{scores.counts['words']:,}"] if has_words else []
-        estimates = [scores.metrics[first].interval, *(scores.metrics[name].percentage for name in others)]
-        cells = (f"{scores.rows:,}", *words, scores.metrics[first].percentage, *estimates)
-        table.add_row(Text(_value(group.value)), *cells)
-    _print_table(table, len(groups) - MOST_GROUPS, "group")
+        shown = (scores.value(first), scores.interval(first), *(scores.value(name) for name in others))
+        cells = (f"{scores.rows:,}", *words, *shown)
+        table.add_row(Text(cell_text(group.value)), *cells)
+    print_table(table, len(groups) - MOST_GROUPS, "group")
 
 
 def _print_classes(classes: "Sequence[ClassScores]") -> None:
-    table = _table("class", "rows", "predicted", "precision", "recall", "F1")
+    table = table_of("class", "rows", "predicted", "precision", "recall", "F1")
     for one in classes[:MOST_GROUPS]:
         shares = ("-" if share is None else f"{share:.2%}" for share in (one.precision, one.recall, one.f1))
         table.add_row(Text(printable(one.name)), f"{one.rows:,}", f"{one.predicted:,}", *shares)
-    _print_table(table, len(classes) - MOST_GROUPS, "class")
+    print_table(table, len(classes) - MOST_GROUPS, "class")
 
 
-def _table(first: str, *others: str) -> Table:
+def table_of(first: str, *others: str) -> Table:
+    """Return a table without rows: a first column of names, and others of numbers."""
     table = Table()
     table.add_column(Text(printable(first)), no_wrap=True, overflow="ellipsis")
     for name in others:
@@ -82,24 +90,26 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _print_table(table: Table, left_out: int, noun: str) -> None:
+def print_table(table: Table, left_out: int, noun: str) -> None:
+    """Print a table, and the number of rows that it leaves out."""
     out.print(table, soft_wrap=False)
     if left_out > 0:
         print_folded(out, f"... and {count(left_out, f'more {noun}')}; --json lists all", 2)
 
 
-def _value(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return a value of a group or an id as text for a terminal."""
     return "-" if value is None else printable(str(value))
 
 
-def _print_worst(rows: "Sequence[WorstRow]") -> None:
+def print_worst(rows: "Sequence[WorstRow]", reference: str = "reference", label: str = "label") -> None:
     """Print each row with its errors and differences: on a terminal in colours and few lines, else on one line."""
-    out.print("Worst rows, as [-reference-]{+label+}", style="bold", markup=False)
+    out.print(f"Worst rows, as [-{reference}-]{{+{label}+}}", style="bold", markup=False)
     if not out.is_terminal:
         for row in rows:
-            out.print(f"{_value(row.id)}  {_errors(row)}  {differences(row).plain}", markup=False)
+            out.print(f"{cell_text(row.id)}  {_errors(row)}  {differences(row).plain}", markup=False)
         return
-    id_width = min(out.width // 3, max(cell_len(_value(row.id)) for row in rows))
+    id_width = min(out.width // 3, max(cell_len(cell_text(row.id)) for row in rows))
     most = LINES_OF_A_ROW * (out.width - id_width - max(len(_errors(row)) for row in rows) - 4)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=id_width)
@@ -108,7 +118,7 @@ def _print_worst(rows: "Sequence[WorstRow]") -> None:
     for row in rows:
         shown = differences(row)
         shown.truncate(most, overflow="ellipsis")
-        grid.add_row(Text(_value(row.id)), _errors(row), shown)
+        grid.add_row(Text(cell_text(row.id)), _errors(row), shown)
     out.print(grid, soft_wrap=False)
 
 

@@ -65,6 +65,9 @@ ShareOfShards = Annotated[
         "--shards", metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."
     ),
 ]
+Limits = list[str] | None
+Normalise = Annotated[str, typer.Option(metavar="NAME", help="none, lower, letters, whisper-english or whisper-basic.")]
+Worst = Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None,
@@ -181,3 +184,19 @@ def command_line(
     more += [word for one in storage_options or () for word in ("--storage-option", one)]
     more += [] if address is None else ["--address", address]
     return shlex.join(["raysp", verb, target, *more])
+
+
+def parse_limits(option: str, given: Limits) -> dict[str, float]:
+    """Return limits by metric.
+
+    Raises:
+        SpecError: one is not METRIC=SHARE.
+    """
+    limits: dict[str, float] = {}
+    for one in given or ():
+        metric, _, share = one.partition("=")
+        try:
+            limits[metric] = float(share)
+        except ValueError:
+            raise SpecError(f"{option} {one}: expected METRIC=SHARE, such as wer=0.2") from None
+    return limits

@@ -27,6 +27,17 @@ class Bootstrap:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Bootstrap behind the intervals."""
+
+    over: str | None
+    """Column whose values were drawn; None: rows were drawn."""
+    draws: int
+    seed: int
+    confidence: float = CONFIDENCE
+
+
 def intervals(measure: Callable[[Floats], Floats], units_N: Ints, bootstrap: Bootstrap) -> Floats | None:
     """Return the lower and upper ends of the 95 % intervals of M metrics, (2, M); None for fewer than two units.
 

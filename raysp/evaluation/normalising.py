@@ -31,6 +31,14 @@ class Normalisation:
         return _SPACED(self.function(text))
 
 
+@dataclass(frozen=True)
+class Normalised:
+    """Normalisation of both texts."""
+
+    name: str
+    description: str
+
+
 _SPACED = TextRules()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
 from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.scores import Columns, Comparison, Mismatch, score, score_groups
@@ -38,6 +39,68 @@ class TextMeasures:
         """Return the measures of some of the rows."""
         return TextMeasures(self.words_N4[rows], self.characters_N4[rows])
 
+    @classmethod
+    def joined(cls, parts: Sequence["TextMeasures"]) -> "TextMeasures":
+        """Return the measures of the rows of all parts, in order."""
+        none = np.zeros((0, len(COUNTS)), np.int64)
+        return cls(
+            np.concatenate([none, *(part.words_N4 for part in parts)]),
+            np.concatenate([none, *(part.characters_N4 for part in parts)]),
+        )
+
+
+@dataclass(frozen=True)
+class TextAgreement:
+    """Error rates of one labelling against another, and the share of rows with equal texts."""
+
+    errors: TextMeasures
+
+    names = ("wer", "cer", "agreement")
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the metrics of each weighting."""
+        return np.concatenate([self.errors(weights_DN), self._agreement(weights_DN)], axis=1)
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts of the errors, and the number of rows with equal texts."""
+        return {**self.errors.counts(), **self._agreement.counts()}
+
+    def of(self, rows: Ints) -> "TextAgreement":
+        """Return the measures of some of the rows."""
+        return TextAgreement(self.errors.of(rows))
+
+    @property
+    def _agreement(self) -> Agreement:
+        equal_N: Bools = self.errors.words_N4[:, :-1].sum(1) == 0
+        return Agreement(equal_N)
+
+
+@dataclass(frozen=True)
+class PairedErrors:
+    """Error rates of two labellings, A and B, against the same references, and their differences, B less A.
+
+    All metrics come from the same draws of rows, so the interval of a difference is that of paired rows.
+    """
+
+    a: TextMeasures
+    b: TextMeasures
+
+    names = ("wer_change", "wer_a", "wer_b", "cer_change", "cer_a", "cer_b")
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the metrics of each weighting; NaN without a reference word."""
+        a_D2, b_D2 = self.a(weights_DN), self.b(weights_DN)
+        return np.stack([b_D2 - a_D2, a_D2, b_D2], axis=2).reshape(len(weights_DN), -1)
+
+    def counts(self) -> dict[str, int]:
+        """Return the words and characters of the references."""
+        found = self.a.counts()
+        return {name: found[name] for name in ("words", "characters")}
+
+    def of(self, rows: Ints) -> "PairedErrors":
+        """Return the measures of some of the rows."""
+        return PairedErrors(self.a.of(rows), self.b.of(rows))
+
 
 def compare_texts(
     references: Sequence[str],
@@ -68,13 +131,20 @@ def compare_texts(
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     rules = normalisation(normalise) if isinstance(normalise, str) else normalise
     ours, theirs = [rules(text) for text in references], [rules(text) for text in hypotheses]
-    words, characters = (count_errors(ours, theirs, characters=of_characters) for of_characters in (False, True))
-    measures = TextMeasures(words, characters)
+    measures = measure_texts(ours, theirs)
     return Comparison(
         scores=score(measures, len(ours), columns, bootstrap),
         by=score_groups(measures, len(ours), columns, bootstrap),
-        worst=_worst(ours, theirs, words, worst),
+        worst=worst_texts(ours, theirs, measures, worst),
     )
+
+
+def measure_texts(references: Sequence[str], hypotheses: Sequence[str]) -> TextMeasures:
+    """Return the errors of each row. Texts are compared as they are; normalise them before."""
+    words, characters = (
+        count_errors(references, hypotheses, characters=of_characters) for of_characters in (False, True)
+    )
+    return TextMeasures(words, characters)
 
 
 def _named(counts_N4: Ints, unit: str) -> dict[str, int]:
@@ -83,8 +153,11 @@ def _named(counts_N4: Ints, unit: str) -> dict[str, int]:
     return {unit: length, **{f"{prefix}{kind}": number for kind, number in zip(COUNTS, errors, strict=False)}}
 
 
-def _worst(references: Sequence[str], hypotheses: Sequence[str], words_N4: Ints, most: int) -> tuple[Mismatch, ...]:
-    errors_N = words_N4[:, :-1].sum(1)
+def worst_texts(
+    references: Sequence[str], hypotheses: Sequence[str], measures: TextMeasures, most: int
+) -> tuple[Mismatch, ...]:
+    """Return the rows with the most word errors, those with the shortest references first among equal ones."""
+    words_N4, errors_N = measures.words_N4, measures.words_N4[:, :-1].sum(1)
     order = np.lexsort((words_N4[:, -1], -errors_N))[:most]
     return tuple(
         Mismatch(

@@ -8,17 +8,36 @@ import numpy as np
 
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, intervals
 from raysp.text.error_rates import Edit
+from raysp.words import count
 
 SECONDS = "seconds"
 """Name of the grouping by bands of duration."""
 BANDS = (1, 2, 5, 10, 20, 30)
 """Seconds at which bands of duration begin."""
-HIGHER_IS_BETTER = {"wer": False, "cer": False, "accuracy": True, "f1": True, "eer": False}
-"""All metrics."""
-TITLES = {"wer": "WER", "cer": "CER", "accuracy": "accuracy", "f1": "macro F1", "eer": "EER"}
+HIGHER_IS_BETTER = {
+    **{"wer": False, "cer": False, "accuracy": True, "f1": True, "eer": False},
+    **{"agreement": True, "cosine": True, "difference": True},
+    **{"wer_change": False, "cer_change": False, "wer_a": False, "wer_b": False, "cer_a": False, "cer_b": False},
+}
+"""All metrics. Those of the last two lines compare two labellings, A and B."""
+TITLES = {
+    **{"wer": "WER", "cer": "CER", "accuracy": "accuracy", "f1": "macro F1", "eer": "EER"},
+    **{"agreement": "agreement", "cosine": "cosine", "difference": "difference"},
+    **{"wer_change": "WER change", "cer_change": "CER change"},
+    **{"wer_a": "WER A", "wer_b": "WER B", "cer_a": "CER A", "cer_b": "CER B"},
+}
 UNDEFINED = "-"
+_FORMATS = {"cosine": ".4f", "difference": "+.4f", "wer_change": "+.2%", "cer_change": "+.2%"}
+"""Formats of metrics that are no shares."""
+_EQUAL = {"accuracy": "correct", "agreement": "equal"}
+"""Counts behind shares of rows."""
 
 Key = str | int | float | bool | None
+
+
+def value_text(metric: str, value: float | None) -> str:
+    """Return the value of a metric as text, such as "2.33%"."""
+    return UNDEFINED if value is None else format(value, _FORMATS.get(metric, ".2%"))
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,28 @@ class Scores:
     """Numbers behind the metrics, such as `words` and `substitutions`."""
     seconds: float | None = None
     """Seconds of audio; None if unknown."""
+
+    def described(self, name: str) -> str:
+        """Return a metric as text, with its interval and the numbers behind it."""
+        counts, found = self.counts, f"{self.value(name)} ({self.interval(name)})"
+        if name in ("accuracy", "agreement"):
+            return f"{found}: {counts[_EQUAL[name]]:,} of {count(self.rows, 'row')}"
+        if name not in ("wer", "cer"):
+            return found
+        unit, prefix = ("word", "") if name == "wer" else ("character", "character_")
+        kinds = (f"{count(counts[f'{prefix}{kind}s'], kind)}" for kind in ("substitution", "insertion", "deletion"))
+        return f"{found}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
+
+    def value(self, name: str) -> str:
+        """Return the value of a metric as text."""
+        return value_text(name, self.metrics[name].value)
+
+    def interval(self, name: str) -> str:
+        """Return the interval of a metric as text, such as "1.00% to 4.00%"."""
+        one = self.metrics[name]
+        if one.low is None or one.high is None:
+            return UNDEFINED
+        return f"{value_text(name, one.low)} to {value_text(name, one.high)}"
 
 
 @dataclass(frozen=True)
@@ -144,6 +185,14 @@ class Columns:
     seconds: Sequence[float] | None = None
     by: Mapping[str, Sequence[Key]] = field(default_factory=dict)
     over: Sequence[Key] | None = None
+
+    def of(self, rows: Ints) -> "Columns":
+        """Return the columns of some of the rows."""
+        return Columns(
+            None if self.seconds is None else [self.seconds[row] for row in rows],
+            {name: [values[row] for row in rows] for name, values in self.by.items()},
+            None if self.over is None else [self.over[row] for row in rows],
+        )
 
 
 class Measures(Protocol):

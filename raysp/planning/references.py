@@ -77,9 +77,9 @@ def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
     stem = shard.name.removesuffix(".parquet")
     return References(
         shard,
-        _keys(table.column(id_column)) if id_column else [f"{stem}:{row}" for row in range(table.num_rows)],
+        keys_of(table.column(id_column)) if id_column else [f"{stem}:{row}" for row in range(table.num_rows)],
         _references(table.column(wanted.reference), schema, wanted),
-        {name: _keys(table.column(name)) for name in wanted.others},
+        {name: keys_of(table.column(name)) for name in wanted.others},
     )
 
 
@@ -107,8 +107,13 @@ def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
     if wanted.task == "classification" and not (holds_text(kind) or _holds_numbers(kind)):
         yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the classes"
     for other in wanted.others:
-        if pa.types.is_nested(kind := schema.field(other).type):
-            yield f"column {other!r} holds {kind}, expected single values, by which rows are grouped"
+        yield from complaints_of_groups(schema, other)
+
+
+def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
+    """Yield what is wrong with the type of a column by which rows are grouped."""
+    if pa.types.is_nested(kind := schema.field(column).type):
+        yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:
@@ -121,7 +126,7 @@ def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wante
     if holds_text(column.type):
         return texts_of(column)
     names = _class_names(schema, wanted.reference)
-    keys = _keys(column)
+    keys = keys_of(column)
     if names is None:
         return [None if key is None else str(key) for key in keys]
     return [names[key] if isinstance(key, int) and 0 <= key < len(names) else None for key in keys]
@@ -136,7 +141,7 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
         return None
 
 
-def _keys(column: "pa.ChunkedArray[Any]") -> list[Key]:
+def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
     """Return values as JSON has them; dates and the like as text."""
     if holds_text(column.type):
         return list(texts_of(column))

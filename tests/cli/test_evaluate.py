@@ -217,7 +217,7 @@ class TestDifferences:
         assert differences(worst("cat", "dog", score=0.9)).plain == "[-cat-]{+dog+}"
 
     def test_texts_of_a_corpus_are_harmless_on_a_terminal(self, capsys):
-        evaluations._print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
+        evaluations.print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
         said = capsys.readouterr().out
         assert "[bold]" in said
         assert not {"\x1b", "\x07", "\r"} & {*said}
@@ -231,7 +231,7 @@ def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(monkeypatch, width):
         monkeypatch.setattr(module, "out", drawn)
     reference = " ".join(f"word{number} same" for number in range(60))
     rows = [worst(reference, " ".join(["same"] * 60), id="a-very-long-id-of-a-recording" * number) for number in (1, 2)]
-    evaluations._print_worst(rows)
+    evaluations.print_worst(rows)
     lines = drawn.file.getvalue().splitlines()
     assert len(lines) <= 1 + 2 * (evaluations.LINES_OF_A_ROW + 1)
     assert max(map(cell_len, lines)) <= width

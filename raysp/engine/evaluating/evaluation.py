@@ -6,13 +6,15 @@ import pyarrow as pa
 
 from raysp.engine.cluster.connection import is_cluster
 from raysp.engine.display import OnProgress
-from raysp.engine.evaluating.question import AskedLimit, Question
-from raysp.engine.evaluating.result import EvaluationResult, Intervals, Limit, Normalised
+from raysp.engine.evaluating.question import Question
+from raysp.engine.evaluating.result import EvaluationResult
 from raysp.engine.evaluating.rows import EvaluatedRows, join
 from raysp.engine.running import RunResult, run, try_out
 from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.evaluation.classification import compare_classes
-from raysp.evaluation.normalising import DEFAULT
+from raysp.evaluation.intervals import Intervals
+from raysp.evaluation.limits import AskedLimit, Limit
+from raysp.evaluation.normalising import DEFAULT, Normalised
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.models.summary import REGRESSION, CheckpointSummary

@@ -1,13 +1,13 @@
 """What an evaluation compares, and the limits of its metrics."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from raysp.errors import SpecError
 from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.limits import AskedLimit, asked_limits
 from raysp.evaluation.normalising import Normalisation, normalisation
-from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS
+from raysp.evaluation.scores import SECONDS
 from raysp.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
 from raysp.specs.recipe import Text
@@ -17,14 +17,6 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
     "classification": ("accuracy", "f1", "eer"),
 }
-
-
-class AskedLimit(NamedTuple):
-    """A required value of a metric."""
-
-    metric: str
-    limit: float
-    is_upper: bool
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Question:
             by=by,
             over=over,
             rules=normalisation(rules),
-            limits=(*_limits(fail_above, task, is_upper=True), *_limits(fail_below, task, is_upper=False)),
+            limits=asked_limits(fail_above, fail_below, METRICS[task]),
             worst=worst,
             bootstrap=Bootstrap(),
         )
@@ -81,21 +73,3 @@ def _task(source: Shards, text: str | None, label: str | None) -> tuple[Task, st
     if (text := text or source.text) is None:
         raise SpecError("found neither text nor label; name the column of the reference texts, or of the classes")
     return "recognition", text
-
-
-def _limits(given: Mapping[str, float] | None, task: Task, *, is_upper: bool) -> Iterator[AskedLimit]:
-    """Yield the limits of metrics.
-
-    Raises:
-        SpecError: the metric does not exist, is better the other way, or is no share.
-    """
-    option, other = ("fail_above", "fail_below") if is_upper else ("fail_below", "fail_above")
-    for metric, limit in (given or {}).items():
-        if metric not in METRICS[task]:
-            raise SpecError(f"{option}: found {metric!r}, expected one of {', '.join(METRICS[task])}")
-        if HIGHER_IS_BETTER[metric] == is_upper:
-            better = "higher" if HIGHER_IS_BETTER[metric] else "lower"
-            raise SpecError(f"{option}: {better} values of {metric} are better; use {other}")
-        if not 0 <= limit <= 1:
-            raise SpecError(f"{option}: found {metric}={limit:g}, expected a share from 0 to 1, such as 0.2 for 20 %")
-        yield AskedLimit(metric, limit, is_upper)

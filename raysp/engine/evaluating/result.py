@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.engine.running import RunResult
-from raysp.evaluation.intervals import CONFIDENCE
-from raysp.evaluation.scores import TITLES, ClassScores, Estimate, Group, Scores, WorstRow
+from raysp.evaluation.intervals import Intervals
+from raysp.evaluation.limits import Limit
+from raysp.evaluation.normalising import Normalised
+from raysp.evaluation.scores import TITLES, ClassScores, Group, Scores, WorstRow
 from raysp.planning.references import Task
 from raysp.words import count, duration, html_table
 
@@ -38,52 +40,6 @@ class RowCounts:
             *(f"{number:,} skipped ({kind})" for kind, number in self.skipped.items()),
             *(f"{count(number, 'error')} ({kind})" for kind, number in self.errors.items()),
         )
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A required value of a metric."""
-
-    metric: str
-    limit: float
-    is_upper: bool
-    """Whether higher values fail; otherwise lower ones."""
-    found: float | None
-    is_met: bool
-
-    @classmethod
-    def of(cls, metric: str, limit: float, estimate: Estimate, *, is_upper: bool) -> "Limit":
-        """Return a limit compared with a metric, not with its interval; an undefined metric does not meet it."""
-        found = estimate.value
-        is_met = found is not None and (found <= limit if is_upper else found >= limit)
-        return cls(metric, limit, is_upper, found, is_met)
-
-    @property
-    def words(self) -> str:
-        """The limit, the metric, and whether it is met, as text."""
-        found = "undefined" if self.found is None else f"{self.found:.2%}"
-        bound = "at most" if self.is_upper else "at least"
-        met = "" if self.is_met else ": not met"
-        return f"{TITLES[self.metric]} is {found}, expected {bound} {self.limit:.2%}{met}"
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """Normalisation of both texts."""
-
-    name: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Bootstrap behind the intervals."""
-
-    over: str | None
-    """Column whose values were drawn; None: rows were drawn."""
-    draws: int
-    seed: int
-    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,25 +91,13 @@ class EvaluationResult:
             "rows": f"{rows.compared:,} of {count(rows.total, 'row')}{first} compared with the column {self.column}, "
             f"{duration(self.scores.seconds or 0.0)} of audio",
             "not compared": ", ".join(rows.not_compared),
-            **{TITLES[name]: self._metric(name) for name in metrics},
+            **{TITLES[name]: self.scores.described(name) for name in metrics},
             "normalised": f"{rules.name}: {rules.description}" if rules else "",
             "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
             LIMITS: "; ".join(limit.words for limit in self.limits),
             "labels": self.labels or "",
         }
         return {name: fact for name, fact in facts.items() if fact}
-
-    def _metric(self, name: str) -> str:
-        """Return a metric with its interval and the numbers behind it."""
-        estimate, counts = self.scores.metrics[name], self.scores.counts
-        found = f"{estimate.percentage} ({estimate.interval})"
-        if name == "accuracy":
-            return f"{found}: {counts['correct']:,} of {count(self.scores.rows, 'row')}"
-        if name not in ("wer", "cer"):
-            return found
-        unit, prefix = ("word", "") if name == "wer" else ("character", "character_")
-        kinds = (f"{count(counts[f'{prefix}{kind}s'], kind)}" for kind in ("substitution", "insertion", "deletion"))
-        return f"{found}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
 
     @property
     def exit_code(self) -> int:

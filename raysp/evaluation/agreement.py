@@ -1,0 +1,61 @@
+"""Agreement of two labellings: shares of equal rows, and means of numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.evaluation.intervals import Floats, Ints, ratios
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The share of equal rows."""
+
+    equal_N: Bools
+
+    names = ("agreement",)
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the share for each weighting; NaN without rows."""
+        return ratios(weights_DN @ self.equal_N, weights_DN.sum(1))[:, None]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of equal rows."""
+        return {"equal": int(self.equal_N.sum())}
+
+    def of(self, rows: Ints) -> "Agreement":
+        """Return the measures of some of the rows."""
+        return Agreement(self.equal_N[rows])
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a number of each row.
+
+    Attributes:
+        values_N: the numbers; none is NaN.
+        name: name of the metric, such as "cosine".
+    """
+
+    values_N: Floats
+    name: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of the metric."""
+        return (self.name,)
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the mean for each weighting; NaN without rows."""
+        return ratios(weights_DN @ self.values_N, weights_DN.sum(1))[:, None]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many numbers are above and below zero."""
+        return {"above_zero": int((self.values_N > 0).sum()), "below_zero": int((self.values_N < 0).sum())}
+
+    def of(self, rows: Ints) -> "Mean":
+        """Return the measures of some of the rows."""
+        return Mean(self.values_N[rows], self.name)

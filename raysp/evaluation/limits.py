@@ -1,0 +1,67 @@
+"""Limits of metrics, for scripts that must end with an error if a metric is worse."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from raysp.errors import SpecError
+from raysp.evaluation.scores import HIGHER_IS_BETTER, TITLES, Estimate, value_text
+
+
+class AskedLimit(NamedTuple):
+    """A required value of a metric."""
+
+    metric: str
+    limit: float
+    is_upper: bool
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A required value of a metric."""
+
+    metric: str
+    limit: float
+    is_upper: bool
+    """Whether higher values fail; otherwise lower ones."""
+    found: float | None
+    is_met: bool
+
+    @classmethod
+    def of(cls, metric: str, limit: float, estimate: Estimate, *, is_upper: bool) -> "Limit":
+        """Return a limit compared with a metric, not with its interval; an undefined metric does not meet it."""
+        found = estimate.value
+        is_met = found is not None and (found <= limit if is_upper else found >= limit)
+        return cls(metric, limit, is_upper, found, is_met)
+
+    @property
+    def words(self) -> str:
+        """The limit, the metric, and whether it is met, as text."""
+        found = "undefined" if self.found is None else value_text(self.metric, self.found)
+        bound = "at most" if self.is_upper else "at least"
+        met = "" if self.is_met else ": not met"
+        return f"{TITLES[self.metric]} is {found}, expected {bound} {self.limit:.2%}{met}"
+
+
+def asked_limits(
+    fail_above: Mapping[str, float] | None, fail_below: Mapping[str, float] | None, metrics: Collection[str]
+) -> tuple[AskedLimit, ...]:
+    """Return the upper and the lower limits of some metrics.
+
+    Raises:
+        SpecError: a metric is none of these, is better the other way, or its limit is no share.
+    """
+    return (*_limits(fail_above, metrics, is_upper=True), *_limits(fail_below, metrics, is_upper=False))
+
+
+def _limits(given: Mapping[str, float] | None, metrics: Collection[str], *, is_upper: bool) -> Iterator[AskedLimit]:
+    option, other = ("fail_above", "fail_below") if is_upper else ("fail_below", "fail_above")
+    for metric, limit in (given or {}).items():
+        if metric not in metrics:
+            raise SpecError(f"{option}: found {metric!r}, expected one of {', '.join(metrics)}")
+        if HIGHER_IS_BETTER[metric] == is_upper:
+            better = "higher" if HIGHER_IS_BETTER[metric] else "lower"
+            raise SpecError(f"{option}: {better} values of {metric} are better; use {other}")
+        if not 0 <= limit <= 1:
+            raise SpecError(f"{option}: found {metric}={limit:g}, expected a share from 0 to 1, such as 0.2 for 20 %")
+        yield AskedLimit(metric, limit, is_upper)
