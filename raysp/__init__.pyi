@@ -19,6 +19,7 @@ from .errors import StoreError as StoreError
 from .errors import TrustError as TrustError
 from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
+from .reading.differences.diffing import diff as diff
 from .reading.status import status as status
 from .reading.training.reporting import report as report
 from .reading.verify import verify as verify

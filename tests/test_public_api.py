@@ -53,6 +53,7 @@ NAMES = [
     "TrustError",
     "apply",
     "datasource",
+    "diff",
     "evaluate",
     "finetune",
     "gc",
@@ -133,7 +134,7 @@ def test_importing_every_module_does_not_shadow_a_public_name():
             importlib.import_module(info.name)
     assert all(
         callable(getattr(raysp, name))
-        for name in ("evaluate", "gc", "plan", "report", "retry", "run", "status", "verify")
+        for name in ("diff", "evaluate", "gc", "plan", "report", "retry", "run", "status", "verify")
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn, cast
 import typer
 
 from raysp.cli.checkpoints import inspect, models
+from raysp.cli.comparing import diff
 from raysp.cli.console import say
 from raysp.cli.evaluating import evaluate
 from raysp.cli.jobs import jobs, stop, submit
@@ -54,7 +55,7 @@ def raysp(
 
 VERBS = (
     *(plan, run, finetune, submit, jobs, stop, retry),
-    *(verify, gc, status, report, evaluate, inspect, models, doctor),
+    *(verify, gc, status, report, evaluate, diff, inspect, models, doctor),
 )
 for verb in VERBS:
     app.command(help=_with_examples(verb))(verb)

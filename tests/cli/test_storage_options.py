@@ -11,7 +11,7 @@ from raysp.storage.store import open_store
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
 
-VERBS = ["status", "verify", "gc", "retry"]
+VERBS = ["status", "verify", "gc", "retry", "diff"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

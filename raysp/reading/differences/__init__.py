@@ -1,0 +1,1 @@
+"""Differences between two labellings of a corpus: `raysp diff`."""

@@ -1,0 +1,211 @@
+"""The two sinks of a comparison: their finished shards, and which of these have the same input."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from raysp.columns import ROW_COLUMNS
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, StoreError
+from raysp.planning.trust import open_recorded
+from raysp.sink.commit import committed
+from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side, stretches
+from raysp.sink.run_record import RunRecord
+from raysp.specs.pipeline import Parquet
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store, scheme_of
+from raysp.words import count
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A sink of label shards."""
+
+    store: Store
+    record: RunRecord
+    shards: Mapping[str, Shard]
+    """Recorded shards by name."""
+    done: frozenset[str]
+    """Names of the finished ones."""
+
+    @classmethod
+    def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
+        """Open a sink and read its plan and markers.
+
+        Raises:
+            PlanError: there is no sink of label shards.
+        """
+        url, options = (place.url, place.storage_options) if isinstance(place, Parquet) else (place, None)
+        sink, record = open_recorded(url, options or storage_options, trust=trust)
+        shards = sink.shards()
+        found = committed(sink.store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
+        return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done)
+
+    @property
+    def url(self) -> str:
+        """Url of the folder."""
+        return self.store.url
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Names of the recorded shards that are not finished, in the order of the plan."""
+        return tuple(name for name in self.shards if name not in self.done)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Checkpoint that the recorded pipeline names."""
+        steps = _field(self.record.pipeline, "steps")
+        named = [_field(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
+        return next((one for one in named if isinstance(one, str)), None)
+
+    @property
+    def checkpoint_digest(self) -> str | None:
+        """Hash of the weights, configuration and tokenizer that the labels were made with."""
+        parts = self.record.parts.items()
+        return next((str(one) for key, one in parts if key.endswith(".checkpoint_digest")), None)
+
+    @property
+    def reference(self) -> str | None:
+        """Column of the reference texts that the recorded pipeline names."""
+        text = _field(_field(self.record.pipeline, "source"), "text")
+        return text if isinstance(text, str) else None
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of its label shards; none if no shard is finished."""
+        for name in self.shards:
+            if name in self.done:
+                return next(self.tables(self.shards[name])).schema
+        return pa.schema([])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Columns that its steps added."""
+        keep = _field(_field(self.record.pipeline, "sink"), "keep")
+        kept = {*ROW_COLUMNS, self.reference, *(keep if isinstance(keep, list) else ())}
+        return tuple(name for name in self.schema.names if name not in kept)
+
+    def tables(self, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of a label shard in batches, an empty table first.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            yield from read_labels(self.store, shard, columns)
+        except StoreError:
+            raise
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(
+                f"{self.url}/{shard.name}: this label shard cannot be read ({error}); `raysp verify {self.url}` checks "
+                "all of them"
+            ) from error
+
+    def left_out(self, shard: Shard, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield the rows that `rows="ok"` left out of a label shard, in batches."""
+        return (table.select(columns) for table in read_rest(self.store, shard))
+
+
+@dataclass(frozen=True)
+class ShardMatch:
+    """Names of the shards of two sinks, by whether they can be compared."""
+
+    compared: tuple[str, ...]
+    only_a: tuple[str, ...]
+    """Shards that B's plan lacks."""
+    only_b: tuple[str, ...]
+    other_input: tuple[str, ...]
+    """Shards that were made from different files, or from different versions of a file."""
+    unfinished_a: tuple[str, ...]
+    unfinished_b: tuple[str, ...]
+
+
+def open_both(
+    a: str | Parquet, b: str | Parquet, storage_options: GivenOptions | None, *, trust: bool
+) -> tuple[Labelling, Labelling]:
+    """Open two sinks.
+
+    Raises:
+        PlanError: one is no sink of label shards, or both are the same.
+    """
+    first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
+    if _place(first.url) == _place(second.url):
+        raise PlanError(f"{first.url}: found the same sink twice; give the sinks of two labellings of one corpus")
+    return first, second
+
+
+def match(a: Labelling, b: Labelling) -> ShardMatch:
+    """Return which shards of two sinks can be compared.
+
+    Raises:
+        PlanError: none can.
+    """
+    common = [name for name in a.shards if name in b.shards]
+    other = [name for name in common if not _is_same_input(a.shards[name], b.shards[name])]
+    finished = [name for name in common if name in a.done & b.done]
+    found = ShardMatch(
+        compared=tuple(name for name in finished if name not in other),
+        only_a=tuple(name for name in a.shards if name not in b.shards),
+        only_b=tuple(name for name in b.shards if name not in a.shards),
+        other_input=tuple(other),
+        unfinished_a=a.unfinished,
+        unfinished_b=b.unfinished,
+    )
+    if not found.compared:
+        raise PlanError(f"{a.url} and {b.url} have no finished shard in common: {_reason(a, b, found)}")
+    return found
+
+
+def _reason(a: Labelling, b: Labelling, found: ShardMatch) -> str:
+    if found.other_input:
+        name = found.other_input[0]
+        return (
+            f"{count(len(found.other_input), 'shard')} that both name, such as {name}, were made from other input "
+            f"({_input(a.shards[name])}; {_input(b.shards[name])}); label the same files with both pipelines"
+        )
+    if a.shards.keys() & b.shards.keys():
+        return (
+            f"{count(len(found.unfinished_a), 'shard')} of the first and {len(found.unfinished_b):,} of the second are "
+            "not finished; finish their runs: `raysp run` again continues them"
+        )
+    names = " and ".join(f"{count(len(one.shards), 'shard')}{_such_as([*one.shards])}" for one in (a, b))
+    return f"found {names}; label the same shards in both, with the same source.root"
+
+
+def _such_as(names: Sequence[str]) -> str:
+    return f" such as {names[0]}" if names else ""
+
+
+def _input(shard: Shard) -> str:
+    return f"{shard.url}, {count(shard.num_bytes, 'byte')}, version {shard.version}"
+
+
+def _is_same_input(a: Shard, b: Shard) -> bool:
+    """Return whether two shards were made from the same file; the input id also has the labels beside a shard."""
+    same_file = (a.num_bytes, a.version, a.num_rows, a.part) == (b.num_bytes, b.version, b.num_rows, b.part)
+    return same_file and (a.input_id == b.input_id or a.labels_version != b.labels_version)
+
+
+def _place(url: str) -> str:
+    return url if scheme_of(url) else os.path.realpath(url)
+
+
+def _field(value: JsonValue, name: str) -> JsonValue:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def rows_of_both(
+    a: Labelling, b: Labelling, name: str, columns: tuple[Sequence[str], Sequence[str]]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the rows of a shard from both sinks in batches that end at the same row; rows left out are included."""
+    (labels_a, rest_a), (labels_b, rest_b) = (
+        (Cursor(one.tables(one.shards[name], [*names])), Cursor(one.left_out(one.shards[name], [*names])))
+        for one, names in zip((a, b), columns, strict=True)
+    )
+    for table, end in stretches(labels_a, rest_a, 0, a.shards[name].num_rows):
+        yield table, side_by_side(labels_b.until(end), rest_b.until(end))

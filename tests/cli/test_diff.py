@@ -1,0 +1,146 @@
+"""What `raysp diff` prints, and its exit codes."""
+
+import json
+import re
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.cli import comparisons
+from raysp.reading.differences.result import ClassChange, LowRow
+from tests.commands import write_recipe
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+
+HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Labels of six spoken digits, and those of the same rows by a pipeline that skips one of them."""
+    folder = tmp_path_factory.mktemp("diff")
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    write_shard(folder / "in" / "a.parquet", table=table)
+    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+    return folder
+
+
+@pytest.fixture
+def diff(raysp_command, made):
+    return lambda *arguments: raysp_command("diff", made / "A", made / "B", *arguments)
+
+
+def test_the_rows_the_rates_and_those_against_the_references_are_printed(diff, made):
+    ran = diff("--by", "speaker_id")
+    assert (ran.code, ran.err) == (0, f"raysp: reading {made}/A and {made}/B ...\n")
+    for line in (
+        f"A            {made}/A, labels of {CHECKPOINT} (",
+        "shards       1 shard compared\n",
+        "rows         5 of 6 rows compared, 0:02 of audio\n",
+        "ok only in A 1 row; in B 1 filtered\n",
+        "normalised   letters: ",
+        "intervals    95%, from 1,000 bootstrap draws of rows\n",
+        "pred_text, B against A\n",
+        "WER          0.00% (0.00% to 0.00%): 0 substitutions, 0 insertions, 0 deletions in 5 words\n",
+        "agreement    100.00% (100.00% to 100.00%): 5 of 5 rows\n",
+        "WER change   +0.00% (+0.00% to +0.00%): the interval includes 0, so neither is clearly better\n",
+        "pred_score, B against A\n",
+        "difference   +0.0000 (+0.0000 to +0.0000) on average, B less A: 0 rose, 0 fell, 5 equal\n",
+    ):
+        assert line in ran.out
+    assert re.search(r"┃ against text ┃ +WER ┃ +95% interval ┃ +CER ┃ +95% interval ┃", ran.out)
+    assert re.search(r"┃ speaker_id ┃ rows ┃ words ┃ WER change ┃ +95% interval ┃ WER A ┃ WER B ┃", ran.out)
+    assert max(map(len, ran.out.splitlines()[6:])) <= 100
+
+
+def test_json_has_everything(diff):
+    ran = diff("--json", "--fail-above", "wer_change=0.1")
+    found = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert found.keys() == {
+        "a", "b", "shards", "rows", "seconds", "columns", "not_compared", "normalisation", "intervals", "limits",
+        "exit_code",
+    }  # fmt: skip
+    assert found["rows"] == {
+        "total": 6, "compared": 5, "only_a": {"filtered": 1}, "only_b": {}, "neither": 0, "absent": 0,
+    }  # fmt: skip
+    text, score = found["columns"]
+    assert (text["column"], text["kind"], score["kind"]) == ("pred_text", "text", "number")
+    assert text["against"]["scores"]["metrics"]["wer_change"] == {"value": 0, "low": 0, "high": 0}
+    assert found["limits"] == [{"metric": "wer_change", "limit": 0.1, "is_upper": True, "found": 0, "is_met": True}]
+
+
+def test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence(diff, made, tmp_path, raysp_command):
+    assert "limit        agreement is 100.00%, expected at least 99.00%\n" in diff("--fail-below", "agreement=0.99").out
+    ran = diff("--column", "pred_score", "--fail-above", "wer=0.1")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "raysp: WER is undefined, expected at most 10.00%: not met")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["--column", "pred"],
+            "the output column 'pred' is not in their label shards; both have pred_text, pred_score",
+        ),
+        (["--by", "accent"], "neither has a column 'accent'"),
+        (["--fail-above", "wer"], "--fail-above wer: expected METRIC=SHARE, such as wer=0.2"),
+        (["--normalise", "upper"], "found the normalisation 'upper'"),
+        (["--worst", "-1"], "Invalid value for '--worst'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_exit_code_2(diff, arguments, complaint):
+    ran = diff(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert complaint in ran.err
+
+
+def test_sinks_that_cannot_be_compared_are_refused_with_exit_code_2(raysp_command, made, tmp_path):
+    write_shard(tmp_path / "in" / "c.parquet", 1)
+    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    for other, complaint in (
+        (made / "A", "found the same sink twice"),
+        (made / "in", "not a sink of raysp"),
+        (tmp_path / "out", "have no finished shard in common: found 1 shard such as a.parquet and 1 shard such as c."),
+    ):
+        ran = raysp_command("diff", made / "A", other)
+        assert (ran.code, ran.out) == (2, "")
+        assert complaint in ran.err
+
+
+def test_a_sink_may_be_given_by_its_pipeline_file(raysp_command, made, tmp_path):
+    file = write_recipe(tmp_path, sink=str(made / "A"))
+    ran = raysp_command("diff", file, made / "B", "--json")
+    assert json.loads(ran.out)["rows"]["compared"] == 5
+
+
+def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, tmp_path):
+    nothing = raysp.Keep(max_seconds=0.01)
+    label_here(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]))
+    ran = raysp_command("diff", made / "A", tmp_path / "out", "--by", "seconds")
+    assert (ran.code, ran.err.splitlines()[-1]) == (3, "raysp: no row was compared: none is ok in both")
+    assert "ok only in A 6 rows; in B 6 filtered\n" in ran.out
+    assert "pred_text" not in ran.out
+
+
+def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
+    write_shard(tmp_path / "in" / "b.parquet", 1)
+    shutil.copy2(made / "in" / "a.parquet", tmp_path / "in" / "a.parquet")
+    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    (tmp_path / "out" / "b.parquet").unlink()
+    ran = raysp_command("diff", made / "A", tmp_path / "out")
+    assert ran.code == 0
+    assert "only in B    1 shard: b.parquet\nunfinished   1 shard: b.parquet of B\n" in ran.out
+
+
+def test_changes_of_classes_and_lowest_cosines_are_harmless_on_a_terminal(capsys):
+    comparisons._print_changes([ClassChange(HOSTILE, "b", 3), *[ClassChange("a", f"{n}", 1) for n in range(11)]])
+    comparisons._print_lowest([LowRow(HOSTILE, "a.parquet", 0, 1.0, 0.25)])
+    said = capsys.readouterr().out
+    assert re.search(r"│ .*\[bold\].* │ +b │ +3 │", said)
+    assert "... and 2 more changes; --json lists all" in said
+    assert re.search(r"\[bold\].*  0\.2500\n", said)
+    assert not {"\x1b", "\x07", "\r"} & {*said}
