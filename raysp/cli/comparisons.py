@@ -38,7 +38,8 @@ def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
     if one.against:
         _print_against(one.against)
     for column in columns:
-        print_groups(column, one.by[column])
+        if groups := one.by[column]:
+            print_groups(column, groups)
         if one.against:
             print_groups(column, one.against.by[column], ("wer_change", "wer_a", "wer_b"))
     if one.changes:

@@ -140,10 +140,17 @@ def compare_texts(
 
 
 def measure_texts(references: Sequence[str], hypotheses: Sequence[str]) -> TextMeasures:
-    """Return the errors of each row. Texts are compared as they are; normalise them before."""
-    words, characters = (
-        count_errors(references, hypotheses, characters=of_characters) for of_characters in (False, True)
-    )
+    """Return the errors of each row. Texts are compared as they are; normalise them before.
+
+    Only differing texts are aligned.
+    """
+    differing = [row for row, (one, other) in enumerate(zip(references, hypotheses, strict=True)) if one != other]
+    ours, theirs = ([texts[row] for row in differing] for texts in (references, hypotheses))
+    words, characters = (np.zeros((len(references), len(COUNTS)), np.int64) for _ in range(2))
+    words[:, -1] = [len(text.split()) for text in references]
+    characters[:, -1] = [len(text) for text in references]
+    words[differing] = count_errors(ours, theirs)
+    characters[differing] = count_errors(ours, theirs, characters=True)
     return TextMeasures(words, characters)
 
 

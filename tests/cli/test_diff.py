@@ -9,7 +9,8 @@ import pytest
 
 import raysp
 from raysp.cli import comparisons
-from raysp.reading.differences.result import ClassChange, LowRow
+from raysp.evaluation.scores import Estimate, Scores
+from raysp.reading.differences.result import ClassChange, ColumnDifference, LowRow
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 
@@ -124,6 +125,12 @@ def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, t
     assert (ran.code, ran.err.splitlines()[-1]) == (3, "raysp: no row was compared: none is ok in both")
     assert "ok only in A 6 rows; in B 6 filtered\n" in ran.out
     assert "pred_text" not in ran.out
+
+
+def test_a_column_by_which_no_row_can_be_compared_has_no_groups(capsys):
+    scores = Scores(0, {"cosine": Estimate(None)}, {})
+    comparisons._print_column(ColumnDifference("embedding", "vector", scores, {"seconds": ()}), ["seconds"])
+    assert capsys.readouterr().out == "embedding, B against A\ncosine       - (-)\n"
 
 
 def test_unfinished_shards_are_named(raysp_command, made, tmp_path):

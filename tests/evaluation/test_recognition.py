@@ -5,8 +5,9 @@ import pytest
 
 from raysp.errors import SpecError
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.recognition import compare_texts
+from raysp.evaluation.recognition import compare_texts, measure_texts
 from raysp.evaluation.scores import Columns, band
+from raysp.text.error_rates import count_errors
 
 REFERENCES = ["one two three four", "five six", "", "Seven, eight"]
 HYPOTHESES = ["one too three", "five six", "nine ten", "seven eight"]
@@ -28,6 +29,14 @@ def test_rates_divide_all_errors_by_all_words_of_the_references():
         "character_deletions": 5,
     }
     assert (scores.rows, scores.seconds) == (4, None)
+
+
+def test_equal_texts_are_counted_as_their_alignments_would_be():
+    references = ["one two three", "five", "", "über 42 naïve", "", "नमस्ते दुनिया"]
+    hypotheses = ["one two three", "fife", "", "über 42 naïve", "one", "नमस्ते दुनिया"]
+    found = measure_texts(references, hypotheses)
+    assert found.words_N4.tolist() == count_errors(references, hypotheses).tolist()
+    assert found.characters_N4.tolist() == count_errors(references, hypotheses, characters=True).tolist()
 
 
 def test_intervals_hold_the_rate_and_are_the_same_every_time():

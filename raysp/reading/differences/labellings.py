@@ -96,8 +96,19 @@ class Labelling:
         Raises:
             StoreError: it cannot be read.
         """
+        return self._checked(shard, read_labels(self.store, shard, columns))
+
+    def left_out(self, shard: Shard, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield the rows that `rows="ok"` left out of a label shard, in batches.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        return self._checked(shard, (table.select(columns) for table in read_rest(self.store, shard)))
+
+    def _checked(self, shard: Shard, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         try:
-            yield from read_labels(self.store, shard, columns)
+            yield from tables
         except StoreError:
             raise
         except (pa.ArrowException, OSError, KeyError) as error:
@@ -105,10 +116,6 @@ class Labelling:
                 f"{self.url}/{shard.name}: this label shard cannot be read ({error}); `raysp verify {self.url}` checks "
                 "all of them"
             ) from error
-
-    def left_out(self, shard: Shard, columns: list[str]) -> Iterator[pa.Table]:
-        """Yield the rows that `rows="ok"` left out of a label shard, in batches."""
-        return (table.select(columns) for table in read_rest(self.store, shard))
 
 
 @dataclass(frozen=True)
