@@ -85,7 +85,7 @@ def test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence(diff, made
     [
         (
             ["--column", "pred"],
-            "the output column 'pred' is not in their label shards; both have pred_text, pred_score",
+            "the output column 'pred' is in neither; both have pred_text, pred_score",
         ),
         (["--by", "accent"], "neither has a column 'accent'"),
         (["--fail-above", "wer"], "--fail-above wer: expected METRIC=SHARE, such as wer=0.2"),

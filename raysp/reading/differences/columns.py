@@ -86,7 +86,7 @@ def _chosen(column: str, found: Sequence[Compared], others: Mapping[str, str], w
     for one in found:
         if one.name == column:
             return one
-    reason = f"cannot be compared: {others[column]}" if column in others else "is not in their label shards"
+    reason = f"cannot be compared: {others[column]}" if column in others else "is in neither"
     names = _listed([one.name for one in found])
     raise PlanError(f"{where}: the output column {column!r} {reason}; both have {names}")
 

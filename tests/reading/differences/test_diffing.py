@@ -263,7 +263,7 @@ class TestRefusals:
             (
                 {"column": "text"},
                 PlanError,
-                "the output column 'text' is not in their label shards; both have pred_text",
+                "the output column 'text' is in neither; both have pred_text",
             ),
             ({"by": ["accent"]}, PlanError, "neither has a column 'accent'; their columns are id, .*keep="),
             ({"over": "accent"}, PlanError, "neither has a column 'accent'"),
