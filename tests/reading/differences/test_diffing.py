@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jiwer
@@ -10,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, SpecError, StoreError
 from raysp.reading.differences import labellings
+from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
 
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
@@ -90,12 +94,12 @@ class TestRows:
         assert (found.rows.compared, found.rows.absent, found.rows.only_a) == (10, 2, {})
         assert found.columns == diff().columns
 
-    def test_batches_of_any_size_give_the_same(self, diff, monkeypatch):
-        whole = diff(by=["speaker_id"])
-        monkeypatch.setattr("raysp.sink.label_rows.ROWS_A_BATCH", 2)
-        assert diff(by=["speaker_id"]) == whole
-        monkeypatch.setattr("raysp.sink.label_rows.ROWS_A_BATCH", 1)
-        assert diff("B", "ok") == diff("B", "ok")
+    @pytest.mark.parametrize("size", [1, 2, 4])
+    def test_batches_of_any_size_give_the_same(self, diff, monkeypatch, size):
+        pairs = ("A", "B"), ("A", "ok"), ("ok", "A")
+        whole = [diff(*pair, by=["speaker_id"]) for pair in pairs]
+        monkeypatch.setattr("raysp.sink.label_rows.ROWS_A_BATCH", size)
+        assert [diff(*pair, by=["speaker_id"]) for pair in pairs] == whole
 
 
 class TestTexts:
@@ -168,6 +172,21 @@ class TestTexts:
     )
     def test_limits_decide_the_exit_code(self, diff, limits, code):
         assert diff(**limits).exit_code == code
+
+
+def test_classes_of_two_checkpoints(made, tmp_path):
+    for name, classes in (("one", ("cat", "dog", "cow")), ("two", ("dog", "cow", "cat"))):
+        checkpoint = make_classifier(tmp_path / f"model-{name}", *classes)
+        steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Classes()])]
+        label_here(a_pipeline(f"{made}/in/a.parquet", tmp_path / name, steps=steps))
+    a, b = (labels(tmp_path / name, "pred_label") for name in ("one", "two"))
+    classes, scores = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
+    assert (classes.kind, scores.kind) == ("class", "number")
+    assert classes.scores.counts["equal"] == sum(one == other for one, other in zip(a, b, strict=True))
+    changed = Counter((one, other) for one, other in zip(a, b, strict=True) if one != other)
+    assert changed
+    assert {(one.a, one.b): one.rows for one in classes.changes} == changed
+    assert len(classes.worst) == changed.total()
 
 
 def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
@@ -303,6 +322,13 @@ def test_the_representation_has_the_facts_of_all_columns(diff):
 
 def test_a_parquet_of_a_pipeline_names_a_sink(made):
     assert raysp.diff(raysp.Parquet(str(made / "A")), str(made / "B")).rows.compared == 10
+
+
+def test_labels_beside_a_shard_do_not_make_it_other_input():
+    shard = Shard("a.parquet", "in/a.parquet", 10, "1", 2, "id-1", ())
+    assert labellings._is_same_input(shard, replace(shard, input_id="id-2", labels="out", labels_version="7"))
+    for change in ({"num_bytes": 11}, {"version": "2"}, {"input_id": "id-2"}, {"part": "0-5"}):
+        assert not labellings._is_same_input(shard, replace(shard, **change))
 
 
 def test_the_place_of_a_bucket_is_its_url():
