@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.rows import CHANGED, OK, RowStatus, row_statuses, statuses_table
+from raysp.ops.rows import CHANGED, OK, RowStatus, row_statuses, statuses_table, with_labels
 
 
 class JoinOp(Protocol):
@@ -51,10 +51,7 @@ class Joining:
             labels.append(self._label(parts) if row_status.status == OK else None)
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
-        for place, field in enumerate(field for output in self.outputs for field in output.schema):
-            values = [None if label is None else label[place] for label in labels]
-            table = table.append_column(field, pa.array(values, field.type))
-        return table
+        return with_labels(table, (column for output in self.outputs for column in output.schema), labels)
 
     def _row_status(self, windows: Sequence[RowStatus]) -> RowStatus:
         row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])

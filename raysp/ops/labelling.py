@@ -26,7 +26,7 @@ from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
 from raysp.ops.precision import Batching, batching, steady_products
-from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, waves_of
+from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
@@ -354,11 +354,8 @@ class Labelling:
     ) -> pa.Table:
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(block, self.added, kept))
-        columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
-        for place, column in enumerate(columns):
-            values = [None if label is None else label[place] for label in labels]
-            table = table.append_column(column, pa.array(values, column.type))
-        return table
+        columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
+        return with_labels(table, columns, labels)
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

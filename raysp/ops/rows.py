@@ -9,7 +9,7 @@ their dtype, int16 or float32, in the metadata of the field. Columns that steps 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -124,3 +124,31 @@ def waves_of(table: pa.Table) -> list[np.ndarray | None]:
         valid = chunk.is_valid().to_pylist()
         waves += [samples[a:b] if ok else None for a, b, ok in zip(edges, edges[1:], valid, strict=False)]
     return waves
+
+
+def with_labels(
+    table: pa.Table, columns: "Iterable[pa.Field[Any]]", labels: Sequence[tuple[object, ...] | None]
+) -> pa.Table:
+    """Return a table with columns of outputs.
+
+    Args:
+        table: the rows.
+        columns: the columns.
+        labels: for each row a value of each column; None: all are null.
+    """
+    for place, column in enumerate(columns):
+        values = [None if label is None else label[place] for label in labels]
+        single = _single(column.type)  # pyarrow takes no float32 values for half precision
+        table = table.append_column(column, pa.array(values, single).cast(column.type))
+    return table
+
+
+def _single(kind: pa.DataType) -> pa.DataType:
+    """Return a type with half precision, at any depth of lists, replaced by single precision."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if isinstance(kind, pa.FixedSizeListType):
+        return pa.list_(_single(kind.value_type), kind.list_size)
+    if isinstance(kind, pa.ListType) and not pa.types.is_struct(kind.value_type):
+        return pa.list_(_single(kind.value_type))
+    return kind

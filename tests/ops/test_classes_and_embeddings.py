@@ -4,13 +4,16 @@ from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+import raysp
 from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
 from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
 from raysp.ops.labelling import Forward
+from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 
 WIDTH = 6
 VECTOR = pa.list_(pa.float32(), WIDTH)
@@ -187,3 +190,20 @@ class TestSegmenting:
         columns = op(forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts))
         [segments] = op.join(staged(op, columns, parts))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 1.0, 2.5), ("dog", 3.5, 4.0)]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+@pytest.mark.parametrize("window_seconds", [None, 0.5])
+def test_half_precision_is_that_of_single_rounded(tmp_path, pooling, window_seconds):
+    """Of rows of one window, and of rows whose windows are joined."""
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=wav(16_000)))
+    windows = {} if window_seconds is None else {"window_seconds": window_seconds, "overlap_seconds": 0.1}
+    found = {}
+    for dtype in ("float32", "float16"):
+        output = raysp.Embedding(pooling=pooling, dtype=dtype)
+        label_here(a_pipeline(str(tmp_path / "in"), tmp_path / dtype, label={"outputs": [output], **windows}))
+        column = pq.read_table(tmp_path / dtype / "a.parquet").column("embedding")
+        assert str(dtype).replace("float32", "float").replace("float16", "halffloat") in str(column.type)
+        found[dtype] = [np.asarray(value, np.float32) for value in column.to_pylist()]
+    for single, half in zip(found["float32"], found["float16"], strict=True):
+        np.testing.assert_array_equal(half, single.astype(np.float16).astype(np.float32))
