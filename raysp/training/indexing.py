@@ -1,5 +1,6 @@
 """Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ def index_shard(
     seconds: list[float] = []
     num_labels: list[int] = []
     reasons: list[str] = []
+    trained_on = hashlib.sha256()
     op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
     for table in itertools.chain.from_iterable(read_batches(recipe, shard, piece) for piece in shard.pieces):
         statuses = op.measure(table, len(seconds))
@@ -62,7 +64,9 @@ def index_shard(
             seconds.append(row_status.seconds or 0.0)
             num_labels.append(labels)
             reasons.append(reason)
-    return ShardIndex.of(seconds, num_labels, reasons, targets.counts)
+            if reason == TRAINED:
+                trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, trained_on.hexdigest()[:16])
 
 
 def read_batches(work: Work, shard: Shard, piece: Piece) -> Iterator[pa.Table]:

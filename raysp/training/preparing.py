@@ -15,7 +15,7 @@ from raysp.ops.ordering import Epoch, Index
 from raysp.planning.machine import num_cpus
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
-from raysp.sink.training.index_record import CorpusIndex, ShardIndex
+from raysp.sink.training.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
 from raysp.specs.recipe import TRAINING_VERSION, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
@@ -183,6 +183,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
     source = cast("Mapping[str, JsonValue]", to_json(recipe.source))
     content = {
         "version": TRAINING_VERSION,
+        "index": INDEX_VERSION,
         "source": {name: source[name] for name in ("audio", "text", "audio_root")},
         "steps": [to_json(step) for step in recipe.steps],
         "code": plan.code.parts(),

@@ -241,7 +241,8 @@ def try_out(
 def _begin(prepared: Prepared, store: Store) -> tuple[RunEntry, TrainingRecord]:
     """Record the run, and return it with the record of the training."""
     run = RunEntry.now()
-    parts = {**prepared.parts, training_record.CORPUS: prepared.index.digest}
+    corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
+    parts = {**prepared.parts, training_record.CORPUS: corpus}
     recipe = to_json(prepared.plan.recipe)
     record = training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
     return run, record

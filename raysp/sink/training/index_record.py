@@ -24,12 +24,14 @@ from raysp.storage.store import Store
 INDEX = ".raysp/index/"
 AT_ONCE = 32
 """Files that are read at once; an object store takes some 20 ms for each."""
+INDEX_VERSION = 2
+"""Version of the files, part of their names."""
 TRAINED = ""
 """Reason of rows that are trained on."""
 
 _TYPES: Mapping[str, pa.DataType] = {"seconds": pa.float32(), "num_labels": pa.uint16(), "reason": pa.uint8()}
 _SCHEMA = pa.schema(_TYPES)
-_REASONS, _CHARACTERS = b"raysp.reasons", b"raysp.characters"
+_REASONS, _CHARACTERS, _TARGETS = b"raysp.reasons", b"raysp.characters", b"raysp.targets"
 _NO_CHARACTERS: Mapping[str, int] = {}
 
 
@@ -43,6 +45,7 @@ class ShardIndex:
         reason: uint8 (num_rows,), place of the reason in `reasons` for which a row is left out.
         reasons: names of reasons; the first is `TRAINED`.
         counts: occurrences of each character or class in the texts of rows that are trained on.
+        targets_digest: hash of the targets of rows that are trained on.
     """
 
     seconds: npt.NDArray[np.float32] = field(repr=False)
@@ -50,6 +53,7 @@ class ShardIndex:
     reason: npt.NDArray[np.uint8] = field(repr=False)
     reasons: tuple[str, ...] = (TRAINED,)
     counts: Mapping[str, int] = field(default_factory=dict)
+    targets_digest: str = ""
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class ShardIndex:
         num_labels: Sequence[int],
         reasons: Sequence[str],
         counts: Mapping[str, int] = _NO_CHARACTERS,
+        targets_digest: str = "",
     ) -> "ShardIndex":
         """Return the index of rows, each with the reason for which it is left out, or `TRAINED`."""
         names = (TRAINED, *sorted({*reasons} - {TRAINED}))
@@ -68,6 +73,7 @@ class ShardIndex:
             np.asarray([place[reason] for reason in reasons], np.uint8),
             names,
             dict(counts),
+            targets_digest,
         )
 
 
@@ -85,7 +91,11 @@ def path_of(shard: Shard, key: str) -> str:
 def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
     """Write the index of a shard; an existing one stays, as it is the same."""
     arrays = [pa.array(getattr(index, field.name), field.type) for field in _SCHEMA]
-    metadata = {_REASONS: json.dumps(index.reasons), _CHARACTERS: json.dumps(index.counts)}
+    metadata = {
+        _REASONS: json.dumps(index.reasons),
+        _CHARACTERS: json.dumps(index.counts),
+        _TARGETS: index.targets_digest,
+    }
     schema = _SCHEMA.with_metadata(metadata)
     file = io.BytesIO()
     with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -105,6 +115,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
         metadata = table.schema.metadata or {}
         reasons, counts = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
+        targets_digest = metadata[_TARGETS].decode()
         seconds, num_labels, reason = (column.to_numpy() for column in table.columns)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise StoreError(
@@ -113,7 +124,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     if table.num_rows != shard.num_rows:
         found = f"{table.num_rows} rows, expected {shard.num_rows}"
         raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
-    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts)
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, targets_digest)
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:
@@ -134,6 +145,7 @@ class CorpusIndex:
         num_labels: uint16 (num_rows,).
         left_out: number of rows that are left out, by reason.
         counts: occurrences of each character or class.
+        targets_digest: hash of the targets of all rows that are trained on.
     """
 
     shards: Sequence[Shard] = field(repr=False)
@@ -143,6 +155,7 @@ class CorpusIndex:
     num_labels: npt.NDArray[np.uint16] = field(repr=False)
     left_out: Mapping[str, int]
     counts: Mapping[str, int] = field(repr=False)
+    targets_digest: str = ""
 
     def piece(self, number: int) -> tuple[Shard, Piece]:
         """Return a piece by its number, with its shard."""
@@ -167,7 +180,9 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
     first_rows, piece_rows = [0], [0]
     left_out: Counter[str] = Counter()
     counted: Counter[str] = Counter()
+    targets = hashlib.sha256()
     for shard, one in indexed:
+        targets.update(one.targets_digest.encode())
         shards.append(shard)
         seconds.append(np.where(one.reason == 0, one.seconds, np.float32(0)))
         labels.append(one.num_labels)
@@ -184,6 +199,7 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
         np.concatenate(labels),
         dict(left_out),
         dict(counted),
+        targets.hexdigest()[:16],
     )
 
 

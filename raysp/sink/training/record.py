@@ -14,7 +14,7 @@ from raysp.storage.store import Store
 RECIPE = ".raysp/recipe.json"
 REPORT = ".raysp/report.html"
 CORPUS = "corpus"
-"""Name, among the parts, of the digest of the index of rows."""
+"""Name, among the parts, of the digests of rows and targets."""
 
 
 @dataclass(frozen=True)

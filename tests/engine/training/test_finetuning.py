@@ -20,7 +20,7 @@ from raysp.specs.recipe import Batching, Schedule
 from raysp.storage.store import LocalStore
 from raysp.training.objectives.ctc import CTCObjective
 from tests.corpora import wav, write_shard
-from tests.recipes import a_recipe, words_table, write_words
+from tests.recipes import WORDS, a_recipe, words_table, write_words
 
 pytestmark = pytest.mark.slow
 
@@ -153,6 +153,18 @@ def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_p
         finetune(recipe)
     assert finetune(recipe, restart=True).rows == 21
     assert finetune(dataclasses.replace(recipe, pool=raysp.Pool(1, cpus=1), name="another")).is_done
+
+
+def test_a_corrected_text_is_another_corpus(tiny, tmp_path):
+    """Durations and characters stay as they are."""
+    texts = [*WORDS, "one", "two"]
+    for found in (texts, texts[::-1]):
+        write_shard(tmp_path / "in" / "0.parquet", table=words_table(12, texts=found))
+        recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(steps=1))
+        if found is texts:
+            finetune(recipe)
+    with pytest.raises(ChangedError, match="`corpus` was"):
+        finetune(recipe)
 
 
 @pytest.mark.parametrize("restart", [False, True])
