@@ -35,6 +35,8 @@ INNER_COLUMNS = (*WINDOW_COLUMNS, *RECORDING_COLUMNS, WAVE)
 ROW_COLUMNS = ("id", *RESULT_COLUMNS)
 """Columns of every label shard."""
 
+SECONDS = "seconds"
+"""Name of the column of a row's duration."""
 STATUS = "status"
 OK, SKIPPED, ERROR = "ok", "skipped", "error"
 """Name of the column of a row's outcome, and its values."""

@@ -153,6 +153,28 @@ class Decoding:
             self._measure(piece, index, row_status)
         return [*piece.statuses]
 
+    def judge(self, rows: pa.Table, first: int, seconds: Sequence[float | None]) -> list[RowStatus]:
+        """Return the outcome of each row of known duration; no recording is read.
+
+        Args:
+            rows: as in `__call__`, without the audio.
+            first: number of its first row in the shard.
+            seconds: durations; None only for rows that an op on their columns skips.
+        """
+        statuses = [RowStatus(first + index) for index in range(rows.num_rows)]
+        for one in self.before:
+            apply(one, statuses, rows)
+        after = [reasons(one, rows) for one in self.after]
+        for index, row_status in enumerate(statuses):
+            if row_status.status != OK:
+                continue
+            row_status.seconds = seconds[index] or 0.0
+            if row_status.seconds > self.max_seconds:
+                row_status.skip("too_long", str(TooLong(row_status.seconds, self.max_seconds)))
+            for op, found in zip(self.after, after, strict=True):
+                judge(op, row_status, found[index])
+        return statuses
+
     def _measure(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
         claimed = piece.claimed[index]
         if row_status.status != OK:

@@ -1,13 +1,13 @@
 """Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
 
 import hashlib
-import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from raysp import assembly
+from raysp.columns import SECONDS
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
@@ -21,7 +21,7 @@ from raysp.training.tasks.task import Targets
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
+    from raysp.ops.decoding import Decoder, Decoding
 
 TOO_SHORT = "too_short"
 """Reason: the recording is shorter than the shortest input of the model."""
@@ -57,8 +57,7 @@ def index_shard(
     reasons: list[str] = []
     trained_on = hashlib.sha256()
     op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
-    for table in itertools.chain.from_iterable(read_batches(recipe, shard, piece) for piece in shard.pieces):
-        statuses = op.measure(table, len(seconds))
+    for table, statuses in _measured(recipe, shard, op):
         for row_status, value in zip(statuses, values_of(recipe, table), strict=True):
             labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
@@ -69,17 +68,38 @@ def index_shard(
     return ShardIndex.of(seconds, num_labels, reasons, targets.counts, trained_on.hexdigest()[:16])
 
 
-def read_batches(work: Work, shard: Shard, piece: Piece) -> Iterator[pa.Table]:
+def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
+    """Yield the rows of a shard with their outcomes, by the seconds of the label shard beside it, else by headers."""
+    is_known = recipe.source.labels is not None and not recipe.late_steps
+    first = 0
+    for piece in shard.pieces:
+        for table in read_batches(recipe, shard, piece, with_audio=not is_known):
+            known = table.column(SECONDS).to_pylist() if is_known else None
+            yield table, op.measure(table, first) if known is None else op.judge(table, first, known)
+            first += table.num_rows
+
+
+def read_batches(work: Work, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:
     """Yield the columns of a piece that a recipe or an evaluation reads, some megabytes of rows at a time, in order.
+
+    Args:
+        work: the recipe or evaluation.
+        shard: the shard.
+        piece: the piece.
+        with_audio: whether recordings are read; if not, the seconds of the label shard are.
 
     Raises:
         ShardError: the shard cannot be read, or changed since it was planned.
         StoreError: its store fails.
     """
     source = work.source
-    columns = sorted({*assembly.decoded_columns(work, shard), *work.kept})
+    columns = {*assembly.decoded_columns(work, shard), *work.kept}
+    if not with_audio:
+        columns = columns - {source.audio, *sources.kind_of(shard).excerpt_columns} | {SECONDS}
     num_rows = 0
-    batches = sources.read_batches(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
+    batches = sources.read_batches(
+        shard, piece, sorted(columns), source.storage_options, as_dictionaries=(source.audio,)
+    )
     for batch in batches:
         num_rows += batch.num_rows
         yield batch

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp.audio.isolation import Decoder
 from raysp.corpus import beside, sources
 from raysp.corpus.shards import Piece
 from raysp.engine.training.finetuning import finetune, plan_recipe
@@ -109,6 +111,16 @@ def test_a_training_learns_the_labels_of_confident_rows(url, labelled, tmp_path)
     }
     assert prepared.corpus.left_out == {"filtered": plan.num_rows - len(expected)}
     assert finetune(recipe(url, labelled, tmp_path / "model")).is_done
+
+
+def test_rows_with_labels_are_indexed_without_their_recordings(url, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(Decoder, "read_headers", lambda *_: pytest.fail("a header was read"))
+    _, prepared = plan_recipe(recipe(url, labelled, tmp_path / "model"))
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted(labelled.glob("*.parquet"))]).to_pylist()
+    found = {
+        (row["id"], np.float32(row["seconds"])) for row in rows if row["status"] == "ok" and row["pred_text"] != "SIX"
+    }
+    assert sorted(seconds for _, seconds in found) == sorted(prepared.index.seconds[prepared.index.seconds > 0])
 
 
 def test_other_labels_are_other_rows(url, labelled, tmp_path):
