@@ -28,7 +28,7 @@ class TestErrors:
         assert debug.returncode != 0
 
     def test_an_unexpected_error_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
-        monkeypatch.setattr("raysp.specs.pipeline.load_value", lambda target, kinds: 1 / 0)
+        monkeypatch.setattr("raysp.specs.recipe.load_work", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
         assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"

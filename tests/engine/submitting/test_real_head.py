@@ -159,7 +159,7 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     wait_for_a_commit(s3, bucket, following)
 
     second, _, said = client.run("submit", client.file, "--address", head.url)
-    assert (second, f"the job {job_id} labels into s3://{bucket}/labels already (running)" in said) == (2, True)
+    assert (second, f"the job {job_id} writes to s3://{bucket}/labels already (running)" in said) == (2, True)
     code, out, said = client.run("stop", job_id, "--address", head.url, "--json")
     assert (code, json.loads(out)["status"]) == (0, "stopped"), said
     code, out, said = ended(following)

@@ -232,7 +232,9 @@ def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
-KINDS = ("classes", "classes of frames", "pre-training", "texts of a decoder", "lora")
+SOAKED = ("classes", "classes of frames", "pre-training", "lora")
+"""Objectives whose curves the quick tests show without Ray."""
+KINDS = ("texts of a decoder", *(pytest.param(one, marks=pytest.mark.soak) for one in SOAKED))
 
 
 @pytest.mark.parametrize("kind", KINDS)
