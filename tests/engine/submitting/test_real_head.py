@@ -34,6 +34,21 @@ pipeline = raysp.Pipeline(
     sink=raysp.Parquet("s3://{bucket}/labels", keep=["speaker_id"], storage_options=options(STORE)),
 )
 """
+RECIPE = """
+import raysp
+from label_digits_on_s3 import options, pipeline
+from endpoints import STORE
+
+recipe = raysp.Finetune(
+    pipeline.source,
+    steps=[raysp.Decode()],
+    objective=raysp.CTC("s3://{bucket}/models/digits", text=raysp.Text("upper")),
+    schedule=raysp.Schedule(steps=3, learning_rate=1e-4),
+    batching=raysp.Batching(seconds=10, micro_batches=2),
+    sink=raysp.Checkpoint("s3://{bucket}/model", every=2, storage_options=options(STORE)),
+    pool=raysp.Pool((1, 2), cpus=1),
+)
+"""
 SECRETS = ("CORPUS_SECRET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 
 
@@ -278,3 +293,19 @@ def test_prometheus_reads_the_figures_of_a_run_from_its_node(head, small_shards,
         assert found == wanted
     finally:
         program.communicate("", timeout=120)
+
+
+@pytest.mark.soak
+def test_a_recipe_is_trained_by_the_workers_of_the_cluster(s3, bucket, client, head, project, tmp_path):
+    file = project / "train_digits_on_s3.py"
+    file.write_text(RECIPE.format(bucket=bucket))
+    named = [word for name in SECRETS for word in ("--env", name)]
+    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url, *named)
+    assert code == 0, said + out
+    assert "1 to 2 workers, float32 on cpu" in out
+    assert f"checkpoint   s3://{bucket}/model" in out
+    files = {key for key in s3.download(bucket, tmp_path / "all") if key.startswith("model/")}
+    assert {"model/config.json", "model/model.safetensors", "model/README.md"} <= files
+    assert client.run("inspect", str(tmp_path / "all" / "model"))[0] == 0
+    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url, *named)  # nothing is left to train
+    assert (code, "steps        3" in out) == (0, True), said + out
