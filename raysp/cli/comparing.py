@@ -9,9 +9,11 @@ from raysp.cli.comparisons import print_diff
 from raysp.cli.console import print_json, say
 from raysp.cli.options import (
     AsJson,
+    By,
     Debug,
     Limits,
     Normalise,
+    Over,
     StorageOptions,
     Trust,
     Worst,
@@ -29,13 +31,8 @@ def diff(
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Compare this output column. Default: all that both have.")
     ] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
-    ] = None,
-    over: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
-    ] = None,
+    by: By = None,
+    over: Over = None,
     normalise: Normalise = "letters",
     fail_above: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer_change=0. Repeatable.")

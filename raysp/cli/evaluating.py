@@ -7,7 +7,7 @@ import typer
 
 from raysp.cli.console import print_json, say
 from raysp.cli.evaluations import print_evaluation
-from raysp.cli.options import Address, AsJson, Debug, Limits, Normalise, Settings, Worst, parse_limits
+from raysp.cli.options import Address, AsJson, By, Debug, Limits, Normalise, Over, Settings, Worst, parse_limits
 from raysp.cli.progress import Shown
 from raysp.cli.signals import resume_hint
 
@@ -17,13 +17,8 @@ def evaluate(
     shards: Annotated[list[str], typer.Argument(metavar="SHARDS...", help="Files, folders, globs or urls.")],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
-    ] = None,
-    over: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
-    ] = None,
+    by: By = None,
+    over: Over = None,
     normalise: Normalise = "letters",
     fail_above: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable.")

@@ -66,6 +66,13 @@ ShareOfShards = Annotated[
     ),
 ]
 Limits = list[str] | None
+By = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
+]
+Over = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
+]
 Normalise = Annotated[str, typer.Option(metavar="NAME", help="none, lower, letters, whisper-english or whisper-basic.")]
 Worst = Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

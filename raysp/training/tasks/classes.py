@@ -1,17 +1,16 @@
 """Task of `Classify` and `Speakers`: classes of recordings, or numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raysp.errors import PlanError
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, no_metrics
 from raysp.models.auto import AutoModelForAudioXVector
-from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Classify, Speakers, problem_of
@@ -19,33 +18,28 @@ from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import ClassObjective, Problem, load_classifier
-from raysp.training.objectives.models import begun, held_below_head, naming_masks
+from raysp.training.objectives.models import begun, naming_masks
 from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
 from raysp.training.objectives.starting import shortest_input
 from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, classes_of, described_classes
+from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
-from raysp.training.tasks.texts import digest_of
 
 LIKELY = 0.5
 """Probability above which one of many classes is predicted."""
 
 
 @dataclass(frozen=True)
-class ClassesTask:
+class ClassesTask(NamedClasses):
     """Task of `Classify` and `Speakers`.
 
     Attributes:
         spec: the objective.
-        known: names of the classes or numbers; None: they are those of the corpus.
-        shortest: samples of the shortest input of the model.
     """
 
     spec: Classify | Speakers
-    known: tuple[str, ...] | None
-    shortest: int
 
     tags = ("audio-classification", "raysp")
-    tokenizer = None
 
     @classmethod
     def of(cls, spec: Classify | Speakers, plan: TrainingPlan) -> "ClassesTask":
@@ -64,8 +58,8 @@ class ClassesTask:
                     "input of the model"
                 )
         if spec.classes is None:
-            return cls(spec, (spec.column,) if problem_of(spec) == "regression" else None, shortest)
-        return cls(spec, tuple(spec.classes), shortest)
+            return cls((spec.column,) if problem_of(spec) == "regression" else None, shortest, spec)
+        return cls(tuple(spec.classes), shortest, spec)
 
     @property
     def problem(self) -> Problem:
@@ -73,26 +67,9 @@ class ClassesTask:
         return problem_of(self.spec)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the classes or numbers."""
-        assert self.known is not None
-        return self.known
-
-    @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """The column, and the names if they are given."""
-        known: list[JsonValue] | None = None if self.known is None else [*self.known]
-        return {"column": self.spec.column, "problem": self.problem, "classes": known}
-
-    @property
-    def outputs(self) -> Mapping[str, JsonValue]:
-        """The names."""
-        return {"classes": [*self.names]}
-
-    @property
-    def digest(self) -> str:
-        """Hash of the names."""
-        return digest_of(self.names)
+        return self.index_parts_of(self.spec.column, self.problem)
 
     def settled(self, counts: Mapping[str, int]) -> "ClassesTask":
         """Return the task with the classes of the corpus, unless they are given.
@@ -116,10 +93,6 @@ class ClassesTask:
         if self.problem == "regression":
             return NumberTargets(len(self.names))
         return ClassTargets(self.known, is_many=self.problem == "multi")
-
-    def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame, and of those that a model of speakers needs around it."""
-        return self.shortest
 
     def objective(self, plan: TrainingPlan) -> ClassObjective | SpeakerObjective:
         """Return the loss with its model."""
@@ -149,10 +122,6 @@ class ClassesTask:
             crop_seconds=spec.crop_seconds,
             dtype=getattr(torch, plan.dtype),
         )
-
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
-        """Yield the parameters of all but the head."""
-        return held_below_head(model)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the names of classes, or numbers."""

@@ -6,15 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import CTC
-from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue, to_json
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
@@ -28,7 +25,7 @@ from raysp.training.tasks.task import Prediction
 
 
 @dataclass(frozen=True)
-class CTCTask:
+class CTCTask(texts.ComparedTexts):
     """Task of `CTC`.
 
     Attributes:
@@ -38,8 +35,6 @@ class CTCTask:
 
     spec: CTC
     known: Wav2Vec2CTCTokenizer | None
-
-    tags = texts.TAGS
 
     @classmethod
     def of(cls, spec: CTC, plan: TrainingPlan) -> "CTCTask":
@@ -105,22 +100,7 @@ class CTCTask:
         """Return the text of ids."""
         return str(self.tokenizer.decode([*map(int, target)], group_tokens=False))
 
-    def reference(self, value: object) -> str | None:
-        """Return the text."""
-        return None if value is None else str(value)
-
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return texts by greedy decoding."""
         assert isinstance(objective, CTCObjective)
         return [Prediction(text, loss) for text, loss in objective.recognise(batch, self.tokenizer)]
-
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
-        """Return the error rates."""
-        return texts.compare(references, predictions, columns, evaluation, bootstrap)

@@ -2,17 +2,15 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from raysp.evaluation.classification import compare_frames
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, Mismatch
 from raysp.models.auto import AutoModelForAudioFrameClassification
-from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.planning.training.plans import TrainingPlan
@@ -21,31 +19,26 @@ from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import FrameObjective, load_frame_classifier
-from raysp.training.objectives.models import begun, held_below_head, naming_masks
+from raysp.training.objectives.models import begun, naming_masks
 from raysp.training.objectives.starting import shortest_input
 from raysp.training.tasks.class_targets import FrameTargets, classes_of, described_classes, frame_names
+from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
-from raysp.training.tasks.texts import digest_of
 
 
 @dataclass(frozen=True)
-class FramesTask:
+class FramesTask(NamedClasses):
     """Task of `ClassifyFrames`.
 
     Attributes:
         spec: the objective.
-        known: names of the classes; None: they are those of the corpus.
-        shortest: samples of the shortest input of the model.
         frames: number of frames of a recording, as text.
     """
 
     spec: ClassifyFrames
-    known: tuple[str, ...] | None
-    shortest: int
     frames: str
 
     tags = ("audio-frame-classification", "raysp")
-    tokenizer = None
 
     @classmethod
     def of(cls, spec: ClassifyFrames, plan: TrainingPlan) -> "FramesTask":
@@ -57,29 +50,12 @@ class FramesTask:
         one = plan.checkpoint
         shortest = shortest_input(AutoModelForAudioFrameClassification, one.path)
         frames = f"(samples - {one.receptive_samples}) // {one.frame_stride} + 1, at {one.sample_rate} Hz"
-        return cls(spec, None if spec.classes is None else tuple(spec.classes), shortest, frames)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        assert self.known is not None
-        return self.known
+        return cls(None if spec.classes is None else tuple(spec.classes), shortest, spec, frames)
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """The column, and the names if they are given."""
-        known: list[JsonValue] | None = None if self.known is None else [*self.known]
-        return {"column": self.spec.column, "problem": "frames", "classes": known}
-
-    @property
-    def outputs(self) -> Mapping[str, JsonValue]:
-        """The names."""
-        return {"classes": [*self.names]}
-
-    @property
-    def digest(self) -> str:
-        """Hash of the names."""
-        return digest_of(self.names)
+        return self.index_parts_of(self.spec.column, "frames")
 
     def settled(self, counts: Mapping[str, int]) -> "FramesTask":
         """Return the task with the classes of the corpus, unless they are given.
@@ -97,10 +73,6 @@ class FramesTask:
         """Return the numbers of classes of frames."""
         return FrameTargets(self.known)
 
-    def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame."""
-        return self.shortest
-
     def objective(self, plan: TrainingPlan) -> FrameObjective:
         """Return the loss with its model."""
         spec, folder = self.spec, plan.checkpoint.path
@@ -108,10 +80,6 @@ class FramesTask:
             model = load_frame_classifier(folder, self.names, masks=spec.masks, seed=plan.recipe.seed)
         model = begun(model, plan, spec.freeze)
         return FrameObjective(model, load_feature_extractor(folder), dtype=getattr(torch, plan.dtype))
-
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
-        """Yield the parameters of all but the head."""
-        return held_below_head(model)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the classes of frames as runs."""

@@ -9,15 +9,12 @@ import torch
 from torch import nn
 
 from raysp.errors import CheckpointError
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.auto import AutoConfig
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Seq2Seq
-from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue, to_json
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, TOO_MANY, Target
@@ -61,7 +58,7 @@ class TokenTargets:
 
 
 @dataclass(frozen=True)
-class Seq2SeqTask:
+class Seq2SeqTask(texts.ComparedTexts):
     """Task of `Seq2Seq`.
 
     Attributes:
@@ -75,8 +72,6 @@ class Seq2SeqTask:
     tokenizer: TextTokenizer
     special: SpecialIds
     num_positions: int
-
-    tags = texts.TAGS
 
     @classmethod
     def of(cls, spec: Seq2Seq, plan: TrainingPlan) -> "Seq2SeqTask":
@@ -154,24 +149,9 @@ class Seq2SeqTask:
         """Return the text of ids."""
         return str(self.tokenizer.decode([*map(int, target)], skip_special_tokens=True))
 
-    def reference(self, value: object) -> str | None:
-        """Return the text."""
-        return None if value is None else str(value)
-
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the texts that the decoder writes."""
         assert isinstance(objective, Seq2SeqObjective)
         ids_BL, losses_B = objective.predict(batch)
         found = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
         return [Prediction(text.strip(), loss) for text, loss in zip(found, losses_B.tolist(), strict=True)]
-
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
-        """Return the error rates."""
-        return texts.compare(references, predictions, columns, evaluation, bootstrap)

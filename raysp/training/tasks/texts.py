@@ -1,4 +1,4 @@
-"""What tasks with texts share: rules, comparisons, digests of vocabularies."""
+"""What tasks with texts share: rules, comparison, digests of vocabularies."""
 
 import hashlib
 import json
@@ -18,8 +18,6 @@ from raysp.training.characters import read_vocabulary, tokenizer_for, tokenizer_
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 from raysp.words import count
 
-TAGS = ("automatic-speech-recognition", "raysp")
-"""Tags of model cards."""
 SHOWN_CHARACTERS = 12
 """Characters outside the vocabulary that are shown."""
 
@@ -60,15 +58,25 @@ def described_characters(counts: Mapping[str, int], vocabulary: Mapping[str, int
     return count(len(vocabulary), "token") + (f"; outside: {shown}{more}" if outside else "")
 
 
-def compare(
-    references: Sequence[str],
-    predictions: Sequence[Prediction],
-    columns: Columns,
-    evaluation: Evaluation,
-    bootstrap: Bootstrap | None,
-) -> Comparison:
-    """Return the error rates of predicted texts."""
-    texts = [one.text for one in predictions]
-    return compare_texts(
-        references, texts, columns, normalise=evaluation.normalise, bootstrap=bootstrap, worst=WORST_ROWS
-    )
+class ComparedTexts:
+    """Base of tasks whose predictions are texts."""
+
+    tags = ("automatic-speech-recognition", "raysp")
+
+    def reference(self, value: object) -> str | None:
+        """Return the text."""
+        return None if value is None else str(value)
+
+    def compare(
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Prediction],
+        columns: Columns,
+        evaluation: Evaluation,
+        bootstrap: Bootstrap | None,
+    ) -> Comparison:
+        """Return the error rates."""
+        texts = [one.text for one in predictions]
+        return compare_texts(
+            references, texts, columns, normalise=evaluation.normalise, bootstrap=bootstrap, worst=WORST_ROWS
+        )
