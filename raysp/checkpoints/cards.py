@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData, metadata_load
 
 
-def front_matter(*, base_model: str, licence: str | None, tags: Sequence[str]) -> str:
+def front_matter(*, base_model: str | None, licence: str | None, tags: Sequence[str]) -> str:
     """Return the metadata of a model card as YAML, without the lines around it."""
     return ModelCardData(library_name="transformers", tags=[*tags], base_model=base_model, license=licence).to_yaml()
 

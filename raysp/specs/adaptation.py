@@ -37,14 +37,20 @@ class LoRA:
             )
 
 
-def check_parts(freeze: str | None, lora: LoRA | None, adapter: str | None = None) -> None:
+def check_parts(
+    freeze: str | None, lora: LoRA | None, adapter: str | None = None, *, random_weights: bool = False
+) -> None:
     """Raise ValueError for parts of a model that cannot be trained together.
 
     Args:
         freeze: part that is not trained.
         lora: LoRA of the model.
         adapter: language of adapter layers.
+        random_weights: whether the training begins with random weights.
     """
+    parts = {"freeze": freeze, "lora": lora, "adapter": adapter}
+    if random_weights and (kept := [name for name, value in parts.items() if value is not None]):
+        raise ValueError(f"found random_weights and {kept[0]}, which would keep some of them; leave one out")
     given = [name for name, value in (("lora", lora), ("adapter", adapter)) if value is not None]
     if len(given) > 1:
         raise ValueError("found lora and adapter, which both choose the weights that are trained; leave one out")

@@ -47,6 +47,7 @@ class CTC:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         blank_bias: initial bias of the blank in a new head.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.
         adapter: language, such as "tur", whose adapter layers are trained with the head in place of all weights; they
@@ -60,13 +61,14 @@ class CTC:
     freeze: Literal["feature_encoder", "base"] | None = None
     freeze_steps: Annotated[int, Field(ge=0)] = 0
     masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    random_weights: bool = False
     blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
     lora: LoRA | None = None
     adapter: Language | None = None
 
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, self.adapter)
+        check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights)
 
 
 @spec
@@ -83,6 +85,7 @@ class Seq2Seq:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "encoder", all of it.
         freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
         masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
         lora: LoRA of encoder and decoder, which is trained in place of all weights, with the parts that are new.
     """
@@ -96,8 +99,13 @@ class Seq2Seq:
     freeze: Literal["feature_encoder", "encoder"] | None = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
     lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
 
 
 @spec
@@ -113,6 +121,7 @@ class Classify:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.
     """
 
@@ -124,11 +133,12 @@ class Classify:
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
     lora: LoRA | None = None
 
     def __post_init__(self) -> None:
         """Check the names of the classes, and that the trained parts fit together."""
-        check_parts(self.freeze, self.lora)
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
         _check_classes(self.classes, least=2 if self.problem == "single" else 1)
 
 
@@ -144,6 +154,7 @@ class ClassifyFrames:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
     """
 
     checkpoint: Url
@@ -153,9 +164,11 @@ class ClassifyFrames:
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Check the names of the classes."""
+        """Check the names of the classes, and that the trained parts fit together."""
+        check_parts(self.freeze, None, random_weights=self.random_weights)
         _check_classes(self.classes, least=2)
 
 
@@ -173,6 +186,7 @@ class Speakers:
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.
     """
 
@@ -186,11 +200,12 @@ class Speakers:
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
     masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
     lora: LoRA | None = None
 
     def __post_init__(self) -> None:
         """Check the names of the speakers, and that the trained parts fit together."""
-        check_parts(self.freeze, self.lora)
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
         _check_classes(self.classes, least=2)
 
 
@@ -208,6 +223,7 @@ class Pretrain:
         final_temperature: lowest temperature; 0.5, or 0.1 for large models.
         temperature_decay: factor of the temperature at each step.
         masks: fields of the model's configuration for training, such as mask_time_prob, replace_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
     """
 
     checkpoint: Url
@@ -219,6 +235,7 @@ class Pretrain:
     final_temperature: Positive = 0.5
     temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.999995
     masks: Masks = field(default_factory=lambda: {"mask_time_prob": 0.5})
+    random_weights: bool = False
 
     def __post_init__(self) -> None:
         """Check that the temperature falls."""

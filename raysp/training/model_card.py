@@ -40,21 +40,23 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     plan, index = prepared.plan, prepared.index
     recipe = plan.recipe
     begun_with = recipe.objective.checkpoint
-    licence = licence_of(plan.checkpoint.path)
+    is_random = recipe.objective.random_weights
+    licence = None if is_random else licence_of(plan.checkpoint.path)
     trained = (
         f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
     )
-    verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "fine-tuned"
+    verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "trained" if is_random else "fine-tuned"
+    begun = f"with the configuration of `{begun_with}` and random weights" if is_random else f"`{begun_with}`"
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return "\n".join(
         [
             "---",
-            front_matter(base_model=begun_with, licence=licence, tags=prepared.task.tags),
+            front_matter(base_model=None if is_random else begun_with, licence=licence, tags=prepared.task.tags),
             "---",
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",
             "",
-            f"{plan.checkpoint.architecture} `{begun_with}`, {verb} by raysp {raysp_version()}: {trained} of audio "
+            f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {raysp_version()}: {trained} of audio "
             f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
             "",
             "Licence: "

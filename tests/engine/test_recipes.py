@@ -25,7 +25,7 @@ CASES = {
     "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
 }
 
-TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "pretrain")
+TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "pretrain", "train_digits")
 """Recipes of trainings."""
 LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""

@@ -111,3 +111,19 @@ def test_lists_are_kept_as_tuples():
     made = Seq2Seq("c", decoder="d", prompt_tokens=["<en>"], text=Text("lower"), generate={"num_beams": 4})
     assert made.prompt_tokens == ("<en>",)
     assert hash(made.prompt_tokens) == hash(("<en>",))
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "other"),
+    [
+        (CTC, {"freeze": "feature_encoder"}, "freeze"),
+        (CTC, {"adapter": "tur"}, "adapter"),
+        (Seq2Seq, {"lora": LoRA()}, "lora"),
+        (Classify, {"freeze": "base", "column": "c"}, "freeze"),
+        (ClassifyFrames, {"freeze": "base", "column": "c"}, "freeze"),
+        (Speakers, {"lora": LoRA(), "column": "c"}, "lora"),
+    ],
+)
+def test_random_weights_leave_nothing_to_keep(cls, fields, other):
+    with pytest.raises(SpecError, match=f"found random_weights and {other}, which would keep some of them"):
+        cls("checkpoint", random_weights=True, **fields)

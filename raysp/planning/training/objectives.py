@@ -61,7 +61,7 @@ def described(objective: Objective) -> str:
     """Return an objective as text for users."""
     lora, adapter = getattr(objective, "lora", None), getattr(objective, "adapter", None)
     more = f", LoRA of rank {lora.rank}" if lora else f", adapter of {adapter}" if adapter else ""
-    return _described(objective) + more
+    return _described(objective) + more + (", from random weights" if objective.random_weights else "")
 
 
 def _described(objective: Objective) -> str:

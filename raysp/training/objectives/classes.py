@@ -180,6 +180,7 @@ def load_classifier(
     problem: Problem = "single",
     masks: Masks | None = None,
     seed: int = 0,
+    random_weights: bool = False,
 ) -> Model:
     """Load a checkpoint with a head for classes of recordings, in training mode.
 
@@ -191,15 +192,22 @@ def load_classifier(
         problem: as for `ClassObjective`.
         masks: fields of the encoder's configuration.
         seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
     """
-    model = load_head(AutoModelForAudioClassification, folder, masks=masks or {}, seed=seed)
+    model = load_head(
+        AutoModelForAudioClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
+    )
     set_classes(model, names, seed=seed)
     model.config.problem_type = PROBLEM_TYPES[problem]
     return model
 
 
-def load_frame_classifier(folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0) -> Model:
+def load_frame_classifier(
+    folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0, random_weights: bool = False
+) -> Model:
     """Load a checkpoint with a head for classes of frames, as `load_classifier` does."""
-    model = load_head(AutoModelForAudioFrameClassification, folder, masks=masks or {}, seed=seed)
+    model = load_head(
+        AutoModelForAudioFrameClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
+    )
     set_classes(model, names, seed=seed)
     return model

@@ -17,7 +17,7 @@ from raysp.specs.adaptation import LoRA
 from raysp.specs.objectives import CTC
 from raysp.training.objectives.languages import adapter_options, train_language
 from raysp.training.objectives.lora import add_lora, check_targets
-from raysp.training.objectives.starting import Part, expecting_new_weights, freeze
+from raysp.training.objectives.starting import Part, anew, expecting_new_weights, freeze
 
 
 def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
@@ -45,7 +45,9 @@ def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenize
         model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
     if language is not None:
         train_language(model, language, is_new=is_new)
-    if is_new:
+    if objective.random_weights:
+        model = anew(model, seed=plan.recipe.seed)
+    if is_new or objective.random_weights:
         _begin_head(model, tokenizer.pad_token_id, objective.blank_bias)
     return begun(model, plan, objective.freeze, objective.lora)
 

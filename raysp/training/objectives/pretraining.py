@@ -148,6 +148,7 @@ def load_pretraining_model(
     blank: int | None = None,
     masks: Masks | None = None,
     seed: int = 0,
+    random_weights: bool = False,
 ) -> UniSpeechForPreTraining:
     """Load a UniSpeech checkpoint for pre-training, in training mode.
 
@@ -158,8 +159,9 @@ def load_pretraining_model(
         blank: id of the blank in this vocabulary; None: that of the checkpoint's configuration.
         masks: fields of the configuration.
         seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
     """
-    model = load_head(UniSpeechForPreTraining, folder, masks=masks or {}, seed=seed)
+    model = load_head(UniSpeechForPreTraining, folder, masks=masks or {}, seed=seed, random_weights=random_weights)
     assert isinstance(model, UniSpeechForPreTraining)
     if num_classes is not None:
         with seeded(seed):

@@ -18,7 +18,7 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.training.batches import Losses, MicroBatch
 from raysp.training.objectives.decoder_tokens import SpecialIds, special_ids, token_ids
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
-from raysp.training.objectives.starting import NAMED_OUTPUTS, Masks, expecting_new_weights
+from raysp.training.objectives.starting import NAMED_OUTPUTS, Masks, anew, expecting_new_weights
 from raysp.training.randomness import seeded
 
 MAX_TOKENS = 256
@@ -97,6 +97,7 @@ def load_encoder_decoder(
     prompt_tokens: Sequence[str] = (),
     generate: Mapping[str, Any] | None = None,
     seed: int = 0,
+    random_weights: bool = False,
 ) -> SpeechEncoderDecoderModel:
     """Load an encoder-decoder, or combine an encoder and a decoder, in training mode and float32.
 
@@ -111,12 +112,15 @@ def load_encoder_decoder(
         prompt_tokens: tokens that begin every text.
         generate: options of `generate`, in place of its defaults.
         seed: seed of initial weights, such as those of cross attention.
+        random_weights: whether all weights are initialised.
 
     Raises:
         CheckpointError: files, weights or widths do not fit; a special token is missing.
     """
     with seeded(seed), expecting_new_weights():
         model = _loaded(folder, decoder, masks or {}).float()
+        if random_weights:
+            model = anew(model, seed=seed)
         if len(tokenizer) > model.config.decoder.vocab_size:
             model.resize_token_embeddings(len(tokenizer))
     config: Any = model.config

@@ -87,7 +87,9 @@ class SpeakerObjective:
         return cropped
 
 
-def load_speaker_model(folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0) -> ForXVector:
+def load_speaker_model(
+    folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0, random_weights: bool = False
+) -> ForXVector:
     """Load a checkpoint with an x-vector head, in training mode.
 
     Args:
@@ -95,8 +97,9 @@ def load_speaker_model(folder: Path, names: Sequence[str], *, masks: Masks | Non
         names: the speakers; if they are not those of the checkpoint, the weights of its classes are initialised.
         masks: fields of the encoder's configuration.
         seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
     """
-    model = load_head(AutoModelForAudioXVector, folder, masks=masks or {}, seed=seed)
+    model = load_head(AutoModelForAudioXVector, folder, masks=masks or {}, seed=seed, random_weights=random_weights)
     assert isinstance(model, ForXVector)
     set_classes(model, names, seed=seed)
     return model

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -26,7 +26,14 @@ NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden
 """Fields of configurations for outputs by name, and no more of them than a loss needs."""
 
 
-def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # noqa: ANN401 - a class of auto.py
+def load_head(
+    auto: Any,  # noqa: ANN401 - a class of auto.py
+    folder: Path,
+    *,
+    masks: Masks,
+    seed: int,
+    random_weights: bool = False,
+) -> Model:
     """Load a checkpoint with the head of an auto class, in training mode and float32.
 
     Args:
@@ -34,10 +41,20 @@ def load_head(auto: Any, folder: Path, *, masks: Masks, seed: int) -> Model:  # 
         folder: model folder; a head that it lacks is initialised.
         masks: fields of the configuration.
         seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
     """
     with seeded(seed), expecting_new_weights():
         model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **masks)
-    return model.train()
+    return (anew(model, seed=seed) if random_weights else model).train()
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def anew(model: AnyModel, *, seed: int) -> AnyModel:
+    """Return a model of the same configuration with random weights in float32."""
+    with seeded(seed):
+        return type(model)(model.config).float()
 
 
 def shortest_input(auto: Any, folder: Path) -> int:  # noqa: ANN401 - a class of auto.py

@@ -101,8 +101,13 @@ class ClassesTask(NamedClasses):
             return self._speakers(spec, plan)
         with naming_masks():
             model = load_classifier(
-                folder, self.names, problem=spec.problem, masks=spec.masks, seed=plan.recipe.seed
-            )  # fmt: skip
+                folder,
+                self.names,
+                problem=spec.problem,
+                masks=spec.masks,
+                seed=plan.recipe.seed,
+                random_weights=spec.random_weights,
+            )
         return ClassObjective(
             begun(model, plan, spec.freeze, spec.lora),
             load_feature_extractor(folder),
@@ -113,7 +118,9 @@ class ClassesTask(NamedClasses):
     def _speakers(self, spec: Speakers, plan: TrainingPlan) -> SpeakerObjective:
         folder = plan.checkpoint.path
         with naming_masks():
-            model = load_speaker_model(folder, self.names, masks=spec.masks, seed=plan.recipe.seed)
+            model = load_speaker_model(
+                folder, self.names, masks=spec.masks, seed=plan.recipe.seed, random_weights=spec.random_weights
+            )
         return SpeakerObjective(
             begun(model, plan, spec.freeze, spec.lora),
             load_feature_extractor(folder),

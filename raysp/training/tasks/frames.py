@@ -77,7 +77,9 @@ class FramesTask(NamedClasses):
         """Return the loss with its model."""
         spec, folder = self.spec, plan.checkpoint.path
         with naming_masks():
-            model = load_frame_classifier(folder, self.names, masks=spec.masks, seed=plan.recipe.seed)
+            model = load_frame_classifier(
+                folder, self.names, masks=spec.masks, seed=plan.recipe.seed, random_weights=spec.random_weights
+            )
         model = begun(model, plan, spec.freeze)
         return FrameObjective(model, load_feature_extractor(folder), dtype=getattr(torch, plan.dtype))
 

@@ -152,6 +152,7 @@ class PretrainingTask:
                 blank=tokenizer.pad_token_id if tokenizer else None,
                 masks=spec.masks,
                 seed=plan.recipe.seed,
+                random_weights=spec.random_weights,
             )
         model.ctc_proj.requires_grad_(self.has_texts)
         return PretrainingObjective(

@@ -136,6 +136,7 @@ class Seq2SeqTask(texts.ComparedTexts):
                 prompt_tokens=spec.prompt_tokens,
                 generate=spec.generate,
                 seed=plan.recipe.seed,
+                random_weights=spec.random_weights,
             )
         model = begun(model, plan, spec.freeze, spec.lora)
         extractor, dtype = load_feature_extractor(folder), getattr(torch, plan.dtype)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
@@ -88,6 +89,25 @@ def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undistu
     card = (undisturbed / "README.md").read_text()
     assert card.startswith("---\nbase_model:")
     assert figures["fingerprint"] in card
+
+
+def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, tiny, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    ones = {name: torch.ones_like(one) for name, one in weights(tiny).items()}
+    save_file(ones, other / "model.safetensors")
+    found = {}
+    for checkpoint, seed in ((tiny, 0), (other, 0), (tiny, 1)):
+        sink = tmp_path / f"{checkpoint.name}{seed}"
+        schedule, objective = Schedule(steps=1, learning_rate=1e-9), {"random_weights": True}
+        finetune(again(words, checkpoint, sink, schedule=schedule, objective=objective, seed=seed))
+        found[checkpoint, seed] = weights(sink)
+    assert same(found[tiny, 0], found[other, 0])
+    assert not same(found[tiny, 0], found[tiny, 1])
+    assert not same(found[tiny, 0], weights(tiny))
+    card = (tmp_path / f"{tiny.name}0" / "README.md").read_text()
+    assert "base_model" not in card.partition("\n---\n")[0]
+    assert "and random weights, trained by raysp" in card
 
 
 def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path, seen):

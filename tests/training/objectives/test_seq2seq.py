@@ -129,6 +129,19 @@ def test_initial_weights_are_those_of_the_seed(parts):
     assert differs == (parts[0] != "bart")  # which has cross attention already
 
 
+def test_random_weights_are_those_of_the_seed_alone(parts):
+    _, encoder, decoder, tokenizer = parts
+    kept, first, again, other = (
+        load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=seed, random_weights=is_random)
+        for seed, is_random in ((0, False), (0, True), (0, True), (1, True))
+    )
+    name = "encoder.encoder.layers.0.attention.q_proj.weight"
+    found = [model.state_dict()[name] for model in (kept, first, other)]
+    assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
+    assert not any(torch.equal(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert first.config.eos_token_id == kept.config.eos_token_id
+
+
 def test_a_tokenizer_without_an_end_is_refused(tmp_path):
     write_byte_tokenizer(tmp_path, "GPT2Tokenizer", [])
     (tmp_path / "tokenizer.json").unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""Models with random weights in place of those of their checkpoints."""
+
+import pytest
+import torch
+
+from raysp.training.objectives.classes import load_classifier, load_frame_classifier
+from raysp.training.objectives.pretraining import load_pretraining_model
+from raysp.training.objectives.speakers import load_speaker_model
+from tests.recipes import tiny_checkpoint, tiny_listener
+
+NAMES = ["calm", "angry"]
+LOADERS = {
+    "classes": (tiny_listener, lambda folder, **more: load_classifier(folder, NAMES, **more)),
+    "frames": (tiny_listener, lambda folder, **more: load_frame_classifier(folder, NAMES, **more)),
+    "speakers": (tiny_listener, lambda folder, **more: load_speaker_model(folder, NAMES, **more)),
+    "pretraining": (tiny_checkpoint, load_pretraining_model),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_random_weights_are_those_of_the_seed_alone(name, tmp_path):
+    write, load = LOADERS[name]
+    folder = write(tmp_path / "checkpoint")
+    kept = load(folder, seed=1).state_dict()
+    first, again, other = (load(folder, seed=seed, random_weights=True).state_dict() for seed in (0, 0, 1))
+    matrices = [key for key, value in first.items() if "encoder.layers" in key and value.dim() > 1]
+    assert first.keys() == kept.keys()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in matrices)
+    assert not any(torch.equal(other[key], kept[key]) for key in matrices)
