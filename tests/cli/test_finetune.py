@@ -118,7 +118,7 @@ def undisturbed(words, tiny, tmp_path_factory):
         pytest.param("after_step_written:1", marks=pytest.mark.soak),
         pytest.param("after_step_committed:3", marks=pytest.mark.soak),
         pytest.param("after_step_removed:1", marks=pytest.mark.soak),
-        "before_exported:1",
+        pytest.param("before_exported:1", marks=pytest.mark.soak),
         pytest.param("after_exported:1", marks=pytest.mark.soak),
     ],
 )
@@ -132,7 +132,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(file, undisturbed, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
+)
 def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_path, number, code):
     path = file(epochs=500)
     process = started(path)

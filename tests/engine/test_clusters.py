@@ -95,6 +95,7 @@ def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, 
     assert raysp.verify(str(sink)).differences == ()
 
 
+@pytest.mark.soak
 def test_a_node_on_which_the_model_does_not_load_ends_no_run(corpus, tmp_path):
     sink = tmp_path / "labels"
     output = f"UnloadableOnOneNode(folder={str(tmp_path)!r})"

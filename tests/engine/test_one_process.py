@@ -186,7 +186,11 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, with
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak),
+    ],
     ids=lambda one: str(one),
 )
 def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, number, expected, monkeypatch):

@@ -40,7 +40,6 @@ WORKERS = {"ray": "local", "one process": ""}
 """Values of RAY_ADDRESS."""
 IN_SHORT = {
     ("disk", "ray", "after_block_staged:2"),
-    ("disk", "one process", "after_plan_written:1"),
     ("disk", "one process", "before_stage_removed:1"),
     ("s3", "ray", "after_shard_committed:1"),
 }
