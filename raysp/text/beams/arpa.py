@@ -1,0 +1,300 @@
+"""N-gram models in ARPA files: read once, packed to arrays, and mapped into memory by every process that uses them.
+
+An n-gram is found by a number: the index of its first n - 1 words among those of their order, times the number of
+words, plus the last word. The numbers of an order are sorted.
+"""
+
+import gzip
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.errors import CheckpointError
+from raysp.text.beams.hashing import prefix_hashes, text_hashes
+
+BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
+MARKERS = (BEGIN, END, UNKNOWN)
+UNKNOWN_LOG10 = -10.0
+"""Logarithm of the probability of unknown words in a model without `<unk>`."""
+MOST_ORDERS = 16
+PACKED = "model.json"
+"""File of a packed model that is written last."""
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """A packed n-gram model.
+
+    Attributes:
+        words: hashes of the words, sorted.
+        word_ids: id of each of `words`.
+        prefixes: hashes of the first letters of the words, sorted.
+        keys: for each order from 2: sorted numbers of its n-grams.
+        log_probs: for each order from 1: float32 natural logarithms; those of words by id.
+        backoffs: for each order from 1 but the last: float32 natural logarithms of backoff weights, then a 0.
+        begin: id of `<s>`.
+        end: id of `</s>`.
+        unknown: id of `<unk>`.
+        texts: the words by id, one a line.
+    """
+
+    words: npt.NDArray[np.int64]
+    word_ids: npt.NDArray[np.int64]
+    prefixes: npt.NDArray[np.int64]
+    keys: Sequence[npt.NDArray[np.int64]]
+    log_probs: Sequence[npt.NDArray[np.float32]]
+    backoffs: Sequence[npt.NDArray[np.float32]]
+    begin: int
+    end: int
+    unknown: int
+    texts: npt.NDArray[np.uint8]
+
+    @property
+    def order(self) -> int:
+        """Words of the longest n-grams."""
+        return len(self.log_probs)
+
+    @property
+    def num_ngrams(self) -> int:
+        """Number of n-grams of all orders."""
+        return len(self.word_ids) + sum(map(len, self.log_probs[1:]))
+
+    def vocabulary(self) -> list[str]:
+        """Return the words without `<s>`, `</s>` and `<unk>`."""
+        texts = self.texts.tobytes().decode().split("\n")
+        return [text for text in texts if text not in MARKERS]
+
+    def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the id of each text, that of `<unk>` for unknown ones."""
+        hashes = text_hashes(texts)
+        places = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
+        return np.where(self.words[places] == hashes, self.word_ids[places], self.unknown)
+
+
+def save(model: Ngrams, folder: Path) -> None:
+    """Write a packed model to files that `load` maps."""
+    for name, values in _arrays(model).items():
+        np.save(folder / f"{name}.npy", values)
+    facts = {"order": model.order, "begin": model.begin, "end": model.end, "unknown": model.unknown}
+    (folder / PACKED).write_text(json.dumps(facts))
+
+
+def load(folder: Path) -> Ngrams:
+    """Map a packed model into memory, which processes of a machine share."""
+    facts = json.loads((folder / PACKED).read_text())
+
+    def mapped(name: str) -> npt.NDArray[np.generic]:
+        found: npt.NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode="c")
+        return found
+
+    orders = range(1, facts["order"] + 1)
+    return Ngrams(
+        words=mapped("words").view(np.int64),
+        word_ids=mapped("word_ids").view(np.int64),
+        prefixes=mapped("prefixes").view(np.int64),
+        keys=[mapped(f"keys-{n}").view(np.int64) for n in orders[1:]],
+        log_probs=[mapped(f"log_probs-{n}").view(np.float32) for n in orders],
+        backoffs=[mapped(f"backoffs-{n}").view(np.float32) for n in orders[:-1]],
+        begin=facts["begin"],
+        end=facts["end"],
+        unknown=facts["unknown"],
+        texts=mapped("texts").view(np.uint8),
+    )
+
+
+def _arrays(model: Ngrams) -> Mapping[str, npt.NDArray[np.generic]]:
+    found: dict[str, npt.NDArray[np.generic]] = {
+        name: getattr(model, name) for name in ("words", "word_ids", "prefixes", "texts")
+    }
+    found |= {f"keys-{order}": values for order, values in enumerate(model.keys, 2)}
+    found |= {f"log_probs-{order}": values for order, values in enumerate(model.log_probs, 1)}
+    found |= {f"backoffs-{order}": values for order, values in enumerate(model.backoffs, 1)}
+    return found
+
+
+def parse(path: Path, name: str | None = None) -> Ngrams:
+    """Read an ARPA file, which may be compressed by gzip.
+
+    Args:
+        path: the file.
+        name: name of the file in messages; None: its path.
+
+    Raises:
+        CheckpointError: it is not a whole ARPA file; with the number of the first wrong line.
+    """
+    try:
+        with path.open("rb") as raw:
+            is_compressed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rt", encoding="utf-8") if is_compressed else path.open(encoding="utf-8") as file:
+            return _Reader(file, name or str(path)).read()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"language model {name or str(path)!r}: cannot be read ({error}); expected an ARPA file in UTF-8"
+        ) from None
+
+
+class _Reader:
+    """Reader of the lines of an ARPA file."""
+
+    def __init__(self, file: TextIO, name: str) -> None:
+        self.file = file
+        self.name = name
+        self.line = 0
+        self.text = ""
+        self.ids: dict[str, int] = {}
+
+    def read(self) -> Ngrams:
+        counts = self._counts()
+        sections = [self._section(order, number, len(counts)) for order, number in enumerate(counts, 1)]
+        if self._next_filled() != "\\end\\":
+            raise self._wrong("expected \\end\\ after the n-grams")
+        if UNKNOWN not in self.ids:
+            self.ids[UNKNOWN] = len(self.ids)
+            sections[0].add(UNKNOWN_LOG10, 0.0)
+        for marker in (BEGIN, END):
+            if marker not in self.ids:
+                raise CheckpointError(
+                    f"language model {self.name!r}: no {marker} among its 1-grams; expected a model of whole sentences"
+                )
+        return self._packed(sections)
+
+    def _counts(self) -> list[int]:
+        """Read the header, and return the number of n-grams of each order."""
+        if self._next_filled() != "\\data\\":
+            raise self._wrong("expected \\data\\, the first line of an ARPA file")
+        counts: list[int] = []
+        while (text := self._next()) is not None and text.startswith("ngram "):
+            order, equals, number = text.removeprefix("ngram ").partition("=")
+            if not equals or order.strip() != str(len(counts) + 1) or not number.strip().isdigit():
+                raise self._wrong(f"expected 'ngram {len(counts) + 1}=' and a number")
+            counts.append(int(number))
+        if not 1 <= len(counts) <= MOST_ORDERS or not counts[0]:
+            raise self._wrong(f"expected the numbers of 1-grams to at most {MOST_ORDERS}-grams, 'ngram 1=...'")
+        return counts
+
+    def _section(self, order: int, number: int, orders: int) -> "_Section":
+        header = f"\\{order}-grams:"
+        if (self.text if self.text.startswith("\\") else self._next_filled()) != header:
+            raise self._wrong(f"expected {header}")
+        section = _Section(order, self.line + 1)
+        for _ in range(number):
+            parts = (self._next() or "").split()
+            if len(parts) not in ((order + 1, order + 2) if order < orders else (order + 1,)):
+                more = " and a backoff weight" if order < orders else ""
+                raise self._wrong(f"expected one of {number:,} {order}-grams: a logarithm, {order} words{more}")
+            self._add(section, parts)
+        self.text = ""
+        return section
+
+    def _add(self, section: "_Section", parts: Sequence[str]) -> None:
+        words = parts[1 : section.order + 1]
+        try:
+            log10, backoff = float(parts[0]), float(parts[-1]) if len(parts) > section.order + 1 else 0.0
+        except ValueError:
+            raise self._wrong("expected numbers as the first value and after the words") from None
+        if not log10 <= 0 or not abs(backoff) < np.inf:
+            raise self._wrong("expected the logarithm of a probability, at most 0, and a finite backoff weight")
+        section.add(log10, backoff)
+        if section.order == 1:
+            if words[0] in self.ids:
+                raise self._wrong("expected each 1-gram once")
+            self.ids[words[0]] = len(self.ids)
+            return
+        try:
+            section.words.extend([self.ids[word] for word in words])
+        except KeyError as error:
+            raise self._wrong(f"expected words that are 1-grams, found {error.args[0]!r}") from None
+
+    def _packed(self, sections: "Sequence[_Section]") -> Ngrams:
+        texts = list(self.ids)
+        hashes = text_hashes(texts)
+        by_hash = np.argsort(hashes)
+        keys: list[npt.NDArray[np.int64]] = []
+        log_probs = [_natural(sections[0].log10)]
+        backoffs = [_natural(sections[0].backoffs, 0.0)]
+        for section in sections[1:]:
+            own = self._keys(section, keys)
+            by_key = np.argsort(own, kind="stable")
+            repeated = np.flatnonzero(np.diff(own[by_key]) == 0)
+            if len(repeated):
+                raise self._wrong_ngram(section, int(by_key[repeated[0] + 1]), "expected each n-gram once")
+            keys.append(own[by_key] if len(own) else np.array([np.iinfo(np.int64).max]))
+            log_probs.append(_natural(section.log10)[by_key] if len(own) else np.zeros(1, np.float32))
+            backoffs.append(np.append(_natural(section.backoffs)[by_key], np.float32(0)))
+        return Ngrams(
+            words=hashes[by_hash],
+            word_ids=by_hash.astype(np.int64),
+            prefixes=prefix_hashes([text for text in texts if text not in MARKERS]),
+            keys=keys,
+            log_probs=log_probs,
+            backoffs=backoffs[: len(sections) - 1],
+            begin=self.ids[BEGIN],
+            end=self.ids[END],
+            unknown=self.ids[UNKNOWN],
+            texts=np.frombuffer("\n".join(texts).encode(), np.uint8),
+        )
+
+    def _keys(self, section: "_Section", keys: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        """Return the number of each n-gram of a section."""
+        words = np.array(section.words, np.int64).reshape(-1, section.order)
+        found = words[:, 0]
+        for place, known in enumerate(keys, 1):
+            wanted = found * len(self.ids) + words[:, place]
+            found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            lost = np.flatnonzero(known[found] != wanted)
+            if len(lost):
+                message = f"its first {place + 1} words are not among the {place + 1}-grams"
+                raise self._wrong_ngram(section, int(lost[0]), message)
+        return found * len(self.ids) + words[:, -1]
+
+    def _next(self) -> str | None:
+        """Return the next line without spaces around it; None after the last."""
+        text = self.file.readline()
+        self.line += 1
+        self.text = text.strip()
+        return self.text if text else None
+
+    def _next_filled(self) -> str | None:
+        while (text := self._next()) == "":
+            pass
+        return text
+
+    def _wrong(self, expected: str) -> CheckpointError:
+        found = self.text if len(self.text) <= 60 else f"{self.text[:60]}..."
+        return CheckpointError(f"language model {self.name!r}, line {self.line}: found {found!r}; {expected}")
+
+    def _wrong_ngram(self, section: "_Section", index: int, message: str) -> CheckpointError:
+        texts = list(self.ids)
+        words = section.words[index * section.order : (index + 1) * section.order]
+        ngram = " ".join(texts[word] for word in words)
+        return CheckpointError(
+            f"language model {self.name!r}, line {section.first_line + index}: found {ngram!r}; {message}"
+        )
+
+
+class _Section:
+    """The n-grams of one order, in the order of the file."""
+
+    def __init__(self, order: int, first_line: int) -> None:
+        self.order = order
+        self.first_line = first_line
+        self.words = array("q")
+        self.log10 = array("d")
+        self.backoffs = array("d")
+
+    def add(self, log10: float, backoff: float) -> None:
+        """Add the numbers of an n-gram."""
+        self.log10.append(log10)
+        self.backoffs.append(backoff)
+
+
+def _natural(values: "array[float]", *more: float) -> npt.NDArray[np.float32]:
+    """Return decimal logarithms, and further values, as natural logarithms."""
+    natural: npt.NDArray[np.float64] = np.append(np.array(values, np.float64), more) * np.log(10)
+    return natural.astype(np.float32)

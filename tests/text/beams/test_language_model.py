@@ -1,0 +1,210 @@
+"""N-gram models: ARPA files, their lookups against KenLM, and their weights in a search."""
+
+import gzip
+import math
+import random
+import string
+
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.text.beams import arpa
+from raysp.text.beams.frames import top_frames
+from raysp.text.beams.language_model import CharacterModel, NgramScores, Weights, WordModel
+from raysp.text.beams.search import BeamSearch
+from tests.text.beams.arpa_files import write_arpa
+from tests.text.beams.exhaustive import ranked
+
+WORDS = ["one", "two", "three", "four", "o", "é€x", "oh", "none"]
+
+
+def sentences(seed: int, number: int = 60, words: list[str] = WORDS) -> list[list[str]]:
+    draw = random.Random(seed)
+    return [draw.choices(words, k=draw.randint(1, 7)) for _ in range(number)]
+
+
+def scored(scores: NgramScores, ids: list[int]) -> list[float]:
+    """Return the log-probability of each word of a sentence and of its end."""
+    context, found = torch.tensor(scores.start()), []
+    for word in [*ids, scores.end]:
+        log_prob, context = scores(context, torch.tensor(word))
+        found.append(float(log_prob))
+    return found
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_log_probabilities_are_those_of_kenlm(tmp_path, order):
+    from flashlight.lib.text.decoder.kenlm import KenLM
+    from flashlight.lib.text.dictionary import Dictionary
+
+    path = write_arpa(tmp_path / "words.arpa", sentences(1), order)
+    model = arpa.parse(path)
+    vocabulary = [*WORDS, "never"]
+    kenlm = KenLM(str(path), Dictionary(vocabulary))
+    scores = NgramScores(model)
+    ids = dict(zip(vocabulary, model.ids(vocabulary).tolist(), strict=True))
+    for sentence in sentences(2, 40, vocabulary):
+        state, expected = kenlm.start(False), []
+        for word in sentence:
+            state, log10 = kenlm.score(state, vocabulary.index(word))
+            expected.append(log10)
+        expected.append(kenlm.finish(state)[1])
+        found = scored(scores, [ids[word] for word in sentence])
+        assert found == pytest.approx([one * math.log(10) for one in expected], abs=1e-4)
+
+
+def test_words_unknown_to_a_model_without_their_token_have_a_fixed_probability(tmp_path):
+    model = arpa.parse(write_arpa(tmp_path / "words.arpa", sentences(1), 2, unknown=False))
+    assert model.ids(["never"]).tolist() == [model.unknown]
+    first = scored(NgramScores(model), [model.unknown])[0]
+    backoff = float(model.backoffs[0][model.begin])
+    assert first == pytest.approx(arpa.UNKNOWN_LOG10 * math.log(10) + backoff, abs=1e-4)
+
+
+def test_a_packed_model_is_mapped_as_it_was(tmp_path):
+    model = arpa.parse(write_arpa(tmp_path / "words.arpa", sentences(3), 3))
+    arpa.save(model, tmp_path)
+    again = arpa.load(tmp_path)
+    assert again.vocabulary() == model.vocabulary() == sorted({word for one in sentences(3) for word in one})
+    ids = model.ids(WORDS).tolist()
+    assert scored(NgramScores(again), ids) == scored(NgramScores(model), ids)
+    assert (again.order, again.num_ngrams) == (3, model.num_ngrams)
+
+
+def test_a_compressed_file_is_read_as_it_is(tmp_path):
+    plain = write_arpa(tmp_path / "words.arpa", sentences(3), 2)
+    packed = tmp_path / "words.arpa.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    ids = arpa.parse(plain).ids(WORDS).tolist()
+    assert scored(NgramScores(arpa.parse(packed)), ids) == scored(NgramScores(arpa.parse(plain)), ids)
+
+
+GOOD = """\\data\\
+ngram 1=4
+ngram 2=2
+
+\\1-grams:
+-1.0\t<s>\t-0.3
+-1.0\t</s>
+-0.5\ta\t-0.2
+-0.7\tb
+
+\\2-grams:
+-0.1\t<s> a
+-0.2\ta b
+
+\\end\\
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\\data\\", "hello", r"line 1: found 'hello'; expected \\data\\"),
+        ("ngram 2=2", "ngram 3=2", r"line 3: found 'ngram 3=2'; expected 'ngram 2=' and a number"),
+        ("ngram 1=4\nngram 2=2\n", "", "line 2: found ''; expected the numbers of 1-grams"),
+        ("-0.7\tb\n", "", r"line 9: found ''; expected one of 4 1-grams: a logarithm, 1 words and a backoff weight"),
+        ("-0.7\tb\n", "-0.7\tb\n-0.7\tc\n", r"line 10: found '-0.7\\tc'; expected \\2-grams:"),
+        ("-0.7\tb", "x\tb", r"line 9: found 'x\\tb'; expected numbers as the first value"),
+        ("-0.7\tb", "0.7\tb", r"line 9: .* expected the logarithm of a probability, at most 0"),
+        ("-0.7\tb", "nan\tb", r"line 9: .* at most 0"),
+        ("-0.7\tb", "-0.7\ta", r"line 9: .* expected each 1-gram once"),
+        ("a b\n", "a c\n", r"line 13: .* expected words that are 1-grams, found 'c'"),
+        ("a b\n", "<s> a\n", r"line 13: found '<s> a'; expected each n-gram once"),
+        ("\\end\\", "", r"line 16: found ''; expected \\end\\ after the n-grams"),
+        ("-1.0\t</s>", "-1.0\tc", r"no </s> among its 1-grams"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_first_wrong_line(tmp_path, old, new, message):
+    arpa.parse(written(tmp_path, GOOD))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        arpa.parse(written(tmp_path, GOOD.replace(old, new)), "lm.arpa")
+    assert str(caught.value).startswith("language model 'lm.arpa'")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_n_gram_whose_context_is_missing_is_refused(tmp_path):
+    text = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end", "\\3-grams:\n-0.1\tb a b\n\n\\end")
+    with pytest.raises(CheckpointError, match="line 17: found 'b a b'; its first 2 words are not among the 2-grams"):
+        arpa.parse(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text_or_does_not_exist_is_refused(tmp_path):
+    (tmp_path / "bad").write_bytes(b"\x1f\x8b\x00\x00")
+    (tmp_path / "latin").write_bytes(GOOD.replace("\ta", "\té").encode("latin-1"))
+    for name in ("bad", "latin", "missing"):
+        with pytest.raises(CheckpointError, match=f"{name}': cannot be read .* expected an ARPA file in UTF-8"):
+            arpa.parse(tmp_path / name)
+
+
+def written(folder, text):
+    path = folder / "lm.arpa"
+    path.write_text(text)
+    return path
+
+
+# In a search
+
+TOKENS = ["", "", "a", "b"]
+BLANK, DELIMITER = 0, 1
+
+
+def words_of(ids):
+    return "".join(" " if one == DELIMITER else TOKENS[one] for one in ids).split()
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, order):
+    texts = [["a"], ["ab", "b"], ["b", "a", "ab"], ["ab", "ab"]]
+    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, order)))
+    weights = Weights(0.7, 0.4)
+
+    def weight(ids):
+        words = words_of(ids)
+        return 0.7 * sum(scored(scores, model.ids(words).tolist() if words else [])) + 0.4 * len(words)
+
+    for seed in range(4):
+        logits = 1.5 * torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(seed))
+        fusion = WordModel(scores, TOKENS, weights, "cpu")
+        search = BeamSearch(
+            4000, [fusion], delimiters=torch.tensor([False, True, False, False]), least_log_prob=-math.inf
+        )
+        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([6]), best=15)
+        expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
+        assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
+        assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_path):
+    texts = ["ab|a", "b|b|a", "aab"]
+    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 3)))
+    ids_of_tokens = torch.from_numpy(model.ids(["<pad>", "|", "a", "b"]))
+
+    def weight(ids):
+        return 0.6 * sum(scored(scores, ids_of_tokens[list(ids)].tolist())) + 0.3 * len(ids)
+
+    for seed in range(4):
+        logits = 1.5 * torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(seed))
+        search = BeamSearch(4000, [CharacterModel(scores, ids_of_tokens, Weights(0.6, 0.3))], least_log_prob=-math.inf)
+        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([6]), best=15)
+        expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
+        assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
+        assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):
+    letters = string.ascii_lowercase[:8]
+    draw = random.Random(0)
+    words = ["".join(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(40)]
+    scores = NgramScores(arpa.parse(write_arpa(tmp_path / "lm.arpa", sentences(1, 100, words), 3)))
+    fusion = WordModel(scores, ["", "", *letters], Weights(0.5, 1.0), "cpu")
+    delimiters = torch.tensor([False, True, *(False for _ in letters)])
+    search = BeamSearch(8, [fusion], delimiters=delimiters)
+    logits = 3 * torch.randn(5, 50, 10, generator=torch.Generator().manual_seed(1))
+    num_frames = torch.tensor([50, 20, 1, 0, 49])
+    together = search(top_frames(logits, blank=0), num_frames, best=8)
+    for row, frames in enumerate(num_frames.tolist()):
+        [alone] = search(top_frames(logits[row : row + 1, :frames], blank=0), num_frames[row : row + 1], best=8)
+        found = together[row]
+        assert [(one.ids.tolist(), one.score) for one in alone] == [(one.ids.tolist(), one.score) for one in found]
