@@ -15,7 +15,7 @@ from raysp.audio.windows import Windowing
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.planning.checkpoints import checkpoint_folder
+from raysp.planning.checkpoints import checkpoint_folder, located_outputs
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
 from raysp.specs.pipeline import Pipeline, Shards, Work, load_function
@@ -240,10 +240,10 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     """
     from raysp.ops.labelling import Labelling
 
-    label = pipeline.label
+    label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
     return Labelling(
         str(checkpoint_folder(pipeline)),
-        lambda loaded: [output.op(loaded) for output in label.outputs],
+        lambda loaded: [output.op(loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
         device=settings.device,
@@ -260,7 +260,7 @@ def joining(pipeline: Pipeline, settings: Settings) -> "Joining":
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
-    outputs = [output.join_op(checkpoint) for output in pipeline.label.outputs]
+    outputs = [output.join_op(checkpoint) for output in located_outputs(pipeline, settings.file_digests)]
     return Joining(outputs, checkpoint.sample_rate, added_schema(pipeline))
 
 

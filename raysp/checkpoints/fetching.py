@@ -13,7 +13,7 @@ from pathlib import Path
 from raysp.checkpoints import eviction
 from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
 from raysp.errors import CheckpointError, StoreError
-from raysp.storage.store import Entry, Store, explain, open_store
+from raysp.storage.store import Entry, Store, explain, open_store, split_url
 
 DIGESTS = "digests.json"
 _READ_BYTES = 8 * 1024 * 1024
@@ -52,6 +52,51 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path
             raise
         raise explain(error, "keep a checkpoint in", folder.parent) from error
     return folder
+
+
+def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str) -> Path:
+    """Download a file, once per machine and version, and return its path in the user's cache.
+
+    Args:
+        url: the file.
+        storage_options: options of its storage.
+        kind: folder of the cache, in which copies are kept as those of checkpoints are.
+
+    Raises:
+        CheckpointError: there is no such file.
+        StoreError: it cannot be read, or there is no space for it.
+    """
+    parent, name = split_url(url)
+    store = open_store(parent, storage_options)
+    entry = store.stat(name)
+    if entry is None:
+        raise CheckpointError(f"{url!r}: no such file")
+    facts = json.dumps([store.url, entry.path, entry.num_bytes, entry.version])
+    folder = cache_folder() / kind / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        eviction.mark_used(folder)
+        if not folder.is_dir():
+            part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+            _copy(store, entry, part / name)
+            place_folder(part, folder)
+        eviction.remove_unused(folder.parent)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise explain(error, "keep a file in", folder.parent) from error
+    return folder / name
+
+
+def place_folder(part: Path, folder: Path) -> None:
+    """Rename a complete folder, unless another process was faster."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _wanted(store: Store) -> list[Entry]:
@@ -100,11 +145,7 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
             _copy(store, entry, part / entry.path)
         if _wanted(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
-        try:
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
+        place_folder(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -124,18 +165,29 @@ def digest_files(folder: Path, files: Sequence[Path]) -> str:
 
     The hash of each file is cached in the user's cache folder by path, size, modification time and inode.
     """
-    known = _read_cache()
     whole = hashlib.sha256()
+    ordered = sorted(files)
+    for file, content in zip(ordered, _contents(ordered), strict=True):
+        whole.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def digest_content(file: Path) -> str:
+    """Hash the content of a file to 16 hexadecimal digits, cached as `digest_files` does."""
+    return _contents([file])[0][:16]
+
+
+def _contents(files: Sequence[Path]) -> list[str]:
+    """Return the hash of each file's content."""
+    known = _read_cache()
     fresh: dict[str, str] = {}
-    for file in sorted(files):
+    for file in files:
         facts = file.stat()
         key = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
-        content = known.get(key) or _digest_file(file)
-        fresh[key] = content
-        whole.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+        fresh[key] = known.get(key) or _digest_file(file)
     if not fresh.items() <= known.items():
         write_cached(DIGESTS, json.dumps(known | fresh).encode())
-    return whole.hexdigest()[:16]
+    return list(fresh.values())
 
 
 def _digest_file(file: Path) -> str:

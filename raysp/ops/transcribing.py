@@ -58,14 +58,14 @@ class Transcribing:
         is_part = [part is not None for part in forward.parts]
         if not any(is_part):
             nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]
-            return [*self._columns(collapse(frames, forward.num_frames_B, blank=self.blank)), *nothing]
+            return [*self.columns(collapse(frames, forward.num_frames_B, blank=self.blank)), *nothing]
         # The text of a part alone is not used, so its frames are masked out.
         parts_B = torch.tensor(is_part, device=forward.num_frames_B.device)
         tokens = collapse(frames, forward.num_frames_B.masked_fill(parts_B, 0), blank=self.blank)
         ids_BT, log_probs_BT = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()
         columns: list[Sequence[object]] = [
             [None if part else value for part, value in zip(is_part, column, strict=True)]
-            for column in self._columns(tokens)
+            for column in self.columns(tokens)
         ]
         for values_BT in (ids_BT, log_probs_BT):
             columns.append(
@@ -82,12 +82,13 @@ class Transcribing:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
-        ids, log_probs = (_flat(windows.column(name)) for name in self.staged.names)
+        ids, log_probs = (flat(windows.column(name)) for name in self.staged.names)
         frames = BestFrames(torch.from_numpy(ids).long()[None], torch.from_numpy(log_probs)[None])
-        columns = self._columns(collapse(frames, torch.tensor([len(ids)]), blank=self.blank))
+        columns = self.columns(collapse(frames, torch.tensor([len(ids)]), blank=self.blank))
         return tuple(column[0] for column in columns)
 
-    def _columns(self, tokens: CTCTokens) -> list[Sequence[object]]:
+    def columns(self, tokens: CTCTokens) -> list[Sequence[object]]:
+        """Return the columns of text and score, and of words and characters if asked for."""
         columns: list[Sequence[object]] = [
             self.tokenizer.decode_collapsed_rows(tokens.flat_ids, tokens.counts),
             tokens.score_list(),
@@ -118,7 +119,7 @@ def _structs(name: str, spans: Iterable[Span]) -> Spans:
     return [{name: one.text, "start": one.start, "end": one.end, "score": one.score} for one in spans]
 
 
-def _flat(column: "pa.ChunkedArray[Any]") -> npt.NDArray[Any]:
+def flat(column: "pa.ChunkedArray[Any]") -> npt.NDArray[Any]:
     """Return the concatenated lists of a column."""
     lists = cast("pa.ListArray[Any]", column.combine_chunks())
     return np.array(lists.flatten())

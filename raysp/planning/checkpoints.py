@@ -2,18 +2,21 @@
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysp.checkpoints import locating
+from raysp.checkpoints import language_models, locating
 from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import digest_files
 from raysp.errors import CheckpointError
 from raysp.models import summary
 from raysp.models.files.checkpoint_files import checkpoint_files
 from raysp.models.summary import CheckpointSummary
+from raysp.specs.outputs import Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.storage.store import scheme_of
 
@@ -36,8 +39,51 @@ def folder_of(url: str, source: Shards) -> Path:
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
+    return locating.locate(url, _options_of(url, source))
+
+
+def _options_of(url: str, source: Shards) -> Mapping[str, object]:
     scheme = scheme_of(url)
-    return locating.locate(url, source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {})
+    return source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {}
+
+
+def file_digests(pipeline: Pipeline) -> dict[str, str]:
+    """Return the digests of the files that outputs read besides the checkpoint, by url.
+
+    Raises:
+        CheckpointError, StoreError: as `located_outputs`.
+    """
+    urls = {url for output in pipeline.label.outputs for url in output.files.values()}
+    return {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
+
+
+def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None) -> tuple[Output, ...]:
+    """Return the outputs with local paths in place of the urls of their files.
+
+    Args:
+        pipeline: the pipeline.
+        planned: digests of the files when the run was planned, by url; None: not compared.
+
+    Raises:
+        CheckpointError: a file does not exist, or is not the planned one.
+        StoreError: it cannot be read.
+    """
+    located = []
+    for output in pipeline.label.outputs:
+        paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
+        for name, url in output.files.items() if planned is not None else ():
+            if planned and (found := language_models.digest(paths[name])) != planned.get(url, found):
+                raise CheckpointError(
+                    f"{name} {url!r}: its digest was {planned[url]} when the run was planned, on this worker it is "
+                    f"{found}; do not change it during a run, and make the same file available to all workers"
+                )
+        local: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+        located.append(replace(cast("Any", output), **local) if local else output)
+    return tuple(located)
+
+
+def _file_of(url: str, source: Shards) -> Path:
+    return language_models.locate(url, _options_of(url, source))
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:

@@ -33,6 +33,7 @@ def hash_pipeline(
         dtype=settings.dtype,
         batch_seconds=settings.fingerprint_seconds,
         code=code,
+        file_digests=settings.file_digests,
     )
     if recorded and AUDIO_ROOT in recorded:
         parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]

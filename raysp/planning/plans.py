@@ -81,6 +81,8 @@ class Settings:
     """Batching of windows on this device."""
     fingerprint_seconds: float | None
     """Budget in padded seconds, if the sink's labels may depend on it; None: they do not."""
+    file_digests: Mapping[str, str] = field(default_factory=dict)
+    """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,6 +136,7 @@ class Plan:
             + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, "
             f"{'one window a pass' if settings.batching is Batching.ALONE else budget}",
@@ -214,6 +217,16 @@ class Plan:
             for stage, size in zip(pools, self.own_pool_sizes, strict=True)
             if stage.pool is not None
         }
+
+    @property
+    def _files(self) -> str:
+        digests = self.settings.file_digests
+        outputs = enumerate(self.pipeline.label.outputs)
+        return ", ".join(
+            f"{field} of outputs.{i} {url} ({digests.get(url)})"
+            for i, one in outputs
+            for field, url in one.files.items()
+        )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:
         """Yield rows and encoded bytes of each piece to do; the bytes are None if rows are read by path."""

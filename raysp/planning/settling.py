@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
     from raysp.models.summary import CheckpointSummary
 
-from raysp.planning.checkpoints import checkpoint_folder, summary_of
+from raysp.planning.checkpoints import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.planning.plans import Settings
 from raysp.planning.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
 
@@ -41,7 +41,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
             )
     label = pipeline.label
     summary = summary_of(checkpoint_folder(pipeline))
-    for output in label.outputs:
+    outputs = located_outputs(pipeline)
+    for output in outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:
             raise CheckpointError(
@@ -77,6 +78,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         gpus_per_actor=gpus,
         batching=batching(dtype=dtype, device=device, exact=label.exact),
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
+        file_digests=file_digests(pipeline),
     )
 
 

@@ -21,7 +21,7 @@ from raysp.storage.globs import has_wildcard, split_glob
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, normalise, scheme_of
 
-_PLACES = ("url", "root", "audio_root", "checkpoint")
+_PLACES = ("url", "root", "audio_root", "checkpoint", "lm")
 _FUNCTIONS = ("where", "function")
 """Fields of steps that name a function."""
 SHOWN_CHARACTERS = 200

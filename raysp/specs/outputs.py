@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from raysp.specs.values import Listed, spec
+from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
     from raysp.models.base.capabilities import Capability
     from raysp.models.loading import LoadedCheckpoint
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
 
 Scalar = bool | int | float | str
@@ -32,6 +34,7 @@ def _column_prefix(name: str) -> str:
     return name
 
 
+MOST_BEAMS = 1024
 OutputName = Annotated[str, AfterValidator(_column_prefix)]
 
 
@@ -60,6 +63,18 @@ class Output:
         """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
         raise NotImplementedError
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Urls of files that the output reads besides the checkpoint, by field."""
+        return {}
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return as JSON what can change a label, with the digests of the contents of `files`, by url."""
+        fields = to_json(self)
+        if isinstance(fields, dict):
+            fields |= {field: digests.get(url, url) for field, url in self.files.items()}
+        return fields
+
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that the checkpoint supports the output, without its weights.
 
@@ -83,6 +98,13 @@ class Transcript(Output):
             `do_sample` the samples depend only on `seed` and on the place of the row.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
+        beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
+        nbest: if above 1, add `<name>_nbest`: up to so many different texts with their scores, the best one first.
+        lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz). A url
+            is read with the source's storage options if both have the same scheme, as that of a checkpoint.
+        lm_weight: factor of the natural log-probabilities of `lm`.
+        word_bonus: added to the score for each word, or each character of a model of characters, if there is an `lm`.
+        hot_words: words or phrases, and what is added to the score each time that a text contains them.
     """
 
     name: OutputName = "pred"
@@ -90,11 +112,47 @@ class Transcript(Output):
     words: bool = False
     chars: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+    beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
+    nbest: Annotated[int, Field(ge=1)] = 1
+    lm: Url | None = None
+    lm_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    word_bonus: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    hot_words: Mapping[str, Annotated[float, Field(gt=0, le=100)]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the fields of beam search against each other."""
+        if self.beams == 1 and (asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]):
+            raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
+        if self.nbest > self.beams:
+            raise ValueError(f"nbest={self.nbest} is more than beams={self.beams}; raise beams, or lower nbest")
+        if self.lm == "":
+            raise ValueError("lm is empty; give the path or url of an ARPA file, or leave it out")
+        if blank := [text for text in self.hot_words if text != " ".join(text.split()) or not text]:
+            raise ValueError(f"hot_words holds {blank[0]!r}; give words separated by single spaces")
+
+    def _sets(self, name: str) -> bool:
+        return getattr(self, name) not in (1, None, {})
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The language model."""
+        return {} if self.lm is None else {"lm": self.lm}
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: settings of beam search only if there is one."""
+        fields = super().label_fields(digests)
+        unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
+        if self.beams == 1:
+            unused |= {"beams", "nbest", "hot_words"}
+        return (
+            {key: value for key, value in fields.items() if key not in unused} if isinstance(fields, dict) else fields
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
-        asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
+        kinds = (("words", self.words), ("chars", self.chars), ("nbest", self.nbest > 1))
+        asked = [kind for kind, is_asked in kinds if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     @property
@@ -122,6 +180,7 @@ class Transcript(Output):
             "score": pa.float32(),
             "words": spans("word"),
             "chars": spans("char"),
+            "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
@@ -138,6 +197,8 @@ class Transcript(Output):
                 f"{checkpoint.path}: words and chars need a CTC checkpoint, which gives times; "
                 f"{checkpoint.architecture} writes text without times"
             )
+        if self.beams > 1:
+            self._check_search(checkpoint)
         if self.generate and not checkpoint.writes_text:
             raise CheckpointError(
                 f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
@@ -154,6 +215,22 @@ class Transcript(Output):
                     )
             check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
 
+    def _check_search(self, checkpoint: "CheckpointSummary") -> None:
+        from raysp.errors import CheckpointError
+        from raysp.models.base.capabilities import Capability
+
+        if checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} writes text "
+                f"by a decoder: use generate={{'num_beams': {self.beams}}}"
+            )
+        if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
+            from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+            from raysp.ops.searching import check_settings
+
+            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path)
+            check_settings(tokenizer, checkpoint.vocab_size or 0, lm=self.lm, hot_words=self.hot_words)
+
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Return the op that computes the columns."""
         if loaded.summary.writes_text:
@@ -162,7 +239,7 @@ class Transcript(Output):
             return Writing(
                 self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
             )
-        return self._transcribing(loaded.summary, loaded.text_tokenizer)
+        return self._transcribing(loaded.summary, loaded.text_tokenizer, loaded.model.device)
 
     def _parts(self) -> "pa.Schema":
         import pyarrow as pa
@@ -180,19 +257,36 @@ class Transcript(Output):
 
         return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
 
-    def _transcribing(self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer") -> "Transcribing":
+    def _transcribing(
+        self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer", device: "torch.device | str" = "cpu"
+    ) -> "Transcribing | Searching":
         import pyarrow as pa
 
         from raysp.ops.transcribing import Transcribing
 
         frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
-        return Transcribing(
+        greedy = Transcribing(
             self.schema(checkpoint),
             pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
             tokenizer,
             frame_seconds=checkpoint.frame_seconds,
             words=self.words,
             chars=self.chars,
+        )
+        if self.beams == 1:
+            return greedy
+        from raysp.ops.searching import Searching
+
+        return Searching(
+            greedy,
+            vocab_size=checkpoint.vocab_size or 0,
+            beams=self.beams,
+            nbest=self.nbest,
+            lm=self.lm,
+            lm_weight=self.lm_weight,
+            word_bonus=self.word_bonus,
+            hot_words=self.hot_words,
+            device=device,
         )
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -391,6 +391,7 @@ def label_parts(
     dtype: str,
     batch_seconds: float | None = None,
     code: UserCode | None = None,
+    file_digests: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, JsonValue]:
     """Return everything that can change a label, by the dotted names used in reports of differences.
 
@@ -400,6 +401,7 @@ def label_parts(
         dtype: resolved dtype, never "auto".
         batch_seconds: resolved budget if labels may depend on it, else None.
         code: code of functions and specs from outside raysp; None: the current code.
+        file_digests: digests of further files that outputs read, by url.
     """
     code = read_code(pipeline) if code is None else code
     parts: dict[str, JsonValue] = {
@@ -412,6 +414,7 @@ def label_parts(
         if isinstance(step, Label):
             for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
                 del fields[unimportant]
+            fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
             if batch_seconds is not None:
                 fields["batch_seconds"] = batch_seconds

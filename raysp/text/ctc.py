@@ -103,7 +103,7 @@ def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens
     return CTCTokens(
         flat_ids=ids.ravel()[first],
         counts=counts,
-        scores=_row_means(token_scores, counts),
+        scores=row_means(token_scores, counts),
         token_scores=token_scores,
         first_frames=first_frames.astype(np.int32),
         last_frames=(first_frames + num_joined - 1).astype(np.int32),
@@ -133,7 +133,7 @@ def _best_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     return -(logits - best).exp().sum(-1).log()
 
 
-def _row_means(token_scores: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def row_means(token_scores: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Return the mean of each row, NaN without tokens. Rows are summed separately, so their order changes no bit."""
     means = np.full(len(counts), np.nan, np.float32)
     filled = counts > 0

@@ -111,6 +111,10 @@ def labelling_places(plan: Plan) -> Iterator[Seen]:
     yield from _of_source("source", pipeline.source, [one.shard for one in plan.todo])
     place = f"steps.{pipeline.steps.index(pipeline.label)}.checkpoint"
     yield from _of_checkpoint(place, pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
+    for number, output in enumerate(pipeline.label.outputs):
+        for name, url in output.files.items():
+            if not scheme_of(url):
+                yield _seen(place.replace("checkpoint", f"outputs.{number}.{name}"), url, Path(url))
 
 
 def training_places(plan: TrainingPlan) -> Iterator[Seen]:

@@ -39,10 +39,10 @@ CASES = {
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_scores_are_those_of_all_alignments_and_a_weight_for_each_whole_word(words):
-    for seed in range(4):
-        logits = 1.5 * torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(seed))
-        search = BeamSearch(4000, [hot(words)], least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([6]), best=15)
+    for seed in range(3):
+        logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
+        search = BeamSearch(400, [hot(words)], least_log_prob=-math.inf)
+        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
         expected = ranked(logits[0].tolist(), BLANK, lambda ids: weight_of("".join(TOKENS[one] for one in ids), words))[
             :15
         ]

@@ -1,0 +1,154 @@
+"""Transcripts by beam search over the frames of CTC models; times of words and characters as for greedy decoding."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raysp.checkpoints.language_models import open_model
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.ops.labelling import Forward
+from raysp.ops.transcribing import Transcribing, flat
+from raysp.text.beams.decoding import BeamDecoder, Extras
+from raysp.text.beams.frames import TopFrames, top_frames
+from raysp.text.beams.language_model import Weights
+from raysp.text.beams.search import Hypothesis
+from raysp.text.beams.tokens import TokenTexts, misfit, unwritable
+
+
+class Searching:
+    """Op for the best texts of each recording.
+
+    For a window of a longer row it stages the best tokens of each frame that the window owns. `join` decodes the frames
+    of all windows, with the same arithmetic.
+
+    Args:
+        greedy: op that writes the columns of the best text; its schema may end with the column of n-best texts.
+        vocab_size: tokens of the model.
+        beams: prefixes that are kept after each frame.
+        nbest: texts of a recording; the column exists if it is above 1.
+        lm: local path of a language model; None: none.
+        lm_weight: factor of its natural log-probabilities.
+        word_bonus: added for each of its words.
+        hot_words: weights of words and phrases.
+        device: device of the frames.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        greedy: Transcribing,
+        *,
+        vocab_size: int,
+        beams: int,
+        nbest: int = 1,
+        lm: str | None = None,
+        lm_weight: float = 0.5,
+        word_bonus: float = 1.0,
+        hot_words: Mapping[str, float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.greedy = greedy
+        self.schema: pa.Schema = greedy.schema
+        self.staged: pa.Schema = greedy.staged
+        self.blank = greedy.blank
+        self.nbest = nbest
+        self.beams = beams
+        ids = {tuple(_ids(greedy.tokenizer, text)): weight for text, weight in (hot_words or {}).items()}
+        extras = Extras(open_model(Path(lm)) if lm is not None else None, Weights(lm_weight, word_bonus), ids)
+        tokens = token_texts(greedy.tokenizer, vocab_size)
+        self.decoder = BeamDecoder(tokens, beams=beams, extras=extras, device=device)
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the columns of `schema`, then those of `staged`, one value per window."""
+        frames = top_frames(forward.of(Capability.CTC)["logits"], blank=self.blank)
+        is_part = [part is not None for part in forward.parts]
+        # The text of a part alone is not used, so its frames are masked out.
+        parts = torch.tensor(is_part, device=forward.num_frames_B.device)
+        found = self._columns(frames, forward.num_frames_B.masked_fill(parts, 0))
+        columns: list[Sequence[object]] = [
+            [None if part else value for part, value in zip(is_part, column, strict=True)] for column in found
+        ]
+        return [*columns, *self._staged(frames, forward.parts)]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the values of a recording shorter than one frame: an empty text without a score."""
+        return self.greedy.empty()
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
+        ids, log_probs = (flat(windows.column(name)) for name in self.staged.names)
+        num_frames = len(log_probs) - len(ids)
+        log_probs = log_probs.reshape(num_frames, -1)
+        tokens = torch.from_numpy(ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32))
+        values = torch.from_numpy(log_probs if num_frames else np.zeros((0, 2), np.float32))
+        frames = TopFrames(values[None, :, 0], tokens.long()[None], values[None, :, 1:])
+        return tuple(column[0] for column in self._columns(frames, torch.tensor([num_frames])))
+
+    def _staged(self, frames: TopFrames, parts: Sequence[tuple[int, int] | None]) -> list[list[object]]:
+        """Return for each window its tokens, and the log-probabilities of the blank and of these tokens, by frame."""
+        if not any(part is not None for part in parts):
+            return [[None] * len(parts) for _ in self.staged]
+        ids = frames.ids.int().cpu().numpy()
+        log_probs = torch.cat([frames.blanks[..., None], frames.log_probs], -1).cpu().numpy()
+        return [
+            [None if part is None else row[slice(*part)].ravel() for part, row in zip(parts, values, strict=True)]
+            for values in (ids, log_probs)
+        ]
+
+    def _columns(self, frames: TopFrames, num_frames: Tensor) -> list[Sequence[object]]:
+        hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
+        tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
+        columns = self.greedy.columns(tokens)
+        if self.nbest > 1:
+            columns.append([self._different(row) for row in hypotheses])
+        return columns
+
+    def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
+        """Return the best different texts; of equal ones, such as with a space at the end, the best score."""
+        scores: dict[str, float] = {}
+        for one in hypotheses:
+            scores.setdefault(self.greedy.tokenizer.decode_collapsed(one.ids.tolist()), one.score)
+        return [{"text": text, "score": score} for text, score in list(scores.items())[: self.nbest]]
+
+
+def token_texts(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> TokenTexts:
+    """Return the texts of the tokens of a checkpoint."""
+    token = tokenizer.word_delimiter_token
+    delimiter = tokenizer.get_vocab().get(token) if token else None
+    return TokenTexts(
+        tokenizer.written_characters(range(vocab_size)),
+        delimiter if delimiter is not None and delimiter < vocab_size else None,
+        tokenizer.pad_token_id,
+        token or "|",
+    )
+
+
+def _ids(tokenizer: Wav2Vec2CTCTokenizer, text: str) -> list[int]:
+    found: list[int] = tokenizer(text)["input_ids"]
+    return found
+
+
+def check_settings(
+    tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]
+) -> None:
+    """Check that a language model and hot words can be used with the tokens of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is no whole ARPA file, or the tokens cannot write its words or a hot word.
+    """
+    tokens = token_texts(tokenizer, vocab_size)
+    if (text := unwritable(hot_words, tokens)) is not None:
+        letters = "".join(sorted(one for one in tokens.texts if len(one) == 1))
+        raise CheckpointError(
+            f"hot_words: the checkpoint cannot write {text!r}; its letters are {letters!r}: give hot words as they "
+            "appear in its texts"
+        )
+    if lm is not None and (why := misfit(open_model(Path(lm)).vocabulary(), tokens)):
+        raise CheckpointError(f"language model {lm!r} {why}")
