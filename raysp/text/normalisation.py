@@ -7,7 +7,7 @@ from typing import Literal
 
 Case = Literal["keep", "lower", "upper"]
 
-_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
+APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
 _SPACE = re.compile(r"\s+")
 
 
@@ -43,7 +43,7 @@ class TextRules:
 
 def _letters(text: str) -> str:
     """Return letters, marks and digits, and apostrophes between letters; other characters as spaces."""
-    text = text.translate(_APOSTROPHES)
+    text = text.translate(APOSTROPHES)
     kept = [character if _is_letter(character) or character == "'" else " " for character in text]
     for place, character in enumerate(kept):
         if character == "'":

@@ -1,0 +1,137 @@
+"""Spelling of texts in the tokens of a CTC head, for alignment with its frames.
+
+A word is a run of characters between white space. Its characters become tokens as they are, in the case that the
+vocabulary has, in Unicode's compatibility form (NFKC or NFKD), or without accents, whichever is known first. Characters
+without a token, such as most punctuation, are left out of the alignment.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from raysp.text.alignment import Target
+from raysp.text.normalisation import APOSTROPHES
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A character of a word, or several that are one token, with their tokens; none if the vocabulary lacks it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as the text has it, with its characters in Unicode's form NFC."""
+
+    text: str
+    letters: tuple[Letters, ...]
+
+    @property
+    def ids(self) -> list[int]:
+        """Tokens of the word; none if no character is known."""
+        return [index for letters in self.letters for index in letters.ids]
+
+
+@dataclass(frozen=True)
+class Spelt:
+    """A text in tokens."""
+
+    words: tuple[Word, ...]
+    delimiter: int | None
+    """Token between words; None: there is none."""
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of characters without a token."""
+        return sum(len(letters.text) for word in self.words for letters in word.letters if not letters.ids)
+
+    def target(self, *, wildcard: bool = False) -> Target:
+        """Return the tokens to align; with `wildcard`, other speech may be before, between and behind the words."""
+        ids: list[int] = []
+        gaps: list[bool] = []
+        for word in self.words:
+            if not (of_word := word.ids):
+                continue
+            if ids and self.delimiter is not None:
+                ids.append(self.delimiter)
+                gaps.append(True)
+            gaps += [True, *(False for _ in of_word[1:])]
+            ids += of_word
+        return Target(ids, [*gaps, True] if wildcard else None)
+
+    def places(self) -> list[list[slice]]:
+        """Return for each word the places of the tokens of its letters in the target; empty slices for unknown ones."""
+        places: list[list[slice]] = []
+        end = 0
+        for word in self.words:
+            if word.ids and end and self.delimiter is not None:
+                end += 1
+            places.append([])
+            for letters in word.letters:
+                places[-1].append(slice(end, end + len(letters.ids)))
+                end += len(letters.ids)
+        return places
+
+
+class Spelling:
+    """Callable that spells texts.
+
+    Args:
+        vocabulary: ids of tokens, without special ones.
+        delimiter: id of the token between words; None: there is none.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], delimiter: int | None) -> None:
+        self.vocabulary = vocabulary
+        self.delimiter = delimiter
+        self.most_characters = max(map(len, vocabulary), default=1)
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def __call__(self, text: str) -> Spelt:
+        """Return a text in tokens."""
+        return Spelt(tuple(Word(word, tuple(self._letters(word))) for word in text.split()), self.delimiter)
+
+    def _letters(self, word: str) -> Iterator[Letters]:
+        word = unicodedata.normalize("NFC", word)
+        place = 0
+        while place < len(word):
+            for num_characters in range(min(self.most_characters, len(word) - place), 0, -1):
+                text = word[place : place + num_characters]
+                ids = self._ids(text)
+                if ids or num_characters == 1:
+                    yield Letters(text, ids)
+                    place += num_characters
+                    break
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a character, or the one token of several; none if the vocabulary lacks them."""
+        if text not in self._known:
+            find = self._of_character if len(text) == 1 else self._of_several
+            self._known[text] = find(text)
+        return self._known[text]
+
+    def _of_several(self, text: str) -> tuple[int, ...]:
+        return next(((self.vocabulary[one],) for one in _cases(text) if one in self.vocabulary), ())
+
+    def _of_character(self, character: str) -> tuple[int, ...]:
+        for form in _forms(character):
+            for text in _cases(form):
+                if text and all(one in self.vocabulary for one in text):
+                    return tuple(self.vocabulary[one] for one in text)
+        return ()
+
+
+def _cases(text: str) -> tuple[str, ...]:
+    return text, text.upper(), text.lower(), text.casefold()
+
+
+def _forms(character: str) -> Iterator[str]:
+    """Yield the ways to write a character, from the most to the least faithful."""
+    yield character
+    yield character.translate(APOSTROPHES)
+    yield unicodedata.normalize("NFKC", character)
+    decomposed = unicodedata.normalize("NFKD", character)
+    yield decomposed
+    yield "".join(one for one in decomposed if not unicodedata.combining(one))

@@ -1,0 +1,200 @@
+"""Forced alignment: against all paths of small cases, in any batch, within a beam, and with other speech around."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.text import alignment
+from raysp.text.alignment import Alignment, Target, align
+
+BLANK = 0
+
+
+def log_probs_of(num_frames: int, num_tokens: int, seed: int, sharpness: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(num_frames, num_tokens, generator=generator)).log_softmax(-1)
+
+
+def align_one(log_probs_TV: torch.Tensor, ids, gaps=None) -> Alignment | None:
+    [found] = align(log_probs_TV[None], [len(log_probs_TV)], [Target(ids, gaps)], blank=BLANK)
+    return found
+
+
+def best_of_all(log_probs_TV: torch.Tensor, ids) -> float:
+    """Return the highest log-probability of all paths that collapse to the tokens."""
+    num_frames, num_tokens = log_probs_TV.shape
+    best = -math.inf
+    for path in itertools.product(range(num_tokens), repeat=num_frames):
+        if [token for token, _ in itertools.groupby(path) if token != BLANK] == list(ids):
+            best = max(best, sum(float(log_probs_TV[frame, token]) for frame, token in enumerate(path)))
+    return best
+
+
+def log_prob_of(found: Alignment, log_probs_TV: torch.Tensor) -> float:
+    """Return the log-probability of a path, from its score."""
+    return found.score * len(found.token_scores) + float(log_probs_TV.double().amax(-1).sum())
+
+
+def assert_same(found: Alignment | None, expected: Alignment | None) -> None:
+    assert found is not None
+    assert expected is not None
+    for name in ("first_frames", "last_frames", "token_scores"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.score == expected.score
+
+
+@given(st.integers(1, 7), st.lists(st.integers(1, 2), min_size=1, max_size=4), st.integers(0, 1000))
+def test_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
+    log_probs_TV = log_probs_of(num_frames, 3, seed)
+    found, best = align_one(log_probs_TV, ids), best_of_all(log_probs_TV, ids)
+    if best == -math.inf:
+        assert found is None
+    else:
+        assert found is not None
+        assert log_prob_of(found, log_probs_TV) == pytest.approx(best, abs=1e-5)
+
+
+@given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
+def test_the_path_is_less_likely_than_all_paths_together(num_frames, ids, seed):
+    log_probs_TV = log_probs_of(num_frames, 6, seed)
+    found = align_one(log_probs_TV, ids)
+    if found is None:
+        return
+    together = -torch.nn.functional.ctc_loss(
+        log_probs_TV[:, None], torch.tensor([ids]), [num_frames], [len(ids)], reduction="sum"
+    )
+    assert log_prob_of(found, log_probs_TV) <= float(together) + 1e-3
+
+
+@given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
+def test_tokens_follow_each_other_with_a_blank_between_equal_ones(num_frames, ids, seed):
+    found = align_one(log_probs_of(num_frames, 6, seed), ids)
+    if found is None:
+        return
+    assert (found.first_frames <= found.last_frames).all()
+    assert found.first_frames[0] >= 0
+    assert found.last_frames[-1] < num_frames
+    equal = np.array(ids)[1:] == np.array(ids)[:-1]
+    assert (found.first_frames[1:] - found.last_frames[:-1] >= 1 + equal).all()
+
+
+def test_a_text_that_the_model_hears_scores_zero_and_its_tokens_lie_in_their_frames():
+    frames = [0, 0, 3, 3, 0, 3, 1, 1, 1, 0]
+    log_probs_TV = torch.full((len(frames), 4), -9.0)
+    log_probs_TV[range(len(frames)), frames] = torch.linspace(-0.2, -0.1, len(frames))
+    found = align_one(log_probs_TV, [3, 3, 1])
+    assert found is not None
+    assert found.first_frames.tolist() == [2, 5, 6]
+    assert found.last_frames.tolist() == [3, 5, 8]
+    assert found.score == 0
+    np.testing.assert_array_equal(found.token_scores, log_probs_TV.amax(-1).numpy()[[3, 5, 8]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "num_frames", "fits"), [([1, 2], 2, True), ([1, 1], 2, False), ([1, 1], 3, True), ([1, 2], 1, False)]
+)
+def test_tokens_that_need_more_frames_have_no_path(ids, num_frames, fits):
+    assert (align_one(log_probs_of(num_frames, 3, 0), ids) is not None) == fits
+
+
+def test_tokens_of_probability_zero_have_a_path_of_a_low_score():
+    log_probs_TV = log_probs_of(9, 3, 0)
+    log_probs_TV[:, 2] = -math.inf
+    found = align_one(log_probs_TV, [1, 2])
+    assert found is not None
+    assert found.score < -100
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_a_row_in_any_batch_equals_the_row_alone(has_gaps):
+    rng = np.random.default_rng(0)
+    num_frames = [200, 64, 1, 65, 130, 200, 7]
+    targets = []
+    for frames in num_frames:
+        ids = rng.integers(1, 6, rng.integers(1, 1 + max(1, frames // 3))).tolist()
+        targets.append(Target(ids, [True, *(rng.random(len(ids)) < 0.3)] if has_gaps else None))
+    log_probs_BTV = torch.stack([log_probs_of(200, 6, seed) for seed in range(len(num_frames))])
+    together = align(log_probs_BTV, num_frames, targets, blank=BLANK)
+    for row, (frames, target) in enumerate(zip(num_frames, targets, strict=True)):
+        [alone] = align(log_probs_BTV[row : row + 1, :frames], [frames], [target], blank=BLANK)
+        assert_same(together[row], alone)
+
+
+def test_rows_of_many_states_are_aligned_in_several_groups(monkeypatch):
+    log_probs_BTV = torch.stack([log_probs_of(80, 6, seed) for seed in range(5)])
+    targets = [Target([1, 2, 3] * count) for count in (1, 7, 2, 7, 5)]
+    together = align(log_probs_BTV, [80] * 5, targets, blank=BLANK)
+    monkeypatch.setattr(alignment, "BATCH_CELLS", 80 * 45)
+    for found, expected in zip(align(log_probs_BTV, [80] * 5, targets, blank=BLANK), together, strict=True):
+        assert_same(found, expected)
+
+
+def spoken(num_tokens: int, seed: int, silent: int = 0) -> tuple[torch.Tensor, list[int]]:
+    """Return frames in which a model hears tokens, mostly, with blanks around, and the tokens."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(1, 12, num_tokens).tolist()
+    frames = [0] * silent
+    for index in ids:
+        frames += [index] * int(rng.integers(1, 3)) + [0] * int(rng.integers(1, 4))
+    logits = torch.from_numpy(rng.normal(0, 1, (len(frames), 12)))
+    logits[range(len(frames)), frames] += 6
+    return logits.float().log_softmax(-1), ids
+
+
+@pytest.mark.parametrize("silent", [0, 700])
+def test_within_a_beam_the_path_is_the_best_of_all(monkeypatch, silent):
+    log_probs_TV, ids = spoken(1500, seed=1, silent=silent)
+    expected = align_one(log_probs_TV, ids)
+    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
+    assert_same(align_one(log_probs_TV, ids), expected)
+
+
+def test_within_a_beam_a_text_that_does_not_fit_has_a_path_or_none(monkeypatch):
+    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
+    log_probs_TV, _ = spoken(800, seed=1)
+    _, others = spoken(800, seed=2)
+    found = align_one(log_probs_TV, others)
+    assert found is None or found.score < -1
+
+
+def test_a_row_that_needs_too_much_memory_has_no_path(monkeypatch):
+    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
+    monkeypatch.setattr(alignment, "MOST_CELLS", 1000)
+    log_probs_TV, ids = spoken(100, seed=1)
+    assert align_one(log_probs_TV, ids) is None
+
+
+@pytest.mark.parametrize("beyond", [(0, 40), (40, 0), (30, 30)], ids=["before", "behind", "around"])
+def test_other_speech_around_the_tokens_is_left_to_gaps(beyond):
+    before, behind = beyond
+    log_probs_TV, ids = spoken(100, seed=3)
+    words = ids[before : len(ids) - behind]
+    whole = align_one(log_probs_TV, ids)
+    gaps = [place % 10 == 0 for place in range(len(words) + 1)]
+    found = align_one(log_probs_TV, words, [True, *gaps[1:-1], True])
+    assert whole is not None
+    assert found is not None
+    np.testing.assert_array_equal(found.first_frames, whole.first_frames[before : len(ids) - behind])
+    assert found.score == pytest.approx(0, abs=0.2)
+
+
+def test_other_speech_between_the_tokens_is_left_to_gaps():
+    log_probs_TV, ids = spoken(90, seed=4)
+    whole = align_one(log_probs_TV, ids)
+    words = ids[:30] + ids[60:]
+    gaps = [place == 30 for place in range(len(words) + 1)]
+    found, without = align_one(log_probs_TV, words, gaps), align_one(log_probs_TV, words)
+    assert whole is not None
+    assert found is not None
+    assert without is not None
+    np.testing.assert_array_equal(found.first_frames, np.delete(whole.first_frames, slice(30, 60)))
+    assert without.score < found.score - 1
+
+
+def test_no_rows_give_no_paths():
+    assert align(torch.zeros(0, 5, 3), [], [], blank=BLANK) == []

@@ -1,0 +1,78 @@
+"""Texts in tokens of a CTC head."""
+
+import pytest
+
+from raysp.text.spelling import Spelling
+
+UPPER = {letter: number for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", 5)}
+LOWER = {letter.lower(): number for letter, number in UPPER.items()}
+DELIMITER = 4
+
+
+def tokens(text: str, vocabulary=UPPER, delimiter=DELIMITER) -> str:
+    letters = {number: letter for letter, number in vocabulary.items()} | {DELIMITER: "|"}
+    return "".join(letters[index] for index in Spelling(vocabulary, delimiter)(text).target().ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two words", "TWO|WORDS"),
+        ("  two\twords\n", "TWO|WORDS"),
+        ("Well, yes!", "WELL|YES"),
+        ("a - b", "A|B"),
+        ("café naïve", "CAFE|NAIVE"),
+        ("cafe\u0301", "CAFE"),
+        ("don’t don`t", "DON'T|DON'T"),
+        ("Straße", "STRASSE"),
+        ("ﬁne ＯＫ", "FINE|OK"),
+        ("1 | 2", ""),
+        ("", ""),
+    ],
+)
+def test_characters_take_the_form_that_the_vocabulary_knows(text, expected):
+    assert tokens(text) == expected
+    assert tokens(text, LOWER) == expected.lower()
+
+
+def test_a_character_of_the_vocabulary_stays_as_it_is():
+    vocabulary = {letter: number for number, letter in enumerate("aAeé", 5)}
+    assert tokens("aAé", vocabulary) == "aAé"
+
+
+def test_marks_that_the_vocabulary_has_as_tokens_stay():
+    vocabulary = {"e": 5, "\u0301": 6}
+    assert tokens("é", vocabulary) == "e\u0301"
+
+
+def test_tokens_of_several_characters_are_taken_whole():
+    vocabulary = {"s": 5, "c": 6, "h": 7, "sch": 8, "o": 9, "n": 10}
+    spelt = Spelling(vocabulary, DELIMITER)("Schon")
+    assert spelt.target().ids == [8, 9, 10]
+    assert [letters.text for letters in spelt.words[0].letters] == ["Sch", "o", "n"]
+
+
+def test_a_vocabulary_without_a_delimiter_joins_words():
+    assert tokens("two words", delimiter=None) == "TWOWORDS"
+
+
+def test_words_keep_their_spelling_and_unknown_characters_are_counted():
+    spelt = Spelling(UPPER, DELIMITER)("«Déjà vu» – 20 times, he said.")
+    assert [word.text for word in spelt.words] == ["«Déjà", "vu»", "–", "20", "times,", "he", "said."]
+    assert spelt.num_skipped == len("«»–20,.")
+    assert [word.ids == [] for word in spelt.words] == [False, False, True, True, False, False, False]
+
+
+def test_places_of_letters_lead_to_their_tokens():
+    spelt = Spelling(UPPER, DELIMITER)("Ab, - ß")
+    target = spelt.target().ids
+    found = [[[target[index] for index in range(*one.indices(99))] for one in word] for word in spelt.places()]
+    assert found == [[[5], [6], []], [[]], [[UPPER["S"], UPPER["S"]]]]
+
+
+@pytest.mark.parametrize("delimiter", [DELIMITER, None])
+def test_gaps_are_around_words_alone(delimiter):
+    target = Spelling(UPPER, delimiter)("- ab c").target(wildcard=True)
+    assert len(target.gaps) == len(target.ids) + 1
+    expected = [True, False, True, True] if delimiter is None else [True, False, True, True, True]
+    assert list(target.gaps) == expected
