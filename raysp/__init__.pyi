@@ -35,6 +35,7 @@ from .specs.objectives import Pretrain as Pretrain
 from .specs.objectives import Seq2Seq as Seq2Seq
 from .specs.objectives import Speakers as Speakers
 from .specs.objectives import Text as Text
+from .specs.outputs import Align as Align
 from .specs.outputs import Classes as Classes
 from .specs.outputs import Embedding as Embedding
 from .specs.outputs import Segments as Segments

@@ -66,6 +66,7 @@ def decoding(
         apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=decoder,
         functions=functions,
+        outputs=pipeline.label.reads,
     )
 
 
@@ -80,8 +81,12 @@ def _decoding(
     apply_late: "LateSteps | None",
     decoder: "Decoder | None",
     functions: Functions,
+    outputs: Sequence[str] = (),
 ) -> "Decoding":
-    """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them."""
+    """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
+
+    `outputs` are the source columns that outputs read.
+    """
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
     from raysp.ops.late_steps import Carrying
@@ -100,7 +105,7 @@ def _decoding(
         block_seconds=block_seconds,
         before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
-        carrying=Carrying(columns, reads_samples, windowing.sample_rate),
+        carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs),
         late=apply_late,
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
@@ -192,6 +197,7 @@ def late_steps(
         audio=pipeline.source.audio,
         sample_rate=settings.checkpoint.sample_rate,
         passes=stage is not None and stage + 1 < len(stages),
+        outputs=pipeline.label.reads,
     )
 
 
@@ -251,6 +257,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
+        reads=label.reads,
         threads=threads,
     )
 

@@ -10,6 +10,7 @@ import pytest
 import raysp
 
 NAMES = [
+    "Align",
     "AudioError",
     "Batching",
     "CTC",

@@ -17,7 +17,10 @@ class JoinOp(Protocol):
     schema: pa.Schema
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema`, from the staged columns of the windows in order."""
+        """Return the columns of `schema`, from the staged columns of the windows in order.
+
+        Source columns that the output reads are in the table too, see `raysp.ops.late_steps.carried_values`.
+        """
         ...
 
 

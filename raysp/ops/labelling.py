@@ -25,6 +25,7 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
+from raysp.ops.late_steps import carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.windowing import windowing_of
@@ -67,6 +68,8 @@ class Forward:
     frames_a_hidden_frame: Fraction
     of_heads: Mapping[Capability, ModelOutput] = field(default_factory=dict)
     """Outputs of further heads, by their capability."""
+    columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    """Source columns that outputs read, one value per window, which is that of its row."""
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
@@ -141,6 +144,7 @@ class Labelling:
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
+        reads: source columns that outputs read.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
     """
@@ -157,9 +161,11 @@ class Labelling:
         window_seconds: float = 30,
         overlap_seconds: float = 5,
         added: pa.Schema = NO_COLUMNS,
+        reads: Sequence[str] = (),
         threads: int | None = None,
     ) -> None:
         self.added = added
+        self.reads = reads
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
@@ -176,6 +182,7 @@ class Labelling:
         _refuse_clash(added, self.outputs)
         self.shard = ""
         self.names: Sequence[object] | None = None
+        self.columns: Mapping[str, Sequence[object]] = {}
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers) or any(
             getattr(head, "layer_weights", None) is not None for head in self.loaded.more_heads
@@ -192,7 +199,7 @@ class Labelling:
         """Label the windows of a block.
 
         Args:
-            block: `ROW_SCHEMA`, `wave` and the added columns, in any order of rows.
+            block: `ROW_SCHEMA`, `wave`, the added columns and those that outputs read, in any order of rows.
             shard: name of the shard, which with the number of a row seeds random sampling.
             names: names of rows by their numbers, which seed random sampling in their place.
 
@@ -202,6 +209,7 @@ class Labelling:
         """
         started = time.perf_counter()
         self.shard, self.names = shard, names
+        self.columns = {name: carried_values(block, name) for name in self.reads}
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
@@ -264,6 +272,7 @@ class Labelling:
                     [waves[i] for i in chosen],
                     [self._part(statuses[i], len(waves[i])) for i in chosen],
                     [self._place(statuses[i]) for i in chosen],
+                    {name: [values[i] for i in chosen] for name, values in self.columns.items()},
                 )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
@@ -312,7 +321,11 @@ class Labelling:
 
     @torch.inference_mode()
     def _forward(
-        self, waves: Sequence[np.ndarray], parts: Sequence[tuple[int, int] | None], places: Sequence[str]
+        self,
+        waves: Sequence[np.ndarray],
+        parts: Sequence[tuple[int, int] | None],
+        places: Sequence[str],
+        columns: Mapping[str, Sequence[object]],
     ) -> tuple[list[bool], list[Sequence[object]]]:
         model = self.loaded.model
         waves_BS, num_samples_B = pad(waves)
@@ -337,10 +350,11 @@ class Labelling:
             hidden_frames_B=model.num_hidden_frames(num_samples_B.to(model.device)),
             frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
             of_heads=of_heads,
+            columns=columns,
         )
         finite_B = _finite(forward, with_hidden=bool(self.layers))
-        columns = [column for output in self.outputs for column in self._columns(output, forward)]
-        return finite_B.tolist(), columns
+        found = [column for output in self.outputs for column in self._columns(output, forward)]
+        return finite_B.tolist(), found
 
     def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of an output; an op from outside raysp is never called twice at once."""
@@ -354,6 +368,7 @@ class Labelling:
     ) -> pa.Table:
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(block, self.added, kept))
+        table = beside(table, for_joining(block, statuses, self.reads))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return with_labels(table, columns, labels)
 

@@ -20,13 +20,15 @@ CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
 
 @dataclass(frozen=True)
 class Carrying:
-    """What blocks carry for late steps, in the last window of each row that is ok."""
+    """What blocks carry for late steps, in the last window of each row that is ok, and for outputs, in every window."""
 
     columns: Sequence[str] | None = ()
     """Source columns; None: all without the audio."""
     samples: bool = False
     """Whether steps read samples."""
     sample_rate: int = 0
+    outputs: Sequence[str] = ()
+    """Source columns that outputs read."""
 
     def __call__(
         self,
@@ -45,15 +47,18 @@ class Carrying:
             first: number of its first row.
             chunks: for each window that is the last of several all samples of the row; otherwise nothing.
         """
-        if self.columns == () and not self.samples:
+        if self.columns == () and not self.samples and not self.outputs:
             return block
         is_end = _is_end(statuses)
-        rows = pa.array(
+        of_windows = pa.array([one.row - first for one in statuses], pa.int64())
+        of_ends = pa.array(
             [one.row - first if end else None for one, end in zip(statuses, is_end, strict=True)], pa.int64()
         )
         for name, column in zip(source.column_names, source.columns, strict=True):
-            if self.columns is None or name in self.columns:
-                block = block.append_column(f"{CARRIED}{name}", column.take(rows))
+            if name in self.outputs:
+                block = block.append_column(f"{CARRIED}{name}", column.take(of_windows))
+            elif self.columns is None or name in self.columns:
+                block = block.append_column(f"{CARRIED}{name}", column.take(of_ends))
         if self.samples:
             whole = [one if one and end else None for one, end in zip(chunks, is_end, strict=True)]
             block = block.append_column(CARRIED_SAMPLES, samples_column(whole, self.sample_rate))
@@ -79,16 +84,24 @@ class LateSteps:
         ops: ops that add columns, and filters by added ones, in order.
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
-        passes: whether what the block carries stays in it, for steps after these.
+        passes: whether all that the block carries stays in it, for steps after these.
+        outputs: source columns that stay in it in any case, for outputs.
     """
 
     def __init__(
-        self, ops: Sequence[ColumnOp | LateFilter], *, audio: str, sample_rate: int, passes: bool = False
+        self,
+        ops: Sequence[ColumnOp | LateFilter],
+        *,
+        audio: str,
+        sample_rate: int,
+        passes: bool = False,
+        outputs: Sequence[str] = (),
     ) -> None:
         self.ops = ops
         self.audio = audio
         self.sample_rate = sample_rate
         self.passes = passes
+        self.outputs = [f"{CARRIED}{name}" for name in outputs]
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with the added columns, null unless the row ends with the window and is ok.
@@ -104,7 +117,7 @@ class LateSteps:
                 rows.filter(op)
             else:
                 rows.add(op)
-        return rows.table(passes=self.passes)
+        return rows.table(None if self.passes else self.outputs)
 
 
 class _Rows:
@@ -146,8 +159,8 @@ class _Rows:
             if self.statuses[place].status != OK:
                 self._drop(place)
 
-    def table(self, *, passes: bool) -> pa.Table:
-        """Return the block with the results."""
+    def table(self, passed: Sequence[str] | None) -> pa.Table:
+        """Return the block with the results, and of what it carries the columns `passed`; None: all."""
         metadata = self.block.schema.metadata
         if self.has_changed:
             block = with_waves(statuses_table(self.statuses), self.waves)
@@ -155,8 +168,9 @@ class _Rows:
             block = self.block.select([*ROW_SCHEMA.names, WAVE])
         for name, column in self.added.items():
             block = block.append_column(name, column)
-        for name in self.carried if passes else []:
-            block = block.append_column(name, self.block.column(name))
+        for name in self.carried:
+            if passed is None or name in passed:
+                block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 
     def _drop(self, place: int) -> None:
@@ -185,6 +199,25 @@ class _Rows:
                 return np.asarray(whole["samples"].values)
         wave = self.waves[place]
         return wave if wave is not None else np.empty(0, np.float32)
+
+
+def carried_values(windows: pa.Table, name: str) -> list[object]:
+    """Return a source column that outputs read, one value per window.
+
+    Args:
+        windows: a block; or the windows of a longer row that are joined, of which only the last has the value.
+        name: name of the column in the source.
+    """
+    return windows.column(f"{CARRIED}{name}").to_pylist()
+
+
+def for_joining(block: pa.Table, statuses: Sequence[RowStatus], names: Sequence[str]) -> pa.Table:
+    """Return source columns that outputs read as they are staged: in the last windows of rows of several windows."""
+    ends = [
+        place if is_end and statuses[place].windows != 1 else None for place, is_end in enumerate(_is_end(statuses))
+    ]
+    fields = [block.schema.field(f"{CARRIED}{name}") for name in names]
+    return chosen(block, pa.schema(fields), ends)
 
 
 def _is_end(statuses: Sequence[RowStatus]) -> list[bool]:

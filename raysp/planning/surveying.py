@@ -15,7 +15,6 @@ from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
 from raysp.specs.pipeline import Pipeline, Work
-from raysp.specs.steps import Label
 from raysp.words import RESTORE
 
 CheckSchema = Callable[[str, pa.Schema], None]
@@ -222,8 +221,6 @@ def check_types(url: str, schema: pa.Schema, work: Work) -> None:
         PlanError: a column does not have the type that a step needs.
     """
     for step in work.steps:
-        if isinstance(step, Label):
-            continue
         try:
             step.check(schema)
         except ValueError as error:

@@ -34,6 +34,15 @@ def type_name(kind: object) -> str:
     return name
 
 
+def holds_strings(kind: "pa.DataType") -> bool:
+    """Return whether a type holds strings or nulls alone, also as a dictionary."""
+    import pyarrow as pa
+
+    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    of_strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(fits(held) for fits in of_strings)
+
+
 def parse_type(name: str) -> "pa.DataType":
     """Return the type of a name.
 

@@ -222,6 +222,7 @@ class Pipeline:
         _check_order(self.steps)
         check_reads(self.steps, self.source.audio)
         check_added(self.steps[:-1])
+        _check_outputs(self)
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -284,6 +285,25 @@ def _check_order(steps: Sequence[Step]) -> None:
         raise ValueError(f"{found}; expected one Decode and one Label")
     if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
         raise ValueError(f"{found}; expected Decode before Label, and Label last")
+
+
+def _check_outputs(pipeline: Pipeline) -> None:
+    """Raise if an output reads a column that is not one of the source, or the audio column.
+
+    Raises:
+        ValueError: with the output and the column.
+    """
+    for index, output in enumerate(pipeline.label.outputs):
+        for column in output.reads:
+            where = f"steps[{len(pipeline.steps) - 1}] Label: outputs[{index}] {type(output).__name__} reads the column"
+            if column == pipeline.source.audio:
+                raise ValueError(f"{where} {column!r}, the recordings; give another column of the source")
+            for number, step in enumerate(pipeline.steps):
+                if column in step.columns:
+                    raise ValueError(
+                        f"{where} {column!r}, which steps[{number}] {type(step).__name__} adds; outputs read columns "
+                        "of the source: rename the added one, or give a column of the source"
+                    )
 
 
 def check_reads(steps: Sequence[Step], audio: str) -> None:

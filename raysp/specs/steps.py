@@ -365,6 +365,20 @@ class Label(Step):
         """Columns that the outputs add."""
         return tuple(column for output in self.outputs for column in output.columns)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the outputs read."""
+        return tuple(dict.fromkeys(column for output in self.outputs for column in output.reads))
+
+    def check(self, schema: "pa.Schema") -> None:
+        """Check the types of the columns that the outputs read.
+
+        Raises:
+            ValueError: a column does not fit.
+        """
+        for output in self.outputs:
+            output.check_reads(schema)
+
 
 def refuse_clash(added: list[tuple[str, tuple[str, ...]]]) -> None:
     """Raise ValueError if two of the named owners add a column of the same name.

@@ -82,23 +82,24 @@ def align(
     targets: Sequence[Target],
     *,
     blank: int,
-    best_BT: Tensor | None = None,
+    best: Tensor | None = None,
 ) -> list[Alignment | None]:
     """Return the best path of each row's tokens.
 
     Args:
         log_probs_BTV: float32 log-probabilities.
         num_frames: frames of each row; the others are padding.
-        targets: tokens of each row, at least one.
+        targets: tokens of each row.
         blank: id of the blank.
-        best_BT: log-probability of the best token of each frame; None: the highest of `log_probs_BTV`.
+        best: (B, T) log-probability of the best token of each frame; None: the highest of `log_probs_BTV`.
 
     Returns:
-        For each row its path; None if the tokens need more frames than the row has, or more memory than `MOST_CELLS`.
+        For each row its path; None if there are no tokens, or if they need more frames than the row has, or more memory
+        than `MOST_CELLS`.
     """
-    best_BT = log_probs_BTV.amax(-1) if best_BT is None else best_BT
+    best_BT = log_probs_BTV.amax(-1) if best is None else best
     found: list[Alignment | None] = [None] * len(targets)
-    fitting = [row for row, one in enumerate(targets) if _frames_needed(one.ids) <= num_frames[row]]
+    fitting = [row for row, one in enumerate(targets) if one.ids and _frames_needed(one.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
         chosen = torch.tensor(rows, device=log_probs_BTV.device)
@@ -331,7 +332,7 @@ class _Ends:
 def _narrowed(scores_BS: Tensor, low: int, beam: float, num_states: int) -> tuple[Tensor, int, int]:
     """Return the scores of the states that are kept of one row, the first of them, and the end after a chunk."""
     [scores] = scores_BS[:, 2:]
-    near = torch.nonzero(scores >= scores.max() - beam)
+    near = torch.nonzero(~(scores < scores.max() - beam))
     first, last = low + int(near[0]), low + int(near[-1])
     widths = -(-(last + 1 + 2 * CHUNK - first) // WIDTH)  # a path advances by up to two states a frame
     high = min(num_states, first + widths * WIDTH)

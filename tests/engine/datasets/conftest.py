@@ -19,7 +19,7 @@ COLUMNS = {"keep": ["speaker", "text"], "row": "place"}
 @pytest.fixture(scope="session")
 def steps():
     """Filters and added columns of raysp and of a user before a model that reads six seconds at once."""
-    outputs = [raysp.Transcript(words=True), raysp.Embedding()]
+    outputs = [raysp.Transcript(words=True), raysp.Align("text"), raysp.Embedding()]
     return [
         Spoken(min_words=1),
         Counted(),

@@ -1,0 +1,181 @@
+"""Times of given texts: columns of rows, and of longer rows from their windows."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import raysp
+from raysp.models.loading import load_checkpoint
+from raysp.ops.late_steps import CARRIED
+from tests.corpora import CHECKPOINT
+from tests.ops.test_transcribing import ctc_forward, forward_of
+
+SPEC = raysp.Align("said", chars=True)
+COLUMNS = ("score", "skipped", "words", "chars")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+
+
+@pytest.fixture(scope="module")
+def op(loaded):
+    return SPEC.op(loaded)
+
+
+@pytest.fixture(scope="module")
+def transcribing(loaded):
+    return raysp.Transcript(words=True, chars=True).op(loaded)
+
+
+def rows_of(op, forward, texts) -> list[dict]:
+    """Return the columns of each row; `staged` is the last one."""
+    object.__setattr__(forward, "columns", {"said": texts})
+    return [dict(zip((*COLUMNS, "staged"), row, strict=True)) for row in zip(*op(forward), strict=True)]
+
+
+def noisy(num_rows: int, num_frames: int, seed: int = 0):
+    """Return frames of a model that is sure of nothing."""
+    logits = 3 * torch.randn(num_rows, num_frames, 20, generator=torch.Generator().manual_seed(seed))
+    return ctc_forward(logits, torch.full((num_rows,), num_frames), [None] * num_rows)
+
+
+def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript(op, transcribing):
+    forward = forward_of(transcribing, "ONE TWO", "THREE")
+    texts, _, words, chars, *_ = transcribing(forward)
+    for row, text, expected, letters in zip(
+        rows_of(op, forward, ["one, Two!", "Three"]), texts, words, chars, strict=True
+    ):
+        assert row["score"] == pytest.approx(0, abs=1e-6)
+        assert [word["word"].strip(",!").upper() for word in row["words"]] == text.split()
+        for found, one in zip(row["words"], expected, strict=True):
+            assert {**found, "word": ""} == {**one, "word": ""}
+        known = [letter for letter in row["chars"] if letter["start"] is not None]
+        assert [(one["char"].upper(), one["start"], one["end"], one["score"]) for one in known] == [
+            (one["char"], one["start"], one["end"], one["score"]) for one in letters
+        ]
+
+
+def test_characters_without_a_token_are_counted_and_words_of_them_have_no_times(op, transcribing):
+    [row] = rows_of(op, forward_of(transcribing, "ONE TWO"), ["– one, two 3"])
+    assert row["skipped"] == 3
+    assert [(word["word"], word["start"] is None, word["score"] is None) for word in row["words"]] == [
+        ("–", True, True),
+        ("one,", False, False),
+        ("two", False, False),
+        ("3", True, True),
+    ]
+    assert "".join(letter["char"] for letter in row["chars"]) == "–one,two3"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(None, (None, None, None, None), id="null"),
+        pytest.param("", (None, 0, [], []), id="empty"),
+        pytest.param(" \n", (None, 0, [], []), id="white space"),
+        pytest.param("one " * 50, (None, 0, None, None), id="longer than the recording"),
+    ],
+)
+def test_rows_without_a_path_have_no_score(op, transcribing, text, expected):
+    beside, row = rows_of(op, forward_of(transcribing, "ONE", "TWO"), ["one", text])
+    assert tuple(row[name] for name in COLUMNS) == expected
+    assert beside["words"][0]["word"] == "one"
+
+
+def test_a_text_without_a_known_character_keeps_its_words(op, transcribing):
+    [row] = rows_of(op, forward_of(transcribing, "ONE"), ["12 3"])
+    assert (row["score"], row["skipped"]) == (None, 3)
+    assert [word["word"] for word in row["words"]] == ["12", "3"]
+
+
+def test_a_row_in_a_batch_equals_the_row_alone(op):
+    texts = ["one two", None, "three one one", "", "nine"]
+    forward = noisy(5, 60)
+    frames = [60, 20, 41, 3, 9]
+    forward.num_frames_B[:] = torch.tensor(frames)
+    together = rows_of(op, forward, texts)
+    for row, (text, num_frames) in enumerate(zip(texts, frames, strict=True)):
+        logits = forward.output["logits"][row : row + 1, :num_frames]
+        alone = ctc_forward(logits, torch.tensor([num_frames]), [None])
+        assert rows_of(op, alone, [text]) == [together[row]]
+
+
+@pytest.mark.parametrize("text", ["one two three four five six seven", "", "12", None, "one " * 100, "Nine, nine - X!"])
+@pytest.mark.parametrize("wildcard", [False, True])
+def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, text, wildcard):
+    spec = raysp.Align("said", chars=True, wildcard=wildcard)
+    op = spec.op(loaded)
+    whole = noisy(1, 120)
+    logits = whole.output["logits"]
+    # Windows of 50 frames from every 35th one, of which the middle of each overlap is the joint.
+    windows = [(0, 0, 43), (35, 8, 43), (70, 8, 50)]
+    batch = torch.stack([logits[0, start : start + 50] for start, _, _ in windows])
+    forward = ctc_forward(batch, torch.tensor([50] * 3), [(first, end) for _, first, end in windows])
+    rows = rows_of(op, forward, [text] * 3)
+    assert all(row[name] is None for row in rows for name in COLUMNS)
+    [staged] = op.staged
+    table = pa.table(
+        {
+            staged.name: pa.array([row["staged"] for row in rows], staged.type),
+            f"{CARRIED}said": pa.array([None, None, text], pa.string()),
+        }
+    )
+    [expected] = rows_of(op, whole, [text])
+    joined = dict(zip(COLUMNS, spec.join_op(loaded.summary).join(table), strict=True))
+    assert joined == {name: expected[name] for name in COLUMNS}
+
+
+def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
+    forward = noisy(2, 50)
+    object.__setattr__(forward, "parts", [(0, 43), (8, 50)])
+    rows = rows_of(op, forward, ["nine"] * 2)
+    assert [len(row["staged"]) for row in rows] == [43 * 5, 42 * 5]  # blank, E, I, N and the best token
+    assert rows[0]["staged"].dtype == np.float32
+
+
+def test_a_part_of_what_is_said_lies_at_its_place_with_a_wildcard(loaded, transcribing):
+    spoken = forward_of(transcribing, "ONE TWO THREE FOUR FIVE")
+    *_, words, _, _, _ = transcribing(spoken)
+    [row] = rows_of(raysp.Align("said", chars=True, wildcard=True).op(loaded), spoken, ["two four"])
+    expected = [{**words[0][place], "word": words[0][place]["word"].lower()} for place in (1, 3)]
+    assert row["words"] == expected
+    assert row["score"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_wrong_text_scores_below_the_right_one(op, transcribing):
+    texts = ["one two three", "one six three", "one three", "one two two three"]
+    rows = rows_of(op, forward_of(transcribing, *["ONE TWO THREE"] * 4), texts)
+    assert rows[0]["score"] == pytest.approx(0, abs=1e-6)
+    assert all(row["score"] < -5 for row in rows[1:])
+
+
+def test_the_columns_fit_their_types(op, transcribing):
+    rows = rows_of(op, forward_of(transcribing, "ONE", "TWO"), ["one", None])
+    for name, field in zip(COLUMNS, op.schema, strict=True):
+        assert pa.array([row[name] for row in rows], field.type).type == field.type
+    assert op.schema.names == ["aligned_score", "aligned_skipped", "aligned_words", "aligned_chars"]
+
+
+def test_scores_of_frames_that_are_not_finite_do_not_disturb_other_rows(op, transcribing):
+    forward = forward_of(transcribing, "ONE", "TWO")
+    forward.output["logits"][0] = float("nan")
+    assert rows_of(op, forward, ["one", "two"])[1]["score"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_checkpoint_whose_vocabulary_has_a_token_beyond_its_head_never_aligns_it(loaded):
+    from raysp.ops.aligning import Aligning
+
+    small = Aligning(
+        SPEC.schema(loaded.summary),
+        pa.schema([("aligned_frames", pa.list_(pa.float32()))]),
+        loaded.text_tokenizer,
+        column="said",
+        vocab_size=10,
+        frame_seconds=0.02,
+    )
+    forward = ctc_forward(torch.zeros(1, 20, 10), torch.tensor([20]), [None])
+    [row] = rows_of(small, forward, ["zoe"])
+    assert row["skipped"] == 2
