@@ -35,11 +35,11 @@ from .specs.objectives import Pretrain as Pretrain
 from .specs.objectives import Seq2Seq as Seq2Seq
 from .specs.objectives import Speakers as Speakers
 from .specs.objectives import Text as Text
-from .specs.outputs import Align as Align
-from .specs.outputs import Classes as Classes
-from .specs.outputs import Embedding as Embedding
-from .specs.outputs import Segments as Segments
-from .specs.outputs import Transcript as Transcript
+from .specs.outputs.align import Align as Align
+from .specs.outputs.classes import Classes as Classes
+from .specs.outputs.classes import Segments as Segments
+from .specs.outputs.embedding import Embedding as Embedding
+from .specs.outputs.transcript import Transcript as Transcript
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards

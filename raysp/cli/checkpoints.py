@@ -31,7 +31,7 @@ def inspect(
     """
     from raysp.checkpoints.locating import locate
     from raysp.models.checking import check_checkpoint
-    from raysp.specs.outputs import outputs_of
+    from raysp.specs.outputs.table import outputs_of
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
@@ -48,7 +48,7 @@ def inspect(
 def models(as_json: AsJson = False, debug: Debug = False) -> None:
     """List the supported architectures and their outputs."""
     from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
-    from raysp.specs.outputs import outputs_of
+    from raysp.specs.outputs.table import outputs_of
 
     found = {
         model_type: {
@@ -68,7 +68,7 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
-    from raysp.specs.outputs import outputs_of
+    from raysp.specs.outputs.table import outputs_of
 
     rate, parameters = summary.sample_rate, summary.num_parameters
     activations = 4 * summary.activations_per_second / 1e6

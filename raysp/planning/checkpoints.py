@@ -16,7 +16,7 @@ from raysp.errors import CheckpointError
 from raysp.models import summary
 from raysp.models.files.checkpoint_files import checkpoint_files
 from raysp.models.summary import CheckpointSummary
-from raysp.specs.outputs import Output
+from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.storage.store import scheme_of
 

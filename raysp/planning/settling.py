@@ -6,7 +6,7 @@ from raysp.errors import CheckpointError, PlanError
 from raysp.ops.precision import Batching, batching
 from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
-from raysp.specs.outputs import outputs_of
+from raysp.specs.outputs.table import outputs_of
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count

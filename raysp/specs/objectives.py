@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from raysp.specs.adaptation import Language, LoRA, check_parts
-from raysp.specs.outputs import GenerateValue
+from raysp.specs.outputs.output import GenerateValue
 from raysp.specs.values import Listed, Url, spec
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

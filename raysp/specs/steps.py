@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp.specs.outputs import Output as Output
-from raysp.specs.outputs import Scalar
+from raysp.specs.outputs.output import Output as Output
+from raysp.specs.outputs.output import Scalar
 from raysp.specs.values import Listed, Url, spec
 
 if TYPE_CHECKING:

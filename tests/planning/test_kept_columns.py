@@ -6,7 +6,7 @@ import raysp
 from raysp.planning.kept_columns import text_columns
 from raysp.sink.word_errors import TextColumns
 from raysp.specs import spec
-from raysp.specs.outputs import Output
+from raysp.specs.outputs.output import Output
 
 
 @spec

@@ -23,7 +23,8 @@ from raysp.planning.plans import Plan
 from raysp.planning.references import References, Task, read_references
 from raysp.sink.label_rows import read_labels
 from raysp.sink.sinks import Sink
-from raysp.specs.outputs import Classes, Transcript
+from raysp.specs.outputs.classes import Classes
+from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, with_overrides
 from raysp.specs.recipe import Text
 from raysp.specs.steps import Decode, Label, Step

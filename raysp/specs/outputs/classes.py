@@ -1,0 +1,134 @@
+"""Classes of recordings, and segments of classes."""
+
+from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.values import spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.classifying import Classifying, Segmenting
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+
+
+@spec
+class Classes(Output):
+    """Class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+
+    Attributes:
+        name: name of the first column, and prefix of the second.
+        top_k: number of classes. The columns are lists if it is above 1, and for multi-label checkpoints, which return
+            all classes with a probability above 0.5.
+    """
+
+    name: OutputName = "pred_label"
+    _: KW_ONLY
+    top_k: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        return (self.name, f"{self.name}_scores")
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Classes of recordings."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.CLASSES,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        import pyarrow as pa
+
+        kinds: list[pa.DataType] = [pa.string(), pa.float32()]
+        if self.top_k > 1 or checkpoint.is_multi_label:
+            kinds = [pa.list_(kind) for kind in kinds]
+        return pa.schema(list(zip(self.columns, kinds, strict=True)))
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        return self._classifying(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the windows of a longer row."""
+        return self._classifying(checkpoint)
+
+    def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Classifying
+
+        staged = pa.schema([(f"{self.name}_logits", pa.list_(pa.float32())), (f"{self.name}_weight", pa.int32())])
+        return Classifying(
+            self.schema(checkpoint),
+            staged,
+            checkpoint.labels,
+            top_k=self.top_k,
+            problem_type=checkpoint.problem_type,
+        )
+
+
+@spec
+class Segments(Output):
+    """Segments in which a frame classifier detects each of its classes, such as a speaker: column `<name>`.
+
+    Attributes:
+        name: name of the column.
+        threshold: a class is detected in frames where its probability exceeds this.
+        min_seconds: shorter segments are dropped.
+    """
+
+    name: OutputName = "pred_segments"
+    _: KW_ONLY
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column that the output adds."""
+        return (self.name,)
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Classes of frames."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.FRAME_CLASSES,)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column with its type."""
+        import pyarrow as pa
+
+        times = [(part, pa.float64()) for part in ("start", "end")]
+        return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the column."""
+        return self._segmenting(loaded.summary)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the column from the windows of a longer row."""
+        return self._segmenting(checkpoint)
+
+    def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+        import pyarrow as pa
+
+        from raysp.ops.classifying import Segmenting
+
+        return Segmenting(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_probabilities", pa.list_(pa.float32()))]),
+            checkpoint.labels,
+            frame_seconds=checkpoint.frame_seconds,
+            threshold=self.threshold,
+            min_seconds=self.min_seconds,
+        )

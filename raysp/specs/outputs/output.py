@@ -1,0 +1,101 @@
+"""What all outputs of a `Label` step share."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
+
+from raysp.specs.values import JsonValue, Listed, to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+
+
+Scalar = bool | int | float | str
+GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
+
+
+def _column_prefix(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError(f"{name!r} cannot begin a column's name; use letters, digits and _")
+    return name
+
+
+OutputName = Annotated[str, AfterValidator(_column_prefix)]
+
+
+class Output:
+    """An output of the model of a `Label` step. `ops` implements it and is imported on the worker."""
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Capabilities of which a checkpoint must give one; empty: any checkpoint will do."""
+        return ()
+
+    @property
+    def text_column(self) -> str | None:
+        """Column with the transcript, which is compared with the reference texts; None: no transcript."""
+        return None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns of the source that the output needs."""
+        return ()
+
+    def check_reads(self, schema: "pa.Schema") -> None:
+        """Check the types of the columns that the output reads.
+
+        Raises:
+            ValueError: a column does not fit.
+        """
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        raise NotImplementedError
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        raise NotImplementedError
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Urls of files that the output reads besides the checkpoint, by field."""
+        return {}
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return as JSON what can change a label, with the digests of the contents of `files`, by url."""
+        fields = to_json(self)
+        if isinstance(fields, dict):
+            fields |= {field: digests.get(url, url) for field, url in self.files.items()}
+        return fields
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the checkpoint supports the output, without its weights.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        raise NotImplementedError
+
+
+def spans_of(name: str) -> "pa.DataType":
+    """Return the type of a list of words or characters with times."""
+    import pyarrow as pa
+
+    times = [(part, pa.float64()) for part in ("start", "end")]
+    return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))

@@ -1,0 +1,22 @@
+"""The outputs of raysp."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from raysp.specs.outputs.align import Align
+from raysp.specs.outputs.classes import Classes, Segments
+from raysp.specs.outputs.embedding import Embedding
+from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.transcript import Transcript
+
+if TYPE_CHECKING:
+    from raysp.models.base.capabilities import Capability
+
+OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments())
+"""The outputs of raysp, with their defaults."""
+
+
+def outputs_of(gives: "Iterable[Capability]") -> tuple[str, ...]:
+    """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
+    found = [type(one).__name__ for capability in gives for one in OUTPUTS if capability in one.needs]
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,223 @@
+"""Texts of recordings."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from raysp.specs.outputs.output import GenerateValue, Output, OutputName, spans_of
+from raysp.specs.values import JsonValue, Url, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.summary import CheckpointSummary
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+    from raysp.ops.searching import Searching
+    from raysp.ops.transcribing import Transcribing
+
+
+MOST_BEAMS = 1024
+
+
+@spec
+class Transcript(Output):
+    """Transcript of a recording: columns `<name>_text` and `<name>_score`.
+
+    Attributes:
+        name: prefix of the columns' names.
+        generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
+            `do_sample` the samples depend only on `seed` and on the place of the row.
+        words: add `<name>_words`: each word with its start and end in seconds and its probability.
+        chars: add `<name>_chars`: the same for each character.
+        beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
+        nbest: if above 1, add `<name>_nbest`: up to so many different texts with their scores, the best one first.
+        lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz). A url
+            is read with the source's storage options if both have the same scheme, as that of a checkpoint.
+        lm_weight: factor of the natural log-probabilities of `lm`.
+        word_bonus: added to the score for each word, or each character of a model of characters, if there is an `lm`.
+        hot_words: words or phrases, and what is added to the score each time that a text contains them.
+    """
+
+    name: OutputName = "pred"
+    _: KW_ONLY
+    words: bool = False
+    chars: bool = False
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+    beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
+    nbest: Annotated[int, Field(ge=1)] = 1
+    lm: Url | None = None
+    lm_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    word_bonus: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    hot_words: Mapping[str, Annotated[float, Field(gt=0, le=100)]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the fields of beam search against each other."""
+        if self.beams == 1 and (asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]):
+            raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
+        if self.nbest > self.beams:
+            raise ValueError(f"nbest={self.nbest} is more than beams={self.beams}; raise beams, or lower nbest")
+        if self.lm == "":
+            raise ValueError("lm is empty; give the path or url of an ARPA file, or leave it out")
+        if blank := [text for text in self.hot_words if text != " ".join(text.split()) or not text]:
+            raise ValueError(f"hot_words holds {blank[0]!r}; give words separated by single spaces")
+
+    def _sets(self, name: str) -> bool:
+        return getattr(self, name) not in (1, None, {})
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The language model."""
+        return {} if self.lm is None else {"lm": self.lm}
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: settings of beam search only if there is one."""
+        fields = super().label_fields(digests)
+        unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
+        if self.beams == 1:
+            unused |= {"beams", "nbest", "hot_words"}
+        return (
+            {key: value for key, value in fields.items() if key not in unused} if isinstance(fields, dict) else fields
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        kinds = (("words", self.words), ("chars", self.chars), ("nbest", self.nbest > 1))
+        asked = [kind for kind, is_asked in kinds if is_asked]
+        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
+
+    @property
+    def text_column(self) -> str:
+        """Column with the transcript."""
+        return f"{self.name}_text"
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Tokens, of frames or of a text decoder."""
+        from raysp.models.base.capabilities import Capability
+
+        return (Capability.CTC, Capability.TEXT_DECODER)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types."""
+        import pyarrow as pa
+
+        types: dict[str, pa.DataType] = {
+            "text": pa.string(),
+            "score": pa.float32(),
+            "words": spans_of("word"),
+            "chars": spans_of("char"),
+            "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
+        }
+        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that words and chars are used with CTC checkpoints, and `generate` with a text decoder.
+
+        Raises:
+            CheckpointError: the checkpoint does not support a setting.
+        """
+        from raysp.errors import CheckpointError
+
+        if checkpoint.writes_text and (self.words or self.chars):
+            raise CheckpointError(
+                f"{checkpoint.path}: words and chars need a CTC checkpoint, which gives times; "
+                f"{checkpoint.architecture} writes text without times"
+            )
+        if self.beams > 1:
+            self._check_search(checkpoint)
+        if self.generate and not checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
+                f"{checkpoint.architecture} has none"
+            )
+        if checkpoint.writes_text:
+            from raysp.models.checking import check_generation
+            from raysp.ops.writing import ONE_TEXT, SEED
+
+            for option, value in ONE_TEXT.items():
+                if self.generate.get(option, value) != value:
+                    raise CheckpointError(
+                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds only one text"
+                    )
+            check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
+
+    def _check_search(self, checkpoint: "CheckpointSummary") -> None:
+        from raysp.errors import CheckpointError
+        from raysp.models.base.capabilities import Capability
+
+        if checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} writes text "
+                f"by a decoder: use generate={{'num_beams': {self.beams}}}"
+            )
+        if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
+            from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+            from raysp.ops.searching import check_settings
+
+            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path)
+            check_settings(tokenizer, checkpoint.vocab_size or 0, lm=self.lm, hot_words=self.hot_words)
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the columns."""
+        if loaded.summary.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(
+                self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
+            )
+        return self._transcribing(loaded.summary, loaded.text_tokenizer, str(loaded.model.device))
+
+    def _parts(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the windows of a longer row."""
+        if checkpoint.writes_text:
+            from raysp.ops.writing import Writing
+
+            return Writing(self.schema(checkpoint), self._parts())
+        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+
+        return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
+
+    def _transcribing(
+        self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer", device: str = "cpu"
+    ) -> "Transcribing | Searching":
+        import pyarrow as pa
+
+        from raysp.ops.transcribing import Transcribing
+
+        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
+        greedy = Transcribing(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
+            tokenizer,
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            chars=self.chars,
+        )
+        if self.beams == 1:
+            return greedy
+        from raysp.ops.searching import Searching
+
+        return Searching(
+            greedy,
+            vocab_size=checkpoint.vocab_size or 0,
+            beams=self.beams,
+            nbest=self.nbest,
+            lm=self.lm,
+            lm_weight=self.lm_weight,
+            word_bonus=self.word_bonus,
+            hot_words=self.hot_words,
+            device=device,
+        )
