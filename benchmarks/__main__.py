@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks import (
     bare,
+    beams,
     checkpoints,
     commits,
     conformer,
@@ -35,6 +36,7 @@ PARTS = {
     "corpus": corpus.main,
     "checkpoint": checkpoints.main,
     "bare": bare.main,
+    "beams": beams.main,
     "models": models.main,
     "outputs": outputs.main,
     "parts": parts.main,

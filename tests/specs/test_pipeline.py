@@ -99,6 +99,8 @@ class TestFingerprint:
             'sink.storage_options={"anon": true}',
             "name=other",
             "max_error_rate=1",
+            "steps.1.outputs.0.lm_weight=2",  # without a language model
+            "steps.1.outputs.0.word_bonus=2",
         ],
     )
     def test_it_does_not_change_with_settings_that_change_no_label(self, change):
@@ -127,6 +129,8 @@ class TestFingerprint:
             'steps.1.outputs=[{"type": "Classes", "top_k": 2}]',
             'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
             "steps.1.outputs.0.chars=true",
+            "steps.1.outputs.0.beams=8",
+            'steps.1.outputs=[{"type": "Transcript", "beams": 8, "hot_words": {"ONE": 2.0}}]',
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
     )
@@ -167,7 +171,8 @@ class TestFingerprint:
             raysp.Map: {"function", "adds", "reads", "pool"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"device", "exact", "pool"},
-            raysp.Transcript: {"name", "words", "chars", "generate"},
+            raysp.Transcript: {"name", "words", "chars", "generate"}
+            | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k"},
             raysp.Segments: {"name", "threshold", "min_seconds"},

@@ -114,8 +114,8 @@ class TestJson:
         [
             (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
             (
-                raysp.Transcript("x"),
-                {"type": "Transcript", "name": "x", "words": False, "chars": False, "generate": {}},
+                raysp.Segments("x"),
+                {"type": "Segments", "name": "x", "threshold": 0.5, "min_seconds": 0.0},
             ),
             (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
             (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),
