@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import (
+    alignment,
     bare,
     beams,
     checkpoints,
@@ -32,6 +33,7 @@ from benchmarks import (
 from benchmarks.tables import write_json
 
 PARTS = {
+    "alignment": alignment.main,
     "commits": commits.main,
     "corpus": corpus.main,
     "checkpoint": checkpoints.main,

@@ -67,7 +67,7 @@ class Aligning:
         self.staged = staged
         self.column = column
         self.blank = tokenizer.pad_token_id
-        self.spelling = _spelling(tokenizer, vocab_size)
+        self.spelling = spelling_of(tokenizer, vocab_size)
         self.frame_seconds = frame_seconds
         self.wildcard = wildcard
 
@@ -152,7 +152,7 @@ def _staged(log_probs: Tensor, kept: Sequence[int]) -> npt.NDArray[np.float32]:
     return torch.cat([log_probs[:, kept], log_probs.amax(-1, keepdim=True)], -1).flatten().cpu().numpy()
 
 
-def _spelling(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> Spelling:
+def spelling_of(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> Spelling:
     """Return the spelling of texts in the tokens of a head."""
     special = {*tokenizer.all_special_tokens}
     known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}

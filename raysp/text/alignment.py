@@ -6,7 +6,7 @@ device of the log-probabilities; how a state was reached takes two bits. A row's
 of its batch, nor on padding.
 
 A row with more than `EXACT_CELLS` pairs of frame and state is aligned alone, within a beam: after every `CHUNK` frames,
-states before the first and behind the last one whose score is at most `BEAM` below the best are dropped. So time and
+states before the first and behind the last one whose score is within a beam of the best are dropped. So time and
 memory grow with the frames, not with frames times tokens.
 
 Shapes: B batch, T frames, V vocabulary, L tokens of a row, S states, C frames of a chunk, W states of a chunk.
@@ -31,10 +31,16 @@ MOST_CELLS = 2**30
 """Pairs of frame and state that are kept of a row: 256 MB. A row that needs more has no path."""
 WIDTH = 4 * CHUNK
 """Unit of the number of states within a beam."""
-BEAM = 1000.0
-"""Log-probability below the best path at which states are dropped in rows of more than `EXACT_CELLS`."""
-FOREIGN = 1.0
-"""Log-probability of a frame of other speech below that of its best token."""
+BEAMS = (1000.0, 16000.0)
+"""Log-probability below the best path at which states are dropped in rows of more than `EXACT_CELLS`; the second one if
+the path within the first may not be the best of all: it is if it is at most the beam below the best tokens of all
+frames, since a path through a dropped state is lower.
+"""
+AROUND, BETWEEN = 0.25, 1.0
+"""Log-probability of a frame of other speech below that of its best token: around the tokens, and between two of them.
+
+Speech between tokens costs more, so that they stay together where a token alone would also fit elsewhere.
+"""
 FLOOR = -1000.0
 """Least log-probability of a token in a frame, below that of the frame's best token: there always is a path."""
 STATES_BACK = (0, 1, 2, 2)
@@ -105,11 +111,24 @@ def align(
         chosen = torch.tensor(rows, device=log_probs_BTV.device)
         part_BTV, part_BT = log_probs_BTV[chosen, :most_frames], best_BT[chosen, :most_frames]
         trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank)
-        is_long = num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS
-        paths = trellis.paths([num_frames[row] for row in rows], BEAM if is_long else None)
-        for row, alignment in zip(rows, trellis.alignments(paths), strict=True):
+        if num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS:
+            found[rows[0]] = _within_beams(trellis, num_frames[rows[0]])
+            continue
+        paths = trellis.paths([num_frames[row] for row in rows], None)
+        for row, (alignment, _) in zip(rows, trellis.alignments(paths), strict=True):
             found[row] = alignment
     return found
+
+
+def _within_beams(trellis: "_Trellis", num_frames: int) -> Alignment | None:
+    """Return the best path of one row within the first beam that has the best of all, else within the last one."""
+    best: tuple[Alignment | None, float] = None, -np.inf
+    for beam in BEAMS:
+        [found] = trellis.alignments(trellis.paths([num_frames], beam))
+        best = max(best, found, key=lambda one: one[1])
+        if best[1] >= -beam:
+            break
+    return best[0]
 
 
 def _frames_needed(ids: Sequence[int]) -> int:
@@ -178,18 +197,19 @@ class _Trellis:
         self.num_tokens = [len(one.ids) for one in targets]
         num_states = 2 * max(self.num_tokens) + 1
         tokens = np.full((len(targets), num_states), blank)
-        gaps = np.zeros((len(targets), num_states), bool)
+        floors = np.full((len(targets), num_states), FLOOR, np.float32)
         for row, one in enumerate(targets):
             tokens[row, 1 : 2 * len(one.ids) : 2] = one.ids
             if one.gaps is not None:
-                gaps[row, : 2 * len(one.ids) + 1 : 2] = one.gaps
+                costs = np.array([AROUND, *(BETWEEN for _ in one.ids[1:]), AROUND])
+                floors[row, : 2 * len(one.ids) + 1 : 2] = np.where(one.gaps, -costs, FLOOR)
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
         device = log_probs_BTV.device
         self.tokens_BS = torch.from_numpy(tokens).to(device)
         self.skips_BS = torch.from_numpy(skips).to(device)
-        self.gaps_BS = torch.from_numpy(gaps).to(device) if gaps.any() else None
+        self.floors_BS = torch.from_numpy(floors).to(device)
 
     def paths(self, num_frames: Sequence[int], beam: float | None) -> list[Ints | None]:
         """Return the state of each row's path at each frame (T,); None if no path ends in time."""
@@ -220,13 +240,10 @@ class _Trellis:
         log_probs_CBV = self.log_probs_BTV[:, first : first + CHUNK].transpose(0, 1)
         emitted_CBS = log_probs_CBV.gather(-1, self.tokens_BS[:, states].expand(len(log_probs_CBV), -1, -1))
         emitted_CBS.sub_(self.best_BT[:, first : first + CHUNK].T[:, :, None])
-        if self.gaps_BS is not None:
-            floors_BS = torch.where(self.gaps_BS[:, states], -FOREIGN, FLOOR)
-            return torch.maximum(emitted_CBS, floors_BS)
-        return emitted_CBS.clamp_(min=FLOOR)
+        return torch.maximum(emitted_CBS, self.floors_BS[:, states], out=emitted_CBS)
 
-    def alignments(self, paths: Sequence[Ints | None]) -> Iterator[Alignment | None]:
-        """Yield the alignment of each path."""
+    def alignments(self, paths: Sequence[Ints | None]) -> Iterator[tuple[Alignment | None, float]]:
+        """Yield the alignment of each path, and its log-probability below that of the best token of each frame."""
         states = np.zeros(self.best_BT.shape, np.int64)
         for row, path in enumerate(paths):
             if path is not None:
@@ -234,17 +251,20 @@ class _Trellis:
         states_BT = torch.from_numpy(states).to(self.best_BT.device)
         ids_BT = self.tokens_BS.gather(1, states_BT)
         log_probs_BT = self.log_probs_BTV.gather(-1, ids_BT[:, :, None])[:, :, 0]
-        costs_BT = (self.best_BT - log_probs_BT).clamp_(max=-FLOOR)
-        if self.gaps_BS is not None:
-            is_foreign_BT = self.gaps_BS.gather(1, states_BT) & (costs_BT > FOREIGN)
-            costs_BT = costs_BT.masked_fill(is_foreign_BT, 0.0)
+        floors_BT = self.floors_BS.gather(1, states_BT)
+        costs_BT = torch.minimum(self.best_BT - log_probs_BT, -floors_BT)
+        is_foreign_BT = (floors_BT > FLOOR) & (costs_BT >= -floors_BT)
         log_probs, costs = log_probs_BT.cpu().numpy(), costs_BT.double().cpu().numpy()
+        is_foreign = is_foreign_BT.cpu().numpy()
         for row, path in enumerate(paths):
             if path is None:
-                yield None
+                yield None, -np.inf
             else:
                 num_frames = len(path)
-                yield _alignment(path, log_probs[row, :num_frames], costs[row, :num_frames], self.num_tokens[row])
+                of_row = costs[row, :num_frames]
+                of_tokens = np.where(is_foreign[row, :num_frames], 0.0, of_row)
+                alignment = _alignment(path, log_probs[row, :num_frames], of_tokens, self.num_tokens[row])
+                yield alignment, -float(of_row.sum())
 
 
 class _Chunk:

@@ -20,6 +20,7 @@ PIPELINES = Path(__file__).parents[2] / "pipelines"
 CASES = {
     "label_ctc": (None, {"pred_text", "pred_score", "pred_words", "embedding"}),
     "label_digits": (None, {"pred_text"}),
+    "align": (None, {"text", "aligned_score", "aligned_words"}),
     "embed": (None, {"embedding"}),
     "classify": ("Wav2Vec2BertForSequenceClassification", {"pred_label", "pred_label_scores"}),
     "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
