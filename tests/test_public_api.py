@@ -46,6 +46,7 @@ NAMES = [
     "ShardError",
     "Shards",
     "Speakers",
+    "Speech",
     "SpecError",
     "Speed",
     "StoreError",

@@ -70,6 +70,10 @@ class Forward:
     """Outputs of further heads, by their capability."""
     columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
     """Source columns that outputs read, one value per window, which is that of its row."""
+    waves_BS: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """Samples at the checkpoint's rate, float32, before they are normalised."""
+    num_samples_B: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Number of samples of each window."""
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
@@ -328,10 +332,9 @@ class Labelling:
         columns: Mapping[str, Sequence[object]],
     ) -> tuple[list[bool], list[Sequence[object]]]:
         model = self.loaded.model
-        waves_BS, num_samples_B = pad(waves)
-        features = self.loaded.feature_extractor.extract(
-            as_float(waves_BS.to(model.device)), num_samples_B.to(model.device)
-        )
+        waves_BS, num_samples_B = (one.to(model.device) for one in pad(waves))
+        waves_BS = as_float(waves_BS)
+        features = self.loaded.feature_extractor.extract(waves_BS, num_samples_B)
         with encoded_by(model) as encoded:
             run = model.speech_encoder if self.loaded.summary.writes_text else model
             output = run(**features, output_hidden_states=self.with_states)
@@ -339,7 +342,7 @@ class Labelling:
         for head in self.loaded.more_heads:
             with encoded_before(model, encoded[0]):
                 of_heads |= dict.fromkeys(head.gives, head(**features))
-        num_frames_B = model.num_frames(num_samples_B.to(model.device))
+        num_frames_B = model.num_frames(num_samples_B)
         forward = Forward(
             output=output,
             encoded=encoded[0],
@@ -347,10 +350,12 @@ class Labelling:
             parts=parts,
             features=features,
             places=places,
-            hidden_frames_B=model.num_hidden_frames(num_samples_B.to(model.device)),
+            hidden_frames_B=model.num_hidden_frames(num_samples_B),
             frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
             of_heads=of_heads,
             columns=columns,
+            waves_BS=waves_BS,
+            num_samples_B=num_samples_B,
         )
         finite_B = _finite(forward, with_hidden=bool(self.layers))
         found = [column for output in self.outputs for column in self._columns(output, forward)]

@@ -101,7 +101,9 @@ class TestSettle:
             settle(pipeline, Resources(4))
 
     def test_an_output_that_the_model_cannot_give_is_refused(self):
-        with pytest.raises(CheckpointError, match=r"does not support Classes; it supports Transcript, Embedding"):
+        with pytest.raises(
+            CheckpointError, match=r"does not support Classes; it supports Transcript, Align, Embedding"
+        ):
             self.settled(outputs=[raysp.Classes()])
 
     def test_an_output_of_a_user_is_checked_like_the_output_it_derives_from(self):

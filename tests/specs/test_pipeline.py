@@ -176,6 +176,7 @@ class TestFingerprint:
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k"},
             raysp.Segments: {"name", "threshold", "min_seconds"},
+            raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
@@ -185,6 +186,13 @@ class TestFingerprint:
         assert fingerprint(parts) == fingerprint(dict(reversed(parts.items())))
         assert len(fingerprint(parts)) == 16
         assert int(fingerprint(parts), 16) > 0
+
+    def test_other_weights_of_the_model_of_speech_are_another_part(self, monkeypatch):
+        made = a_pipeline(label={"outputs": [raysp.Transcript(), raysp.Speech()]})
+        parts = label_parts(made, checkpoint_digest="d", dtype="float32")
+        monkeypatch.setattr("raysp.checkpoints.packaged.speech_digest", lambda: "other")
+        other = label_parts(made, checkpoint_digest="d", dtype="float32")
+        assert {key for key in parts if parts[key] != other[key]} == {"steps.1.outputs"}
 
     def test_kept_columns_and_left_out_rows_are_parts_of_the_file(self):
         base = file_parts(a_pipeline())

@@ -7,12 +7,13 @@ from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.classes import Classes, Segments
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.speech import Speech
 from raysp.specs.outputs.transcript import Transcript
 
 if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
 
-OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments())
+OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments(), Speech())
 """The outputs of raysp, with their defaults."""
 
 

@@ -1,0 +1,180 @@
+"""Regions of speech, from probabilities of a voice-activity model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raysp.checkpoints.packaged import SPEECH_RATE
+from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
+from raysp.ops.labelling import Forward
+
+Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+HYSTERESIS = 0.15
+"""A region ends where the probability is this much below the threshold at which it begins."""
+LOWEST = 0.01
+"""Lowest probability at which a region may end."""
+PAD_SECONDS = 0.03
+"""Added on both sides of a region; a shorter pause than two of them is shared by its neighbours."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Probabilities of speech in the chunks of a recording."""
+
+    starts: Places
+    """First sample of each chunk."""
+    probabilities: Floats
+    num_samples: int
+    """Samples of the recording."""
+
+
+class Speaking:
+    """Op for the regions of a recording in which there is speech.
+
+    For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` finds
+    the regions of the whole row.
+
+    Args:
+        schema: column of lists of structs.
+        staged: staged columns of a window: probabilities, the place of the first chunk from the first owned sample, and
+            the number of owned samples.
+        model: the model; None: only `join` is called.
+        frame_stride: samples between the frames that windows own.
+        threshold: probability at which a region begins.
+        min_speech_seconds: shorter regions are dropped.
+        min_silence_seconds: shorter pauses do not end a region.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        model: SileroVAD | None,
+        *,
+        frame_stride: int,
+        threshold: float = 0.5,
+        min_speech_seconds: float = 0.25,
+        min_silence_seconds: float = 0.1,
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.model = model
+        self.frame_stride = frame_stride
+        self.threshold = threshold
+        self.min_speech = min_speech_seconds * SPEECH_RATE
+        self.min_silence = min_silence_seconds * SPEECH_RATE
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the regions of each window, then the staged columns of windows of longer rows."""
+        assert self.model is not None
+        found = [one.cpu().numpy() for one in self.model(forward.waves_BS, forward.num_samples_B)]
+        rows = list(
+            zip(found, forward.num_samples_B.tolist(), forward.parts, forward.num_frames_B.tolist(), strict=True)
+        )
+        whole = [
+            self._regions(Chunks(_starts(len(row)), row, num_samples)) if part is None else None
+            for row, num_samples, part, _ in rows
+        ]
+        owned = [
+            (None, None, None) if part is None else self._owned(row, num_samples, part, num_frames)
+            for row, num_samples, part, num_frames in rows
+        ]
+        return [whole, *map(list, zip(*owned, strict=True))]
+
+    def _owned(self, row: Floats, num_samples: int, part: tuple[int, int], num_frames: int) -> tuple[Floats, int, int]:
+        """Return the staged values of a window: those of its own chunks."""
+        is_last = part[1] >= num_frames
+        first, end = part[0] * self.frame_stride, num_samples if is_last else part[1] * self.frame_stride
+        middles = _starts(len(row)) + CHUNK_SAMPLES // 2
+        from_chunk = int(np.searchsorted(middles, first))
+        to_chunk = len(row) if is_last else int(np.searchsorted(middles, end))
+        return row[from_chunk:to_chunk], from_chunk * CHUNK_SAMPLES - first, end - first
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: an empty list."""
+        return ([],)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the regions of one row, from the chunks of its windows in order."""
+        lists, offsets, samples = (windows.column(name).combine_chunks() for name in self.staged.names)
+        values = cast("pa.ListArray[Any]", lists)
+        counts = values.value_lengths().to_numpy()
+        before = np.cumsum(samples.to_numpy()) - samples.to_numpy()
+        starts = [
+            start + _starts(count)
+            for start, count in zip((before + offsets.to_numpy()).tolist(), counts.tolist(), strict=True)
+        ]
+        probabilities = np.asarray(values.flatten(), np.float32)
+        return (self._regions(Chunks(np.concatenate(starts), probabilities, int(samples.to_numpy().sum()))),)
+
+    def _regions(self, chunks: Chunks) -> list[dict[str, object]]:
+        found = regions(
+            chunks, threshold=self.threshold, min_speech_samples=self.min_speech, min_silence_samples=self.min_silence
+        )
+        padded = _padded([(start, end) for start, end, _ in found], chunks.num_samples)
+        return [
+            {"start": start / SPEECH_RATE, "end": end / SPEECH_RATE, "score": score}
+            for (start, end), (*_, score) in zip(padded, found, strict=True)
+        ]
+
+
+def regions(
+    chunks: Chunks, *, threshold: float, min_speech_samples: float, min_silence_samples: float
+) -> list[tuple[int, int, float]]:
+    """Return first sample, end and mean probability of each region of speech.
+
+    A region begins with a chunk that reaches the threshold. It ends before a chunk that is below a lower threshold, if
+    the threshold is not reached again for `min_silence_samples`.
+    """
+    starts, probabilities = chunks.starts, chunks.probabilities
+    on = np.flatnonzero(probabilities >= threshold)
+    low = np.flatnonzero(probabilities < max(threshold - HYSTERESIS, LOWEST))
+    found: list[tuple[int, int, float]] = []
+    place = 0
+    while (rank := int(np.searchsorted(on, place))) < len(on):
+        first = int(on[rank])
+        last, place = _end(starts, on, low, first, min_silence_samples)
+        start, end = int(starts[first]), int(starts[last]) if last < len(starts) else chunks.num_samples
+        if end - start > min_speech_samples:
+            found.append((start, end, float(probabilities[first:last].mean())))
+    return found
+
+
+def _end(starts: Places, on: Places, low: Places, first: int, min_silence_samples: float) -> tuple[int, int]:
+    """Return the chunk before which a region ends, and that from which the next one may begin."""
+    place = first
+    while (rank := int(np.searchsorted(low, place))) < len(low):
+        last = int(low[rank])
+        next_on = int(np.searchsorted(on, last))
+        until = int(on[next_on]) if next_on < len(on) else len(starts)
+        enough = int(np.searchsorted(starts, starts[last] + min_silence_samples))
+        closing = int(np.searchsorted(low, enough))
+        if closing < len(low) and low[closing] < until:
+            return last, int(low[closing]) + 1
+        if until == len(starts):
+            break
+        place = until
+    return len(starts), len(starts)
+
+
+def _padded(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
+    """Return regions that are longer by the padding on both sides, where there is room between neighbours."""
+    pad = round(PAD_SECONDS * SPEECH_RATE)
+    edges = [-2 * pad, *(edge for span in spans for edge in span), num_samples + 2 * pad]
+    rooms = [min(pad, (edges[i + 1] - edges[i]) // 2) for i in range(0, len(edges), 2)]
+    return [
+        (max(0, start - rooms[number]), min(num_samples, end + rooms[number + 1]))
+        for number, (start, end) in enumerate(spans)
+    ]
+
+
+def _starts(count: int) -> Places:
+    return np.arange(count, dtype=np.int64) * CHUNK_SAMPLES

@@ -1,0 +1,103 @@
+"""Regions of speech in recordings."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.values import JsonValue, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.silero_vad import SileroVAD
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+    from raysp.ops.speaking import Speaking
+
+
+@spec
+class Speech(Output):
+    """Regions of a recording in which there is speech, found by Silero VAD (`raysp[speech]`): column `<name>`.
+
+    Attributes:
+        name: name of the column.
+        threshold: probability of speech at which a region begins; it ends 0.15 below.
+        min_speech_seconds: shorter regions are dropped.
+        min_silence_seconds: shorter pauses do not end a region.
+    """
+
+    name: OutputName = "pred_speech"
+    _: KW_ONLY
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_speech_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
+    min_silence_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column that the output adds."""
+        return (self.name,)
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label, with the hash of the weights of the model of speech."""
+        from raysp.checkpoints.packaged import speech_digest
+
+        fields = super().label_fields(digests)
+        return {**fields, "weights": speech_digest()} if isinstance(fields, dict) else fields
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that recordings have the rate of the model of speech, and that its weights are there.
+
+        Raises:
+            CheckpointError: the checkpoint has another rate, or the package is not installed.
+        """
+        from raysp.checkpoints.packaged import SPEECH_RATE, speech_weights
+        from raysp.errors import CheckpointError
+
+        speech_weights()
+        if checkpoint.sample_rate != SPEECH_RATE:
+            raise CheckpointError(
+                f"{checkpoint.path}: the checkpoint takes {checkpoint.sample_rate} Hz, and the model of Speech "
+                f"{SPEECH_RATE}; leave Speech out, or use another checkpoint"
+            )
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column with its type."""
+        import pyarrow as pa
+
+        times = [(part, pa.float64()) for part in ("start", "end")]
+        return pa.schema([(self.name, pa.list_(pa.struct([*times, ("score", pa.float32())])))])
+
+    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+        """Return the op that computes the column, with its model on the device of the checkpoint's."""
+        from raysp.models.silero_vad import SileroVAD
+
+        return self._speaking(loaded.summary, SileroVAD.from_package().to(loaded.model.device))
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the column from the windows of a longer row."""
+        return self._speaking(checkpoint, None)
+
+    def _speaking(self, checkpoint: "CheckpointSummary", model: "SileroVAD | None") -> "Speaking":
+        import pyarrow as pa
+
+        from raysp.ops.speaking import Speaking
+
+        staged: dict[str, pa.DataType] = {
+            "probabilities": pa.list_(pa.float32()),
+            "offset": pa.int32(),
+            "samples": pa.int64(),
+        }
+        return Speaking(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
+            model,
+            frame_stride=checkpoint.frame_stride,
+            threshold=self.threshold,
+            min_speech_seconds=self.min_speech_seconds,
+            min_silence_seconds=self.min_silence_seconds,
+        )

@@ -1,0 +1,168 @@
+"""Regions of speech: those of the original for the same probabilities, whatever windows a row is cut into."""
+
+import io
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+import raysp
+from benchmarks.corpus import read_utterances
+from raysp.models.base.outputs import BaseModelOutput
+from raysp.models.silero_vad import CHUNK_SAMPLES
+from raysp.ops.labelling import Forward
+from raysp.ops.speaking import Chunks, Speaking, regions
+from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+
+STRIDE = 320
+STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
+SCHEMA = pa.schema(
+    [("s", pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())])))]
+)
+
+
+class Loudness:
+    """Stands in for the model: the probability of a chunk is its mean sample."""
+
+    def __call__(self, waves: torch.Tensor, num_samples: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            torch.stack([chunk.mean() for chunk in wave[:count].split(CHUNK_SAMPLES)])
+            for wave, count in zip(waves, num_samples.tolist(), strict=True)
+        ]
+
+
+def speaking(**fields: float) -> Speaking:
+    return Speaking(SCHEMA, STAGED, Loudness(), frame_stride=STRIDE, **fields)
+
+
+def forward(waves: list[torch.Tensor], parts: list[tuple[int, int] | None]) -> Forward:
+    num_samples = torch.tensor([len(wave) for wave in waves])
+    num_frames = (num_samples - 400) // STRIDE + 1
+    nothing = BaseModelOutput(last_hidden_state=torch.empty(0))
+    return Forward(
+        nothing,
+        nothing,
+        num_frames,
+        parts,
+        {},
+        [""] * len(waves),
+        num_frames,
+        Fraction(1),
+        waves_BS=torch.nn.utils.rnn.pad_sequence(waves, batch_first=True),
+        num_samples_B=num_samples,
+    )
+
+
+def probabilities(seed: int, count: int = 300) -> np.ndarray:
+    """Draw probabilities that stay for a while, and cross all thresholds."""
+    draw = np.random.default_rng(seed)
+    steps = np.repeat(draw.random(count), draw.geometric(0.2, count))[:count]
+    return np.clip(steps + 0.1 * draw.standard_normal(count), 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("fields", [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)])
+@pytest.mark.parametrize("seed", range(8))
+def test_regions_are_those_of_the_original(seed, fields):
+    from silero_vad.utils_vad import get_speech_timestamps_from_probs
+
+    threshold, speech, silence = fields
+    row = probabilities(seed)
+    num_samples = len(row) * CHUNK_SAMPLES - 100
+    expected = get_speech_timestamps_from_probs(
+        row.tolist(),
+        threshold=threshold,
+        min_speech_duration_ms=speech,
+        min_silence_duration_ms=silence,
+        audio_length_samples=num_samples,
+    )
+    op = speaking(threshold=threshold, min_speech_seconds=speech / 1000, min_silence_seconds=silence / 1000)
+    found = op._regions(Chunks(np.arange(len(row)) * CHUNK_SAMPLES, row, num_samples))
+    assert [(round(one["start"] * 16_000), round(one["end"] * 16_000)) for one in found] == [
+        (one["start"], one["end"]) for one in expected
+    ]
+
+
+def test_the_score_is_the_mean_probability():
+    row = np.array([0.1, 0.6, 0.8, 0.1, 0.1], np.float32)
+    [(first, end, score)] = regions(
+        Chunks(np.arange(5) * CHUNK_SAMPLES, row, 5 * CHUNK_SAMPLES),
+        threshold=0.5,
+        min_speech_samples=0,
+        min_silence_samples=CHUNK_SAMPLES,
+    )
+    assert (first, end, score) == (CHUNK_SAMPLES, 3 * CHUNK_SAMPLES, pytest.approx(0.7))
+
+
+def steps_of(seconds: float, seed: int = 0) -> torch.Tensor:
+    """Make a wave whose parts of some tenths of a second are 0 or 1."""
+    draw = np.random.default_rng(seed)
+    parts = [np.full(int(draw.integers(6_000, 20_000)), number % 2, np.float32) for number in range(200)]
+    return torch.from_numpy(np.concatenate(parts)[: int(16_000 * seconds)])
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(5.0, 1.0), (7.0, 2.0), (10.0, 0.0)])
+def test_windows_give_the_regions_of_the_whole_row(length, overlap):
+    wave, op = steps_of(31.3), speaking()
+    size, step = (round(16_000 * one / STRIDE) * STRIDE for one in (length, length - overlap))
+    starts = list(range(0, len(wave) - (size - step), step))
+    half = (size - step) // 2 // STRIDE
+    windows, parts = [], []
+    for number, start in enumerate(starts):
+        windows.append(wave[start : start + size if number < len(starts) - 1 else None])
+        last = (len(windows[-1]) - 400) // STRIDE + 1
+        parts.append((half if number else 0, half + step // STRIDE if number < len(starts) - 1 else last))
+    [whole], *_ = op(forward([wave], [None]))
+    nulls, *staged = op(forward(windows, parts))
+    assert nulls == [None] * len(windows)
+    [joined] = op.join(pa.table(staged, schema=STAGED))
+    assert sum(staged[2]) == len(wave)
+    assert len(joined) == len(whole) > 10
+    for one, other in zip(joined, whole, strict=True):
+        for edge in ("start", "end"):
+            assert abs(one[edge] - other[edge]) <= CHUNK_SAMPLES / 16_000
+
+
+def test_a_recording_without_speech_has_no_regions():
+    [found], *_ = speaking()(forward([torch.zeros(20_000)], [None]))
+    assert found == []
+    assert speaking().empty() == ([],)
+
+
+@pytest.mark.slow
+def test_a_pipeline_finds_the_words_of_a_row_in_one_window_and_in_several(tmp_path):
+    utterances = read_utterances(str(DEMO / "audio" / "*.parquet"), 16_000)["jackson"]
+    silence = np.random.default_rng(0).integers(-8, 9, 16_000).astype(np.int16)
+    parts, spans, place = [silence], [], len(silence)
+    for one in utterances[:12]:
+        spans.append((place / 16_000, (place + len(one.samples)) / 16_000))
+        parts += [one.samples, silence]
+        place += len(one.samples) + len(silence)
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(parts), 16_000, format="FLAC")
+    table = pa.table({"id": ["a"], "audio": pa.array([{"bytes": file.getvalue(), "path": None}], AUDIO)})
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    found = []
+    for window_seconds in (30, 6):
+        sink = tmp_path / str(window_seconds)
+        label = {
+            "outputs": [raysp.Speech(), raysp.Transcript()],
+            "window_seconds": window_seconds,
+            "overlap_seconds": 2,
+        }
+        label_here(a_pipeline(str(tmp_path / "in"), str(sink), label=label))
+        [row] = pq.read_table(sink / "a.parquet").to_pylist()
+        found.append(row["pred_speech"])
+        assert row["pred_text"]
+    for regions_ in found:
+        heard = [
+            sum(max(0.0, min(one["end"], end) - max(one["start"], start)) for one in regions_) / (end - start)
+            for start, end in spans
+        ]
+        assert min(heard) > 0.5
+        silent = sum(one["end"] - one["start"] for one in regions_) - sum(end - start for start, end in spans)
+        assert silent < 3
+        assert all(0.5 < one["score"] <= 1 for one in regions_)
