@@ -154,6 +154,19 @@ def test_within_a_beam_the_path_is_the_best_of_all(monkeypatch, silent):
     assert_same(align_one(log_probs_TV, ids), expected)
 
 
+def test_a_path_that_may_not_be_the_best_within_a_beam_is_looked_for_in_a_wider_one(monkeypatch):
+    log_probs_TV, ids = spoken(1500, seed=1)
+    words = ids[:400] + ids[800:]  # the speech of 400 tokens has no place
+    expected = align_one(log_probs_TV, words)
+    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
+    monkeypatch.setattr(alignment, "BEAMS", (50.0,))
+    narrow = align_one(log_probs_TV, words)
+    assert expected is not None
+    assert narrow is None or narrow.score < expected.score
+    monkeypatch.setattr(alignment, "BEAMS", (50.0, 1e5))
+    assert_same(align_one(log_probs_TV, words), expected)
+
+
 def test_within_a_beam_a_text_that_does_not_fit_has_a_path_or_none(monkeypatch):
     monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
     log_probs_TV, _ = spoken(800, seed=1)
@@ -194,6 +207,16 @@ def test_other_speech_between_the_tokens_is_left_to_gaps():
     assert without is not None
     np.testing.assert_array_equal(found.first_frames, np.delete(whole.first_frames, slice(30, 60)))
     assert without.score < found.score - 1
+
+
+def test_tokens_stay_together_where_one_alone_would_also_fit_elsewhere():
+    frames = [0, 1, 0, 2, 0, 3, 0, 1, 0, 4, 0, 5, 0, 2, 0]
+    log_probs_TV = torch.full((len(frames), 6), -9.0)
+    log_probs_TV[range(len(frames)), frames] = -0.1
+    found = align_one(log_probs_TV, [1, 4], [True, True, True])
+    assert found is not None
+    assert found.first_frames.tolist() == [7, 9]
+    assert found.score == pytest.approx(0, abs=1e-6)
 
 
 def test_no_rows_give_no_paths():
