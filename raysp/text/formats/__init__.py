@@ -1,0 +1,1 @@
+"""Formats of labels that other tools read: values in, text out."""

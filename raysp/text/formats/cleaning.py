@@ -1,0 +1,94 @@
+"""Texts, ids and times made safe for formats that cannot hold all of them."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from raysp.text.times import Span
+
+NOTHING = "<NA>"
+"""Field of an empty text in formats whose fields are separated by spaces."""
+LONGEST_NAME_BYTES = 120
+"""Longest cleaned part of a file name: file systems allow 255 bytes, of which a number and a suffix take some."""
+_UNSAFE = re.compile(r'[\\/:*?"<>|~\s\x00-\x1f\x7f-\x9f]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows, with any suffix."""
+
+
+def valid(text: str) -> str:
+    """Return a text with lone surrogates replaced by U+FFFD, so that it can be encoded as UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def on_one_line(text: str) -> str:
+    """Return a text without control characters, with single spaces in place of all other white space."""
+    kept = (" " if c.isspace() else c for c in valid(text) if c.isspace() or unicodedata.category(c) != "Cc")
+    return " ".join("".join(kept).split())
+
+
+def as_field(text: str) -> str:
+    """Return a text as one field of a line whose fields are separated by spaces; an empty one as `NOTHING`.
+
+    White space, control characters and `%` are percent-encoded, as in urls, and so is a `;` or `#` at the start, with
+    which comments begin. `urllib.parse.unquote` returns the text.
+    """
+    encoded = "".join(quote(c, safe="") if _is_encoded(c) else c for c in valid(text))
+    if encoded.startswith((";", "#")):
+        encoded = quote(encoded[0], safe="") + encoded[1:]
+    return encoded or NOTHING
+
+
+def _is_encoded(c: str) -> bool:
+    return c == "%" or c.isspace() or unicodedata.category(c) == "Cc"
+
+
+def in_order(spans: Iterable[Span]) -> list[Span]:
+    """Return spans sorted by their start, with times of at least 0 and ends that are not before starts.
+
+    Spans whose times are not finite are left out.
+    """
+    kept = [one for one in spans if math.isfinite(one.start) and math.isfinite(one.end)]
+    positive = [one._replace(start=max(0.0, one.start)) for one in kept]
+    return sorted((one._replace(end=max(one.start, one.end)) for one in positive), key=lambda one: one.start)
+
+
+def end_of(spans: Sequence[Span], seconds: float) -> float:
+    """Return the end of a recording: its duration, or the end of its last span if that is later."""
+    return max([seconds if math.isfinite(seconds) else 0.0, *(one.end for one in spans)])
+
+
+class FileNames:
+    """Names of the files of rows in one folder: no two are equal, also where letter case is ignored.
+
+    An id that is a safe file name is the name of its file. Otherwise, or if an earlier row has that name, the name is
+    the id with unsafe characters as `_`, cut to `LONGEST_NAME_BYTES`, followed by `~` and the number of the row. No
+    safe name contains `~`.
+    """
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def __call__(self, id_: str, row: int) -> str:
+        """Return the name of the file of a row, without a suffix.
+
+        Args:
+            id_: id of the row.
+            row: number of the row; each is given once.
+        """
+        name = _safe(id_)
+        key = unicodedata.normalize("NFKC", name).casefold()
+        if name != id_ or key in self._used:
+            return f"{name}~{row}"
+        self._used.add(key)
+        return name
+
+
+def _safe(text: str) -> str:
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", valid(text))).strip(". ")
+    name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in name)
+    name = name.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore").rstrip(". ")
+    if not name or name[0] in "._-" or _RESERVED.fullmatch(name):
+        name = f"x{name}"
+    return name

@@ -1,0 +1,39 @@
+"""Hostile texts and times for tests of formats."""
+
+from hypothesis import strategies as st
+
+from raysp.text.times import Span
+
+HOSTILE = (
+    *("00:01 --> 00:02", "a\nb\r\n\r\nc", "<b>&amp;</b>", 'say "no" ""', "../../etc/passwd", "{\\an8}", "\\N"),
+    *(
+        "\ud800 lone",
+        "x\udfff",
+        "\x00\x1b[31m",
+        "שלום עולם",
+        "\u202eevil",
+        "می\u200cروم",
+        "a\u2028b\x85c",
+        "%20",
+        ";; no",
+    ),
+    *("# no", " ", "", "NOTE", "WEBVTT", "<NA>", "é", "e\u0301" * 50, "x" * 300, "CON", "nul.txt"),
+)
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(), max_size=30))
+"""Texts with any characters, surrogates included."""
+
+
+@st.composite
+def words(draw, texts=TEXTS, most: int = 12) -> list[Span]:
+    """Words in order that do not overlap, with milliseconds as times."""
+    found, place = [], 0
+    for text in draw(st.lists(texts, max_size=most)):
+        start = place + draw(st.integers(0, 4000))
+        place = start + draw(st.integers(1, 2000))
+        found.append(Span(text, start / 1000, place / 1000, draw(st.floats(0, 1))))
+    return found
+
+
+WILD_NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+WILD = st.lists(st.builds(Span, TEXTS, WILD_NUMBERS, WILD_NUMBERS, WILD_NUMBERS), max_size=8)
+"""Spans as no model writes them."""

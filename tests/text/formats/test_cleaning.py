@@ -1,0 +1,85 @@
+"""Texts, ids and names of files after cleaning."""
+
+import os
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.text.formats.cleaning import FileNames, as_field, in_order, on_one_line, valid
+from raysp.text.times import Span
+from tests.text.formats.spans import HOSTILE, TEXTS, WILD
+
+
+@given(TEXTS)
+def test_a_cleaned_text_is_one_line_and_stays_so(text):
+    found = on_one_line(text)
+    assert len(found.splitlines()) <= 1
+    assert found == on_one_line(found)
+    found.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [("one\r\n two\tthree ", "one two three"), ("\x00a\x1b[0m", "a[0m"), ("שלום עולם", "שלום עולם"), ("\ud800", "�")],
+)
+def test_a_cleaned_text_keeps_its_words(text, cleaned):
+    assert on_one_line(text) == cleaned
+
+
+@given(TEXTS)
+def test_a_field_is_one_word_that_is_no_comment_and_decodes_to_the_text(text):
+    found = as_field(text)
+    assert found.split() == [found]
+    assert not found.startswith((";", "#"))
+    assert unquote(found) == (valid(text) or "<NA>")
+
+
+@given(WILD)
+def test_spans_in_order_have_finite_times(spans):
+    found = in_order(spans)
+    assert [one.start for one in found] == sorted(one.start for one in found)
+    assert all(0 <= one.start <= one.end < float("inf") for one in found)
+
+
+def test_spans_are_sorted_and_clamped():
+    spans = [Span("b", 2.0, 1.0, 0.5), Span("a", -1.0, 0.5, 0.5), Span("c", float("nan"), 3.0, 0.5)]
+    assert in_order(spans) == [Span("a", 0.0, 0.5, 0.5), Span("b", 2.0, 2.0, 0.5)]
+
+
+@given(st.lists(TEXTS, max_size=20))
+def test_no_two_rows_have_the_same_file(ids):
+    name = FileNames()
+    found = [name(one, row) for row, one in enumerate(ids)]
+    assert len({name.casefold() for name in found}) == len(ids)
+    for name in found:
+        assert os.path.basename(name) == name
+        assert name[0] not in ".-~"
+        assert name[-1] not in ". "
+        assert len(name.encode()) < 200
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (["a-1", "b.c", "ß"], ["a-1", "b.c", "ß"]),
+        (["a", "A", "a"], ["a", "A~1", "a~2"]),
+        (["a/b", "a_b", "a:b"], ["a_b~0", "a_b", "a_b~2"]),
+        (["../../x", "..", ""], ["x_.._x~0", "x~1", "x~2"]),
+        (["CON", "nul.txt", "COM1", "console"], ["xCON~0", "xnul.txt~1", "xCOM1~2", "console"]),
+        (["a~1", "é", "e\u0301"], ["a_1~0", "é", "é~2"]),
+        ([".hidden", "-rf", "end. "], ["hidden~0", "x-rf~1", "end._~2"]),
+    ],
+)
+def test_names_of_files(ids, names):
+    name = FileNames()
+    assert [name(one, row) for row, one in enumerate(ids)] == names
+
+
+def test_a_long_id_is_cut_between_characters():
+    assert FileNames()("ש" * 500, 7) == "ש" * 60 + "~7"
+
+
+def test_hostile_texts_hold_what_they_are_for():
+    assert any("\ud800" <= c <= "\udfff" for text in HOSTILE for c in text)
