@@ -57,6 +57,7 @@ NAMES = [
     "datasource",
     "diff",
     "evaluate",
+    "export",
     "finetune",
     "gc",
     "plan",
@@ -136,7 +137,7 @@ def test_importing_every_module_does_not_shadow_a_public_name():
             importlib.import_module(info.name)
     assert all(
         callable(getattr(raysp, name))
-        for name in ("diff", "evaluate", "gc", "plan", "report", "retry", "run", "status", "verify")
+        for name in ("diff", "evaluate", "export", "gc", "plan", "report", "retry", "run", "status", "verify")
     )
 
 

@@ -13,6 +13,7 @@ from raysp.cli.checkpoints import inspect, models
 from raysp.cli.comparing import diff
 from raysp.cli.console import say
 from raysp.cli.evaluating import evaluate
+from raysp.cli.exporting import export
 from raysp.cli.jobs import jobs, stop, submit
 from raysp.cli.labelling import plan, retry, run
 from raysp.cli.machine import doctor
@@ -55,7 +56,7 @@ def raysp(
 
 VERBS = (
     *(plan, run, finetune, submit, jobs, stop, retry),
-    *(verify, gc, status, report, evaluate, diff, inspect, models, doctor),
+    *(verify, gc, status, report, evaluate, diff, export, inspect, models, doctor),
 )
 for verb in VERBS:
     app.command(help=_with_examples(verb))(verb)

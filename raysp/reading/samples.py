@@ -27,10 +27,10 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
     if not tables:
         sink.existing_record()
         return pa.table({})
-    return _readable(pa.concat_tables(tables, promote_options="permissive"))
+    return readable(pa.concat_tables(tables, promote_options="permissive"))
 
 
-def _readable(table: pa.Table) -> pa.Table:
+def readable(table: pa.Table) -> pa.Table:
     """Return the table with invalid UTF-8 replaced, which label shards carry over but Python cannot decode."""
     for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):

@@ -14,6 +14,7 @@ from raysp.planning.trust import open_recorded
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side, stretches
 from raysp.sink.run_record import RunRecord
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
@@ -41,7 +42,11 @@ class Labelling:
             PlanError: there is no sink of label shards.
         """
         url, options = (place.url, place.storage_options) if isinstance(place, Parquet) else (place, None)
-        sink, record = open_recorded(url, options or storage_options, trust=trust)
+        return cls.of(*open_recorded(url, options or storage_options, trust=trust))
+
+    @classmethod
+    def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
+        """Return the labelling of a sink, whose plan and markers are read."""
         shards = sink.shards()
         found = committed(sink.store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
         return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done)

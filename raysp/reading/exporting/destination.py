@@ -1,0 +1,232 @@
+"""The folder of an export: which export it holds, and which label shards it holds completely.
+
+`.raysp/export.json` is written first and identifies the export. The files of a label shard are each published in one
+atomic step, then its marker below `.raysp/done/`. The same labels and options give the same bytes, so that an export
+that was killed writes the files of an unmarked shard again.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from raysp.errors import ChangedError, PlanError
+from raysp.sink.run_record import differences
+from raysp.specs.values import JsonValue
+from raysp.storage.store import TMP, Store, scheme_of
+
+RECORD, DONE, PARTS = ".raysp/export.json", ".raysp/done/", ".raysp/parts/"
+AT_ONCE = 8
+"""Files of rows that are written concurrently."""
+INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
+
+
+@dataclass(frozen=True)
+class ShardMark:
+    """Marker of a label shard that was exported completely."""
+
+    shard: str
+    identity: str
+    """Hash of the version of the label shard and of its input."""
+    rows: int
+    """Rows exported."""
+    clips: int
+    num_files: int
+    seconds: float
+    """Seconds of audio of the exported rows, or of their clips."""
+    num_bytes: int
+    left_out: Mapping[str, int]
+    """Rows, and in exports of clips also clips, that were left out by reason."""
+    sizes: Mapping[str, int]
+    """Bytes of the files of the whole shard, by path; empty where each row has a file."""
+
+
+@dataclass
+class ShardFiles:
+    """The files of one label shard while they are written, and counts of its rows."""
+
+    store: Store
+    rows: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+    left_out: Counter[str] = field(default_factory=Counter)
+    sizes: dict[str, int] = field(default_factory=dict)
+    row_files: set[str] = field(default_factory=set)
+    num_bytes: int = 0
+
+    @contextmanager
+    def file(self, path: str) -> Iterator[Path]:
+        """Yield a local path for the content of a file, which is published at the end."""
+        with self.store.scratch() as scratch:
+            yield scratch
+            self.sizes[path] = scratch.stat().st_size
+            self.num_bytes += self.sizes[path]
+            self.store.publish(scratch, path, replace=True)
+
+    def put(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files of rows, each in one atomic step."""
+        held = list(files)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for _ in pool.map(lambda one: self.store.replace(*one), held):
+                pass
+        self.row_files.update(path for path, _ in held)
+        self.num_bytes += sum(len(data) for _, data in held)
+
+    def remove_others(self, folder: str, suffix: str) -> None:
+        """Remove files of rows that an export of earlier labels wrote into a folder of a shard."""
+        for entry in [*self.store.list(folder)]:
+            is_row = entry.path.endswith(suffix) and "/" not in entry.path.removeprefix(folder)
+            if is_row and entry.path not in self.row_files:
+                self.store.delete(entry.path)
+
+    def mark(self, shard: str, identity: str) -> ShardMark:
+        """Return the marker."""
+        return ShardMark(
+            shard=shard,
+            identity=identity,
+            rows=self.rows,
+            clips=self.clips,
+            num_files=len(self.sizes) + len(self.row_files),
+            seconds=round(self.seconds, 3),
+            num_bytes=self.num_bytes,
+            left_out=dict(sorted(self.left_out.items())),
+            sizes=self.sizes,
+        )
+
+
+class Destination:
+    """A folder that receives an export."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def begin(self, record: Mapping[str, JsonValue], *, restart: bool) -> None:
+        """Record the export, or check that the folder holds this one.
+
+        Args:
+            record: identity of the export.
+            restart: remove another export that the folder holds, with all files below it that such an export writes.
+
+        Raises:
+            ChangedError: the folder holds another export.
+            PlanError: it holds something else.
+        """
+        if self.store.stat(RECORD) is None:
+            self._refuse_other_files()
+            self.store.create(RECORD, _encode(record))
+        found = self._recorded()
+        if restart:
+            self._remove(found)
+            self.store.replace(RECORD, _encode(record))
+        elif found != record:
+            changed = differences(found, record)
+            raise ChangedError(
+                f"{self.store.url}: holds another export ({'; '.join(changed)}); {INSTEAD}",
+                changed,
+            )
+
+    def _refuse_other_files(self) -> None:
+        other = next((one.path for one in self.store.list() if not one.path.startswith(f"{TMP}/")), None)
+        if other is not None:
+            raise PlanError(
+                f"{self.store.url}: holds {other!r}, which no export wrote; expected a new or empty folder: choose "
+                "another destination"
+            )
+
+    def _recorded(self) -> Mapping[str, JsonValue]:
+        try:
+            found = json.loads(self.store.read(RECORD))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise PlanError(f"{self.store.url}/{RECORD}: not the record of an export; choose another destination")
+        return found
+
+    def _remove(self, record: Mapping[str, JsonValue]) -> None:
+        """Remove the markers of an export, then its files: a marker never stands without them."""
+        suffixes = tuple(str(one) for one in _listed(record.get("files")))
+        entries = [one.path for one in self.store.list() if one.path != RECORD]
+        ours = (DONE, PARTS)
+        paths = [path for path in entries if path.startswith(ours)]
+        paths += [path for path in entries if not path.startswith(".raysp/") and path.endswith(suffixes)]
+        for path in paths:
+            self.store.delete(path)
+
+    @cached_property
+    def _marked(self) -> frozenset[str]:
+        return frozenset(one.path for one in self.store.list(DONE))
+
+    def done(self, shard: str, identity: str) -> ShardMark | None:
+        """Return the marker of a label shard that was exported as it is now; None without one, or if a file is gone."""
+        path = _marker(shard)
+        if path not in self._marked:
+            return None
+        try:
+            found = ShardMark(**json.loads(self.store.read(path)))
+        except (ValueError, TypeError):
+            return None
+        if (found.shard, found.identity) != (shard, identity):
+            return None
+        for name, num_bytes in found.sizes.items():
+            entry = self.store.stat(name)
+            if entry is None or entry.num_bytes != num_bytes:
+                return None
+        return found
+
+    def finish(self, mark: ShardMark) -> None:
+        """Write the marker of a label shard after all its files."""
+        self.store.replace(_marker(mark.shard), json.dumps(asdict(mark)).encode())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file of the whole export, unless it has this content."""
+        if self.store.stat(path) is None or self.store.read(path) != data:
+            self.store.replace(path, data)
+
+    def join(self, parts: Iterable[str], path: str) -> None:
+        """Write the parts of the label shards as one file."""
+        with self.store.scratch() as scratch:
+            with scratch.open("wb") as file:
+                for part in parts:
+                    file.write(self.store.read(part))
+            self.store.publish(scratch, path, replace=True)
+
+
+def refuse_overlap(sink: Store, destination: Store) -> None:
+    """Raise if one of two folders is in the other.
+
+    Raises:
+        PlanError: with both.
+    """
+    ours, theirs = (_place(one.url) for one in (sink, destination))
+    if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
+        raise PlanError(
+            f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
+            "choose a destination outside"
+        )
+
+
+def _place(url: str) -> str:
+    return (url if scheme_of(url) else os.path.realpath(url)).rstrip("/")
+
+
+def identity_of(*parts: object) -> str:
+    """Return a hash of values that identify what was exported: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def _marker(shard: str) -> str:
+    return f"{DONE}{hashlib.sha256(shard.encode()).hexdigest()[:32]}.json"
+
+
+def _encode(record: Mapping[str, JsonValue]) -> bytes:
+    return f"{json.dumps(record, indent=1, sort_keys=True)}\n".encode()
+
+
+def _listed(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,66 @@
+"""Result of an export."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysp.words import brief, brief_html, count, duration, megabytes
+
+INCOMPLETE = 3
+"""Exit code if shards are not finished."""
+SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True, repr=False)
+class Export:
+    """Counts of an export, with those of earlier, interrupted exports to the same destination."""
+
+    sink: str
+    dest: str
+    to: str
+    """The format."""
+    shards: int
+    """Label shards exported."""
+    shards_before: int
+    """Those that an earlier export to the same destination had completed."""
+    unfinished: tuple[str, ...]
+    """Shards of the plan that have no finished label shard."""
+    rows: int
+    """Rows exported; rows of which only clips are exported count as well."""
+    clips: int | None
+    """Clips exported; None in other formats."""
+    files: int
+    num_bytes: int
+    seconds: float
+    """Seconds of audio of the exported rows, or of their clips."""
+    left_out: Mapping[str, int]
+    """Rows that were left out by reason, and clips of exported rows."""
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts of the export for users, as text by name."""
+        before = f", {self.shards_before:,} of them before" if self.shards_before else ""
+        names = f"{', '.join(self.unfinished[:SHOWN_NAMES])}{', ...' if len(self.unfinished) > SHOWN_NAMES else ''}"
+        clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.items())
+        facts = {
+            "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
+            "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
+            "written": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
+            "left out": reasons,
+            "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
+            "in": self.dest,
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if shards of the plan are not finished, else 0."""
+        return INCOMPLETE if self.unfinished else 0

@@ -1,0 +1,207 @@
+"""Export to formats of text: a file a row, or a file a label shard."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from raysp.columns import SECONDS
+from raysp.corpus.shards import Shard
+from raysp.reading.differences.labellings import Labelling
+from raysp.reading.exporting.destination import PARTS, ShardFiles
+from raysp.reading.exporting.rows import (
+    Row,
+    find_spans,
+    id_of,
+    missing,
+    need_spans,
+    ok_rows,
+    seconds_of,
+    spans_of,
+    stem_of,
+    to_rows,
+)
+from raysp.specs.values import JsonValue
+from raysp.text.formats.cleaning import FileNames
+from raysp.text.formats.cues import cues_of, one_cue
+from raysp.text.formats.fields import ctm, rttm
+from raysp.text.formats.json_lines import json_line
+from raysp.text.formats.subtitles import srt, vtt
+from raysp.text.formats.textgrid import textgrid
+
+Lines = Callable[[Row, str], str]
+"""Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+ASK_WORDS = "Ask for them with Transcript(words=True), or give the prefix of other columns with --column"
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Export of a file for each row, in a folder named after the label shard."""
+
+    labelling: Labelling
+    suffix: str
+    columns: list[str]
+    text: Callable[[Row], str]
+    """Content of the file of a row."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (self.suffix,)
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        folder, name = f"{_folder(stem_of(shard), self.suffix)}/", FileNames()
+        for table in ok_rows(self.labelling, shard, self.columns, files):
+            rows = to_rows(table)
+            named = [(f"{folder}{name(id_of(row, shard), int(str(row['row'])))}{self.suffix}", row) for row in rows]
+            files.put((path, self.text(row).encode()) for path, row in named)
+            _count(files, rows)
+        files.remove_others(folder, self.suffix)
+
+
+@dataclass(frozen=True)
+class LineFiles:
+    """Export of a file of lines for each label shard."""
+
+    labelling: Labelling
+    suffix: str
+    columns: list[str] | None
+    lines: Callable[[Shard], Lines]
+    one_file: bool = False
+    """Whether the files are parts of one file, `labels` and the suffix."""
+    others: tuple[str, ...] = field(default=())
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (self.suffix,)
+
+    def path(self, shard: Shard) -> str:
+        """Return the path of the file of a label shard."""
+        return f"{PARTS if self.one_file else ''}{stem_of(shard)}{self.suffix}"
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the file of a label shard."""
+        lines = self.lines(shard)
+        with files.file(self.path(shard)) as scratch, scratch.open("wb") as file:
+            for table in ok_rows(self.labelling, shard, self.columns, files):
+                rows = to_rows(table)
+                file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
+                _count(files, rows)
+
+
+def _count(files: ShardFiles, rows: list[dict[str, object]]) -> None:
+    files.rows += len(rows)
+    files.seconds += sum(map(seconds_of, rows))
+
+
+def _folder(stem: str, suffix: str) -> str:
+    """Return the folder of a label shard's rows, which is never named like the file of a row."""
+    return f"{stem}~" if stem.rstrip("~").endswith(suffix) else stem
+
+
+def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+    """Return the export to subtitles.
+
+    Raises:
+        PlanError: there are neither words nor texts.
+    """
+    prefix, max_chars, max_seconds = str(options["column"]), int(str(options["max_chars"])), options["max_seconds"]
+    words, text = f"{prefix}_words", f"{prefix}_text"
+    found = find_spans(labelling.schema, words) or (text if text in labelling.schema.names else None)
+    if found is None:
+        raise missing(labelling, to, (words, text), ASK_WORDS)
+    write = {"srt": srt, "vtt": vtt}[to]
+
+    def subtitle(row: Row) -> str:
+        if found == words:
+            return write(cues_of(spans_of(row, words), max_chars=max_chars, max_seconds=float(str(max_seconds))))
+        return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
+
+    return RowFiles(labelling, f".{to}", [found], subtitle)
+
+
+def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+    """Return the export to TextGrids.
+
+    Raises:
+        PlanError: there are no words.
+    """
+    prefix = str(options["column"])
+    words = need_spans(labelling, to, (f"{prefix}_words",), ASK_WORDS)
+    chars = find_spans(labelling.schema, f"{prefix}_chars")
+
+    def grid(row: Row) -> str:
+        tiers = {"words": words, **({"chars": chars} if chars else {})}
+        return textgrid({name: spans_of(row, column) for name, column in tiers.items()}, seconds_of(row))
+
+    return RowFiles(labelling, ".TextGrid", [words, *([chars] if chars else [])], grid)
+
+
+def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export to CTM files.
+
+    Raises:
+        PlanError: there are no words.
+    """
+    words = need_spans(labelling, to, (f"{options['column']}_words",), ASK_WORDS)
+    lines: Lines = lambda row, id_: ctm(id_, spans_of(row, words))  # noqa: E731
+    return LineFiles(labelling, ".ctm", [words], lambda shard: lines, bool(options["one_file"]))
+
+
+def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export to RTTM files.
+
+    Raises:
+        PlanError: there are no segments.
+    """
+    prefix = str(options["column"])
+    names = (f"{prefix}_segments", f"{prefix}_speech", prefix)
+    segments = need_spans(labelling, to, names, "Ask for them with Segments(), or name another column with --column")
+    lines: Lines = lambda row, id_: rttm(id_, spans_of(row, segments))  # noqa: E731
+    return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, bool(options["one_file"]))
+
+
+def json_rows(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export of all columns to lines of JSON."""
+    return LineFiles(
+        labelling, f".{to}", None, lambda shard: lambda row, id_: json_line(row), bool(options["one_file"])
+    )
+
+
+def manifest_lines(
+    labelling: Labelling,
+    options: Mapping[str, JsonValue],
+    paths: Callable[[Shard], Mapping[int, tuple[str, float | None]]],
+) -> LineFiles:
+    """Return the export to NeMo's manifests.
+
+    Args:
+        labelling: the sink.
+        options: options of the format.
+        paths: callable that returns the paths and offsets of a shard's recordings, by row; of rows that were not read
+            by path, the id is written.
+
+    Raises:
+        PlanError: there are no texts.
+    """
+    prefix = str(options["column"])
+    text, score, reference = f"{prefix}_text", f"{prefix}_score", labelling.reference
+    names = labelling.schema.names
+    if text not in names:
+        raise missing(labelling, "nemo", (text,), "Ask for it with Transcript()")
+    known = reference if reference in names else None
+
+    def lines(shard: Shard) -> Lines:
+        found = paths(shard)
+
+        def line(row: Row, id_: str) -> str:
+            path, offset = found.get(int(str(row["row"])), (id_, None))
+            spoken = row[known] if known and row[known] is not None else row[text]
+            values = {"audio_filepath": path, "duration": row[SECONDS], "offset": offset, "text": spoken or ""}
+            values |= {"pred_text": row[text] or "", "score": row.get(score)}
+            return json_line({key: value for key, value in values.items() if key != "offset" or value is not None})
+
+        return line
+
+    columns = [text, *([score] if score in names else []), *([known] if known else [])]
+    return LineFiles(labelling, ".jsonl", columns, lines, bool(options["one_file"]))

@@ -1,0 +1,80 @@
+"""What `raysp export` prints, and its exit codes."""
+
+import json
+import shutil
+
+import pytest
+
+import raysp
+from tests.commands import write_recipe
+from tests.reading.exporting.sinks import exported, make_sink
+
+
+@pytest.fixture(scope="module")
+def sink(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    make_sink(folder, output=raysp.Transcript())
+    return folder / "out"
+
+
+def test_the_last_lines_say_what_was_written_what_was_left_out_and_where(raysp_command, sink, tmp_path):
+    ran = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
+    assert (ran.code, ran.err) == (0, f"raysp: reading {sink} ...\n")
+    num_bytes = sum(map(len, exported(tmp_path / "x").values()))
+    assert ran.out.splitlines() == [
+        f"shards       2 label shards of {sink}",
+        "written      7 rows, 0:02 of audio",
+        "left out     1 unsupported_format",
+        f"files        2 files, {num_bytes / 1e6:.1f} MB",
+        f"in           {tmp_path}/x",
+    ]
+    again = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
+    assert again.out.splitlines()[0] == f"shards       2 label shards of {sink}, 2 of them before"
+
+
+def test_json_has_everything(raysp_command, sink, tmp_path):
+    ran = raysp_command("export", sink, tmp_path / "x", "--to", "nemo", "--json")
+    found = json.loads(ran.out)
+    assert (ran.err, found["rows"], found["exit_code"], found["left_out"]) == ("", 7, 0, {"unsupported_format": 1})
+
+
+def test_an_unfinished_sink_exports_what_there_is_with_a_warning(raysp_command, sink, tmp_path):
+    partial = shutil.copytree(sink, tmp_path / "out")
+    (partial / "a.parquet").unlink()
+    ran = raysp_command("export", partial, tmp_path / "x", "--to", "jsonl")
+    assert ran.code == 3
+    assert "1 shard not finished, which the export lacks; finish the run, and run this command again" in ran.err
+    assert "unfinished   1 shard: a.parquet\n" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--to", "ctm"],
+            "needs a column pred_words with a start and an end in seconds. Ask for them with Transcript(",
+        ),
+        (
+            ["--to", "pdf"],
+            "found the format 'pdf'; expected one of srt, vtt, ctm, textgrid, rttm, jsonl, nemo, dataset",
+        ),
+        (["--to", "jsonl", "--min-score", "0.5"], "min_score=0.5 does not apply to jsonl; it is an option of clips"),
+        ([], "Missing option '--to'"),
+    ],
+)
+def test_refusals_are_one_line_and_code_2(raysp_command, sink, tmp_path, arguments, expected):
+    ran = raysp_command("export", sink, tmp_path / "x", *arguments)
+    assert ran.code == 2
+    assert expected in ran.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_no_sink_is_refused(raysp_command, tmp_path):
+    ran = raysp_command("export", tmp_path, tmp_path / "x", "--to", "srt")
+    assert (ran.code, "not a sink of raysp" in ran.err) == (2, True)
+
+
+def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_path):
+    file = write_recipe(tmp_path, source=str(sink.parent / "in"), sink=str(sink))
+    ran = raysp_command("export", file, tmp_path / "x", "--to", "srt")
+    assert (ran.code, len(exported(tmp_path / "x"))) == (0, 7)
