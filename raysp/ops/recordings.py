@@ -116,6 +116,12 @@ class Recordings:
             return Excerpt(audio)
         return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index])
 
+    def name(self, index: int) -> str | None:
+        """Return the file name in the path of a recording; None without a path."""
+        value: Any = self.column[index]
+        path = value["path"].as_py() if self.with_path and value.is_valid and "path" in value else None
+        return str(path).rpartition("/")[2] or None if path else None
+
     def seconds(self, index: int) -> float | None:
         """Return the duration from the manifest; None if it has none."""
         return self.durations[index] if self.durations else None

@@ -9,6 +9,8 @@ from raysp.errors import PlanError
 from raysp.planning.trust import open_recorded
 from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting import texts
+from raysp.reading.exporting.clips import ClipFiles
+from raysp.reading.exporting.datasets import DatasetFiles
 from raysp.reading.exporting.destination import Destination, ShardFiles, ShardMark, identity_of, refuse_overlap
 from raysp.reading.exporting.options import settled
 from raysp.reading.exporting.result import Export
@@ -33,6 +35,10 @@ class Writing(Protocol):
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the files of a label shard."""
+        ...
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Write the files of the whole export, and return their number less that of parts."""
         ...
 
 
@@ -118,7 +124,7 @@ def export(
     destination = Destination(_destination(dest, dest_options, sink, storage_options))
     refuse_overlap(labelling.store, destination.store)
     destination.begin(_record(labelling, to, options, writing), restart=restart)
-    return _run(labelling, to, options, writing, destination)
+    return _run(labelling, to, writing, destination)
 
 
 def _destination(
@@ -158,14 +164,16 @@ def _writing(labelling: Labelling, source: Source, to: str, options: Mapping[str
         return texts.speaker_lines(labelling, to, options)
     if to == "jsonl":
         return texts.json_rows(labelling, to, options)
+    if to == "dataset":
+        return DatasetFiles(labelling, source, options).checked()
+    if to == "clips":
+        return ClipFiles(labelling, source, options).checked()
     if options["audio"]:
         source.check_paths()
     return texts.manifest_lines(labelling, options, source.paths if options["audio"] else lambda shard: {})
 
 
-def _run(
-    labelling: Labelling, to: str, options: Mapping[str, JsonValue], writing: Writing, destination: Destination
-) -> Export:
+def _run(labelling: Labelling, to: str, writing: Writing, destination: Destination) -> Export:
     """Write the label shards that the destination lacks."""
     versions = {entry.path: entry for entry in labelling.store.list() if entry.path in labelling.done}
     marks: list[ShardMark] = []
@@ -176,7 +184,7 @@ def _run(
         mark = destination.done(name, identity)
         before += mark is not None
         marks.append(mark or _write(writing, shard, identity, destination))
-    others = _finish(labelling, to, options, writing, destination, marks)
+    others = writing.finish(destination, marks)
     return _result(labelling, to, destination, marks, before, others)
 
 
@@ -190,22 +198,6 @@ def _write(writing: Writing, shard: Shard, identity: str, destination: Destinati
     mark = files.mark(shard.name, identity)
     destination.finish(mark)
     return mark
-
-
-def _finish(
-    labelling: Labelling,
-    to: str,
-    options: Mapping[str, JsonValue],
-    writing: Writing,
-    destination: Destination,
-    marks: Sequence[ShardMark],
-) -> int:
-    """Write the files of the whole export, and return their number less that of parts."""
-    if isinstance(writing, texts.LineFiles) and writing.one_file:
-        parts = [path for mark in marks for path in mark.sizes]
-        destination.join(parts, f"labels{writing.suffix}")
-        return 1 - len(parts)
-    return 0
 
 
 def _result(

@@ -1,12 +1,12 @@
 """Export to formats of text: a file a row, or a file a label shard."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from raysp.columns import SECONDS
 from raysp.corpus.shards import Shard
 from raysp.reading.differences.labellings import Labelling
-from raysp.reading.exporting.destination import PARTS, ShardFiles
+from raysp.reading.exporting.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.reading.exporting.rows import (
     Row,
     find_spans,
@@ -57,6 +57,10 @@ class RowFiles:
             _count(files, rows)
         files.remove_others(folder, self.suffix)
 
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Return 0: the export has no other files."""
+        return 0
+
 
 @dataclass(frozen=True)
 class LineFiles:
@@ -68,7 +72,6 @@ class LineFiles:
     lines: Callable[[Shard], Lines]
     one_file: bool = False
     """Whether the files are parts of one file, `labels` and the suffix."""
-    others: tuple[str, ...] = field(default=())
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -87,6 +90,14 @@ class LineFiles:
                 rows = to_rows(table)
                 file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
                 _count(files, rows)
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Join the parts of one file. Returns the number of other files less that of parts."""
+        if not self.one_file:
+            return 0
+        parts = [path for mark in marks for path in mark.sizes]
+        destination.join(parts, f"labels{self.suffix}")
+        return 1 - len(parts)
 
 
 def _count(files: ShardFiles, rows: list[dict[str, object]]) -> None:

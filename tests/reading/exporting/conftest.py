@@ -7,7 +7,7 @@ import pytest
 
 import raysp
 from raysp.reading.exporting.result import Export
-from tests.reading.exporting.sinks import make_sink
+from tests.reading.exporting.sinks import make_long_sink, make_manifest_sink, make_sink
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,22 @@ def made(tmp_path_factory) -> Path:
     """A folder with the source `in` and the sink `out` of two shards, with words, characters and a broken row."""
     folder = tmp_path_factory.mktemp("exports")
     make_sink(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory) -> Path:
+    """A folder with the source `in` and the sink `out` of three recordings of several words."""
+    folder = tmp_path_factory.mktemp("long")
+    make_long_sink(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory) -> Path:
+    """A folder with a manifest of a file and of excerpts of another, and the sink `out`."""
+    folder = tmp_path_factory.mktemp("manifest")
+    make_manifest_sink(folder)
     return folder
 
 

@@ -1,16 +1,22 @@
 """Sinks that tests export."""
 
+import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 
 import raysp
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from raysp.audio import decode
+from tests.corpora import DEMO, a_pipeline, label_here, rows_table, write_shard
 
 BROKEN = 4
 """A recording that cannot be decoded."""
 IDS = ["a/b", "a b", "u2", "U2", "../up", "שלום", "nul", "u7"]
+RATE = 16_000
 WORDS = raysp.Transcript(words=True, chars=True)
 
 
@@ -44,3 +50,44 @@ def content(folder: Path) -> dict[str, bytes]:
 def exported(folder: Path) -> dict[str, bytes]:
     """Read the files of an export that readers see."""
     return {name: data for name, data in content(folder).items() if not name.startswith(".raysp/")}
+
+
+def long_row() -> tuple[np.ndarray, list[str]]:
+    """Return a recording of several digits with pauses between them (num_samples,), and their texts."""
+    rows = [row for place, row in enumerate(digits().to_pylist()) if place != BROKEN]
+    parts = [decode(row["audio"]["bytes"], sample_rate=RATE).astype(np.float32) for row in rows]
+    parts = [part / (32768 if abs(part).max() > 1 else 1) for part in parts]
+    silence = np.zeros(RATE // 2, np.float32)
+    whole = np.concatenate([piece for part in parts for piece in (silence, part)])
+    return whole, [row["text"].upper() for row in rows]
+
+
+def make_long_sink(folder: Path) -> raysp.Pipeline:
+    """Label a shard of two recordings of several digits each, and of noise, by their embedded bytes."""
+    file = io.BytesIO()
+    soundfile.write(file, long_row()[0], RATE, format="WAV", subtype="PCM_16")
+    table = rows_table(2, audio=file.getvalue(), prefix="long/")
+    write_shard(folder / "in" / "a.parquet", table=table, row_group_size=1)
+    write_shard(folder / "in" / "b.parquet", table=table.slice(0, 1))
+    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]})
+    label_here(pipeline)
+    return pipeline
+
+
+def make_manifest_sink(folder: Path) -> raysp.Pipeline:
+    """Label rows of a manifest: a whole file, and excerpts of a long one."""
+    folder.mkdir(exist_ok=True)
+    whole, _ = long_row()
+    soundfile.write(folder / "long.wav", whole, RATE, subtype="PCM_16")
+    soundfile.write(folder / "short.wav", whole[: 2 * RATE], RATE, subtype="PCM_16")
+    lines = [
+        {"audio_filepath": "short.wav", "text": "one"},
+        {"audio_filepath": "long.wav", "offset": 0.5, "duration": 1.25, "text": "two"},
+        {"audio_filepath": "long.wav", "offset": 1.5, "duration": 2.0, "text": "three"},
+        {"audio_filepath": "gone.wav", "text": "four"},
+    ]
+    (folder / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    source = raysp.Shards(f"{folder}/m.jsonl", text="text")
+    pipeline = a_pipeline(source, f"{folder}/out", label={"outputs": [raysp.Transcript()]})
+    label_here(pipeline)
+    return pipeline

@@ -13,6 +13,7 @@ from raysp.storage.store import LocalStore
 from tests.reading.exporting.sinks import content, exported
 from tests.sink.sinks import CrashingStore, Killed
 
+SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 TEXT_FORMATS = ["srt", "ctm", "jsonl"]
 
 
@@ -38,6 +39,25 @@ class TestGoingOn:
             with pytest.raises(Killed):
                 raysp.export(str(made / "out"), to=to, dest=store, **options)
             raysp.export(str(made / "out"), to=to, dest=str(folder), **options)
+            assert content(folder) == expected
+
+    @pytest.mark.parametrize(
+        ("to", "options"),
+        [("dataset", {}), ("clips", SHORT), ("clips", {**SHORT, "layout": "tar"})],
+        ids=["dataset", "clips", "tar"],
+    )
+    @pytest.mark.slow
+    def test_an_export_with_recordings_killed_at_any_change_gives_the_same_files(self, long, tmp_path, to, options):
+        num_changes = changes(long / "out", tmp_path / "whole", to, **options)
+        expected = content(tmp_path / "whole")
+        assert num_changes >= 5
+        for number in range(1, num_changes + 1):
+            folder = tmp_path / f"{number}"
+            store = CrashingStore(LocalStore(folder), number, "before" if number % 2 else "after")
+            with pytest.raises(Killed):
+                raysp.export(str(long / "out"), to=to, dest=store, **options)
+            assert exported(folder).items() <= exported(tmp_path / "whole").items()
+            raysp.export(str(long / "out"), to=to, dest=str(folder), **options)
             assert content(folder) == expected
 
     @pytest.mark.parametrize("to", TEXT_FORMATS)
