@@ -1,6 +1,7 @@
 """The verb that writes label shards in other formats."""
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,9 @@ from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.reading.exporting.result import Export
+
+EVERY_SECONDS = 10.0
+"""Seconds between lines of progress."""
 
 
 def export(
@@ -69,12 +73,25 @@ def export(
         pipeline=pipeline,
         trust=trust,
         restart=restart,
+        on_shard=None if as_json else _Progress(),
     )
     if as_json:
         print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
     else:
         _print(found)
     raise typer.Exit(found.exit_code)
+
+
+class _Progress:
+    """Lines on stderr about the label shards that are done, not more than one every `EVERY_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + EVERY_SECONDS
+
+    def __call__(self, done: int, of: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY_SECONDS
+            say(f"{done:,} of {count(of, 'label shard')}")
 
 
 def _print(found: "Export") -> None:

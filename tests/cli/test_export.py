@@ -32,6 +32,12 @@ def test_the_last_lines_say_what_was_written_what_was_left_out_and_where(raysp_c
     assert again.out.splitlines()[0] == f"shards       2 label shards of {sink}, 2 of them before"
 
 
+def test_progress_is_shown_on_stderr(raysp_command, sink, tmp_path, monkeypatch):
+    monkeypatch.setattr("raysp.cli.exporting.EVERY_SECONDS", 0.0)
+    ran = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
+    assert ran.err.splitlines()[1:] == ["raysp: 1 of 2 label shards", "raysp: 2 of 2 label shards"]
+
+
 def test_json_has_everything(raysp_command, sink, tmp_path):
     ran = raysp_command("export", sink, tmp_path / "x", "--to", "nemo", "--json")
     found = json.loads(ran.out)

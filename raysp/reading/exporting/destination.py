@@ -150,11 +150,13 @@ class Destination:
 
     def _remove(self, record: Mapping[str, JsonValue]) -> None:
         """Remove the markers of an export, then its files: a marker never stands without them."""
-        suffixes = tuple(str(one) for one in _listed(record.get("files")))
-        entries = [one.path for one in self.store.list() if one.path != RECORD]
-        ours = (DONE, PARTS)
-        paths = [path for path in entries if path.startswith(ours)]
-        paths += [path for path in entries if not path.startswith(".raysp/") and path.endswith(suffixes)]
+        names = {str(one) for one in _listed(record.get("files"))}
+        suffixes = tuple(name for name in names if name.startswith("."))
+        found = [one.path for one in self.store.list()]
+        paths = [path for path in found if path.startswith((DONE, PARTS))]
+        paths += [
+            path for path in found if not path.startswith(".raysp/") and (path.endswith(suffixes) or path in names)
+        ]
         for path in paths:
             self.store.delete(path)
 

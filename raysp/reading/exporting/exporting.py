@@ -1,7 +1,7 @@
 """Export of a sink: the options are checked, then its label shards are written one after the other."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from raysp.corpus.shards import Shard
@@ -63,6 +63,7 @@ def export(
     pipeline: Pipeline | None = None,
     trust: bool = False,
     restart: bool = False,
+    on_shard: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Write the finished label shards of a sink in a format that other tools read.
 
@@ -91,6 +92,7 @@ def export(
             user ran it on this machine.
         trust: use the recorded pipeline and storage options, regardless of who recorded them.
         restart: remove another export that `dest` holds.
+        on_shard: called after each label shard with the number of those done, and of all.
 
     Raises:
         SpecError: an option is invalid for any data.
@@ -121,10 +123,11 @@ def export(
         raise PlanError(f"{labelling.url}: has no finished label shard; `raysp status` shows its progress")
     source = Source(labelling, storage_options, pipeline, trust=trust)
     writing = _writing(labelling, source, to, options)
-    destination = Destination(_destination(dest, dest_options, sink, storage_options))
+    reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
+    destination = Destination(_destination(dest, dest_options, sink, reached_by))
     refuse_overlap(labelling.store, destination.store)
     destination.begin(_record(labelling, to, options, writing), restart=restart)
-    return _run(labelling, to, writing, destination)
+    return _run(labelling, to, writing, destination, on_shard)
 
 
 def _destination(
@@ -173,7 +176,13 @@ def _writing(labelling: Labelling, source: Source, to: str, options: Mapping[str
     return texts.manifest_lines(labelling, options, source.paths if options["audio"] else lambda shard: {})
 
 
-def _run(labelling: Labelling, to: str, writing: Writing, destination: Destination) -> Export:
+def _run(
+    labelling: Labelling,
+    to: str,
+    writing: Writing,
+    destination: Destination,
+    on_shard: Callable[[int, int], None] | None,
+) -> Export:
     """Write the label shards that the destination lacks."""
     versions = {entry.path: entry for entry in labelling.store.list() if entry.path in labelling.done}
     marks: list[ShardMark] = []
@@ -184,6 +193,8 @@ def _run(labelling: Labelling, to: str, writing: Writing, destination: Destinati
         mark = destination.done(name, identity)
         before += mark is not None
         marks.append(mark or _write(writing, shard, identity, destination))
+        if on_shard:
+            on_shard(len(marks), len(versions))
     others = writing.finish(destination, marks)
     return _result(labelling, to, destination, marks, before, others)
 

@@ -13,17 +13,22 @@ NOTHING = "<NA>"
 LONGEST_NAME_BYTES = 120
 """Longest cleaned part of a file name: file systems allow 255 bytes, of which a number and a suffix take some."""
 _UNSAFE = re.compile(r'[\\/:*?"<>|~\s\x00-\x1f\x7f-\x9f]')
+_SPECIAL = re.compile(r"[ %]|^[;#]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, with any suffix."""
 
 
 def valid(text: str) -> str:
     """Return a text with lone surrogates replaced by U+FFFD, so that it can be encoded as UTF-8."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def on_one_line(text: str) -> str:
     """Return a text without control characters, with single spaces in place of all other white space."""
+    if text.isprintable():
+        return " ".join(text.split())
     kept = (" " if c.isspace() else c for c in valid(text) if c.isspace() or unicodedata.category(c) != "Cc")
     return " ".join("".join(kept).split())
 
@@ -34,6 +39,8 @@ def as_field(text: str) -> str:
     White space, control characters and `%` are percent-encoded, as in urls, and so is a `;` or `#` at the start, with
     which comments begin. `urllib.parse.unquote` returns the text.
     """
+    if text and text.isprintable() and not _SPECIAL.search(text):
+        return text
     encoded = "".join(quote(c, safe="") if _is_encoded(c) else c for c in valid(text))
     if encoded.startswith((";", "#")):
         encoded = quote(encoded[0], safe="") + encoded[1:]

@@ -58,6 +58,9 @@ def _divided(word: Span, max_chars: int) -> Iterator[Span]:
 
     A text of several words is divided at its spaces where possible.
     """
+    if len(word.text) <= max_chars:
+        yield word
+        return
     text, place = word.text, 0
     seconds = (word.end - word.start) / max(1, len(text))
     while place < len(text):
@@ -89,7 +92,7 @@ def _is_over(group: Sequence[Span], word: Span, max_chars: int, max_seconds: flo
         return True
     if group[-1].text.endswith(_SENTENCE_ENDS) and end - group[0].start >= LEAST_SECONDS:
         return True
-    return len(_lines([*(one.text for one in group), word.text], max_chars)) > LINES
+    return len(_broken([*(one.text for one in group), word.text], max_chars)) > LINES
 
 
 def _timed(groups: Sequence[Sequence[Span]], max_chars: int, max_seconds: float) -> Iterator[Cue]:
@@ -107,14 +110,20 @@ def _timed(groups: Sequence[Sequence[Span]], max_chars: int, max_seconds: float)
 
 def _lines(words: Sequence[str], max_chars: int) -> list[str]:
     """Break words into the fewest lines; two lines are made about equally long."""
+    lines = _broken(words, max_chars)
+    return [" ".join(line) for line in (_balanced(words) if len(lines) == 2 else lines)]
+
+
+def _broken(words: Sequence[str], max_chars: int) -> list[list[str]]:
+    """Break words into the fewest lines, each as long as possible."""
     lines: list[list[str]] = [[]]
+    num_chars = 0
     for word in words:
-        if lines[-1] and len(" ".join([*lines[-1], word])) > max_chars:
+        if lines[-1] and num_chars + 1 + len(word) > max_chars:
             lines.append([])
+        num_chars = num_chars + 1 + len(word) if lines[-1] else len(word)
         lines[-1].append(word)
-    if len(lines) == 2:
-        lines = _balanced(words)
-    return [" ".join(line) for line in lines]
+    return lines
 
 
 def _balanced(words: Sequence[str]) -> list[list[str]]:

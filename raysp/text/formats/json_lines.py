@@ -24,6 +24,8 @@ def json_line(values: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return valid(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -32,6 +34,6 @@ def _plain(value: object) -> object:
         return {valid(str(key)): _plain(one) for key, one in value.items()}
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [_plain(one) for one in value]
     return valid(str(value))

@@ -1,6 +1,9 @@
 """Exports that go on, that are killed, and that are refused."""
 
+import contextlib
+import itertools
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import raysp
 from raysp.errors import ChangedError, PlanError, SpecError
 from raysp.reading.exporting import destination
+from raysp.reading.exporting.options import OPTIONS
 from raysp.storage.store import LocalStore
 from tests.reading.exporting.sinks import content, exported
 from tests.sink.sinks import CrashingStore, Killed
@@ -71,6 +75,25 @@ class TestGoingOn:
                 raysp.export(str(made / "out"), to=to, dest=store)
             assert exported(tmp_path / f"{number}").items() <= expected.items()
 
+    def test_a_replacement_killed_at_any_change_is_finished_by_the_same_call(self, made, tmp_path):
+        raysp.export(str(made / "out"), to="ctm", dest=str(tmp_path / "whole"))
+        expected = content(tmp_path / "whole")
+        raysp.export(str(made / "out"), to="jsonl", dest=str(tmp_path / "before"))
+        for number in itertools.count(1):
+            folder = shutil.copytree(tmp_path / "before", tmp_path / f"{number}")
+            store = CrashingStore(LocalStore(folder), number, "after")
+            with contextlib.suppress(Killed):
+                raysp.export(str(made / "out"), to="ctm", dest=store, restart=True)
+                break
+            raysp.export(str(made / "out"), to="ctm", dest=str(folder), restart=True)
+            assert content(folder) == expected
+        assert number > 8
+
+    def test_each_label_shard_is_reported(self, export):
+        seen: list[tuple[int, int]] = []
+        export("jsonl", on_shard=lambda done, of: seen.append((done, of)))
+        assert seen == [(1, 2), (2, 2)]
+
     def test_what_is_there_is_not_written_again(self, export, made, tmp_path):
         export("jsonl")
         times = {path: os.stat(path).st_mtime_ns for path in (tmp_path / "dest").rglob("*") if path.is_file()}
@@ -105,6 +128,17 @@ class TestGoingOn:
         found = raysp.export(str(sink), to="ctm", dest=str(tmp_path / "dest"), one_file=True)
         assert (found.unfinished, found.rows, found.exit_code) == ((), 7, 0)
         assert len(exported(tmp_path / "dest")["labels.ctm"].splitlines()) == 7
+
+
+def test_the_documentation_lists_each_format_with_its_options():
+    document = Path(__file__).parents[3] / "docs" / "exporting.md"
+    rows = [line for line in document.read_text().splitlines() if line.startswith("| `")]
+    named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named.keys() == OPTIONS.keys()
+    for to, options in OPTIONS.items():
+        for name in options.keys() - {"split", "sample_rate"}:
+            option = {"layout": "as", "audio": "no-audio"}.get(name, name).replace("_", "-")
+            assert f"--{option}" in named[to], (to, name)
 
 
 class TestRefusals:
