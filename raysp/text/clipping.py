@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from raysp.text.formats.cleaning import in_order
+from raysp.text.formats.cleaning import in_order, with_times
 from raysp.text.times import Span
 
 PAD_SECONDS = 0.25
@@ -43,7 +43,7 @@ def cut_clips(
     do not fit into one clip, it ends at the widest pause after half of `max_seconds`. A long pause always ends a clip.
 
     Args:
-        words: words, or regions of speech, with their times in seconds.
+        words: words, or regions of speech, with their times in seconds; words without times belong to the one before.
         seconds: duration of the recording.
         min_seconds: shorter clips are left out.
         max_seconds: longer words are left out.
@@ -64,7 +64,9 @@ class _Placed:
     """Words of a recording with the places at which clips may begin and end."""
 
     def __init__(self, words: Iterable[Span], seconds: float) -> None:
-        self.words = [one._replace(end=min(one.end, seconds)) for one in in_order(words) if one.start < seconds]
+        self.words = [
+            one._replace(end=min(one.end, seconds)) for one in in_order(with_times(words)) if one.start < seconds
+        ]
         self.ends = list(accumulate((one.end for one in self.words), max))
         self.lefts = [self._left(place) for place in range(len(self.words))]
         self.rights = [self._right(place, seconds) for place in range(len(self.words))]

@@ -47,6 +47,12 @@ def test_words_that_are_too_long_and_clips_that_are_too_short_are_counted():
     assert left_out == {"clip_too_long": 1, "clip_too_short": 1}
 
 
+def test_a_word_without_times_belongs_to_the_clip_of_the_one_before():
+    nan = float("nan")
+    found, _ = cut([*spoken((0, 2), (2.5, 4)), Span("7", nan, nan, nan), *spoken((10, 12))])
+    assert [(one.text, one.end) for one in found] == [("w0 w1 7", 4.25), ("w0", 12.25)]
+
+
 def test_the_score_is_the_mean_of_the_words():
     spans = [Span("a", 0.0, 1.0, 0.5), Span("b", 1.0, 2.0, 1.0), Span("c", 2.0, 3.0, float("nan"))]
     assert cut(spans)[0][0].score == 0.75

@@ -29,7 +29,10 @@ from raysp.text.formats.textgrid import textgrid
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
-ASK_WORDS = "Ask for them with Transcript(words=True), or give the prefix of other columns with --column"
+ASK_WORDS = (
+    "Ask for them with Transcript(words=True), or name the prefix of other columns with --column, such as aligned for "
+    "those of Align()"
+)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,22 @@ def in_order(spans: Iterable[Span]) -> list[Span]:
     return sorted((one._replace(end=max(one.start, one.end)) for one in positive), key=lambda one: one.start)
 
 
+def with_times(words: Iterable[Span]) -> list[Span]:
+    """Return words of which those without finite times are placed, without a duration, behind the word before them.
+
+    At the beginning they are placed at the start of the first word with times. Without one, none is returned.
+    """
+    found = list(words)
+    is_timed = [math.isfinite(one.start) and math.isfinite(one.end) for one in found]
+    place = next((one.start for one, timed in zip(found, is_timed, strict=True) if timed), None)
+    if place is None:
+        return []
+    for index, timed in enumerate(is_timed):
+        found[index] = found[index] if timed else found[index]._replace(start=place, end=place)
+        place = found[index].end
+    return found
+
+
 def end_of(spans: Sequence[Span], seconds: float) -> float:
     """Return the end of a recording: its duration, or the end of its last span if that is later."""
     return max([seconds if math.isfinite(seconds) else 0.0, *(one.end for one in spans)])

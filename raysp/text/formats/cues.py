@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from raysp.text.formats.cleaning import in_order, on_one_line
+from raysp.text.formats.cleaning import in_order, on_one_line, with_times
 from raysp.text.times import Span
 
 LINES = 2
@@ -36,11 +36,11 @@ def cues_of(words: Iterable[Span], *, max_chars: int = 42, max_seconds: float = 
     divided.
 
     Args:
-        words: words with their times in seconds.
+        words: words with their times in seconds; those without times follow the word before them.
         max_chars: characters of a line; a cue has at most `LINES` lines.
         max_seconds: display of a cue. A longer word is shown for this time.
     """
-    cleaned = (one._replace(text=on_one_line(one.text)) for one in in_order(words))
+    cleaned = (one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words)))
     parts = [part for word in cleaned if word.text for part in _divided(word, max_chars)]
     groups = list(_grouped(parts, max_chars, max_seconds))
     return tuple(_timed(groups, max_chars, max_seconds))

@@ -11,6 +11,7 @@ import soundfile
 
 import raysp
 from raysp.audio import decode
+from raysp.specs.outputs import Output
 from tests.corpora import DEMO, a_pipeline, label_here, rows_table, write_shard
 
 BROKEN = 4
@@ -29,7 +30,7 @@ def digits(num_rows: int = 8) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def make_sink(folder: Path, *, rows: str = "all", output: raysp.Transcript = WORDS) -> raysp.Pipeline:
+def make_sink(folder: Path, *, rows: str = "all", output: Output = WORDS) -> raysp.Pipeline:
     """Label two shards of digits, the second one in a folder."""
     table = digits()
     write_shard(folder / "in" / "a.parquet", table=table.slice(0, 5), row_group_size=2)

@@ -13,7 +13,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp.errors import PlanError
-from tests.reading.exporting.sinks import exported
+from tests.reading.exporting.sinks import exported, make_sink
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
 FILES = ["a/U2~3", "a/a_b~0", "a/a_b~1", "a/u2", "more/b/u7", "more/b/xnul~1", "more/b/שלום"]
@@ -62,6 +62,14 @@ def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
     assert {one.id: [word.symbol for word in one.alignment["word"]] for one in found} == {
         id_: [text] for id_, text in TEXTS.items()
     }
+
+
+def test_aligned_words_are_exported_by_their_prefix(tmp_path):
+    make_sink(tmp_path, output=raysp.Align("text"))
+    raysp.export(str(tmp_path / "out"), to="srt", dest=str(tmp_path / "srt"), column="aligned")
+    assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
+    raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "ctm"), column="aligned")
+    assert b"u2 1 0." in exported(tmp_path / "ctm")["a.ctm"]
 
 
 def test_a_file_for_each_label_shard(export, tmp_path):
@@ -141,8 +149,6 @@ def test_a_format_that_needs_another_column_says_which_output_to_ask_for(export,
 
 
 def test_left_out_rows_of_a_sink_of_ok_rows_are_counted(made, tmp_path):
-    from tests.reading.exporting.sinks import make_sink
-
     make_sink(tmp_path, rows="ok")
     found = raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "dest"))
     assert (found.rows, found.left_out) == (7, {"unsupported_format": 1})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.formats.cleaning import FileNames, as_field, in_order, on_one_line, valid
+from raysp.text.formats.cleaning import FileNames, as_field, in_order, on_one_line, valid, with_times
 from raysp.text.times import Span
 from tests.text.formats.spans import HOSTILE, TEXTS, WILD
 
@@ -46,6 +46,18 @@ def test_spans_in_order_have_finite_times(spans):
 def test_spans_are_sorted_and_clamped():
     spans = [Span("b", 2.0, 1.0, 0.5), Span("a", -1.0, 0.5, 0.5), Span("c", float("nan"), 3.0, 0.5)]
     assert in_order(spans) == [Span("a", 0.0, 0.5, 0.5), Span("b", 2.0, 2.0, 0.5)]
+
+
+def test_words_without_times_follow_the_word_before_them():
+    nan = float("nan")
+    words = [Span("7", nan, nan, nan), Span("a", 1.0, 1.5, 0.5), Span("8", nan, nan, nan), Span("b", 2.0, 2.5, 0.5)]
+    assert [(one.text, one.start, one.end) for one in with_times(words)] == [
+        ("7", 1.0, 1.0),
+        ("a", 1.0, 1.5),
+        ("8", 1.5, 1.5),
+        ("b", 2.0, 2.5),
+    ]
+    assert with_times(words[:1]) == []
 
 
 @given(st.lists(TEXTS, max_size=20))
