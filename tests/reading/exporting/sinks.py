@@ -11,7 +11,7 @@ import soundfile
 
 import raysp
 from raysp.audio import decode
-from raysp.specs.outputs import Output
+from raysp.specs.outputs.output import Output
 from tests.corpora import DEMO, a_pipeline, label_here, rows_table, write_shard
 
 BROKEN = 4
