@@ -21,8 +21,8 @@ from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.differences.diffing import diff as diff
 from .reading.exporting.exporting import export as export
+from .reading.reporting import report as report
 from .reading.status import status as status
-from .reading.training.reporting import report as report
 from .reading.verify import verify as verify
 from .specs.adaptation import LoRA as LoRA
 from .specs.augmentation import Gain as Gain

@@ -31,6 +31,7 @@ ON_OBJECT_STORAGE = (
     "engine/test_object_storage.py",
     "ops/test_refusals.py",
     "reading/exporting/test_in_a_bucket.py",
+    "reading/labels/test_in_a_bucket.py",
     "reading/training/test_in_a_bucket.py",
     "sink/test_relabelling.py",
     "storage/test_guards.py",

@@ -36,9 +36,6 @@ Sink = Annotated[
         metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."
     ),
 ]
-TrainingSink = Annotated[
-    str, typer.Argument(metavar="SINK", help="The folder that a training wrote, or the file of its recipe.")
-]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Use the urls, options, variables and modules named by the sink's record.")
 ]

@@ -21,6 +21,7 @@ class Commands(NamedTuple):
 
     status: str
     retry: str
+    report: str
 
 
 def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None) -> Commands:
@@ -71,6 +72,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
         print_fact("word errors", word_errors(result.word_errors))
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
+    if result.shards_committed:
+        print_command("report", commands.report)
     print_command("next", commands.status)
     print_nothing_labelled(result)
 

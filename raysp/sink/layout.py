@@ -161,6 +161,11 @@ def receipts_path(run_id: str, number: int) -> str:
     return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
 
 
+def run_of_receipts(path: str) -> str:
+    """Return the id of the run that wrote a batch of receipts."""
+    return path.removeprefix(RECEIPTS).rpartition("-")[0]
+
+
 def events_prefix(run_id: str) -> str:
     """Return the common prefix of the paths of a run's event log."""
     return f"{EVENTS}{run_id}-"

@@ -117,14 +117,26 @@ def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockRece
     return [receipt for receipt in found if isinstance(receipt, BlockReceipt)]
 
 
+def blocks_by_run(store: Store) -> Iterator[tuple[str, BlockReceipt]]:
+    """Yield the block receipts of all runs with the id of their run, in the order of `load`."""
+    for path, receipt in _with_paths(store, ("block",)):
+        if isinstance(receipt, BlockReceipt):
+            yield layout.run_of_receipts(path), receipt
+
+
 def load(store: Store, kinds: Collection[str] = tuple(KINDS)) -> Iterator[Receipt]:
     """Yield all receipts of these kinds, in the order of runs and writing; log and skip unreadable ones."""
+    return (receipt for _, receipt in _with_paths(store, kinds))
+
+
+def _with_paths(store: Store, kinds: Collection[str]) -> Iterator[tuple[str, Receipt]]:
+    """Yield receipts with the paths of their batches."""
     paths = [entry.path for entry in store.list(layout.RECEIPTS)]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             window = paths[start : start + READ_AT_ONCE]
             for path, data in zip(window, pool.map(store.read, window), strict=True):
-                yield from _parsed(store, path, data, kinds)
+                yield from ((path, receipt) for receipt in _parsed(store, path, data, kinds))
 
 
 def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from raysp.engine.training.trackers import Tracker
 from raysp.errors import RayspError
 from raysp.evaluation.scores import WorstRow
-from raysp.reading.training.reporting import report
+from raysp.reading.reporting import report
 from raysp.sink.training import evaluations
 from raysp.sink.training.evaluations import StepEvaluation
 from raysp.sink.training.metrics import MetricsLog, StepMetrics

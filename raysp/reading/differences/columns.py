@@ -10,7 +10,7 @@ from raysp.errors import PlanError
 from raysp.evaluation.scores import SECONDS
 from raysp.planning.references import complaints_of_groups
 from raysp.planning.surveying import holds_text
-from raysp.reading.differences.labellings import Labelling
+from raysp.reading.labelling import Labelling
 
 Kind = Literal["text", "class", "vector", "number", "value"]
 """How a column is compared: by word errors, by class, by cosine, by difference, or by equality alone."""

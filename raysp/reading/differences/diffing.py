@@ -15,8 +15,9 @@ from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate
 from raysp.planning.references import keys_of
 from raysp.reading.differences.columns import Compared, columns_to_compare, reference_column, source_of_group
 from raysp.reading.differences.comparing import Both, Comparer, comparer
-from raysp.reading.differences.labellings import Labelling, match, open_both, rows_of_both
+from raysp.reading.differences.labellings import match, open_both, rows_of_both
 from raysp.reading.differences.result import ColumnDifference, LabelDiff, RowMatch, Side
+from raysp.reading.labelling import Labelling
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.recipe import Text

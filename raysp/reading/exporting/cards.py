@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.destination import ShardMark
 from raysp.reading.exporting.options import OPTIONS
+from raysp.reading.labelling import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue
 from raysp.text.formats.cleaning import on_one_line

@@ -16,7 +16,6 @@ from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import AUDIO, Shard
 from raysp.errors import AudioError
 from raysp.ops.recordings import Recordings
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.archives import SampleArchive
 from raysp.reading.exporting.cards import AUDIO_COLUMN, CARD, card
 from raysp.reading.exporting.datasets import data_path
@@ -24,6 +23,7 @@ from raysp.reading.exporting.destination import Destination, ShardFiles, ShardMa
 from raysp.reading.exporting.rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
 from raysp.reading.exporting.source_audio import Source
 from raysp.reading.exporting.texts import ASK_WORDS
+from raysp.reading.labelling import Labelling
 from raysp.specs.values import JsonValue
 from raysp.text.clipping import Clip, cut_clips
 from raysp.text.formats.json_lines import json_line

@@ -15,11 +15,11 @@ from raysp.columns import SECONDS
 from raysp.corpus.shards import AUDIO, Shard
 from raysp.errors import AudioError
 from raysp.ops.recordings import Recordings
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.cards import AUDIO_COLUMN, CARD, card
 from raysp.reading.exporting.destination import Destination, ShardFiles, ShardMark
 from raysp.reading.exporting.rows import ok_rows, stem_of
 from raysp.reading.exporting.source_audio import Source
+from raysp.reading.labelling import Labelling
 from raysp.specs.values import JsonValue
 
 GROUP_BYTES = 64 * 1024 * 1024

@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.planning.trust import open_recorded
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting import texts
 from raysp.reading.exporting.clips import ClipFiles
 from raysp.reading.exporting.datasets import DatasetFiles
@@ -15,6 +14,7 @@ from raysp.reading.exporting.destination import Destination, ShardFiles, ShardMa
 from raysp.reading.exporting.options import settled
 from raysp.reading.exporting.result import Export
 from raysp.reading.exporting.source_audio import Source
+from raysp.reading.labelling import Labelling
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions

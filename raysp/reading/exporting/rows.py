@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from raysp.columns import OK, SECONDS, STATUS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.destination import ShardFiles
+from raysp.reading.labelling import Labelling
 from raysp.reading.samples import readable
 from raysp.text.times import Span
 

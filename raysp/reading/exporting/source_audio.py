@@ -11,9 +11,9 @@ from raysp.errors import AudioError, PlanError, ShardError
 from raysp.ops.recordings import Recordings
 from raysp.planning.replaced import find_replaced
 from raysp.planning.trust import check_same_source, read_recorded, refusal
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.destination import ShardFiles
 from raysp.reading.exporting.rows import KEYS, only_ok
+from raysp.reading.labelling import Labelling
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor
 from raysp.sink.recordings import Hashes, shown

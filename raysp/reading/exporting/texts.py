@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from raysp.columns import SECONDS
 from raysp.corpus.shards import Shard
-from raysp.reading.differences.labellings import Labelling
 from raysp.reading.exporting.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.reading.exporting.rows import (
     Row,
@@ -19,6 +18,7 @@ from raysp.reading.exporting.rows import (
     stem_of,
     to_rows,
 )
+from raysp.reading.labelling import Labelling
 from raysp.specs.values import JsonValue
 from raysp.text.formats.cleaning import FileNames
 from raysp.text.formats.cues import cues_of, one_cue

@@ -1,4 +1,4 @@
-"""Charts of a report: paths of an SVG of 1000 by 1000 units that is stretched to its place, and labels beside it."""
+"""Charts of the report of a training: curves over its steps, and metrics of its evaluations."""
 
 import math
 from collections.abc import Mapping
@@ -7,44 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysp.evaluation.scores import Estimate
-from raysp.reading.training.axes import Axis, Floats, steps_axis, value_axis
+from raysp.reading.pages import charts
+from raysp.reading.pages.axes import Floats, count_axis, value_axis
+from raysp.reading.pages.charts import Chart
 from raysp.sink.training import evaluations
 from raysp.sink.training.evaluations import StepEvaluation
 
-SIDE = 1000
-"""Width and height of a chart in units of its paths."""
-MOST_POINTS = 500
-"""Points of a curve; a longer one is drawn by its range in as many parts."""
 SMOOTHED_SHARE = 1 / 50
 """Share of the steps over which a curve is averaged."""
 FEWEST_SMOOTHED = 5
 """Steps over which a curve of 50 steps or more is averaged at least."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart over the steps of a training. Paths are those of SVG; an empty one is not drawn."""
-
-    title: str
-    note: str
-    """Unit, scale and smoothing."""
-    figure: str
-    """The most important value, as text."""
-    x: Axis
-    y: Axis
-    line: str
-    raw: str = ""
-    """Values of single steps, behind a smoothed line."""
-    band: str = ""
-    """Area of intervals."""
-    points: str = ""
-    best: str = ""
-    """The best of the points."""
-
-    @property
-    def grid(self) -> str:
-        """Path of horizontal lines at the ticks."""
-        return "".join(f"M0 {_unit(1 - tick.place)}H{SIDE}" for tick in self.y.ticks)
 
 
 @dataclass(frozen=True)
@@ -80,7 +52,7 @@ class Curve:
         steps, parts, wholes = self.steps[is_finite], self.parts[is_finite], wholes[is_finite]
         width = _smoothed_steps(len(steps)) if self.is_smoothed else 1
         raw, smooth = parts / wholes, _sums(parts, width) / _sums(wholes, width)
-        x = steps_axis(int(self.steps[-1]))
+        x = count_axis(int(self.steps[-1]))
         y = value_axis(raw, from_zero=self.from_zero, is_share=self.is_share, may_be_log=self.may_be_log)
         notes = [self.unit, "log scale" if y.is_log else "", f"mean of {width:,} steps" if width > 1 else ""]
         last = f"{smooth[-1]:.1%}" if self.is_share else f"{smooth[-1]:.4g}"
@@ -90,8 +62,8 @@ class Curve:
             f"last {last}",
             x,
             y,
-            line=_path(x.places(steps), y.places(smooth)),
-            raw=_range(x.places(steps), y.places(raw)) if width > 1 else "",
+            line=charts.line(x.places(steps), y.places(smooth)),
+            raw=charts.spread(x.places(steps), y.places(raw)) if width > 1 else "",
         )
 
 
@@ -110,7 +82,7 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
     known = {step: ends for step, estimate in estimates.items() if (ends := _ends(estimate))}
     is_share, title = metric != evaluations.LOSS, evaluations.title(metric)
     values = np.array([*known.values()], np.float64)
-    x, y = steps_axis(max(last_step, *known)), value_axis(values, is_share=is_share, may_be_log=not is_share)
+    x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share, may_be_log=not is_share)
     across, (low, line, high) = x.places(np.array([*known], np.float64)), y.places(values.T)
     place = [*known].index(best)
     return Chart(
@@ -119,10 +91,10 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
         figure=f"best {evaluations.text(metric, estimates[best])} at step {best:,}",
         x=x,
         y=y,
-        line=_path(across, line),
-        band=_area(across, low, high),
-        points=_dots(across, line),
-        best=_dots(across[[place]], line[[place]]),
+        line=charts.line(across, line),
+        band=charts.area(across, low, high),
+        points=charts.dots(across, line),
+        best=charts.dots(across[[place]], line[[place]]),
     )
 
 
@@ -146,39 +118,3 @@ def _sums(values: Floats, width: int) -> Floats:
     first, end = np.maximum(0, places - width // 2), np.minimum(len(values), places + (width + 1) // 2)
     found: Floats = total[end] - total[first]
     return found
-
-
-def _path(across: Floats, up: Floats) -> str:
-    """Return a line through points, of which some are left out if they are many."""
-    if len(across) > MOST_POINTS:
-        chosen = np.unique(np.linspace(0, len(across) - 1, MOST_POINTS).astype(int))
-        across, up = across[chosen], up[chosen]
-    points = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across, up, strict=True)]
-    return f"M{'L'.join(points)}" if len(points) > 1 else _dots(across, up)
-
-
-def _range(across: Floats, up: Floats) -> str:
-    """Return a line through points; if they are many, through the lowest and the highest of neighbours."""
-    if len(across) <= MOST_POINTS:
-        return _path(across, up)
-    first = np.linspace(0, len(across), MOST_POINTS // 2, endpoint=False).astype(int)
-    pairs = np.stack([np.minimum.reduceat(up, first), np.maximum.reduceat(up, first)], axis=1)
-    return _path(np.repeat(across[first], 2), pairs.ravel())
-
-
-def _area(across: Floats, low: Floats, high: Floats) -> str:
-    """Return the area between two lines; a vertical line for a single point."""
-    if len(across) == 1:
-        return f"M{_unit(across[0])} {_unit(1 - low[0])}V{_unit(1 - high[0])}"
-    there = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across, high, strict=True)]
-    back = [f"{_unit(x)} {_unit(1 - y)}" for x, y in zip(across[::-1], low[::-1], strict=True)]
-    return f"M{'L'.join([*there, *back])}Z"
-
-
-def _dots(across: Floats, up: Floats) -> str:
-    """Return lines of no length, which round ends make dots."""
-    return "".join(f"M{_unit(x)} {_unit(1 - y)}h0" for x, y in zip(across, up, strict=True))
-
-
-def _unit(place: float) -> str:
-    return f"{SIDE * place:.1f}".removesuffix(".0")

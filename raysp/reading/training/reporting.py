@@ -1,57 +1,26 @@
 """The report of a training: one HTML file without scripts or links: curves, evaluations, recipe and versions."""
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raysp.reading.activity import Running
-from raysp.reading.training.axes import Floats
-from raysp.reading.training.charts import SIDE, Chart, Curve, metric_chart
+from raysp.reading.pages import rendering
+from raysp.reading.pages.axes import Floats
+from raysp.reading.pages.charts import Chart
+from raysp.reading.pages.tables import runs_table
+from raysp.reading.training.charts import Curve, metric_chart
 from raysp.reading.training.status import TrainingStatus, training_status
-from raysp.reading.training.tables import evaluation_in_detail, facts, runs_table
+from raysp.reading.training.tables import evaluation_in_detail, facts
 from raysp.sink import run_record
-from raysp.sink.sinks import Sink
 from raysp.sink.training import evaluations, metrics
 from raysp.sink.training.evaluations import StepEvaluation
 from raysp.sink.training.metrics import StepMetrics
-from raysp.sink.training.record import REPORT, TrainingRecord
-from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store, explain, join_url
+from raysp.sink.training.record import TrainingRecord
+from raysp.storage.store import Store
 from raysp.words import printable
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-
-def report(sink: str | Store, out: str | Path | None = None, storage_options: GivenOptions | None = None) -> str:
-    """Write the report of a training as one HTML file, and return its place.
-
-    Args:
-        sink: url or store of the sink of the training.
-        out: local file; None: `.raysp/report.html` in the sink.
-        storage_options: options to reach the sink; None: environment and profile.
-
-    Raises:
-        PlanError: there is no training at this url.
-        StoreError: the file cannot be written.
-    """
-    store = Sink.open(sink, storage_options).store
-    page = render(store)
-    if out is None:
-        store.replace(REPORT, page.encode())
-        return join_url(store.url, REPORT)
-    place = Path(out).expanduser()
-    try:
-        place.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise explain(error, "write", place) from error
-    return str(place)
 
 
 def render(store: Store) -> str:
@@ -65,7 +34,8 @@ def render(store: Store) -> str:
     found = evaluations.load(store)
     best = evaluations.best(found)
     name = record.value("name")
-    return _template().render(
+    return rendering.render(
+        "training.html",
         title=printable(str(name) if name else status.sink.rstrip("/").rpartition("/")[2]),
         subtitle=_subtitle(status),
         facts=facts(store, record, status, steps),
@@ -74,20 +44,7 @@ def render(store: Store) -> str:
         evaluation=best and evaluation_in_detail(best, found[best]),
         runs=runs_table(run_record.runs_with_files(store)),
         recipe=json.dumps(record.recipe, indent=1, ensure_ascii=False),
-        side=SIDE,
-        percent=lambda share: f"{100 * share:.2f}%",
     )
-
-
-@functools.cache
-def _template() -> "Template":
-    import jinja2
-
-    source = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)
 
 
 def _subtitle(status: TrainingStatus) -> str:

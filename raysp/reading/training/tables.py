@@ -1,13 +1,11 @@
-"""Contents of a report besides charts: facts of the recipe, tables of evaluations and runs, rows with differences."""
+"""Contents of a training's report besides charts: facts of the recipe, tables and worst rows of an evaluation."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from raysp.evaluation.scores import SECONDS, UNDEFINED, Group, WorstRow
+from raysp.reading.pages.tables import ShownRow, Table, classes_table, groups_table, shown_row
 from raysp.reading.training.status import FIGURES, TrainingStatus
-from raysp.sink.run_record import RunEntry
 from raysp.sink.training import evaluations
 from raysp.sink.training.evaluations import StepEvaluation
 from raysp.sink.training.metrics import StepMetrics
@@ -16,38 +14,7 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.words import count, duration, printable
 
-MOST_GROUPS = 20
-"""Rows of a table of groups or classes."""
-MOST_RUNS = 10
 MOST_URLS = 3
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts."""
-
-    title: str
-    names: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    left_out: str = ""
-    """Number of the rows that are not shown, with their noun; empty for none."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some words of a row."""
-
-    kind: Literal["same", "removed", "added"]
-    text: str
-
-
-@dataclass(frozen=True)
-class ShownRow:
-    """A row with differences."""
-
-    id: str
-    about: str
-    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -84,25 +51,13 @@ def evaluation_in_detail(done: int, found: StepEvaluation) -> ShownEvaluation:
     seconds = found.scores.seconds
     audio = f", {duration(seconds)} of audio" if seconds is not None else ""
     rules = f"; both texts normalised by {found.normalisation}" if found.normalisation else ""
-    tables = [_groups(column, groups) for column, groups in found.by.items() if groups]
+    tables = [groups_table(column, groups) for column, groups in found.by.items() if groups]
+    unit = "frames" if "frames" in found.scores.counts else "rows"
     return ShownEvaluation(
         title=f"Evaluation at step {done:,}",
         about=printable(f"{', '.join(values)}; {count(found.scores.rows, 'row')}{audio}{rules}"),
-        tables=(*tables, *([_classes(found)] if found.classes else [])),
-        worst=tuple(_shown(row) for row in found.worst),
-    )
-
-
-def runs_table(runs: Sequence[RunEntry]) -> Table:
-    """Return a table of the last runs."""
-    packages = list(dict.fromkeys(name for run in runs for name in run.versions))
-    shown = [
-        (run.started, printable(run.host), *(printable(run.versions.get(name, UNDEFINED)) for name in packages))
-        for run in runs
-    ]
-    more = len(runs) - MOST_RUNS
-    return Table(
-        "Runs", ("began", "host", *packages), shown[-MOST_RUNS:][::-1], count(more, "earlier run") if more > 0 else ""
+        tables=(*tables, *([classes_table(found.classes, unit)] if found.classes else [])),
+        worst=tuple(shown_row(row) for row in found.worst),
     )
 
 
@@ -172,73 +127,3 @@ def _texts(record: TrainingRecord, *paths: str) -> list[str]:
     """Return the values of a recipe that are texts."""
     values: list[JsonValue] = [record.value(path) for path in paths]
     return [value for value in values if isinstance(value, str)]
-
-
-def _groups(column: str, groups: Sequence[Group]) -> Table:
-    first, *others = groups[0].scores.metrics
-    has_words = "words" in groups[0].scores.counts
-    names = [
-        "rows",
-        *(["words"] if has_words else []),
-        evaluations.title(first),
-        "95% interval",
-        *map(evaluations.title, others),
-    ]
-    rows = []
-    for group in groups[:MOST_GROUPS]:
-        scores = group.scores
-        words = [f"{scores.counts['words']:,}"] if has_words else []
-        estimate = scores.metrics[first]
-        more = [scores.metrics[name].percentage for name in others]
-        rows.append((_value(group.value), f"{scores.rows:,}", *words, estimate.percentage, estimate.interval, *more))
-    title, name = ("By duration", "seconds") if column == SECONDS else (f"By {printable(column)}", printable(column))
-    return Table(title, (name, *names), rows, _left_out(groups, "group"))
-
-
-def _classes(found: StepEvaluation) -> Table:
-    rows = []
-    for one in found.classes[:MOST_GROUPS]:
-        shares = (UNDEFINED if share is None else f"{share:.2%}" for share in (one.precision, one.recall, one.f1))
-        rows.append((printable(one.name), f"{one.rows:,}", f"{one.predicted:,}", *shares))
-    unit = "frames" if "frames" in found.scores.counts else "rows"
-    names = ("class", unit, "predicted", "precision", "recall", "F1")
-    return Table("Classes", names, rows, _left_out(found.classes, "class"))
-
-
-def _left_out(rows: Sequence[object], noun: str) -> str:
-    return count(len(rows) - MOST_GROUPS, f"more {noun}") if len(rows) > MOST_GROUPS else ""
-
-
-def _value(value: object) -> str:
-    return UNDEFINED if value is None else printable(str(value))
-
-
-def _shown(row: WorstRow) -> ShownRow:
-    words = len(row.reference.split())
-    errors = count(row.errors, "error") + (f" in {count(words, 'word')}" if row.score is None else "")
-    score = [f"score {row.score:.3f}"] if row.score is not None else []
-    seconds = [f"{row.seconds:.1f} s"] if row.seconds is not None else []
-    place = [] if row.id == f"{row.shard}:{row.row}" else [f"{row.shard}, row {row.row:,}"]
-    about = ", ".join([errors, *score, *seconds, *place])
-    return ShownRow(_value(row.id), printable(about), tuple(_parts(row)))
-
-
-def _parts(row: WorstRow) -> list[Part]:
-    """Return a reference in which words that differ stand beside those of the hypothesis."""
-    if not row.edits:
-        return _replaced(row.reference, row.hypothesis or "")
-    words, place, parts = row.reference.split(), 0, list[Part]()
-    for edit in row.edits:
-        parts += _same(words[place : edit.start])
-        parts += _replaced(edit.reference, edit.hypothesis)
-        place = edit.start + len(edit.reference.split())
-    return parts + _same(words[place:])
-
-
-def _same(words: Sequence[str]) -> list[Part]:
-    return [Part("same", printable(" ".join(words)))] if words else []
-
-
-def _replaced(reference: str, hypothesis: str) -> list[Part]:
-    removed = [Part("removed", printable(reference))] if reference else []
-    return [*removed, *([Part("added", printable(hypothesis))] if hypothesis else [])]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raysp.evaluation.scores import Estimate, Scores
-from raysp.reading.training.charts import MOST_POINTS, SIDE, Chart, Curve, metric_chart
+from raysp.reading.pages.charts import MOST_POINTS, SIDE, Chart
+from raysp.reading.training.charts import Curve, metric_chart
 from raysp.sink.training.evaluations import StepEvaluation
 
 

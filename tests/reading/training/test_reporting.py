@@ -2,60 +2,22 @@
 
 import json
 import re
-from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 import raysp
-from raysp.errors import PlanError, StoreError
+from raysp.errors import PlanError, SpecError, StoreError
 from raysp.evaluation.scores import ClassScores, Group
+from raysp.reading.pages.tables import MOST_GROUPS, MOST_RUNS
 from raysp.reading.training.reporting import render
-from raysp.reading.training.tables import MOST_GROUPS, MOST_RUNS, evaluation_in_detail
+from raysp.reading.training.tables import evaluation_in_detail
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import evaluations, record
 from tests.evaluations import an_evaluation
+from tests.pages import HOSTILE, Page
 from tests.trainings import RECIPE, Sink
-
-HOSTILE = "</pre></style><script>alert(1)</script><img src=//x onerror='y'>\"&amp;{{ 7 * 7 }}{% raw %}\x1b[31m"
-
-
-class Page(HTMLParser):
-    """Tags, attributes and texts of a page.
-
-    Args:
-        html: the page.
-    """
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: Counter[str] = Counter()
-        self.attributes: set[str] = set()
-        self.texts: list[str] = []
-        self.marked: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes |= {name for name, _ in attrs}
-        self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        tag = self._open[-1] if self._open else ""
-        if tag != "style" and data.strip():
-            self.texts.append(" ".join(data.split()))
-            self.marked.append((tag, self.texts[-1]))
-
-    def after(self, text: str) -> str:
-        """Return the text after another one."""
-        return self.texts[self.texts.index(text) + 1]
 
 
 @pytest.fixture
@@ -232,8 +194,10 @@ def test_the_file_is_in_the_sink_or_where_it_is_asked_for(sink, tmp_path):
 
 
 def test_what_cannot_be_is_refused(sink, tmp_path):
-    with pytest.raises(PlanError, match=r"not the sink of a training: found no .raysp/recipe.json; give the folder"):
+    with pytest.raises(PlanError, match=r"nowhere: not a sink of raysp: found neither .*recipe.json; give the folder"):
         raysp.report(str(tmp_path / "nowhere"))
+    with pytest.raises(SpecError, match=r"by=\['speaker_id'\]: applies to a sink of labels"):
+        raysp.report(sink.store, by=["speaker_id"])
     with pytest.raises(StoreError, match=r"nowhere/r\.html: cannot write it"):
         raysp.report(sink.store, tmp_path / "nowhere" / "r.html")
 
@@ -241,6 +205,6 @@ def test_what_cannot_be_is_refused(sink, tmp_path):
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_the_command_prints_the_path(raysp_command, sink, tmp_path, options):
     ran = raysp_command("report", sink.store.url, "--out", tmp_path / "r.html", *options)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, "" if options else f"raysp: reading {sink.store.url} ...\n")
     assert (json.loads(ran.out)["report"] if options else ran.out.strip()) == str(tmp_path / "r.html")
     assert (tmp_path / "r.html").exists()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.reading.training.axes import MOST_TICKS, Axis, steps_axis, value_axis
+from raysp.reading.pages.axes import MOST_TICKS, Axis, count_axis, value_axis
 
 NUMBERS = st.floats(-1e12, 1e12, allow_nan=False).filter(lambda value: value == 0 or abs(value) > 1e-12)
 
@@ -26,7 +26,7 @@ def texts(axis: Axis) -> list[str]:
     ],
 )
 def test_steps_are_whole_numbers_from_zero(last, expected):
-    assert texts(steps_axis(last)) == expected
+    assert texts(count_axis(last)) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_any_positive_values_have_distinct_ticks_on_a_logarithmic_axis(values):
 
 @given(st.integers(0, 10**9))
 def test_any_number_of_steps_has_distinct_ticks(last):
-    check(steps_axis(last), np.array([0.0, float(max(1, last))]))
+    check(count_axis(last), np.array([0.0, float(max(1, last))]))

@@ -43,8 +43,8 @@ class Axis:
         return found
 
 
-def steps_axis(last: int) -> Axis:
-    """Return the axis of the steps of a training, from 0."""
+def count_axis(last: int) -> Axis:
+    """Return the axis of whole numbers from 0, such as steps of a training or rows."""
     high = max(1, last)
     size = max(1.0, _round_size(high / (MOST_TICKS - 1)))
     return _with_ticks(0.0, float(high), _multiples(0.0, high, size), short)

@@ -1,0 +1,158 @@
+"""Tables of a page, and rows whose texts have their differences marked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from raysp.evaluation.scores import SECONDS, TITLES, UNDEFINED, ClassScores, Group, WorstRow, value_text
+from raysp.sink.run_record import RunEntry
+from raysp.words import count, printable
+
+MOST_GROUPS = 20
+"""Rows of a table of groups or classes."""
+MOST_RUNS = 10
+MOST_CHARACTERS = 120
+"""Characters of a cell."""
+MOST_TEXT = 1500
+"""Characters of a row's texts."""
+MOST_PARTS = 400
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts."""
+
+    title: str
+    names: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    left_out: str = ""
+    """Number of the rows that are not shown, with their noun; empty for none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some words of a row."""
+
+    kind: Literal["same", "removed", "added"]
+    text: str
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row with differences."""
+
+    id: str
+    about: str
+    parts: tuple[Part, ...]
+    player: str = ""
+    """Its recording as a data url; empty for none."""
+
+
+def short(value: object, most: int = MOST_CHARACTERS) -> str:
+    """Return a value as printable text of at most `most` characters."""
+    text = UNDEFINED if value is None else str(value)
+    return printable(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def groups_table(column: str, groups: Sequence[Group], names: Sequence[str] = ()) -> Table:
+    """Return a table of at least one group of rows.
+
+    Args:
+        column: column whose values make the groups; `SECONDS`: bands of duration.
+        groups: scores of the groups.
+        names: metrics, the first with its interval; none: all.
+    """
+    first, *others = names or groups[0].scores.metrics
+    has_words = "words" in groups[0].scores.counts
+    titles = [
+        "rows",
+        *(["words"] if has_words else []),
+        *(TITLES.get(first, first), "95% interval"),
+        *(TITLES.get(name, name) for name in others),
+    ]
+    rows = []
+    for group in groups[:MOST_GROUPS]:
+        scores = group.scores
+        words = [f"{scores.counts['words']:,}"] if has_words else []
+        more = [scores.value(name) for name in others]
+        rows.append(
+            (short(group.value), f"{scores.rows:,}", *words, scores.value(first), scores.interval(first), *more)
+        )
+    title, name = ("By duration", "seconds") if column == SECONDS else (f"By {short(column)}", short(column))
+    return Table(title, (name, *titles), rows, left_out(groups, "group"))
+
+
+def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
+    """Return a table of classes, with the numbers of rows or frames."""
+    rows = []
+    for one in classes[:MOST_GROUPS]:
+        metrics = (value_text("f1", share) for share in (one.precision, one.recall, one.f1))
+        rows.append((short(one.name), f"{one.rows:,}", f"{one.predicted:,}", *metrics))
+    names = ("class", unit, "predicted", "precision", "recall", "F1")
+    return Table("Classes", names, rows, left_out(classes, "class"))
+
+
+def runs_table(runs: Sequence[RunEntry]) -> Table:
+    """Return a table of the last runs."""
+    packages = list(dict.fromkeys(name for run in runs[-MOST_RUNS:] for name in run.versions))
+    shown = [
+        (short(run.started), short(run.host), *(short(run.versions.get(name)) for name in packages))
+        for run in runs[-MOST_RUNS:]
+    ]
+    return Table("Runs", ("began", "host", *map(short, packages)), shown[::-1], earlier(runs))
+
+
+def earlier(runs: Sequence[object]) -> str:
+    """Return how many runs a table of the last ones leaves out."""
+    return count(len(runs) - MOST_RUNS, "earlier run") if len(runs) > MOST_RUNS else ""
+
+
+def left_out(rows: Sequence[object], noun: str, most: int = MOST_GROUPS) -> str:
+    """Return how many rows a table leaves out."""
+    return count(len(rows) - most, f"more {noun}") if len(rows) > most else ""
+
+
+def shown_row(row: WorstRow) -> ShownRow:
+    """Return a row with its differences marked."""
+    words = len(row.reference.split())
+    errors = count(row.errors, "error") + (f" in {count(words, 'word')}" if row.score is None else "")
+    score = [f"score {row.score:.3f}"] if row.score is not None else []
+    seconds = [f"{row.seconds:.1f} s"] if row.seconds is not None else []
+    place = [] if row.id == f"{row.shard}:{row.row}" else [f"{short(row.shard)}, row {row.row:,}"]
+    about = ", ".join([errors, *score, *seconds, *place])
+    return ShownRow(short(row.id), printable(about), tuple(_cut(_parts(row))))
+
+
+def _cut(parts: Sequence[Part]) -> list[Part]:
+    """Return the first parts, of at most `MOST_TEXT` characters together."""
+    left, found = MOST_TEXT, list[Part]()
+    for number, part in enumerate(parts):
+        if len(part.text) > left or number == MOST_PARTS:
+            more = sum(len(one.text) for one in parts[number:]) - left
+            found.append(Part(part.kind, part.text[:left]))
+            found.append(Part("same", f"… and {count(more, 'more character')}"))
+            break
+        found.append(part)
+        left -= len(part.text)
+    return found
+
+
+def _parts(row: WorstRow) -> list[Part]:
+    """Return a reference in which words that differ stand beside those of the hypothesis."""
+    if not row.edits:
+        return _replaced(row.reference, row.hypothesis or "")
+    words, place, parts = row.reference.split(), 0, list[Part]()
+    for edit in row.edits:
+        parts += _same(words[place : edit.start])
+        parts += _replaced(edit.reference, edit.hypothesis)
+        place = edit.start + len(edit.reference.split())
+    return parts + _same(words[place:])
+
+
+def _same(words: Sequence[str]) -> list[Part]:
+    return [Part("same", printable(" ".join(words)))] if words else []
+
+
+def _replaced(reference: str, hypothesis: str) -> list[Part]:
+    removed = [Part("removed", printable(reference))] if reference else []
+    return [*removed, *([Part("added", printable(hypothesis))] if hypothesis else [])]
