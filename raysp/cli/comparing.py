@@ -1,12 +1,13 @@
 """The verb that compares two labellings."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raysp.cli.comparisons import print_diff
-from raysp.cli.console import print_json, say
+from raysp.cli.console import print_fact, print_json, say
 from raysp.cli.options import (
     AsJson,
     By,
@@ -41,6 +42,9 @@ def diff(
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as agreement=0.9.")
     ] = None,
     worst: Worst = 10,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")
+    ] = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -52,7 +56,7 @@ def diff(
     their error rates in both are compared too.
 
     Examples:
-      raysp diff labels relabelled --by speaker_id
+      raysp diff labels relabelled --by speaker_id --html diff.html
       raysp diff labels relabelled --column pred_text --fail-above wer_change=0
     """
     import raysp
@@ -73,10 +77,13 @@ def diff(
         worst=worst,
         trust=trust,
     )
+    place = found.write_html(html) if html else None
     if as_json:
         print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
     else:
         print_diff(found, by or ())
+        if place:
+            print_fact("page", place)
     raise typer.Exit(found.exit_code)
 
 

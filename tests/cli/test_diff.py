@@ -151,3 +151,11 @@ def test_changes_of_classes_and_lowest_cosines_are_harmless_on_a_terminal(capsys
     assert "... and 2 more changes; --json lists all" in said
     assert re.search(r"\[bold\].*  0\.2500\n", said)
     assert not {"\x1b", "\x07", "\r"} & {*said}
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_comparison_can_be_a_page(diff, tmp_path, options):
+    ran = diff("--html", tmp_path / "diff.html", *options)
+    assert ran.code == 0
+    assert (tmp_path / "diff.html").read_text().startswith("<!doctype html>")
+    assert (f"page         {tmp_path}/diff.html\n" in ran.out) == (not options)

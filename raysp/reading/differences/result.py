@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
@@ -141,6 +142,17 @@ class LabelDiff:
     def _repr_html_(self) -> str:
         """Return the facts of the comparison as a table for notebooks."""
         return html_table("LabelDiff", self.all_facts)
+
+    def write_html(self, file: str | Path) -> str:
+        """Write the comparison to a local file, as one HTML page, and return its place.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        from raysp.reading.differences.page import render
+        from raysp.reading.pages.rendering import save
+
+        return save(render(self), file)
 
     @property
     def facts(self) -> dict[str, str]:
