@@ -49,13 +49,23 @@ def print_folded(console: Console, line: str, indent: int) -> None:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a title, and below it one line per name and value, without empty values."""
-    out.print(f"[bold]{escape(title)}[/bold]")
+    first, *lines = fact_lines(title, facts)
+    out.print(f"[bold]{escape(first)}[/bold]")
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def fact_lines(title: str, facts: Mapping[str, object]) -> list[str]:
+    """Return the lines of `print_facts`, folded to the width of a terminal."""
     facts = {name: value for name, value in facts.items() if value not in (None, (), [])}
     width = max(len(name) for name in facts) + 3
+    lines = [printable(title)]
     for name, value in facts.items():
         shown = ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
         shown = f"{shown:,}" if isinstance(shown, int) and not isinstance(shown, bool) else shown
-        print_fact(f"  {name}", str(shown), width)
+        line = printable(f"{f'  {name}':{width}} {shown}")
+        lines += folded(line, out.width if out.is_terminal else None, width + 1).split("\n")
+    return lines
 
 
 def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MOST_LINES) -> None:

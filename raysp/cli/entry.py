@@ -21,6 +21,7 @@ from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
 from raysp.cli.reporting import report
 from raysp.cli.sinks import gc, status, verify
 from raysp.cli.training import finetune
+from raysp.cli.watching import with_seconds
 from raysp.errors import RayspError, RunError, SpecError
 
 app = typer.Typer(
@@ -86,7 +87,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
 def _run_app(given: list[str]) -> int:
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(given or ["--help"], prog_name="raysp", standalone_mode=False)
+        code = command(with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:

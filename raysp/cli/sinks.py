@@ -7,7 +7,8 @@ import typer
 
 from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say
 from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
-from raysp.cli.statuses import progress_facts, training_facts
+from raysp.cli.statuses import facts_of
+from raysp.cli.watching import watch
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -95,6 +96,12 @@ def status(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print fingerprint, versions and the last command.")
     ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", min=0.1, metavar="[SECONDS]", help="Repeat it until the run ends, by default every 5 seconds."
+        ),
+    ] = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -104,20 +111,27 @@ def status(
     """Show the progress of a sink, or of a training. Starts no Ray.
 
     Examples:
+      raysp status s3://bucket/out --watch
       raysp status out
       raysp status pipelines/label_digits.py --set sink.url=out
       raysp status pipelines/finetune_ctc.py
     """
     url, pipeline, options = named_sink(sink, settings, storage_options)
-    import raysp
-    from raysp.reading.training.status import TrainingStatus
+    if seconds is None:
+        import raysp
 
-    found = raysp.status(url, options, pipeline=pipeline, trust=trust)
+        found = raysp.status(url, options, pipeline=pipeline, trust=trust)
+    else:
+        from raysp.reading.watching import Watch
+
+        states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
+        found = watch(states, is_quiet=as_json)
     fields = dataclasses.asdict(found)
     if as_json:
         print_json({**fields, **_derived(found)})
         return
-    print_facts(found.sink, training_facts(found) if isinstance(found, TrainingStatus) else progress_facts(found))
+    if seconds is None:
+        print_facts(found.sink, facts_of(found))
     if verbose:
         print_facts("Details", flat(fields))
 

@@ -14,6 +14,33 @@ if TYPE_CHECKING:
 SHOWN_TYPES = 5
 
 
+def facts_of(found: "Status | TrainingStatus") -> dict[str, object]:
+    """Return the facts that `raysp status` prints, by name."""
+    from raysp.reading.training.status import TrainingStatus
+
+    return training_facts(found) if isinstance(found, TrainingStatus) else progress_facts(found)
+
+
+def one_line(found: "Status | TrainingStatus") -> str:
+    """Return the progress as one line."""
+    from raysp.reading.training.status import TrainingStatus
+
+    left = [f"time left {duration(found.eta_seconds)}"] if found.eta_seconds is not None else []
+    if isinstance(found, TrainingStatus):
+        loss = [f"loss {found.last_steps.loss:.4g}"] if found.last_steps else []
+        of_steps = f" of {found.steps_planned:,}" if found.steps_planned else ""
+        parts = [f"{found.steps:,}{of_steps} steps ({found.share:.0%})", *loss]
+    else:
+        done = found.rows_committed + found.rows_staged
+        share = done / found.rows if found.rows else 1.0
+        parts = [
+            f"{done:,} of {count(found.rows, 'row')} labelled ({share:.0%})",
+            f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed",
+            *([count(found.error, "error")] if found.error else []),
+        ]
+    return ", ".join([*parts, *left])
+
+
 def progress_facts(found: "Status") -> dict[str, object]:
     """Return the facts that `raysp status` prints of a sink of label shards, by name."""
     begun = f", {found.shards_staged:,} more begun" if found.shards_staged else ""

@@ -43,14 +43,16 @@ def printed(terminal: Console) -> list[str]:
 def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
     monkeypatch.setattr(results, "print_rows", lambda *_: None)
     monkeypatch.setattr("raysp.reading.samples.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
-    results.print_result(a_pipeline("in", "out"), RESULT, results.Commands(COMMAND, "raysp retry out"))
+    results.print_result(
+        a_pipeline("in", "out"), RESULT, results.Commands(COMMAND, "raysp retry out", "raysp report out")
+    )
     *lines, last = printed(terminal)
     assert "once fixed   raysp retry out" in lines
     assert last == f"next         {COMMAND}"
     assert max(map(cell_len, lines)) <= terminal.width
     assert len(lines) <= 20
     names = [line[:12].strip() for line in lines if line[:12].strip()]
-    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once fixed", "word errors"]
+    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once fixed", "word errors", "report"]
     assert all(line[:13] == " " * 13 for line in lines if not line[:12].strip())
 
 
