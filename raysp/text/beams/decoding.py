@@ -3,14 +3,16 @@
 Shapes: B batch, T frames, N tokens of all rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.text.beams.alignment import Alignment, Emissions, align
+from raysp.text.alignment import Alignment, Target, align
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.frames import TopFrames
 from raysp.text.beams.fusion import Fusion
@@ -58,26 +60,77 @@ class BeamDecoder:
         Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
         """
         greedy = collapse(frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
-        rows: list[tuple[np.ndarray, Alignment]] = []
-        for row, (part, found) in enumerate(zip(greedy.rows(), best, strict=True)):
-            ids = found.ids
-            if not greedy.finite[row] or np.array_equal(greedy.flat_ids[part], ids):
-                ids = greedy.flat_ids[part]
-                known = Alignment(greedy.first_frames[part], greedy.last_frames[part], greedy.token_scores[part])
-            else:
-                known = align(_emissions(frames, row, int(num_frames[row])), ids, vocab_size=len(self.tokens.texts))
-            rows.append((ids, known))
-        counts = np.array([len(ids) for ids, _ in rows], np.int64)
-        scores = np.concatenate([known.scores for _, known in rows])
+        rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
+        others = [
+            row for row, found in enumerate(best) if greedy.finite[row] and not np.array_equal(rows[row].ids, found.ids)
+        ]
+        for row, tokens in zip(others, _aligned(frames, num_frames, others, best), strict=True):
+            rows[row] = tokens
+        counts = np.array([len(one.ids) for one in rows], np.int64)
+        ids, first_frames, last_frames, scores = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         return CTCTokens(
-            flat_ids=np.concatenate([ids for ids, _ in rows]),
+            flat_ids=ids,
             counts=counts,
             scores=row_means(scores, counts),
             token_scores=scores,
-            first_frames=np.concatenate([known.first_frames for _, known in rows]),
-            last_frames=np.concatenate([known.last_frames for _, known in rows]),
+            first_frames=first_frames,
+            last_frames=last_frames,
             finite=greedy.finite,
         )
+
+
+class _Tokens(NamedTuple):
+    """The tokens of a row (N,), as in `CTCTokens`."""
+
+    ids: npt.NDArray[np.int32]
+    first_frames: npt.NDArray[np.int32]
+    last_frames: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+
+    @classmethod
+    def found(cls, ids: npt.NDArray[np.int32], alignment: Alignment | None, num_frames: int) -> Self:
+        """Return tokens with their alignment.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if alignment is None:
+            if len(ids):
+                raise ValueError(f"{len(ids)} tokens have no alignment with {num_frames} frames")
+            return cls(ids, ids, ids, np.empty(0, np.float32))
+        edges = (alignment.first_frames.astype(np.int32), alignment.last_frames.astype(np.int32))
+        return cls(ids, *edges, alignment.token_scores)
+
+    @classmethod
+    def of(cls, tokens: CTCTokens, part: slice) -> Self:
+        """Return those of one row of a batch."""
+        return cls(
+            tokens.flat_ids[part], tokens.first_frames[part], tokens.last_frames[part], tokens.token_scores[part]
+        )
+
+
+def _aligned(
+    frames: TopFrames, num_frames: Tensor, rows: Sequence[int], best: Sequence[Hypothesis]
+) -> Iterator[_Tokens]:
+    """Yield the tokens of hypotheses of some rows with their most probable frames."""
+    kept = [np.unique(best[row].ids) for row in rows]
+    if not rows:
+        return
+    width = 1 + max(map(len, kept))
+    log_probs = frames.blanks.new_full((len(rows), frames.blanks.shape[1], width + 1), -torch.inf)
+    targets = []
+    for place, (row, ids) in enumerate(zip(rows, kept, strict=True)):
+        # The blank is the first column, the tokens of the hypothesis follow, and the last column has all others.
+        columns = torch.full((int(frames.ids.max()) + 1,), width, device=frames.ids.device)
+        columns[torch.from_numpy(ids).long()] = torch.arange(1, len(ids) + 1, device=frames.ids.device)
+        log_probs[place].scatter_(1, columns[frames.ids[row]], frames.log_probs[row])
+        targets.append(Target((1 + np.searchsorted(ids, best[row].ids)).tolist()))
+    log_probs[..., 0] = frames.blanks[list(rows)]
+    highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])[list(rows)]
+    counts = [int(num_frames[row]) for row in rows]
+    found = align(log_probs[..., :width], counts, targets, blank=0, best=highest)
+    for row, alignment in zip(rows, found, strict=True):
+        yield _Tokens.found(best[row].ids, alignment, int(num_frames[row]))
 
 
 def _fusions(tokens: TokenTexts, extras: Extras, device: torch.device | str) -> list[Fusion]:
@@ -93,10 +146,3 @@ def _fusions(tokens: TokenTexts, extras: Extras, device: torch.device | str) -> 
         hot = HotWords(extras.hot_words, vocab_size=len(tokens.texts), delimiter=tokens.delimiter, device=device)
         fusions.append(hot)
     return fusions
-
-
-def _emissions(frames: TopFrames, row: int, num_frames: int) -> Emissions:
-    blanks, ids, log_probs = (
-        one[row, :num_frames].cpu().numpy() for one in (frames.blanks, frames.ids, frames.log_probs)
-    )
-    return Emissions(blanks, ids, log_probs)
