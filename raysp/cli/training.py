@@ -166,7 +166,8 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
         )
     if result.metric is not None and result.best is not None:
         found = f"{evaluations.title(result.metric)} {evaluations.text(result.metric, Estimate(result.best))}"
-        print_fact("best", f"{found} at step {result.best_step:,}, whose weights the checkpoint has")
+        where = ", whose weights the checkpoint has" if result.is_done else ""
+        print_fact("best", f"{found} at step {result.best_step:,}{where}")
     if is_try_out:
         print_command("next", again)
     elif result.is_done:
