@@ -366,4 +366,4 @@ def _alignment(path: Ints, log_probs: Floats, costs: npt.NDArray[np.float64], nu
     states = 2 * np.arange(num_tokens) + 1
     first, end = np.searchsorted(path, states, "left"), np.searchsorted(path, states, "right")
     of_tokens = np.where(path % 2 == 1, log_probs, -np.inf).astype(np.float32)
-    return Alignment(first, end - 1, np.maximum.reduceat(of_tokens, first), -float(costs.sum()) / num_tokens)
+    return Alignment(first, end - 1, np.maximum.reduceat(of_tokens, first), 0.0 - float(costs.sum()) / num_tokens)
