@@ -1,6 +1,6 @@
 """Pin what the images install: `python cluster/pin.py`, in the environment in which the tests passed.
 
-Writes cluster/constraints.txt: all that raysp[s3,gcs,speech] needs, in the versions of this environment where it has them.
+Writes cluster/constraints.txt: all that raysp[s3,gcs,speech] needs, in the versions of this environment if it has them.
 """
 
 import json

@@ -91,8 +91,10 @@ class Segmenting:
         staged: staged column of a window of a longer row: probabilities of the frames that it owns.
         labels: names of the classes.
         frame_seconds: time between frames.
-        threshold: threshold of a class's probability; classes are independent.
+        threshold: probability of a class at which a segment begins; classes are independent.
+        end_threshold: probability at or below which it ends; None: `threshold`.
         min_seconds: shorter segments are dropped.
+        merge_seconds: segments of a class with a shorter gap between them become one, before short ones are dropped.
     """
 
     layers: tuple[int, ...] = ()
@@ -105,14 +107,18 @@ class Segmenting:
         *,
         frame_seconds: float,
         threshold: float = 0.5,
+        end_threshold: float | None = None,
         min_seconds: float = 0.0,
+        merge_seconds: float = 0.0,
     ) -> None:
         self.schema = schema
         self.staged = staged
         self.labels = labels
         self.frame_seconds = frame_seconds
         self.threshold = threshold
+        self.end_threshold = threshold if end_threshold is None else end_threshold
         self.min_seconds = min_seconds
+        self.merge_seconds = merge_seconds
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the segments of each window, then the probabilities of windows of longer rows."""
@@ -137,12 +143,25 @@ class Segmenting:
         """Return segments ordered by start, then by class."""
         found: list[tuple[float, int, dict[str, object]]] = []
         for number, label in enumerate(self.labels):
-            for first, end in _runs(scores_TN[:, number] > self.threshold):
+            for first, end in self._spans(scores_TN[:, number]):
                 start, stop = first * self.frame_seconds, end * self.frame_seconds
                 score = float(scores_TN[first:end, number].mean())
                 if stop - start >= self.min_seconds:
                     found.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))
         return [segment for _, _, segment in sorted(found, key=lambda one: one[:2])]
+
+    def _spans(self, scores_T: Floats) -> list[tuple[int, int]]:
+        """Return first and end frame of the segments of one class, of any length."""
+        begins_T = scores_T > self.threshold
+        spans = [span for span in _runs(scores_T > self.end_threshold) if begins_T[slice(*span)].any()]
+        spans = [(first + int(begins_T[first:end].argmax()), end) for first, end in spans]
+        merged: list[tuple[int, int]] = []
+        for first, end in spans:
+            if merged and (first - merged[-1][1]) * self.frame_seconds < self.merge_seconds:
+                merged[-1] = (merged[-1][0], end)
+            else:
+                merged.append((first, end))
+        return merged
 
 
 def _runs(is_on_T: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -185,6 +185,24 @@ class TestSegmenting:
         [segments], _ = self.make(min_seconds=1)(forward(output, hidden, [4]))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 0.0, 1.0), ("dog", 0.0, 2.0)]
 
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, [(1, 2), (4, 5), (8, 9)]),
+            ({"end_threshold": 0.3}, [(1, 3), (4, 6), (8, 9)]),
+            ({"merge_seconds": 1.0}, [(1, 2), (4, 5), (8, 9)]),
+            ({"merge_seconds": 1.1}, [(1, 5), (8, 9)]),
+            ({"end_threshold": 0.3, "merge_seconds": 0.6}, [(1, 6), (8, 9)]),
+            ({"merge_seconds": 1.1, "min_seconds": 1.0}, [(1, 5)]),
+        ],
+    )
+    def test_segments_end_below_a_lower_threshold_and_close_ones_become_one(self, options, expected):
+        scores = np.array([[0.4, 0.6, 0.4, 0.2, 0.7, 0.4, 0.1, 0.35, 0.9, 0.1]], np.float32).T
+        op = Segmenting(self.schema, self.staged, ["cat"], frame_seconds=0.5, **options)
+        found = op._segments(scores)
+        assert [(one["start"] * 2, one["end"] * 2) for one in found] == expected
+        assert found[0]["score"] == pytest.approx(scores[slice(*expected[0])].mean())
+
     def test_a_stretch_continues_over_a_joint(self, hidden):
         op, parts = self.make(), [(0, 4), (2, 6)]
         columns = op(forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts))

@@ -175,7 +175,7 @@ class TestFingerprint:
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k"},
-            raysp.Segments: {"name", "threshold", "min_seconds"},
+            raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},
             raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
@@ -186,6 +186,20 @@ class TestFingerprint:
         assert fingerprint(parts) == fingerprint(dict(reversed(parts.items())))
         assert len(fingerprint(parts)) == 16
         assert int(fingerprint(parts), 16) > 0
+
+    def test_fields_that_came_later_count_only_if_they_are_set(self):
+        def outputs(**fields):
+            made = a_pipeline(label={"outputs": [raysp.Segments(**fields)]})
+            [found] = label_parts(made, checkpoint_digest="d", dtype="float32")["steps.1.outputs"]
+            return found
+
+        assert outputs() == {"type": "Segments", "name": "pred_segments", "threshold": 0.5, "min_seconds": 0.0}
+        assert outputs(end_threshold=0.3)["end_threshold"] == 0.3
+        assert outputs(merge_seconds=1)["merge_seconds"] == 1.0
+
+    def test_a_segment_cannot_end_above_the_probability_at_which_it_begins(self):
+        with pytest.raises(SpecError, match=r"found end_threshold=0.6; expected at most threshold=0.5"):
+            raysp.Segments(end_threshold=0.6)
 
     def test_other_weights_of_the_model_of_speech_are_another_part(self, monkeypatch):
         made = a_pipeline(label={"outputs": [raysp.Transcript(), raysp.Speech()]})

@@ -115,7 +115,14 @@ class TestJson:
             (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
             (
                 raysp.Segments("x"),
-                {"type": "Segments", "name": "x", "threshold": 0.5, "min_seconds": 0.0},
+                {
+                    "type": "Segments",
+                    "name": "x",
+                    "threshold": 0.5,
+                    "end_threshold": None,
+                    "min_seconds": 0.0,
+                    "merge_seconds": 0.0,
+                },
             ),
             (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
             (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),

@@ -1,12 +1,13 @@
 """Classes of recordings, and segments of classes."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import Output, OutputName
-from raysp.specs.values import spec
+from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,14 +84,34 @@ class Segments(Output):
 
     Attributes:
         name: name of the column.
-        threshold: a class is detected in frames where its probability exceeds this.
+        threshold: a segment of a class begins where its probability exceeds this.
+        end_threshold: it ends where its probability no longer exceeds this; None: `threshold`.
         min_seconds: shorter segments are dropped.
+        merge_seconds: segments of a class with a shorter gap between them become one, before short ones are dropped.
     """
 
     name: OutputName = "pred_segments"
     _: KW_ONLY
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    end_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    merge_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+
+    def __post_init__(self) -> None:
+        """Check the order of the thresholds."""
+        if self.end_threshold is not None and self.end_threshold > self.threshold:
+            raise ValueError(
+                f"found end_threshold={self.end_threshold:g}; expected at most threshold={self.threshold:g}, at which "
+                "a segment begins"
+            )
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: fields that came later only if they are set."""
+        fields = super().label_fields(digests)
+        unused = {"end_threshold": None, "merge_seconds": 0}
+        if not isinstance(fields, dict):
+            return fields
+        return {key: value for key, value in fields.items() if key not in unused or value != unused[key]}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,5 +151,7 @@ class Segments(Output):
             checkpoint.labels,
             frame_seconds=checkpoint.frame_seconds,
             threshold=self.threshold,
+            end_threshold=self.end_threshold,
             min_seconds=self.min_seconds,
+            merge_seconds=self.merge_seconds,
         )
