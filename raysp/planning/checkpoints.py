@@ -71,8 +71,8 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
     located = []
     for output in pipeline.label.outputs:
         paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
-        for name, url in output.files.items() if planned is not None else ():
-            if planned and (found := language_models.digest(paths[name])) != planned.get(url, found):
+        for name, url in output.files.items():
+            if planned and url in planned and (found := language_models.digest(paths[name])) != planned[url]:
                 raise CheckpointError(
                     f"{name} {url!r}: its digest was {planned[url]} when the run was planned, on this worker it is "
                     f"{found}; do not change it during a run, and make the same file available to all workers"

@@ -75,11 +75,13 @@ class ParquetClips:
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
         self._held: list[Sample] = []
+        self._num_bytes = 0
 
     def add(self, sample: Sample) -> None:
         """Append a clip; memory holds one row group."""
         self._held.append(sample)
-        if sum(len(one.audio) for one in self._held) >= GROUP_BYTES:
+        self._num_bytes += len(sample.audio)
+        if self._num_bytes >= GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -87,7 +89,7 @@ class ParquetClips:
         rows = [{**one.values, AUDIO_COLUMN: {"bytes": one.audio, "path": f"{one.key}.flac"}} for one in self._held]
         if rows:
             self._writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-        self._held = []
+        self._held, self._num_bytes = [], 0
 
 
 class TarClips:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class Segments(Output):
         """Return the column with its type."""
         import pyarrow as pa
 
-        times = [(part, pa.float64()) for part in ("start", "end")]
-        return pa.schema([(self.name, pa.list_(pa.struct([("label", pa.string()), *times, ("score", pa.float32())])))])
+        return pa.schema([(self.name, spans_of("label"))])
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Return the op that computes the column."""

@@ -94,7 +94,7 @@ class Output:
 
 
 def spans_of(name: str) -> "pa.DataType":
-    """Return the type of a list of words or characters with times."""
+    """Return the type of a list of words, characters or labels with times; `name` is the field of their text."""
     import pyarrow as pa
 
     times = [(part, pa.float64()) for part in ("start", "end")]
