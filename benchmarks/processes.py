@@ -40,13 +40,19 @@ class Watched:
         return float(np.interp(end, times, seconds) - np.interp(start, times, seconds))
 
 
-def run(command: Sequence[str], env: Mapping[str, str] | None = None, *, memory_every: int = MEMORY_EVERY) -> Watched:
-    """Run a command to its end, and sample memory every given number of half seconds."""
+def run(
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    memory_every: int = MEMORY_EVERY,
+    folder: Path | None = None,
+) -> Watched:
+    """Run a command in a folder to its end, and sample memory every given number of half seconds."""
     import ray  # noqa: F401 - psutil comes with it and is importable after it
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         watched = Watched(time.time())
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=env)
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=env, cwd=folder)
         watcher = threading.Thread(target=_watch, args=(process, watched, memory_every), daemon=True)
         watcher.start()
         watched.code = process.wait()

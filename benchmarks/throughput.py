@@ -27,6 +27,7 @@ PIPELINE = Path(__file__).parent.parent / "pipelines" / "label_digits.py"
 FROM_SHARE, TO_SHARE = 0.1, 0.9
 """Of the audio: what lies between is the steady state."""
 CORPORA = "test-like,train-like"
+CHECKPOINTS = "small,base"
 MINUTES = {"small": 60.0, "base": 10.0}
 """So much audio that a run of each checkpoint is long against the start of Ray."""
 SHARDS = {"small": 12, "base": 2}
@@ -257,15 +258,22 @@ def row(checkpoint: str, kind: str, found: Mapping[str, list[dict[str, float]]])
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this part."""
     corpus.add_arguments(parser)
-    parser.add_argument("--whole", action="store_true", help="whole jobs on all cores, start-up included: S0, S1, S4")
+    parser.add_argument("--whole", action="store_true", help="whole jobs on all cores, start-up included")
+    parser.add_argument("--systems", default=whole.SYSTEMS, help="with --whole, the systems to compare")
     parser.add_argument(
         "--corpora", help=f"several of {', '.join(corpus.KINDS)}; default: {CORPORA}; with --whole also long-tail"
     )
-    parser.add_argument("--checkpoints", default="small,base", help="small (bundled), base, base-layer, or folders")
+    parser.add_argument(
+        "--checkpoints",
+        help=f"small (bundled), base, base-layer, or folders; default: {CHECKPOINTS}; with --whole one, by default "
+        f"a new one of {whole.MODEL}",
+    )
     parser.add_argument("--minutes", type=float, help=f"minutes of each corpus; default: {MINUTES}")
     parser.add_argument("--shards", type=int, help=f"shards of each corpus; default: {SHARDS}")
     parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
-    parser.add_argument("--pipeline-repeats", type=int, help="with --whole, number of repeats of S1; default: all")
+    parser.add_argument(
+        "--pipeline-repeats", type=int, help="with --whole, number of repeats of S1 to S3; default: all"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads of the model, in S0 and S4")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of the model")
     parser.add_argument("--libraries", default="raysp,transformers", help="libraries for S0")
@@ -281,7 +289,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     args.budgets = [float(one) for one in str(args.budgets).split(",")]
     found: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
-        for name in args.checkpoints.split(","):
+        for name in (args.checkpoints or CHECKPOINTS).split(","):
             checkpoint = folder_of(name, Path(work))
             size = "small" if name == "small" else "base"
             for kind in (args.corpora or CORPORA).split(","):

@@ -1,26 +1,26 @@
-"""Whole jobs, start-up included, on all cores: the bare model (S0), transformers.pipeline (S1) and `raysp run` (S4).
+"""Whole jobs, start-up included, on all cores: the bare model (S0), other programs (S1 to S3) and `raysp run` (S4).
 
     python -m benchmarks throughput --whole
-    python -m benchmarks throughput --whole --minutes 4 --repeats 1 --corpora test-like
+    python -m benchmarks throughput --whole --minutes 4 --repeats 1 --corpora test-like --systems S2,S4
 
-Each system runs in a separate process, in turn (S0 S1 S4 S0 S1 S4). S0 and S1 use one torch thread per core; S4 uses
-its default pool. Two times of S0 are compared: its forward passes alone, with waveforms in memory, and its whole
-process, which also imports, loads and decodes.
+S1 is `transformers.pipeline`, S2 a loop over `transformers` with sorted windows, S3 Ray Data; `benchmarks/programs` has
+them. Each system runs in a separate process, in turn (S0 S1 S4 S0 S1 S4), from shards to files of labels, S0 without
+the files. S0 to S3 use one torch thread per core; S4 uses its default pool. Two times of S0 are compared: its forward
+passes alone, with waveforms in memory, and its whole process, which also imports, loads and decodes.
 """
 
 import argparse
+import glob
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import checkpoints, corpus
+from benchmarks import checkpoints, corpus, processes
 from benchmarks.tables import show
 from raysp.planning.machine import num_cpus
 
@@ -28,24 +28,10 @@ CORPORA = "test-like,train-like,long-tail"
 MINUTES = (4.0, 20.0)
 SHARDS = 2
 LAYERS, HIDDEN_SIZE = 8, 512
-PIPELINE_BATCH = 8
+MODEL = f"{LAYERS} layers, {HIDDEN_SIZE} wide"
+PROGRAMS = {"S1": "transformers_pipeline", "S2": "sorted_loop", "S3": "ray_data"}
+SYSTEMS = "S0,S1,S2,S3,S4"
 REPOSITORY = Path(__file__).parent.parent
-
-S1_CODE = """
-import glob, json, sys
-import pyarrow.parquet as pq, torch, transformers
-from raysp.audio import decode
-checkpoint, shards, threads, batch = sys.argv[1:]
-torch.set_num_threads(int(threads))
-transformers.logging.set_verbosity_error()
-label = transformers.pipeline("automatic-speech-recognition", model=checkpoint, device="cpu")
-rate = label.feature_extractor.sampling_rate
-rows = [row for name in sorted(glob.glob(shards)) for row in pq.read_table(name, columns=["id", "audio"]).to_pylist()]
-waves = ({"raw": decode(row["audio"]["bytes"], sample_rate=rate), "sampling_rate": rate} for row in rows)
-with torch.inference_mode():
-    texts = [found["text"] for found in label(waves, batch_size=int(batch))]
-print(json.dumps(dict(zip([row["id"] for row in rows], texts, strict=True))))
-"""
 
 
 @dataclass(frozen=True)
@@ -56,42 +42,65 @@ class Whole:
     seconds: float
     """Of the process, from its start to its end."""
     model_seconds: float | None
-    """Of S0's forward passes alone, or of S4's labelling of its blocks; not known of S1."""
+    """Of S0's forward passes alone, or of S4's labelling of its blocks; not known of the others."""
     texts: Mapping[str, str]
+    cpu_seconds: float = 0.0
+    """Of the process tree."""
+    peak_gigabytes: float = 0.0
+    """Of the process tree."""
 
 
 def bare(checkpoint: Path, shards: str, threads: int, budget: float) -> Whole:
     """Run S0."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "benchmarks.bare", str(checkpoint), shards, "--texts", "--json", file.name]
-        command += ["--libraries", "raysp", "--budgets", f"{budget:g}", "--threads", str(threads)]
-        seconds, _ = _timed(command)
+        watched = _watched(
+            [*command, "--libraries", "raysp", "--budgets", f"{budget:g}", "--threads", str(threads)],
+        )
         found = json.loads(Path(file.name).read_text())
-    return Whole("S0", seconds, found["measured"][0]["median"], found["texts"]["raysp"])
+    return _whole("S0", watched, found["measured"][0]["median"], found["texts"]["raysp"])
 
 
-def pipeline(checkpoint: Path, shards: str, threads: int) -> Whole:
-    """Run S1 in the order of the corpus."""
-    arguments = [str(checkpoint), shards, str(threads), str(PIPELINE_BATCH)]
-    seconds, said = _timed([sys.executable, "-c", S1_CODE, *arguments])
-    return Whole("S1", seconds, None, json.loads(said.splitlines()[-1]))
+def program(system: str, checkpoint: Path, shards: str) -> Whole:
+    """Run one of `PROGRAMS`."""
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        module = f"benchmarks.programs.{PROGRAMS[system]}"
+        watched = _watched([sys.executable, "-m", module, str(checkpoint), shards, folder])
+        return _whole(system, watched, None, program_texts(Path(folder)))
+
+
+def program_texts(folder: Path) -> dict[str, str]:
+    """Read the labels of a program by id; the windows of a recording, where they are rows, are joined by spaces."""
+    import pyarrow.parquet as pq
+
+    parts: dict[str, dict[int, str]] = {}
+    for name in sorted(folder.glob("*.parquet")):
+        for row in pq.read_table(name).to_pylist():
+            parts.setdefault(row["id"], {})[row.get("number", 0)] = row["text"]
+    return {name: " ".join(filter(None, (of[i] for i in sorted(of)))) for name, of in parts.items()}
 
 
 def run(checkpoint: Path, shards: str) -> Whole:
     """Run S4 with its default pool."""
-    import pyarrow.parquet as pq
-
     recipe = REPOSITORY / "pipelines" / "label_digits.py"
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         changes = [f"source.url={shards}", f"steps.1.checkpoint={checkpoint}", f"sink.url={folder}/labels"]
         command = [sys.executable, "-m", "raysp", "run", str(recipe), "--json"]
-        seconds, _ = _timed(command + [part for change in changes for part in ("--set", change)])
-        texts: dict[str, str] = {}
-        for name in sorted(Path(folder).glob("labels/*.parquet")):
-            table = pq.read_table(name, columns=["id", "pred_text"])
-            texts |= dict(zip(table["id"].to_pylist(), table["pred_text"].to_pylist(), strict=True))
+        watched = _watched(command + [part for change in changes for part in ("--set", change)])
+        texts = columns(f"{folder}/labels/*.parquet", "pred_text")
         model = sum(one["forward_seconds"] for one in receipts(Path(folder) / "labels") if one["kind"] == "block")
-    return Whole("S4", seconds, model, texts)
+    return _whole("S4", watched, model, texts)
+
+
+def columns(shards: str, name: str) -> dict[str, str]:
+    """Read a column of shards, by id."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, str] = {}
+    for file in sorted(glob.glob(shards)):
+        table = pq.read_table(file, columns=["id", name])
+        found |= dict(zip(table["id"].to_pylist(), table[name].to_pylist(), strict=True))
+    return found
 
 
 def receipts(sink: Path) -> list[dict[str, float]]:
@@ -100,46 +109,91 @@ def receipts(sink: Path) -> list[dict[str, float]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def _timed(command: Sequence[str]) -> tuple[float, str]:
+def _watched(command: Sequence[str]) -> processes.Watched:
     # OMP_NUM_THREADS would be a limit that no user of a whole machine has.
     env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
-    started = time.perf_counter()
-    done = subprocess.run(command, env=env, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[:6])} ... ended with exit code {done.returncode}")
-    return time.perf_counter() - started, done.stdout
+    watched = processes.run(command, env, folder=REPOSITORY)
+    if watched.code:
+        said = watched.stderr[-2000:]
+        raise SystemExit(f"{' '.join(command[:6])} ... ended with exit code {watched.code}: {said}")
+    return watched
+
+
+def _whole(system: str, watched: processes.Watched, model: float | None, texts: Mapping[str, str]) -> Whole:
+    seconds = watched.ended - watched.started
+    return Whole(system, seconds, model, texts, watched.cpu[-1][1], watched.peak_bytes / 1e9)
 
 
 def compare(checkpoint: Path, shards: str, args: argparse.Namespace) -> list[Whole]:
     """Run the systems in turn."""
     threads, budget = num_cpus(), float(str(args.budgets).split(",")[0])
+    systems = [one for one in args.systems.split(",") if one not in PROGRAMS or "transformers" in args.libraries]
     found: list[Whole] = []
-    pipelines = args.repeats if args.pipeline_repeats is None else args.pipeline_repeats
+    others = args.repeats if args.pipeline_repeats is None else args.pipeline_repeats
     for repeat in range(args.repeats):
-        found.append(bare(checkpoint, shards, threads, budget))
-        if "transformers" in args.libraries and repeat < pipelines:
-            found.append(pipeline(checkpoint, shards, threads))
-        found.append(run(checkpoint, shards))
+        for system in systems:
+            if system == "S0":
+                found.append(bare(checkpoint, shards, threads, budget))
+            elif system == "S4":
+                found.append(run(checkpoint, shards))
+            elif repeat < others:
+                found.append(program(system, checkpoint, shards))
     return found
 
 
 def row(kind: str, minutes: float, found: Sequence[Whole]) -> dict[str, object]:
     """Return the table row of a corpus: medians, and medians of the ratios within a repeat."""
-    of = {name: [one for one in found if one.system == name] for name in ("S0", "S1", "S4")}
-    model, labelling = ([one.model_seconds or 0.0 for one in of[name]] for name in ("S0", "S4"))
-    whole = {name: [one.seconds for one in runs] for name, runs in of.items() if runs}
-    texts, bare_texts = of["S4"][0].texts, of["S0"][0].texts
-    agree = sum(texts.get(name) == text for name, text in bare_texts.items()) / len(bare_texts)
-    cells: dict[str, object] = {"corpus": kind, "minutes": f"{minutes:g}", "S0 model s": _spread(model)}
+    of = _by_system(found)
+    model, labelling = ([one.model_seconds or 0.0 for one in of.get(name, ())] for name in ("S0", "S4"))
+    whole = {name: [one.seconds for one in runs] for name, runs in of.items()}
+    cells: dict[str, object] = {"corpus": kind, "minutes": f"{minutes:g}"}
+    if model:
+        cells["S0 model s"] = _spread(model)
     cells |= {f"{name} whole s": _spread(seconds) for name, seconds in whole.items()}
-    cells["S4 model s"] = _spread(labelling)
-    cells["S0 model / S4"] = _ratio(model, whole["S4"])
-    cells |= {f"{name} whole / S4": _ratio(whole[name], whole["S4"]) for name in ("S0", "S1") if name in whole}
-    return {**cells, "texts as S0": f"{agree:.3f}"}
+    if labelling:
+        cells["S4 model s"] = _spread(labelling)
+    if model and labelling:
+        cells["S0 model / S4"] = _ratio(model, whole["S4"])
+    if "S4" in whole:
+        cells |= {f"{name} whole / S4": _ratio(whole[name], whole["S4"]) for name in whole if name != "S4"}
+    return cells
+
+
+def system_rows(kind: str, found: Sequence[Whole], references: Mapping[str, str]) -> list[dict[str, object]]:
+    """Return a table row for each system: what a job costs, and how many texts are those of S0."""
+    of = _by_system(found)
+    alone = of["S0"][0].texts if "S0" in of else None
+    return [
+        {
+            "corpus": kind,
+            "system": name,
+            "CPU s": _spread([one.cpu_seconds for one in runs]),
+            "peak GB": f"{max(one.peak_gigabytes for one in runs):.2f}",
+            "rows": len(runs[0].texts),
+            "texts as S0": "" if alone is None else f"{_agreement(runs[0].texts, alone):.3f}",
+            "WER": f"{_word_error_rate(runs[0].texts, references):.2%}",
+        }
+        for name, runs in of.items()
+    ]
+
+
+def _by_system(found: Sequence[Whole]) -> dict[str, list[Whole]]:
+    return {name: [one for one in found if one.system == name] for name in sorted({one.system for one in found})}
+
+
+def _agreement(texts: Mapping[str, str], alone: Mapping[str, str]) -> float:
+    return sum(texts.get(name) == text for name, text in alone.items()) / len(alone)
+
+
+def _word_error_rate(texts: Mapping[str, str], references: Mapping[str, str]) -> float:
+    import jiwer
+
+    said = [(text.upper(), texts.get(name, "")) for name, text in references.items()]
+    return jiwer.wer([text for text, _ in said], [text for _, text in said])
 
 
 def _ratio(ones: Sequence[float], others: Sequence[float]) -> str:
-    # S1 may have fewer repeats, which are the first ones.
+    # S1 to S3 may have fewer repeats, which are the first ones.
     return _spread([one / other for one, other in zip(ones, others, strict=False)], 2)
 
 
@@ -149,11 +203,11 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Measure every corpus in both lengths, and print a table."""
+    """Measure every corpus in both lengths, and print two tables."""
     found: dict[str, list[Whole]] = {}
-    rows = []
+    times, costs = [], []
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
-        checkpoint = checkpoints.make(Path(work) / "model", layers=LAYERS, hidden_size=HIDDEN_SIZE)
+        checkpoint = _checkpoint(args.checkpoints, Path(work))
         for minutes in [args.minutes] if args.minutes else MINUTES:
             for kind in (args.corpora or CORPORA).split(","):
                 folder = Path(work) / f"{kind}-{minutes:g}"
@@ -161,8 +215,15 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
                 corpus.build(folder, kind, minutes=minutes, seed=args.seed, shards=shards, digits=args.digits)
                 one = compare(checkpoint, f"{folder}/*.parquet", args)
                 found[f"{kind} {minutes:g}"] = one
-                rows.append(row(kind, minutes, one))
+                times.append(row(kind, minutes, one))
+                costs += system_rows(f"{kind} {minutes:g}", one, columns(f"{folder}/*.parquet", "text"))
                 print(f"measured {kind}, {minutes:g} minutes", file=sys.stderr)
-    title = f"Whole jobs on {num_cpus()} cores: {LAYERS} layers, {HIDDEN_SIZE} wide; median (min-max) of {args.repeats}"
-    show(title, rows)
+    show(f"Whole jobs on {num_cpus()} cores: {args.checkpoints or MODEL}; median (min-max) of {args.repeats}", times)
+    show("What they cost, and what they wrote", costs)
     return {name: [{**asdict(one), "texts": None} for one in ones] for name, ones in found.items()}
+
+
+def _checkpoint(name: str | None, work: Path) -> Path:
+    if name is None:
+        return checkpoints.make(work / "model", layers=LAYERS, hidden_size=HIDDEN_SIZE)
+    return checkpoints.BUNDLED if name == "small" else Path(name).absolute()

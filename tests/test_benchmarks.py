@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -157,9 +158,31 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
     jobs = [job("S0", 6, 4), job("S4", 10, 5, "WON"), job("S0", 8, 6), job("S4", 8, 5, "WON")]
     found = whole.row("test-like", 4.0, jobs)
     assert (found["S0 model / S4"], found["S0 whole / S4"]) == ("0.57 (0.40-0.75)", "0.80 (0.60-1.00)")
-    assert (found["S4 whole s"], found["texts as S0"]) == ("9.0 (8.0-10.0)", "0.500")
+    assert found["S4 whole s"] == "9.0 (8.0-10.0)"
     assert found["S4 model s"] == "5.0 (5.0-5.0)"
     assert "S1 whole s" not in found
+    costs = whole.system_rows("test-like", jobs, {"a": "one", "b": "two"})
+    assert [(one["system"], one["texts as S0"], one["WER"]) for one in costs] == [
+        ("S0", "1.000", "0.00%"),
+        ("S4", "0.500", "50.00%"),
+    ]
+
+
+@pytest.mark.slow
+def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(tmp_path) -> None:
+    corpus.build(tmp_path, "equal", minutes=0.5, seed=0, shards=1)
+    shards = f"{tmp_path}/*.parquet"
+    bare = whole.bare(checkpoints.BUNDLED, shards, 1, 10.0)
+    for system in ("S1", "S2"):
+        found = whole.program(system, checkpoints.BUNDLED, shards)
+        assert found.texts == bare.texts
+        assert found.peak_gigabytes > 0.1
+
+
+def test_windows_of_a_recording_are_joined_in_their_order(tmp_path) -> None:
+    table = pa.table({"id": ["a", "b", "a", "a"], "number": [2, 0, 0, 1], "text": ["C", "D", "A", ""]})
+    pq.write_table(table, tmp_path / "0.parquet")
+    assert whole.program_texts(tmp_path) == {"a": "A C", "b": "D"}
 
 
 @pytest.mark.slow
