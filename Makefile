@@ -4,6 +4,8 @@ WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
+# Threads of torch that wait would keep the cores of the other process of `-n` busy.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
@@ -15,10 +17,10 @@ demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" $(SPREAD) $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not soak" $(SPREAD) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --fast $(SPREAD) $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest --fast $(SPREAD) $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -34,7 +36,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)
 
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks gpu --json gpu.json

@@ -118,6 +118,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _one_thread_of_torch() -> None:
+    """Give a test one thread of torch, whatever runs of earlier tests left: two processes of `-n` with two threads
+    each wait for each other, and take four times as long.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_credentials_from_outside() -> Iterator[None]:
     """Keep tests from whatever credentials and metadata service a machine has."""
