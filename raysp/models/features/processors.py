@@ -72,6 +72,30 @@ class FeatureExtractor(Protocol):
         ...
 
 
+def _normalised_batch(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
+    """Return rows of zero mean and unit variance, zero from their ends on.
+
+    Sums in float64: a row's float32 mean does not depend on the length of its padding.
+    """
+    valid_BT = torch.arange(waves_BT.shape[1], device=waves_BT.device) < num_samples_B[:, None]
+    count_B1 = num_samples_B.clamp(min=1)[:, None].double()
+    mean_B1 = waves_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
+    centred_BT = (waves_BT - mean_B1.float()).masked_fill(~valid_BT, 0.0)
+    variance_B1 = centred_BT.square().sum(1, keepdim=True, dtype=torch.float64) / count_B1
+    return centred_BT / (variance_B1 + VARIANCE_FLOOR).sqrt().float()
+
+
+def _normalised_rows(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
+    """Return the same row by row, which takes a third of the time on a CPU."""
+    values_BT = torch.zeros_like(waves_BT)
+    for values_T, wave_T, count in zip(values_BT, waves_BT, num_samples_B.tolist(), strict=True):
+        mean = wave_T[:count].sum(dtype=torch.float64) / max(1, count)
+        centred_T = torch.sub(wave_T[:count], mean.float(), out=values_T[:count])
+        variance = centred_T.square().sum(dtype=torch.float64) / max(1, count)
+        centred_T.div_((variance + VARIANCE_FLOOR).sqrt().float())
+    return values_BT
+
+
 class Wav2Vec2FeatureExtractor(PaddingExtractor):
     """Normalises each waveform to zero mean and unit variance, and pads."""
 
@@ -105,14 +129,11 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         valid_BT = torch.arange(waves_BT.shape[1], device=waves_BT.device) < num_samples_B[:, None]
         values_BT = waves_BT
         if self.do_normalize:
-            # Sums in float64: a row's float32 mean does not depend on the length of its padding.
-            count_B1 = num_samples_B.clamp(min=1)[:, None].double()
-            mean_B1 = waves_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
-            centred_BT = waves_BT - mean_B1.float()
-            squares_BT = centred_BT.square().masked_fill(~valid_BT, 0.0)
-            variance_B1 = squares_BT.sum(1, keepdim=True, dtype=torch.float64) / count_B1
-            values_BT = centred_BT / (variance_B1 + VARIANCE_FLOOR).sqrt().float()
-        return {"input_values": values_BT.masked_fill(~valid_BT, self.padding_value), "attention_mask": valid_BT}
+            normalised = _normalised_rows if waves_BT.device.type == "cpu" else _normalised_batch
+            values_BT = normalised(waves_BT, num_samples_B)
+        if not self.do_normalize or self.padding_value:
+            values_BT = values_BT.masked_fill(~valid_BT, self.padding_value)
+        return {"input_values": values_BT, "attention_mask": valid_BT}
 
     def __call__(
         self,
