@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import (
+    actor,
     alignment,
     bare,
     beams,
@@ -33,6 +34,7 @@ from benchmarks import (
 from benchmarks.tables import write_json
 
 PARTS = {
+    "actor": actor.main,
     "alignment": alignment.main,
     "commits": commits.main,
     "corpus": corpus.main,

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import checkpoints, corpus, gpu, models, outputs, parts, scale, throughput, whole, words
+from benchmarks import actor, checkpoints, corpus, gpu, models, outputs, parts, scale, throughput, whole, words
 from benchmarks.bare import CUTS
 from raysp.corpus import surveys
 
@@ -177,6 +177,14 @@ def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(
         found = whole.program(system, checkpoints.BUNDLED, shards)
         assert found.texts == bare.texts
         assert found.peak_gigabytes > 0.1
+
+
+@pytest.mark.slow
+def test_a_stand_in_device_labels_every_block_with_any_number_of_batches_in_hand() -> None:
+    speech = actor.speech_of(30)
+    packed = actor.blocks_of(speech, 1.5)
+    one, two = (actor.measure(packed, speech, 1e6, in_hand) for in_hand in (1, 2))
+    assert one["audio_hours"] == two["audio_hours"] > 0.3
 
 
 def test_windows_of_a_recording_are_joined_in_their_order(tmp_path) -> None:

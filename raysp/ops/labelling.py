@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
+BATCHES_IN_HAND = 2
+"""Batches that an actor has in hand on a GPU: while one is on the device, the other is padded, or becomes columns."""
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
 
@@ -180,7 +183,11 @@ class Labelling:
         # Where labels depend on the batch, batches do not depend on the number of threads.
         is_free = exact and found is not Batching.RECORDED
         self.at_once = passes_at_once(self.threads) if self.threads is not None and is_free else 1
-        self.pool = ThreadPoolExecutor(self.at_once, "raysp-pass") if self.at_once > 1 else None
+        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
+        on_gpu = 1 if self.loaded.summary.writes_text else BATCHES_IN_HAND
+        in_hand = self.at_once if device == "cpu" else on_gpu
+        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 else None
+        self.on_device: AbstractContextManager[object] = nullcontext() if device == "cpu" else threading.Lock()
         self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
         _refuse_clash(added, self.outputs)
@@ -230,8 +237,9 @@ class Labelling:
         batches = share_evenly(cut_batches([len(waves[i]) for i in pending], most), self.at_once)
         places = [[pending[i] for i in batch] for batch in batches]
         padded = [len(waves[chosen[0]]) * len(chosen) for chosen in places]
-        one_by_one = self.pool is None or would_wait(padded, self.at_once)
-        self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places, one_by_one=one_by_one)
+        one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
+        with steady_products(dtype=self.dtype, device=self.device):
+            self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places, one_by_one=one_by_one)
         figures = Figures(
             len(pending),
             sum(len(waves[i]) for i in pending) / self.sample_rate,
@@ -242,18 +250,21 @@ class Labelling:
         return self._table(statuses, labels, block), figures
 
     def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]], *, one_by_one: bool) -> None:
-        """Label batches: one after another with all threads, or several at once."""
+        """Label batches: one after another with all threads, or several at once.
+
+        Several on a GPU take turns on it (`on_device`), so that its memory has to hold one pass.
+        """
         if self.pool is None or one_by_one:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             for batch in batches:
                 label(batch)
             return
-        assert self.threads is not None
-        threads_each = self.threads // self.at_once
+        threads_each = None if self.threads is None else self.threads // self.at_once
 
         def one(batch: list[int]) -> None:
-            torch.set_num_threads(threads_each)  # of this thread
+            if threads_each is not None:
+                torch.set_num_threads(threads_each)  # of this thread
             label(batch)
 
         for done in [self.pool.submit(one, batch) for batch in batches]:
@@ -271,13 +282,12 @@ class Labelling:
             self._halve(chosen, waves, statuses, labels)
             return
         try:
-            with steady_products(dtype=self.dtype, device=self.device):
-                finite, columns = self._forward(
-                    [waves[i] for i in chosen],
-                    [self._part(statuses[i], len(waves[i])) for i in chosen],
-                    [self._place(statuses[i]) for i in chosen],
-                    {name: [values[i] for i in chosen] for name, values in self.columns.items()},
-                )
+            finite, columns = self._forward(
+                [waves[i] for i in chosen],
+                [self._part(statuses[i], len(waves[i])) for i in chosen],
+                [self._place(statuses[i]) for i in chosen],
+                {name: [values[i] for i in chosen] for name, values in self.columns.items()},
+            )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
                 raise DeviceLostError(
@@ -331,8 +341,24 @@ class Labelling:
         places: Sequence[str],
         columns: Mapping[str, Sequence[object]],
     ) -> tuple[list[bool], list[Sequence[object]]]:
+        padded = pad(waves)
+        with self.on_device:
+            forward = self._on_device(*padded, parts, places, columns)
+        finite_B = _finite(forward, with_hidden=bool(self.layers))
+        found = [column for output in self.outputs for column in self._columns(output, forward)]
+        return finite_B.tolist(), found
+
+    def _on_device(
+        self,
+        waves_BS: Tensor,
+        num_samples_B: Tensor,
+        parts: Sequence[tuple[int, int] | None],
+        places: Sequence[str],
+        columns: Mapping[str, Sequence[object]],
+    ) -> Forward:
+        """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
         model = self.loaded.model
-        waves_BS, num_samples_B = (one.to(model.device) for one in pad(waves))
+        waves_BS, num_samples_B = (one.to(model.device) for one in (waves_BS, num_samples_B))
         waves_BS = as_float(waves_BS)
         features = self.loaded.feature_extractor.extract(waves_BS, num_samples_B)
         with encoded_by(model) as encoded:
@@ -342,11 +368,10 @@ class Labelling:
         for head in self.loaded.more_heads:
             with encoded_before(model, encoded[0]):
                 of_heads |= dict.fromkeys(head.gives, head(**features))
-        num_frames_B = model.num_frames(num_samples_B)
-        forward = Forward(
+        return Forward(
             output=output,
             encoded=encoded[0],
-            num_frames_B=num_frames_B,
+            num_frames_B=model.num_frames(num_samples_B),
             parts=parts,
             features=features,
             places=places,
@@ -357,9 +382,6 @@ class Labelling:
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
         )
-        finite_B = _finite(forward, with_hidden=bool(self.layers))
-        found = [column for output in self.outputs for column in self._columns(output, forward)]
-        return finite_B.tolist(), found
 
     def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of an output; an op from outside raysp is never called twice at once."""

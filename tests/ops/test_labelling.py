@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,19 @@ class TestSeveralPassesAtOnce:
         assert labelling(exact=False, threads=4).at_once == 1
         assert labelling(dtype="bfloat16", exact=False, threads=4).at_once == 1
         assert labelling(dtype="bfloat16", threads=4).at_once == 4
+
+
+def test_batches_that_take_turns_on_a_device_have_the_labels_of_rows_alone(waves, alone):
+    class Watching(Constant):
+        def __call__(self, forward: Forward) -> list[list[int]]:
+            threads.add(threading.current_thread().name)
+            return super().__call__(forward)
+
+    threads: set[str] = set()
+    op = labelling(3, extra=Watching())
+    op.pool, op.on_device = ThreadPoolExecutor(2, "batch"), threading.Lock()  # as on a GPU
+    assert_same(labels(op, block_of([*waves, *waves])), {row: alone[row % NUM_ROWS] for row in range(2 * NUM_ROWS)})
+    assert threads == {"batch_0", "batch_1"}
 
 
 class Constant:

@@ -1,0 +1,155 @@
+"""Host work of a model actor: a stand-in on a device of its own, with all else that an actor does for a block.
+
+    python -m benchmarks actor
+    python -m benchmarks actor --hours 20 --speed 5000,20000 --in-hand 1,2
+
+The stand-in takes 1/SPEED of the audio's duration for features and encoder, without the host's cores, and gives the
+hidden states of real speech. Padding, the head, texts, columns, messages and staging are those of a run.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.checkpoints import BUNDLED
+from benchmarks.corpus import DEMO_DIGITS, read_utterances
+from benchmarks.tables import show, write_json
+from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
+
+SAMPLE_RATE = 16_000
+BATCH_SECONDS, BLOCK_SECONDS = 600.0, 4_000.0
+"""Those of a GPU."""
+
+
+class StandIn:
+    """An encoder on a device of its own: a pass takes its time, and other threads have the cores meanwhile."""
+
+    def __init__(self, model: torch.nn.Module, speech: np.ndarray, speed: float) -> None:
+        self.speed = speed
+        with torch.inference_mode():
+            self.output = model.encode(torch.from_numpy(speech)[None].float() / 32768)
+
+    def encode(self, model: torch.nn.Module, input_values: torch.Tensor, *args: object, **kwargs: object) -> object:
+        """Return the hidden states of the first seconds of real speech for every row."""
+        rows, samples = input_values.shape
+        time.sleep(rows * samples / SAMPLE_RATE / self.speed)
+        hidden = self.output.last_hidden_state[:, : samples // 320].expand(rows, -1, -1)
+        return Wav2Vec2BaseModelOutput(last_hidden_state=hidden, extract_features=hidden)
+
+
+def speech_of(seconds: int) -> np.ndarray:
+    """Return real speech, int16 at `SAMPLE_RATE`."""
+    waves = [one.samples for of in read_utterances(DEMO_DIGITS, SAMPLE_RATE).values() for one in of]
+    return np.resize(np.concatenate(waves), seconds * SAMPLE_RATE).astype(np.int16)
+
+
+def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
+    """Return packed blocks of rows of 1 to 30 s, 12 s on average."""
+    from raysp.corpus.shards import Piece
+    from raysp.engine.workers.packing import pack
+    from raysp.ops.rows import RowStatus, statuses_table, with_waves
+    from raysp.sink.layout import BlockName
+
+    random = np.random.default_rng(0)
+    found, left, first = [], hours * 3600, 0
+    while left > 0:
+        seconds = random.beta(1.4, 2.3, int(BLOCK_SECONDS / 12)) * 29 + 1
+        left -= seconds.sum()
+        waves = [speech[: int(one * SAMPLE_RATE)] for one in seconds]
+        end = first + len(waves)
+        statuses = [RowStatus(row) for row in range(first, end)]
+        for status, wave in zip(statuses, waves, strict=True):
+            status.seconds = len(wave) / SAMPLE_RATE
+        rows = with_waves(statuses_table(statuses), waves)
+        found.append(pack(BlockName("stand-in.parquet", Piece(first, end), "stand-in", "stand-in", 0, 1), rows))
+        first = end
+    return found
+
+
+def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: int) -> dict[str, float]:
+    """Label blocks with two calls to an actor at a time, as Ray makes them."""
+    import raysp
+    from raysp.engine import running
+    from raysp.engine.in_process import UncountedAttempts
+    from raysp.engine.workers.labeller import LabelActor
+    from raysp.engine.workers.packing import read_messages
+    from raysp.planning.opening import make_plan
+    from raysp.planning.resources import Resources
+
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        label = raysp.Label(
+            str(BUNDLED), outputs=[raysp.Transcript()], batch_seconds=BATCH_SECONDS, pool=raysp.Pool(cpus=1)
+        )
+        pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
+        plan = make_plan(pipeline, Resources(cpus=2))
+        actor = LabelActor(running._job(plan, {}, UncountedAttempts()))
+        model = actor.op.loaded.model.base_model
+        stand_in = StandIn(model, speech, speed)
+        actor.op.pool = ThreadPoolExecutor(in_hand) if in_hand > 1 else None
+        actor.op.on_device = threading.Lock() if in_hand > 1 else nullcontext()
+        features = actor.op.loaded.feature_extractor
+        with (
+            patch.object(type(model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
+            patch.object(features, "extract", lambda waves, _: {"input_values": waves}, create=True),
+            patch("raysp.ops.labelling.as_float", lambda waves: waves),
+            ThreadPoolExecutor(2) as calls,
+        ):
+            calls.submit(actor, packed[0]).result()
+            started, cpu = time.perf_counter(), time.process_time()
+            labelled = [one for rows in calls.map(actor, packed[1:]) for one in read_messages(rows)]
+            seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        actor.close()
+    audio = sum(one.receipt.audio_seconds for one in labelled)
+    return {"rtfx": audio / seconds, "cpu_seconds_per_audio_hour": cpu / audio * 3600, "audio_hours": audio / 3600}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks actor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=20, help="hours of audio a repeat")
+    parser.add_argument("--speed", default="5000", help="times real time of the device, several")
+    parser.add_argument("--in-hand", default="1,2", help="batches in hand, several")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats, interleaved")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    speech = speech_of(30)
+    packed = blocks_of(speech, args.hours)
+    cases = [(float(speed), int(number)) for speed in args.speed.split(",") for number in args.in_hand.split(",")]
+    found: dict[tuple[float, int], list[dict[str, float]]] = {case: [] for case in cases}
+    for _ in range(args.repeats):
+        for case in cases:
+            found[case].append(measure(packed, speech, *case))
+    rows = [row(*case, ones) for case, ones in found.items()]
+    show(f"One actor on {os.cpu_count()} cores, {args.hours:g} h of audio, median (min-max) of {args.repeats}", rows)
+    if args.json:
+        write_json(args.json, {f"{speed:g}, {number}": ones for (speed, number), ones in found.items()})
+
+
+def row(speed: float, in_hand: int, ones: list[dict[str, float]]) -> dict[str, object]:
+    """Return the table row of a case."""
+    rtfx = [one["rtfx"] for one in ones]
+    return {
+        "device, times real time": f"{speed:g}",
+        "batches in hand": in_hand,
+        "actor, times real time": f"{statistics.median(rtfx):.0f} ({min(rtfx):.0f}-{max(rtfx):.0f})",
+        "share of the device": f"{statistics.median(rtfx) / speed:.2f}",
+        "CPU s/audio h": f"{statistics.median(one['cpu_seconds_per_audio_hour'] for one in ones):.2f}",
+    }
+
+
+if __name__ == "__main__":
+    main()
