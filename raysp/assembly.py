@@ -62,6 +62,7 @@ def decoding(
         [step for stage in pipeline.stages for step in stage.steps],
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
+        keep_prefix=_decode(pipeline).keep_prefix,
         block_seconds=settings.block_seconds,
         apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=decoder,
@@ -77,6 +78,7 @@ def _decoding(
     shard: Shard | None,
     *,
     windowing: Windowing,
+    keep_prefix: bool = False,
     block_seconds: float,
     apply_late: "LateSteps | None",
     decoder: "Decoder | None",
@@ -102,6 +104,7 @@ def _decoding(
         windowing=windowing,
         channel=decode.channel,
         max_seconds=decode.max_seconds,
+        keep_prefix=keep_prefix,
         block_seconds=block_seconds,
         before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
@@ -180,7 +183,7 @@ def _whole_rows(work: Work, checkpoint: "CheckpointSummary") -> Windowing:
     return windowing_of(checkpoint, window_seconds=_decode(work).max_seconds, overlap_seconds=0)
 
 
-def _decode(work: Work) -> Decode:
+def _decode(work: Work | Pipeline) -> Decode:
     return next(step for step in work.steps if isinstance(step, Decode))
 
 

@@ -13,18 +13,18 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.decoding import DecodeOptions, TooLong, decode_chunks
+from raysp.audio.decoding import DecodeOptions, Samples, TooLong, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 
-REQUEST = struct.Struct("<c q q q q d d ? d")
+REQUEST = struct.Struct("<c q q q q d d ? d ?")
 """Kind, bytes of the recording, bytes that follow the request, sample rate, channel (`MEAN`: all), maximum seconds,
-offset, whether a duration is given, duration."""
+offset, whether a duration is given, duration, whether to keep the prefix of a damaged recording."""
 ANSWER = struct.Struct("<c q")
 """Kind, bytes that follow."""
 RANGE = struct.Struct("<q q")
@@ -111,8 +111,8 @@ def serve(pipes: Pipes) -> None:
     faults = _faults(os.environ.get(FAULTS, ""))
     pipes.answer(READY)
     while request := pipes.requests.read(REQUEST.size):
-        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration = REQUEST.unpack(
-            request
+        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration, keep_prefix = (
+            REQUEST.unpack(request)
         )
         head = pipes.requests.read(num_head)
         audio: Recording = head if num_head == num_bytes else RemoteFile(pipes, head, num_bytes)
@@ -123,14 +123,8 @@ def serve(pipes: Pipes) -> None:
                 pipes.answer(HEADER_IS, _header(read_header(audio)))
                 continue
             excerpt = Excerpt(audio, offset, duration if has_duration else None)
-            chunks = decode_chunks(
-                excerpt, DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds)
-            )
-            last = next(chunks)
-            for chunk in chunks:
-                pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
-                last = chunk
-            pipes.answer(LAST_INT16 if last.dtype == np.int16 else LAST_FLOAT32, last.view(np.uint8).data)
+            options = DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds, keep_prefix)
+            _send(pipes, decode_chunks(excerpt, options))
         except AudioError as error:
             pipes.answer(AUDIO_ERROR, json.dumps([error.error_type, str(error)]).encode())
         except TooLong as error:
@@ -140,6 +134,19 @@ def serve(pipes: Pipes) -> None:
         except MemoryError:
             pipes.answer(NO_MEMORY)
             return  # a process that ran out of memory is not reused
+
+
+def _send(pipes: Pipes, chunks: Iterator[Samples]) -> None:
+    """Write the chunks of a recording, and all before an error that is raised."""
+    last = next(chunks)
+    try:
+        for chunk in chunks:
+            pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
+            last = chunk
+    except AudioError:
+        pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
+        raise
+    pipes.answer(LAST_INT16 if last.dtype == np.int16 else LAST_FLOAT32, last.view(np.uint8).data)
 
 
 def _header(found: AudioHeader) -> bytes:

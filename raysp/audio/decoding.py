@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,8 @@ class DecodeOptions:
     """`"mean"` of all channels, or the index of one."""
     max_seconds: float = 43200
     """Maximum seconds to decode."""
+    keep_prefix: bool = False
+    """Whether `decode_chunks` yields all samples before the damage of a recording, and then raises its error."""
 
 
 class TooLong(Exception):  # noqa: N818 - not an error: the row is `skipped: too_long`
@@ -118,9 +120,12 @@ def decode_all(excerpts: Iterable[Excerpt], options: DecodeOptions) -> Iterator[
 def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]:
     """Decode a recording in chunks. Yields the samples of `decode` in one or more arrays of the same dtype.
 
-    Memory does not depend on the recording. Raises the errors of `decode` while the chunks are consumed.
+    Memory does not depend on the recording. Raises the errors of `decode` while the chunks are consumed. With
+    `keep_prefix` the samples before `corrupt_audio` or `invalid_audio` equal the result for a file of the frames before
+    the first one that cannot be decoded, or is not finite.
     """
     channel, sample_rate = options.channel, options.sample_rate
+    damage = Damage() if options.keep_prefix else None
     for may_seek in (True, False):
         with open_source(excerpt.audio) as (source, header):
             if channel != "mean" and not 0 <= channel < header.channels:
@@ -132,14 +137,23 @@ def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]
                 continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
             dtype = _choose_dtype(header, channel, sample_rate)
             frames_left = min(source.frames - first, num_frames)
-            chunks = _read_mono(source, header, channel, options.max_seconds, dtype, frames_left, sample_rate)
+            chunks = _read_mono(source, header, options, dtype, frames_left, damage)
             if header.sample_rate != sample_rate:
                 chunks = _resample(chunks, header.sample_rate, sample_rate)
             for samples, _ in chunks:
                 if header.sample_rate != sample_rate and header.subtype not in FINITE_SUBTYPES:
                     _check_finite(samples, header)  # resampling may overflow though its input is finite
                 yield samples
+            if damage is not None and damage.error is not None:
+                raise damage.error
             return
+
+
+@dataclass
+class Damage:
+    """The error that ended the frames of a recording early, to be raised once they are used; None: no error."""
+
+    error: AudioError | soundfile.LibsndfileError | None = None
 
 
 def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[int, int]:
@@ -194,30 +208,63 @@ def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Li
 def _read_mono(
     source: Source,
     header: AudioHeader,
-    channel: Channel,
-    max_seconds: float,
+    options: DecodeOptions,
     dtype: Literal["int16", "float32"],
     frames_left: int,
-    sample_rate: int,
+    damage: Damage | None,
 ) -> Iterator[tuple[Samples, bool]]:
-    """Yield (samples, whether they are the last) until `frames_left` frames are read or the stream ends."""
-    max_frames = max_seconds * header.sample_rate
-    chunk_frames = max(1, CHUNK_SAMPLES // max(header.channels, math.ceil(sample_rate / header.sample_rate / 4)))
+    """Yield (samples, whether they are the last) until `frames_left` frames are read or the stream ends.
+
+    With `damage` the stream ends before its first error, which is recorded there.
+    """
+    max_frames = options.max_seconds * header.sample_rate
+    rates = math.ceil(options.sample_rate / header.sample_rate / 4)
+    chunk_frames = max(1, CHUNK_SAMPLES // max(header.channels, rates))
     num_frames, is_last = 0, False
     while not is_last:
         # libsndfile returns at most the claimed frames, so a small claim saves a read and memory
         num_wanted = min(chunk_frames, frames_left - num_frames, math.ceil(max_frames) - num_frames + 1)
-        frames = source.read(num_wanted, dtype=dtype, always_2d=True)  # (num_frames, channels)
+        frames = _read(source, num_wanted, dtype, damage)
         num_frames += len(frames)
         if num_frames > max_frames:
-            raise TooLong(num_frames / header.sample_rate, max_seconds)
+            raise TooLong(num_frames / header.sample_rate, options.max_seconds)
         is_last = len(frames) < num_wanted or num_frames >= frames_left
         if len(frames) < num_wanted // 2:
             frames = frames.copy()  # a view would keep the buffer that the header's claim sized
-        samples = _mix(frames, channel)
+        samples = _mix(frames, options.channel)
         if header.subtype not in FINITE_SUBTYPES:
-            _check_finite(samples, header)
+            samples = _finite(samples, header, damage)
+            is_last = is_last or len(samples) < len(frames)
         yield samples, is_last
+
+
+def _read(source: Source, num_wanted: int, dtype: Literal["int16", "float32"], damage: Damage | None) -> Samples:
+    """Return the next frames, (num_frames, channels); fewer at the end, and with `damage` before an error."""
+    if damage is None:
+        frames: Samples = source.read(num_wanted, dtype=dtype, always_2d=True)
+        return frames
+    first, frames = source.tell(), np.empty((num_wanted, source.channels), dtype)
+    try:
+        return cast("Samples", source.read(out=frames))
+    except soundfile.LibsndfileError as error:
+        damage.error = error
+        return frames[: max(0, source.tell() - first)]  # libsndfile counts the frames before the error
+
+
+def _finite(samples: Samples, header: AudioHeader, damage: Damage | None) -> Samples:
+    """Return samples that are finite; with `damage` those before the first one that is not.
+
+    Raises:
+        AudioError: `invalid_audio`, without `damage`.
+    """
+    try:
+        _check_finite(samples, header)
+    except AudioError as error:
+        if damage is None:
+            raise
+        damage.error = error
+        return samples[: int(np.isfinite(samples).argmin())].copy()
+    return samples
 
 
 def _mix(frames: Samples, channel: Channel) -> Samples:

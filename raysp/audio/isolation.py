@@ -426,35 +426,17 @@ def _given(outcome: "T | AudioError | TooLong") -> T:
 
 
 def _header_request(audio: Recording | None) -> _Request | AudioError:
-    return _request(child.HEADER, audio, HEAD_BYTES, 0, child.MEAN, 0.0, 0.0, None)
+    return _request(child.HEADER, Excerpt(audio), HEAD_BYTES, DecodeOptions(0, max_seconds=0.0))
 
 
 def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | AudioError:
-    return _request(
-        child.DECODE,
-        excerpt.audio,
-        WHOLE_BYTES,
-        options.sample_rate,
-        child.MEAN if options.channel == "mean" else options.channel,
-        options.max_seconds,
-        excerpt.offset,
-        excerpt.duration,
-    )
+    return _request(child.DECODE, excerpt, WHOLE_BYTES, options)
 
 
-def _request(
-    kind: bytes,
-    audio: Recording | None,
-    most_head: int,
-    sample_rate: int,
-    channel: int,
-    max_seconds: float,
-    offset: float,
-    duration: float | None,
-) -> _Request | AudioError:
+def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptions) -> _Request | AudioError:
     """Return a request. Only the first bytes are attached of a recording too large to be sent whole."""
     try:
-        given = require_recording(audio)
+        given = require_recording(excerpt.audio)
     except AudioError as error:
         return error.with_traceback(None)
     if is_file(given):
@@ -468,7 +450,16 @@ def _request(
     if num_bytes == 0:
         return AudioError("no_audio", "found 0 bytes; expected the bytes of a recording")
     packed = child.REQUEST.pack(
-        kind, num_bytes, len(head), sample_rate, channel, max_seconds, offset, duration is not None, duration or 0.0
+        kind,
+        num_bytes,
+        len(head),
+        options.sample_rate,
+        child.MEAN if options.channel == "mean" else options.channel,
+        options.max_seconds,
+        excerpt.offset,
+        excerpt.duration is not None,
+        excerpt.duration or 0.0,
+        options.keep_prefix,
     )
     return _Request(recording, num_bytes, head, packed)
 

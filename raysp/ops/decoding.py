@@ -16,7 +16,7 @@ from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
-from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, with_waves
+from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, with_waves
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -24,6 +24,9 @@ CLAIMED = b"raysp.claimed_seconds"
 """Metadata key of a block: seconds of audio of its whole piece, according to the headers of its recordings."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
+
+DAMAGE = frozenset({"corrupt_audio", "invalid_audio"})
+"""Errors of recordings of which the samples before the error are the same each time; a crash or timeout is not."""
 
 
 class Decoder(Protocol):
@@ -72,6 +75,7 @@ class Decoding:
         windowing: division into windows; its sample rate is the model's.
         channel: "mean" or an index.
         max_seconds: longer recordings are skipped.
+        keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
@@ -89,6 +93,7 @@ class Decoding:
         windowing: Windowing,
         channel: Literal["mean"] | int = "mean",
         max_seconds: float = 43200,
+        keep_prefix: bool = False,
         block_seconds: float,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
@@ -101,7 +106,7 @@ class Decoding:
         self.audio = audio
         self.windowing = windowing
         self.sample_rate = windowing.sample_rate
-        self.options = DecodeOptions(windowing.sample_rate, channel, max_seconds)
+        self.options = DecodeOptions(windowing.sample_rate, channel, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
         self.before = before
@@ -227,7 +232,7 @@ class Decoding:
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
-        """Decode rows with short claimed lengths in one request, then stream those that are longer than claimed."""
+        """Decode rows with short claimed lengths in one request, then stream those that are longer or damaged."""
         pending = [index for index in indexes if piece.statuses[index].status == OK]
         yield from (Window(piece.statuses[i], None) for i in indexes if piece.statuses[i].status != OK)
         asked: list[int] = []
@@ -239,7 +244,9 @@ class Decoding:
         for number, decoded in enumerate(found):
             index = asked[number]
             row_status = piece.statuses[index]
-            if isinstance(decoded, AudioError):
+            if isinstance(decoded, AudioError) and self.options.keep_prefix and decoded.error_type in DAMAGE:
+                longer.append(index)  # decoded again up to its damage
+            elif isinstance(decoded, AudioError):
                 row_status.fail(decoded.error_type, str(decoded))
                 yield Window(row_status, None)
             elif isinstance(decoded, TooLong) or len(decoded) > self.windowing.window_samples:
@@ -253,12 +260,15 @@ class Decoding:
             yield from self._row(piece, index)
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
-        """Decode one row as a stream of windows; the last one has the outcome of the row."""
+        """Decode one row as a stream of windows; the last one has the outcome of the row.
+
+        A damaged row whose prefix is kept is an error row with windows.
+        """
         row_status = piece.statuses[index]
         if row_status.status == OK and self._may_be_left_out(piece, index):
             _drain(self._decode(piece, index, row_status))  # so that no window of a skipped row is labelled
             self._judge(piece, index, row_status)
-        if row_status.status != OK:
+        if not _has_samples(row_status):
             yield Window(row_status, None)
             return
         number = 0
@@ -276,7 +286,7 @@ class Decoding:
         row_status.window, row_status.windows = number, number + 1
         if row_status.seconds is not None:
             row_status.seconds = len(last) / self.sample_rate if number else row_status.seconds
-        yield Window(row_status, last if row_status.status == OK else None, chunks if number else ())
+        yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else ())
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
@@ -291,17 +301,23 @@ class Decoding:
     ) -> Iterator[tuple[Samples, bool]]:
         """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`.
 
-        Decoded samples are appended to `kept`.
+        Decoded samples are appended to `kept`. An error row has `seconds` if the samples before its damage are kept.
         """
         num_samples = 0
+        row_status.seconds = None
 
         def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
             nonlocal num_samples
-            for chunk in chunks:
-                num_samples += len(chunk)
-                if kept is not None:
-                    kept.append(chunk)
-                yield chunk
+            try:
+                for chunk in chunks:
+                    num_samples += len(chunk)
+                    if kept is not None:
+                        kept.append(chunk)
+                    yield chunk
+            except AudioError as error:
+                if not (self.options.keep_prefix and num_samples and error.error_type in DAMAGE):
+                    raise
+                row_status.fail(error.error_type, str(error))
 
         try:
             chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.options)
@@ -373,6 +389,11 @@ class _Piece:
                 continue
             asked.append(index)
             yield self.recordings.excerpt(index, found)
+
+
+def _has_samples(row_status: RowStatus) -> bool:
+    """Return whether a row is labelled: it is ok, or an error row of which the samples before its damage are kept."""
+    return row_status.status == OK or (row_status.status == ERROR and row_status.seconds is not None)
 
 
 def _claimed_seconds(recordings: Recordings, statuses: Sequence[RowStatus], decoder: Decoder) -> list[float]:

@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.rows import CHANGED, OK, RowStatus, row_statuses, statuses_table, with_labels
+from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 
 
 class JoinOp(Protocol):
@@ -28,7 +29,8 @@ class Joining:
     """Op that joins windows to rows.
 
     A row is ok if all its windows are. Otherwise it has the outcome of its last window, which is that of decoding the
-    whole row, or, if that is ok, of its first window that is not. Such a row has no labels.
+    whole row, or, if that is ok, of its first window that is not. Such a row has no labels, unless the samples before
+    the damage of its recording are kept: then its last window is an error with staged columns.
     """
 
     def __init__(self, outputs: Sequence[JoinOp], sample_rate: int, added: pa.Schema = NO_COLUMNS) -> None:
@@ -51,7 +53,7 @@ class Joining:
             parts = windows.slice(first, end - first)
             row_status = self._row_status(row_statuses(parts))
             statuses.append(row_status)
-            labels.append(self._label(parts) if row_status.status == OK else None)
+            labels.append(self._label(parts) if self._is_labelled(parts) else None)
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         return with_labels(table, (column for output in self.outputs for column in output.schema), labels)
@@ -66,6 +68,14 @@ class Joining:
         if len({one.version for one in windows}) > 1:
             row_status.version = CHANGED
         return row_status
+
+    def _is_labelled(self, windows: pa.Table) -> bool:
+        *before, last = windows.column(STATUS).to_pylist()
+        if last == ERROR:
+            own = {*ROW_SCHEMA.names, *self.added.names}
+            staged = [name for name in windows.column_names if name not in own and not name.startswith(INNER_PREFIX)]
+            last = OK if any(windows.column(name)[-1].is_valid for name in staged) else ERROR
+        return all(status == OK for status in (*before, last))
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:
         return tuple(value for output in self.outputs for value in output.join(windows))

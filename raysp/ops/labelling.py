@@ -28,7 +28,7 @@ from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
 from raysp.ops.late_steps import carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
-from raysp.ops.rows import OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
+from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
@@ -226,11 +226,12 @@ class Labelling:
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
         pending: list[int] = []
         for index, row_status in enumerate(statuses):
-            if row_status.status == OK and len(waves[index]) < self.loaded.summary.min_samples:
+            is_short = len(waves[index]) < self.loaded.summary.min_samples
+            if row_status.status == OK and is_short:
                 least = self.loaded.summary.min_samples
                 row_status.skip("too_short", f"{len(waves[index])} samples; the model needs at least {least}")
                 labels[index] = self._empty()
-            elif row_status.status == OK:
+            elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         most = 0 if self.alone else self.max_samples
@@ -300,13 +301,13 @@ class Labelling:
                 self._halve(chosen, waves, statuses, labels)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
-            statuses[chosen[0]].fail(kind, f"the model failed: {type(error).__name__}: {error}")
+            _fail(statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
             return
         for place, index in enumerate(chosen):
             if finite[place]:
                 labels[index] = tuple(column[place] for column in columns)
             else:
-                statuses[index].fail("model_output", "the model's output is not finite")
+                _fail(statuses[index], "model_output", "the model's output is not finite")
 
     def _place(self, row_status: RowStatus) -> str:
         name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
@@ -420,6 +421,12 @@ def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
             is_finite = (is_finite | (frames_T[None] >= forward.num_frames_B[:, None])).all(-1)
         finite_B &= is_finite
     return finite_B
+
+
+def _fail(row_status: RowStatus, error_type: str, message: str) -> None:
+    """Mark a row as an error row; one that is damaged keeps its error."""
+    if row_status.status == OK:
+        row_status.fail(error_type, message)
 
 
 def _is_lost(error: Exception) -> bool:

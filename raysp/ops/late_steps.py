@@ -50,7 +50,7 @@ class Carrying:
         if self.columns == () and not self.samples and not self.outputs:
             return block
         is_end = _is_end(statuses)
-        of_windows = pa.array([one.row - first for one in statuses], pa.int64())
+        of_windows = pa.array([one.row - first if one.status == OK else None for one in statuses], pa.int64())
         of_ends = pa.array(
             [one.row - first if end else None for one, end in zip(statuses, is_end, strict=True)], pa.int64()
         )

@@ -430,7 +430,7 @@ def label_parts(
         "source.audio": pipeline.source.audio,
     }
     for index, step in enumerate(pipeline.steps):
-        fields = cast("dict[str, JsonValue]", to_json(step))
+        fields = step.label_fields()
         if isinstance(step, Label):
             for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
                 del fields[unimportant]

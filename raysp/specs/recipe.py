@@ -219,6 +219,8 @@ class Finetune:
         names = [type(step).__name__ for step in self.steps]
         if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
             raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
+        if self.decode.keep_prefix:
+            raise ValueError("found Decode(keep_prefix=True); damaged recordings are left out of a training")
         check_reads(self.steps, self.source.audio)
         check_added(self.steps)
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
@@ -304,7 +306,7 @@ def training_parts(
     parts: dict[str, JsonValue] = {"training_version": TRAINING_VERSION, "dtype": dtype}
     parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
     for index, step in enumerate(recipe.steps):
-        parts |= {f"steps.{index}.{name}": value for name, value in cast("dict[str, JsonValue]", to_json(step)).items()}
+        parts |= {f"steps.{index}.{name}": value for name, value in step.label_fields().items()}
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Listed, Url, spec
+from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +64,10 @@ class Step:
         import pyarrow as pa
 
         return pa.schema([])
+
+    def label_fields(self) -> dict[str, JsonValue]:
+        """Return the fields as JSON, without those that change nothing."""
+        return cast("dict[str, JsonValue]", to_json(self))
 
     def op(self, functions: "Functions") -> "RowOp | ColumnOp":
         """Return the op: a `ColumnOp` if the step adds columns, else a `RowOp` that filters rows.
@@ -122,11 +126,21 @@ class Decode(Step):
     Attributes:
         max_seconds: longer recordings become `skipped: too_long`.
         channel: "mean" of all channels, or the index of one.
+        keep_prefix: rows whose recording is damaged part-way stay error rows, and have the outputs of the samples
+            before the damage; `seconds` is their duration. Only for labelling.
     """
 
     max_seconds: Seconds = 43200
     _: KW_ONLY
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
+    keep_prefix: bool = False
+
+    def label_fields(self) -> dict[str, JsonValue]:
+        """Return what can change a label: fields that came later only if they are set."""
+        fields = super().label_fields()
+        if not self.keep_prefix:
+            del fields["keep_prefix"]
+        return fields
 
 
 @spec

@@ -185,7 +185,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
         "version": TRAINING_VERSION,
         "index": INDEX_VERSION,
         "source": {name: source[name] for name in ("audio", "text", "audio_root")},
-        "steps": [to_json(step) for step in recipe.steps],
+        "steps": [cast("JsonValue", step.label_fields()) for step in recipe.steps],
         "code": plan.code.parts(),
         **task.index_parts,
         "frames": [

@@ -118,6 +118,7 @@ class TestFingerprint:
             "source.audio=speech",
             "steps.0.max_seconds=10",
             "steps.0.channel=1",
+            "steps.0.keep_prefix=true",
             "steps.1.window_seconds=20",
             "steps.1.overlap_seconds=2",
             "steps.1.exact=false",
@@ -166,7 +167,7 @@ class TestFingerprint:
             | {"shared", "labels"},
             raysp.Parquet: {"url", "keep", "rows", "compression", "storage_options", "shared"},
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
-            raysp.Decode: {"max_seconds", "channel"},
+            raysp.Decode: {"max_seconds", "channel", "keep_prefix"},
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Map: {"function", "adds", "reads", "pool"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
@@ -196,6 +197,7 @@ class TestFingerprint:
         assert outputs() == {"type": "Segments", "name": "pred_segments", "threshold": 0.5, "min_seconds": 0.0}
         assert outputs(end_threshold=0.3)["end_threshold"] == 0.3
         assert outputs(merge_seconds=1)["merge_seconds"] == 1.0
+        assert raysp.Decode().label_fields() == {"type": "Decode", "max_seconds": 43200, "channel": "mean"}
 
     def test_a_segment_cannot_end_above_the_probability_at_which_it_begins(self):
         with pytest.raises(SpecError, match=r"found end_threshold=0.6; expected at most threshold=0.5"):

@@ -45,6 +45,7 @@ def hashed(recipe: Finetune) -> str:
     [
         ({"steps": []}, r"found steps \[\]; expected one Decode and no Label"),
         ({"steps": [raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])]}, "one Decode and no Label"),
+        ({"steps": [raysp.Decode(keep_prefix=True)]}, "damaged recordings are left out of a training"),
         ({"steps": [raysp.Keep(min_seconds=1), raysp.Decode()]}, "Keep by seconds needs decoded audio"),
         ({"source": raysp.Shards("in")}, r"source.text is not set; give the column of the reference texts"),
     ],

@@ -1,0 +1,122 @@
+"""Rows whose recording is damaged: error rows, on request with the outputs of the samples before the damage."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp import audio
+from raysp.audio import DecodeOptions, Excerpt
+from raysp.errors import AudioError
+from raysp.ops.keeping import Keeping
+from tests.corpora import DEMO, a_pipeline, label_here, wav, write_shard
+from tests.ops.test_decoding import piece
+from tests.ops.test_long_rows import label, labelling, nearsighted
+
+assert nearsighted  # a fixture
+RATE = 16_000
+
+
+def flac(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="FLAC")
+    return file.getvalue()
+
+
+def halved(raw: bytes) -> tuple[bytes, bytes]:
+    """Return a FLAC cut in half, and the frames before the cut as a recording."""
+    cut, found = raw[: len(raw) // 2], []
+    with pytest.raises(AudioError):
+        found.extend(audio.decode_chunks(Excerpt(cut), DecodeOptions(RATE, keep_prefix=True)))
+    return cut, flac(np.concatenate(found))
+
+
+def noise(num_samples: int, seed: int) -> bytes:
+    return flac((np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples) * 32767).astype(np.int16))
+
+
+@pytest.mark.parametrize("num_samples", [12_000, 90_000])
+def test_the_outputs_are_those_of_the_samples_before_the_damage(nearsighted, num_samples):
+    damaged, before = halved(noise(num_samples, 1))
+    rows = piece([wav(8000), damaged, wav(40_000)])
+    usual = label(labelling(nearsighted), rows)
+    found = label(labelling(nearsighted), rows, keep_prefix=True)
+    [expected] = label(labelling(nearsighted), piece([before])).values()
+    assert (found[0], found[2]) == (usual[0], usual[2])
+    names = ("status", "error_type", "error_message")
+    assert [found[1][name] for name in names] == [usual[1][name] for name in names]
+    assert (usual[1]["status"], usual[1]["pred_text"], usual[1]["seconds"]) == ("error", None, None)
+    assert expected["pred_text"]
+    for name in ("seconds", "pred_text", "pred_words", "pred_chars"):
+        assert found[1][name] == expected[name], name
+    assert found[1]["pred_score"] == pytest.approx(expected["pred_score"], abs=5e-4)
+
+
+@pytest.mark.parametrize("raw", [b"garbage" * 100, b"", None, noise(30_000, 1)[:200]])
+def test_recordings_without_decoded_samples_have_no_outputs(nearsighted, raw):
+    rows = piece([wav(8000), raw])
+    assert label(labelling(nearsighted), rows, keep_prefix=True) == label(labelling(nearsighted), rows)
+
+
+def test_a_prefix_shorter_than_the_model_needs_has_no_outputs(nearsighted):
+    raw = bytearray(wav(20_000, subtype="FLOAT"))
+    raw[-4 * 19_900 : -4 * 19_900 + 4] = np.float32("nan").tobytes()
+    [row] = label(labelling(nearsighted), piece([bytes(raw)]), keep_prefix=True).values()
+    assert (row["status"], row["error_type"], row["pred_text"]) == ("error", "invalid_audio", None)
+    assert row["seconds"] == 100 / RATE
+
+
+def test_filters_by_length_leave_damaged_rows_errors(nearsighted):
+    damaged, _ = halved(noise(90_000, 1))
+    after = [Keeping(where=None, max_seconds=3)]
+    [row] = label(labelling(nearsighted), piece([damaged]), keep_prefix=True, after=after).values()
+    assert (row["status"], row["error_type"]) == ("error", "corrupt_audio")
+    assert row["pred_text"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["all", "ok"])
+def test_a_run_counts_them_as_errors_and_verify_and_retry_hold(tmp_path, rows):
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    whole = [soundfile.read(io.BytesIO(one["bytes"]), dtype="int16") for one in table.column("audio").to_pylist()]
+    records = table.to_pylist()
+    for row, times in ((1, 1), (4, 4)):  # one window, and several
+        file = io.BytesIO()
+        soundfile.write(file, np.concatenate([samples for samples, _ in whole] * times), whole[0][1], format="FLAC")
+        records[row]["audio"]["bytes"] = file.getvalue()[: len(file.getvalue()) * 3 // 4]
+    write_shard(tmp_path / "in" / "a.parquet", table=table.from_pylist(records, table.schema), row_group_size=3)
+
+    def run(name: str, *, keep_prefix: bool) -> dict[int, dict]:
+        steps = [
+            raysp.Decode(keep_prefix=keep_prefix),
+            raysp.Label(
+                str(DEMO / "unispeech-digits-ctc"),
+                outputs=[raysp.Transcript(), raysp.Embedding()],
+                window_seconds=2,
+                overlap_seconds=0.5,
+            ),
+        ]
+        sink = raysp.Parquet(str(tmp_path / name), rows=rows)
+        pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", sink, steps=steps, max_error_rate=1)
+        for retry in (False, True):
+            label_here(pipeline, retry=retry)
+        return {row["row"]: row for row in pq.read_table(tmp_path / name / "a.parquet").to_pylist()}
+
+    usual, found = run("usual", keep_prefix=False), run("kept", keep_prefix=True)
+    assert found.keys() == usual.keys()
+    for row, expected in usual.items():
+        if expected["status"] == "ok":
+            assert found[row] == expected
+            continue
+        assert row in (1, 4)
+        assert (found[row]["status"], found[row]["error_type"]) == ("error", "corrupt_audio")
+        assert expected["pred_text"] is None
+        assert len(found[row]["pred_text"].split()) >= row
+        assert len(found[row]["embedding"]) == len(usual[0]["embedding"])
+    verified = raysp.verify(str(tmp_path / "kept"), sample=6)
+    assert list(verified.differences) == []
+    status = raysp.status(str(tmp_path / "kept"))
+    assert (status.ok, status.error, status.errors_by_type) == (4, 2, {"corrupt_audio": 2})
