@@ -10,6 +10,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.encoder.configuration import WaveformConfig
+from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
@@ -104,6 +105,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         xvector_size=config.xvector_output_dim if Capability.XVECTOR in gives else None,
         labels=_labels(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
         problem_type=config.problem_type,
+        num_hidden_states=encoder.num_hidden_layers + 1,
+        has_layer_weights=any(layer_weights_of(one) is not None for one in models),
     )
 
 

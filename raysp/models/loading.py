@@ -11,6 +11,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
+from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
 from raysp.models.registry import model_classes
@@ -32,6 +33,12 @@ class LoadedCheckpoint:
     def sample_rate(self) -> int:
         """Samples per second that the model expects."""
         return self.feature_extractor.sampling_rate
+
+    @property
+    def layer_weights(self) -> torch.Tensor | None:
+        """Learned weights (K,) of the hidden states, of the first head that reads their sum; None without one."""
+        found = (layer_weights_of(model) for model in (self.model, *self.more_heads))
+        return next((one for one in found if one is not None), None)
 
     @property
     def text_tokenizer(self) -> Wav2Vec2CTCTokenizer:

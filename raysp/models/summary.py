@@ -48,6 +48,10 @@ class CheckpointSummary:
     """Class names of a classification head; empty without one."""
     problem_type: str | None
     """Of a classification head, as in config.json."""
+    num_hidden_states: int
+    """Of the encoder: the input of its first layer, and the output of each layer."""
+    has_layer_weights: bool
+    """Whether a head reads a learned sum of the hidden states."""
 
     @property
     def writes_text(self) -> bool:

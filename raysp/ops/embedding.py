@@ -1,7 +1,8 @@
-"""Embeddings: a vector per recording, or per frame."""
+"""Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,25 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.capabilities import Capability
+from raysp.models.encoder.heads import LayerSum
 from raysp.ops.labelling import Forward, LayerFrames
 
 Floats = npt.NDArray[np.float32]
+
+LEARNED_SUM = -2
+"""In place of a layer: the sum of all hidden states, weighted as a head of the checkpoint learned."""
+
+
+def frames_of(forward: Forward, layer: int, layer_weights_K: Tensor | None = None) -> LayerFrames:
+    """Return the frames of a layer, or of the sum of all hidden states with the softmax of weights."""
+    if layer != LEARNED_SUM:
+        return forward.layer(layer)
+    if layer_weights_K is None:
+        raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
+    total = LayerSum(layer_weights_K)
+    for hidden_BTH in forward.encoded["hidden_states"]:
+        total.append(hidden_BTH)
+    return replace(forward.layer(0), hidden_BTH=total.total)
 
 
 class MeanEmbedding:
@@ -24,20 +41,30 @@ class MeanEmbedding:
     Args:
         schema: the column.
         staged: staged columns of a window of a longer row: the sum and the number of frames.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
         normalize: scale to length 1.
+        layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
-    def __init__(self, schema: pa.Schema, staged: pa.Schema, *, layer: int = -1, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        *,
+        layer: int = -1,
+        normalize: bool = False,
+        layer_weights_K: Tensor | None = None,
+    ) -> None:
         self.schema = schema
         self.staged = staged
-        self.layers: tuple[int, ...] = (layer,)
+        self.layers: tuple[int, ...] = (0 if layer == LEARNED_SUM else layer,)
         self.layer = layer
         self.normalize = normalize
+        self.layer_weights_K = layer_weights_K
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the mean of each window, then sums and numbers of frames of windows of longer rows."""
-        frames = forward.layer(self.layer)
+        frames = frames_of(forward, self.layer, self.layer_weights_K)
         sums_BH = _sums(frames)
         counts = [end - first for first, end in frames.owned]
         parts = [part is not None for part in forward.parts]
@@ -69,20 +96,30 @@ class FrameEmbeddings:
     Args:
         schema: the column.
         staged: staged column of a window of a longer row: the vectors of the frames that it owns.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`.
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
         normalize: scale each vector to length 1.
+        layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
-    def __init__(self, schema: pa.Schema, staged: pa.Schema, *, layer: int = -1, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        *,
+        layer: int = -1,
+        normalize: bool = False,
+        layer_weights_K: Tensor | None = None,
+    ) -> None:
         self.schema = schema
         self.staged = staged
-        self.layers: tuple[int, ...] = (layer,)
+        self.layers: tuple[int, ...] = (0 if layer == LEARNED_SUM else layer,)
         self.layer = layer
         self.normalize = normalize
+        self.layer_weights_K = layer_weights_K
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the vectors of each window, then those of the owned frames of windows of longer rows."""
-        frames = forward.layer(self.layer)
+        frames = frames_of(forward, self.layer, self.layer_weights_K)
         hidden_BTH = frames.hidden_BTH.float()
         if self.normalize:
             hidden_BTH = torch.nn.functional.normalize(hidden_BTH, dim=-1)
@@ -142,6 +179,53 @@ class SpeakerEmbedding:
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the vector of one row, from those of its windows."""
         return self._mean.join(windows)
+
+
+class _OfOneLayer(Protocol):
+    """Op for the embedding of one layer, a single column."""
+
+    staged: pa.Schema
+    layers: tuple[int, ...]
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]: ...
+
+    def empty(self) -> tuple[object, ...]: ...
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]: ...
+
+
+class SeveralLayers:
+    """Op for the embeddings of several layers, side by side in one column: a list of them in the order of `ops`.
+
+    Args:
+        schema: the column.
+        ops: ops of the layers, which stage columns of different names.
+    """
+
+    def __init__(self, schema: pa.Schema, ops: Sequence[_OfOneLayer]) -> None:
+        self.schema = schema
+        self.ops = ops
+        self.staged = pa.schema([field for op in ops for field in op.staged])
+        self.layers = tuple(layer for op in ops for layer in op.layers)
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the embeddings of each window, then the staged columns of all layers."""
+        found = [op(forward) for op in self.ops]
+        of_rows = [_beside(values) for values in zip(*(columns[0] for columns in found), strict=True)]
+        return [of_rows, *(column for columns in found for column in columns[1:])]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: null, or an empty list for each layer."""
+        return (_beside([op.empty()[0] for op in self.ops]),)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the embeddings of one row, from those of its windows in order."""
+        return (_beside([op.join(windows)[0] for op in self.ops]),)
+
+
+def _beside(values: Sequence[object]) -> list[object] | None:
+    """Return the values of all layers; None if they are null."""
+    return None if any(value is None for value in values) else [*values]
 
 
 def _sums(frames: LayerFrames) -> Floats:

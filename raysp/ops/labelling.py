@@ -21,6 +21,7 @@ from torch import Tensor
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
@@ -196,7 +197,7 @@ class Labelling:
         self.columns: Mapping[str, Sequence[object]] = {}
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers) or any(
-            getattr(head, "layer_weights", None) is not None for head in self.loaded.more_heads
+            layer_weights_of(head) is not None for head in self.loaded.more_heads
         )
         self.sample_rate = self.loaded.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)

@@ -70,6 +70,11 @@ class LayerSum:
         return self._total_BTH
 
 
+def layer_weights_of(model: nn.Module) -> nn.Parameter | None:
+    """Return the learned weights of the hidden states that a head reads the sum of; None: it reads the last one."""
+    return getattr(model, "layer_weights", None)
+
+
 def initial_layer_weights(num_hidden_layers: int) -> nn.Parameter:
     """Return equal weights for the first layer's input and each layer's output."""
     return nn.Parameter(torch.full((num_hidden_layers + 1,), 1 / (num_hidden_layers + 1)))

@@ -40,8 +40,8 @@ def kind_of(schema: pa.Schema, name: str) -> Kind:
 
 
 def _vector_size(kind: pa.DataType) -> int | None:
-    """Return the numbers of a vector, of a row or of a frame; None for other types."""
-    if pa.types.is_list(kind):
+    """Return the numbers of a vector, of a row, a frame or a layer; None for other types."""
+    while pa.types.is_list(kind) or (pa.types.is_fixed_size_list(kind) and pa.types.is_nested(kind.value_type)):
         kind = kind.value_type
     if not pa.types.is_fixed_size_list(kind):
         return None

@@ -1,12 +1,13 @@
 """Vectors of recordings or frames."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import Output, OutputName
-from raysp.specs.values import spec
+from raysp.specs.values import Listed, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+
+
+Layer = Annotated[int, Field(ge=-1)]
 
 
 @spec
@@ -25,7 +29,9 @@ class Embedding(Output):
 
     Attributes:
         name: name of the column.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: the input of the first layer).
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: the input of the first layer). Several layers
+            give a list of their embeddings in this order, "all" those of all `hidden_states`. "mix" is the sum of all
+            `hidden_states`, weighted as a head of the checkpoint learned (`use_weighted_layer_sum`).
         pooling: "mean" over all frames; "none": a vector per frame; "xvector": the output of a speaker head.
         dtype: dtype of the stored numbers.
         normalize: scale vectors to length 1.
@@ -33,10 +39,17 @@ class Embedding(Output):
 
     name: OutputName = "embedding"
     _: KW_ONLY
-    layer: Annotated[int, Field(ge=-1)] = -1
+    layer: Layer | Listed[Layer] | Literal["all", "mix"] = -1
     pooling: Literal["mean", "none", "xvector"] = "mean"
     dtype: Literal["float32", "float16"] = "float32"
     normalize: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that there is a layer, each once, and none for a speaker head."""
+        if isinstance(self.layer, tuple) and (not self.layer or len({*self.layer}) < len(self.layer)):
+            raise ValueError(f"found layer={self.layer!r}; expected different layers, at least one")
+        if self.pooling == "xvector" and not isinstance(self.layer, int):
+            raise ValueError(f"found layer={self.layer!r} with pooling='xvector', which reads no layer; leave it out")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,42 +76,95 @@ class Embedding(Output):
                 f"{checkpoint.path}: {checkpoint.architecture} has no x-vectors; use pooling='mean' or a checkpoint "
                 "of a ...ForXVector model"
             )
-        if self.layer > checkpoint.num_layers:
+        highest = checkpoint.num_hidden_states - 1
+        if self.layer == "mix" and not checkpoint.has_layer_weights:
             raise CheckpointError(
-                f"{checkpoint.path}: layer={self.layer}, found {checkpoint.num_layers} layers; give -1 to "
-                f"{checkpoint.num_layers}"
+                f"{checkpoint.path}: layer='mix', but no head of {checkpoint.architecture} has weights of layers "
+                "(use_weighted_layer_sum); use layer='all' and weigh them yourself"
+            )
+        if max(layers := self._layers(checkpoint)) > highest:
+            raise CheckpointError(
+                f"{checkpoint.path}: layer={max(layers)}, found {highest} layers; give -1 to {highest}"
+            )
+        if len({self._size_of(layer, checkpoint) for layer in layers}) > 1:
+            raise CheckpointError(
+                f"{checkpoint.path}: layer={self.layer!r}, but -1 has {checkpoint.output_size} numbers and the others "
+                f"{checkpoint.hidden_size}; use an output for each"
             )
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Return the column: a list of the checkpoint's width, or a list of such lists."""
+        """Return the column: a list of the checkpoint's width, or a list of such lists; for each layer if several."""
         import pyarrow as pa
 
         kind = pa.list_(pa.float32() if self.dtype == "float32" else pa.float16(), self._size(checkpoint))
-        return pa.schema([(self.name, pa.list_(kind) if self.pooling == "none" else kind)])
+        of_layer = pa.list_(kind) if self.pooling == "none" else kind
+        if self._is_several:
+            return pa.schema([(self.name, pa.list_(of_layer, len(self._layers(checkpoint))))])
+        return pa.schema([(self.name, of_layer)])
+
+    @property
+    def _is_several(self) -> bool:
+        return self.layer == "all" or isinstance(self.layer, tuple)
+
+    def _layers(self, checkpoint: "CheckpointSummary") -> Sequence[int]:
+        """Return the numbers of the layers; 0 in place of a sum of all."""
+        if self.layer == "all":
+            return range(checkpoint.num_hidden_states)
+        return (0,) if self.layer == "mix" else cast("Sequence[int]", _listed(self.layer))
 
     def _size(self, checkpoint: "CheckpointSummary") -> int:
         if self.pooling == "xvector":
             return checkpoint.xvector_size or 0
-        return checkpoint.output_size if self.layer == -1 else checkpoint.hidden_size
+        return self._size_of(self._layers(checkpoint)[0], checkpoint)
+
+    @staticmethod
+    def _size_of(layer: int, checkpoint: "CheckpointSummary") -> int:
+        return checkpoint.output_size if layer == -1 else checkpoint.hidden_size
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Return the op that computes the column."""
-        return self._embedding(loaded.summary)
+        return self._embedding(loaded.summary, loaded)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the column from the windows of a longer row."""
         return self._embedding(checkpoint)
 
-    def _embedding(self, checkpoint: "CheckpointSummary") -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding":
+    def _embedding(
+        self, checkpoint: "CheckpointSummary", loaded: "LoadedCheckpoint | None" = None
+    ) -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding | SeveralLayers":
+        from raysp.ops.embedding import LEARNED_SUM, SeveralLayers, SpeakerEmbedding
+
+        schema = self.schema(checkpoint)
+        if self.pooling == "xvector":
+            return SpeakerEmbedding(schema, self._staged(checkpoint, self.name), normalize=self.normalize)
+        if self._is_several:
+            ops = [self._of_layer(checkpoint, one, f"{self.name}.{one}") for one in self._layers(checkpoint)]
+            return SeveralLayers(schema, ops)
+        [layer] = (LEARNED_SUM,) if self.layer == "mix" else self._layers(checkpoint)
+        return self._of_layer(checkpoint, layer, self.name, loaded)
+
+    def _of_layer(
+        self, checkpoint: "CheckpointSummary", layer: int, prefix: str, loaded: "LoadedCheckpoint | None" = None
+    ) -> "MeanEmbedding | FrameEmbeddings":
+        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding
+
+        op = FrameEmbeddings if self.pooling == "none" else MeanEmbedding
+        return op(
+            self.schema(checkpoint),
+            self._staged(checkpoint, prefix),
+            layer=layer,
+            normalize=self.normalize,
+            layer_weights_K=None if loaded is None else loaded.layer_weights,
+        )
+
+    def _staged(self, checkpoint: "CheckpointSummary", prefix: str) -> "pa.Schema":
         import pyarrow as pa
 
-        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
-
-        schema, vector = self.schema(checkpoint), pa.list_(pa.float32(), self._size(checkpoint))
+        vector = pa.list_(pa.float32(), self._size(checkpoint))
         if self.pooling == "none":
-            staged = pa.schema([(f"{self.name}_frames", pa.list_(vector))])
-            return FrameEmbeddings(schema, staged, layer=self.layer, normalize=self.normalize)
-        staged = pa.schema([(f"{self.name}_sum", vector), (f"{self.name}_weight", pa.int32())])
-        if self.pooling == "xvector":
-            return SpeakerEmbedding(schema, staged, normalize=self.normalize)
-        return MeanEmbedding(schema, staged, layer=self.layer, normalize=self.normalize)
+            return pa.schema([(f"{prefix}_frames", pa.list_(vector))])
+        return pa.schema([(f"{prefix}_sum", vector), (f"{prefix}_weight", pa.int32())])
+
+
+def _listed(layer: object) -> object:
+    return layer if isinstance(layer, tuple) else (layer,)

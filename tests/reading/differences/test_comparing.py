@@ -50,6 +50,8 @@ def value(found: ColumnDifference, metric: str) -> float | None:
         ("embedding", VECTOR, "vector"),
         ("embedding", pa.list_(VECTOR), "vector"),
         ("pred_label_scores", pa.list_(pa.float32()), "value"),
+        ("layers", pa.list_(VECTOR, 3), "vector"),
+        ("layers", pa.list_(pa.list_(VECTOR), 3), "vector"),
         ("pred_segments", pa.list_(pa.struct([("start", pa.float64())])), "value"),
     ],
 )

@@ -1,0 +1,123 @@
+"""Embeddings of several layers and of their learned sum: the hidden states of transformers, also over windows."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import raysp
+from raysp.audio import decode
+from raysp.errors import CheckpointError, SpecError
+from raysp.models import Wav2Vec2FeatureExtractor, load_checkpoint
+from raysp.models.checking import check_checkpoint
+from raysp.ops.joining import Joining
+from raysp.ops.labelling import Labelling
+from tests.corpora import wav
+from tests.models.oracles import make_oracle, transformers
+from tests.ops.test_decoding import blocks_of, decoding, piece
+
+LENGTHS = (3_000, 9_000, 6_400)
+WIDTH, STATES = 32, 3
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """A classifier of transformers over a learned sum of its layers, and its folder."""
+    folder = tmp_path_factory.mktemp("layers")
+    model = make_oracle("UniSpeechForSequenceClassification", use_weighted_layer_sum=True)
+    with torch.no_grad():
+        model.layer_weights.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return model, folder
+
+
+def labelled(folder, output: raysp.Embedding, rows: pa.Table, **windows: float) -> list[dict]:
+    op = Labelling(str(folder), lambda one: [output.op(one)], batch_seconds=2, **windows)
+    table = pa.concat_tables([op(block)[0] for block in blocks_of(decoding(windowing=op.windowing), rows)])
+    is_whole = table.column("windows").to_numpy() == 1
+    parts = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
+    joined = Joining([output.join_op(op.loaded.summary)], 16_000)(parts)
+    whole = table.filter(is_whole).select(joined.column_names)
+    return pa.concat_tables([whole, joined]).sort_by("row").to_pylist()
+
+
+def states_of(model, recording: bytes) -> list[np.ndarray]:
+    """Return the hidden states (T, H) of transformers for a recording alone, and their learned sum."""
+    samples = decode(recording, sample_rate=16_000)
+    wave = torch.from_numpy(samples / np.float32(32768))
+    values = transformers.Wav2Vec2FeatureExtractor()(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        states = torch.stack(model(values.input_values, output_hidden_states=True).hidden_states)[:, 0]
+        mix = (states * model.layer_weights.softmax(-1)[:, None, None]).sum(0)
+    return [*states.numpy(), mix.numpy()]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+@pytest.mark.parametrize(("layer", "places"), [("all", (0, 1, 2)), ((2, 0), (2, 0)), ((1,), (1,)), ("mix", 3)])
+def test_they_are_the_hidden_states_of_transformers(oracle, layer, places, pooling):
+    model, folder = oracle
+    recordings = [wav(n, seed=n) for n in LENGTHS]
+    found = labelled(folder, raysp.Embedding(layer=layer, pooling=pooling), piece(recordings))
+    for row, recording in zip(found, recordings, strict=True):
+        states = states_of(model, recording)
+        expected = [states[k] for k in places] if isinstance(places, tuple) else states[places]
+        given = np.array(row["embedding"])  # (layers, T, H); without frames if pooled, without layers for a sum
+        np.testing.assert_allclose(given, np.mean(expected, -2) if pooling == "mean" else np.array(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": "none", "dtype": "float16"}, {"normalize": True}])
+def test_layers_of_a_longer_row_are_those_of_outputs_of_one_layer(oracle, options):
+    _, folder = oracle
+    rows, windows = piece([wav(40_000, seed=1)]), {"window_seconds": 1, "overlap_seconds": 0.25}
+    [found] = labelled(folder, raysp.Embedding(layer="all", **options), rows, **windows)
+    for layer in range(STATES):
+        [alone] = labelled(folder, raysp.Embedding(layer=layer, **options), rows, **windows)
+        assert found["embedding"][layer] == alone["embedding"]
+
+
+def test_the_learned_sum_is_what_the_head_reads_and_longer_rows_count_each_frame_once(oracle):
+    _, folder = oracle
+    rows, windows = piece([wav(40_000, seed=1)]), {"window_seconds": 1, "overlap_seconds": 0.25}
+    [mean] = labelled(folder, raysp.Embedding(layer="mix"), rows, **windows)
+    [frames] = labelled(folder, raysp.Embedding(layer="mix", pooling="none"), rows, **windows)
+    assert len(frames["embedding"]) == load_checkpoint(folder).summary.num_frames(40_000)
+    np.testing.assert_allclose(mean["embedding"], np.mean(frames["embedding"], 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(("pooling", "empty"), [("mean", None), ("none", [[], []])])
+def test_a_recording_shorter_than_a_frame_is_null_or_has_no_frames(oracle, pooling, empty):
+    [row] = labelled(oracle[1], raysp.Embedding(layer=(0, 1), pooling=pooling), piece([wav(10)]))
+    assert (row["status"], row["embedding"]) == ("skipped", empty)
+
+
+def test_the_column_has_the_number_of_layers_and_their_width(oracle):
+    summary = check_checkpoint(oracle[1])
+    [column] = raysp.Embedding(layer="all", dtype="float16").schema(summary)
+    assert column.type == pa.list_(pa.list_(pa.float16(), WIDTH), STATES)
+    [column] = raysp.Embedding(layer=(0, 2), pooling="none").schema(summary)
+    assert column.type == pa.list_(pa.list_(pa.list_(pa.float32(), WIDTH)), 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"layer": ()}, "expected different layers, at least one"),
+        ({"layer": (1, 1)}, "expected different layers"),
+        ({"layer": "last"}, "layer"),
+        ({"layer": (1, -2)}, "greater than or equal to -1"),
+        ({"layer": "all", "pooling": "xvector"}, "reads no layer"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(fields, words):
+    with pytest.raises(SpecError, match=words):
+        raysp.Embedding(**fields)
+
+
+def test_layers_that_a_checkpoint_lacks_are_refused(oracle, tmp_path):
+    with pytest.raises(CheckpointError, match=r"layer=3, found 2 layers; give -1 to 2"):
+        raysp.Embedding(layer=(0, 3)).check(check_checkpoint(oracle[1]))
+    make_oracle("UniSpeechForSequenceClassification").save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"layer='mix', but no head of UniSpeechForSequenceClassification has"):
+        raysp.Embedding(layer="mix").check(check_checkpoint(tmp_path))
