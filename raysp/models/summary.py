@@ -63,6 +63,11 @@ class CheckpointSummary:
         """Whether the classes of a classification head are independent of each other."""
         return self.problem_type == MULTI_LABEL
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether a classification head returns numbers; so does one of one output without a problem type."""
+        return self.problem_type == REGRESSION or (self.problem_type is None and len(self.labels) == 1)
+
     def num_frames(self, num_samples: int) -> int:
         """Return the number of frames of so many samples."""
         return max(0, (num_samples - self.receptive_samples) // self.frame_stride + 1)

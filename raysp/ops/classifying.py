@@ -27,19 +27,31 @@ class Classifying:
         staged: staged columns of a window of a longer row: weighted logits and the weight.
         labels: names of the classes.
         top_k: number of classes.
-        problem_type: with "multi_label_classification" classes are independent, and all above 0.5 are returned; with
-            "regression" the score is the predicted number.
+        problem_type: with "multi_label_classification" classes are independent, and all above `threshold` are returned;
+            with "regression" scores are the predicted numbers, of the first `top_k` outputs.
+        threshold: least probability of independent classes, exclusive.
+        as_list: whether the columns are lists; those of independent classes always are.
     """
 
     layers: tuple[int, ...] = ()
 
     def __init__(
-        self, schema: pa.Schema, staged: pa.Schema, labels: Sequence[str], *, top_k: int, problem_type: str | None
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        labels: Sequence[str],
+        *,
+        top_k: int,
+        problem_type: str | None,
+        threshold: float = 0.5,
+        as_list: bool | None = None,
     ) -> None:
         self.schema = schema
         self.staged = staged
         self.labels = labels
         self.top_k = top_k
+        self.threshold = threshold
+        self.as_list = top_k > 1 if as_list is None else as_list
         self.problem_type = REGRESSION if len(labels) == 1 and problem_type is None else problem_type
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
@@ -67,10 +79,10 @@ class Classifying:
 
     def _classes(self, logits_N: Floats) -> tuple[object, object]:
         if self.problem_type == REGRESSION:
-            return self._shaped([(self.labels[0], float(logits_N[0]))])
+            return self._shaped(list(zip(self.labels, map(float, logits_N[: self.top_k]), strict=False)))
         if self.problem_type == MULTI_LABEL:
             scores_N = sigmoid(logits_N)
-            chosen = [index for index in np.argsort(-scores_N, kind="stable") if scores_N[index] > 0.5]
+            chosen = [index for index in np.argsort(-scores_N, kind="stable") if scores_N[index] > self.threshold]
             return [self.labels[i] for i in chosen], [float(scores_N[i]) for i in chosen]
         shifted_N = np.exp(logits_N - logits_N.max())
         scores_N = shifted_N / shifted_N.sum()
@@ -78,7 +90,7 @@ class Classifying:
         return self._shaped([(self.labels[index], float(scores_N[index])) for index in best])
 
     def _shaped(self, classes: list[tuple[str, float]]) -> tuple[object, object]:
-        if self.top_k == 1:
+        if not self.as_list:
             return classes[0]
         return [label for label, _ in classes], [score for _, score in classes]
 

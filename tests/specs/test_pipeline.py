@@ -128,6 +128,7 @@ class TestFingerprint:
             'steps.1.outputs=[{"type": "Embedding"}]',
             'steps.1.outputs=[{"type": "Embedding", "layer": 3}]',
             'steps.1.outputs=[{"type": "Classes", "top_k": 2}]',
+            'steps.1.outputs=[{"type": "Classes", "threshold": 0.3}]',
             'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
             "steps.1.outputs.0.chars=true",
             "steps.1.outputs.0.beams=8",
@@ -175,7 +176,7 @@ class TestFingerprint:
             raysp.Transcript: {"name", "words", "chars", "generate"}
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
-            raysp.Classes: {"name", "top_k"},
+            raysp.Classes: {"name", "top_k", "threshold"},
             raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},
             raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.values import JsonValue, spec
+from raysp.words import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,17 +23,35 @@ if TYPE_CHECKING:
 
 @spec
 class Classes(Output):
-    """Class of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+    """Classes or numbers of a recording by a classification checkpoint: columns `<name>` and `<name>_scores`.
+
+    The `problem_type` of config.json decides: one class of several with probabilities (softmax), independent classes
+    (multi-label, sigmoid), or numbers (regression), whose scores are the values of the head.
 
     Attributes:
         name: name of the first column, and prefix of the second.
-        top_k: number of classes. The columns are lists if it is above 1, and for multi-label checkpoints, which return
-            all classes with a probability above 0.5.
+        top_k: number of classes, the most likely first. The columns are lists if it is above 1, for "all", and for
+            multi-label checkpoints, which return all classes above `threshold`, or "all". A regression has one number,
+            or with "all" those of all outputs in the order of the head.
+        threshold: for multi-label checkpoints: classes with a probability above it; None: 0.5.
     """
 
     name: OutputName = "pred_label"
     _: KW_ONLY
-    top_k: Annotated[int, Field(ge=1)] = 1
+    top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that a threshold leaves out classes."""
+        if self.top_k == "all" and self.threshold is not None:
+            raise ValueError(f"found threshold={self.threshold:g} with top_k='all', which returns all classes")
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: fields that came later only if they are set."""
+        fields = super().label_fields(digests)
+        if isinstance(fields, dict) and self.threshold is None:
+            del fields["threshold"]
+        return fields
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -51,9 +70,36 @@ class Classes(Output):
         import pyarrow as pa
 
         kinds: list[pa.DataType] = [pa.string(), pa.float32()]
-        if self.top_k > 1 or checkpoint.is_multi_label:
+        if self.top_k != 1 or checkpoint.is_multi_label:
             kinds = [pa.list_(kind) for kind in kinds]
         return pa.schema(list(zip(self.columns, kinds, strict=True)))
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check `top_k` and `threshold` against the kind of the checkpoint's outputs.
+
+        Raises:
+            CheckpointError: one has no meaning there.
+        """
+        from raysp.errors import CheckpointError
+
+        if not {*self.needs} & {*checkpoint.gives}:
+            return
+        where, number = f"{checkpoint.path}: Classes(top_k={self.top_k!r})", len(checkpoint.labels)
+        if self.threshold is not None and not checkpoint.is_multi_label:
+            raise CheckpointError(
+                f"{checkpoint.path}: Classes(threshold={self.threshold:g}) is for multi-label checkpoints; "
+                f"problem_type is {checkpoint.problem_type!r}; leave it out"
+            )
+        if checkpoint.is_multi_label and self.top_k not in (1, "all"):
+            raise CheckpointError(
+                f"{where}: the checkpoint is multi-label, its classes are independent; give threshold=..., or "
+                "top_k='all' for all probabilities"
+            )
+        if checkpoint.is_regression and self.top_k not in ((1, "all") if number == 1 else ("all",)):
+            raise CheckpointError(
+                f"{where}: the checkpoint is a regression with {count(number, 'number')}, which have no order; give "
+                f"top_k='all'{' or 1' if number == 1 else ''}"
+            )
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
         """Return the op that computes the columns."""
@@ -73,8 +119,10 @@ class Classes(Output):
             self.schema(checkpoint),
             staged,
             checkpoint.labels,
-            top_k=self.top_k,
+            top_k=len(checkpoint.labels) if self.top_k == "all" else self.top_k,
             problem_type=checkpoint.problem_type,
+            threshold=-1 if self.top_k == "all" else 0.5 if self.threshold is None else self.threshold,
+            as_list=self.top_k != 1,
         )
 
 
