@@ -25,6 +25,8 @@ from raysp.specs.values import JsonValue
 GROUP_BYTES = 64 * 1024 * 1024
 """Bytes of recordings of a row group, unless one row has more."""
 GROUP_ROWS = 1000
+MOST_BYTES = 2**31 - 1
+"""Of a value of a Parquet file of the layout of `datasets`."""
 
 
 def data_path(shard: Shard) -> str:
@@ -119,6 +121,9 @@ class Reading:
             except (AudioError, TooLong) as error:
                 self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
                 continue
+            if data is None:
+                self.files.left_out["too_large"] += 1
+                continue
             rows.append(row)
             held.append({"bytes": data, "path": name})
             num_bytes += len(data)
@@ -128,15 +133,17 @@ class Reading:
         if rows:
             yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
 
-    def _bytes(self, recordings: Recordings, place: int) -> bytes:
-        """Return a recording as it is stored, or its excerpt as FLAC at its own sample rate."""
+    def _bytes(self, recordings: Recordings, place: int) -> bytes | None:
+        """Return a recording as it is stored, or its excerpt as FLAC at its own sample rate; None if too large."""
         excerpt = recordings.excerpt(place)
         if excerpt.offset or excerpt.duration is not None:
             rate = self.decoder.read_header(excerpt.audio).sample_rate
             return encode_flac(self.decoder.decode(excerpt, DecodeOptions(rate, self.channel)), rate)
         found = recordings.get(place)
         if isinstance(found, memoryview):
-            return bytes(found)
+            return bytes(found) if len(found) <= MOST_BYTES else None
         num_bytes = found.seek(0, os.SEEK_END)
+        if num_bytes > MOST_BYTES:
+            return None
         found.seek(0, os.SEEK_SET)
         return found.read(num_bytes)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError
+from raysp.errors import PlanError, RunError, StoreError
 from raysp.planning.trust import open_recorded
 from raysp.reading.exporting import texts
 from raysp.reading.exporting.clips import ClipFiles
@@ -99,7 +99,8 @@ def export(
         PlanError: there is no sink with finished label shards, it lacks a column, or `dest` holds something else.
         TrustError: recordings are needed, and the sink names untrusted values.
         ShardError: a shard changed since it was labelled, or cannot be read.
-        StoreError: a folder cannot be read or written.
+        StoreError: a folder cannot be read or written, before any file is.
+        RunError: the same during the export; finished files are kept.
     """
     options = settled(
         to,
@@ -127,7 +128,10 @@ def export(
     destination = Destination(_destination(dest, dest_options, sink, reached_by))
     refuse_overlap(labelling.store, destination.store)
     destination.begin(_record(labelling, to, options, writing), restart=restart)
-    return _run(labelling, to, writing, destination, on_shard)
+    try:
+        return _run(labelling, to, writing, destination, on_shard)
+    except StoreError as error:
+        raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
 
 def _destination(

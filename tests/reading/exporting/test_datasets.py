@@ -86,6 +86,14 @@ def test_an_excerpt_is_cut_and_a_whole_file_kept(manifest, tmp_path):
         assert len(samples) == len(expected)
 
 
+def test_a_recording_above_the_size_of_a_value_is_left_out(manifest, tmp_path, monkeypatch):
+    size = (manifest / "short.wav").stat().st_size
+    for most, left_out in ((size, {"not_found": 1}), (size - 1, {"not_found": 1, "too_large": 1})):
+        monkeypatch.setattr("raysp.reading.exporting.datasets.MOST_BYTES", most)
+        found = raysp.export(str(manifest / "out"), to="dataset", dest=str(tmp_path / str(most)))
+        assert found.left_out == left_out
+
+
 class TestManifests:
     def test_rows_by_path_have_the_path_and_the_offset(self, manifest, tmp_path):
         raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import ChangedError, PlanError, SpecError
+from raysp.errors import ChangedError, PlanError, RunError, SpecError, StoreError
 from raysp.reading.exporting import destination
 from raysp.reading.exporting.options import OPTIONS
 from raysp.storage.store import LocalStore
@@ -44,6 +44,24 @@ class TestGoingOn:
                 raysp.export(str(made / "out"), to=to, dest=store, **options)
             raysp.export(str(made / "out"), to=to, dest=str(folder), **options)
             assert content(folder) == expected
+
+    def test_a_store_that_is_lost_during_an_export_fails_it_and_the_same_call_goes_on(
+        self, made, tmp_path, monkeypatch
+    ):
+        raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "whole"))
+        with monkeypatch.context() as patched:
+            finish = destination.Destination.finish
+
+            def lost(self, mark):
+                finish(self, mark)
+                raise StoreError("no space left on the device")
+
+            patched.setattr(destination.Destination, "finish", lost)
+            with pytest.raises(RunError, match=r"no space left on the device; finished files are kept: run the same"):
+                raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "dest"))
+        found = raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "dest"))
+        assert found.shards_before == 1
+        assert content(tmp_path / "dest") == content(tmp_path / "whole")
 
     @pytest.mark.parametrize(
         ("to", "options"),
