@@ -3,8 +3,8 @@
     python -m benchmarks outputs --repeats 5
 
 Text alone, then text with a mean embedding, classes, both, and both with an inner layer's embedding; one pass of the
-encoder serves all of them. Measured in turn on one thread, by shortest CPU time; blocks are those of a run over joined
-digits.
+encoder serves all of them. Then text with signals, and with words, embedding, classes and signals. Measured in turn on
+one thread, by shortest CPU time; blocks are those of a run over joined digits.
 """
 
 import argparse
@@ -20,11 +20,12 @@ import torch
 
 from benchmarks import checkpoints, corpus
 from benchmarks.tables import show, write_json
-from raysp import Classes, Embedding, Transcript
+from raysp import Classes, Embedding, Signals, Transcript
 from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
 from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.ops.labelling import Labelling
+from raysp.ops.late_steps import RowSteps
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.specs.steps import Output
 
@@ -34,9 +35,11 @@ WAYS: Mapping[str, Sequence[Output]] = {
     "text, classes": [Transcript(), Classes()],
     "text, embedding, classes": [Transcript(), Embedding(), Classes()],
     "text, embedding of layer 1, classes": [Transcript(), Embedding(layer=1), Classes()],
+    "text, signals": [Transcript(), Signals()],
+    "text, words, embedding, classes, signals": [Transcript(words=True), Embedding(), Classes(), Signals()],
 }
 CEILING = 1.15
-"""Of the CPU time of text, embedding and classes over that of text alone."""
+"""Of the CPU time of text and all others over that of text alone."""
 BLOCK_SECONDS = 120
 
 
@@ -70,6 +73,7 @@ def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch
             str(checkpoint),
             lambda loaded, outputs=outputs: [output.op(loaded) for output in outputs],  # type: ignore[misc]
             batch_seconds=batch_seconds,
+            after=RowSteps([op for one in outputs if (op := one.row_op(outputs)) is not None], ()),
         )
         for way, outputs in WAYS.items()
     }

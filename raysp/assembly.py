@@ -18,7 +18,7 @@ from raysp.corpus.shards import Shard
 from raysp.planning.checkpoints import checkpoint_folder, located_outputs
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
-from raysp.specs.pipeline import Pipeline, Shards, Work, load_function
+from raysp.specs.pipeline import Pipeline, Shards, Work, before_filters, load_function
 from raysp.specs.recipe import Finetune
 from raysp.specs.steps import Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
     from raysp.ops.labelling import Labelling
-    from raysp.ops.late_steps import LateFilter, LateSteps
+    from raysp.ops.late_steps import LateFilter, LateSteps, RowSteps
 
 MEASURED_SECONDS = 60.0
 """Seconds of audio that are decoded together while rows are measured or read for training."""
@@ -58,7 +58,7 @@ def decoding(
     """
     return _decoding(
         pipeline.source,
-        pipeline.steps[:-1],
+        pipeline.before_label,
         [step for stage in pipeline.stages for step in stage.steps],
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
@@ -216,7 +216,7 @@ def decoded_columns(work: Work, shard: Shard) -> list[str]:
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
     if source.labels is not None:
         columns.add(STATUS)
-    if any(step.reads_all for step in work.steps):
+    if any(step.reads_all for step in before_filters(work)):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 
@@ -239,12 +239,15 @@ def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
-def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> "Labelling":
+def labelling(
+    pipeline: Pipeline, settings: Settings, *, threads: int | None = None, functions: Functions = _NO_FUNCTIONS
+) -> "Labelling":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
     Args:
         pipeline: the pipeline.
         settings: resolved settings of the pipeline.
+        functions: functions of steps that cannot be imported.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
     """
     from raysp.ops.labelling import Labelling
@@ -261,22 +264,32 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
         reads=label.reads,
+        after=row_steps(pipeline, functions),
         threads=threads,
     )
 
 
-def joining(pipeline: Pipeline, settings: Settings) -> "Joining":
+def joining(pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS) -> "Joining":
     """Return the op that joins the windows of longer rows; it loads no weights."""
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     outputs = [output.join_op(checkpoint) for output in located_outputs(pipeline, settings.file_digests)]
-    return Joining(outputs, checkpoint.sample_rate, added_schema(pipeline))
+    return Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), row_steps(pipeline, functions))
+
+
+def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+    """Return the op for labelled rows: it completes outputs, then filters rows by them."""
+    from raysp.ops.late_steps import RowSteps
+
+    outputs = pipeline.label.outputs
+    completing = [op for output in outputs if (op := output.row_op(outputs)) is not None]
+    return RowSteps([*completing, *(late_op(step, functions) for step in pipeline.filters)], pipeline.columns)
 
 
 def added_schema(pipeline: Pipeline) -> pa.Schema:
     """Return the columns that steps before `Label` add."""
-    return pa.schema([field for step in pipeline.steps[:-1] if step.columns for field in step.schema()])
+    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
 
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:

@@ -45,6 +45,7 @@ NAMES = [
     "Seq2Seq",
     "ShardError",
     "Shards",
+    "Signals",
     "Speakers",
     "SpecError",
     "Speech",

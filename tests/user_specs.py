@@ -144,3 +144,9 @@ def decibels(rows: pa.Table) -> dict[str, object]:
 def called(rows: pa.Table) -> dict[str, list[bool]]:
     """Note that a row is seen; rows that a filter before it skips are not."""
     return {"called": [True] * rows.num_rows}
+
+
+def sure(rows: pa.Table) -> list[bool]:
+    """Keep rows by their outputs and added columns, which are all that it is given."""
+    assert rows.column_names == ["length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]
+    return [row["pred_score"] > -0.02 and row["signal"]["snr"] > 15 and row["length"] == 7 for row in rows.to_pylist()]

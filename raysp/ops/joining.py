@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
+from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
 from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 
 
@@ -33,8 +34,15 @@ class Joining:
     the damage of its recording are kept: then its last window is an error with staged columns.
     """
 
-    def __init__(self, outputs: Sequence[JoinOp], sample_rate: int, added: pa.Schema = NO_COLUMNS) -> None:
+    def __init__(
+        self,
+        outputs: Sequence[JoinOp],
+        sample_rate: int,
+        added: pa.Schema = NO_COLUMNS,
+        after: RowSteps = NO_ROW_STEPS,
+    ) -> None:
         self.outputs = outputs
+        self.after = after
         self.sample_rate = sample_rate
         self.added = added
 
@@ -56,7 +64,8 @@ class Joining:
             labels.append(self._label(parts) if self._is_labelled(parts) else None)
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
-        return with_labels(table, (column for output in self.outputs for column in output.schema), labels)
+        columns = (column for output in self.outputs for column in output.schema)
+        return self.after(with_labels(table, columns, labels))
 
     def _row_status(self, windows: Sequence[RowStatus]) -> RowStatus:
         row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])

@@ -34,12 +34,19 @@ class Keeping(RowOp):
         self.max_seconds = max_seconds
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
-        """Return for each row None, or the conditions that its source columns do not meet."""
-        wanted = self.wanted(rows)
-        if wanted is None:
+        """Return for each row None, or the first condition that it does not meet, with its value."""
+        if self.where is None:
             return [None] * rows.num_rows
-        reason = f"does not meet where={self._words()}"
-        return [None if is_wanted else reason for is_wanted in wanted]
+        if callable(self.where):
+            reason = f"does not meet where={_name(self.where)}"
+            return [None if is_wanted else reason for is_wanted in _by_function(self.where, rows)]
+        reasons: list[str | None] = [None] * rows.num_rows
+        for name, compare, value in self.where:
+            column = column_of(rows, name)
+            for row in np.flatnonzero(~meets(column, compare, value)).tolist():
+                if reasons[row] is None:
+                    reasons[row] = f"{name} is {_shown(column[row])}, expected {compare} {value!r}"
+        return reasons
 
     def judge(self, seconds: float) -> str | None:
         """Return None, or the bound that a decoded duration is beyond."""
@@ -49,32 +56,45 @@ class Keeping(RowOp):
             return f"{seconds:.3f} s is longer than max_seconds={self.max_seconds}"
         return None
 
-    def wanted(self, columns: pa.Table) -> Sequence[bool] | None:
-        """Return for each row whether its source columns meet `where`; None without `where`."""
-        if self.where is None:
-            return None
-        if callable(self.where):
-            return self._by_function(self.where, columns)
-        mask = np.ones(columns.num_rows, bool)
-        for name, compare, value in self.where or ():
-            mask &= meets(columns.column(name), compare, value)
-        return cast("Sequence[bool]", mask)
 
-    def _by_function(self, function: Callable[[pa.Table], Sequence[bool]], columns: pa.Table) -> Sequence[bool]:
-        given: object = function(columns)
-        if isinstance(given, pa.Array | pa.ChunkedArray):
-            given = given.to_pylist()
-        wanted = list(cast("Sequence[bool]", given))
-        if len(wanted) != columns.num_rows:
-            raise ValueError(
-                f"{self._words()} returned {count(len(wanted), 'value')} for {count(columns.num_rows, 'row')}"
-            )
-        return wanted
+def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table) -> Sequence[bool]:
+    given: object = function(rows)
+    if isinstance(given, pa.Array | pa.ChunkedArray):
+        given = given.to_pylist()
+    wanted = list(cast("Sequence[bool]", given))
+    if len(wanted) != rows.num_rows:
+        raise ValueError(f"{_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}")
+    return wanted
 
-    def _words(self) -> str:
-        if callable(self.where):
-            return f"{self.where.__module__}:{self.where.__qualname__}"
-        return str([tuple(condition) for condition in self.where or ()])
+
+def _name(function: Callable[..., object]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _shown(value: "pa.Scalar[Any]") -> str:
+    """Return a value as a message shows it: null, or as Python does, in the fewest digits that tell it from others."""
+    if not value.is_valid:
+        return "null"
+    return str(np.float32(value.as_py())) if pa.types.is_float32(value.type) else repr(value.as_py())
+
+
+def column_of(rows: pa.Table, name: str) -> "pa.ChunkedArray[Any]":
+    """Return a column, or a field of a struct: `signal.snr`. The field of a null struct is null.
+
+    Raises:
+        ValueError: there is no such column or field.
+    """
+    if name in rows.column_names:
+        return rows.column(name)
+    column, _, field = name.partition(".")
+    if column not in rows.column_names:
+        raise ValueError(f"no column is named {name!r}; expected one of {rows.column_names}")
+    kind = rows.schema.field(column).type
+    if not isinstance(kind, pa.StructType):
+        raise ValueError(f"no column is named {name!r}, and {column!r} is a {kind}; expected a struct for its field")
+    if field not in (fields := [one.name for one in kind]):
+        raise ValueError(f"{column!r} has no field {field!r}; expected one of {', '.join(fields)}")
+    return cast("pa.ChunkedArray[Any]", pc.struct_field(rows.column(column), field))
 
 
 def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:

@@ -27,7 +27,7 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_batches, share_evenly, would_wait
 from raysp.ops.budget import passes_at_once
-from raysp.ops.late_steps import carried_values, for_joining
+from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.windowing import windowing_of
@@ -153,6 +153,7 @@ class Labelling:
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
         reads: source columns that outputs read.
+        after: steps on rows of one window with their labels.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
     """
@@ -170,10 +171,12 @@ class Labelling:
         overlap_seconds: float = 5,
         added: pa.Schema = NO_COLUMNS,
         reads: Sequence[str] = (),
+        after: RowSteps = NO_ROW_STEPS,
         threads: int | None = None,
     ) -> None:
         self.added = added
         self.reads = reads
+        self.after = after
         self.loaded = load_checkpoint(
             Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
         )
@@ -399,7 +402,7 @@ class Labelling:
         table = beside(statuses_table(statuses), chosen(block, self.added, kept))
         table = beside(table, for_joining(block, statuses, self.reads))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return with_labels(table, columns, labels)
+        return self.after(with_labels(table, columns, labels))
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

@@ -1,4 +1,4 @@
-"""Steps on decoded blocks: they add columns to the rows that end in a block, or filter these rows by added columns."""
+"""Steps on decoded or labelled rows: they add columns to rows, or filter rows by columns that were added."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
-from raysp.ops.adding import ColumnOp, added_columns, chosen, samples_column
+from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
 from raysp.ops.filtering import RowOp, judge, reasons
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 
@@ -118,6 +118,73 @@ class LateSteps:
             else:
                 rows.add(op)
         return rows.table(None if self.passes else self.outputs)
+
+
+class RowSteps:
+    """Op that applies steps to labelled rows: those that complete outputs, and filters by outputs.
+
+    Filters see rows that are ok; one that a filter does not let pass loses its labels.
+
+    Args:
+        ops: ops that replace columns of outputs, and filters, in order.
+        columns: columns that functions of filters get: those of outputs, and added ones.
+    """
+
+    def __init__(self, ops: Sequence[ColumnOp | LateFilter], columns: Sequence[str]) -> None:
+        self.ops = ops
+        self.columns = columns
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return windows or rows, of which whole rows are changed.
+
+        Args:
+            table: `ROW_SCHEMA`, the added columns and those of outputs.
+        """
+        for op in self.ops:
+            table = self._filtered(op, table) if isinstance(op, LateFilter) else _completed(op, table)
+        return table
+
+    def _filtered(self, late: LateFilter, table: pa.Table) -> pa.Table:
+        statuses = row_statuses(table)
+        places = [place for place, one in enumerate(statuses) if one.status == OK and not one.is_part]
+        rows = table.take(pa.array(places, pa.int64()))
+        found = reasons(late.op, rows.select(self.columns) if late.reads is None else rows)
+        for place, reason in zip(places, found, strict=True):
+            judge(late.op, statuses[place], reason)
+        return _without_labels(table, statuses, {place for place in places if statuses[place].status != OK})
+
+
+NO_ROW_STEPS = RowSteps((), ())
+
+
+def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
+    """Return a table with the columns of an op in place of those of the same names, in rows in which they have values.
+
+    These are whole rows that are ok, or of which the samples before a damage are kept.
+    """
+    statuses = row_statuses(table)
+    is_given = table.column(op.schema.names[0]).is_valid().to_pylist()
+    places = [place for place, one in enumerate(statuses) if is_given[place] and not one.is_part]
+    columns, failures = added_columns(op, table.take(pa.array(places, pa.int64())).select(list(op.reads)))
+    numbers: list[int | None] = [None] * len(statuses)
+    failed: set[int] = set()
+    for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
+        numbers[place] = number
+        if failure is not None:
+            failed.add(place)
+            statuses[place].fail("step_failed", failure)
+    for field, column in zip(op.schema, chosen(columns, op.schema, numbers).columns, strict=True):
+        table = table.set_column(table.schema.get_field_index(field.name), field, column)
+    return _without_labels(table, statuses, failed)
+
+
+def _without_labels(table: pa.Table, statuses: list[RowStatus], dropped: set[int]) -> pa.Table:
+    """Return a table with new outcomes, and null labels in some rows."""
+    if not dropped:
+        return table
+    labels = table.drop_columns(ROW_SCHEMA.names)
+    kept = [None if place in dropped else place for place in range(len(statuses))]
+    return beside(statuses_table(statuses), chosen(labels, labels.schema, kept))
 
 
 class _Rows:

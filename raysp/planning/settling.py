@@ -49,6 +49,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
                 f"{', '.join(outputs_of(summary.gives))}"
             )
+    _check_filters(pipeline, summary)
     try:
         windowing(summary, label)
     except ValueError as error:
@@ -80,6 +81,23 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
     )
+
+
+def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
+    """Raise if a step behind the model cannot filter by the columns of its outputs.
+
+    Raises:
+        PlanError: with the step and the column.
+    """
+    import pyarrow as pa
+
+    added = [field for step in pipeline.before_label for field in step.schema()]
+    schema = pa.schema([*added, *(field for output in pipeline.label.outputs for field in output.schema(summary))])
+    for index, step in enumerate(pipeline.filters, len(pipeline.before_label) + 1):
+        try:
+            step.check(schema)
+        except ValueError as error:
+            raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
 
 
 def _defect(step: Step) -> str:
@@ -168,7 +186,7 @@ def _check_own_pools(pipeline: Pipeline, resources: Resources) -> None:
     _, gpus = held_by_steps(pipeline)
     if gpus > resources.gpus and not resources.can_grow:
         places = (
-            f"steps.{i}.pool" for i, step in enumerate(pipeline.steps[:-1]) if step.own_pool and step.own_pool.gpus
+            f"steps.{i}.pool" for i, step in enumerate(pipeline.before_label) if step.own_pool and step.own_pool.gpus
         )
         raise PlanError(
             f"{', '.join(places)}: {count(gpus, 'GPU')} for the actors of these steps; found "

@@ -14,7 +14,7 @@ from raysp.planning.label_shards import label_schema, with_columns
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
-from raysp.specs.pipeline import Pipeline, Work
+from raysp.specs.pipeline import Pipeline, Work, before_filters
 from raysp.words import RESTORE
 
 CheckSchema = Callable[[str, pa.Schema], None]
@@ -220,7 +220,7 @@ def check_types(url: str, schema: pa.Schema, work: Work) -> None:
     Raises:
         PlanError: a column does not have the type that a step needs.
     """
-    for step in work.steps:
+    for step in before_filters(work):
         try:
             step.check(schema)
         except ValueError as error:

@@ -15,10 +15,11 @@ from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp.columns import INNER_COLUMNS, INNER_PREFIX, ROW_COLUMNS
+from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
-from raysp.specs.steps import Decode, Keep, Label, Map, Pool, Step, refuse_clash
+from raysp.specs.order import check_added, check_filters, check_order, check_outputs, check_reads, label_of
+from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
 Loaded = TypeVar("Loaded")
@@ -202,7 +203,7 @@ class Pipeline:
     Attributes:
         source: the corpus.
         steps: steps in order: one `Decode`, then one `Label`; before `Label` any number of `Keep` and `Map` steps or of
-            your own.
+            your own, behind it `Keep` steps, or your own that filter rows.
         sink: destination of the label shards.
         name: name shown during a run.
         max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
@@ -219,10 +220,11 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""
-        _check_order(self.steps)
+        check_order(self.steps)
         check_reads(self.steps, self.source.audio)
-        check_added(self.steps[:-1])
-        _check_outputs(self)
+        check_added(self.before_label)
+        check_outputs(self.steps, self.source.audio)
+        check_filters(self.steps)
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -245,7 +247,17 @@ class Pipeline:
     @property
     def reads(self) -> tuple[str, ...]:
         """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
-        return columns_read(self.steps)
+        return columns_read(before_filters(self))
+
+    @property
+    def before_label(self) -> Sequence[Step]:
+        """Steps before the model."""
+        return self.steps[: label_of(self.steps)[0]]
+
+    @property
+    def filters(self) -> Sequence[Step]:
+        """Steps behind the model, which filter rows by its outputs."""
+        return self.steps[label_of(self.steps)[0] + 1 :]
 
     @property
     def stages(self) -> "tuple[Stage, ...]":
@@ -253,9 +265,9 @@ class Pipeline:
 
         The tasks that decode apply those of the first stage, which may be empty.
         """
-        added = {*self.columns}
+        added = {column for step in self.before_label for column in step.columns}
         stages = [Stage(None, ())]
-        for step in self.steps[:-1]:
+        for step in self.before_label:
             if step.columns and step.own_pool is not None:
                 stages.append(Stage(step.own_pool, (step,)))
             elif step.columns or not added.isdisjoint(step.reads):
@@ -275,79 +287,7 @@ class Pipeline:
     @property
     def label(self) -> Label:
         """The step that runs the model."""
-        return next(step for step in self.steps if isinstance(step, Label))
-
-
-def _check_order(steps: Sequence[Step]) -> None:
-    names = [type(step).__name__ for step in steps]
-    found = f"found steps [{', '.join(names)}]"
-    if names.count("Decode") != 1 or names.count("Label") != 1:
-        raise ValueError(f"{found}; expected one Decode and one Label")
-    if names[-1] != "Label" or names.index("Decode") > names.index("Label"):
-        raise ValueError(f"{found}; expected Decode before Label, and Label last")
-
-
-def _check_outputs(pipeline: Pipeline) -> None:
-    """Raise if an output reads a column that is not one of the source, or the audio column.
-
-    Raises:
-        ValueError: with the output and the column.
-    """
-    for index, output in enumerate(pipeline.label.outputs):
-        for column in output.reads:
-            where = f"steps[{len(pipeline.steps) - 1}] Label: outputs[{index}] {type(output).__name__} reads the column"
-            if column == pipeline.source.audio:
-                raise ValueError(f"{where} {column!r}, the recordings; give another column of the source")
-            for number, step in enumerate(pipeline.steps):
-                if column in step.columns:
-                    raise ValueError(
-                        f"{where} {column!r}, which steps[{number}] {type(step).__name__} adds; outputs read columns "
-                        "of the source: rename the added one, or give a column of the source"
-                    )
-
-
-def check_reads(steps: Sequence[Step], audio: str) -> None:
-    """Raise if a step before `Decode` needs decoded audio, or one that adds no column reads the audio column.
-
-    Raises:
-        ValueError: with the step.
-    """
-    names = [type(step).__name__ for step in steps]
-    for step in steps[: names.index("Decode")]:
-        if step.reads_seconds:
-            raise ValueError(
-                f"found steps [{', '.join(names)}]; {type(step).__name__} by seconds needs decoded audio: move it "
-                "after Decode"
-            )
-    decoded = next(index for index, step in enumerate(steps) if isinstance(step, Decode))
-    for index, step in enumerate(steps):
-        if audio not in step.reads or (step.columns and index > decoded):
-            continue
-        if step.columns:
-            name = type(step).__name__
-            raise ValueError(f"steps[{index}] {name} reads decoded samples ({audio!r}): move it after Decode")
-        name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
-        raise ValueError(f"steps[{index}] {name} cannot use the audio column {audio!r}")
-
-
-def check_added(steps: Sequence[Step]) -> None:
-    """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads.
-
-    Raises:
-        ValueError: with the step and the column.
-    """
-    for index, step in enumerate(steps):
-        where = f"steps[{index}] {type(step).__name__} adds the column"
-        for column in step.columns:
-            if column in INNER_COLUMNS or column.startswith(INNER_PREFIX):
-                raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
-            until = enumerate(steps[: index + 1])
-            readers = [f"steps[{i}] {type(one).__name__}" for i, one in until if column in one.reads]
-            if readers:
-                raise ValueError(
-                    f"{where} {column!r}, and {readers[0]} reads a column of that name; a step reads columns of the "
-                    "source and of the steps before it: rename the added one, or move the step that reads it"
-                )
+        return label_of(self.steps)[1]
 
 
 class Work(Protocol):
@@ -374,9 +314,14 @@ class Work(Protocol):
         ...
 
 
+def before_filters(work: Work) -> Sequence[Step]:
+    """Return the steps that read columns of the source, or of steps before them: all but filters by outputs."""
+    return [*work.before_label, work.label] if isinstance(work, Pipeline) else work.steps
+
+
 def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
     """Return the source columns that steps read; the audio column only if a step besides `Decode` reads samples."""
-    added = {column for step in steps for column in step.columns}
+    added = {column for step in steps if not isinstance(step, Label) for column in step.columns}
     return tuple(dict.fromkeys(column for step in steps for column in step.reads if column not in added))
 
 

@@ -23,15 +23,8 @@ from raysp.specs.objectives import (
     target_column,
 )
 from raysp.specs.objectives import Text as Text
-from raysp.specs.pipeline import (
-    Pipeline,
-    Shards,
-    StorageOptions,
-    check_added,
-    check_reads,
-    columns_read,
-    load_value,
-)
+from raysp.specs.order import check_added, check_reads
+from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
 from raysp.specs.steps import Decode, Label, Pool, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 

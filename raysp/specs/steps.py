@@ -27,7 +27,7 @@ Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 
 
 class Step:
-    """One declared step. A step before `Label` filters rows, or adds columns; `ops` implements it."""
+    """One declared step: it filters rows or, before `Label`, adds columns; `ops` implements it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -147,12 +147,16 @@ class Decode(Step):
 class Keep(Step):
     """Step that skips rows (`skipped: filtered`) that do not meet every condition.
 
+    Behind `Label` it filters by outputs: conditions name their columns, or a field of a struct ("signal.snr"). A row
+    that is left out has no labels; its message has the first condition that it does not meet, with its value.
+
     Attributes:
         min_seconds: shortest recording to label, in decoded seconds.
         max_seconds: longest recording to label, in decoded seconds.
         where: conditions on columns of the source, or added by steps before it, all of which must hold (null never
             does), as pyarrow filter lists; or "module:function", a function of a `pyarrow.Table` of a piece's source
-            columns without the audio that returns one boolean per row, in order.
+            columns without the audio that returns one boolean per row, in order. Behind `Label`, conditions on columns
+            that steps before it add; the function gets these columns, of any number of rows.
     """
 
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -201,19 +205,19 @@ class Keep(Step):
         """Evaluate the conditions on no rows, so that a wrong type fails before any work starts.
 
         Raises:
-            ValueError: a value cannot be compared with a column.
+            ValueError: there is no such column, or its values cannot be compared with the given one.
         """
         import pyarrow as pa
 
-        from raysp.ops.keeping import meets
+        from raysp.ops.keeping import column_of, meets
 
         for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
-            kind = schema.field(name).type
+            column = column_of(schema.empty_table(), name)
             try:
-                meets(pa.chunked_array([], kind), compare, value)
+                meets(column, compare, value)
             except pa.ArrowException as error:
                 raise ValueError(
-                    f"Keep cannot compare {name!r} {compare} {value!r}, a column of {kind}: {error}"
+                    f"Keep cannot compare {name!r} {compare} {value!r}, a column of {column.type}: {error}"
                 ) from None
 
 

@@ -61,7 +61,12 @@ def test_all_conditions_must_hold_and_the_row_says_why_it_was_left_out():
     statuses = judged(Keeping(where=[("language", "==", "en"), ("level", ">", 2)]), columns)
     assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped", "skipped"]
     assert statuses[0].error_type == "filtered"
-    assert statuses[0].error_message == "does not meet where=[('language', '==', 'en'), ('level', '>', 2)]"
+    assert [one.error_message for one in statuses] == [
+        "level is 1, expected > 2",
+        None,
+        "language is 'de', expected == 'en'",
+        "language is null, expected == 'en'",
+    ]
 
 
 @given(st.lists(st.floats(0, 10), max_size=6), st.none() | st.floats(0, 10), st.none() | st.floats(0, 10))

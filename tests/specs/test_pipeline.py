@@ -41,9 +41,13 @@ class TestOrder:
             ([LABEL], r"found steps \[Label\]; expected one Decode"),
             ([DECODE], "expected one Decode and one Label"),
             ([DECODE, DECODE, LABEL], "expected one Decode"),
-            ([DECODE, LABEL, LABEL], "expected one Decode"),
-            ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label, and Label last"),
-            ([DECODE, LABEL, BY_COLUMN], "Label last"),
+            ([DECODE, LABEL, LABEL], r"expected one Decode and one Label: label with a second pipeline, .* by labels="),
+            ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label"),
+            ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "behind Label: move Map before it"),
+            (
+                [DECODE, LABEL, BY_COLUMN],
+                r"steps\[2\] Keep .* reads 'language', .* one of pred_text, pred_score, or a f",
+            ),
             ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it after Decode"),
             (
                 [DECODE, raysp.Keep(where=[("audio", "==", "x")]), LABEL],
@@ -179,6 +183,7 @@ class TestFingerprint:
             raysp.Classes: {"name", "top_k", "threshold"},
             raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},
             raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
+            raysp.Signals: {"name"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged

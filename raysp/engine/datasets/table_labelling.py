@@ -32,8 +32,8 @@ class TableLabelling:
     def __init__(self, job: TableJob, decoder: "Decoder | None" = None, *, threads: int) -> None:
         self.job = job
         self.decoder = decoder
-        self.op = assembly.labelling(job.pipeline, job.settings, threads=threads)
-        self.join = assembly.joining(job.pipeline, job.settings)
+        self.op = assembly.labelling(job.pipeline, job.settings, threads=threads, functions=job.functions)
+        self.join = assembly.joining(job.pipeline, job.settings, job.functions)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of rows, in order. The next block is decoded while the model labels one."""

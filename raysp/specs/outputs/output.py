@@ -1,7 +1,7 @@
 """What all outputs of a `Label` step share."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
+    from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
 
@@ -67,6 +68,14 @@ class Output:
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
         raise NotImplementedError
+
+    def row_op(self, outputs: "Sequence[Output]") -> "ColumnOp | None":
+        """Return the op that completes the columns of whole rows from other columns of a label shard; None: none does.
+
+        Args:
+            outputs: all outputs of the step, in order.
+        """
+        return None
 
     @property
     def files(self) -> Mapping[str, str]:

@@ -7,13 +7,14 @@ from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.classes import Classes, Segments
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.signals import Signals
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.outputs.transcript import Transcript
 
 if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
 
-OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments(), Speech())
+OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments(), Speech(), Signals())
 """The outputs of raysp, with their defaults."""
 
 

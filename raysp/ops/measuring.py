@@ -1,0 +1,217 @@
+"""Signals of recordings and their texts: levels of the samples, repetition and rates of the texts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from raysp.audio.levels import Cells, cell_samples, levels, weighting
+from raysp.columns import SECONDS
+from raysp.ops.adding import ColumnOp
+from raysp.ops.labelling import Forward
+from raysp.text.repetition import compression, longest_repetition
+
+CLIPPED, CLIPPED_RUN = 0.99, 3
+"""Samples are clipped if so many in a row are at least so high: the flat top of a resampled wave is not quite flat."""
+HISTORY_SECONDS = 0.128
+"""Length of the response of the filters of loudness; what follows is below 1e-12 of it."""
+PIECE_FACTOR = 4
+"""Samples of a piece of the convolution over those of the history, at least."""
+SAMPLES_AT_ONCE = 2**21
+"""Padded samples that are measured at once, of which there are several copies in double precision."""
+
+
+class Owned(NamedTuple):
+    """Places of the cells of a window that belong to its row."""
+
+    first: int
+    until: int
+    """End of those that the window owns."""
+    end: int
+    """End of those that it has if it is the last window of its row."""
+
+
+class Measuring:
+    """Op for the levels of each recording.
+
+    For a window of a longer row it stages the levels of the cells that the window owns. `join` computes the levels of
+    the row from those of all windows. Arithmetic is in double precision, so that batches and windows change a result by
+    about 1e-12 of it before it is stored in single precision. If windows overlap by less than `2 * HISTORY_SECONDS`,
+    the filters of loudness begin anew with each window.
+
+    Args:
+        schema: column of structs.
+        staged: staged columns of a window: energies, weighted energies and clipped samples of cells, the number of
+            cells that it owns, peak and spectrum.
+        sample_rate: sample rate of the checkpoint.
+        frame_stride: samples between the frames that windows own.
+        at_quiet_points: whether windows do not overlap, and own all of their samples.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self, schema: pa.Schema, staged: pa.Schema, *, sample_rate: int, frame_stride: int, at_quiet_points: bool
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.sample_rate = sample_rate
+        self.frame_stride = frame_stride
+        self.at_quiet_points = at_quiet_points
+        self.cell = cell_samples(sample_rate, frame_stride)
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the levels of each window, then the staged columns of windows of longer rows."""
+        windows = list(zip(forward.parts, forward.num_samples_B.tolist(), forward.num_frames_B.tolist(), strict=True))
+        owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in windows]
+        values: list[object] = []
+        staged: list[Sequence[object]] = []
+        for cells, (part, *_), mine in zip(self._cells(forward.waves_BS, owned), windows, owned, strict=True):
+            values.append(levels(cells) if part is None else None)
+            staged.append([None] * len(self.staged) if part is None else _staged(cells, mine.until - mine.first))
+        return [values, *map(list, zip(*staged, strict=True))]
+
+    def _owned(self, part: tuple[int, int] | None, num_cells: int, num_frames: int) -> Owned:
+        if part is None or self.at_quiet_points:
+            return Owned(0, num_cells, num_cells)
+        first, until = (frame * self.frame_stride // self.cell for frame in part)
+        return Owned(first, until, num_cells if part[1] >= num_frames else until)
+
+    def _cells(self, waves_BS: Tensor, owned: Sequence[Owned]) -> Iterator[Cells]:
+        """Yield the cells of each window."""
+        most = max(1, SAMPLES_AT_ONCE // max(1, waves_BS.shape[1]))
+        for begin in range(0, len(owned), most):
+            mine = owned[begin : begin + most]
+            waves = pad(waves_BS[begin : begin + most], (0, -waves_BS.shape[1] % self.cell))
+            *of_cells, spectra = (one.cpu().numpy() for one in self._measured(waves, mine))
+            for row, (first, _, end) in enumerate(mine):
+                energy, weighted, clipped, peaks = (one[row, first:end] for one in of_cells)
+                yield Cells(
+                    sample_rate=self.sample_rate,
+                    samples=self.cell,
+                    energy=energy.astype(np.float32),
+                    weighted=weighted.astype(np.float32),
+                    clipped=clipped.astype(np.int32),
+                    peak=float(peaks.max(initial=0)),
+                    spectrum=spectra[row],
+                )
+
+    def _measured(self, waves_BS: Tensor, owned: Sequence[Owned]) -> tuple[Tensor, ...]:
+        """Return energies, weighted energies, clipped samples and peaks of cells (B, N), and spectra (B, F)."""
+        waves_BNC = self._in_cells(waves_BS)
+        window_C = torch.hann_window(self.cell, device=waves_BS.device)
+        power_BNF = torch.view_as_real(torch.fft.rfft(waves_BNC * window_C)).double().square().sum(-1)
+        places_N = torch.arange(waves_BNC.shape[1], device=waves_BS.device)
+        first_B, _, end_B = torch.tensor(owned, device=waves_BS.device).T
+        owned_BN = (places_N >= first_B[:, None]) & (places_N < end_B[:, None])
+        return (
+            waves_BNC.double().square().mean(-1),
+            self._in_cells(self._weighted(waves_BS)).square().mean(-1),
+            self._in_cells(_clipped(waves_BS)).sum(-1),
+            waves_BNC.abs().amax(-1),
+            torch.einsum("bnf,bn->bf", power_BNF, owned_BN.double()),
+        )
+
+    def _in_cells(self, samples_BS: Tensor) -> Tensor:
+        return samples_BS.reshape(len(samples_BS), -1, self.cell)
+
+    def _weighted(self, waves_BS: Tensor) -> Tensor:
+        """Return waveforms behind the filters of loudness, by overlapping pieces (overlap-save)."""
+        history = round(HISTORY_SECONDS * self.sample_rate)
+        size = 1 << (PIECE_FACTOR * history - 1).bit_length()
+        hop, num_samples = size - history, waves_BS.shape[1]
+        response_F = torch.from_numpy(weighting(self.sample_rate, size)).to(waves_BS.device)
+        pieces_BKS = pad(waves_BS.double(), (history, -num_samples % hop)).unfold(1, size, hop)
+        filtered_BKS: Tensor = torch.fft.irfft(torch.fft.rfft(pieces_BKS) * response_F, size)[..., history:]
+        return filtered_BKS.reshape(len(waves_BS), -1)[:, :num_samples]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: null."""
+        return (None,)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the levels of one row, from the cells of its windows in order."""
+        names = self.staged.names
+        energies, weighted, clipped, spectra = (_arrays(windows, names[place]) for place in (0, 1, 2, 5))
+        owned, peaks = (windows.column(names[place]).to_pylist() for place in (3, 4))
+        owned[-1] = len(energies[-1])
+        parts = [
+            Cells(self.sample_rate, self.cell, energy[:end], weights[:end], clips[:end], peak, spectrum)
+            for energy, weights, clips, spectrum, end, peak in zip(
+                energies, weighted, clipped, spectra, owned, peaks, strict=True
+            )
+        ]
+        return (levels(Cells.joined(parts)),)
+
+
+def _clipped(waves_BS: Tensor) -> Tensor:
+    """Return which samples are in a run of high ones, of one sign or both, as 0 and 1."""
+    high_BS = waves_BS.abs() >= CLIPPED
+    if not high_BS.any():
+        return high_BS.int()
+    runs_BS = high_BS.float()[:, None]
+    all_high = torch.nn.functional.max_pool1d(-pad(runs_BS, (CLIPPED_RUN - 1,) * 2), CLIPPED_RUN, 1)
+    return (-all_high).unfold(-1, CLIPPED_RUN, 1).amax(-1)[:, 0].int()
+
+
+def _staged(cells: Cells, num_owned: int) -> list[object]:
+    return [cells.energy, cells.weighted, cells.clipped, num_owned, cells.peak, cells.spectrum]
+
+
+def _arrays(windows: pa.Table, name: str) -> list[Any]:
+    """Return the lists of a column as arrays."""
+    return [np.asarray(cast("pa.ListScalar[Any]", one).values) for one in windows.column(name)]
+
+
+class TextMeasuring(ColumnOp):
+    """Op that adds the signals of its text to those of a recording.
+
+    Args:
+        schema: column of structs with all signals.
+        text: column of the texts; None: their signals are null.
+        speech: column of the regions of speech, of which `speech_share` is then made; None: it stays that of levels.
+    """
+
+    name = "Signals"
+
+    def __init__(self, schema: pa.Schema, *, text: str | None, speech: str | None) -> None:
+        self.schema = schema
+        self.text = text
+        self.speech = speech
+        self.reads = tuple(filter(None, (*schema.names, SECONDS, text, speech)))
+
+    def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
+        """Return the column with all signals."""
+        [name] = self.schema.names
+        seconds = cast("list[float]", rows.column(SECONDS).to_pylist())
+        found = [dict(cast("dict[str, object]", one)) for one in rows.column(name).to_pylist()]
+        if self.text is not None:
+            for row, text, length in zip(found, rows.column(self.text).to_pylist(), seconds, strict=True):
+                row |= {} if text is None else signals_of_text(str(text), length)
+        if self.speech is not None:
+            for row, regions, length in zip(found, rows.column(self.speech).to_pylist(), seconds, strict=True):
+                spoken = sum(one["end"] - one["start"] for one in cast("list[dict[str, float]]", regions))
+                row["speech_share"] = spoken / length
+        return {name: found}
+
+
+def signals_of_text(text: str, seconds: float) -> dict[str, float]:
+    """Return rates of a text that was said in some seconds, and how much it repeats itself.
+
+    Returns:
+        `chars_per_second` (without spaces), `words_per_second`, `repetition` (words of the longest sequence that the
+        text has twice), `repeats` (how often it has it), `compression` (bytes over compressed bytes).
+    """
+    words = text.split()
+    repetition = longest_repetition(words)
+    return {
+        "chars_per_second": sum(map(len, words)) / seconds,
+        "words_per_second": len(words) / seconds,
+        "repetition": repetition.words,
+        "repeats": repetition.times,
+        "compression": compression(text),
+    }

@@ -1,0 +1,230 @@
+"""Signals: loudness as recommended, noise, bandwidth and clipping of known size, in any batch and any windows."""
+
+import json
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soxr
+import torch
+
+import raysp
+from benchmarks.corpus import read_utterances
+from raysp.audio import decode
+from raysp.audio.levels import filters
+from raysp.models.base.outputs import BaseModelOutput
+from raysp.ops import measuring
+from raysp.ops.labelling import Forward
+from raysp.ops.measuring import Measuring, TextMeasuring
+from raysp.specs.outputs.signals import LEVELS
+from tests.corpora import DEMO
+
+RATE, STRIDE = 16_000, 320
+STAGED = pa.schema(
+    [
+        *((name, pa.list_(pa.float32())) for name in ("energies", "weighted")),
+        ("clipped", pa.list_(pa.int32())),
+        ("cells", pa.int32()),
+        ("peak", pa.float64()),
+        ("spectrum", pa.list_(pa.float64())),
+    ]
+)
+SCHEMA = raysp.Signals().schema(None)
+
+
+def op(rate: int = RATE, *, at_quiet_points: bool = False) -> Measuring:
+    return Measuring(
+        SCHEMA, STAGED, sample_rate=rate, frame_stride=rate * STRIDE // RATE, at_quiet_points=at_quiet_points
+    )
+
+
+def forward(waves: list[np.ndarray], parts: list[tuple[int, int] | None] | None = None) -> Forward:
+    num_samples = torch.tensor([len(wave) for wave in waves])
+    num_frames = (num_samples - 400) // STRIDE + 1
+    nothing = BaseModelOutput(last_hidden_state=torch.empty(0))
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one).float() for one in waves], batch_first=True)
+    return Forward(
+        nothing,
+        nothing,
+        num_frames,
+        parts or [None] * len(waves),
+        {},
+        [""] * len(waves),
+        num_frames,
+        Fraction(1),
+        waves_BS=padded,
+        num_samples_B=num_samples,
+    )
+
+
+def measured(*waves: np.ndarray, rate: int = RATE) -> list[dict[str, float]]:
+    """Return the levels of recordings, in single precision as they are stored."""
+    return pa.array(op(rate)(forward([*waves]))[0], SCHEMA[0].type).to_pylist()
+
+
+def sine(hertz: float, level: float, seconds: float, rate: int = RATE) -> np.ndarray:
+    """Make a sine whose peaks have a level in dBFS."""
+    return 10 ** (level / 20) * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Spoken digits with pauses of little noise: 30 s at 16 kHz, from 8 kHz."""
+    draw = np.random.default_rng(0)
+    words = read_utterances(str(DEMO / "audio" / "*.parquet"), RATE)["jackson"]
+    parts = []
+    while sum(map(len, parts)) < 30 * RATE:
+        parts += [words[int(draw.integers(len(words)))].samples / 32768, np.zeros(int(draw.integers(3_000, 9_000)))]
+    wave = np.concatenate(parts)[: 30 * RATE]
+    return wave + 1e-5 * draw.standard_normal(len(wave))
+
+
+def test_the_filters_of_48_khz_are_those_of_the_recommendation():
+    shelf, high_pass = filters(48_000)
+    assert shelf[0] == pytest.approx((1.53512485958697, -2.69169618940638, 1.19839281085285), abs=1e-12)
+    assert shelf[1] == pytest.approx((1, -1.69065929318241, 0.73248077421585), abs=1e-12)
+    assert high_pass[0] == (1, -2, 1)
+    assert high_pass[1] == pytest.approx((1, -1.99004745483398, 0.99007225036621), abs=1e-12)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([(0, 5)], -3.01),  # a full sine of 997 Hz on one channel
+        ([(-23, 20)], -26.01),
+        ([(-36, 10), (-23, 60), (-36, 10)], -26.01),  # EBU Tech 3341: the quiet parts are below the relative gate
+        ([(-72, 10), (-36, 10), (-23, 60), (-36, 10), (-72, 10)], -26.01),
+        ([(-23, 0.1)], -26.01),  # shorter than a block
+    ],
+)
+def test_loudness_is_that_of_the_recommendation(rate, parts, expected):
+    wave = np.concatenate([sine(997, level, seconds, rate) for level, seconds in parts])
+    [found] = measured(wave, rate=rate)
+    assert found["loudness"] == pytest.approx(expected, abs=0.2 if len(wave) < 0.4 * rate else 0.1)
+    assert found["peak"] == pytest.approx(max(level for level, _ in parts), abs=0.1)
+
+
+def test_loudness_of_speech_is_that_of_filters_sample_by_sample(speech):
+    wave = speech[: 4 * RATE]
+    filtered = wave
+    for above, below in filters(RATE):
+        given, found = np.concatenate([[0, 0], filtered]), np.zeros(len(filtered) + 2)
+        for i in range(2, len(given)):
+            found[i] = np.dot(above, given[i - 2 : i + 1][::-1]) - below[1] * found[i - 1] - below[2] * found[i - 2]
+        filtered = found[2:]
+    blocks = np.array([(filtered[start : start + 6400] ** 2).mean() for start in range(0, 4 * RATE - 6399, 1600)])
+    heard = blocks[10 * np.log10(blocks) - 0.691 > -70]
+    heard = heard[10 * np.log10(heard) > 10 * np.log10(heard.mean()) - 10]
+    assert measured(wave)[0]["loudness"] == pytest.approx(10 * np.log10(heard.mean()) - 0.691, abs=1e-4)
+
+
+@pytest.mark.parametrize("snr", [0, 5, 10, 15, 20])
+def test_noise_of_a_known_level_is_found_in_speech(speech, snr):
+    noise = np.random.default_rng(1).standard_normal(len(speech))
+    noise *= np.sqrt((speech**2).mean() / (noise**2).mean() / 10 ** (snr / 10))
+    [found] = measured(speech + noise)
+    assert found["snr"] == pytest.approx(snr, abs=1)
+    assert found["noise"] == pytest.approx(10 * np.log10((noise**2).mean()), abs=1)
+
+
+def test_a_telephone_is_told_from_a_wide_band(shared):
+    folder = shared / "data" / "sentences"
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    files = [folder / row["audio_filepath"] for row in rows if row["source"].startswith("resemble-ai")][:12]
+    waves = [np.array(decode(path.read_bytes(), sample_rate=RATE), np.float32) for path in files]
+    waves = [wave / 32768 if np.abs(wave).max() > 1 else wave for wave in waves]
+    narrow = [soxr.resample(soxr.resample(wave, RATE, 8_000), 8_000, RATE) for wave in waves]
+    assert min(row["bandwidth"] for row in measured(*waves)) > 6_000
+    assert all(3_700 < row["bandwidth"] < 4_200 for row in measured(*narrow))
+
+
+def test_bandwidth_of_digits_is_that_of_their_8_khz(speech):
+    assert 3_700 < measured(speech)[0]["bandwidth"] < 4_200
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.9, 0), (1.01, 0.127), (2, 0.67)])
+def test_samples_at_the_rail_are_counted(gain, expected):
+    wave = np.clip(gain * sine(200, 0, 3), -1, 1)
+    assert measured(wave)[0]["clipped"] == pytest.approx(expected, abs=0.01)
+
+
+def test_single_samples_at_the_rail_are_not_clipped():
+    wave = np.zeros(RATE)
+    wave[::100] = wave[1::100] = 1
+    assert measured(wave)[0]["clipped"] == 0
+    wave[2::100] = -1
+    assert measured(wave)[0]["clipped"] == pytest.approx(0.03)
+
+
+def test_the_share_of_speech_is_that_of_the_words(speech):
+    words = np.abs(speech) > 1e-3
+    heard = np.convolve(words, np.ones(1600), "same") > 0
+    assert measured(speech)[0]["speech_share"] == pytest.approx(heard.mean(), abs=0.15)
+    assert measured(np.random.default_rng(0).standard_normal(20 * RATE) / 10)[0]["speech_share"] < 0.05
+
+
+def test_silence_has_the_lowest_levels():
+    assert measured(np.zeros(2 * RATE)) == [
+        dict.fromkeys(SCHEMA[0].type.names)
+        | {"loudness": -70, "peak": -120, "clipped": 0, "noise": -120, "snr": -20, "bandwidth": 0, "speech_share": 0}
+    ]
+
+
+def test_levels_depend_on_no_other_row_of_a_batch(speech, monkeypatch):
+    waves = [speech[:at] for at in (480_000, 400, 5_000, 123_456)] + [np.ones(9_000)]
+    alone = [row for wave in waves for row in measured(wave)]
+    assert measured(*waves) == alone
+    monkeypatch.setattr(measuring, "SAMPLES_AT_ONCE", 500_000)
+    assert measured(*waves) == alone
+    assert all(None not in [row[name] for name in LEVELS] for row in alone)
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(5.0, 1.0), (7.0, 2.0), (12.0, 0.26)])
+def test_levels_of_windows_are_those_of_the_whole_row_to_the_last_bit(speech, length, overlap):
+    wave = np.clip(6 * speech, -1, 1)
+    size, step = (round(RATE * one / STRIDE) * STRIDE for one in (length, length - overlap))
+    starts = list(range(0, len(wave) - (size - step), step))
+    half = (size - step) // 2 // STRIDE
+    windows = [wave[start : start + size] for start in starts[:-1]] + [wave[starts[-1] :]]
+    ends = [half + step // STRIDE] * (len(starts) - 1) + [(len(windows[-1]) - 400) // STRIDE + 1]
+    parts = [(half if number else 0, end) for number, end in enumerate(ends)]
+    assert joined(op(), windows, parts) == measured(wave)[0]
+
+
+def test_windows_that_end_at_quiet_points_have_the_levels_of_the_row(speech):
+    edges = [0, 3 * RATE, 11 * RATE, len(speech)]
+    windows = [speech[a:b] for a, b in pairwise(edges)]
+    parts = [(0, (len(wave) - 400) // STRIDE + 1) for wave in windows]
+    found, whole = joined(op(at_quiet_points=True), windows, parts), measured(speech)[0]
+    assert found["loudness"] == pytest.approx(whole["loudness"], abs=0.01)
+    assert {**found, "loudness": whole["loudness"]} == whole
+
+
+def joined(op: Measuring, windows: list[np.ndarray], parts: list[tuple[int, int]]) -> dict[str, float]:
+    nulls, *staged = op(forward(windows, parts))
+    assert nulls == [None] * len(windows)
+    [found] = op.join(pa.table(staged, schema=STAGED))
+    return pa.array([found], SCHEMA[0].type).to_pylist()[0]
+
+
+def test_texts_and_regions_of_speech_complete_the_signals():
+    levels = dict.fromkeys(LEVELS, 0.5)
+    rows = pa.table(
+        {
+            "signal": pa.array([levels] * 3, SCHEMA[0].type),
+            "seconds": [2.0, 4.0, 1.0],
+            "pred_text": ["one two one two", "", None],
+            "pred_speech": [[{"start": 0.5, "end": 1.0}], [], [{"start": 0.0, "end": 1.0}]],
+        }
+    )
+    [found] = TextMeasuring(SCHEMA, text="pred_text", speech="pred_speech")(rows).values()
+    assert [row["speech_share"] for row in found] == [0.25, 0, 1]
+    assert [row["words_per_second"] for row in found] == [2, 0, None]
+    assert [row["chars_per_second"] for row in found] == [6, 0, None]
+    assert [(row["repetition"], row["repeats"]) for row in found] == [(2, 2), (0, 0), (None, None)]
+    assert found[1]["compression"] == 0
+    [alone] = TextMeasuring(SCHEMA, text=None, speech=None)(rows).values()
+    assert alone == rows.column("signal").to_pylist()
