@@ -62,7 +62,10 @@ def blocks(minutes: float, folder: Path) -> list[pa.Table]:
     found = []
     for number in np.unique(cuts):
         chosen = [wave for wave, cut in zip(waves, cuts, strict=True) if cut == number]
-        found.append(with_waves(statuses_table([RowStatus(row) for row in range(len(chosen))]), chosen))
+        statuses = [RowStatus(row) for row in range(len(chosen))]
+        for status, wave in zip(statuses, chosen, strict=True):
+            status.seconds = len(wave) / 16_000
+        found.append(with_waves(statuses_table(statuses), chosen))
     return found
 
 

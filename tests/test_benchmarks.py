@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import actor, checkpoints, corpus, gpu, models, outputs, parts, scale, throughput, whole, words
+from benchmarks import actor, checkpoints, corpus, gpu, models, outputs, parts, quality, scale, throughput, whole, words
 from benchmarks.bare import CUTS
 from raysp.corpus import surveys
 
@@ -121,6 +121,16 @@ def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_p
     found = outputs.measure(folder, [table], repeats=1, batch_seconds=10)
     assert found.keys() == outputs.WAYS.keys()
     assert min(found.values()) > 0
+
+
+@pytest.mark.slow
+def test_conditions_of_a_filter_are_measured_for_each_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    quality.main(["--rows", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    [everything] = [line for line in lines if line.split("|")[1:2] and line.split("|")[1].strip() == "none"]
+    assert "100%" in everything
+    assert any("pred_score > -0.1, signal.snr > 10" in line for line in lines)
+    assert any("clipped, 6 to 30 dB over" in line or "as recorded" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ SILENCE = -120.0
 """Lowest level in dBFS: less than that of one step of 16-bit samples."""
 LOWEST_SNR, HIGHEST_SNR = -20.0, 100.0
 NOISE_PERCENTILE = 15
-"""Percentile of the energies of cells that is the noise: of 5, 10, 15 and 20 that with the least error (quality.md)."""
+"""Percentile of the energies of cells that is the noise. With lower ones other voices count as speech, with higher ones
+speech as noise, where less of a recording is pause (quality.md)."""
 SPEECH_FRACTION, SPEECH_MARGIN = 0.3, 3.0
 """Speech begins this far from the noise to the loud parts, and at least so many dB above the noise."""
 LOUD_PERCENTILE = 95

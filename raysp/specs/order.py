@@ -7,6 +7,11 @@ from raysp.specs.steps import Decode, Keep, Label, Step
 
 
 def check_order(steps: Sequence[Step]) -> None:
+    """Raise unless there are one `Decode` and, behind it, one `Label` that only filters follow.
+
+    Raises:
+        ValueError: with the steps.
+    """
     names = [type(step).__name__ for step in steps]
     found = f"found steps [{', '.join(names)}]"
     if names.count("Decode") != 1 or names.count("Label") != 1:

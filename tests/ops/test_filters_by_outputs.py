@@ -15,6 +15,7 @@ from raysp.errors import PlanError, SpecError
 from raysp.planning.opening import plan
 from raysp.reading.status import status
 from raysp.reading.verify import verify
+from raysp.specs.outputs.signals import LEVELS
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, wav, write_shard
 
 SCORE, SNR = -0.02, 15
@@ -101,6 +102,15 @@ def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(f
         assert {row[column] for column in LABELS} == {None}
     assert found["too short"] == unfiltered["too short"]
     assert found["broken"] == unfiltered["broken"]
+
+
+def test_signals_of_a_row_in_windows_are_those_of_the_row_in_one_window(source, unfiltered, tmp_path):
+    label_here(pipeline_of(source, tmp_path, window_seconds=60, overlap_seconds=1))
+    found = read(tmp_path)
+    for name in ("long", "noisy"):
+        assert {field: found[name]["signal"][field] for field in LEVELS} == {
+            field: unfiltered[name]["signal"][field] for field in LEVELS
+        }
 
 
 def test_rows_of_several_windows_are_judged_whole(filtered, unfiltered):

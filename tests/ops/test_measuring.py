@@ -194,6 +194,14 @@ def test_levels_of_windows_are_those_of_the_whole_row_to_the_last_bit(speech, le
     assert joined(op(), windows, parts) == measured(wave)[0]
 
 
+def test_windows_without_overlap_change_the_loudness_alone_and_little(speech):
+    windows, frames = speech.reshape(5, -1), 6 * RATE // STRIDE
+    ends = [frames] * 4 + [(len(windows[-1]) - 400) // STRIDE + 1]
+    found, whole = joined(op(), [*windows], [(0, end) for end in ends]), measured(speech)[0]
+    assert found["loudness"] == pytest.approx(whole["loudness"], abs=0.01)
+    assert {**found, "loudness": whole["loudness"]} == whole
+
+
 def test_windows_that_end_at_quiet_points_have_the_levels_of_the_row(speech):
     edges = [0, 3 * RATE, 11 * RATE, len(speech)]
     windows = [speech[a:b] for a, b in pairwise(edges)]
