@@ -161,6 +161,22 @@ def test_a_retry_leaves_filtered_rows_as_they_are(source, filtered, tmp_path):
     assert verify(str(tmp_path)).differences == ()
 
 
+@pytest.mark.parametrize("window_seconds", [4, 60])
+def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(source, tmp_path, window_seconds):
+    whole = pq.read_table(source).to_pylist()
+    [long] = [row for row in whole if row["id"] == "long"]
+    cut = long["audio"]["bytes"][: len(long["audio"]["bytes"]) * 3 // 4]
+    table = pa.table({"id": ["cut"], "audio": pa.array([{"bytes": cut, "path": None}], AUDIO)})
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    label = raysp.Label(str(CHECKPOINT), outputs=OUTPUTS, window_seconds=window_seconds, overlap_seconds=1)
+    steps = [raysp.Decode(keep_prefix=True), label, raysp.Keep(where=[("signal.loudness", ">", 0)])]
+    label_here(a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=steps, max_error_rate=1))
+    row = read(tmp_path / "out")["cut"]
+    assert (row["status"], row["error_type"]) == ("error", "corrupt_audio")
+    assert row["signal"]["words_per_second"] == pytest.approx(len(row["pred_text"].split()) / row["seconds"])
+    assert row["signal"]["loudness"] < 0
+
+
 def test_a_function_gets_the_outputs_and_added_columns_alone(source, unfiltered, tmp_path):
     label_here(pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)))
     expected = {name for name, row in unfiltered.items() if passes(row) and row["seconds"] < 5 and row["length"] == 7}
