@@ -110,8 +110,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     )
 
 
-def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
-    """Check options of `generate` against a checkpoint with a text decoder.
+def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> None:
+    """Check options of `generate` against a checkpoint with a text decoder, for a prompt of so many tokens.
 
     Raises:
         CheckpointError: An option is unknown or its value invalid, or names a token beyond the vocabulary; the first
@@ -121,7 +121,7 @@ def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
     decoder = config.decoder
     try:
         generation = GenerationConfig.of_checkpoint(folder, config).merged(GenerationConfig.from_dict(options))
-        settings = Settings.of(generation, 1, None)
+        settings = Settings.of(generation, prompt_length, None)
         settings.check_tokens(decoder.vocab_size)
     except ValueError as error:
         raise CheckpointError(f"{folder}: generate: {error}") from None
@@ -137,6 +137,12 @@ def check_generation(folder: Path, options: Mapping[str, Any]) -> None:
             f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
         )
+
+
+def start_token(folder: Path) -> object:
+    """Return the token that texts of a checkpoint with a text decoder begin with; None if unset."""
+    config: Any = config_class(COMPOSITE).from_pretrained(folder)
+    return GenerationConfig.of_checkpoint(folder, config).first_token(config)
 
 
 def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders

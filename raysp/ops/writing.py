@@ -2,20 +2,60 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.models.tokenizers.named_tokens import is_language, token_of
+from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
 
 SEED = "seed"
 """Option with the seed of sampling, which is combined with the place of the row."""
 
 
+PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
+"""Options that the tokens of a language and a task stand for."""
 ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options that are fixed for labels and override those of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens with which texts begin."""
+
+    options: Mapping[str, object]
+    """Options of `generate`: the start token, if it is that of the language."""
+    ids: tuple[int, ...]
+    """Tokens after the start token."""
+
+    @property
+    def num_given(self) -> int:
+        """Number of tokens that generation starts from; a single one after the start token is an option instead."""
+        return 1 + len(self.ids) if len(self.ids) > 1 else 1
+
+    @classmethod
+    def of(cls, tokenizer: TextTokenizer, start: object, *, language: str | None, task: str | None) -> Self:
+        """Return the tokens of a language and a task.
+
+        Args:
+            tokenizer: tokenizer of the decoder.
+            start: start token of the checkpoint, which mBART replaces by that of the language.
+            language: name of the language, or its token; None: that of the checkpoint.
+            task: the same of a task.
+
+        Raises:
+            CheckpointError: the vocabulary has no such token, or several.
+        """
+        vocabulary, special = tokenizer.get_vocab(), tokenizer.all_special_tokens
+        names = {"language": language, "task": task}
+        ids = [token_of(name, field, vocabulary, special) for field, name in names.items() if name is not None]
+        if language is not None and isinstance(start, int) and is_language(tokenizer.convert_ids_to_tokens(start)):
+            return cls({"decoder_start_token_id": ids[0]}, tuple(ids[1:]))
+        return cls({}, tuple(ids))
 
 
 class Writing:
@@ -30,6 +70,7 @@ class Writing:
         model: an encoder with a text decoder; None if only `join` is called.
         tokenizer: tokenizer that converts ids to text.
         options: options of `generate`, and `seed`.
+        prompt: tokens with which each text begins, which count neither in the text nor in the score.
     """
 
     layers: tuple[int, ...] = ()
@@ -41,12 +82,17 @@ class Writing:
         model: Any = None,  # noqa: ANN401 - any of them
         tokenizer: Any = None,  # noqa: ANN401 - any text tokenizer
         options: Mapping[str, object] | None = None,
+        prompt: "Prompt | None" = None,
     ) -> None:
         self.schema = schema
         self.staged = staged
         self.model = model
         self.tokenizer = tokenizer
-        self.options = {**(options or {}), **ONE_TEXT}
+        self.is_prompted = prompt is not None
+        given, self.prompt = ({}, ()) if prompt is None else (prompt.options, prompt.ids)
+        self.options = {**(options or {}), **given, **ONE_TEXT}
+        if len(self.prompt) == 1:
+            self.options["forced_bos_token_id"] = self.prompt[0]
         self.seed = self.options.pop(SEED, 0)
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
@@ -55,9 +101,14 @@ class Writing:
         options = dict(self.options)
         if options.get("do_sample"):
             options["generators"] = [self._generator(place) for place in forward.places]
+        if len(self.prompt) > 1:
+            prompt_L = torch.tensor(self.prompt, device=self.model.device)
+            options["decoder_input_ids"] = prompt_L.expand(len(forward.places), -1)
         ids_BL = self.model.generate(encoder_outputs=forward.encoded, attention_mask=mask, **options)
         log_probs_BL, emitted_BL = self._log_probs(forward, mask, ids_BL)
-        texts = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
+        # A token of a language need not be a special one, which are left out anyhow.
+        written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
+        texts = self.tokenizer.batch_decode(written_BL, skip_special_tokens=True)
         rows = list(zip(forward.parts, texts, log_probs_BL.sum(1).tolist(), emitted_BL.sum(1).tolist(), strict=True))
         labels = [self._label(text, total, count) for _, text, total, count in rows]
         is_part = [part is not None for part in forward.parts]
@@ -98,6 +149,7 @@ class Writing:
         ends = self._ends().to(ids_BL.device)
         is_end_BL = torch.isin(ids_BL[:, 1:], ends)
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # up to the first end, which counts
+        emitted_BL[:, : len(self.prompt)] = False
         return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
 
     def _ends(self) -> Tensor:

@@ -136,6 +136,8 @@ class TestFingerprint:
             'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
             "steps.1.outputs.0.chars=true",
             "steps.1.outputs.0.beams=8",
+            "steps.1.outputs.0.language=de",
+            "steps.1.outputs.0.task=translate",
             'steps.1.outputs=[{"type": "Transcript", "beams": 8, "hot_words": {"ONE": 2.0}}]',
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
@@ -177,7 +179,7 @@ class TestFingerprint:
             raysp.Map: {"function", "adds", "reads", "pool"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"device", "exact", "pool"},
-            raysp.Transcript: {"name", "words", "chars", "generate"}
+            raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k", "threshold"},

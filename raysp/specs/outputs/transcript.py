@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
+    from raysp.ops.writing import Prompt
 
 
 MOST_BEAMS = 1024
+Named = Annotated[str, Field(min_length=1)]
 
 
 @spec
@@ -33,6 +36,9 @@ class Transcript(Output):
         name: prefix of the columns' names.
         generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
             `do_sample` the samples depend only on `seed` and on the place of the row.
+        language: for checkpoints with a text decoder: language in which texts are written, by its token in the
+            vocabulary, such as "de" for `de_DE` or `<|de|>`; None: as the checkpoint does. Texts begin with the token.
+        task: the same for a task, such as "translate"; its token follows that of the language.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
@@ -49,6 +55,8 @@ class Transcript(Output):
     words: bool = False
     chars: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+    language: Named | None = None
+    task: Named | None = None
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
     nbest: Annotated[int, Field(ge=1)] = 1
     lm: Url | None = None
@@ -66,6 +74,14 @@ class Transcript(Output):
             raise ValueError("lm is empty; give the path or url of an ARPA file, or leave it out")
         if blank := [text for text in self.hot_words if text != " ".join(text.split()) or not text]:
             raise ValueError(f"hot_words holds {blank[0]!r}; give words separated by single spaces")
+        if self._is_prompted:
+            for option in ("forced_bos_token_id", "decoder_start_token_id"):
+                if option in self.generate:
+                    raise ValueError(f"generate has {option}, which language and task choose: leave out one of them")
+
+    @property
+    def _is_prompted(self) -> bool:
+        return self.language is not None or self.task is not None
 
     def _sets(self, name: str) -> bool:
         return getattr(self, name) not in (1, None, {})
@@ -79,6 +95,7 @@ class Transcript(Output):
         """Return what can change a label: settings of beam search only if there is one."""
         fields = super().label_fields(digests)
         unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
+        unused |= {field for field in ("language", "task") if getattr(self, field) is None}
         if self.beams == 1:
             unused |= {"beams", "nbest", "hot_words"}
         return (
@@ -137,16 +154,40 @@ class Transcript(Output):
                 f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
                 f"{checkpoint.architecture} has none"
             )
+        if self._is_prompted and not checkpoint.writes_text:
+            raise CheckpointError(
+                f"{checkpoint.path}: language and task are for checkpoints with a text decoder; "
+                f"{checkpoint.architecture} has none"
+            )
         if checkpoint.writes_text:
             from raysp.models.checking import check_generation
-            from raysp.ops.writing import ONE_TEXT, SEED
+            from raysp.ops.writing import ONE_TEXT, SEED, Prompt
 
             for option, value in ONE_TEXT.items():
                 if self.generate.get(option, value) != value:
                     raise CheckpointError(
                         f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds only one text"
                     )
-            check_generation(checkpoint.path, {key: value for key, value in self.generate.items() if key != SEED})
+            prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
+            options = {key: value for key, value in {**self.generate, **prompt.options}.items() if key != SEED}
+            check_generation(checkpoint.path, options, prompt.num_given)
+
+    def _prompt(self, checkpoint: "CheckpointSummary") -> "Prompt":
+        """Return the tokens of language and task.
+
+        Raises:
+            CheckpointError: the vocabulary has no such token, or several.
+        """
+        from raysp.errors import CheckpointError
+        from raysp.models.checking import start_token
+        from raysp.models.features.processors import read_tokenizer
+        from raysp.ops.writing import Prompt
+
+        try:
+            tokenizer = cast("TextTokenizer", read_tokenizer(checkpoint.path))
+            return Prompt.of(tokenizer, start_token(checkpoint.path), language=self.language, task=self.task)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.path}: {error}") from None
 
     def _check_search(self, checkpoint: "CheckpointSummary") -> None:
         from raysp.errors import CheckpointError
@@ -170,7 +211,12 @@ class Transcript(Output):
             from raysp.ops.writing import Writing
 
             return Writing(
-                self.schema(loaded.summary), self._parts(), loaded.model, loaded.tokenizer, options=self.generate
+                self.schema(loaded.summary),
+                self._parts(),
+                loaded.model,
+                loaded.tokenizer,
+                options=self.generate,
+                prompt=self._prompt(loaded.summary) if self._is_prompted else None,
             )
         return self._transcribing(loaded.summary, loaded.text_tokenizer, str(loaded.model.device))
 
