@@ -89,6 +89,8 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
     Raises:
         PlanError: with the step and the column.
     """
+    if not pipeline.filters:
+        return
     import pyarrow as pa
 
     added = [field for step in pipeline.before_label for field in step.schema()]
