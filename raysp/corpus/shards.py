@@ -74,6 +74,8 @@ class Survey:
     """Columns (such as "audio.bytes") whose values are all null, as far as known without reading them."""
     seconds: float | None = None
     """Seconds of all its audio; None if unknown."""
+    part: str = ""
+    """Positions in the file to record as the part of a shard that is a whole file, so that pieces need not search."""
 
 
 class Digested(Protocol):

@@ -12,13 +12,14 @@ from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.manifests import ManifestKind
 from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.corpus.tars import TarKind
 from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
 
 FOLDER = FolderKind()
 """The kind of a folder without files that hold rows."""
-KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), FOLDER)
+KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), TarKind(), FOLDER)
 """All kinds. The first one also opens files that no kind claims, and reports their format as unknown."""
 
 READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
@@ -27,7 +28,7 @@ _OTHER_SUFFIXES = frozenset(
     | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
     | {".gif", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".pt", ".safetensors", ".svg"}
     | {".ctm", ".lab", ".lrc", ".rttm", ".srt", ".stm", ".textgrid", ".trn", ".vtt"}
-    | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".tar", ".zip"}
+    | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".zip"}
 )
 
 

@@ -197,19 +197,19 @@ def encode(surveys: Sequence[Surveyed]) -> bytes:
         if not schemas or not one.schema.equals(schemas[-1], check_metadata=True):
             schemas.append(one.schema)
         edges = [edge for piece in one.pieces for edge in (piece.first, piece.end)]
-        encoded.append((len(schemas) - 1, one.num_rows, edges, one.digest, sorted(one.nulls), one.seconds))
+        encoded.append((len(schemas) - 1, one.num_rows, edges, one.digest, sorted(one.nulls), one.seconds, one.part))
     raw = [base64.b64encode(schema.serialize().to_pybytes()).decode() for schema in schemas]
     return f"{json.dumps({'schemas': raw, 'surveys': encoded})}\n".encode()
 
 
-Fields = tuple[int, int, list[int], str, list[str], float | None]
-"""Survey in JSON: number of the schema, rows, first and end of each piece, digest, nulls, seconds."""
+Fields = tuple[int, int, list[int], str, list[str], float | None, str]
+"""Survey in JSON: number of the schema, rows, first and end of each piece, digest, nulls, seconds, part."""
 
 
 def _decoded(fields: Fields, schemas: Sequence[pa.Schema]) -> Survey:
-    schema, num_rows, edges, digest, nulls, seconds = fields
+    schema, num_rows, edges, digest, nulls, seconds, part = fields
     pieces = tuple(map(Piece, edges[::2], edges[1::2]))
-    return Survey(schemas[schema], num_rows, pieces, digest, frozenset(nulls), seconds)
+    return Survey(schemas[schema], num_rows, pieces, digest, frozenset(nulls), seconds, part)
 
 
 def _schema(raw: str) -> pa.Schema:

@@ -60,9 +60,15 @@ def _is_moved(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
     contents = {one.name: (one.num_bytes, one.version) for one in found}
     names = {(one.url, one.part): one.name for one in found}
     return all(
-        contents.get(name) == (shard.num_bytes, shard.version) and names.get((shard.url, shard.part), name) == name
+        contents.get(name) == (shard.num_bytes, shard.version)
+        and names.get((shard.url, _slice_of(shard)), name) == name
         for name, shard in recorded.items()
     )
+
+
+def _slice_of(shard: Shard) -> str:
+    """Return the part of a shard as a listing has it: that of a whole file is known after its survey only."""
+    return shard.part if sources.kind_of(shard).is_sliced else ""
 
 
 def named_twice(shards: Iterable[Shard]) -> list[tuple[str, list[str]]]:

@@ -152,7 +152,7 @@ class _NewShards:
             input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
             pieces=surveyed.pieces,
             kind=one.kind,
-            part=one.part,
+            part=one.part or surveyed.part,
             seconds=surveyed.seconds,
             labels=one.labels,
             labels_version=one.labels_version,

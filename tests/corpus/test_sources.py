@@ -84,6 +84,8 @@ def test_files_that_no_kind_claims_are_passed_over_in_a_folder(archive, tmp_path
         ("x.feather", "arrow", "x"),
         ("x.jsonl.gz", "manifest", "x"),
         ("x.v1.json", "manifest", "x.v1"),
+        ("x.tar", "tar", "x"),
+        ("x.tar.gz", "tar", "x"),
         ("x.unknown", "parquet", "x"),
         ("a/.hidden", "parquet", "a/.hidden"),
     ],
@@ -98,6 +100,9 @@ def test_a_file_is_read_by_the_kind_that_claims_its_name(name, kind, stem):
     [
         ("x.parquet", "in", True, True),
         ("x.feather", "in", True, False),
+        ("x.tar", "in", True, True),
+        ("x.tar.gz", "in", True, False),
+        ("x.tar.gz", "in/*", False, True),
         ("x.feather", "in/*", False, True),
         ("part-00000", "in/*", False, True),
         ("x.jsonl", "in", True, False),
@@ -112,10 +117,10 @@ def test_a_glob_takes_more_files_than_a_folder_and_json_is_named(name, url, in_f
 
 
 def test_names_of_kinds_are_recorded_in_sinks_and_never_change():
-    assert [kind.name for kind in sources.KINDS] == ["parquet", "arrow", "manifest", "folder"]
+    assert [kind.name for kind in sources.KINDS] == ["parquet", "arrow", "manifest", "tar", "folder"]
 
 
 def test_a_kind_of_a_later_version_is_refused_by_name():
-    shard = Shard("x.parquet", "/x.tar", 1, "1", 1, "i", (), kind="tar")
-    with pytest.raises(ShardError, match="source kind 'tar', expected one of parquet, arrow, manifest, folder"):
+    shard = Shard("x.parquet", "/x.zip", 1, "1", 1, "i", (), kind="zip")
+    with pytest.raises(ShardError, match="source kind 'zip', expected one of parquet, arrow, manifest, tar, folder"):
         sources.kind_of(shard)

@@ -1,0 +1,151 @@
+"""Samples of tar files: neighbouring files that share a name up to its first dot, as WebDataset groups them."""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from raysp.corpus import folders
+from raysp.corpus.archive import ArchiveFile, Member, read_members
+from raysp.corpus.manifests import AUDIO_TYPE, json_column
+from raysp.corpus.shards import one_line
+from raysp.errors import ShardError
+from raysp.words import count
+
+READ_BATCH_BYTES = 16 * 1024 * 1024
+MOST_TEXT_BYTES = 16 * 1024 * 1024
+_TEXT, _JSON = "txt", "json"
+
+
+class Sample(NamedTuple):
+    """Neighbouring files of an archive that share a key."""
+
+    key: str
+    files: Mapping[str, Member]
+    """Files by suffix, such as "flac"."""
+
+    @property
+    def place(self) -> int:
+        """Offset of its first header."""
+        return next(iter(self.files.values())).place
+
+    @property
+    def recordings(self) -> list[Member]:
+        """Files that are recordings by their suffix."""
+        return [one for one in self.files.values() if folders.is_audio(one.name)]
+
+
+def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Sample]:
+    """Yield the samples of an archive in order; see `read_members`. Files without a suffix belong to none."""
+    members = (one for one in read_members(file, first, end) if all(_split(one.name)))
+    for key, group in groupby(members, lambda one: _split(one.name)[0]):
+        files: dict[str, Member] = {}
+        for one in group:
+            if files.setdefault(suffix := _split(one.name)[1], one) is not one:
+                raise ShardError(
+                    f"{file.url}: at byte {one.place:,}: sample {key!r} has two files {suffix!r}; expected one. "
+                    "Write the shard again"
+                )
+        sample = Sample(key, files)
+        if len(sample.recordings) > 1:
+            names = ", ".join(repr(one.name) for one in sample.recordings)
+            raise ShardError(f"{file.url}: sample {key!r} has the recordings {names}; expected one. Write it again")
+        yield sample
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the key of a file and its suffix in lower case; one of them is empty if it belongs to no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return (f"{folder}{slash}{stem}" if stem else ""), suffix.lower()
+
+
+def values_of(file: ArchiveFile, sample: Sample) -> dict[str, object]:
+    """Return the values of a sample's JSON object, and the text of its text file as `text`.
+
+    Raises:
+        ShardError: the object is no JSON object, or has a key `audio`.
+    """
+    values = _parse(file, sample, sample.files[_JSON]) if _JSON in sample.files else {}
+    if _TEXT in sample.files:
+        raw = _content(file, sample.files[_TEXT])
+        values["text"] = raw.decode("utf-8-sig", "backslashreplace").strip("\r\n")
+    return values
+
+
+def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, object]:
+    raw = _content(file, member)
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{file.url}: {member.name!r} is not JSON ({one_line(error)}): correct it") from None
+    if not isinstance(values, dict):
+        raise ShardError(f"{file.url}: {member.name!r} is {raw[:40]!r}; expected a JSON object")
+    if "audio" in values:
+        raise ShardError(f"{file.url}: {member.name!r} has a key 'audio', the name of the recordings; rename it")
+    return {name.encode("utf-8", "backslashreplace").decode(): _plain(value) for name, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    """Return a value of a column, or JSON as text for values that no column of numbers or booleans holds."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -(2**53) <= value <= 2**53:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _content(file: ArchiveFile, member: Member) -> bytes:
+    if member.num_bytes > MOST_TEXT_BYTES:
+        raise ShardError(
+            f"{file.url}: {member.name!r} has {count(member.num_bytes, 'byte')}; expected at most {MOST_TEXT_BYTES:,}"
+        )
+    return file.range(member.first, member.num_bytes)
+
+
+def check_of(samples: Sequence[Sample]) -> int:
+    """Hash the headers of samples."""
+    return zlib.crc32(repr([tuple(one) for sample in samples for one in sample.files.values()]).encode())
+
+
+def batches_of(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Yield neighbouring samples with some megabytes of recordings."""
+    batch: list[Sample] = []
+    held = 0
+    for sample in samples:
+        batch.append(sample)
+        held += sum(one.num_bytes for one in sample.recordings)
+        if held >= READ_BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def rows_of(file: ArchiveFile, samples: Sequence[Sample], columns: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+    """Read columns of samples."""
+    has_values = not {*columns} <= {"audio"}
+    values = [values_of(file, one) if has_values else {} for one in samples]
+    found: dict[str, pa.Array[Any]] = {}
+    for name in columns:
+        if name == "audio":
+            found[name] = pa.array([_recording(file, one) for one in samples], AUDIO_TYPE)
+        elif name == "id":
+            ids = [
+                one.key if given.get("id") is None else given["id"] for one, given in zip(samples, values, strict=True)
+            ]
+            found[name] = json_column([*ids], pa.string())
+        else:
+            kind = schema.field(name).type
+            found[name] = json_column([one.get(name) for one in values], kind)
+    return pa.RecordBatch.from_arrays([*found.values()], names=[*found])
+
+
+def _recording(file: ArchiveFile, sample: Sample) -> dict[str, object] | None:
+    for one in sample.recordings:
+        return {"bytes": file.range(one.first, one.num_bytes), "path": None}
+    return None

@@ -1,0 +1,264 @@
+"""Shards in tar files, as WebDataset writes them: a row for the files that share a name up to its first dot.
+
+A survey reads the headers, and the texts and JSON objects. It records positions in the file every few megabytes, so
+that a piece is read from its own byte range.
+"""
+
+import base64
+import functools
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from raysp.corpus.archive import ArchiveFile
+from raysp.corpus.kinds import Options, SourceKind
+from raysp.corpus.manifests import AUDIO_TYPE
+from raysp.corpus.samples import Sample, batches_of, check_of, rows_of, samples_of, values_of
+from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
+from raysp.errors import ShardError, StoreError
+from raysp.storage.store import LocalStore
+from raysp.words import RESTORE, count
+
+SPAN_BYTES, SPAN_ROWS = 8 * 1024 * 1024, 400
+"""Bytes or rows from which a span ends: what is read at once."""
+MOST_COLUMNS = 1000
+_OWN = ("id", "audio")
+_COMPRESSED = (".tar.gz", ".tgz")
+
+
+class Span(NamedTuple):
+    """Neighbouring samples that are read together."""
+
+    row: int
+    """Number of its first row."""
+    place: int
+    """Offset of its first header."""
+    check: int
+    """Hash of its headers."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Spans and columns of an archive, or of a part of it."""
+
+    spans: tuple[Span, ...]
+    num_rows: int
+    """Rows up to the end of the last span."""
+    end: int
+    """Offset of the end of the last span."""
+    schema: pa.Schema
+    digest: str
+    has_audio: bool = True
+
+    @property
+    def ends(self) -> list[tuple[int, int]]:
+        """Row and offset of the end of each span."""
+        return [*((one.row, one.place) for one in self.spans[1:]), (self.num_rows, self.end)]
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Pieces of whole spans where they fit."""
+        return cut_groups(
+            [(end - one.place, row - one.row) for one, (row, end) in zip(self.spans, self.ends, strict=True)]
+        )
+
+    def overlapping(self, piece: Piece) -> "Layout":
+        """Return the spans that hold rows of a piece."""
+        kept = [
+            (one, end)
+            for one, end in zip(self.spans, self.ends, strict=True)
+            if one.row < piece.end and end[0] > piece.first
+        ]
+        num_rows, end = kept[-1][1] if kept else (0, 0)
+        return replace(self, spans=tuple(one for one, _ in kept), num_rows=num_rows, end=end)
+
+
+class TarKind(SourceKind):
+    """Tar files of samples (WebDataset)."""
+
+    name = "tar"
+    suffixes = (".tar", *_COMPRESSED)
+    folder_suffixes = (".tar",)
+    described = "tar files of samples (*.tar)"
+
+    def survey(
+        self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
+    ) -> Survey:
+        """Survey a shard by its headers and JSON objects, or by its recorded part.
+
+        Raises:
+            ShardError: the archive is damaged, a sample occurs twice or holds several recordings, or an object is no
+                JSON.
+            StoreError: the shard is missing or not readable.
+        """
+        if part:
+            layout = unpack(part)
+        else:
+            with open_archive(url, storage_options) as file:
+                layout = read_layout(file)
+        nulls = frozenset[str]() if layout.has_audio else frozenset({"audio", "audio.bytes"})
+        return Survey(layout.schema, layout.num_rows, layout.pieces, layout.digest, nulls, part=pack(layout))
+
+    def read_rows(
+        self,
+        shard: Shard,
+        piece: Piece,
+        columns: Sequence[str],
+        storage_options: Options = None,
+        as_dictionaries: Collection[str] = (),
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows in the order of the archive, in batches of some megabytes."""
+        layout = unpack(shard.part)
+        with open_archive(shard.url, storage_options) as file:
+            check_same(shard, file.num_bytes, layout)
+            for row, samples in read_samples(file, layout, piece, with_audio="audio" in columns):
+                chosen = samples[max(0, piece.first - row) : piece.end - row]
+                for batch in batches_of(chosen):
+                    yield rows_of(file, batch, columns, layout.schema)
+
+    def narrow(self, shard: Shard, piece: Piece) -> Shard:
+        """Return a shard reduced to one of its pieces, with its spans alone."""
+        return replace(shard, pieces=(piece,), part=pack(unpack(shard.part).overlapping(piece)))
+
+
+@contextmanager
+def open_archive(url: str, storage_options: Options) -> Iterator[ArchiveFile]:
+    """Open a tar file. Errors while it is read are raised as `ShardError`."""
+    if url.endswith(_COMPRESSED):
+        raise ShardError(f"{url}: is compressed as a whole; expected a tar file. Decompress it: gunzip")
+    store, name = place_of(url, storage_options)
+    try:
+        with store.open(name) as file:
+            yield ArchiveFile(url, file, may_jump=isinstance(store, LocalStore))
+    except (ShardError, StoreError):
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
+
+
+def read_layout(file: ArchiveFile) -> Layout:
+    """Read the layout of an archive.
+
+    Raises:
+        ShardError: see `TarKind.survey`.
+    """
+    found = _Surveying()
+    keys: set[str] = set()
+    for sample in samples_of(file):
+        if sample.key in keys:
+            raise ShardError(
+                f"{file.url}: at byte {sample.place:,}: sample {sample.key!r} occurs again; expected its files side by "
+                "side. Write the shard again in the order of names (tar --sort=name)"
+            )
+        keys.add(sample.key)
+        found.add(file, sample)
+    return found.layout()
+
+
+@dataclass
+class _Surveying:
+    """Layout of the samples so far."""
+
+    spans: list[Span] = field(default_factory=list)
+    num_rows: int = 0
+    end: int = 0
+    types: dict[str, set[type]] = field(default_factory=dict)
+    has_audio: bool = False
+    _held: list[Sample] = field(default_factory=list)
+
+    def add(self, file: ArchiveFile, sample: Sample) -> None:
+        """Add the next sample."""
+        if self._held and (sample.place - self._held[0].place >= SPAN_BYTES or len(self._held) >= SPAN_ROWS):
+            self._end_span()
+        self._held.append(sample)
+        self.num_rows += 1
+        self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
+        self.has_audio |= bool(sample.recordings)
+        for name, value in values_of(file, sample).items():
+            self.types.setdefault(name, set()).update(() if value is None else (type(value),))
+        if len(self.types) > MOST_COLUMNS:
+            raise ShardError(
+                f"{file.url}: its JSON objects have more than {count(MOST_COLUMNS, 'key')}; expected columns. "
+                "Write the shard again"
+            )
+
+    def _end_span(self) -> None:
+        self.spans.append(Span(self.num_rows - len(self._held), self._held[0].place, check_of(self._held)))
+        self._held = []
+
+    def layout(self) -> Layout:
+        """Return the layout of all samples."""
+        if self._held:
+            self._end_span()
+        others = [pa.field(name, _type_of(found)) for name, found in self.types.items() if name not in _OWN]
+        schema = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE), *others])
+        digest = hashlib.sha256(repr((self.spans, self.end, str(schema))).encode()).hexdigest()[:16]
+        return Layout(tuple(self.spans), self.num_rows, self.end, schema, digest, self.has_audio)
+
+
+def _type_of(found: set[type]) -> pa.DataType:
+    """Return the type of a column by the types of its values in JSON, as manifests have it."""
+    if not found:
+        return pa.null()
+    if found == {bool}:
+        return pa.bool_()
+    if found <= {int, float}:
+        return pa.int64() if found == {int} else pa.float64()
+    return pa.string()
+
+
+def read_samples(
+    file: ArchiveFile, layout: Layout, piece: Piece, *, with_audio: bool
+) -> Iterator[tuple[int, list[Sample]]]:
+    """Yield the spans that overlap a piece: number of the first row, samples.
+
+    Raises:
+        ShardError: the headers of a span changed since they were surveyed.
+    """
+    found = layout.overlapping(piece)
+    for span, (_, end) in zip(found.spans, found.ends, strict=True):
+        if with_audio and end - span.place <= 2 * SPAN_BYTES:
+            file.load(span.place, end)
+        samples = list(samples_of(file, span.place, end))
+        if check_of(samples) != span.check:
+            raise ShardError(f"{file.url}: changed since it was planned. {RESTORE}")
+        yield span.row, samples
+
+
+def pack(layout: Layout) -> str:
+    """Return a layout as text."""
+    value = {
+        "spans": layout.spans,
+        "end": (layout.num_rows, layout.end),
+        "schema": base64.b64encode(layout.schema.serialize()).decode(),
+        "digest": layout.digest,
+        "has_audio": layout.has_audio,
+    }
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+@functools.lru_cache(maxsize=4)
+def unpack(part: str) -> Layout:
+    """Return the layout of a shard, which may be narrowed.
+
+    Raises:
+        ShardError: the recorded layout is damaged.
+    """
+    try:
+        value = json.loads(zlib.decompress(base64.b64decode(part)))
+        raw_schema = base64.b64decode(value["schema"])
+        refuse_ray_types("its recorded layout", raw_schema)
+        schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
+        spans = tuple(Span(*map(int, one)) for one in value["spans"])
+        num_rows, end = map(int, value["end"])
+        return Layout(spans, num_rows, end, schema, str(value["digest"]), bool(value["has_audio"]))
+    except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
+        raise ShardError(
+            f"the recorded layout of a tar file is damaged ({one_line(error)}). Use another sink"
+        ) from None
