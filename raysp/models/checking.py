@@ -42,7 +42,8 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
     """
     folder = Path(folder)
     values, config = read_feature_extractor_config(folder), read_config(folder)
-    takes_log_mels = config.get("model_type") == "wav2vec2-bert"
+    speech = config.get("encoder") or {} if config.get("model_type") == COMPOSITE else config
+    takes_log_mels = speech.get("model_type") == "wav2vec2-bert"
     expected = SeamlessM4TFeatureExtractor if takes_log_mels else Wav2Vec2FeatureExtractor
     kind = values.get("feature_extractor_type")
     if kind is None:  # older files name the processor instead
@@ -50,11 +51,11 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
     if kind not in (expected.__name__, *(() if takes_log_mels else ("Wav2Vec2Processor",))):
         raise CheckpointError(
             f"{folder}: feature_extractor_type is {kind!r}, expected {expected.__name__!r} for model_type "
-            f"{config.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
+            f"{speech.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
         )
     extractor = expected.from_pretrained(folder)
     if isinstance(extractor, SeamlessM4TFeatureExtractor):
-        _check_width(folder, extractor, config.get("feature_projection_input_dim", 160))
+        _check_width(folder, extractor, speech.get("feature_projection_input_dim", 160))
     return extractor
 
 

@@ -71,6 +71,7 @@ CASES = {
     "SEWDForSequenceClassification SEWDForCTC": [raysp.Classes(), raysp.Transcript(words=True)],
     "Wav2Vec2BertForXVector Wav2Vec2BertForCTC": [raysp.Embedding(pooling="xvector"), raysp.Transcript()],
     "SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8, "num_beams": 2}), raysp.Embedding()],
+    "Wav2Vec2Bert SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8})],
 }
 NUM_DIGITS = (4, 2, 5, 3, 6, 3)
 RATE = 8_000  # of the recordings; the models want 16,000
@@ -100,8 +101,8 @@ def as_flac(wave) -> bytes:
 
 def make_checkpoint(name: str, folder) -> None:
     torch.manual_seed(1)
-    if name == "SpeechEncoderDecoderModel":
-        encoder = Wav2Vec2Config(**SMALL, **WAVES)
+    if name.endswith("SpeechEncoderDecoderModel"):
+        encoder = CONFIGS["Wav2Vec2Bert"] if "Bert" in name else Wav2Vec2Config(**SMALL, **WAVES)
         decoder = BertConfig(
             vocab_size=len(dict.fromkeys(BERT_VOCAB)), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=48, is_decoder=True, add_cross_attention=True,
@@ -117,7 +118,8 @@ def make_checkpoint(name: str, folder) -> None:
             tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
             (folder.parent / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
             Wav2Vec2CTCTokenizer(folder.parent / "vocab.json").save_pretrained(folder)
-    classes = [getattr(module_of(config.model_type), one) for one in name.split() if one != "adapted"]
+    names = [one for one in name.split() if one not in ("adapted", "Wav2Vec2Bert")]
+    classes = [getattr(module_of(config.model_type), one) for one in names]
     models = [cls(config).init_weights() for cls in classes]
     with torch.no_grad():
         for model in models:
