@@ -9,7 +9,21 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import actor, checkpoints, corpus, gpu, models, outputs, parts, quality, scale, throughput, whole, words
+from benchmarks import (
+    actor,
+    checkpoints,
+    corpus,
+    gpu,
+    joints,
+    models,
+    outputs,
+    parts,
+    quality,
+    scale,
+    throughput,
+    whole,
+    words,
+)
 from benchmarks.bare import CUTS
 from raysp.corpus import surveys
 
@@ -230,3 +244,25 @@ def test_a_part_of_the_gpu_figures_that_fails_or_takes_too_long_is_recorded(tmp_
     (tmp_path / "a-part.json").unlink()
     assert run("raise SystemExit(3)") == {"ended": "exit code 3", "figures": None, "output": []}
     assert run("import time; time.sleep(60)", 1) == {"ended": "not done in 1 s", "figures": None, "output": []}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("A B C D E", "C D E F", "A B C D E F"),
+        ("A B C D X", "Y C D E F", "A B C D E F"),
+        ("A B", "C D", "A B C D"),
+        ("", "C D", "C D"),
+    ],
+)
+def test_texts_of_overlapping_windows_are_merged_at_their_longest_common_run(before, after, expected) -> None:
+    assert joints.merged(before.split(), after.split(), 6) == expected.split()
+
+
+def test_joints_of_windows_are_counted_for_each_way_to_cut() -> None:
+    speakers = list(corpus.read_utterances(corpus.DEMO_DIGITS, joints.RATE).values())
+    spoken = joints.speak(np.random.default_rng(0), speakers, 12, 30)
+    found = joints.compared([spoken], lambda wave: ["ONE"], 4, 1)
+    assert [row["cut"] for row in found] == ["between words", "quiet points", "every so often", "overlap, merged"]
+    assert all(row["joints"] >= 2 for row in found)
+    assert found[0]["words cut"] == 0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import corpus, joints
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.models.loading import load_model
 from tests.corpora import CHECKPOINT
@@ -151,6 +152,11 @@ QUIET = Windowing.of(
 )
 
 
+@pytest.fixture(scope="module")
+def speakers() -> list[list[corpus.Utterance]]:
+    return list(corpus.read_utterances(corpus.DEMO_DIGITS, 16_000).values())
+
+
 class TestQuietPoints:
     @settings(deadline=None, max_examples=50)
     @given(st.integers(0, 200_000), st.lists(st.integers(1, 50_000), min_size=1, max_size=5), st.integers(0, 100))
@@ -171,6 +177,22 @@ class TestQuietPoints:
         wave[int(2.3 * 16_000) : int(2.6 * 16_000)] //= 1000
         first, _ = next(cut_windows(iter([wave]), QUIET))
         assert len(first) / 16_000 == pytest.approx(2.45, abs=0.06)
+
+    @pytest.mark.parametrize("noise", [40, 20, 10])
+    @pytest.mark.parametrize(("seconds", "overlap"), [(30, 5), (10, 2)])
+    def test_no_joint_cuts_a_word_of_joined_digits(self, speakers, seconds, overlap, noise):
+        windowing = Windowing.of(
+            sample_rate=16_000,
+            frame_stride=320,
+            min_samples=400,
+            window_seconds=seconds,
+            overlap_seconds=overlap,
+            at_quiet_points=True,
+        )
+        spoken = joints.speak(np.random.default_rng(1), speakers, 120, noise)
+        ends = np.cumsum([len(window) for window, _ in cut_windows(iter([spoken.wave]), windowing)])[:-1]
+        assert len(ends) >= 120 / seconds - 1
+        assert [int(end) for end in ends if joints.is_cut(spoken, end)] == []
 
     def test_a_window_answers_for_all_of_its_frames(self):
         assert QUIET.owned_frames(3, 40_000, is_last=False) == (0, QUIET.num_frames(40_000))
