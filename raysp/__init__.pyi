@@ -20,6 +20,7 @@ from .errors import TrustError as TrustError
 from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.differences.diffing import diff as diff
+from .reading.estimates.estimating import estimate as estimate
 from .reading.exporting.exporting import export as export
 from .reading.reporting import report as report
 from .reading.status import status as status

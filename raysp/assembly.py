@@ -122,6 +122,26 @@ def _labelled(source: Shards) -> "list[RowOp]":
     return [Labelled()] if source.labels is not None else []
 
 
+def header_reading(
+    pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: "Decoder | None" = None
+) -> "Decoding":
+    """Return the op whose `measure` and `lengths` show, from headers, what decoding makes of rows.
+
+    Steps that read decoded rows are left out. Arguments are those of `decoding`.
+    """
+    return _decoding(
+        pipeline.source,
+        pipeline.steps[:-1],
+        [step for stage in pipeline.stages for step in stage.steps],
+        shard,
+        windowing=windowing(settings.checkpoint, pipeline.label),
+        block_seconds=settings.block_seconds,
+        apply_late=None,
+        decoder=decoder,
+        functions=_NO_FUNCTIONS,
+    )
+
+
 def measuring(
     recipe: Finetune,
     checkpoint: "CheckpointSummary",

@@ -57,6 +57,7 @@ NAMES = [
     "apply",
     "datasource",
     "diff",
+    "estimate",
     "evaluate",
     "export",
     "finetune",

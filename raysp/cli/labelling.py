@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import print_command, print_fact, print_json, say
+from raysp.cli.estimates import SAMPLE_ROWS, estimate_json, print_estimate
 from raysp.cli.options import (
     Address,
     AsJson,
@@ -41,11 +42,35 @@ if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
 
 
-def plan(file: PlannedFile, settings: Settings = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def plan(
+    file: PlannedFile,
+    settings: Settings = None,
+    sample: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows to read for the estimates; 0: no estimates.")
+    ] = SAMPLE_ROWS,
+    rtfx: Annotated[
+        float | None, typer.Option(metavar="N", help="Seconds of audio that one actor labels per second.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="OUT", help="Take the speed of the runs over this sink, of the same checkpoint."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the speed here: label some sampled rows, and keep nothing.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
+
+    Hours, durations, padding, memory and time are estimated from a sample of rows.
 
     Examples:
       raysp plan pipelines/label_digits.py --set sink.url=out
+      raysp plan pipelines/label_digits.py --calibrate --price 0.05
       raysp plan pipelines/finetune_ctc.py
     """
     from raysp.specs.pipeline import Pipeline
@@ -59,10 +84,15 @@ def plan(file: PlannedFile, settings: Settings = None, as_json: AsJson = False, 
     import raysp
 
     found = raysp.plan(loaded)
-    if as_json:
-        print_json(plan_json(found))
-    else:
+    if not as_json:
         print_plan(found)
+    estimate = None
+    if sample and found.rows_todo:
+        estimate = raysp.estimate(found, sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    if as_json:
+        print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
+    elif estimate is not None:
+        print_estimate(estimate)
 
 
 def run(

@@ -133,6 +133,14 @@ class SourceKind(Protocol):
         """
         ...
 
+    def starts(self, shard: Shard, storage_options: Options = None) -> list[int]:
+        """Return rows, 0 first, at which reading may begin without reading the rows before.
+
+        Raises:
+            ShardError, StoreError: the shard cannot be read.
+        """
+        return [piece.first for piece in shard.pieces]
+
     def path_column(self, audio: str) -> str:
         """Return the column to read for the paths of recordings."""
         return audio

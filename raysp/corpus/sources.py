@@ -157,6 +157,11 @@ def read_table(
     return pa.schema([found.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
 
 
+def starts(shard: Shard, storage_options: Options = None) -> list[int]:
+    """Return rows at which reading may begin without reading the rows before; see `SourceKind.starts`."""
+    return kind_of(shard).starts(shard, storage_options)
+
+
 def narrow(shard: Shard, piece: Piece) -> Shard:
     """Return a shard reduced to one of its pieces; see `SourceKind.narrow`."""
     return kind_of(shard).narrow(shard, piece)

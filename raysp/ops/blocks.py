@@ -107,6 +107,11 @@ def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
     return [*batches[:whole], *parts]
 
 
+def cut_passes(num_samples: Sequence[int], max_samples: int, at_once: int) -> list[list[int]]:
+    """Group the windows of a block into forward passes: `cut_batches`, with the last ones shared by `share_evenly`."""
+    return share_evenly(cut_batches(num_samples, max_samples), at_once)
+
+
 def would_wait(padded: Sequence[int], at_once: int) -> bool:
     """Return whether passes at once would leave threads idle for longer than passes one after another lose.
 

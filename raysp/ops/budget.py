@@ -1,6 +1,7 @@
 """Default amounts of audio per forward pass and per block. They change the speed, never a label."""
 
 from raysp.models.summary import CheckpointSummary
+from raysp.ops.precision import Batching
 
 BLOCK_WORK_SECONDS = 10.0
 """Compute time of a block: long compared with the engine's overhead per block, short compared with a run."""
@@ -27,6 +28,18 @@ def passes_at_once(threads: int) -> int:
     threads or more have several passes: of the numbers that leave the fewest threads over, the largest.
     """
     return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
+
+
+def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool) -> int:
+    """Return how many forward passes an actor runs at once.
+
+    Args:
+        threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
+        batching: batching of windows. Where labels depend on the batch, batches do not depend on the number of threads.
+        exact: whether the label of a row equals the one that it has alone.
+    """
+    is_free = exact and batching is not Batching.RECORDED
+    return passes_at_once(threads) if threads is not None and is_free else 1
 
 
 def batch_seconds(

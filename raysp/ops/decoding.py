@@ -222,14 +222,40 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        is_long = [seconds > self.windowing.window_seconds for seconds in piece.claimed]
-        for index in (i for i, long in enumerate(is_long) if long):
+        long, blocks = self._cut(piece.claimed)
+        for index in long:
             yield from ((0, window) for window in self._row(piece, index))
-        short = [i for i, long in enumerate(is_long) if not long]
-        seconds = [min(piece.claimed[i], self.max_seconds) for i in short]
-        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
         for number, block in enumerate(blocks, 1):
-            yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
+            yield from ((number, window) for window in self._rows(piece, block))
+
+    def _cut(self, claimed: Sequence[float]) -> tuple[list[int], list[list[int]]]:
+        """Return the rows of several windows in order, and the blocks of the others."""
+        is_long = [seconds > self.windowing.window_seconds for seconds in claimed]
+        short = [i for i, long in enumerate(is_long) if not long]
+        seconds = [min(claimed[i], self.max_seconds) for i in short]
+        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
+        return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
+
+    def lengths(self, seconds: Sequence[float], samples: Samples) -> Iterator[list[int]]:
+        """Yield the numbers of samples of the windows of each block that rows of known duration make, all of them ok.
+
+        Args:
+            seconds: duration of each row of a piece.
+            samples: samples that stand in for those of all rows, repeated.
+        """
+
+        def numbered() -> Iterator[tuple[int, Window]]:
+            long, blocks = self._cut(seconds)
+            for index in long:
+                chunks = _repeated(samples, round(seconds[index] * self.sample_rate))
+                yield from ((0, Window(RowStatus(index), wave)) for wave, _ in cut_windows(chunks, self.windowing))
+            for number, block in enumerate(blocks, 1):
+                for index in block:
+                    wave = np.broadcast_to(samples[:1], round(seconds[index] * self.sample_rate))  # takes no memory
+                    yield number, Window(RowStatus(index), wave)
+
+        for windows, _ in _fill(numbered(), self._most_samples()):
+            yield [len(one.wave) for one in windows if one.wave is not None]
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
         """Decode rows with short claimed lengths in one request, then stream those that are longer or damaged."""
@@ -426,6 +452,14 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         held.append(window)
         number, num_samples = meant_for, num_samples + more
     yield held, True
+
+
+def _repeated(samples: Samples, num_samples: int) -> Iterator[Samples]:
+    """Yield so many samples in chunks."""
+    whole, rest = divmod(num_samples, len(samples))
+    yield from (samples for _ in range(whole))
+    if rest or not whole:
+        yield samples[:rest]
 
 
 def _table(windows: list[Window]) -> pa.Table:

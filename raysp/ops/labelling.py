@@ -25,8 +25,8 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
-from raysp.ops.blocks import cut_batches, share_evenly, would_wait
-from raysp.ops.budget import passes_at_once
+from raysp.ops.blocks import cut_passes, would_wait
+from raysp.ops.budget import passes_of_actor
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
@@ -184,9 +184,7 @@ class Labelling:
         found = batching(dtype=dtype, device=device, exact=exact)
         self.alone = found is Batching.ALONE
         self.threads = threads if device == "cpu" else None
-        # Where labels depend on the batch, batches do not depend on the number of threads.
-        is_free = exact and found is not Batching.RECORDED
-        self.at_once = passes_at_once(self.threads) if self.threads is not None and is_free else 1
+        self.at_once = passes_of_actor(self.threads, found, exact=exact)
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
         on_gpu = 1 if self.loaded.summary.writes_text else BATCHES_IN_HAND
         in_hand = self.at_once if device == "cpu" else on_gpu
@@ -239,7 +237,7 @@ class Labelling:
                 pending.append(index)
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         most = 0 if self.alone else self.max_samples
-        batches = share_evenly(cut_batches([len(waves[i]) for i in pending], most), self.at_once)
+        batches = cut_passes([len(waves[i]) for i in pending], most, self.at_once)
         places = [[pending[i] for i in batch] for batch in batches]
         padded = [len(waves[chosen[0]]) * len(chosen) for chosen in places]
         one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from raysp.errors import CheckpointError, PlanError
-from raysp.ops.precision import Batching, batching
+from raysp.ops.precision import HALF, Batching, batching
 from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs.table import outputs_of
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Step
-from raysp.words import count
+from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
     from raysp.audio.windows import Windowing
@@ -66,6 +66,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     left = for_model(resources, pipeline)
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
+    _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
     at_once = 1 if on_gpu else passes_at_once(cpus.number)
     fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory, at_once=at_once)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
@@ -141,6 +142,16 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
         return label.pool.memory
     most = actors_that_fit(resources, cpus, gpus)
     return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
+
+
+def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, memory: float | None) -> None:
+    """Raise PlanError if the weights alone exceed the memory of a GPU, or that of `pool.memory`; None: unknown."""
+    weights = (2 if dtype in HALF else 4) * summary.num_parameters
+    if memory is not None and weights > memory:
+        raise PlanError(
+            f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
+            f"{megabytes(memory)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
+        )
 
 
 def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":

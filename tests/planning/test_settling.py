@@ -43,6 +43,18 @@ class TestSettle:
         assert (prints[0] != prints[1]) == (expected is Batching.RECORDED)
         assert [one.get("steps.1.batch_seconds") for one in parts] == ([7, 8] if prints[0] != prints[1] else [None] * 2)
 
+    @pytest.mark.parametrize(
+        ("resources", "label"),
+        [
+            (Resources(4, 1, gpu_memory=1e6), {"device": "cuda"}),
+            (Resources(4, memory=1e9), {"pool": raysp.Pool(memory=4_000_000)}),
+        ],
+        ids=["gpu", "pool.memory"],
+    )
+    def test_weights_that_exceed_the_memory_of_an_actor_are_refused(self, resources, label):
+        with pytest.raises(PlanError, match=r"its weights take \d\.\d MB in .*, and an actor has \d\.0 MB"):
+            settle(a_pipeline(label=label), resources)
+
     def test_explicit_settings_are_kept(self):
         found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
         assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)

@@ -1,0 +1,105 @@
+"""Printed form of estimates: facts, and a histogram of text."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from raysp.cli.console import print_fact, say
+from raysp.words import count, duration, megabytes
+
+if TYPE_CHECKING:
+    from raysp.reading.estimates.durations import Amount, Bar
+    from raysp.reading.estimates.estimating import Cost, Estimate
+
+SAMPLE_ROWS = 256
+BAR_WIDTH = 40
+"""Characters of the longest bar: with its edges and share, a line has 70."""
+
+
+def estimate_json(found: "Estimate") -> dict[str, object]:
+    """Return the content of `--json` for an estimate."""
+    return {
+        **dataclasses.asdict(found),
+        "padding_efficiency": found.simulation and found.simulation.padding_efficiency,
+    }
+
+
+def print_estimate(found: "Estimate") -> None:
+    """Print an estimate."""
+    for name, fact in _facts(found).items():
+        print_fact(name, fact)
+    for place, line in enumerate(_histogram(found.histogram)):
+        print_fact("" if place else "durations", line)
+    for name, fact in _needs(found).items():
+        print_fact(name, fact)
+    for note in found.notes:
+        say(note)
+    if found.unread:
+        say(f"{count(len(found.unread), 'place')} of the sample could not be read: {found.unread[0]}")
+
+
+def _facts(found: "Estimate") -> dict[str, str]:
+    rows = f"{found.rows_sampled:,} of {count(found.rows, 'row')}"
+    facts = {"sample": f"{rows} at {count(found.places, 'place')}, {megabytes(found.sampled_bytes)}"}
+    if found.audio_seconds is not None and found.mean_seconds is not None and found.longest_seconds is not None:
+        facts["audio"] = (
+            f"{_time(found.audio_seconds)} to label; a row has {found.mean_seconds:.1f} s on average, at most "
+            f"{found.longest_seconds:.1f} s in the sample"
+        )
+    shares = [f"{_share(share)} {reason}" for reason, share in found.not_labelled.items()]
+    facts["rows"] = ", ".join([f"{_share(found.windowed)} cut into several windows", *shares])
+    return facts
+
+
+def _needs(found: "Estimate") -> dict[str, str]:
+    facts = {}
+    simulation, memory, speed, cost = found.simulation, found.memory, found.speed, found.cost
+    if simulation is not None and simulation.padding_efficiency is not None:
+        facts["padding"] = (
+            f"{_share(simulation.padding_efficiency)} of the computed audio is real: "
+            f"{count(simulation.windows, 'window')} in {count(simulation.passes, 'pass')}, simulated"
+        )
+    if memory is not None:
+        gpu = "" if memory.gpu is None else f" and {_gigabytes(memory.gpu)} of its GPU"
+        facts["memory"] = f"{_gigabytes(memory.actor)} an actor{gpu}, up to {_gigabytes(memory.reader)} a reader"
+    if speed is None:
+        facts["time"] = "unknown: give --rtfx N, --like OUT (a labelled sink), or --calibrate"
+        return facts
+    decode = f"; a process decodes at {speed.decode_rtfx:,.0f}" if speed.decode_rtfx else ""
+    facts["speed"] = f"RTFx {speed.rtfx:,.1f} an actor, {speed.origin}{decode}"
+    return facts | (_cost(cost) if cost is not None else {})
+
+
+def _cost(cost: "Cost") -> dict[str, str]:
+    facts = {
+        "time": f"{_time(cost.wall_seconds)} on {count(cost.actors, 'actor')} without their start, "
+        f"{_amount(cost.device_hours)} {cost.device}-hours"
+    }
+    return facts if cost.money is None else {**facts, "money": _amount(cost.money)}
+
+
+def _histogram(bars: "tuple[Bar, ...]") -> list[str]:
+    """Return a line for each bar: its range, bar and share."""
+    most = max((bar.share for bar in bars), default=1.0)
+    return [
+        f"{_range(bar):>13} {'#' * round(BAR_WIDTH * bar.share / most):{BAR_WIDTH}} {bar.share:6.1%}" for bar in bars
+    ]
+
+
+def _range(bar: "Bar") -> str:
+    return f"{bar.low:g} s or more" if bar.high is None else f"{bar.low:g} to {bar.high:g} s"
+
+
+def _time(amount: "Amount") -> str:
+    return f"{duration(amount.value)}{f' +- {duration(amount.margin)}' if amount.margin else ''}"
+
+
+def _amount(amount: "Amount") -> str:
+    return f"{amount.value:,.3g}{f' +- {amount.margin:.2g}' if amount.margin else ''}"
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _gigabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2g} GB"

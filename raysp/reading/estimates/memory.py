@@ -1,0 +1,53 @@
+"""Peak memory of actors and readers, predicted from model size, budget and longest window."""
+
+from dataclasses import dataclass
+
+from raysp.ops.blocks import BLOCK_BYTES
+from raysp.ops.budget import passes_of_actor
+from raysp.ops.precision import HALF
+from raysp.planning.plans import Plan
+from raysp.reading.estimates.sampling import Sample
+from raysp.reading.estimates.simulation import Simulation
+
+PROCESS_BYTES = 400e6
+"""Resident set of a process with torch and pyarrow, without a model."""
+READER_BYTES = 500e6
+READER_SHARE = 3.5
+"""Upper bound of a reader besides the largest recording, and its memory for each byte of that one (section 4)."""
+HELD_BLOCKS = 2
+"""Blocks that an actor holds: one that it labels and one that waits, each with its samples."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted peak memory in bytes."""
+
+    weights: float
+    activations: float
+    """Of the forward passes that run at once."""
+    actor: float
+    """Main memory of an actor."""
+    gpu: float | None
+    """Memory of its GPU; None: the model runs on CPUs."""
+    reader: float
+    """Main memory of a task that reads and decodes."""
+
+
+def predict(plan: Plan, sample: Sample, simulation: Simulation) -> Memory:
+    """Return the memory of an actor and of a reader, of which the sample holds the largest recording."""
+    settings, checkpoint = plan.settings, plan.settings.checkpoint
+    item_bytes = 2 if settings.dtype in HALF else 4
+    is_cpu = settings.device == "cpu"
+    threads = settings.cpus_per_actor.number if is_cpu else None
+    at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact)
+    weights = float(item_bytes * checkpoint.num_parameters)
+    activations = item_bytes * checkpoint.activations_per_second * simulation.largest_pass * at_once
+    block = min(BLOCK_BYTES, 4 * checkpoint.sample_rate * simulation.real_seconds / max(1, simulation.blocks))
+    held = PROCESS_BYTES + HELD_BLOCKS * block
+    return Memory(
+        weights=weights,
+        activations=activations,
+        actor=held + (weights + activations if is_cpu else weights),
+        gpu=None if is_cpu else weights + activations,
+        reader=READER_BYTES + READER_SHARE * sample.largest_recording(plan.pipeline.source.audio),
+    )
