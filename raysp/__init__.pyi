@@ -22,6 +22,7 @@ from .reading.cleaning import gc as gc
 from .reading.differences.diffing import diff as diff
 from .reading.estimates.estimating import estimate as estimate
 from .reading.exporting.exporting import export as export
+from .reading.merging.merging import merge as merge
 from .reading.reporting import report as report
 from .reading.status import status as status
 from .reading.verify import verify as verify

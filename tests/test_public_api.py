@@ -62,6 +62,7 @@ NAMES = [
     "export",
     "finetune",
     "gc",
+    "merge",
     "plan",
     "report",
     "retry",

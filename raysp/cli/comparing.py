@@ -1,4 +1,4 @@
-"""The verb that compares two labellings."""
+"""The verbs that compare and merge labellings."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.comparisons import print_diff
-from raysp.cli.console import print_fact, print_json, say
+from raysp.cli.console import FEW_LINES, err, print_fact, print_json, print_some, say
 from raysp.cli.options import (
     AsJson,
     By,
@@ -21,6 +21,7 @@ from raysp.cli.options import (
     named_sink,
     parse_limits,
 )
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Parquet
@@ -93,3 +94,38 @@ def _sink(target: str, storage_options: list[str] | None) -> "Parquet":
 
     url, pipeline, options = named_sink(target, None, storage_options)
     return pipeline.sink if pipeline else Parquet(url, storage_options=options or {})
+
+
+def merge(
+    sinks: Annotated[list[str], typer.Argument(metavar="OUT...", help="Folders that runs wrote, of the same shards.")],
+    to: Annotated[str, typer.Option("--to", metavar="OUT", help="Folder of the merged labels.")],
+    by: Annotated[
+        str, typer.Option("--by", metavar="COLUMN", help="Column of numbers, such as pred_score; the highest wins.")
+    ],
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Merge labellings: each row has the label of the highest score. Starts no Ray.
+
+    Rows that are ok go before others. The column labelling tells where a row is from.
+    The same command again goes on, and replaces what changed since.
+
+    Example:
+      raysp merge labels relabelled --by pred_score --to merged
+    """
+    import raysp
+
+    if not as_json:
+        say(f"reading {' and '.join(sinks)} ...")
+    found = raysp.merge(
+        *(_sink(one, storage_options) for one in sinks), to=_sink(to, storage_options), by=by, trust=trust
+    )
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    for url, rows in found.chosen.items():
+        print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
+    print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them before")
+    print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)

@@ -61,7 +61,10 @@ class Labelling:
 
     @property
     def checkpoint(self) -> str | None:
-        """Checkpoint that the recorded pipeline names."""
+        """Checkpoint that the recorded pipeline names; of a merge all of them."""
+        merged = self.record.parts.get("merge.checkpoints")
+        if isinstance(merged, list):
+            return ", ".join(dict.fromkeys(str(one) for one in merged))
         steps = _field(self.record.pipeline, "steps")
         named = [_field(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
         return next((one for one in named if isinstance(one, str)), None)

@@ -15,6 +15,9 @@ from raysp.storage.store import Store
 from raysp.words import OR_RELABEL
 
 PREFIX = "raysp."
+_PREFIX = PREFIX.encode()
+RUN, RETRIED = "run", "retried"
+"""Entries of the run that labelled the rows, and of later runs with the rows that each of them labelled again."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,27 @@ def read(store: Store, name: str) -> LabelFooter:
     return LabelFooter(
         fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], write_id, recordings, receipt
     )
+
+
+def entries(store: Store, name: str) -> dict[str, str]:
+    """Return all entries of a label shard's metadata, without their prefix.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    with store.open(name) as file:
+        found = _key_values(file)
+    return {key.decode().removeprefix(PREFIX): one.decode() for key, one in found.items() if key.startswith(_PREFIX)}
+
+
+def runs(store: Store, shard: Shard) -> list[str | None]:
+    """Return the id of the run that labelled each row of a label shard; None where it is not recorded."""
+    found = entries(store, shard.name)
+    by_row: list[str | None] = [found.get(RUN)] * shard.num_rows
+    for run, rows in json.loads(found.get(RETRIED, "{}")).items():
+        for row in rows:
+            by_row[row] = run
+    return by_row
 
 
 def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:

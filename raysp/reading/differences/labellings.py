@@ -39,7 +39,7 @@ def open_both(
         PlanError: one is no sink of label shards, or both are the same.
     """
     first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
-    if _place(first.url) == _place(second.url):
+    if place_of_sink(first.url) == place_of_sink(second.url):
         raise PlanError(f"{first.url}: found the same sink twice; give the sinks of two labellings of one corpus")
     return first, second
 
@@ -96,7 +96,8 @@ def _is_same_input(a: Shard, b: Shard) -> bool:
     return same_file and (a.input_id == b.input_id or a.labels_version != b.labels_version)
 
 
-def _place(url: str) -> str:
+def place_of_sink(url: str) -> str:
+    """Return a url, of a local folder its real path."""
     return url if scheme_of(url) else os.path.realpath(url)
 
 

@@ -332,4 +332,4 @@ def test_labels_beside_a_shard_do_not_make_it_other_input():
 
 
 def test_the_place_of_a_bucket_is_its_url():
-    assert labellings._place("s3://bucket/out") == "s3://bucket/out"
+    assert labellings.place_of_sink("s3://bucket/out") == "s3://bucket/out"

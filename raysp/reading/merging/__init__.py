@@ -1,0 +1,1 @@
+"""Merges of labellings of one corpus: each row has the label of the highest score."""
