@@ -32,6 +32,7 @@ from raysp.planning.retrying import plan_retry, recorded_pipeline
 from raysp.planning.small import is_small
 from raysp.sink import fault_injection, lease, stopping
 from raysp.sink.event_log import EventLog
+from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import ALL, Share
@@ -333,6 +334,7 @@ def _begin(
             else:
                 workers, job = _in_one_process(plan, faults, own_ray, process, events)
             stack.callback(job.attempts.close)
+            job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             log = ReceiptLog(store, entry.run_id)
             failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
     events.finished(progress, failed)

@@ -5,7 +5,9 @@ an interrupted or abandoned attempt has staged. An attempt replaces only the lab
 attempt finds another label shard and changes nothing.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -90,6 +92,8 @@ def recommit(
         # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
         receipt = footer.read_expected(store, shard, fingerprint)
     else:
+        runs = _with_runs(label_shard.metadata, footer.entries(store, shard.name), retry.rows)
+        label_shard = replace(label_shard, metadata=runs)
         hashes = Hashes.decode(before.recordings, shard.num_rows)
         merged = _merged(store, label_shard, retry, hashes)
         written = commit.write(store, label_shard, merged, hashes, expected=expected.version)
@@ -97,6 +101,21 @@ def recommit(
     with fault_injection.passing("stage_removed"):
         stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
     return receipt
+
+
+def _with_runs(metadata: Mapping[str, str], before: Mapping[str, str], rows: Sequence[int]) -> dict[str, str]:
+    """Return the entries of a label shard of which a run labels some rows again, with the runs of all its rows."""
+    own = {name: value for name, value in metadata.items() if name != footer.RUN}
+    first, now = before.get(footer.RUN), metadata.get(footer.RUN)
+    retried = {run: {*old} - {*rows} for run, old in json.loads(before.get(footer.RETRIED, "{}")).items()}
+    if now is not None:
+        retried[now] = {*rows, *retried.get(now, ())}
+    listed = {run: sorted(numbers) for run, numbers in retried.items() if numbers}
+    return {
+        **own,
+        **({footer.RUN: first} if first is not None else {}),
+        **({footer.RETRIED: json.dumps(listed)} if listed else {}),
+    }
 
 
 def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
