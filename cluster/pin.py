@@ -1,6 +1,7 @@
 """Pin what the images install: `python cluster/pin.py`, in the environment in which the tests passed.
 
-Writes cluster/constraints.txt: all that raysp[s3,gcs,speech] needs, in the versions of this environment if it has them.
+Writes cluster/constraints.txt: all that raysp[av,s3,gcs,speech] needs, in the versions of this environment if it has
+them.
 """
 
 import json
@@ -35,7 +36,7 @@ def main() -> None:
             "--report",
             "-",
         ]
-        target = f"{FOLDER.parent}[s3,gcs,speech]"
+        target = f"{FOLDER.parent}[av,s3,gcs,speech]"
         report = subprocess.run([*resolve, "-c", constraints.name, target], stdout=subprocess.PIPE, check=True).stdout
     found = {one["metadata"]["name"].lower(): one["metadata"]["version"] for one in json.loads(report)["install"]}
     pins = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(found.items()) if name != "raysp"]

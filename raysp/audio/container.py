@@ -11,6 +11,8 @@ from raysp.errors import AudioError
 from raysp.words import count
 
 CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})
+MEDIA = {"MP4": "mov", "Matroska": "matroska", "AAC": "aac", "ASF": "asf"}
+"""Containers that PyAV reads where it is installed, and their demuxers in FFmpeg."""
 EXPECTED = "WAV, RF64, W64, AIFF, AU, CAF, NIST SPH, FLAC, MP3 or Ogg (Vorbis, Opus)"
 
 MAGICS = {
@@ -22,7 +24,10 @@ MAGICS = {
     b"NIST": "NIST",
     b"OggS": "OGG",
     b"fLaC": "FLAC",
+    b"\x1aE\xdf\xa3": "Matroska",
+    b"0&\xb2u": "ASF",
 }
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
 KINDED_MAGICS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
 
 # libsndfile's error numbers (sndfile.h SF_ERR_*, common.h SFE_*)
@@ -51,6 +56,10 @@ def sniff(opening: Opening) -> str | None:
         return MAGICS[magic]
     if magic in KINDED_MAGICS:
         return ("AIFF" if magic == b"FORM" else "WAV") if _is_kind(kind, KINDED_MAGICS[magic]) else None
+    if head[4:8] in _MP4_BOXES:
+        return "MP4"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # twelve sync bits and layer 0
+        return "AAC"
     return "MP3" if magic[:3] == b"ID3" or _is_mpeg_layer(head) else None
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from raysp.audio.media import MediaSource
 from raysp.audio.source import AudioHeader, Excerpt, Recording, Source, open_source
 from raysp.errors import AudioError
 from raysp.words import count
@@ -165,7 +166,7 @@ def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[i
     return round(offset * header.sample_rate), most
 
 
-def _go_to(source: Source, header: AudioHeader, frame: int, *, may_seek: bool) -> bool:
+def _go_to(source: Source | MediaSource, header: AudioHeader, frame: int, *, may_seek: bool) -> bool:
     """Move to a frame, by a seek where the format supports exact seeks, else by decoding up to it.
 
     Returns False if the seek failed.
@@ -206,7 +207,7 @@ def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Li
 
 
 def _read_mono(
-    source: Source,
+    source: Source | MediaSource,
     header: AudioHeader,
     options: DecodeOptions,
     dtype: Literal["int16", "float32"],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import soundfile
 
-from raysp.audio.container import CONTAINERS, HEAD_BYTES, Opening, describe, refusal, sniff, unsupported
+from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
+from raysp.audio.media import MediaSource, open_media
 from raysp.errors import AudioError
 from raysp.words import count
 
@@ -242,8 +243,8 @@ def read_header(audio: Recording | None) -> AudioHeader:
 
 
 @contextmanager
-def open_source(audio: Recording | None) -> Iterator[tuple[Source, AudioHeader]]:
-    """Open a recording by its content. Errors of libsndfile while it is open are raised as `corrupt_audio`.
+def open_source(audio: Recording | None) -> Iterator[tuple[Source | MediaSource, AudioHeader]]:
+    """Open a recording by its content. Errors of a decoder while it is open are raised as `corrupt_audio`.
 
     Raises:
         AudioError: `no_audio`, `unsupported_format`, `corrupt_audio`, `invalid_audio` or `out_of_memory`.
@@ -255,8 +256,11 @@ def open_source(audio: Recording | None) -> Iterator[tuple[Source, AudioHeader]]
     if container is None:
         raise unsupported(opening, "no known audio format")
     try:
-        source = _open(reader, opening, container)
-        with source:
+        with (
+            open_media(reader, opening, container)
+            if container in MEDIA
+            else _open(reader, opening, container) as source
+        ):
             yield source, _check_header(source, opening)
     except soundfile.LibsndfileError as error:
         if reader.error:
@@ -320,8 +324,8 @@ def _open_from_the_start(reader: Reader) -> Source:
     return source
 
 
-def _check_header(source: Source, opening: Opening) -> AudioHeader:
-    if source.format not in CONTAINERS:
+def _check_header(source: Source | MediaSource, opening: Opening) -> AudioHeader:
+    if source.format not in CONTAINERS | MEDIA.keys():
         raise unsupported(opening, f"found {source.format}")
     if not MIN_SAMPLE_RATE <= source.samplerate <= MAX_SAMPLE_RATE:
         expected = f"expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
@@ -330,5 +334,6 @@ def _check_header(source: Source, opening: Opening) -> AudioHeader:
         raise AudioError(
             "invalid_audio", f"{source.format}: {count(source.channels, 'channel')}; expected 1 to {MAX_CHANNELS}"
         )
-    num_frames = source.frames if 0 <= source.frames < UNKNOWN_FRAMES else None
+    claimed = source.claimed_frames if isinstance(source, MediaSource) else source.frames
+    num_frames = claimed if claimed is not None and 0 <= claimed < UNKNOWN_FRAMES else None
     return AudioHeader(source.samplerate, source.channels, num_frames, source.format, source.subtype, opening.num_bytes)

@@ -1,0 +1,164 @@
+"""MP4, Matroska, ADTS and ASF by PyAV: delay, duration, damage, and the remedy where it is not installed."""
+
+import io
+import struct
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.audio import DecodeOptions, Excerpt, decode, decode_all, read_header
+from raysp.audio.isolation import Decoder
+from raysp.errors import AudioError
+from tests.corpora import DEMO
+
+av = pytest.importorskip("av")
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Read some seconds of speech; their number of frames fits no frame size."""
+    rows = pq.read_table(sorted((DEMO / "audio").glob("*.parquet"))[0]).column("audio").to_pylist()[:6]
+    parts = [decode(row["bytes"], sample_rate=RATE) / np.float32(32768) for row in rows]
+    return np.concatenate(parts).astype(np.float32)[:50_123]
+
+
+def encode(samples: np.ndarray, container: str, codec: str, rate: int = RATE, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as media:
+        layout = "mono" if channels == 1 else "stereo"
+        stream = media.add_stream(codec, rate=rate, layout=layout)
+        resampler = av.AudioResampler(
+            stream.codec.audio_formats[0], layout, rate, frame_size=960 if rate > RATE else 1024
+        )
+        frame = av.AudioFrame.from_ndarray(np.repeat(samples[None], channels, 0), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            media.mux(stream.encode(part))
+        media.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def lag_of(found: np.ndarray, expected: np.ndarray) -> int:
+    """Return the delay in samples at which two recordings agree best."""
+    size = 1 << 18
+    product = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size)), size)
+    best = int(np.argmax(product))
+    return best - size if best > size // 2 else best
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("mp4", "aac", RATE),
+        ("ipod", "aac", RATE),
+        ("mov", "aac", 48_000),
+        ("mp4", "alac", RATE),
+        ("mp4", "flac", RATE),
+        ("mp4", "libopus", 48_000),
+        ("mp4", "libmp3lame", RATE),
+        ("matroska", "aac", RATE),
+        ("matroska", "flac", RATE),
+        ("matroska", "libopus", 48_000),
+        ("matroska", "pcm_s16le", RATE),
+        ("webm", "libopus", 48_000),
+    ],
+)
+def test_delay_and_duration_are_right_to_a_millisecond(speech, container, codec, rate):
+    data = encode(speech, container, codec, rate)
+    found = decode(data, sample_rate=RATE)
+    assert abs(len(found) - len(speech)) <= 16
+    assert abs(lag_of(found, speech)) <= 16
+    assert read_header(data).seconds == pytest.approx(len(speech) / RATE, abs=0.1)
+
+
+def test_a_lossless_stream_gives_its_samples_and_the_mean_of_its_channels(speech):
+    expected = np.round(speech * 32768).clip(-32768, 32767) / 32768
+    for channels in (1, 2):
+        found = decode(encode(speech, "matroska", "pcm_s16le", channels=channels), sample_rate=RATE)
+        np.testing.assert_allclose(found, expected, atol=2**-15)
+
+
+def test_adts_has_no_field_for_the_delay(speech):
+    found = decode(encode(speech, "adts", "aac"), sample_rate=RATE)
+    assert lag_of(found, speech) == 1024
+
+
+def test_a_part_is_that_of_the_whole_and_the_child_decodes_the_same(speech):
+    data = encode(speech, "ipod", "aac")
+    whole = decode(data, sample_rate=RATE)
+    part = decode(io.BytesIO(data), sample_rate=RATE, offset=1.0, duration=0.5)
+    np.testing.assert_array_equal(part, whole[RATE : RATE + RATE // 2])
+    with Decoder() as decoder:
+        np.testing.assert_array_equal(decoder.decode(Excerpt(data), DecodeOptions(RATE)), whole)
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    data = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+def test_the_comment_of_itunes_gives_delay_and_end(speech):
+    data = encode(speech, "ipod", "aac").replace(b"edts", b"free")
+    comment = f" 00000000 {1024:08X} {0:08X} {len(speech):016X} 00000000".encode()
+    names = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
+    items = box(b"ilst", box(b"----", names, box(b"data", struct.pack(">II", 1, 0), comment)))
+    handler = box(b"hdlr", bytes(8), b"mdirappl", bytes(9))
+    more = box(b"udta", box(b"meta", bytes(4), handler, items))
+    place = data.index(b"moov") - 4
+    size = int.from_bytes(data[place : place + 4], "big")
+    assert place + size == len(data)
+    data = data[:place] + struct.pack(">I", size + len(more)) + data[place + 4 :] + more
+    found = decode(data.replace(b"udta", b"free", 1) if data.count(b"udta") > 1 else data, sample_rate=RATE)
+    assert (len(found), lag_of(found, speech)) == (len(speech), 0)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("ipod", "aac"), ("matroska", "aac"), ("webm", "libopus"), ("adts", "aac")]
+)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
+def test_a_cut_recording_is_an_error_or_shorter(speech, container, codec, share):
+    data = encode(speech, container, codec, 48_000 if codec == "libopus" else RATE)
+    data = data[: max(12, int(share * len(data)))]
+    [found] = decode_all([Excerpt(data)], DecodeOptions(RATE))
+    if isinstance(found, AudioError):
+        assert found.error_type == "corrupt_audio"
+        assert str(found).isprintable()
+    else:
+        assert len(found) <= len(speech) + 2048
+
+
+def test_damage_inside_is_an_error_or_samples(speech):
+    data = bytearray(encode(speech, "ipod", "aac"))
+    for seed in range(20):
+        damaged = data.copy()
+        for place in np.random.default_rng(seed).integers(8, len(data), 40):
+            damaged[place] ^= 255
+        [found] = decode_all([Excerpt(bytes(damaged))], DecodeOptions(RATE))
+        if isinstance(found, AudioError):
+            assert found.error_type in ("corrupt_audio", "unsupported_format", "invalid_audio", "out_of_memory")
+        else:
+            assert np.isfinite(found).all()
+
+
+def test_a_film_without_sound_is_unsupported():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as media:
+        stream = media.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 16
+        media.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        media.mux(stream.encode(None))
+    with pytest.raises(AudioError, match="MP4 without an audio stream") as caught:
+        decode(file.getvalue(), sample_rate=RATE)
+    assert caught.value.error_type == "unsupported_format"
+
+
+def test_without_pyav_the_remedy_names_the_extra(speech, monkeypatch):
+    data = encode(speech, "webm", "libopus", 48_000)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(AudioError, match=r"Matroska, which needs PyAV \(pip install 'raysp\[av\]'\)") as caught:
+        decode(data, sample_rate=RATE)
+    assert caught.value.error_type == "unsupported_format"
