@@ -15,7 +15,7 @@ from raysp.audio.windows import Windowing
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.planning.checkpoints import checkpoint_folder, located_outputs
+from raysp.planning.checkpoints import check_speech, checkpoint_folder, located_outputs
 from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
 from raysp.specs.pipeline import Pipeline, Shards, Work, before_filters, load_function
@@ -26,11 +26,12 @@ from raysp.storage.audio_root import AudioRoot
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
-    from raysp.ops.decoding import Decoder, Decoding
+    from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
     from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
     from raysp.ops.labelling import Labelling
     from raysp.ops.late_steps import LateFilter, LateSteps, RowSteps
+    from raysp.ops.speech.pauses import SpeechWindows
 
 MEASURED_SECONDS = 60.0
 """Seconds of audio that are decoded together while rows are measured or read for training."""
@@ -68,6 +69,32 @@ def decoding(
         decoder=decoder,
         functions=functions,
         outputs=pipeline.label.reads,
+        cut_at_pauses=speech_windows(pipeline, settings),
+    )
+
+
+def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | None":
+    """Return what cuts recordings at pauses; None if windows are even. It loads the model of speech.
+
+    Raises:
+        CheckpointError: the model is not installed, or is not the planned one.
+    """
+    label, checkpoint = pipeline.label, settings.checkpoint
+    if label.windows != "speech":
+        return None
+    check_speech(settings.file_digests)
+    from raysp.models.silero_vad import SileroVAD
+    from raysp.ops.speech.pauses import SpeechWindows
+
+    speech, rate = label.speech, checkpoint.sample_rate
+    return SpeechWindows(
+        SileroVAD.from_package(),
+        windowing(checkpoint, label),
+        min_samples=checkpoint.min_samples,
+        grid_samples=max(checkpoint.frame_stride, checkpoint.hidden_stride),
+        threshold=speech.threshold,
+        min_speech_samples=speech.min_speech_seconds * rate,
+        min_silence_samples=speech.min_silence_seconds * rate,
     )
 
 
@@ -84,10 +111,11 @@ def _decoding(
     decoder: "Decoder | None",
     functions: Functions,
     outputs: Sequence[str] = (),
+    cut_at_pauses: "CutAtPauses | None" = None,
 ) -> "Decoding":
     """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
 
-    `outputs` are the source columns that outputs read.
+    `outputs` are the source columns that outputs read, and `cut_at_pauses` cuts recordings at pauses.
     """
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
@@ -113,6 +141,7 @@ def _decoding(
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
+        cut_at_pauses=cut_at_pauses,
     )
 
 

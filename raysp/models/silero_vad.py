@@ -3,7 +3,7 @@
 Shapes: B batch, S samples, C chunks of a row, N chunks of all rows, H hidden size.
 """
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,14 @@ WINDOW, HOP, BINS = 256, 128, 129
 HIDDEN = 128
 CHUNKS_AT_ONCE = 4096
 """Chunks of which the spectrum is computed at once: 10 MB of it."""
+
+
+class SpeechState(NamedTuple):
+    """State of the model between two parts of a row."""
+
+    context_BS: Tensor
+    """Last samples of the part before, of shape (1, 64)."""
+    lstm: tuple[Tensor, Tensor]
 
 
 class SileroVAD(nn.Module):
@@ -66,14 +74,30 @@ class SileroVAD(nn.Module):
             For each row float32 of shape (C,), C = ceil(samples / 512): the last chunk is filled with zeros.
         """
         is_row_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) < num_samples_B[:, None]
-        chunks_BCW = _chunks(waves_BS.masked_fill(~is_row_BS, 0))
         num_chunks_B = (num_samples_B + CHUNK_SAMPLES - 1) // CHUNK_SAMPLES
+        probabilities_BC, _ = self._probabilities(waves_BS.masked_fill(~is_row_BS, 0), None)
+        return [row_C[:count] for row_C, count in zip(probabilities_BC, num_chunks_B.tolist(), strict=True)]
+
+    def continued(self, wave_S: Tensor, state: SpeechState | None) -> tuple[Tensor, SpeechState]:
+        """Return the probabilities of the chunks of one part of a row, and the state for the next part.
+
+        Args:
+            wave_S: samples of the part, whole chunks unless it is the last one.
+            state: state after the part before; None: the row begins.
+        """
+        probabilities_1C, after = self._probabilities(wave_S[None], state)
+        return probabilities_1C[0], after
+
+    def _probabilities(self, waves_BS: Tensor, state: SpeechState | None) -> tuple[Tensor, SpeechState]:
+        context_BS = waves_BS.new_zeros(len(waves_BS), CONTEXT_SAMPLES) if state is None else state.context_BS
+        waves_BS = torch.cat([context_BS, waves_BS], 1)
+        chunks_BCW = _chunks(waves_BS)
         features_BCH = torch.cat(
             [self._features(part_NW) for part_NW in torch.split(chunks_BCW.flatten(0, 1), CHUNKS_AT_ONCE)]
         ).view(*chunks_BCW.shape[:2], HIDDEN)
-        states_BCH, _ = self.lstm(features_BCH)
+        states_BCH, lstm = self.lstm(features_BCH, None if state is None else state.lstm)
         probabilities_BC = self.final_conv(states_BCH.relu().mT).sigmoid()[:, 0]
-        return [row_C[:count] for row_C, count in zip(probabilities_BC, num_chunks_B.tolist(), strict=True)]
+        return probabilities_BC, SpeechState(waves_BS[:, -CONTEXT_SAMPLES:].clone(), lstm)
 
     def _features(self, chunks_NW: Tensor) -> Tensor:
         """Return the input of the LSTM for chunks with their context, of shape (N, H)."""
@@ -92,8 +116,11 @@ def _name(name: str) -> str:
 
 
 def _chunks(waves_BS: Tensor) -> Tensor:
-    """Return chunks with the samples before them, of shape (B, C, 64 + 512); zeros are before and after a row."""
-    samples = waves_BS.shape[1]
+    """Return chunks with the samples before them, of shape (B, C, 64 + 512); zeros are behind a row.
+
+    Args:
+        waves_BS: rows that begin with the 64 samples before their first chunk.
+    """
+    samples = waves_BS.shape[1] - CONTEXT_SAMPLES
     behind = max(1, -(-samples // CHUNK_SAMPLES)) * CHUNK_SAMPLES - samples
-    padded_BS = nn.functional.pad(waves_BS, (CONTEXT_SAMPLES, behind))
-    return padded_BS.unfold(1, CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)
+    return nn.functional.pad(waves_BS, (0, behind)).unfold(1, CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)

@@ -12,6 +12,8 @@ from torch import Tensor
 from raysp.models.base.capabilities import Capability
 from raysp.models.summary import MULTI_LABEL, REGRESSION
 from raysp.ops.labelling import Forward
+from raysp.ops.speech.places import stretches
+from raysp.ops.transcribing import flat, list_lengths
 
 Floats = npt.NDArray[np.float32]
 
@@ -148,15 +150,19 @@ class Segmenting:
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the segments of one row, from the frames of its windows in order."""
         [name] = self.staged.names
-        lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
-        return (self._segments(np.asarray(lists.flatten(), np.float32).reshape(-1, len(self.labels))),)
+        counts = [count // len(self.labels) for count in list_lengths(windows, name)]
+        found: list[dict[str, object]] = []
+        for stretch in stretches(windows, counts):
+            scores = np.asarray(flat(stretch.windows.column(name)), np.float32)
+            found += self._segments(scores.reshape(-1, len(self.labels)), stretch.frame)
+        return (found,)
 
-    def _segments(self, scores_TN: Floats) -> list[dict[str, object]]:
-        """Return segments ordered by start, then by class."""
+    def _segments(self, scores_TN: Floats, frame: int = 0) -> list[dict[str, object]]:
+        """Return segments of frames from `frame` of a recording on, ordered by start, then by class."""
         found: list[tuple[float, int, dict[str, object]]] = []
         for number, label in enumerate(self.labels):
             for first, end in self._spans(scores_TN[:, number]):
-                start, stop = first * self.frame_seconds, end * self.frame_seconds
+                start, stop = (frame + first) * self.frame_seconds, (frame + end) * self.frame_seconds
                 score = float(scores_TN[first:end, number].mean())
                 if stop - start >= self.min_seconds:
                     found.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))

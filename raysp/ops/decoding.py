@@ -1,5 +1,6 @@
 """Decoding of a piece of a shard to blocks of windows of similar length."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, with_waves
+from raysp.ops.speech.places import Place, with_places
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -47,13 +49,33 @@ class Decoder(Protocol):
         ...
 
 
+class PlacedWave(Protocol):
+    """A window that is cut at pauses."""
+
+    @property
+    def wave(self) -> Samples:
+        """Samples."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Place in the recording."""
+        ...
+
+
+CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
+"""Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
+
+
 class Window(NamedTuple):
     """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
 
     row_status: RowStatus
     wave: Samples | None
     chunks: Sequence[Samples] = ()
-    """All samples of a row of several windows, in its last window, if a step reads them."""
+    """All samples of a row of several windows, or that is cut at pauses, in its last window, if a step reads them."""
+    place: Place | None = None
+    """Place in the recording, if rows are cut at pauses."""
 
 
 class Slice(NamedTuple):
@@ -84,6 +106,7 @@ class Decoding:
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
+        cut_at_pauses: function that cuts all rows into windows; None: long rows are cut by `windowing`.
     """
 
     def __init__(
@@ -102,9 +125,11 @@ class Decoding:
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
+        cut_at_pauses: CutAtPauses | None = None,
     ) -> None:
         self.audio = audio
         self.windowing = windowing
+        self.cut_at_pauses = cut_at_pauses
         self.sample_rate = windowing.sample_rate
         self.options = DecodeOptions(windowing.sample_rate, channel, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
@@ -210,7 +235,9 @@ class Decoding:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
+            places = [one.place for one in windows]
             block = _table(windows)
+            block = with_places(block, places) if self.cut_at_pauses else block
             block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata(claimed), is_last
@@ -280,7 +307,10 @@ class Decoding:
             else:
                 row_status.seconds = len(decoded) / self.sample_rate
                 self._judge(piece, index, row_status)
-                yield Window(row_status, decoded if row_status.status == OK else None)
+                if self.cut_at_pauses and row_status.status == OK:
+                    yield from self._at_pauses(piece, index, iter([decoded]), row_status)
+                else:
+                    yield Window(row_status, decoded if row_status.status == OK else None)
         yield from (Window(piece.statuses[index], None) for index in pending if index not in asked)
         for index in longer:
             yield from self._row(piece, index)
@@ -296,6 +326,9 @@ class Decoding:
             self._judge(piece, index, row_status)
         if not _has_samples(row_status):
             yield Window(row_status, None)
+            return
+        if self.cut_at_pauses:
+            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status), row_status)
             return
         number = 0
         last: Samples = np.empty(0, np.float32)
@@ -314,6 +347,34 @@ class Decoding:
             row_status.seconds = len(last) / self.sample_rate if number else row_status.seconds
         yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else ())
 
+    def _at_pauses(
+        self, piece: "_Piece", index: int, chunks: Iterator[Samples], row_status: RowStatus
+    ) -> Iterator[Window]:
+        """Cut one row at pauses; the last window has the outcome of the row, which is skipped without speech."""
+        assert self.cut_at_pauses is not None
+        kept: list[Samples] = []
+        if self.carrying.samples:
+            chunks = _kept(chunks, kept)
+        held: PlacedWave | None = None
+        number = told = 0
+        for found in self.cut_at_pauses(chunks):
+            if held is not None:
+                part = RowStatus(row_status.row, number, None)
+                part.seconds = held.place.num_samples / self.sample_rate
+                yield Window(part, held.wave, place=held.place)
+                number, told = number + 1, told + held.place.num_samples
+            held = found
+        self._judge(piece, index, row_status)
+        if held is None and row_status.status == OK:
+            row_status.skip("no_speech", "no speech was found in the recording")
+        row_status.window, row_status.windows = number, number + 1
+        if number and row_status.seconds is not None:
+            row_status.seconds -= told / self.sample_rate
+        if held is None or not _has_samples(row_status):
+            yield Window(row_status, None)
+        else:
+            yield Window(row_status, held.wave, kept, held.place)
+
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
         claimed = piece.claimed[index]
@@ -329,28 +390,28 @@ class Decoding:
 
         Decoded samples are appended to `kept`. An error row has `seconds` if the samples before its damage are kept.
         """
+        chunks = self._chunks(piece, index, row_status)
+        first = next(chunks, None)  # without which there are no windows
+        if first is None:
+            return
+        chunks = itertools.chain([first], chunks)
+        for wave, is_last in cut_windows(chunks if kept is None else _kept(chunks, kept), self.windowing):
+            if is_last and not _has_samples(row_status):
+                return
+            yield wave, is_last
+
+    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[Samples]:
+        """Yield the decoded samples of a row, and record its outcome in `row_status`."""
         num_samples = 0
         row_status.seconds = None
-
-        def counted(chunks: Iterator[Samples]) -> Iterator[Samples]:
-            nonlocal num_samples
-            try:
-                for chunk in chunks:
-                    num_samples += len(chunk)
-                    if kept is not None:
-                        kept.append(chunk)
-                    yield chunk
-            except AudioError as error:
-                if not (self.options.keep_prefix and num_samples and error.error_type in DAMAGE):
-                    raise
-                row_status.fail(error.error_type, str(error))
-
         try:
-            chunks = self.decoder.decode_chunks(piece.recordings.excerpt(index), self.options)
-            yield from cut_windows(counted(chunks), self.windowing)
+            for chunk in self.decoder.decode_chunks(piece.recordings.excerpt(index), self.options):
+                num_samples += len(chunk)
+                yield chunk
         except AudioError as error:
             row_status.fail(error.error_type, str(error))
-            return
+            if not (self.options.keep_prefix and num_samples and error.error_type in DAMAGE):
+                return
         except TooLong as error:
             row_status.skip("too_long", str(error))
             return
@@ -472,6 +533,13 @@ def _table(windows: list[Window]) -> pa.Table:
 def claimed_seconds(block: pa.Table) -> float:
     """Return the seconds of audio of a block's piece according to headers; 0 if unknown."""
     return float((block.schema.metadata or {}).get(CLAIMED, 0))
+
+
+def _kept(chunks: Iterator[Samples], kept: list[Samples]) -> Iterator[Samples]:
+    """Yield chunks and append them to a list."""
+    for chunk in chunks:
+        kept.append(chunk)
+        yield chunk
 
 
 def _drain(windows: Iterator[object]) -> None:

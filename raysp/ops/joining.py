@@ -12,6 +12,9 @@ from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
 from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 
+RESULT = f"{INNER_PREFIX}result:"
+"""Prefix of the texts of a row's earlier outputs, in the last of its windows."""
+
 
 class JoinOp(Protocol):
     """Op that computes a row's columns from the staged columns of its windows."""
@@ -21,7 +24,8 @@ class JoinOp(Protocol):
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the columns of `schema`, from the staged columns of the windows in order.
 
-        Source columns that the output reads are in the table too, see `raysp.ops.late_steps.carried_values`.
+        Source columns that the output reads are in the table too, see `raysp.ops.late_steps.carried_values`,
+        and texts of earlier outputs of the step, in columns named `RESULT` and their name.
         """
         ...
 
@@ -87,4 +91,16 @@ class Joining:
         return all(status == OK for status in (*before, last))
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:
-        return tuple(value for output in self.outputs for value in output.join(windows))
+        return tuple(value for values in joined(self.outputs, windows) for value in values)
+
+
+def joined(outputs: Sequence[JoinOp], windows: pa.Table) -> list[tuple[object, ...]]:
+    """Return the columns of each output of one row; texts of earlier outputs are there for later ones."""
+    found = []
+    for output in outputs:
+        found.append(output.join(windows))
+        for field, value in zip(output.schema, found[-1], strict=True):
+            if pa.types.is_string(field.type):
+                texts = [*(None for _ in range(windows.num_rows - 1)), value]
+                windows = windows.append_column(f"{RESULT}{field.name}", pa.array(texts, field.type))
+    return found

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,11 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait
 from raysp.ops.budget import passes_of_actor
-from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, carried_values, for_joining
+from raysp.ops.joining import JoinOp, joined
+from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
+from raysp.ops.speech.places import PLACE, Place, places_of, staged_places
 from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,10 @@ class Forward:
     """Samples at the checkpoint's rate, float32, before they are normalised."""
     num_samples_B: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """Number of samples of each window."""
+    speech: Sequence[Place | None] = ()
+    """Places of windows that are cut at pauses, with their probabilities of speech."""
+    results: dict[str, Sequence[object]] = field(default_factory=dict)
+    """Columns of earlier outputs, by name."""
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
@@ -196,6 +202,7 @@ class Labelling:
         self.shard = ""
         self.names: Sequence[object] | None = None
         self.columns: Mapping[str, Sequence[object]] = {}
+        self.windows_at: Sequence[Place | None] = ()
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers) or any(
             layer_weights_of(head) is not None for head in self.loaded.more_heads
@@ -223,6 +230,7 @@ class Labelling:
         started = time.perf_counter()
         self.shard, self.names = shard, names
         self.columns = {name: carried_values(block, name) for name in self.reads}
+        self.windows_at = places_of(block)
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
@@ -287,9 +295,10 @@ class Labelling:
         try:
             finite, columns = self._forward(
                 [waves[i] for i in chosen],
-                [self._part(statuses[i], len(waves[i])) for i in chosen],
+                [self._part(statuses[i], len(waves[i]), self.windows_at[i]) for i in chosen],
                 [self._place(statuses[i]) for i in chosen],
                 {name: [values[i] for i in chosen] for name, values in self.columns.items()},
+                [self.windows_at[i] for i in chosen],
             )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
@@ -325,7 +334,9 @@ class Labelling:
         for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
             self._label(half, waves, statuses, labels)
 
-    def _part(self, row_status: RowStatus, num_samples: int) -> tuple[int, int] | None:
+    def _part(self, row_status: RowStatus, num_samples: int, place: Place | None) -> tuple[int, int] | None:
+        if place is not None:
+            return place.first, place.end
         if not row_status.is_part:
             return None
         return self.windowing.owned_frames(row_status.window, num_samples, is_last=row_status.windows is not None)
@@ -343,12 +354,17 @@ class Labelling:
         parts: Sequence[tuple[int, int] | None],
         places: Sequence[str],
         columns: Mapping[str, Sequence[object]],
+        windows_at: Sequence[Place | None],
     ) -> tuple[list[bool], list[Sequence[object]]]:
         padded = pad(waves)
         with self.on_device:
-            forward = self._on_device(*padded, parts, places, columns)
+            forward = self._on_device(*padded, parts, places, columns, windows_at)
         finite_B = _finite(forward, with_hidden=bool(self.layers))
-        found = [column for output in self.outputs for column in self._columns(output, forward)]
+        found: list[Sequence[object]] = []
+        for output in self.outputs:
+            values = self._columns(output, forward)
+            forward.results.update(zip(output.schema.names, values, strict=False))
+            found += values
         return finite_B.tolist(), found
 
     def _on_device(
@@ -358,6 +374,7 @@ class Labelling:
         parts: Sequence[tuple[int, int] | None],
         places: Sequence[str],
         columns: Mapping[str, Sequence[object]],
+        windows_at: Sequence[Place | None],
     ) -> Forward:
         """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
         model = self.loaded.model
@@ -384,6 +401,7 @@ class Labelling:
             columns=columns,
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
+            speech=windows_at,
         )
 
     def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
@@ -399,8 +417,31 @@ class Labelling:
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(block, self.added, kept))
         table = beside(table, for_joining(block, statuses, self.reads))
+        if PLACE in block.column_names:
+            table = beside(table, staged_places(self.windows_at))
+            labels = [
+                self._joined(index, label) if label is not None and not statuses[index].is_part else label
+                for index, label in enumerate(labels)
+            ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return self.after(with_labels(table, columns, labels))
+
+    def _joined(self, index: int, label: tuple[object, ...]) -> tuple[object, ...]:
+        """Return the values of a row whose only window is a part of it, as `joining` does for several."""
+        place = self.windows_at[index]
+        if place is None:
+            return label
+        window = staged_places([place])
+        for name in self.reads:
+            window = window.append_column(f"{CARRIED}{name}", [[self.columns[name][index]]])
+        columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
+        window = with_labels(window, columns, [label])
+        found = joined(cast("Sequence[JoinOp]", self.outputs), window)
+        return tuple(
+            value
+            for output, values in zip(self.outputs, found, strict=True)
+            for value in (*values, *(None for _ in output.staged))
+        )
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

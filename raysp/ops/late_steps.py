@@ -11,6 +11,7 @@ from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
 from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
 from raysp.ops.filtering import RowOp, judge, reasons
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
+from raysp.ops.speech.places import PLACE
 
 CARRIED = f"{INNER_PREFIX}source:"
 """Prefix of carried source columns, whose own names other columns of a block may have."""
@@ -236,7 +237,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if passed is None or name in passed:
+            if passed is None or name in passed or name == PLACE:
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 
@@ -251,7 +252,7 @@ class _Rows:
     def _columns(self, places: Sequence[int], names: Sequence[str] | None) -> "dict[str, pa.ChunkedArray[Any]]":
         """Return columns of some rows: of the source, or added; all if `names` is None, without the audio column."""
         numbers = pa.array(places, pa.int64())
-        source = {name.removeprefix(CARRIED): name for name in self.carried if name != CARRIED_SAMPLES}
+        source = {name.removeprefix(CARRIED): name for name in self.carried if name.startswith(CARRIED)}
         return {
             name: (self.added[name] if name in self.added else self.block.column(source[name])).take(numbers)
             for name in dict.fromkeys([*source, *self.added])

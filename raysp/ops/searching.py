@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.labelling import Forward
-from raysp.ops.transcribing import Transcribing, flat
+from raysp.ops.speech.places import Stretch, stretches
+from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
 from raysp.text.beams.decoding import BeamDecoder, Extras
 from raysp.text.beams.frames import TopFrames, top_frames
 from raysp.text.beams.language_model import Weights
@@ -71,7 +74,7 @@ class Searching:
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
         parts = torch.tensor(is_part, device=forward.num_frames_B.device)
-        found = self._columns(frames, forward.num_frames_B.masked_fill(parts, 0))
+        found, _ = self._columns(frames, forward.num_frames_B.masked_fill(parts, 0))
         columns: list[Sequence[object]] = [
             [None if part else value for part, value in zip(is_part, column, strict=True)] for column in found
         ]
@@ -83,13 +86,41 @@ class Searching:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
-        ids, log_probs = (flat(windows.column(name)) for name in self.staged.names)
+        found = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
+        spans = len(self.schema) - (self.nbest > 1)
+        joined = in_a_row([one for one, _ in found], spans)
+        return joined if self.nbest == 1 else (*joined, self._best([one for _, one in found]))
+
+    def _num_frames(self, windows: pa.Table) -> list[int]:
+        """Return the number of frames of each window, which stages a value more of each than tokens."""
+        ids, log_probs = (list_lengths(windows, name) for name in self.staged.names)
+        return [one - other for one, other in zip(log_probs, ids, strict=True)]
+
+    def _of_stretch(self, stretch: Stretch) -> tuple[StretchText, list[dict[str, object]]]:
+        """Return the columns of a stretch, and its n-best texts."""
+        ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
         num_frames = len(log_probs) - len(ids)
         log_probs = log_probs.reshape(num_frames, -1)
         tokens = torch.from_numpy(ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32))
         values = torch.from_numpy(log_probs if num_frames else np.zeros((0, 2), np.float32))
         frames = TopFrames(values[None, :, 0], tokens.long()[None], values[None, :, 1:])
-        return tuple(column[0] for column in self._columns(frames, torch.tensor([num_frames])))
+        columns, counts = self._columns(frames, torch.tensor([num_frames]))
+        row = tuple(column[0] for column in columns)
+        start = stretch.frame * self.greedy.frame_seconds
+        nbest = cast("list[dict[str, object]]", row[-1]) if self.nbest > 1 else []
+        return StretchText(row, int(counts[0]), start), nbest
+
+    def _best(self, parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, object]]:
+        """Return the best texts of a row, of which each is made of one text of each stretch."""
+        best: list[tuple[str, float]] = [("", 0.0)]
+        for texts in (one for one in parts if one):
+            both = [
+                (" ".join(filter(None, (text, one["text"]))), score + one["score"])
+                for text, score in best
+                for one in texts
+            ]
+            best = sorted(both, key=lambda one: -one[1])[: self.nbest]
+        return [{"text": text, "score": score} for text, score in best]
 
     def _staged(self, frames: TopFrames, parts: Sequence[tuple[int, int] | None]) -> list[list[object]]:
         """Return for each window its tokens, and the log-probabilities of the blank and of these tokens, by frame."""
@@ -102,13 +133,14 @@ class Searching:
             for values in (ids, log_probs)
         ]
 
-    def _columns(self, frames: TopFrames, num_frames: Tensor) -> list[Sequence[object]]:
+    def _columns(self, frames: TopFrames, num_frames: Tensor) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
+        """Return the columns of `schema`, and the number of tokens of each text."""
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
         columns = self.greedy.columns(tokens)
         if self.nbest > 1:
             columns.append([self._different(row) for row in hypotheses])
-        return columns
+        return columns, tokens.counts
 
     def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
         """Return the best different texts; of equal ones, such as with a space at the end, the best score."""

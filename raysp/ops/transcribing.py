@@ -1,7 +1,7 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,20 @@ import torch
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.labelling import Forward
+from raysp.ops.speech.places import Stretch, stretches
 from raysp.text.ctc import BestFrames, CTCTokens, best_frames, collapse
 from raysp.text.times import Span, words_of
 
 Spans = list[dict[str, object]]
+
+
+class StretchText(NamedTuple):
+    """The columns of a stretch, with times from its start."""
+
+    columns: tuple[object, ...]
+    num_tokens: int
+    start: float
+    """Seconds from the start of the recording."""
 
 
 class Transcribing:
@@ -82,10 +92,17 @@ class Transcribing:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
-        ids, log_probs = (flat(windows.column(name)) for name in self.staged.names)
+        found = [
+            self._of_stretch(stretch) for stretch in stretches(windows, list_lengths(windows, self.staged.names[-1]))
+        ]
+        return in_a_row(found, len(self.schema))
+
+    def _of_stretch(self, stretch: Stretch) -> StretchText:
+        ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
         frames = BestFrames(torch.from_numpy(ids).long()[None], torch.from_numpy(log_probs)[None])
-        columns = self.columns(collapse(frames, torch.tensor([len(ids)]), blank=self.blank))
-        return tuple(column[0] for column in columns)
+        tokens = collapse(frames, torch.tensor([len(ids)]), blank=self.blank)
+        columns = tuple(column[0] for column in self.columns(tokens))
+        return StretchText(columns, int(tokens.counts[0]), stretch.frame * self.frame_seconds)
 
     def columns(self, tokens: CTCTokens) -> list[Sequence[object]]:
         """Return the columns of text and score, and of words and characters if asked for."""
@@ -113,6 +130,37 @@ class Transcribing:
                 Span(text, start, end, score)
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
+
+
+def in_a_row(parts: Sequence[StretchText], num_columns: int) -> tuple[object, ...]:
+    """Return the first columns of a row, from those of its stretches: text and score, then lists with times.
+
+    The words of two stretches are never one word. The score is the mean over the tokens of all stretches.
+    """
+    if len(parts) == 1 and parts[0].start == 0:
+        return parts[0].columns[:num_columns]
+    columns: list[object] = [" ".join(text for part in parts if (text := str(part.columns[0]))), _mean_score(parts)]
+    for place in range(2, num_columns):
+        spans = [(cast("Spans", part.columns[place]), part.start) for part in parts]
+        columns.append([_later(span, start) for found, start in spans for span in found])
+    return tuple(columns)
+
+
+def _mean_score(parts: Sequence[StretchText]) -> float | None:
+    scored = [part for part in parts if part.num_tokens]
+    total = sum(cast("float", part.columns[1]) * part.num_tokens for part in scored)
+    return total / sum(part.num_tokens for part in scored) if scored else None
+
+
+def _later(span: dict[str, object], seconds: float) -> dict[str, object]:
+    times = {part: cast("float", span[part]) + seconds for part in ("start", "end")}
+    return {**span, **times}
+
+
+def list_lengths(windows: pa.Table, name: str) -> Sequence[int]:
+    """Return the lengths of the lists of a column."""
+    lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
+    return cast("list[int]", lists.value_lengths().to_pylist())
 
 
 def _structs(name: str, spans: Iterable[Span]) -> Spans:

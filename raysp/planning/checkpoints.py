@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from raysp.checkpoints import language_models, locating
 from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import digest_files
+from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 from raysp.errors import CheckpointError
 from raysp.models import summary
 from raysp.models.files.checkpoint_files import checkpoint_files
@@ -48,26 +49,46 @@ def _options_of(url: str, source: Shards) -> Mapping[str, object]:
 
 
 def file_digests(pipeline: Pipeline) -> dict[str, str]:
-    """Return the digests of the files that outputs read besides the checkpoint, by url.
+    """Return the digests of files and further checkpoints that outputs use, by url, and of the model of speech.
 
     Raises:
         CheckpointError, StoreError: as `located_outputs`.
     """
     urls = {url for output in pipeline.label.outputs for url in output.files.values()}
-    return {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
+    digests = {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
+    for url in sorted({url for output in pipeline.label.outputs for url in output.checkpoints.values()}):
+        digests[url] = digest_of(folder_of(url, pipeline.source))
+    return {**digests, SPEECH_MODEL: speech_digest()} if pipeline.label.finds_speech else digests
+
+
+def check_speech(planned: Mapping[str, str]) -> None:
+    """Raise if the weights of the model of speech on this machine differ from those of the plan.
+
+    Args:
+        planned: digests of files when the run was planned; without that of the model nothing is compared.
+
+    Raises:
+        CheckpointError: the digests differ, or the model is not installed.
+    """
+    if SPEECH_MODEL in planned and (found := speech_digest()) != planned[SPEECH_MODEL]:
+        raise CheckpointError(
+            f"the model of speech: the digest of its weights was {planned[SPEECH_MODEL]} when the run was planned, on "
+            f"this worker it is {found}; install the same version of silero-vad on all machines"
+        )
 
 
 def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None) -> tuple[Output, ...]:
-    """Return the outputs with local paths in place of the urls of their files.
+    """Return the outputs with local paths in place of the urls of their files and checkpoints.
 
     Args:
         pipeline: the pipeline.
         planned: digests of the files when the run was planned, by url; None: not compared.
 
     Raises:
-        CheckpointError: a file does not exist, or is not the planned one.
+        CheckpointError: a file does not exist, or is not the planned one, or the model of speech is not.
         StoreError: it cannot be read.
     """
+    check_speech(planned or {})
     located = []
     for output in pipeline.label.outputs:
         paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
@@ -77,6 +98,10 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
                     f"{name} {url!r}: its digest was {planned[url]} when the run was planned, on this worker it is "
                     f"{found}; do not change it during a run, and make the same file available to all workers"
                 )
+        for name, url in output.checkpoints.items():
+            paths[name] = folder_of(url, pipeline.source)
+            if planned and url in planned:
+                check_digest(url, paths[name], planned[url])
         local: dict[str, Any] = {name: str(path) for name, path in paths.items()}
         located.append(replace(cast("Any", output), **local) if local else output)
     return tuple(located)
@@ -87,16 +112,27 @@ def _file_of(url: str, source: Shards) -> Path:
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with the hub id of its checkpoint resolved to a commit, so that all machines read the same.
+    """Return the pipeline with the hub ids of its checkpoints resolved to commits, so that all machines read the same.
 
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
+    return with_checkpoints(pipeline, locating.pinned)
+
+
+def with_checkpoints(pipeline: Pipeline, change: Callable[[str], str]) -> Pipeline:
+    """Return the pipeline with the names of all its checkpoints changed; itself if none is."""
     label = pipeline.label
-    if (checkpoint := locating.pinned(label.checkpoint)) == label.checkpoint:
+    outputs = [_with_checkpoints(output, change) for output in label.outputs]
+    of_commit = replace(label, checkpoint=change(label.checkpoint), outputs=outputs)
+    if of_commit == label:
         return pipeline
-    of_commit = replace(label, checkpoint=checkpoint)
     return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
+
+
+def _with_checkpoints(output: Output, change: Callable[[str], str]) -> Output:
+    changed: dict[str, Any] = {name: change(url) for name, url in output.checkpoints.items()}
+    return replace(cast("Any", output), **changed) if changed else output
 
 
 def summary_of(folder: Path) -> CheckpointSummary:

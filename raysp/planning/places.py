@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
+from raysp.planning.checkpoints import with_checkpoints as with_label_checkpoints
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.objectives import with_checkpoints
 from raysp.specs.pipeline import Pipeline, Shards
@@ -25,12 +26,9 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
     Raises:
         PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
-    label = pipeline.label
-    checkpoint = _absolute_checkpoint(label.checkpoint)
     absolute = replace(
-        pipeline,
+        with_label_checkpoints(pipeline, _absolute_checkpoint),
         source=_absolute_source(pipeline.source),
-        steps=[replace(label, checkpoint=checkpoint) if step is label else step for step in pipeline.steps],
         sink=replace(pipeline.sink, url=_absolute(pipeline.sink.url)),
     )
     _refuse_job_packages(pipeline, absolute)

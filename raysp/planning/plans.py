@@ -225,7 +225,7 @@ class Plan:
         return ", ".join(
             f"{field} of outputs.{i} {url} ({digests.get(url)})"
             for i, one in outputs
-            for field, url in one.files.items()
+            for field, url in {**one.files, **one.checkpoints}.items()
         )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:

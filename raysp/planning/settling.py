@@ -1,5 +1,8 @@
 """Settings of a run: checks of checkpoint and pool, and values of "auto" settings."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysp.errors import CheckpointError, PlanError
@@ -50,6 +53,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"{', '.join(outputs_of(summary.gives))}"
             )
     _check_filters(pipeline, summary)
+    if label.windows == "speech":
+        label.speech.check(summary)
     try:
         windowing(summary, label)
     except ValueError as error:
@@ -68,14 +73,15 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
     at_once = 1 if on_gpu else passes_at_once(cpus.number)
-    fitting = batch_seconds(summary, on_gpu=on_gpu, memory=memory, at_once=at_once)
+    loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
+    fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
     return Settings(
         checkpoint=summary,
         dtype=dtype,
         device=device,
         batch_seconds=budget,
-        block_seconds=block_seconds(summary, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
+        block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=batching(dtype=dtype, device=device, exact=label.exact),
@@ -101,6 +107,16 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
             step.check(schema)
         except ValueError as error:
             raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
+
+
+def _together(summary: "CheckpointSummary", others: "Sequence[CheckpointSummary]") -> "CheckpointSummary":
+    """Return the description of a checkpoint with the size of all that an actor loads, whose passes take turns."""
+    return replace(
+        summary,
+        num_parameters=summary.num_parameters + sum(one.num_parameters for one in others),
+        weight_bytes=summary.weight_bytes + sum(one.weight_bytes for one in others),
+        activations_per_second=max(one.activations_per_second for one in (summary, *others)),
+    )
 
 
 def _defect(step: Step) -> str:

@@ -381,6 +381,10 @@ def label_parts(
                 del fields[unimportant]
             fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
+            if step.windows == "even":
+                del fields["windows"]  # as in sinks made before there was a choice
+            else:
+                fields["windows_by"] = step.speech.label_fields(file_digests)
             if batch_seconds is not None:
                 fields["batch_seconds"] = batch_seconds
         if isinstance(step, Map):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
+from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
@@ -351,6 +353,10 @@ class Label(Step):
         window_seconds: longest input of the model; longer rows are cut into windows, each normalised separately.
         overlap_seconds: least overlap of neighbouring windows; each frame is taken from the window in which it is
             farther from an edge.
+        windows: "even": only rows longer than `window_seconds` are cut, into windows of one length. "speech": all rows
+            are cut at pauses, and silence is not labelled (`raysp[speech]`); a window holds regions of speech with
+            pauses of at most a second between them. Times are those of the recording. Regions are those of `Speech()`,
+            with the settings of the step's first one. Rows without speech become `skipped: no_speech`.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
         device: "auto": a GPU if the actor has one, else the CPU.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
@@ -363,6 +369,7 @@ class Label(Step):
     batch_seconds: Seconds | None = None
     window_seconds: Seconds = 30
     overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     exact: bool = True
@@ -376,7 +383,35 @@ class Label(Step):
             raise ValueError(
                 f"overlap_seconds={self.overlap_seconds} is more than half of window_seconds={self.window_seconds}"
             )
+        for place, output in enumerate(self.outputs):
+            if isinstance(output, Align) and output.of is not None:
+                self._check_order(place, output.of)
+        if self.windows == "speech" and (without := [one for one in self.outputs if not one.allows_gaps]):
+            raise ValueError(
+                f"windows='speech' leaves out silence, and {type(without[0]).__name__}(name="
+                f"{getattr(without[0], 'name', '')!r}) needs all frames of a recording; leave it out, or use "
+                "windows='even'"
+            )
         refuse_clash([(f"{type(o).__name__}(name={getattr(o, 'name', '')!r})", o.columns) for o in self.outputs])
+
+    def _check_order(self, place: int, of: str) -> None:
+        """Raise ValueError unless the output at a place, which aligns another one's text, comes after that."""
+        names = [getattr(one, "name", "") for one in self.outputs[:place] if one.text_column is not None]
+        if of not in names:
+            raise ValueError(
+                f"outputs.{place} Align(of={of!r}) aligns the text of a Transcript before it in outputs; found "
+                f"{', '.join(map(repr, names)) or 'none'} there. Put Transcript({of!r}) before it"
+            )
+
+    @property
+    def speech(self) -> Speech:
+        """Settings of the regions of speech by which windows are cut."""
+        return next((one for one in self.outputs if isinstance(one, Speech)), Speech())
+
+    @property
+    def finds_speech(self) -> bool:
+        """Whether the step needs the model of speech."""
+        return self.windows == "speech" or any(output.finds_speech for output in self.outputs)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from benchmarks.corpus import read_utterances
 from raysp.models.base.outputs import BaseModelOutput
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward
-from raysp.ops.speaking import Chunks, Speaking, regions
+from raysp.ops.speech.speaking import Chunks, Speaking, regions
 from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
 
 STRIDE = 320

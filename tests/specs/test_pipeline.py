@@ -178,7 +178,7 @@ class TestFingerprint:
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Map: {"function", "adds", "reads", "pool"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
-            | {"device", "exact", "pool"},
+            | {"device", "exact", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},

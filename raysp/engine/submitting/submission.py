@@ -214,7 +214,10 @@ def _refuse_local_places(work: Pipeline | Finetune, package: Package) -> None:
 
 
 def _checkpoints(work: Pipeline | Finetune) -> Collection[str]:
-    return (work.label.checkpoint,) if isinstance(work, Pipeline) else checkpoints_of(work.objective).values()
+    if isinstance(work, Pipeline):
+        more = (url for output in work.label.outputs for url in output.checkpoints.values())
+        return (work.label.checkpoint, *more)
+    return checkpoints_of(work.objective).values()
 
 
 def _refuse_local_checkpoint(checkpoint: str, package: Package) -> None:

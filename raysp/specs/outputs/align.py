@@ -1,12 +1,14 @@
 """Times of given texts."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import Output, OutputName, spans_of
-from raysp.specs.values import spec
+from raysp.specs.values import JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,14 +17,16 @@ if TYPE_CHECKING:
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-    from raysp.ops.aligning import Aligning
+    from raysp.ops.aligning import Aligning, FramesOf
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
 
 
 @spec
 class Align(Output):
-    """Times of the words of a given text, by forced alignment with the frames of a CTC checkpoint.
+    """Times of the words of a text, by forced alignment with the frames of a CTC checkpoint.
+
+    The text is one of the source (`text`), or what the step itself writes (`of`).
 
     Columns `<name>_score`, `<name>_skipped`, `<name>_words` and `<name>_chars`; null where the text is null.
     `<name>_score` is the log-probability of the text on its best path, less that of the best path of any text, by
@@ -32,19 +36,52 @@ class Align(Output):
 
     Attributes:
         text: column of the source with the texts.
+        of: name of a `Transcript` before this output in the step, whose text is aligned in place of one of the source.
         name: prefix of the columns' names.
         words: add `<name>_words`: each word as the text has it, with its start and end in seconds and its probability;
             these are null for words without a known character.
         chars: add `<name>_chars`: the same for each character.
         wildcard: allow other speech before, between and behind the words, for texts that are a part of what is said.
+        checkpoint: a CTC checkpoint whose frames are used, where the step's has no CTC head or another one is better:
+            named as that of the step, of the same sample rate, and held by the same actors.
     """
 
-    text: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)] | None = None
     _: KW_ONLY
+    of: OutputName | None = None
     name: OutputName = "aligned"
     words: bool = True
     chars: bool = False
     wildcard: bool = False
+    checkpoint: Url | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is one text.
+
+        Raises:
+            ValueError: none or two are given, or the checkpoint is empty.
+        """
+        if (self.text is None) == (self.of is None):
+            found = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
+            raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {found}")
+        if self.checkpoint == "":
+            raise ValueError("checkpoint is empty; give a CTC checkpoint, or leave it out")
+
+    @property
+    def checkpoints(self) -> Mapping[str, str]:
+        """The other checkpoint."""
+        return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: `of` and `checkpoint` only if they are set."""
+        fields = super().label_fields(digests)
+        unset = {name for name in ("of", "checkpoint") if getattr(self, name) is None}
+        return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
+
+    @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence."""
+        return True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -54,15 +91,42 @@ class Align(Output):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The column of the texts."""
-        return (self.text,)
+        """The column of the texts, unless the step writes them."""
+        return () if self.text is None else (self.text,)
 
     @property
     def needs(self) -> "tuple[Capability, ...]":
-        """Tokens of frames."""
+        """Tokens of frames, unless another checkpoint has them."""
         from raysp.models.base.capabilities import Capability
 
-        return (Capability.CTC,)
+        return () if self.checkpoint else (Capability.CTC,)
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the other checkpoint has a CTC head, and the sample rate of the step's.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+        from raysp.errors import CheckpointError
+        from raysp.models.base.capabilities import Capability
+
+        if (other := self._other()) is None:
+            return
+        if Capability.CTC not in other.gives:
+            raise CheckpointError(
+                f"{other.path}: Align needs the frames of a CTC checkpoint, and {other.architecture} has no CTC head"
+            )
+        if other.sample_rate != checkpoint.sample_rate:
+            raise CheckpointError(
+                f"{other.path}: the checkpoint of Align takes {other.sample_rate} Hz, and that of the step "
+                f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
+            )
+
+    def _other(self) -> "CheckpointSummary | None":
+        """Return the description of the other checkpoint, a local folder by now; None: the step's is used."""
+        from raysp.models.checking import check_checkpoint
+
+        return None if self.checkpoint is None else check_checkpoint(Path(self.checkpoint))
 
     def check_reads(self, schema: "pa.Schema") -> None:
         """Check that the column holds strings.
@@ -72,6 +136,8 @@ class Align(Output):
         """
         from raysp.specs.column_types import holds_strings
 
+        if self.text is None:
+            return
         if not holds_strings(found := schema.field(self.text).type):
             raise ValueError(f"column {self.text!r} holds {found}, expected strings: {type(self).__name__} aligns them")
 
@@ -88,26 +154,42 @@ class Align(Output):
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
-        """Return the op that computes the columns."""
-        return self._aligning(loaded.summary, loaded.text_tokenizer)
+        """Return the op that computes the columns; it loads the other checkpoint, if there is one."""
+        if self.checkpoint is None:
+            return self._aligning(loaded.summary, loaded.text_tokenizer)
+        from raysp.models.loading import load_checkpoint
+        from raysp.ops.aligning import FramesOf
+
+        model = loaded.model
+        other = load_checkpoint(Path(self.checkpoint), dtype=model.dtype, device=model.device, padding=model.padding)
+        frames = FramesOf(other, loaded.summary.frame_stride)
+        return self._aligning(other.summary, other.text_tokenizer, frames)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
         from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
-        return self._aligning(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
+        used = self._other() or checkpoint
+        return self._aligning(used, Wav2Vec2CTCTokenizer.from_pretrained(used.path))
 
-    def _aligning(self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer") -> "Aligning":
+    def _aligning(
+        self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer", frames: "FramesOf | None" = None
+    ) -> "Aligning":
         import pyarrow as pa
 
-        from raysp.ops.aligning import Aligning
+        from raysp.ops.aligning import Aligning, own_frames
 
+        staged: dict[str, pa.DataType] = {"frames": pa.list_(pa.float32())}
+        if self.checkpoint is not None:
+            staged |= {"first": pa.int64(), "start": pa.float64()}
         return Aligning(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_frames", pa.list_(pa.float32()))]),
+            pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
             tokenizer,
-            column=self.text,
+            column=self.text or f"{self.of}_text",
+            is_result=self.text is None,
             vocab_size=checkpoint.vocab_size or 0,
             frame_seconds=checkpoint.frame_seconds,
             wildcard=self.wildcard,
+            frames=frames or own_frames,
         )

@@ -54,6 +54,11 @@ class Classes(Output):
         return fields
 
     @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence."""
+        return True
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         return (self.name, f"{self.name}_scores")
@@ -160,6 +165,11 @@ class Segments(Output):
         if not isinstance(fields, dict):
             return fields
         return {key: value for key, value in fields.items() if key not in unused or value != unused[key]}
+
+    @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence."""
+        return True
 
     @property
     def columns(self) -> tuple[str, ...]:

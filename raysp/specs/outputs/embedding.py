@@ -52,6 +52,11 @@ class Embedding(Output):
             raise ValueError(f"found layer={self.layer!r} with pooling='xvector', which reads no layer; leave it out")
 
     @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence: vectors of frames without times would lose their places."""
+        return self.pooling != "none"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Column that the output adds."""
         return (self.name,)

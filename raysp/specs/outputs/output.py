@@ -50,6 +50,16 @@ class Output:
         """Columns of the source that the output needs."""
         return ()
 
+    @property
+    def finds_speech(self) -> bool:
+        """Whether the output needs the model of speech, `raysp[speech]`."""
+        return False
+
+    @property
+    def allows_gaps(self) -> bool:
+        """Whether `join_op` joins windows between which silence is left out, as `Label(windows="speech")` does."""
+        return False
+
     def check_reads(self, schema: "pa.Schema") -> None:
         """Check the types of the columns that the output reads.
 
@@ -82,11 +92,16 @@ class Output:
         """Urls of files that the output reads besides the checkpoint, by field."""
         return {}
 
+    @property
+    def checkpoints(self) -> Mapping[str, str]:
+        """Further checkpoints that the output uses, by field: folders, urls or ids of the hub."""
+        return {}
+
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return as JSON what can change a label, with the digests of the contents of `files`, by url."""
+        """Return as JSON what can change a label, with the digests of `files` and `checkpoints`, by url."""
         fields = to_json(self)
         if isinstance(fields, dict):
-            fields |= {field: digests.get(url, url) for field, url in self.files.items()}
+            fields |= {field: digests.get(url, url) for field, url in {**self.files, **self.checkpoints}.items()}
         return fields
 
     def check(self, checkpoint: "CheckpointSummary") -> None:

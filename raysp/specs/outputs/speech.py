@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.speaking import Speaking
+    from raysp.ops.speech.speaking import Speaking
 
 
 @spec
@@ -42,12 +42,23 @@ class Speech(Output):
         """Column that the output adds."""
         return (self.name,)
 
+    @property
+    def finds_speech(self) -> bool:
+        """Whether the output needs the model of speech: it does."""
+        return True
+
+    @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence: its regions are those of the whole recording."""
+        return True
+
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return what can change a label, with the hash of the weights of the model of speech."""
-        from raysp.checkpoints.packaged import speech_digest
+        from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 
         fields = super().label_fields(digests)
-        return {**fields, "weights": speech_digest()} if isinstance(fields, dict) else fields
+        weights = digests.get(SPEECH_MODEL) or speech_digest()
+        return {**fields, "weights": weights} if isinstance(fields, dict) else fields
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that recordings have the rate of the model of speech, and that its weights are there.
@@ -85,7 +96,7 @@ class Speech(Output):
     def _speaking(self, checkpoint: "CheckpointSummary", model: "SileroVAD | None") -> "Speaking":
         import pyarrow as pa
 
-        from raysp.ops.speaking import Speaking
+        from raysp.ops.speech.speaking import Speaking
 
         staged: dict[str, pa.DataType] = {
             "probabilities": pa.list_(pa.float32()),

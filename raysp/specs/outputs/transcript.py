@@ -103,6 +103,11 @@ class Transcript(Output):
         )
 
     @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence."""
+        return True
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         kinds = (("words", self.words), ("chars", self.chars), ("nbest", self.nbest > 1))

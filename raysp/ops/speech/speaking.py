@@ -11,6 +11,7 @@ import pyarrow as pa
 from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from raysp.ops.labelling import Forward
+from raysp.ops.speech.places import Place
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -38,7 +39,7 @@ class Speaking:
     """Op for the regions of a recording in which there is speech.
 
     For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` finds
-    the regions of the whole row.
+    the regions of the whole row. Where rows are cut at pauses, the probabilities are those by which they were cut.
 
     Args:
         schema: column of lists of structs.
@@ -74,6 +75,8 @@ class Speaking:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the regions of each window, then the staged columns of windows of longer rows."""
+        if any(forward.speech):
+            return self._known(forward.speech)
         assert self.model is not None
         found = [one.cpu().numpy() for one in self.model(forward.waves_BS, forward.num_samples_B)]
         rows = list(
@@ -88,6 +91,13 @@ class Speaking:
             for row, num_samples, part, num_frames in rows
         ]
         return [whole, *map(list, zip(*owned, strict=True))]
+
+    def _known(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
+        """Return the columns of windows that were cut at pauses, whose probabilities are known."""
+        known = [
+            (None,) * 4 if one is None else (None, one.probabilities, one.offset, one.num_samples) for one in places
+        ]
+        return [*zip(*known, strict=True)]
 
     def _owned(self, row: Floats, num_samples: int, part: tuple[int, int], num_frames: int) -> tuple[Floats, int, int]:
         """Return the staged values of a window: those of its own chunks."""

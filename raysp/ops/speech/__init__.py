@@ -1,0 +1,1 @@
+"""Regions of speech in recordings, and windows that are cut between them."""

@@ -1,0 +1,202 @@
+"""Windows cut at pauses: all speech is in them, longer silence in none, and times are those of the recording."""
+
+import io
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+import raysp
+from benchmarks.corpus import read_utterances
+from raysp.audio.windows import Windowing
+from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
+from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindow, SpeechWindows
+from raysp.ops.speech.speaking import Chunks, regions
+from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+
+RATE, STRIDE, GRID = 16_000, 320, 640
+
+
+class Loudness:
+    """Stands in for the model: the probability of a chunk is its mean sample."""
+
+    def continued(self, wave: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
+        return torch.stack([chunk.mean() for chunk in wave.split(CHUNK_SAMPLES)]), state
+
+
+def cutter(window_seconds: float = 8.0, *, at_quiet_points: bool = False) -> SpeechWindows:
+    windowing = Windowing.of(
+        sample_rate=RATE,
+        frame_stride=STRIDE,
+        min_samples=400,
+        window_seconds=window_seconds,
+        overlap_seconds=2,
+        group_frames=GRID // STRIDE,
+        at_quiet_points=at_quiet_points,
+    )
+    return SpeechWindows(
+        Loudness(),
+        windowing,
+        min_samples=2000,
+        grid_samples=GRID,
+        threshold=0.5,
+        min_speech_samples=0.25 * RATE,
+        min_silence_samples=0.1 * RATE,
+    )
+
+
+def recording(seed: int, seconds: float = 150, longest: float = 4.0) -> np.ndarray:
+    """Make a wave of ones (speech) and zeros, of a tenth of a second to some seconds each; one stretch is long."""
+    draw = np.random.default_rng(seed)
+    parts = [np.full(int(RATE * draw.choice([0.13, 0.4, 1.3, longest])), number % 2) for number in range(200)]
+    parts[2 * int(draw.integers(4)) + 1] = np.ones(30 * RATE)
+    return np.concatenate(parts)[: int(seconds * RATE)].astype(np.float32)
+
+
+def chunks_of(wave: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (wave[start : start + size] for start in range(0, len(wave), size))
+
+
+def spans(found: list[SpeechWindow]) -> list[tuple[int, int]]:
+    return [(one.place.frame * STRIDE, one.place.frame * STRIDE + len(one.wave)) for one in found]
+
+
+@pytest.mark.parametrize("at_quiet_points", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
+    wave, cut = recording(seed), cutter(at_quiet_points=at_quiet_points)
+    found = list(cut(chunks_of(wave, 10_000)))
+    probabilities = torch.cat([Loudness().continued(torch.from_numpy(wave), None)[0]]).numpy()
+    chunks = Chunks(np.arange(len(probabilities)) * CHUNK_SAMPLES, probabilities, len(wave))
+    speech = regions(chunks, threshold=0.5, min_speech_samples=4000, min_silence_samples=1600)
+    is_in = np.zeros(len(wave), np.bool_)
+    for (start, end), one in zip(spans(found), found, strict=True):
+        assert start % (STRIDE if at_quiet_points else GRID) == 0
+        assert (one.wave == wave[start:end]).all()
+        assert 2000 <= len(one.wave) <= cut.windowing.window_samples + STRIDE
+        is_in[start:end] = True
+    assert all(is_in[start:end].mean() > 0.999 for start, end, _ in speech)
+    pauses = [other[0] - one[1] for one, other in pairwise(speech)]
+    for (_, end, _), pause in zip(speech, pauses, strict=False):
+        if pause > MOST_PAUSE_SECONDS * RATE:
+            assert not is_in[end + 8000 : end + pause - 8000].any()
+    owned = [(one.place.frame + one.place.first, one.place.frame + one.place.end) for one in found]
+    assert all(first < end for first, end in owned)
+    assert all(one[1] <= other[0] for one, other in pairwise(owned))
+
+
+def test_windows_do_not_depend_on_the_chunks_of_a_decoder():
+    wave = recording(1)
+    expected, *others = [list(cutter()(chunks_of(wave, size))) for size in (160_000, 7_777, len(wave))]
+    for found in others:
+        assert spans(found) == spans(expected)
+
+
+def test_windows_account_for_every_sample_and_chunk_once():
+    wave = recording(2)
+    places = [one.place for one in cutter()(chunks_of(wave, 50_000))]
+    assert sum(one.num_samples for one in places) == len(wave)
+    assert sum(len(one.probabilities) for one in places) == -(-len(wave) // CHUNK_SAMPLES)
+
+
+def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_window():
+    parts = [(1, 2.0), (0, 0.9), (1, 2.5), (0, 0.3), (1, 1.0), (0, 0.6), (1, 1.0), (0, 0.2), (1, 3.0), (0, 2)]
+    wave = np.concatenate([np.full(int(RATE * seconds), value, np.float32) for value, seconds in parts])
+    [(first, end), (following, last)] = spans(list(cutter(8.5)(iter([wave]))))
+    assert (first, last) == (0, pytest.approx(11.7 * RATE, abs=1000))
+    assert end / RATE == pytest.approx(6.9, abs=0.1)
+    assert following / RATE == pytest.approx(7.1, abs=0.1)
+
+
+def test_a_recording_without_speech_has_no_windows():
+    assert list(cutter()(chunks_of(np.zeros(100 * RATE, np.float32), 9_999))) == []
+    assert list(cutter()(iter([]))) == []
+
+
+def test_an_hour_of_speech_without_a_pause_is_held_in_parts():
+    read = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal read
+        for _ in range(360):
+            read += 10 * RATE
+            yield np.ones(10 * RATE, np.float32)
+
+    most = 2 * READ_CHUNKS * CHUNK_SAMPLES + 2 * 8 * RATE
+    for one in cutter()(source()):
+        assert read - one.place.frame * STRIDE <= most
+    assert read == 3600 * RATE
+
+
+def test_the_model_in_parts_gives_the_probabilities_of_the_whole():
+    pytest.importorskip("silero_vad")
+    model = SileroVAD.from_package()
+    wave = torch.from_numpy(recording(3, seconds=5) * np.random.default_rng(0).standard_normal(5 * RATE)).float()
+    with torch.inference_mode():
+        [whole] = model(wave[None], torch.tensor([len(wave)]))
+        state, parts = None, []
+        for part in wave.split(40 * CHUNK_SAMPLES):
+            found, state = model.continued(part, state)
+            parts.append(found)
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
+
+
+def spoken(pauses: list[float]) -> tuple[bytes, list[tuple[str, float]]]:
+    """Join digits, with a pause before each; return the recording, and the words with their starts."""
+    utterances = read_utterances(str(DEMO / "audio" / "*.parquet"), RATE)["jackson"]
+    parts, words, place = [], [], 0
+    for number, pause in enumerate(pauses):
+        silence = np.random.default_rng(number).integers(-8, 9, int(pause * RATE)).astype(np.int16)
+        one = utterances[number]
+        parts += [silence, one.samples]
+        words.append((one.text.lower(), (place + len(silence)) / RATE))
+        place += len(silence) + len(one.samples)
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate([*parts, np.zeros(3 * RATE, np.int16)]), RATE, format="FLAC")
+    return file.getvalue(), words
+
+
+@pytest.mark.slow
+def test_a_pipeline_labels_speech_alone_with_the_times_of_the_recording(tmp_path):
+    long, short = [0.2, 0.3, 4, 0.2, 3, 0.3, 0.2, 12, 0.3, 0.2], [2.5, 0.3, 0.2]
+    recordings = [spoken(long), spoken(short), (spoken([])[0], [])]
+    table = pa.table(
+        {
+            "id": ["long", "short", "silent"],
+            "audio": pa.array([{"bytes": audio, "path": None} for audio, _ in recordings], AUDIO),
+            "text": [" ".join(word for word, _ in words) for _, words in recordings],
+        }
+    )
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    outputs = [
+        raysp.Transcript(words=True, chars=True),
+        raysp.Transcript("beam", beams=4, nbest=2, words=True),
+        raysp.Align("text"),
+        raysp.Embedding(),
+        raysp.Speech(),
+    ]
+    label = {"outputs": outputs, "windows": "speech", "window_seconds": 10, "overlap_seconds": 2}
+    source = raysp.Shards(str(tmp_path / "in"), text="text")
+    made = a_pipeline(source, str(tmp_path / "out"), label=label)
+    label_here(made)
+    *rows, silent = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert (silent["status"], silent["error_type"], silent["pred_text"]) == ("skipped", "no_speech", None)
+    assert silent["seconds"] == pytest.approx(3.0)
+    for row, (_, words) in zip(rows, recordings, strict=False):
+        starts = {name: [(one["word"].lower(), one["start"]) for one in row[name]] for name in WORDS}
+        for name, found in starts.items():
+            assert [word for word, _ in found] == [word for word, _ in words], name
+            assert [start for _, start in found] == pytest.approx([start for _, start in words], abs=0.3), name
+        assert row["pred_text"].lower() == row["beam_text"].lower() == " ".join(word for word, _ in words)
+        assert row["beam_nbest"][0]["text"] == row["beam_text"]
+        assert len(row["embedding"]) > 0
+        assert sum(one["end"] - one["start"] for one in row["pred_speech"]) < row["seconds"] / 2
+    assert not raysp.verify(str(tmp_path / "out"), sample=2, pipeline=made).differences
+
+
+WORDS = ("pred_words", "beam_words", "aligned_words")
