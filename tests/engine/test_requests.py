@@ -93,3 +93,16 @@ def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket,
         assert raysp.status(pipeline.sink.url, pipeline=pipeline).is_complete
         found.append(Counter(bucket.requests))
     assert found[0] == found[1]
+
+
+def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp_path):
+    for place in range(48):
+        file = write_shard(tmp_path / "p.parquet", table=digits(place, 100), row_group_size=25)
+        bucket.put_object("bucket", f"in/{place:02}.parquet", file.read_bytes())
+    plan = raysp.plan(a_pipeline("s3://bucket/in", "s3://bucket/out"))
+    bucket.requests.clear()
+    assert raysp.estimate(plan).places == 32
+    counts = Counter(bucket.requests)
+    # The footer of each shard, and of each place; one range of its row group or two. HEAD: the record of the sink.
+    assert counts["GET"] <= 4 * 32
+    assert counts == {"GET": counts["GET"], "HEAD": 1}
