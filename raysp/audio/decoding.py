@@ -239,10 +239,15 @@ def _read_mono(
         yield samples, is_last
 
 
-def _read(source: Source, num_wanted: int, dtype: Literal["int16", "float32"], damage: Damage | None) -> Samples:
+def _read(
+    source: Source | MediaSource, num_wanted: int, dtype: Literal["int16", "float32"], damage: Damage | None
+) -> Samples:
     """Return the next frames, (num_frames, channels); fewer at the end, and with `damage` before an error."""
     if damage is None:
         frames: Samples = source.read(num_wanted, dtype=dtype, always_2d=True)
+        return frames
+    if not isinstance(source, soundfile.SoundFile):
+        frames, damage.error = source.read_to_damage(num_wanted)
         return frames
     first, frames = source.tell(), np.empty((num_wanted, source.channels), dtype)
     try:

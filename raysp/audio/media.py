@@ -121,17 +121,28 @@ class MediaSource:
 
     def read(self, num_frames: int, dtype: str = "float32", always_2d: bool = True) -> Frames:
         """Read at most `num_frames` as float32. Fewer are returned only at the end."""
+        frames, error = self.read_to_damage(num_frames)
+        if error is not None:
+            raise error
+        return frames
+
+    def read_to_damage(self, num_frames: int) -> tuple[Frames, AudioError | None]:
+        """Read at most `num_frames` as float32, fewer at the end or before an error, which is returned beside them."""
         wanted = min(num_frames, self._left)
         parts, num_held = [self._held], len(self._held)
-        while num_held < wanted and (found := next(self._decoded, None)) is not None:
-            if (found[0].shape[1], found[1]) != (self.channels, self.samplerate):
-                raise self._corrupt(f"changes to {found[0].shape[1]} channels at {found[1]} Hz")
-            parts.append(found[0])
-            num_held += len(found[0])
+        error: AudioError | None = None
+        try:
+            while num_held < wanted and (found := next(self._decoded, None)) is not None:
+                if (found[0].shape[1], found[1]) != (self.channels, self.samplerate):
+                    raise self._corrupt(f"changes to {found[0].shape[1]} channels at {found[1]} Hz")
+                parts.append(found[0])
+                num_held += len(found[0])
+        except AudioError as damage:
+            error = damage
         whole = np.concatenate(parts)
         self._held = whole[wanted:].copy()
         self._left -= min(wanted, len(whole))
-        return whole[:wanted]
+        return whole[:wanted], error
 
     def _decode(self) -> Iterator[tuple[Frames, int]]:
         """Yield the frames of each packet and their rate. The last ones end where their packet or stream does."""
