@@ -420,6 +420,7 @@ class Shell:
             "PYTHONPATH": str(HERE.parents[1]),
             "HOME": str(folder / ".home"),
             "COLUMNS": "100",
+            "PYTHONDONTWRITEBYTECODE": "1",
             **environment,
         }
         self.port = str(_free_port())

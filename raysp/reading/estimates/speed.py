@@ -107,4 +107,5 @@ def _machine(resolved: Mapping[str, object]) -> str:
     """Return the kind of device of an actor; on CPUs with their number."""
     device, dtype = resolved.get("device"), resolved.get("dtype")
     gpus, cpus = resolved.get("gpus_per_actor"), resolved.get("cpus_per_actor")
-    return f"{dtype} on {device}, {f'{cpus} CPUs' if device == 'cpu' else f'{gpus:g} GPUs'} an actor"
+    of_device = f"{cpus} CPUs" if device == "cpu" or gpus is None else f"{gpus:g} GPUs"
+    return f"{dtype} on {device}, {of_device} an actor"
