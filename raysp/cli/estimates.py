@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from raysp.reading.estimates.estimating import Cost, Estimate
 
 SAMPLE_ROWS = 256
+LEAST_AMOUNT = 0.01
 BAR_WIDTH = 40
 """Characters of the longest bar: with its edges and share, a line has 70."""
 
@@ -94,7 +95,14 @@ def _time(amount: "Amount") -> str:
 
 
 def _amount(amount: "Amount") -> str:
-    return f"{amount.value:,.3g}{f' +- {amount.margin:.2g}' if amount.margin else ''}"
+    """Return an amount of hours or money with three digits: "12,345 +- 600", "0.42", "below 0.01"."""
+    if 0 < amount.value < LEAST_AMOUNT:
+        return f"below {LEAST_AMOUNT}"
+    return f"{_three_digits(amount.value)}{f' +- {_three_digits(amount.margin)}' if amount.margin else ''}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _share(share: float) -> str:

@@ -63,6 +63,12 @@ class TestPlan:
         assert found["cost"]["money"]["value"] == pytest.approx(2 * found["cost"]["device_hours"]["value"])
         assert json.loads(raysp_command("plan", recipe, "--sample", "0", "--json").out)["estimate"] is None
 
+    def test_money_and_hours_are_plain_numbers(self, raysp_command, recipe):
+        ran = raysp_command("plan", recipe, "--rtfx", "50", "--price", "1e10")
+        lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
+        assert lines["time"].endswith(", below 0.01 CPU-hours")
+        assert lines["money"] == f"{2 * 1e10 * 0.3 / 50 / 3600:,.0f}"
+
     def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(
         self, raysp_command, recipe, tmp_path
     ):

@@ -190,9 +190,9 @@ def test_samples_of_a_text_decoder_need_ids_to_draw_by():
 def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
     op, seen = plain._labelling.op, []
 
-    def forward(waves, parts, places, columns):
+    def forward(waves, parts, places, *others):
         seen.extend(places)
-        return original(waves, parts, places, columns)
+        return original(waves, parts, places, *others)
 
     original = op._forward
     monkeypatch.setattr(op, "_forward", forward)
