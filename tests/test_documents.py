@@ -50,6 +50,11 @@ def test_the_tests_that_are_named_are_found_at_all(document):
     assert len(re.findall(r"\.py::", text)) == len(named(document))  # none is written so that it would be passed over
 
 
+def test_the_navigation_of_the_site_holds_each_page():
+    listed = set(re.findall(r"([\w/-]+\.md)$", (DOCS.parent / ".mkdocs.yml").read_text(), re.MULTILINE))
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == listed
+
+
 def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
     text = (DOCS / "conformance.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
