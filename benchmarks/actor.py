@@ -3,8 +3,8 @@
     python -m benchmarks actor
     python -m benchmarks actor --hours 20 --speed 5000,20000 --in-hand 1,2
 
-The stand-in takes 1/SPEED of the audio's duration for features and encoder, without the host's cores, and gives the
-hidden states of real speech. Padding, the head, texts, columns, messages and staging are those of a run.
+The stand-in takes 1/SPEED of the padded audio's duration for features, encoder and head, without the host's cores, and
+gives the logits of real speech. Padding, texts, columns, messages and staging are those of a run.
 """
 
 import argparse
@@ -33,12 +33,13 @@ BATCH_SECONDS, BLOCK_SECONDS = 600.0, 4_000.0
 
 
 class StandIn:
-    """An encoder on a device of its own: a pass takes its time, and other threads have the cores meanwhile."""
+    """A model on a device of its own: a pass takes its time, and other threads have the cores meanwhile."""
 
     def __init__(self, model: torch.nn.Module, speech: np.ndarray, speed: float) -> None:
         self.speed = speed
         with torch.inference_mode():
-            self.output = model.encode(torch.from_numpy(speech)[None].float() / 32768)
+            self.output = model.base_model.encode(torch.from_numpy(speech)[None].float() / 32768)
+            self.logits = model.lm_head(self.output.last_hidden_state)
 
     def encode(self, model: torch.nn.Module, input_values: torch.Tensor, *args: object, **kwargs: object) -> object:
         """Return the hidden states of the first seconds of real speech for every row."""
@@ -46,6 +47,10 @@ class StandIn:
         time.sleep(rows * samples / SAMPLE_RATE / self.speed)
         hidden = self.output.last_hidden_state[:, : samples // 320].expand(rows, -1, -1)
         return Wav2Vec2BaseModelOutput(last_hidden_state=hidden, extract_features=hidden)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of those hidden states."""
+        return self.logits[:, : hidden.shape[1]].expand(len(hidden), -1, -1)
 
 
 def speech_of(seconds: int) -> np.ndarray:
@@ -94,13 +99,14 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
         plan = make_plan(pipeline, Resources(cpus=2))
         actor = LabelActor(running._job(plan, {}, UncountedAttempts()))
-        model = actor.op.loaded.model.base_model
+        model = actor.op.loaded.model
         stand_in = StandIn(model, speech, speed)
         actor.op.pool = ThreadPoolExecutor(in_hand) if in_hand > 1 else None
         actor.op.on_device = threading.Lock() if in_hand > 1 else nullcontext()
         features = actor.op.loaded.feature_extractor
         with (
-            patch.object(type(model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
+            patch.object(type(model.base_model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
+            patch.object(model.lm_head, "forward", stand_in.head),
             patch.object(features, "extract", lambda waves, _: {"input_values": waves}, create=True),
             patch("raysp.ops.labelling.as_float", lambda waves: waves),
             ThreadPoolExecutor(2) as calls,

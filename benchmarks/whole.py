@@ -82,14 +82,26 @@ def program_texts(folder: Path) -> dict[str, str]:
 
 def run(checkpoint: Path, shards: str) -> Whole:
     """Run S4 with its default pool."""
-    recipe = REPOSITORY / "pipelines" / "label_digits.py"
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
-        changes = [f"source.url={shards}", f"steps.1.checkpoint={checkpoint}", f"sink.url={folder}/labels"]
-        command = [sys.executable, "-m", "raysp", "run", str(recipe), "--json"]
-        watched = _watched(command + [part for change in changes for part in ("--set", change)])
+        watched = _watched(run_command(checkpoint, shards, Path(folder) / "labels"))
         texts = columns(f"{folder}/labels/*.parquet", "pred_text")
         model = sum(one["forward_seconds"] for one in receipts(Path(folder) / "labels") if one["kind"] == "block")
     return _whole("S4", watched, model, texts)
+
+
+def run_command(checkpoint: Path, shards: str, sink: Path) -> list[str]:
+    """Return the command of S4."""
+    recipe = REPOSITORY / "pipelines" / "label_digits.py"
+    changes = [f"source.url={shards}", f"steps.1.checkpoint={checkpoint}", f"sink.url={sink}"]
+    return [
+        *[sys.executable, "-m", "raysp", "run", str(recipe), "--json"],
+        *[part for change in changes for part in ("--set", change)],
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a job: without OMP_NUM_THREADS, a limit that no user of a whole machine has."""
+    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
 
 
 def columns(shards: str, name: str) -> dict[str, str]:
@@ -110,9 +122,7 @@ def receipts(sink: Path) -> list[dict[str, float]]:
 
 
 def _watched(command: Sequence[str]) -> processes.Watched:
-    # OMP_NUM_THREADS would be a limit that no user of a whole machine has.
-    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
-    watched = processes.run(command, env, folder=REPOSITORY)
+    watched = processes.run(command, environment(), folder=REPOSITORY)
     if watched.code:
         said = watched.stderr[-2000:]
         raise SystemExit(f"{' '.join(command[:6])} ... ended with exit code {watched.code}: {said}")

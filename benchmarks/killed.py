@@ -1,0 +1,138 @@
+"""Kill jobs and run them again: what is left, what is done twice, what is lost.
+
+    python -m benchmarks killed
+    python -m benchmarks killed --minutes 20 --systems S3,S4 --at 0.5,0.7,0.9
+
+Each system of `benchmarks.whole` but S0 first runs undisturbed. Then, for each share of that time, it runs into an
+empty folder, its whole process tree is killed, as by a machine that goes down, and the same command runs again over
+the same folder.
+"""
+
+import argparse
+import glob
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import checkpoints, corpus, whole
+from benchmarks.tables import show, write_json
+
+AT = "0.6,0.8,0.95"
+
+
+def labelled(folder: Path) -> Counter[tuple[str, int]]:
+    """Count the label rows of each recording and window; files that do not open count as a row of their own name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: Counter[tuple[str, int]] = Counter()
+    for name in glob.glob(f"{folder}/*.parquet"):
+        try:
+            table = pq.read_table(name)
+        except pa.ArrowInvalid:
+            found[f"unreadable: {name}", 0] += 1
+            continue
+        windows = table["number"].to_pylist() if "number" in table.column_names else [0] * len(table)
+        found.update(zip(table["id"].to_pylist(), windows, strict=True))
+    return found
+
+
+def start(system: str, checkpoint: Path, shards: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a system that labels shards into a folder."""
+    if system == "S4":
+        command = whole.run_command(checkpoint, shards, folder)
+    else:
+        module = f"benchmarks.programs.{whole.PROGRAMS[system]}"
+        command = [sys.executable, "-m", module, str(checkpoint), shards, str(folder)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=whole.environment(), cwd=whole.REPOSITORY, stdout=quiet, stderr=quiet)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a job; a job that fails ends the measurement."""
+    if process.wait():
+        raise SystemExit(f"{' '.join(map(str, process.args))} ended with exit code {process.returncode}")  # type: ignore[arg-type]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it started, Ray's servers in sessions of their own included."""
+    import psutil
+
+    tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in tree:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(tree, timeout=30)
+
+
+def undisturbed(system: str, checkpoint: Path, shards: str) -> tuple[float, Counter[tuple[str, int]]]:
+    """Return the seconds of a job, and its label rows."""
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        began = time.perf_counter()
+        finish(start(system, checkpoint, shards, Path(folder)))
+        return time.perf_counter() - began, labelled(Path(folder))
+
+
+def disturbed(
+    system: str, checkpoint: Path, shards: str, share: float, seconds: float, whole_rows: Counter[tuple[str, int]]
+) -> dict[str, object]:
+    """Kill a job after a share of its seconds, run it again, and return the table row."""
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
+        process = start(system, checkpoint, shards, Path(folder))
+        time.sleep(share * seconds)
+        over = process.poll() is not None
+        kill(process) if not over else None
+        left = labelled(Path(folder))
+        began = time.perf_counter()
+        finish(start(system, checkpoint, shards, Path(folder)))
+        again, rows = time.perf_counter() - began, labelled(Path(folder))
+    return {
+        "system": system,
+        "killed at": "was over" if over else f"{share:.0%}",
+        "rows then": sum(left.values()),
+        "rows at the end": sum(rows.values()),
+        "twice": sum((rows - whole_rows).values()),
+        "missing": sum((whole_rows - rows).values()),
+        "second run": f"{again / seconds:.2f}",
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks killed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--systems", default="S1,S2,S3,S4", help="systems of benchmarks.whole, without S0")
+    parser.add_argument("--minutes", type=float, default=20.0, help="minutes of audio")
+    parser.add_argument("--shards", type=int, default=8, help="number of shards")
+    parser.add_argument("--corpus", default="test-like", help="kind of corpus")
+    parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
+    parser.add_argument("--checkpoint", type=Path, default=checkpoints.BUNDLED, help="CTC checkpoint")
+    parser.add_argument("--at", default=AT, help="shares of the undisturbed time, separated by commas")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
+    args = parser.parse_args(argv)
+    table = []
+    with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
+        corpus.build(
+            Path(work) / "corpus", args.corpus, minutes=args.minutes, seed=0, shards=args.shards, digits=args.digits
+        )
+        shards = f"{work}/corpus/*.parquet"
+        for system in args.systems.split(","):
+            seconds, rows = undisturbed(system, args.checkpoint.absolute(), shards)
+            for share in map(float, args.at.split(",")):
+                table.append(disturbed(system, args.checkpoint.absolute(), shards, share, seconds, rows))
+                print(f"{system}: {seconds:.1f} s undisturbed; {table[-1]}", file=sys.stderr)
+    show("Killed, and run again over the same folder", table)
+    if args.json:
+        write_json(args.json, table)
+
+
+if __name__ == "__main__":
+    main()
