@@ -145,8 +145,36 @@ def _highest_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 
+@dataclass(frozen=True)
+class BlockInHand:
+    """A block between the steps of labelling it."""
+
+    block: pa.Table
+    shard: str
+    names: Sequence[object] | None
+    statuses: list[RowStatus]
+    waves: Sequence[np.ndarray]
+    """Samples of each window; none where it has no audio."""
+    columns: Mapping[str, Sequence[object]]
+    """Source columns that outputs read."""
+    windows_at: Sequence[Place | None]
+    """Places of windows that are cut at pauses."""
+    pending: Sequence[int]
+    """Windows that go through the model."""
+    labels: list[tuple[object, ...] | None]
+    """Values of each window, as far as there are any."""
+
+    def place(self, index: int) -> str:
+        """Return the name of a window: shard, row and number of the window."""
+        row_status = self.statuses[index]
+        name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
+        return f"{name}|{row_status.window}"
+
+
 class Labelling:
     """Op that labels blocks with one checkpoint.
+
+    `prepare` and `table` may run in other threads than `run`, for other blocks: a device need not wait for them.
 
     Args:
         checkpoint: a model folder.
@@ -198,11 +226,8 @@ class Labelling:
         self.on_device: AbstractContextManager[object] = nullcontext() if device == "cpu" else threading.Lock()
         self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
+        self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
-        self.shard = ""
-        self.names: Sequence[object] | None = None
-        self.columns: Mapping[str, Sequence[object]] = {}
-        self.windows_at: Sequence[Place | None] = ()
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers) or any(
             layer_weights_of(head) is not None for head in self.loaded.more_heads
@@ -216,21 +241,19 @@ class Labelling:
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
     ) -> tuple[pa.Table, Figures]:
-        """Label the windows of a block.
+        """Label the windows of a block: `prepare`, `run` and `table`."""
+        given = self.prepare(block, shard, names=names)
+        figures = self.run(given)
+        return self.table(given), figures
+
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+        """Read a block, and decide which of its windows go through the model.
 
         Args:
             block: `ROW_SCHEMA`, `wave`, the added columns and those that outputs read, in any order of rows.
             shard: name of the shard, which with the number of a row seeds random sampling.
             names: names of rows by their numbers, which seed random sampling in their place.
-
-        Returns:
-            The same windows with the added columns and those of all outputs, `schema` and `staged`, in place of `wave`;
-            and the figures of the block.
         """
-        started = time.perf_counter()
-        self.shard, self.names = shard, names
-        self.columns = {name: carried_values(block, name) for name in self.reads}
-        self.windows_at = places_of(block)
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
@@ -243,22 +266,45 @@ class Labelling:
                 labels[index] = self._empty()
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
+        columns = {name: carried_values(block, name) for name in self.reads}
+        return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
+
+    def run(self, given: BlockInHand) -> Figures:
+        """Run the model over a block, and return its figures. For one block at a time."""
+        started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         most = 0 if self.alone else self.max_samples
-        batches = cut_passes([len(waves[i]) for i in pending], most, self.at_once)
-        places = [[pending[i] for i in batch] for batch in batches]
-        padded = [len(waves[chosen[0]]) * len(chosen) for chosen in places]
+        lengths = [len(given.waves[i]) for i in given.pending]
+        batches = [[given.pending[i] for i in batch] for batch in cut_passes(lengths, most, self.at_once)]
+        padded = [len(given.waves[batch[0]]) * len(batch) for batch in batches]
         one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
         with steady_products(dtype=self.dtype, device=self.device):
-            self._run(lambda chosen: self._label(chosen, waves, statuses, labels), places, one_by_one=one_by_one)
-        figures = Figures(
-            len(pending),
-            sum(len(waves[i]) for i in pending) / self.sample_rate,
+            self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
+        return Figures(
+            len(given.pending),
+            sum(lengths) / self.sample_rate,
             sum(padded) / self.sample_rate,
             time.perf_counter() - started,
             _highest_memory(self.device),
         )
-        return self._table(statuses, labels, block), figures
+
+    def table(self, given: BlockInHand) -> pa.Table:
+        """Return the windows of a block that ran, in the same order.
+
+        They have the added columns and those of all outputs, `schema` and `staged`, in place of `wave`.
+        """
+        statuses, labels = given.statuses, given.labels
+        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
+        table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
+        table = beside(table, for_joining(given.block, statuses, self.reads))
+        if PLACE in given.block.column_names:
+            table = beside(table, staged_places(given.windows_at))
+            labels = [
+                self._joined(given, index, label) if label is not None and not statuses[index].is_part else label
+                for index, label in enumerate(labels)
+            ]
+        columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
+        return self.after(with_labels(table, columns, labels))
 
     def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]], *, one_by_one: bool) -> None:
         """Label batches: one after another with all threads, or several at once.
@@ -281,24 +327,20 @@ class Labelling:
         for done in [self.pool.submit(one, batch) for batch in batches]:
             done.result()
 
-    def _label(
-        self,
-        chosen: Sequence[int],
-        waves: Sequence[np.ndarray],
-        statuses: Sequence[RowStatus],
-        labels: list[tuple[object, ...] | None],
-    ) -> None:
+    def _label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
-        if len(chosen) > 1 and len(chosen) * len(waves[chosen[0]]) > self.max_samples:
-            self._halve(chosen, waves, statuses, labels)
+        waves, statuses = [given.waves[i] for i in chosen], [given.statuses[i] for i in chosen]
+        if len(chosen) > 1 and len(chosen) * len(waves[0]) > self.max_samples:
+            self._halve(chosen, given)
             return
+        windows_at = [given.windows_at[i] for i in chosen]
         try:
             finite, columns = self._forward(
-                [waves[i] for i in chosen],
-                [self._part(statuses[i], len(waves[i]), self.windows_at[i]) for i in chosen],
-                [self._place(statuses[i]) for i in chosen],
-                {name: [values[i] for i in chosen] for name, values in self.columns.items()},
-                [self.windows_at[i] for i in chosen],
+                waves,
+                [self._part(*of) for of in zip(statuses, map(len, waves), windows_at, strict=True)],
+                [given.place(i) for i in chosen],
+                {name: [values[i] for i in chosen] for name, values in given.columns.items()},
+                windows_at,
             )
         except Exception as error:  # a model, an output or a user's output may raise any error
             if _is_lost(error):
@@ -308,31 +350,21 @@ class Labelling:
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):
-                    self.max_samples = min(self.max_samples, len(chosen) * len(waves[chosen[0]]) // 2)
-                self._halve(chosen, waves, statuses, labels)
+                    self.max_samples = min(self.max_samples, len(chosen) * len(waves[0]) // 2)
+                self._halve(chosen, given)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
-            _fail(statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
+            _fail(statuses[0], kind, f"the model failed: {type(error).__name__}: {error}")
             return
         for place, index in enumerate(chosen):
             if finite[place]:
-                labels[index] = tuple(column[place] for column in columns)
+                given.labels[index] = tuple(column[place] for column in columns)
             else:
-                _fail(statuses[index], "model_output", "the model's output is not finite")
+                _fail(statuses[place], "model_output", "the model's output is not finite")
 
-    def _place(self, row_status: RowStatus) -> str:
-        name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
-        return f"{name}|{row_status.window}"
-
-    def _halve(
-        self,
-        chosen: Sequence[int],
-        waves: Sequence[np.ndarray],
-        statuses: Sequence[RowStatus],
-        labels: list[tuple[object, ...] | None],
-    ) -> None:
+    def _halve(self, chosen: Sequence[int], given: BlockInHand) -> None:
         for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-            self._label(half, waves, statuses, labels)
+            self._label(half, given)
 
     def _part(self, row_status: RowStatus, num_samples: int, place: Place | None) -> tuple[int, int] | None:
         if place is not None:
@@ -406,34 +438,19 @@ class Labelling:
 
     def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of an output; an op from outside raysp is never called twice at once."""
-        if self.pool is None or type(output).__module__.startswith("raysp."):
+        if self.pool is None or _is_ours(output):
             return output(forward)
         with self.one_by_one:
             return output(forward)
 
-    def _table(
-        self, statuses: list[RowStatus], labels: Sequence[tuple[object, ...] | None], block: pa.Table
-    ) -> pa.Table:
-        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
-        table = beside(statuses_table(statuses), chosen(block, self.added, kept))
-        table = beside(table, for_joining(block, statuses, self.reads))
-        if PLACE in block.column_names:
-            table = beside(table, staged_places(self.windows_at))
-            labels = [
-                self._joined(index, label) if label is not None and not statuses[index].is_part else label
-                for index, label in enumerate(labels)
-            ]
-        columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return self.after(with_labels(table, columns, labels))
-
-    def _joined(self, index: int, label: tuple[object, ...]) -> tuple[object, ...]:
+    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...]:
         """Return the values of a row whose only window is a part of it, as `joining` does for several."""
-        place = self.windows_at[index]
+        place = given.windows_at[index]
         if place is None:
             return label
         window = staged_places([place])
         for name in self.reads:
-            window = window.append_column(f"{CARRIED}{name}", [[self.columns[name][index]]])
+            window = window.append_column(f"{CARRIED}{name}", [[given.columns[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
         found = joined(cast("Sequence[JoinOp]", self.outputs), window)
@@ -442,6 +459,10 @@ class Labelling:
             for output, values in zip(self.outputs, found, strict=True)
             for value in (*values, *(None for _ in output.staged))
         )
+
+
+def _is_ours(output: OutputOp) -> bool:
+    return type(output).__module__.startswith("raysp.")
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

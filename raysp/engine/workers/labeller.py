@@ -27,7 +27,7 @@ from raysp.sink.sinks import Sink
 from raysp.storage.store import UnusableError
 
 if TYPE_CHECKING:
-    from raysp.ops.labelling import Figures, Labelling
+    from raysp.ops.labelling import BlockInHand, Figures, Labelling
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ def load_labelling(job: Job) -> "Labelling":
 class LabelActor:
     """Actor that holds the model of a `Label` step, labels blocks and stages the results.
 
-    Calls may overlap. The model runs in one separate thread, so that the next block is labelled while a result is
-    staged.
+    Calls may overlap. The model runs in one separate thread, so that it runs over the next block while columns are
+    made of a result, and while it is staged.
     """
 
     def __init__(self, job: Job) -> None:
@@ -89,15 +89,17 @@ class LabelActor:
 
     def _label_and_stage(self, name: BlockName, block: pa.Table) -> Message:
         try:
-            labelled = self.thread.submit(self._label, name, block).result()
+            given = self.op.prepare(block, name.shard)
+            ran = self.thread.submit(self._run, name, given).result()
+            if isinstance(ran, PoisonedPiece):
+                return ran
+            table, figures, waited = ran
+            labels = self.op.table(given) if table is None else table
         except Exception as error:
             logger.exception("%s: a block failed", name.shard)
             if isinstance(error, DeviceLostError):
                 os._exit(1)  # Ray restarts the actor and retries the block
             return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
-        if isinstance(labelled, PoisonedPiece):
-            return labelled
-        labels, figures, waited = labelled
         try:
             stage.stage(self.store, name, labels)
         except UnusableError as error:  # no space or no permission: no other shard could be written
@@ -109,7 +111,8 @@ class LabelActor:
         rate, claimed = self.job.settings.checkpoint.sample_rate, claimed_seconds(block)
         return labelled_block(name, labels, figures, waited, rate, self.name, claimed)
 
-    def _label(self, name: BlockName, block: pa.Table) -> "tuple[pa.Table, Figures, float] | PoisonedPiece":
+    def _run(self, name: BlockName, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float] | PoisonedPiece":
+        """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
         started = time.monotonic()
         waited = 0.0 if self.idle_since is None else started - self.idle_since
         attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
@@ -117,10 +120,11 @@ class LabelActor:
             attempts.end(work)
             return PoisonedPiece(name.shard, name.piece, crashes)
         with watched(self.job.hang_seconds):
-            labels, figures = self.op(block, name.shard)
+            figures = self.op.run(given)
+            table = self.op.table(given) if self.op.has_users_code else None
         attempts.end(work)
         self.idle_since = time.monotonic()
-        return labels, figures, waited
+        return table, figures, waited
 
 
 def labelled_block(
