@@ -25,16 +25,22 @@ def literal_prefix(pattern: str) -> str:
 
 
 def is_listed(path: str, pattern: str) -> bool:
-    """Return whether `path` matches `pattern` and is not skipped.
-
-    Folders that begin with `.` or `_` are skipped, and so are files, except those named `*.parquet`.
-    """
+    """Return whether `path` matches `pattern` and is not passed over."""
     *folders, name = path.split("/")
-    if any(folder[:1] in (".", "_") for folder in folders):
-        return False
-    if not name or (name[0] in "._" and not name.endswith(".parquet")):
+    if not name or is_passed_over(name) or any(is_passed_over(folder, is_folder=True) for folder in folders):
         return False
     return matches([*folders, name], pattern.split("/"))
+
+
+def is_passed_over(name: str, *, is_folder: bool = False) -> bool:
+    """Return whether listings pass over a name: `_temporary/`, `.raysp/`, `._a.wav`, `_SUCCESS`.
+
+    Files that begin with `_` and have a suffix may be recordings, and are listed; so are all files named `*.parquet`,
+    which planning refuses by name.
+    """
+    if is_folder or name[:1] == ".":
+        return name[:1] in (".", "_") and (is_folder or not name.endswith(".parquet"))
+    return name[:1] == "_" and "." not in name
 
 
 def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -22,7 +22,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from raysp.errors import StoreError
-from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_glob
+from raysp.storage.globs import has_wildcard, is_listed, is_passed_over, literal_prefix, split_glob
 from raysp.storage.locking import locked
 from raysp.storage.opened import Entry as Entry
 from raysp.storage.opened import LocalFile, Opened
@@ -333,9 +333,9 @@ def expand(
 ) -> Listing:
     """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
 
-    Names that begin with `.` or `_` are skipped anywhere below the root, except files named `*.parquet`, which
-    planning refuses by name. Links are followed, loops are not. An object store is listed once, by the literal prefix
-    of the glob. Local names that are not valid UTF-8 are listed as well; see `check_names`.
+    Names that `is_passed_over` are skipped anywhere below the root. Links are followed, loops are not. An object store
+    is listed once, by the literal prefix of the glob. Local names that are not valid UTF-8 are listed as well; see
+    `check_names`.
 
     Raises:
         StoreError: The url does not exist, no file matches, or it cannot be read.
@@ -344,8 +344,7 @@ def expand(
     listing = _expand_remote(url, storage_options, folder_pattern) if is_remote else _expand_local(url, folder_pattern)
     if not listing.entries:
         raise NothingListedError(
-            f"{url!r}: no file matches; a folder stands for the *.parquet files in it, and folders that begin with "
-            "'.' or '_' are ignored"
+            f"{url!r}: no file matches; folders that begin with '.' or '_' and files that begin with '.' are ignored"
         )
     return listing
 
@@ -545,7 +544,7 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
     matches = re.compile(fnmatch.translate(part)).match
     with _explained("list", folder), os.scandir(folder) as children:
         for child in children:
-            if not matches(child.name) or _is_passed_over(child):
+            if not matches(child.name) or is_passed_over(child.name, is_folder=child.is_dir()):
                 continue
             below = f"{path}{child.name}"
             if not child.is_dir():
@@ -555,11 +554,6 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that forms a loop is not followed
                     _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
-
-
-def _is_passed_over(child: os.DirEntry[str]) -> bool:
-    """Return whether an entry is skipped (`_temporary`, `.raysp`, `_SUCCESS`). Files named `*.parquet` are not."""
-    return child.name[0] in "._" and (child.is_dir() or not child.name.endswith(".parquet"))
 
 
 def _utf8(name: str, folder: str) -> str:

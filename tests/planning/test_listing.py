@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import PlanError, StoreError
+from raysp.corpus import folders
 from raysp.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
 from raysp.storage.store import expand, open_store
 from tests.corpora import a_pipeline, begin_and_stage, write_shard
@@ -220,6 +221,18 @@ class TestKinds:
         found = list_corpus(raysp.Shards(f"{tmp_path}/in/{url}"))
         assert found.passed_over == passed_over
         assert count_files(found.passed_over or {".txt": 1}, " passed over").startswith(("4 ", "3 ", "1 other file "))
+
+    @pytest.mark.parametrize("scheme", ["", "memory://"])
+    def test_a_recording_whose_name_begins_with_an_underscore_is_a_row(self, tmp_path, scheme):
+        store = open_store(f"{scheme}{tmp_path}/in")
+        for name in ("_a.wav", "b.wav", "._b.wav", ".c.wav", "_raw/d.wav", "_notes.txt", "_SUCCESS"):
+            store.create(name, b"x")
+        found = list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in"))
+        assert [path for path, *_ in folders.unpack(found.found[0].part)] == ["_a.wav", "b.wav"]
+        assert found.passed_over == {".txt": 1}
+        store.create("_e.arrow", b"x")
+        with pytest.raises(PlanError, match=r"readers ignore names that begin with '_'; rename '_e\.arrow'"):
+            list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in"))
 
     @pytest.mark.parametrize("url", ["in", "in/*", "in/t.csv"])
     def test_a_source_of_other_files_alone_is_refused_with_what_there_is_and_what_is_read(self, tmp_path, url):

@@ -467,9 +467,15 @@ class TestExpand:
         with pytest.raises(StoreError, match=reason):
             expand(f"{corpus}{pattern}")
 
-    def test_an_empty_folder_is_an_error_with_the_searched_suffixes(self, tmp_path):
-        with pytest.raises(StoreError, match=r"a folder stands for the \*\.parquet files in it"):
-            expand(str(tmp_path))
+    @pytest.mark.parametrize("files", [(), (".a.wav", "_SUCCESS", "_temporary/a.wav")])
+    def test_a_folder_without_files_is_an_error_with_the_names_that_are_ignored(self, tmp_path, files):
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("x")
+        with pytest.raises(
+            StoreError, match=r"no file matches; folders that begin with '\.' or '_' and files .* ignored"
+        ):
+            expand(str(tmp_path), folder_pattern="**/*")
 
     def test_links_are_followed_and_loops_are_not(self, corpus, tmp_path_factory):
         linked = tmp_path_factory.mktemp("linked")
