@@ -44,7 +44,7 @@ def export(
 ) -> None:
     """Write label shards in a format that other tools read. Starts no Ray.
 
-    Run again to go on. Exits with 3 if shards are unfinished.
+    Run again to go on. Exits with 3 if shards are unfinished or no row is exported.
 
     Examples:
       raysp export out --to srt subtitles
@@ -102,3 +102,5 @@ def _print(found: "Export") -> None:
         )
     for name, fact in found.facts.items():
         print_fact(name, fact)
+    if found.nothing_exported:
+        say(found.nothing_exported)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysp.words import brief, brief_html, count, duration, megabytes
 
 INCOMPLETE = 3
-"""Exit code if shards are not finished."""
+"""Exit code if shards are not finished, or no row is exported."""
 SHOWN_NAMES = 3
 
 
@@ -49,18 +49,28 @@ class Export:
         before = f", {self.shards_before:,} of them before" if self.shards_before else ""
         names = f"{', '.join(self.unfinished[:SHOWN_NAMES])}{', ...' if len(self.unfinished) > SHOWN_NAMES else ''}"
         clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.items())
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
             "written": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
-            "left out": reasons,
+            "left out": self._reasons,
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
         }
         return {name: fact for name, fact in facts.items() if fact}
 
     @property
+    def nothing_exported(self) -> str | None:
+        """Reason why no row was exported; None if one was, or if the label shards hold no rows."""
+        if self.rows or not self.left_out:
+            return None
+        return f"no row was exported; all were left out: {self._reasons}"
+
+    @property
     def exit_code(self) -> int:
-        """Exit code: 3 if shards of the plan are not finished, else 0."""
-        return INCOMPLETE if self.unfinished else 0
+        """Exit code: 3 if shards of the plan are not finished or no row was exported, else 0."""
+        return INCOMPLETE if self.unfinished or self.nothing_exported else 0
+
+    @property
+    def _reasons(self) -> str:
+        return ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.items())
