@@ -54,7 +54,8 @@ def print_plan(found: "Plan") -> None:
     _print_batching(found)
     if not found.todo:
         readable = " that can be read" if found.corpus.unreadable else ""
-        print_fact("nothing to do", f"all shards{readable} are committed")
+        is_any = found.corpus.shards or not found.corpus.unreadable
+        print_fact("nothing to do", f"all shards{readable} are committed" if is_any else "no shard can be read")
 
 
 def _print_batching(found: "Plan") -> None:

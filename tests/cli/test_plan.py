@@ -98,7 +98,7 @@ class TestPlan:
         folder.mkdir()
         for name in ("a.wav", "b.wav", "c.m4a", "d.aac", "e.webm", "f.mp4", "g.wma", "t.txt", "u.txt", "v.json"):
             (folder / name).write_bytes(b"x")
-        ran = raysp_command("plan", recipe, "--set", f"source.url={folder}")
+        ran = raysp_command("plan", recipe, "--sample", "0", "--set", f"source.url={folder}")
         assert ran.complaints == ["raysp: 3 other files passed over: 2 .txt, 1 .json"]
         assert "7 rows" in ran.out
         found = json.loads(raysp_command("plan", recipe, "--set", f"source.url={folder}", "--json").out)
@@ -129,7 +129,8 @@ class TestPlan:
         assert "1 of 3 shards hold no rows, such as z.parquet" in ran.err
         assert "1 of 3 shards hold no recordings, such as paths/p.parquet: their rows become errors" in ran.err
         write_paths(tmp_path / "one", form, bytes_of_last=b"RIFF")
-        assert raysp_command("plan", recipe, "--set", f"source.url={tmp_path}/one").complaints == []
+        ran = raysp_command("plan", recipe, "--sample", "0", "--set", f"source.url={tmp_path}/one")
+        assert (ran.code, ran.complaints) == (0, [])
 
     def test_settings_are_applied(self, raysp_command, recipe):
         ran = raysp_command("plan", recipe, "--set", "steps.1.pool.actors=[1,4]", "--set", "steps.1.batch_seconds=7")
@@ -150,6 +151,32 @@ class TestPlan:
             "the fingerprint, and verify --sample expects 90% of rows to be equal; with dtype='float32' labels do "
             "not depend on the batch"
         )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--rtfx", "0"), "rtfx: found 0, expected a number above 0"),
+        (("--price", "-1"), "price: found -1, expected a number above 0"),
+        (("--rtfx", "4", "--calibrate"), "found rtfx and calibrate, expected one of them"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_shown(raysp_command, recipe, option, message):
+    ran = raysp_command("plan", recipe, *option)
+    assert (ran.code, ran.out, len(ran.complaints)) == (2, "", 1)
+    assert message in ran.err
+
+
+def test_a_sample_of_which_no_row_can_be_labelled_is_said_with_the_remedy(raysp_command, recipe, tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+    ran = raysp_command("plan", recipe)
+    assert (ran.code, len(ran.complaints)) == (0, 1)
+    assert "none of 3 sampled rows can be labelled. For unsupported_format: convert the recordings" in ran.err
+
+
+def test_shards_of_which_none_can_be_read_are_not_called_done(raysp_command, recipe, tmp_path):
+    (tmp_path / "in" / "a.parquet").write_text("nothing")
+    assert "nothing to do no shard can be read\n" in raysp_command("plan", recipe).out
 
 
 def test_the_demo_plans_from_any_folder(raysp_command, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.errors import SpecError
+from raysp.ops.remedies import FILTERED, remedy
 from raysp.planning.opening import plan as make_plan
 from raysp.planning.plans import Plan
 from raysp.reading.estimates.durations import Amount, Bar, histogram, seconds_to_label
@@ -13,7 +14,7 @@ from raysp.reading.estimates.simulation import Simulation, simulate
 from raysp.reading.estimates.speed import Speed, of_receipts
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
-from raysp.words import brief, brief_html
+from raysp.words import brief, brief_html, count
 
 ENOUGH_ROWS = 200
 """Rows after which a run stops for its share of errors."""
@@ -104,7 +105,7 @@ def estimate(
         SpecError: an argument is invalid for any data.
         PlanError: the pipeline cannot be planned, or `like` is not alike; the device to calibrate on is not here.
     """
-    _check(sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    check_arguments(sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
     plan = make_plan(work) if isinstance(work, Pipeline) else work
     rows = read_sample(plan, sample, seed=seed)
     simulation = simulate(plan, rows, seed=seed)
@@ -134,7 +135,15 @@ def estimate(
     )
 
 
-def _check(*, sample: int, rtfx: float | None, like: str | None, calibrate: bool, price: float | None) -> None:
+def check_arguments(
+    *,
+    sample: int = SAMPLE_ROWS,
+    rtfx: float | None = None,
+    like: str | None = None,
+    calibrate: bool = False,
+    price: float | None = None,
+) -> None:
+    """Raise SpecError if arguments of `estimate` are invalid for any data."""
     if sample < 1:
         raise SpecError(f"sample: found {sample}, expected at least 1 row")
     for name, value in (("rtfx", rtfx), ("price", price)):
@@ -190,7 +199,10 @@ def _notes(plan: Plan, sample: Sample) -> list[str]:
     if late:
         notes.append(f"the steps {', '.join(late)} read decoded rows and were not applied to the sample")
     most = plan.pipeline.max_error_rate
-    if plan.rows_todo >= ENOUGH_ROWS and sample.num_rows and sample.error_share > most:
+    kind = next((one for one in sample.outcomes if one != FILTERED), None)
+    if kind is not None and not sample.is_ok.any():
+        notes.append(f"none of {count(sample.num_rows, 'sampled row')} can be labelled. For {kind}: {remedy(kind)}")
+    elif plan.rows_todo >= ENOUGH_ROWS and sample.num_rows and sample.error_share > most:
         notes.append(
             f"{sample.error_share:.0%} of the sampled rows are error rows: a run would stop, as max_error_rate={most:g}"
         )
