@@ -22,9 +22,10 @@ def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None)
         return folder
     if _names_hub(checkpoint):
         return hub.local_checkpoint(checkpoint)
+    found = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
-        f"checkpoint {checkpoint!r}: no such folder; expected a Hugging Face model folder (config.json, "
-        "model.safetensors), on a local disk or on object storage, or a hub id ('owner/name')"
+        f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "
+        "on a local disk or on object storage, or a hub id ('owner/name')"
     )
 
 

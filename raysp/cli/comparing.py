@@ -21,6 +21,7 @@ from raysp.cli.options import (
     named_sink,
     parse_limits,
 )
+from raysp.errors import SpecError
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -90,9 +91,11 @@ def diff(
 
 def _sink(target: str, storage_options: list[str] | None) -> "Parquet":
     """Return the sink of a folder or of a pipeline file."""
-    from raysp.specs.pipeline import Parquet
+    from raysp.specs.pipeline import Parquet, is_pipeline_file
 
     url, pipeline, options = named_sink(target, None, storage_options)
+    if pipeline is None and is_pipeline_file(target):
+        raise SpecError(f"{target}: a recipe, whose sink holds no labels; expected a pipeline file or a folder")
     return pipeline.sink if pipeline else Parquet(url, storage_options=options or {})
 
 
@@ -125,7 +128,7 @@ def merge(
     if as_json:
         print_json(dataclasses.asdict(found))
         return
-    for url, rows in found.chosen.items():
+    for url, rows in found.chosen.items() if found.rows else ():
         print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
     print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them before")
     print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)

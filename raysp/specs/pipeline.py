@@ -427,7 +427,8 @@ def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
     path, _, name = target.partition(":")
     classes = tuple(kinds.values())
     expected = " or ".join(f"raysp.{one.__name__}" for one in classes)
-    found = {key: value for key, value in vars(_module(Path(path), expected)).items() if isinstance(value, classes)}
+    values = vars(_module(Path(path), expected))
+    found = {key: value for key, value in values.items() if isinstance(value, classes)}
     if name:
         if name not in found:
             raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(found) or 'none'}")
@@ -436,9 +437,18 @@ def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
     if len(usual) == 1:
         return usual[0]
     if len({id(value) for value in found.values()}) != 1:
-        names = ", ".join(sorted(found)) or "none"
-        raise SpecError(f"{path}: expected one {expected}, found {names}; choose one by {path}:NAME")
+        if not found:
+            raise SpecError(f"{path}: expected one {expected}, found {_other_work(values, path)}")
+        raise SpecError(f"{path}: expected one {expected}, found {', '.join(sorted(found))}; choose one by {path}:NAME")
     return next(iter(found.values()))
+
+
+def _other_work(values: Mapping[str, object], path: str) -> str:
+    """Return what a file without the expected spec defines, with the command that takes it."""
+    verbs = {"Pipeline": "run", "Finetune": "finetune"}
+    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.specs.")}
+    kind = min(names & verbs.keys(), default=None)
+    return "none" if kind is None else f"a raysp.{kind}, which `raysp {verbs[kind]} {path}` takes"
 
 
 def is_pipeline_file(target: str) -> bool:
@@ -449,7 +459,8 @@ def is_pipeline_file(target: str) -> bool:
 
 def _module(path: Path, expected: str) -> ModuleType:
     if not path.is_file():
-        raise SpecError(f"{path}: no such file; expected a Python file that defines a {expected}")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise SpecError(f"{path}: {found}; expected a Python file that defines a {expected}")
     _refuse_taken_name(path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:

@@ -377,6 +377,8 @@ class Label(Step):
 
     def __post_init__(self) -> None:
         """Check that outputs have different columns, and that the overlap is at most half of a window."""
+        if not self.checkpoint:
+            raise ValueError("checkpoint is empty; give a model folder, its url or a hub id")
         if not self.outputs:
             raise ValueError("outputs is empty; give at least one, such as raysp.Transcript()")
         if 2 * self.overlap_seconds > self.window_seconds:

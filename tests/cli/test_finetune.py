@@ -154,6 +154,14 @@ def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_
 
 
 def test_status_and_run_name_what_a_recipe_is_for(raysp_command, file):
-    ran = raysp_command("run", file())
+    recipe = file()
+    ran = raysp_command("run", recipe)
     assert ran.code == 2
-    assert "expected one raysp.Pipeline, found none" in ran.err
+    assert f"expected one raysp.Pipeline, found a raysp.Finetune, which `raysp finetune {recipe}` takes" in ran.err
+
+
+@pytest.mark.parametrize("option", [("--rtfx", "4"), ("--calibrate",), ("--price", "2")])
+def test_options_of_estimates_are_refused_for_a_recipe(raysp_command, file, option):
+    ran = raysp_command("plan", file(), *option)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{option[0]}: estimates the run of a pipeline, found the recipe" in ran.err

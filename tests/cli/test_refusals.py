@@ -35,7 +35,8 @@ class TestRefusals:
             (["run", "x.py", "--shards", "0/2"], "--shards '0/2': expected I/N"),
             (["run", "x.py", "--shards", "half"], "--shards 'half': expected I/N"),
             (["run", "x.py", "--shards", "1/2", "--rows", "3"], "--shards 1/2: a try-out of --rows labels the first"),
-            (["inspect", "nowhere"], "nowhere"),
+            (["plan", "."], ".: a folder; expected a Python file that defines a raysp.Pipeline or raysp.Finetune"),
+            (["inspect", "nowhere"], "checkpoint 'nowhere': no such folder; expected a Hugging Face model folder"),
             (["status", "nowhere"], "nowhere: not a sink of raysp"),
             (["status", "nowhere://bucket/x"], "'nowhere://bucket/x': found the scheme 'nowhere'"),
         ],
@@ -60,6 +61,11 @@ class TestRefusals:
             ("steps.1.window_seconds=-1", "Label.window_seconds: found -1"),
             ("steps.1.checkpoint={tmp}/nowhere", "checkpoint '{tmp}/nowhere': no such folder; expected a Hugging Face"),
             ("steps.1.checkpoint={tmp}/in", "config.json"),
+            (
+                "steps.1.checkpoint={tmp}/in/a.parquet",
+                "checkpoint '{tmp}/in/a.parquet': a file; expected a Hugging Face",
+            ),
+            ("steps.1.checkpoint=", "Label: checkpoint is empty; give a model folder, its url or a hub id"),
             (
                 "sink.url={tmp}/in",
                 "sink.url: the label shard {tmp}/in/a.parquet would be one of the shards of source.url",

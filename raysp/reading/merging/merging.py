@@ -25,6 +25,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
+from raysp.words import count
 
 MERGED = "merged"
 """Entry of the metadata of a merged label shard: a hash of the versions of the label shards that it was made from."""
@@ -66,7 +67,7 @@ def merge(
         StoreError: a label shard cannot be read or written.
     """
     if len(sinks) < 2:
-        raise SpecError(f"merge: found {len(sinks)} labellings, expected at least two")
+        raise SpecError(f"merge: found {count(len(sinks), 'labelling')}, expected at least two")
     labellings = [Labelling.open(one, storage_options, trust=trust) for one in sinks]
     names, not_merged = _names(labellings)
     sides = _sides(labellings, by)

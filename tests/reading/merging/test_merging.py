@@ -146,6 +146,13 @@ class TestTheResult:
             ["merged", "2", "shards", "in", f"{tmp_path}/to,", "0", "of", "them", "before"],
         ]
         assert json.loads(raysp_command("merge", *sinks, *options, "--json").out)["shards_before"] == 2
+        again = raysp_command("merge", *sinks, *options)
+        assert (again.code, again.out) == (0, f"merged       2 shards in {tmp_path}/to, 2 of them before\n")
+
+    def test_the_file_of_a_recipe_is_no_place_for_labels(self, raysp_command, made, tmp_path):
+        recipe = Path(__file__).parents[3] / "pipelines" / "finetune_ctc.py"
+        ran = raysp_command("merge", made / "A", made / "B", "--by", "pred_score", "--to", recipe)
+        assert (ran.code, f"{recipe}: a recipe, whose sink holds no labels; expected" in ran.err) == (2, True)
 
 
 class TestGoingOn:
@@ -198,7 +205,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("names", "by", "message"),
         [
-            (("A",), "pred_score", "found 1 labellings, expected at least two"),
+            (("A",), "pred_score", "found 1 labelling, expected at least two"),
             (("A", "A"), "pred_score", "found the same sink twice"),
             (("A", "B"), "pred_text", "by='pred_text': found a column of string, expected numbers; columns of numbers"),
             (("A", "B"), "signal.noise", "by='signal.noise': found no such column"),
