@@ -32,10 +32,12 @@ from raysp.cli.results import (
     print_nothing_labelled,
     print_passed_over,
     print_result,
+    print_unlabelled,
 )
 from raysp.cli.rows import print_rows
 from raysp.cli.signals import resume_hint
 from raysp.cli.training import print_training_plan
+from raysp.errors import SpecError
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -76,12 +78,19 @@ def plan(
     from raysp.specs.pipeline import Pipeline
 
     loaded = load_any(file, settings)
+    estimates = {"--rtfx": rtfx, "--like": like, "--calibrate": calibrate or None, "--price": price}
+    given = [option for option, value in estimates.items() if value is not None]
+    if given and not isinstance(loaded, Pipeline):
+        raise SpecError(f"{given[0]}: estimates the run of a pipeline, found the recipe {file}; leave it out")
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if not isinstance(loaded, Pipeline):
         print_training_plan(loaded, as_json)
         return
     import raysp
+    from raysp.reading.estimates.estimating import check_arguments
+
+    check_arguments(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
 
     found = raysp.plan(loaded)
     if not as_json:
@@ -157,8 +166,10 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
     if as_json:
         print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
     else:
-        print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
+        is_table = print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
         print_failures(result.shards_failed)
+        if not result.nothing_labelled:
+            print_unlabelled(result, with_examples=is_table)
         print_passed_over(result)
         if result.nothing_labelled:
             print_nothing_labelled(result)

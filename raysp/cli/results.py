@@ -57,16 +57,15 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
             f"padding efficiency {result.padding_efficiency:.1%}, "
             f"waited for input {result.wait_share or 0:.1%} of its time",
         )
-    if result.skipped:
-        print_fact("skipped rows", ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.skipped.items())))
+    print_unlabelled(result)
     if result.errors:
-        print_fact("error rows", ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.errors.items())))
-        print_examples(result)
         if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
             command = command_line("retry", result.sink, ["source.audio_root=DIR"])
             print_command("", f"to read them by path: {command}")
         elif not result.nothing_labelled:
             print_command("once fixed", commands.retry)
+    elif result.nothing_labelled and not result.rows:
+        print_command("once fixed", commands.retry)
     print_passed_over(result)
     if result.word_errors is not None:
         print_fact("word errors", word_errors(result.word_errors))
@@ -76,6 +75,15 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
         print_command("report", commands.report)
     print_command("next", commands.status)
     print_nothing_labelled(result)
+
+
+def print_unlabelled(result: "RunResult", *, with_examples: bool = True) -> None:
+    """Print the numbers of skipped rows and of error rows, with some examples of the latter."""
+    for name, kinds in (("skipped rows", result.skipped), ("error rows", result.errors)):
+        if kinds:
+            print_fact(name, ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items())))
+    if with_examples:
+        print_examples(result)
 
 
 def print_nothing_labelled(result: "RunResult") -> None:

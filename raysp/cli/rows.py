@@ -19,13 +19,16 @@ FIELD_CHARACTERS = 400
 """Longest value on a separate line."""
 
 
-def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None:
-    """Print rows as a table, without the columns of errors if no row has one.
+def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool:
+    """Print rows as a table, without the columns of errors if no row has one, and without their messages.
 
     Args:
         table: rows of label shards.
         title: line printed above them.
         is_whole: if the table is too wide, print one field per line instead of truncating values or omitting columns.
+
+    Returns:
+        Whether the rows were printed as a table.
     """
     rows = [{name: _cell(value) for name, value in row.items()} for row in table.to_pylist()]
     names = [name for name in table.column_names if name not in ("row", "error_message")]
@@ -35,7 +38,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None
     wanted = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
     if is_whole and _width(wanted) > out.width:
         _print_fields(table, [*names, "error_message"])
-        return
+        return False
     widths = _fitted(wanted, _droppable(table, names), out.width)
     drawn = Table()
     for name in widths:
@@ -45,6 +48,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> None
     out.print(drawn, soft_wrap=False)
     if left_out := [printable(name) for name in names if name not in widths]:
         print_folded(out, f"Columns not shown: {', '.join(left_out)}", 2)
+    return True
 
 
 def _cell(value: object) -> str:
@@ -101,4 +105,4 @@ def _print_fields(table: "pa.Table", names: Sequence[str]) -> None:
         for name in names:
             if row[name] is not None:
                 value = printable(cell(row[name], FIELD_CHARACTERS))
-                out.print(f"  {printable(name):{width}}  {value}", markup=False)
+                print_folded(out, f"  {printable(name):{width}}  {value}", width + 4)

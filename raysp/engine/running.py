@@ -23,7 +23,7 @@ from raysp.engine.run_events import RunEvents
 from raysp.engine.workers.attempts import Attempts, hang_seconds
 from raysp.engine.workers.job import Job, load_functions
 from raysp.errors import PlanError
-from raysp.ops.remedies import remedy
+from raysp.ops.remedies import FILTERED, remedy
 from raysp.planning.kept_columns import text_columns
 from raysp.planning.opening import begin_share, file_id, is_outdated, make_plan
 from raysp.planning.plans import Corpus, Plan
@@ -46,6 +46,7 @@ from raysp.words import brief, brief_html, count
 
 if TYPE_CHECKING:
     from raysp.engine.execution import Workers
+    from raysp.reading.status import Status
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ class RunResult:
     skipped: dict[str, int] = field(default_factory=dict)
     """Skipped rows of this run, by reason."""
     nothing_labelled: str | None = None
-    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out."""
+    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
+
+    If there was nothing to do: the reason why no row of the sink has a label."""
     word_errors: WordErrors | None = None
     """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
     word_error_rate: float | None = None
@@ -441,8 +444,22 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
     return f"0 of {count(kinds.total(), 'row')} were labelled ({counts}){example}. For {most}: {remedy(most)}"
 
 
+def _nothing_has_a_label(status: "Status") -> str | None:
+    """Return why no row of a sink has a label, with a remedy; None if one has, or if all rows were filtered out."""
+    kinds = {kind: number for kind, number in status.errors_by_type.items() if kind != FILTERED}
+    if status.ok or not kinds:
+        return None
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in status.errors_by_type.items())
+    most = next(iter(kinds))
+    return f"0 of {count(status.rows_committed, 'row')} have a label ({counts}). For {most}: {remedy(most)}"
+
+
 def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
     examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
+    status = _status(plan, progress)
+    nothing_labelled = _nothing_labelled(progress, examples)
+    if status is not None and not plan.todo:
+        nothing_labelled = _nothing_has_a_label(status)
     result = RunResult(
         sink=plan.pipeline.sink.url,
         fingerprint=plan.fingerprint,
@@ -460,10 +477,10 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
         wait_share=progress.wait_share,
         vanished=plan.corpus.vanished,
         skipped=dict(progress.skipped),
-        nothing_labelled=_nothing_labelled(progress, examples),
+        nothing_labelled=nothing_labelled,
         passed_over=dict(plan.corpus.passed_over),
     )
-    return _with_word_errors(result, _word_errors(plan, progress))
+    return _with_word_errors(result, status.word_errors if status else None)
 
 
 def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult:
@@ -473,10 +490,10 @@ def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult
     return replace(result, word_errors=errors, word_error_rate=errors.rate)
 
 
-def _word_errors(plan: Plan, progress: Progress) -> WordErrors | None:
-    """Return the word errors of the whole sink, from its receipts; None without reference texts or commits."""
+def _status(plan: Plan, progress: Progress) -> "Status | None":
+    """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
     from raysp.reading.status import label_status
 
-    if text_columns(plan.pipeline) is None or not progress.shards_committed:
+    if not progress.shards_committed or (plan.todo and text_columns(plan.pipeline) is None):
         return None
-    return label_status(Sink.of(plan.pipeline.sink).store).word_errors
+    return label_status(Sink.of(plan.pipeline.sink).store)

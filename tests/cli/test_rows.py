@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from raysp.cli.console import out
 from raysp.cli.rows import print_rows
@@ -83,3 +84,11 @@ def test_an_error_of_a_try_out_is_reported_with_its_message(capsys, width):
     lines = printed(capsys, table, is_whole=True)
     assert f"  error_message  {'x' * 200}" in lines
     assert "  error_type     corrupt_audio" in lines
+
+
+def test_long_fields_are_folded_between_words_on_a_terminal(monkeypatch, capsys):
+    terminal = Console(soft_wrap=True, highlight=False, force_terminal=True, width=60, color_system=None)
+    monkeypatch.setattr("raysp.cli.rows.out", terminal)
+    lines = printed(capsys, labels(1, text="one two three " * 10).drop_columns(["embedding"]), is_whole=True)
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()).count("one two three one two three") > 1

@@ -52,6 +52,33 @@ class TestRowsWithoutLabels:
         assert "For unsupported_format: convert the recordings to FLAC" in said
 
     @pytest.mark.slow
+    def test_the_same_command_again_ends_with_exit_code_3_too_until_a_row_has_a_label(
+        self, raysp_command, recipe, tmp_path
+    ):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
+        raysp_command("run", recipe)
+        ran = raysp_command("run", recipe)
+        assert ran.code == 3
+        assert "0 of 2 rows have a label (2 unsupported_format). For unsupported_format: convert" in ran.err
+        assert f"once fixed   raysp retry {tmp_path}/out\n" in ran.out
+        write_shard(tmp_path / "in" / "b.parquet", 1)
+        assert [raysp_command("run", recipe).code for _ in range(2)] == [0, 0]
+
+    @pytest.mark.slow
+    def test_a_try_out_says_why_some_rows_have_no_label(self, raysp_command, recipe, tmp_path):
+        audio = [one for table in (rows_table(1), rows_table(1, audio=b"x")) for one in table["audio"].to_pylist()]
+        table = rows_table(2)
+        place = table.column_names.index("audio")
+        write_shard(
+            tmp_path / "in" / "a.parquet",
+            table=table.set_column(place, "audio", pa.array(audio, table.schema.field("audio").type)),
+        )
+        ran = raysp_command("run", recipe, "--rows", "2")
+        assert (ran.code, ran.complaints) == (0, [])
+        assert "error rows   1 unsupported_format\n" in ran.out
+        assert "a.parquet row 1 (id 'u1'): unsupported_format: no known audio format, 1 byte" in ran.out
+
+    @pytest.mark.slow
     def test_a_retry_without_a_new_label_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
         raysp_command("run", recipe)
