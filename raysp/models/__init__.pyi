@@ -35,6 +35,10 @@ from .loading import load_checkpoint as load_checkpoint
 from .loading import load_model as load_model
 from .mbart import MBartConfig as MBartConfig
 from .mbart import MBartForCausalLM as MBartForCausalLM
+from .parakeet import ParakeetCTCConfig as ParakeetCTCConfig
+from .parakeet import ParakeetEncoder as ParakeetEncoder
+from .parakeet import ParakeetEncoderConfig as ParakeetEncoderConfig
+from .parakeet import ParakeetForCTC as ParakeetForCTC
 from .sew_d import SEWDConfig as SEWDConfig
 from .sew_d import SEWDForCTC as SEWDForCTC
 from .sew_d import SEWDForSequenceClassification as SEWDForSequenceClassification

@@ -16,6 +16,12 @@ from raysp.models.features.processors import Wav2Vec2Processor, read_tokenizer
 from raysp.models.files.configuration import Config, read_json
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 
+OTHER_NAMES = {  # classes whose names do not begin with that of their configuration
+    "ParakeetCTCForCTC": "ParakeetForCTC",
+    "ParakeetCTCModel": "ParakeetForCTC",  # as in transformers
+    "ParakeetEncoderModel": "ParakeetEncoder",
+}
+
 
 class _Auto:
     """Base of classes that create objects of other classes and have no instances."""
@@ -88,7 +94,7 @@ class _AutoModel(_Auto):
         prefix = config_class(model_type).__name__.removesuffix("Config")
         module = module_of(model_type)
         for ending in cls.endings:
-            found = getattr(module, prefix + ending, None)
+            found = getattr(module, OTHER_NAMES.get(prefix + ending, prefix + ending), None)
             if found is not None:
                 return found  # type: ignore[no-any-return]
         raise CheckpointError(

@@ -18,6 +18,8 @@ from raysp.models.files.configuration import Config, read_json
 
 MODULES = {  # model_type -> module of this package
     "hubert": "hubert",
+    "parakeet_ctc": "parakeet",
+    "parakeet_encoder": "parakeet",
     "sew-d": "sew_d",
     "speech-encoder-decoder": "speech_encoder_decoder",
     "unispeech": "unispeech",
@@ -32,6 +34,8 @@ DECODERS = {  # model_type -> module, for text decoders of a speech-encoder-deco
 }
 
 COMPOSITE = "speech-encoder-decoder"
+NO_ENCODERS = {COMPOSITE, "parakeet_ctc", "parakeet_encoder"}
+"""Model types that cannot be the encoder of a speech-encoder-decoder."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 def encoder_types() -> list[str]:
     """Return the model types that can be the encoder of a speech-encoder-decoder."""
-    return sorted(set(MODULES) - {COMPOSITE})
+    return sorted(set(MODULES) - NO_ENCODERS)
 
 
 def decoder_types() -> list[str]:

@@ -26,6 +26,18 @@ TINY = {
     "num_conv_pos_embedding_groups": 4,
 }
 
+TINY_PARAKEET = {
+    "vocab_size": 20,
+    "pad_token_id": 19,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "subsampling_conv_channels": 8,
+    "num_mel_bins": 16,
+}
+OF_CTC_HEAD = ("vocab_size", "pad_token_id", "ctc_loss_reduction", "ctc_zero_infinity")
+
 VARIANTS = {
     "group": {},
     "layer": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
@@ -51,11 +63,20 @@ VARIANTS = {
 }
 
 
+def fields_of(name: str, flags):
+    """Return the fields of a small configuration, nested where the architecture's are."""
+    if not name.startswith("Parakeet"):
+        return {**TINY, **flags}
+    flags = {**TINY_PARAKEET, **flags}
+    of_head = {key: flags.pop(key) for key in OF_CTC_HEAD if key in flags}
+    return flags if name == "ParakeetEncoder" else {**of_head, "encoder_config": flags}
+
+
 def make_oracle(name: str = "UniSpeechForCTC", **flags):
     """Make a random model of theirs, weights large enough that mistakes show."""
     torch.manual_seed(0)
     cls = getattr(transformers, name)
-    model = cls(cls.config_class(**{**TINY, **flags})).eval()
+    model = cls(cls.config_class(**fields_of(name, flags))).eval()
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():  # running variances, too, stay positive

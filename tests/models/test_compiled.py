@@ -12,11 +12,10 @@ from raysp.models import (
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechForCTC,
-    Wav2Vec2BertForCTC,
 )
 from raysp.models.encoder.relative_attention import bucket_rows, bucket_starts, by_distance, log_buckets
 from tests.models.parity import inputs_and_mask
-from tests.models.promises.test_padded_batches import CTC_CLASSES, random_model
+from tests.models.promises.test_padded_batches import CTC_CLASSES, LOG_MELS, random_model
 
 # torch's own, of a tensor that a resumed program takes in: a check of labels' values interrupts the first one
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -35,13 +34,13 @@ ANY_BATCH = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
 
 
 def small(cls):
-    return random_model(cls, **({"num_hidden_layers": 1} if cls is Wav2Vec2BertForCTC else SHORT))
+    return random_model(cls, **({"num_hidden_layers": 1} if cls in LOG_MELS else SHORT))
 
 
 def batches(cls):
     """Return two batches of unlike shapes."""
-    if cls is Wav2Vec2BertForCTC:
-        return [inputs_and_mask((60, 41), 160), inputs_and_mask((33, 20, 31), 160)]
+    if cls in LOG_MELS:
+        return [inputs_and_mask((60, 41), LOG_MELS[cls]), inputs_and_mask((33, 20, 31), LOG_MELS[cls])]
     return [inputs_and_mask((6001, 4700), None), inputs_and_mask((8300, 3000, 5000), None)]
 
 
@@ -59,13 +58,13 @@ def test_a_compiled_model_has_the_same_outputs_and_trains(cls):
             torch.testing.assert_close(compiled(inputs, mask).logits, model(inputs, mask).logits, atol=1e-4, rtol=1e-4)
     labels = torch.tensor([[5, 6], [8, -100], [5, 3]])
     loss = model(inputs, mask, labels=labels).loss
-    expected = torch.autograd.grad(loss, model.lm_head.weight)
+    expected = torch.autograd.grad(loss, model.head.weight)
     torch.testing.assert_close(
-        torch.autograd.grad(compiled(inputs, mask, labels=labels).loss, model.lm_head.weight), expected
+        torch.autograd.grad(compiled(inputs, mask, labels=labels).loss, model.head.weight), expected
     )
     compiled.train()
     compiled(inputs, mask, labels=labels).loss.backward()
-    assert model.lm_head.weight.grad.isfinite().all()
+    assert model.head.weight.grad.isfinite().all()
 
 
 @pytest.mark.slow

@@ -53,6 +53,8 @@ class ForCTC(SpeechModel):
     """
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.CTC,)
+    head_name: ClassVar[str] = "lm_head"
+    """Name of the head's weights in checkpoints."""
     target_lang: str | None = None
 
     def __init__(self, config: EncoderConfig, target_lang: str | None = None) -> None:
@@ -61,7 +63,7 @@ class ForCTC(SpeechModel):
         if config.vocab_size is None:
             raise CheckpointError("vocab_size is None, expected the number of tokens: pass vocab_size=...")
         setattr(self, self.base_model_prefix, self.build_base())
-        self.lm_head = nn.Linear(self.output_size, config.vocab_size)
+        setattr(self, self.head_name, self.build_head(config.vocab_size))
         self.target_lang = target_lang
         if target_lang is not None:
             adapters.check_has_adapters(self, target_lang)
@@ -81,14 +83,14 @@ class ForCTC(SpeechModel):
         are ignored. For the other arguments see the base model's `forward`.
         """
         if labels is not None:
-            check_labels(labels, self.lm_head.out_features)
+            check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
         encoded = self.base_model.encode(
             input_values,
             attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        logits_BTV = self.lm_head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
+        logits_BTV = self.head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
         loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
         if attention_mask is not None and self.padding == "exact":
             num_frames_B = self._decoded_frames(input_values, attention_mask)
@@ -100,6 +102,15 @@ class ForCTC(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
+
+    def build_head(self, vocab_size: int) -> nn.Module:
+        """Return a new head."""
+        return nn.Linear(self.output_size, vocab_size)
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer over the vocabulary; rows of its `weight` are tokens."""
+        return self.get_submodule(self.head_name)
 
     def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
         """Return the number of frames of each row alone."""

@@ -123,7 +123,7 @@ class Config(Shareable):
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
         path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
-        values = read_json(path)
+        values = cls.own_values(read_json(path))
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise CheckpointError(f"{path}: model_type is {found!r}, {cls.__name__} expects {cls.model_type!r}")
@@ -131,6 +131,11 @@ class Config(Shareable):
             return cls.from_dict(values, **overrides)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def own_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the part of a config.json that holds this configuration: all of it."""
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain JSON types, with `model_type`."""

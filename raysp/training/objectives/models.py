@@ -10,6 +10,7 @@ from torch import nn
 from raysp.errors import PlanError
 from raysp.models.auto import AutoModelForCTC
 from raysp.models.base.modeling import Model
+from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
@@ -106,8 +107,8 @@ def held_below_head(model: Model) -> Iterator[nn.Parameter]:
 
 def _begin_head(model: Model, blank: int, blank_bias: float) -> None:
     """Initialise a head, also one of the same size as that of the checkpoint, whose tokens are others."""
-    head = model.get_submodule("lm_head")
-    assert isinstance(head, nn.Linear)
+    assert isinstance(model, ForCTC)
+    head: Any = model.head  # a dense layer, or a convolution of one tap
     with torch.no_grad():
         head.weight.normal_(0.0, getattr(model.config, "initializer_range", 0.02))
         head.bias.zero_()

@@ -11,7 +11,7 @@ import torch
 from raysp.models import registry
 from raysp.models.files.unweighted import without_weights
 
-for model_type in (*registry.encoder_types(), *registry.decoder_types()):
+for model_type in {*registry.MODULES, *registry.DECODERS} - {registry.COMPOSITE}:
     for cls in registry.architectures_of(model_type).values():
         values = {"vocab_size": 32} if "CTC" in cls.__name__ else {}
         with without_weights():

@@ -16,6 +16,7 @@ import raysp.models
 from raysp.models import (
     AutoProcessor,
     HubertForCTC,
+    ParakeetForCTC,
     SeamlessM4TFeatureExtractor,
     SEWDForCTC,
     UniSpeechForCTC,
@@ -30,6 +31,8 @@ from tests.models.parity import inputs_and_mask
 CTC_CLASSES = [getattr(raysp.models, name) for name in raysp.models.__all__ if re.fullmatch("(?!Auto).*ForCTC", name)]
 CLASSES_OF_LANGUAGES = (UniSpeechForCTC, Wav2Vec2ForCTC, HubertForCTC)
 CHECKPOINTS = dict.fromkeys(CTC_CLASSES, "unispeech-digits-ctc") | {Wav2Vec2BertForCTC: "w2vbert-digits-ctc"}
+LOG_MELS = {Wav2Vec2BertForCTC: 160, ParakeetForCTC: 80}
+"""Classes that read log-mel frames, and the width of these."""
 SMALL = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 SMALL |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 NARROW = {"conv_dim": (16,) * 5, "conv_stride": (5, 4, 4, 2, 2), "conv_kernel": (10, 4, 4, 2, 3)}
@@ -62,8 +65,12 @@ def trained_under_another_name(cls, folder):
 def random_model(cls, **changes):
     """A small model whose texts are long, since its weights are large."""
     torch.manual_seed(0)
-    narrow = {} if cls is Wav2Vec2BertForCTC else NARROW
-    model = cls(cls.config_class(**{**SMALL, **narrow, **changes})).eval()
+    narrow = {} if cls in LOG_MELS else NARROW
+    values = {**SMALL, **narrow, **changes}
+    if cls is ParakeetForCTC:
+        encoder = {**values, "subsampling_conv_channels": 8}
+        values = {"pad_token_id": 0, **values, "encoder_config": encoder}
+    model = cls(cls.config_class(**values)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.1 * torch.randn_like(weight)
@@ -109,14 +116,14 @@ def test_digits_in_one_batch_decode_to_the_texts_of_each_alone_in_a_language(sha
 
 @pytest.mark.parametrize("cls", CTC_CLASSES)
 def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradients_alone(cls):
-    changes = {} if cls in (SEWDForCTC, Wav2Vec2BertForCTC) else {"add_adapter": cls is Wav2Vec2ForCTC}
+    changes = {} if cls in (SEWDForCTC, *LOG_MELS) else {"add_adapter": cls is Wav2Vec2ForCTC}
     model = random_model(cls, **changes, pad_token_id=3)
-    lengths, width = ([90, 41, 60], 160) if cls is Wav2Vec2BertForCTC else ([30001, 17000, 25002], None)
+    lengths, width = ([90, 41, 60], LOG_MELS[cls]) if cls in LOG_MELS else ([30001, 17000, 25002], None)
     inputs, mask = inputs_and_mask(lengths, width)
     labels = torch.tensor([[5, 6, 7], [8, 9, -100], [5, 3, 5]])
     output = model(inputs, mask, labels=labels)
     frames = [int(model._get_feat_extract_output_lengths(length)) for length in lengths]
-    raw = model.lm_head(model.base_model.encode(inputs, mask).last_hidden_state)
+    raw = model.head(model.base_model.encode(inputs, mask).last_hidden_state)
     for row, count in enumerate(frames):
         assert torch.equal(output.logits[row, :count], raw[row, :count])
         behind = output.logits[row, count:]
@@ -132,7 +139,7 @@ def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradien
         assert (mine is None) == (other is None)
         if mine is not None:
             torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
-    (gradient,) = torch.autograd.grad(model(inputs, mask).logits[1, frames[1] :].sum(), [model.lm_head.weight])
+    (gradient,) = torch.autograd.grad(model(inputs, mask).logits[1, frames[1] :].sum(), [model.head.weight])
     assert gradient.eq(0).all()
 
 
@@ -170,7 +177,7 @@ def warned(caplog):
 @torch.inference_mode()
 def test_padded_rows_without_a_mask_are_warned_of_once(cls, warned):
     model = random_model(cls)
-    lengths, width = ([90, 41], 160) if cls is Wav2Vec2BertForCTC else ([3001, 1700], None)
+    lengths, width = ([90, 41], LOG_MELS[cls]) if cls in LOG_MELS else ([3001, 1700], None)
     inputs, mask = inputs_and_mask(lengths, width)
     model(inputs, mask)
     model(inputs[:1])
@@ -196,10 +203,11 @@ def test_a_processor_that_pads_without_a_mask_warns_once(warned):
 
 @pytest.mark.parametrize("cls", CTC_CLASSES)
 def test_an_input_without_the_axis_of_the_batch_is_named_with_what_is_expected(cls):
-    model, is_log_mel = random_model(cls), cls is Wav2Vec2BertForCTC
-    expected = r"shape \(90, 160\), expected \(B, T, C\)" if is_log_mel else r"shape \(3000,\), expected \(B, S\)"
-    with pytest.raises(ValueError, match=rf"{expected}: add the batch axis, x\[None\]"):
-        model(torch.zeros(90, 160) if is_log_mel else torch.zeros(3000))
-    batch = torch.zeros(2, 90, 160) if is_log_mel else torch.zeros(2, 3000)
+    model = random_model(cls)
+    shape = (90, LOG_MELS[cls]) if cls in LOG_MELS else (3000,)
+    expected = rf"shape {re.escape(repr(shape))}, expected {re.escape(model.input_axes)}: add the batch axis, x\[None\]"
+    with pytest.raises(ValueError, match=expected):
+        model(torch.zeros(shape))
+    batch = torch.zeros(2, *shape)
     with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 7\), expected \(2, \d+\)"):
         model(batch, torch.ones(2, 7))

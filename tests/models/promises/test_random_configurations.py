@@ -79,6 +79,22 @@ OF_BERT_ADAPTER = {
     "use_intermediate_ffn_before_adapter": [True, False],
     "output_hidden_size": [None, 24],
 }
+OF_PARAKEET = {
+    "hidden_size": [32, 48],
+    "num_hidden_layers": [1, 3],
+    "num_attention_heads": [2, 8],
+    "intermediate_size": [20, 64],
+    "hidden_act": ["silu", "gelu"],
+    "attention_bias": [True, False],
+    "convolution_bias": [True, False],
+    "conv_kernel_size": [1, 9],
+    "subsampling_factor": [2, 8],
+    "subsampling_conv_channels": [4, 16],
+    "subsampling_conv_kernel_size": [3, 5],
+    "num_mel_bins": [16, 80],
+    "max_position_embeddings": [3, 5000],
+    "scale_input": [True, False],
+}
 MODELS = {
     "UniSpeechModel": OF_TRANSFORMERS,
     "UniSpeechForCTC": OF_TRANSFORMERS,
@@ -99,9 +115,12 @@ MODELS = {
     "Wav2Vec2BertForSequenceClassification": {**OF_BERT, **OF_CLASSES},
     "Wav2Vec2BertForAudioFrameClassification": {**OF_BERT, **OF_CLASSES},
     "Wav2Vec2BertForXVector": {**OF_BERT_ADAPTER, **OF_SPEAKERS},
+    "ParakeetEncoder": OF_PARAKEET,
+    "ParakeetForCTC": OF_PARAKEET,
 }
 SAMPLES = (3100, 1500, 2222)
 FEATURES = (61, 37, 50)
+MELS = (161, 80, 123)  # of eight of which some models make one frame
 SEEDS = 3
 
 
@@ -124,8 +143,12 @@ def drawn_for(name, seed):
 
 def check(name, seed, folder):
     oracle, model = make_pair(name, folder / "theirs", **unfolded(drawn_for(name, seed)))
-    width = model.config.feature_projection_input_dim if name.startswith("Wav2Vec2Bert") else None
-    lengths = SAMPLES if width is None else FEATURES
+    width = None
+    if name.startswith("Wav2Vec2Bert"):
+        width = model.config.feature_projection_input_dim
+    elif name.startswith("Parakeet"):
+        width = model.encoder_config.num_mel_bins
+    lengths = SAMPLES if width is None else MELS if name.startswith("Parakeet") else FEATURES
     if name == "Wav2Vec2ForXVector":  # adapter and TDNN want some frames
         lengths = tuple(2 * length for length in lengths)
     check_outputs(oracle, model, lengths, width)

@@ -1,0 +1,275 @@
+"""FastConformer (Rekesh et al. 2023, arXiv:2305.05084): subsampling of log-mel frames, and the layer.
+
+Names of modules and weights are those of Parakeet checkpoints in transformers.
+
+Legend: B batch, M log-mel frames, N mel bins, C channels of the subsampling, T frames, H hidden, I inner, A attention
+heads, D head, W distances of T frames (2T - 1).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.models.encoder.relative_attention import attend, attention_weights, skewed
+from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.packing import Packing
+
+Count = TypeVar("Count", int, Tensor)
+
+
+class FastConformerConfig(Protocol):
+    """Fields of a configuration that subsampling and layer read."""
+
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    attention_bias: bool
+    convolution_bias: bool
+    conv_kernel_size: int
+    subsampling_factor: int
+    subsampling_conv_channels: int
+    subsampling_conv_kernel_size: int
+    subsampling_conv_stride: int
+    num_mel_bins: int
+    activation_dropout: float
+    attention_dropout: float
+
+
+def num_subsamplings(config: FastConformerConfig) -> int:
+    """Return the number of strided convolutions."""
+    return int(math.log2(config.subsampling_factor))
+
+
+def subsampled(count: Count, config: FastConformerConfig) -> Count:
+    """Return the number of log-mel frames, or of mel bins, that the strided convolutions leave of so many."""
+    kernel, stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
+    for _ in range(num_subsamplings(config)):
+        count = _strided(count, kernel, stride)
+    return count
+
+
+def _strided(count: Count, kernel: int, stride: int) -> Count:
+    """Return the number of frames after one strided convolution."""
+    return (count + (kernel - 1) // 2 * 2 - kernel) // stride + 1
+
+
+class Subsampling(nn.Module):
+    """Strided convolutions over time and mel bins, all but the first separable, and a dense layer."""
+
+    def __init__(self, config: FastConformerConfig) -> None:
+        super().__init__()
+        channels, kernel = config.subsampling_conv_channels, config.subsampling_conv_kernel_size
+        strided: dict[str, Any] = {"stride": config.subsampling_conv_stride, "padding": (kernel - 1) // 2}
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, kernel, **strided), nn.ReLU()]
+        for _ in range(num_subsamplings(config) - 1):
+            layers.append(nn.Conv2d(channels, channels, kernel, groups=channels, **strided))
+            layers += [nn.Conv2d(channels, channels, 1), nn.ReLU()]
+        self.layers = nn.ModuleList(layers)
+        self.linear = nn.Linear(channels * subsampled(config.num_mel_bins, config), config.hidden_size)
+
+    def forward(self, mels_BMN: Tensor, num_mels_B: Tensor | None) -> Tensor:
+        """Return hidden_BTH.
+
+        Args:
+            mels_BMN: Log-mel frames.
+            num_mels_B: Frames of each row; convolutions read zeros after them, above the first layer. None: all.
+        """
+        x_BCMN = mels_BMN[:, None]
+        for layer in self.layers:
+            x_BCMN = F.relu(x_BCMN, inplace=not x_BCMN.requires_grad) if isinstance(layer, nn.ReLU) else layer(x_BCMN)
+            if num_mels_B is not None and isinstance(layer, nn.Conv2d):
+                num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
+                x_BCMN = without_padding(x_BCMN, num_mels_B)
+        return dense(self.linear, x_BCMN.transpose(1, 2).flatten(2))
+
+
+def without_padding(x_BCMN: Tensor, num_mels_B: Tensor) -> Tensor:
+    """Return frames with zeros after each row's."""
+    out_BM = torch.arange(x_BCMN.shape[2], device=x_BCMN.device) >= num_mels_B[:, None]
+    return x_BCMN.masked_fill(out_BM[:, None, :, None], 0.0)
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with an activation between them."""
+
+    def __init__(self, config: FastConformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        activation(config.hidden_act)  # raises if unknown
+        self.linear1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.attention_bias)
+        self.linear2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(self, hidden_BTH: Tensor) -> Tensor:
+        """Return (B, T, H), each frame on its own."""
+        inner_BTI = dense(self.linear1, hidden_BTH, self.config.hidden_act)
+        return dense(self.linear2, F.dropout(inner_BTI, self.config.activation_dropout, self.training))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with sinusoids of distances (Dai et al. 2019, section 3.3)."""
+
+    def __init__(self, config: FastConformerConfig) -> None:
+        super().__init__()
+        size, bias, self.config = config.hidden_size, config.attention_bias, config
+        self.heads = config.num_attention_heads
+        self.scale = (size // self.heads) ** -0.5
+        self.q_proj = nn.Linear(size, size, bias=bias)
+        self.k_proj = nn.Linear(size, size, bias=bias)
+        self.v_proj = nn.Linear(size, size, bias=bias)
+        self.o_proj = nn.Linear(size, size, bias=bias)
+        self.relative_k_proj = nn.Linear(size, size, bias=False)
+        self.bias_u = nn.Parameter(torch.zeros(self.heads, size // self.heads))
+        self.bias_v = nn.Parameter(torch.zeros(self.heads, size // self.heads))
+
+    def forward(
+        self,
+        hidden_BTH: Tensor,
+        keys_B11T: Tensor | None,
+        waves_WH: Tensor,
+        with_weights: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and weights_BATT if requested, which packed frames do not support.
+
+        `waves_WH` are the sinusoids of the longest row.
+        """
+        shape = (*hidden_BTH.shape[:2], self.heads, -1)
+        q_BATD, k_BATD, v_BATD = (
+            dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        distances_WAD = dense(self.relative_k_proj, waves_WH).view(waves_WH.shape[0], self.heads, -1)
+        distances_ADW = distances_WAD.permute(1, 2, 0) * self.scale
+        if packing is not None:
+            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, distances_ADW, packing))
+            return dense(self.o_proj, mixed_BTH), None
+        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, distances_ADW, with_weights)
+        return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+
+    def _mixed_rows(
+        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, distances_ADW: Tensor, packing: Packing
+    ) -> Iterator[Tensor]:
+        """Yield the attended frames (1, T, H) of each row."""
+        for place in packing.places:
+            q_1ATD, k_1ATD, v_1ATD = (x_1AND[:, :, place] for x_1AND in (q_1AND, k_1AND, v_1AND))
+            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, distances_ADW, False)
+            yield mixed_1ATD.transpose(1, 2).flatten(2)
+
+    def _mixed(
+        self,
+        q_BATD: Tensor,
+        k_BATD: Tensor,
+        v_BATD: Tensor,
+        keys_B11T: Tensor | None,
+        distances_ADW: Tensor,
+        with_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return mixed_BATD, and weights_BATT if requested; the distances may be those of more frames."""
+        beyond = (distances_ADW.shape[2] + 1) // 2 - q_BATD.shape[2]
+        distances_ADW = distances_ADW[:, :, beyond : distances_ADW.shape[2] - beyond]
+        placed_BATD, q_BATD = q_BATD + self.bias_v[:, None], q_BATD + self.bias_u[:, None]
+
+        def bias(rows: slice, heads: slice) -> Tensor:
+            return skewed(placed_BATD[rows, heads] @ distances_ADW[heads])
+
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if not with_weights:
+            return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
+        weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
+        weights_BATT = F.dropout(weights_BATT, dropout, self.training)
+        return weights_BATT @ v_BATD, weights_BATT
+
+
+class ConvolutionModule(nn.Module):
+    """Gated depthwise convolution over neighbouring frames with batch normalisation."""
+
+    def __init__(self, config: FastConformerConfig) -> None:
+        super().__init__()
+        size, kernel, bias = config.hidden_size, config.conv_kernel_size, config.convolution_bias
+        self.act = activation(config.hidden_act)
+        self.pointwise_conv1 = nn.Conv1d(size, 2 * size, 1, bias=bias)
+        self.depthwise_conv = nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=size, bias=bias)
+        self.norm = nn.BatchNorm1d(size)
+        self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=bias)
+
+    def forward(
+        self, hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool, packing: Packing | None = None
+    ) -> Tensor:
+        """Return the residual (B, T, H).
+
+        With `exact`, training normalises by the running statistics, too, and leaves them unchanged: those of a batch
+        would make a row depend on the others.
+        """
+        x_BTH = F.glu(pointwise(self.pointwise_conv1, hidden_BTH), dim=-1)
+        if valid_BT is not None:
+            x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+        if packing is not None:
+            weights = self._folded()
+            x_BTH = packing.joined(self._over_time(x_BTH[:, place], weights) for place in packing.places)
+        elif self.training and not exact:
+            x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
+        else:
+            x_BTH = self._over_time(x_BTH, self._folded())
+        return pointwise(self.pointwise_conv2, self.act(x_BTH))
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Return the weight (H, 1, K) and bias (H,) of the convolution with the normalisation after it."""
+        norm, conv = self.norm, self.depthwise_conv
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale_H = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        offset_H = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+        return conv.weight * scale_H[:, None, None], norm.bias - offset_H * scale_H
+
+    def _over_time(self, x_BTH: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        conv = self.depthwise_conv
+        if x_BTH.shape[1] == 0:
+            return x_BTH
+        mixed_BHT = F.conv1d(x_BTH.transpose(1, 2), *weights, padding=conv.padding[0], groups=conv.groups)
+        return mixed_BHT.transpose(1, 2)
+
+
+def pointwise(conv: nn.Conv1d, x_BTH: Tensor) -> Tensor:
+    """Apply a convolution of one tap, which is a dense layer."""
+    return linear(x_BTH, conv.weight[:, :, 0], conv.bias)
+
+
+class FastConformerLayer(nn.Module):
+    """A Conformer layer: half a feed-forward, attention, convolution, half a feed-forward."""
+
+    def __init__(self, config: FastConformerConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.feed_forward1 = FeedForward(config)
+        self.self_attn = SelfAttention(config)
+        self.conv = ConvolutionModule(config)
+        self.feed_forward2 = FeedForward(config)
+        self.norm_feed_forward1 = nn.LayerNorm(size)
+        self.norm_self_att = nn.LayerNorm(size)
+        self.norm_conv = nn.LayerNorm(size)
+        self.norm_feed_forward2 = nn.LayerNorm(size)
+        self.norm_out = nn.LayerNorm(size)
+
+    def forward(
+        self,
+        hidden_BTH: Tensor,
+        valid_BT: Tensor | None,
+        keys_B11T: Tensor | None,
+        waves_WH: Tensor,
+        with_weights: bool,
+        exact: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's output, and attention weights if requested."""
+        hidden_BTH = torch.add(hidden_BTH, self.feed_forward1(self.norm_feed_forward1(hidden_BTH)), alpha=0.5)
+        normed_BTH = self.norm_self_att(hidden_BTH)
+        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, waves_WH, with_weights, packing)
+        hidden_BTH = hidden_BTH + attended_BTH
+        hidden_BTH = hidden_BTH + self.conv(self.norm_conv(hidden_BTH), valid_BT, exact, packing)
+        hidden_BTH = torch.add(hidden_BTH, self.feed_forward2(self.norm_feed_forward2(hidden_BTH)), alpha=0.5)
+        return self.norm_out(hidden_BTH), weights_BATT

@@ -1,0 +1,457 @@
+"""Parakeet CTC: FastConformer (Rekesh et al. 2023, arXiv:2305.05084) over log-mel frames, eight of them to a frame.
+
+In this order: configurations, outputs, encoder, model. Subsampling and layer are in encoder/fast_conformer.py, features
+in features/parakeet.py, the tokenizer in tokenizers/pieces.py. Names of modules and weights are those of published
+checkpoints.
+
+Legend: B batch, M log-mel frames, N mel bins, T frames, H hidden, A attention heads, W distances of T frames (2T - 1),
+V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+from raysp.models.base.modeling import Count, asked
+from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
+from raysp.models.encoder.conformer import sinusoids
+from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.encoder.fast_conformer import (
+    FastConformerLayer,
+    SelfAttention,
+    Subsampling,
+    num_subsamplings,
+    pointwise,
+    subsampled,
+    without_padding,
+)
+from raysp.models.encoder.heads import KeptStates, States
+from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.encoder.transformer import run_layer
+from raysp.models.files.configuration import Config
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
+
+HOP_SAMPLES = 160
+"""Samples from one log-mel frame to the next."""
+LEAST_MELS = 2
+"""Log-mel frames of the shortest input: the deviation of a single one, by which it is normalised, is undefined."""
+
+
+class ParakeetEncoderConfig(Config):
+    """Fields and defaults of `ParakeetEncoderConfig` in transformers."""
+
+    model_type: ClassVar[str] = "parakeet_encoder"
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 8
+    intermediate_size: int = 4096
+    hidden_act: str = "silu"
+    attention_bias: bool = True
+    convolution_bias: bool = True
+    conv_kernel_size: int = 9
+    subsampling_factor: int = 8
+    subsampling_conv_channels: int = 256
+    num_mel_bins: int = 80
+    subsampling_conv_kernel_size: int = 3
+    subsampling_conv_stride: int = 2
+    dropout: float = 0.1
+    dropout_positions: float = 0.0
+    layerdrop: float = 0.1
+    activation_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    max_position_embeddings: int = 5000
+    scale_input: bool = True
+    initializer_range: float = 0.02
+
+    @classmethod
+    def own_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the encoder's part of a config.json of a model with a head."""
+        nested = values.get("encoder_config")
+        return nested if isinstance(nested, dict) else values
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """Number of attention heads, under the name of models that share keys between heads."""
+        return self.num_attention_heads
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """Log-mel frames from one frame to the next."""
+        return int(self.subsampling_conv_stride ** num_subsamplings(self))
+
+    def validate(self) -> None:
+        """Raise CheckpointError for fields that contradict each other."""
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads or self.hidden_size % 2:
+            raise CheckpointError(
+                f"num_attention_heads is {self.num_attention_heads}, expected a divisor of hidden_size "
+                f"{self.hidden_size}, which must be even"
+            )
+        if self.conv_kernel_size < 1 or self.conv_kernel_size % 2 == 0:
+            raise CheckpointError(f"conv_kernel_size is {self.conv_kernel_size}, expected an odd number")
+        factor = self.subsampling_factor
+        if factor < 2 or factor & (factor - 1):
+            raise CheckpointError(f"subsampling_factor is {factor}, expected a power of two, such as 8")
+        if min(self.subsampling_conv_kernel_size, self.subsampling_conv_stride, self.num_mel_bins) < 1:
+            raise CheckpointError("the subsampling's kernel or stride, or num_mel_bins, is below 1")
+        left, expected = subsampled(self.num_mel_bins, self), self.num_mel_bins // self.inputs_to_logits_ratio
+        if left != expected or left < 1:
+            raise CheckpointError(
+                f"num_mel_bins is {self.num_mel_bins}, of which the subsampling leaves {left}, expected {expected}: "
+                f"use a multiple of {self.inputs_to_logits_ratio}"
+            )
+
+
+class ParakeetCTCConfig(Config):
+    """Fields and defaults of `ParakeetCTCConfig` in transformers.
+
+    `encoder_config` is a `ParakeetEncoderConfig` or its JSON object.
+    """
+
+    model_type: ClassVar[str] = "parakeet_ctc"
+
+    vocab_size: int = 1025
+    ctc_loss_reduction: str = "mean"
+    ctc_zero_infinity: bool = True
+    pad_token_id: int | None = 1024
+    final_dropout: ClassVar[float] = 0.0
+    """Dropout before the head, which this architecture does not have."""
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
+        self.encoder_config = _encoder_config(values.pop("encoder_config", None))
+        super().__init__(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as plain JSON types, with the encoder's nested."""
+        return {**super().to_dict(), "encoder_config": self.encoder_config.to_dict()}
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's frames."""
+        return self.encoder_config.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of the encoder's layers."""
+        return self.encoder_config.num_hidden_layers
+
+    @property
+    def initializer_range(self) -> float:
+        """Deviation of initial weights."""
+        return self.encoder_config.initializer_range
+
+
+def _encoder_config(values: object) -> ParakeetEncoderConfig:
+    if isinstance(values, ParakeetEncoderConfig):
+        return values
+    if values is not None and not isinstance(values, Mapping):
+        raise CheckpointError(f"encoder_config is {values!r}, expected a JSON object: correct config.json")
+    fields: Mapping[str, Any] = values or {}
+    found = fields.get("model_type", ParakeetEncoderConfig.model_type)
+    if found != ParakeetEncoderConfig.model_type:
+        raise CheckpointError(
+            f"encoder_config has model_type {found!r}, expected {ParakeetEncoderConfig.model_type!r}: correct "
+            "config.json"
+        )
+    return ParakeetEncoderConfig.from_dict(fields)
+
+
+@output
+class ParakeetEncoderModelOutput(ModelOutput):
+    """`last_hidden_state` (B, T, H), states and weights; `attention_mask` (B, T), 1 for frames of the row."""
+
+    last_hidden_state: Tensor
+    attention_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@output
+class ParakeetCTCGenerateOutput(ModelOutput):
+    """`sequences` (B, T), the most probable token of each frame; logits (B, T, V), states and weights."""
+
+    sequences: Tensor
+    logits: Tensor | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class ParakeetPreTrainedModel(SpeechModel):
+    """Lengths and initial weights of Parakeet models."""
+
+    config_class: ClassVar[type[Config]] = ParakeetCTCConfig
+    base_model_prefix: ClassVar[str] = "encoder"
+    input_axes: ClassVar[str] = "(B, T, C)"
+    training_only: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def encoder_config(self) -> ParakeetEncoderConfig:
+        """Configuration of the encoder."""
+        config: Any = self.config
+        found: ParakeetEncoderConfig = config if isinstance(config, ParakeetEncoderConfig) else config.encoder_config
+        return found
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest waveform whose features are defined."""
+        return LEAST_MELS * HOP_SAMPLES
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples of the waveform from one frame to the next."""
+        return HOP_SAMPLES * self.encoder_config.inputs_to_logits_ratio
+
+    def num_frames(self, num_samples: Count) -> Count:
+        """Return the number of frames for waveforms of these numbers of samples, at least 0."""
+        mels = num_samples // HOP_SAMPLES
+        return subsampled(mels, self.encoder_config) * (mels >= LEAST_MELS)
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+        """Return the number of frames for these numbers of log-mel frames."""
+        return subsampled(input_lengths, self.encoder_config)
+
+    def _seems_padded(self, inputs: Tensor) -> Tensor:
+        """Return which rows (B,) end in two frames of one value; the last frame of a waveform always is."""
+        end_BMN = inputs[:, -2:]
+        return (end_BMN == end_BMN[:, -1:, -1:]).all(-1).all(-1)
+
+    def _init_module(self, module: nn.Module) -> None:
+        deviation = self.encoder_config.initializer_range
+        match module:
+            case SelfAttention():
+                nn.init.normal_(module.bias_u, std=deviation)
+                nn.init.normal_(module.bias_v, std=deviation)
+            case nn.Conv1d() | nn.Conv2d():
+                nn.init.normal_(module.weight, std=deviation)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.BatchNorm1d():
+                module.reset_parameters()
+            case _:
+                super()._init_module(module)
+
+
+class ParakeetEncoder(ParakeetPreTrainedModel):
+    """The encoder without a head."""
+
+    config_class: ClassVar[type[Config]] = ParakeetEncoderConfig
+
+    def __init__(self, config: ParakeetEncoderConfig) -> None:
+        super().__init__(config)
+        self.gradient_checkpointing = False
+        self.subsampling = Subsampling(config)
+        self.layers = nn.ModuleList(FastConformerLayer(config) for _ in range(config.num_hidden_layers))
+
+    @property
+    def above_layers(self) -> Sequence[nn.Module | None]:
+        """Modules that take the output of the last layer: there are none."""
+        return ()
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attention_mask: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Encode log-mel features.
+
+        Args:
+            input_features: (B, M, N) normalised log-mel frames, see `ParakeetFeatureExtractor`.
+            attention_mask: (B, M), nonzero for frames of the row, which come first; None: all of them.
+            output_attention_mask: Return `attention_mask`, (B, T) int32, if a mask is given.
+            output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
+            output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as
+                configured.
+            return_dict: False returns a plain tuple.
+        """
+        encoded = self.encode(
+            input_features,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        if not output_attention_mask:
+            encoded.attention_mask = None
+        return self.returned(encoded, return_dict)
+
+    def encode(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        mask_BM: Tensor | None = None,
+        /,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> ParakeetEncoderModelOutput:
+        """Return the named output of `forward`; `states` receives each hidden state in addition.
+
+        `mask_time_indices` must be None: this architecture masks no frames.
+        """
+        self.check_inputs(inputs, mask_BM)
+        with_weights = asked(output_attentions, self.config.output_attentions)
+        kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
+        valid_BT: Tensor | None = None
+        if mask_BM is not None:
+            length = self._get_feat_extract_output_lengths(inputs.shape[1])
+            valid_BT = self._get_feature_vector_attention_mask(length, mask_BM)
+        receiver = states if kept is None else kept
+        inputs = inputs.to(self.dtype)
+        weights: list[Tensor] = []
+        if not (with_weights or self.training) and can_pack(inputs, valid_BT, self.padding == "exact"):
+            hidden_BTH = self._packed(inputs, mask_BM, receiver)
+        else:
+            hidden_BTH, weights = self._padded(inputs, mask_BM, valid_BT, receiver, with_weights)
+        return ParakeetEncoderModelOutput(
+            last_hidden_state=hidden_BTH,
+            attention_mask=None if valid_BT is None else valid_BT.int(),
+            hidden_states=None if kept is None else tuple(kept),
+            attentions=tuple(weights) if with_weights else None,
+        )
+
+    def _padded(
+        self,
+        mels_BMN: Tensor,
+        mask_BM: Tensor | None,
+        valid_BT: Tensor | None,
+        states: States | None,
+        with_weights: bool,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the last hidden state and attention weights of rows side by side."""
+        config, exact = self.encoder_config, self.padding == "exact"
+        num_mels_B = None if mask_BM is None else mask_BM.sum(-1)
+        if num_mels_B is not None and exact:
+            mels_BMN = without_padding(mels_BMN[:, None], num_mels_B)[:, 0]
+        hidden_BTH = self._scaled(self.subsampling(mels_BMN, num_mels_B))
+        hidden_BTH = F.dropout(hidden_BTH, config.dropout, self.training)
+        waves_WH = sinusoids(hidden_BTH.shape[1], config.hidden_size, hidden_BTH)
+        waves_WH = F.dropout(waves_WH, config.dropout_positions, self.training)
+        keys_B11T = None if valid_BT is None else attended_keys(valid_BT)
+        valid_BT = None if keys_B11T is None else valid_BT
+        weights = []
+        for layer in self.layers:
+            if states is not None:
+                states.append(hidden_BTH)
+            if self.training and config.layerdrop > 0.0 and torch.rand([]) < config.layerdrop:
+                continue
+            arguments = (hidden_BTH, valid_BT, keys_B11T, waves_WH, with_weights, exact)
+            recomputes = self.gradient_checkpointing and self.training
+            hidden_BTH, weights_BATT = run_layer(layer, *arguments, recomputes=recomputes)
+            if weights_BATT is not None:
+                weights.append(weights_BATT)
+        if states is not None:
+            states.append(hidden_BTH)
+        return hidden_BTH, weights
+
+    def _packed(self, mels_BMN: Tensor, mask_BM: Tensor | None, states: States | None) -> Tensor:
+        """Return the last hidden state of rows end to end, without work on padding."""
+        batch, num_mels, _ = mels_BMN.shape
+        counts = [num_mels] * batch if mask_BM is None else mask_BM.sum(-1).tolist()
+        frames = [self._get_feat_extract_output_lengths(count) for count in counts]
+        packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
+        rows = (self._subsampled(row[None, :count]) for row, count in zip(mels_BMN, counts, strict=True))
+        hidden_1TH = packing.joined(rows)
+        waves_WH = sinusoids(max(frames), self.encoder_config.hidden_size, hidden_1TH)
+        if states is not None:
+            states.append(packing.unpack(hidden_1TH))
+        for layer in self.layers:
+            hidden_1TH, _ = layer(hidden_1TH, None, None, waves_WH, False, True, packing)
+            if states is not None:
+                states.append(packing.unpack(hidden_1TH))
+        return packing.unpack(hidden_1TH)
+
+    def _subsampled(self, mels_1MN: Tensor) -> Tensor:
+        """Return the layers' input (1, T, H) of one row."""
+        if mels_1MN.shape[1] == 0:
+            return mels_1MN.new_zeros(1, 0, self.encoder_config.hidden_size)
+        return self._scaled(self.subsampling(mels_1MN, None))
+
+    def _scaled(self, hidden_BTH: Tensor) -> Tensor:
+        config = self.encoder_config
+        return hidden_BTH * math.sqrt(config.hidden_size) if config.scale_input else hidden_BTH
+
+
+class ParakeetCTCHead(nn.Conv1d):
+    """A dense layer over the vocabulary, stored as a convolution of one tap."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, 1)
+
+    @property
+    def out_features(self) -> int:
+        """Number of tokens."""
+        return self.out_channels
+
+    def forward(self, hidden_BTH: Tensor) -> Tensor:
+        """Return logits_BTV."""
+        return pointwise(self, hidden_BTH)
+
+
+class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
+    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
+
+    head_name: ClassVar[str] = "ctc_head"
+
+    def build_base(self) -> ParakeetEncoder:
+        """Return a new encoder."""
+        return ParakeetEncoder(self.encoder_config)
+
+    def build_head(self, vocab_size: int) -> ParakeetCTCHead:
+        """Return a new head."""
+        return ParakeetCTCHead(self.encoder_config.hidden_size, vocab_size)
+
+    def forward(  # type: ignore[override]  # the order of arguments is the original's
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Return logits_BTV, and the CTC loss if `labels` are given: see `ForCTC.forward`."""
+        return super().forward(
+            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        return_dict_in_generate: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Tensor | ParakeetCTCGenerateOutput:
+        """Return the most probable token of each frame (B, T), the blank after a row's end.
+
+        Args:
+            input_features: As for `forward`.
+            attention_mask: As for `forward`.
+            return_dict_in_generate: Return the logits in addition, and states and weights if asked for.
+            output_attentions: As for `forward`.
+            output_hidden_states: As for `forward`.
+        """
+        given: CausalLMOutput = self(
+            input_features, attention_mask, None, output_attentions, output_hidden_states, True
+        )
+        sequences = given.logits.argmax(-1)
+        if attention_mask is not None:
+            valid_BT = self._get_feature_vector_attention_mask(sequences.shape[1], attention_mask)
+            sequences = sequences.masked_fill(~valid_BT, self.config.pad_token_id or 0)
+        if not return_dict_in_generate:
+            return sequences
+        return ParakeetCTCGenerateOutput(
+            sequences=sequences,
+            logits=given.logits,
+            attentions=given.attentions,
+            hidden_states=given.hidden_states,
+        )

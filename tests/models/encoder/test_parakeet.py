@@ -1,0 +1,177 @@
+"""Parakeet against transformers: gradients, losses, labels, generated tokens, and rows that do not depend on others.
+
+Outputs for random configurations are compared in promises/test_random_configurations.py.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModel,
+    AutoModelForCTC,
+    ParakeetCTCConfig,
+    ParakeetEncoder,
+    ParakeetEncoderConfig,
+    ParakeetForCTC,
+)
+from tests.models.oracles import TINY_PARAKEET, fields_of, make_pair, transformers
+from tests.models.parity import as_reference, assert_close, inputs_and_mask
+
+LENGTHS, WIDTH = (161, 80, 123, 9), TINY_PARAKEET["num_mel_bins"]
+LABELS = torch.tensor([[5, 6, 7, 7], [8, 5, 19, 19], [3, 3, 3, 19], [1, 2, 3, 4]])  # the last has one frame for each
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return make_pair("ParakeetForCTC", tmp_path_factory.mktemp("parakeet"))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("zero_infinity", [True, False])
+def test_loss_and_gradients_equal_theirs(pair, reduction, zero_infinity):
+    oracle, model = (copy.deepcopy(one) for one in pair)
+    rows = 4 if zero_infinity else 3
+    features, mask = inputs_and_mask(LENGTHS[:rows], WIDTH)
+    for one in (oracle, model):
+        one.config.ctc_loss_reduction, one.config.ctc_zero_infinity = reduction, zero_infinity
+    theirs, ours = (one(features, mask, labels=LABELS[:rows]) for one in (oracle, model))
+    assert_close(ours.loss, theirs.loss)
+    theirs.loss.backward()
+    ours.loss.backward()
+    expected = {name: one.grad for name, one in oracle.named_parameters() if one.grad is not None}
+    assert {name for name, one in model.named_parameters() if one.grad is not None} == {*expected}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_training_with_reference_padding_normalises_by_the_batch_as_theirs_does(tmp_path):
+    still = {"dropout": 0.0, "layerdrop": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
+    oracle, model = make_pair("ParakeetForCTC", tmp_path, **still)
+    model.padding = "reference"
+    features, mask = inputs_and_mask((161, 161), WIDTH)
+    assert_close(model.train()(features, mask).logits, oracle.train()(features, mask).logits)
+    for name, value in oracle.state_dict().items():
+        assert_close(model.state_dict()[name], value)
+
+
+def test_training_with_exact_padding_keeps_rows_apart_and_statistics_unchanged(tmp_path):
+    still = {"dropout": 0.0, "layerdrop": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
+    _, model = make_pair("ParakeetForCTC", tmp_path, **still)
+    features, mask = inputs_and_mask(LENGTHS, WIDTH)
+    expected = model(features, mask).logits
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert_close(model.train()(features, mask).logits, expected)
+    assert_close(model(features[1:2, :80]).logits[0], expected[1, :10])
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name])
+
+
+def test_dropout_and_dropped_layers_act_in_training_only(pair):
+    model = copy.deepcopy(pair[1])
+    features, mask = inputs_and_mask(LENGTHS, WIDTH)
+    config = model.config.encoder_config
+    for name in ("dropout", "dropout_positions", "activation_dropout", "attention_dropout", "layerdrop"):
+        for other in ("dropout", "dropout_positions", "activation_dropout", "attention_dropout", "layerdrop"):
+            setattr(config, other, 0.5 if other == name else 0.0)
+        expected = model.eval()(features, mask).logits
+        torch.manual_seed(0)
+        assert not torch.allclose(model.train()(features, mask).logits, expected), name
+
+
+@torch.no_grad()
+def test_generated_tokens_equal_theirs_and_are_blank_behind_a_row(pair):
+    oracle, model = pair
+    features, mask = inputs_and_mask(LENGTHS, WIDTH)
+    for one in (model, as_reference(model)):
+        tokens = one.generate(features, mask)
+        assert torch.equal(tokens, oracle.generate(features, mask))
+        assert tokens[1, 10:].eq(19).all()
+        assert torch.equal(one.generate(features[:1]), oracle.generate(features[:1]))
+    more = model.generate(features, mask, return_dict_in_generate=True, output_hidden_states=True)
+    assert more.keys() == ["sequences", "logits", "hidden_states"]
+    assert torch.equal(more.sequences, tokens)
+
+
+def test_the_encoder_is_read_from_a_checkpoint_with_a_head(pair, tmp_path):
+    oracle, model = pair
+    model.save_pretrained(tmp_path)
+    features, mask = inputs_and_mask(LENGTHS, WIDTH)
+    encoder = ParakeetEncoder.from_pretrained(tmp_path)
+    found = encoder(features, mask)
+    assert torch.equal(found.last_hidden_state, model.encoder(features, mask).last_hidden_state)
+    assert torch.equal(found.attention_mask, oracle.encoder(features, mask).attention_mask)
+    assert encoder(features, mask, output_attention_mask=False).keys() == ["last_hidden_state"]
+    encoder.save_pretrained(tmp_path / "encoder")
+    assert type(AutoModel.from_pretrained(tmp_path / "encoder")) is ParakeetEncoder
+    assert type(AutoModelForCTC.from_pretrained(tmp_path)) is ParakeetForCTC
+    again = transformers.ParakeetEncoder.from_pretrained(tmp_path / "encoder")
+    assert torch.equal(again.layers[0].conv.norm.running_var, encoder.layers[0].conv.norm.running_var)
+
+
+@pytest.mark.parametrize("ours", [ParakeetCTCConfig, ParakeetEncoderConfig])
+def test_fields_and_defaults_are_theirs(ours):
+    theirs = getattr(transformers, ours.__name__)()
+    for name, value in ours().to_dict().items():
+        if name == "encoder_config":
+            continue
+        assert getattr(theirs, name) == value, name
+    missing = [name for name in theirs.to_dict() if name not in transformers.PreTrainedConfig().to_dict()]
+    assert all(hasattr(ours(), name) for name in missing), missing
+
+
+def test_initial_weights_have_their_deviation():
+    torch.manual_seed(0)
+    model = ParakeetForCTC(ParakeetCTCConfig(**fields_of("ParakeetForCTC", {"initializer_range": 0.3})))
+    theirs = transformers.ParakeetForCTC(
+        transformers.ParakeetCTCConfig(**fields_of("ParakeetForCTC", {"initializer_range": 0.3}))
+    )
+    for name, value in theirs.state_dict().items():
+        if value.numel() > 200:
+            deviation = value.std().item()
+            assert model.state_dict()[name].std().item() == pytest.approx(deviation, rel=0.3, abs=1e-3), name
+
+
+def test_bfloat16_and_gradient_checkpointing_stay_near(pair):
+    model = copy.deepcopy(pair[1])
+    features, mask = inputs_and_mask(LENGTHS, WIDTH)
+    expected = model(features, mask, labels=LABELS).loss
+    expected.backward()
+    gradient = model.encoder.layers[0].self_attn.bias_u.grad.clone()
+    model.zero_grad()
+    model.encoder.gradient_checkpointing = True
+    for name in ("dropout", "activation_dropout", "attention_dropout", "layerdrop"):
+        setattr(model.config.encoder_config, name, 0.0)
+    model.train()(features, mask, labels=LABELS).loss.backward()
+    assert_close(model.encoder.layers[0].self_attn.bias_u.grad, gradient)
+    low = model.eval().bfloat16()(features, mask, labels=LABELS).loss
+    assert low.item() == pytest.approx(expected.item(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"num_attention_heads": 5}, "num_attention_heads is 5, expected a divisor of hidden_size"),
+        ({"conv_kernel_size": 4}, "conv_kernel_size is 4, expected an odd number"),
+        ({"subsampling_factor": 6}, "subsampling_factor is 6, expected a power of two"),
+        (
+            {"num_mel_bins": 20},
+            "num_mel_bins is 20, of which the subsampling leaves 3, expected 2: use a multiple of 8",
+        ),
+        ({"subsampling_conv_stride": 0}, "kernel or stride"),
+        ({"model_type": "wav2vec2"}, "encoder_config has model_type 'wav2vec2'"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(flags, message):
+    with pytest.raises(CheckpointError, match=message):
+        ParakeetCTCConfig(encoder_config=flags)
+    with pytest.raises(CheckpointError, match="encoder_config is 3, expected a JSON object"):
+        ParakeetCTCConfig(encoder_config=3)
+
+
+def test_frames_of_a_waveform_are_counted(pair):
+    model = pair[1]
+    assert (model.min_samples, model.frame_stride, model.receptive_samples) == (320, 1280, 160)
+    assert [model.num_frames(count) for count in (0, 319, 320, 1439, 1440, 16000)] == [0, 0, 1, 1, 2, 13]
