@@ -19,6 +19,8 @@ from .checking import check_checkpoint as check_checkpoint
 from .decoder.cache import KeyValueCache as KeyValueCache
 from .decoder.generation_config import GenerationConfig as GenerationConfig
 from .encoder.several_heads import save_heads as save_heads
+from .features.parakeet import ParakeetFeatureExtractor as ParakeetFeatureExtractor
+from .features.parakeet import ParakeetProcessor as ParakeetProcessor
 from .features.processors import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
 from .features.processors import Wav2Vec2Processor as Wav2Vec2Processor
 from .features.seamless import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
@@ -47,6 +49,7 @@ from .speech_encoder_decoder import SpeechEncoderDecoderConfig as SpeechEncoderD
 from .speech_encoder_decoder import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
 from .summary import CheckpointSummary as CheckpointSummary
 from .tokenizers.ctc import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+from .tokenizers.pieces import ParakeetTokenizer as ParakeetTokenizer
 from .tokenizers.text import TextTokenizer as TextTokenizer
 from .unispeech import UniSpeechConfig as UniSpeechConfig
 from .unispeech import UniSpeechForCTC as UniSpeechForCTC

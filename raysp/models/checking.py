@@ -14,20 +14,32 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
+from raysp.models.features.parakeet import ParakeetFeatureExtractor
 from raysp.models.features.processors import (
     FeatureExtractor,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
+    read_ctc_tokenizer,
     read_tokenizer,
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.comparison import compare
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import TensorHeader, read_headers
+from raysp.models.parakeet import HOP_SAMPLES, ParakeetEncoderConfig
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
+from raysp.models.tokenizers.text import names_pieces
 
+EXTRACTORS: dict[
+    str, type[Wav2Vec2FeatureExtractor | SeamlessM4TFeatureExtractor | ParakeetFeatureExtractor]
+] = {  # of model types that read log-mel frames
+    "parakeet_ctc": ParakeetFeatureExtractor,
+    "parakeet_encoder": ParakeetFeatureExtractor,
+    "wav2vec2-bert": SeamlessM4TFeatureExtractor,
+}
 PROCESSORS = {
+    "ParakeetProcessor": "ParakeetFeatureExtractor",
     "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
 }
@@ -43,12 +55,11 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
     folder = Path(folder)
     values, config = read_feature_extractor_config(folder), read_config(folder)
     speech = config.get("encoder") or {} if config.get("model_type") == COMPOSITE else config
-    takes_log_mels = speech.get("model_type") == "wav2vec2-bert"
-    expected = SeamlessM4TFeatureExtractor if takes_log_mels else Wav2Vec2FeatureExtractor
+    expected = EXTRACTORS.get(str(speech.get("model_type")), Wav2Vec2FeatureExtractor)
     kind = values.get("feature_extractor_type")
     if kind is None:  # older files name the processor instead
         kind = PROCESSORS.get(values.get("processor_class", ""), expected.__name__)
-    if kind not in (expected.__name__, *(() if takes_log_mels else ("Wav2Vec2Processor",))):
+    if kind not in (expected.__name__, *expected.older_names):
         raise CheckpointError(
             f"{folder}: feature_extractor_type is {kind!r}, expected {expected.__name__!r} for model_type "
             f"{speech.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
@@ -56,7 +67,19 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
     extractor = expected.from_pretrained(folder)
     if isinstance(extractor, SeamlessM4TFeatureExtractor):
         _check_width(folder, extractor, speech.get("feature_projection_input_dim", 160))
+    if isinstance(extractor, ParakeetFeatureExtractor):
+        _check_bins(folder, extractor, speech)
     return extractor
+
+
+def _check_bins(folder: Path, extractor: ParakeetFeatureExtractor, config: Mapping[str, Any]) -> None:
+    encoder = config.get("encoder_config") or config
+    bins = encoder.get("num_mel_bins", ParakeetEncoderConfig.num_mel_bins)
+    if (extractor.feature_size, extractor.hop_length) != (bins, HOP_SAMPLES):
+        raise CheckpointError(
+            f"{folder}: features are {extractor.feature_size} mel bins every {extractor.hop_length} samples, the model "
+            f"expects num_mel_bins {bins!r} every {HOP_SAMPLES}: correct the wrong one"
+        )
 
 
 def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected: object) -> None:
@@ -84,7 +107,7 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
     has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
     vocab_size = _checked_vocab_size(folder, config) if has_text else None
-    encoder, sample_rate = getattr(config, "encoder", config), _sample_rate(folder)
+    encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
     return CheckpointSummary(
         path=folder,
         model_type=config.model_type,
@@ -146,6 +169,11 @@ def start_token(folder: Path) -> object:
     return GenerationConfig.of_checkpoint(folder, config).first_token(config)
 
 
+def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
+    """Return the configuration of the encoder, where it is nested, or the model's own."""
+    return getattr(config, "encoder_config", getattr(config, "encoder", config))
+
+
 def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
     """Estimate the values held at the widest place of front end and layers: input, inner and output tensors."""
     widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
@@ -154,6 +182,9 @@ def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -
     for width, stride in front_end:
         rate /= stride
         widest = max(widest, 3 * rate * width)
+    if isinstance(config, ParakeetEncoderConfig):  # channels of every second log-mel frame and bin
+        strided = sample_rate / HOP_SAMPLES / config.subsampling_conv_stride**2
+        widest = max(widest, 2 * strided * config.num_mel_bins * config.subsampling_conv_channels)
     return widest
 
 
@@ -241,29 +272,33 @@ def _sample_rate(folder: Path) -> int:
 
 def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head
     """Check that the classes of the head are the tokens, and that the blank is the padding token."""
-    if not (folder / "vocab.json").is_file():
+    tokens_file = "tokenizer.json" if names_pieces(folder) else "vocab.json"
+    if not (folder / tokens_file).is_file():
         raise CheckpointError(
-            f"{folder}: vocab.json not found, expected the tokens of the head: complete the checkpoint"
+            f"{folder}: {tokens_file} not found, expected the tokens of the head: complete the checkpoint"
         )
-    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
-    if not tokenizer.encoder:
-        raise CheckpointError(
-            f"{folder}: vocab.json holds the languages {', '.join(sorted(tokenizer.vocab))} and tokenizer_config.json "
-            "has no target_lang: set it to the language of this head"
-        )
+    tokenizer = read_ctc_tokenizer(folder)
+    own = {*tokenizer.get_vocab().values()}
+    if isinstance(tokenizer, Wav2Vec2CTCTokenizer):
+        own = {*tokenizer.decoder}
+        if not tokenizer.encoder:
+            raise CheckpointError(
+                f"{folder}: vocab.json holds the languages {', '.join(sorted(tokenizer.vocab))} and "
+                "tokenizer_config.json has no target_lang: set it to the language of this head"
+            )
     size = config.vocab_size
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
-    beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - set(tokenizer.decoder))
+    beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
     missing = set(range(size)) - set(tokenizer.get_vocab().values())
     if beyond or missing:
         raise CheckpointError(
-            f"{folder}: tokenizer has {len(tokenizer)} tokens, the head has {size} classes (config.json, vocab_size): "
-            f"ids without a class {_some(beyond)}, classes without a token {_some(missing)}: "
-            "use the vocab.json that was saved with these weights"
+            f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes (config.json, "
+            f"vocab_size): ids without a class {_some(beyond)}, classes without a token {_some(missing)}: "
+            f"use the {tokens_file} that was saved with these weights"
         )
     if tokenizer.pad_token_id != config.pad_token_id:
         raise CheckpointError(
-            f"{folder}: tokenizer's pad_token {tokenizer.pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
+            f"{folder}: tokenizer's pad_token is id {tokenizer.pad_token_id}, config.json has "
             f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
         )
 

@@ -15,6 +15,8 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
 from raysp.models.registry import model_classes
+from raysp.models.tokenizers.pieces import ParakeetTokenizer
+from raysp.models.tokenizers.written import CTCTokenizer
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class LoadedCheckpoint:
         return next((one for one in found if one is not None), None)
 
     @property
-    def text_tokenizer(self) -> Wav2Vec2CTCTokenizer:
+    def text_tokenizer(self) -> CTCTokenizer:
         """The tokenizer of a CTC head; that of a text decoder is `tokenizer`."""
-        if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer):
+        if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
         return self.tokenizer
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.columns import SECONDS
 from raysp.models.base.capabilities import Capability
 from raysp.models.loading import LoadedCheckpoint
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.joining import RESULT
 from raysp.ops.labelling import Forward
 from raysp.ops.late_steps import carried_values
@@ -117,7 +117,7 @@ class Aligning:
         self,
         schema: pa.Schema,
         staged: pa.Schema,
-        tokenizer: Wav2Vec2CTCTokenizer,
+        tokenizer: CTCTokenizer,
         *,
         column: str,
         vocab_size: int,
@@ -295,7 +295,7 @@ def _staged(log_probs: Tensor, kept: Sequence[int]) -> npt.NDArray[np.float32]:
     return torch.cat([log_probs[:, kept], log_probs.amax(-1, keepdim=True)], -1).flatten().cpu().numpy()
 
 
-def spelling_of(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> Spelling:
+def spelling_of(tokenizer: CTCTokenizer, vocab_size: int) -> Spelling:
     """Return the spelling of texts in the tokens of a head."""
     special = {*tokenizer.all_special_tokens}
     known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}

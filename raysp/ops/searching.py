@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.checkpoints.language_models import open_model
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
@@ -150,7 +150,7 @@ class Searching:
         return [{"text": text, "score": score} for text, score in list(scores.items())[: self.nbest]]
 
 
-def token_texts(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> TokenTexts:
+def token_texts(tokenizer: CTCTokenizer, vocab_size: int) -> TokenTexts:
     """Return the texts of the tokens of a checkpoint."""
     token = tokenizer.word_delimiter_token
     delimiter = tokenizer.get_vocab().get(token) if token else None
@@ -162,14 +162,12 @@ def token_texts(tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int) -> TokenTexts:
     )
 
 
-def _ids(tokenizer: Wav2Vec2CTCTokenizer, text: str) -> list[int]:
+def _ids(tokenizer: CTCTokenizer, text: str) -> list[int]:
     found: list[int] = tokenizer(text)["input_ids"]
     return found
 
 
-def check_settings(
-    tokenizer: Wav2Vec2CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]
-) -> None:
+def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]) -> None:
     """Check that a language model and hot words can be used with the tokens of a checkpoint.
 
     Raises:

@@ -1,6 +1,6 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from raysp.models.base.capabilities import Capability
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.text.ctc import BestFrames, CTCTokens, best_frames, collapse
@@ -48,7 +48,7 @@ class Transcribing:
         self,
         schema: pa.Schema,
         staged: pa.Schema,
-        tokenizer: Wav2Vec2CTCTokenizer,
+        tokenizer: CTCTokenizer,
         *,
         frame_seconds: float,
         words: bool = False,
@@ -119,17 +119,28 @@ class Transcribing:
         return columns
 
     def _chars(self, tokens: CTCTokens) -> Iterator[list[Span]]:
-        """Yield each row's characters in order; separators of words have an empty text."""
-        written = self.tokenizer.written_characters
+        """Yield each row's characters, or its word pieces, in order; separators of words have an empty text."""
+        written, begins_words = self.tokenizer.written_characters, self.tokenizer.begins_words
         starts = (tokens.first_frames * self.frame_seconds).tolist()
         ends = ((tokens.last_frames + 1) * self.frame_seconds).tolist()
         scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # float32 depends on the place in a batch
         ids = tokens.flat_ids.tolist()
         for row in tokens.rows():
-            yield [
+            spans = [
                 Span(text, start, end, score)
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
+            yield _separated(spans, ids[row], begins_words) if begins_words else spans
+
+
+def _separated(spans: Iterable[Span], ids: Iterable[int], begins_words: Container[int]) -> list[Span]:
+    """Return spans with one of an empty text before each that begins a word."""
+    found: list[Span] = []
+    for span, index in zip(spans, ids, strict=True):
+        if index in begins_words and span.text:
+            found.append(span._replace(text=""))
+        found.append(span)
+    return found
 
 
 def in_a_row(parts: Sequence[StretchText], num_columns: int) -> tuple[object, ...]:

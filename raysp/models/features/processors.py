@@ -14,11 +14,13 @@ from torch import Tensor
 
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.checkpoints.uploading import upload
+from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.files.configuration import suggestion, write_json
 from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.written import CTCTokenizer
 
 if TYPE_CHECKING:
     from raysp.models.tokenizers.text import TextTokenizer
@@ -185,12 +187,29 @@ def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrid
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
-    from raysp.models.tokenizers.text import TextTokenizer, names_text_tokenizer
+    from raysp.models.tokenizers.pieces import ParakeetTokenizer
+    from raysp.models.tokenizers.text import TextTokenizer, names_pieces, names_text_tokenizer
 
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+    if names_pieces(folder):
+        return ParakeetTokenizer.from_pretrained(folder, **overrides)
     if names_text_tokenizer(folder):
         return TextTokenizer.from_pretrained(folder, **overrides)
     return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
+
+
+def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
+    """Read the tokenizer of a CTC head.
+
+    Raises:
+        CheckpointError: It is that of a text decoder.
+    """
+    from raysp.models.tokenizers.pieces import ParakeetTokenizer
+
+    tokenizer = read_tokenizer(folder)
+    if isinstance(tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
+        return tokenizer
+    raise CheckpointError(f"{folder}: has the tokenizer of a text decoder, expected that of a CTC head")
 
 
 class Wav2Vec2Processor(Shareable):

@@ -56,6 +56,8 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     """A tokenizer with a vocabulary {token: id}, or one per language {language: {token: id}}."""
 
     model_input_names = ("input_ids", "attention_mask")
+    begins_words: frozenset[int] = frozenset()
+    """Ids of the tokens that begin a word: none, since a token stands between words."""
 
     def __init__(
         self,

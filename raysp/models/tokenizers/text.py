@@ -114,6 +114,7 @@ KINDS = {  # tokenizer_class, without "Fast" -> what it is
     "RobertaTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
     "MBartTokenizer": Kind(BART_TOKENS, sentencepiece.mbart, mask_takes_space=True),
     "MBart50Tokenizer": Kind(BART_TOKENS, sentencepiece.mbart50, mask_takes_space=True),
+    "ParakeetTokenizer": Kind({"unk_token": "<unk>", "pad_token": "<pad>"}),
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
 }
@@ -122,6 +123,7 @@ CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "gpt2": "GPT2Tokenizer",
     "bart": "BartTokenizer",
     "mbart": "MBartTokenizer",
+    "parakeet_ctc": "ParakeetTokenizer",
 }
 
 
@@ -386,6 +388,14 @@ def names_text_tokenizer(folder: Path) -> bool:
     """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
     name = _optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
     return name is not None and not str(name).startswith("Wav2Vec2")
+
+
+def names_pieces(folder: Path) -> bool:
+    """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
+    name = str(_optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
+    if name.startswith(("Wav2Vec2", "Parakeet")):
+        return name.startswith("Parakeet")
+    return _class_of_model(folder) == "ParakeetTokenizer"
 
 
 def _class_of_model(folder: Path) -> str | None:

@@ -1,10 +1,62 @@
 """Text of the ids of a CTC tokenizer: one id at a time, and many rows at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from raysp.models.base.batches import BatchFeature
+
+
+class CTCTokenizer(Protocol):
+    """Conversion of the ids of a CTC head, without repeats and blanks, to texts."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of padding, which is the blank."""
+        ...
+
+    @property
+    def begins_words(self) -> frozenset[int]:
+        """Ids of the tokens that begin a word, where no token stands between words."""
+        ...
+
+    @property
+    def word_delimiter_token(self) -> str | None:
+        """Token between words."""
+        ...
+
+    @property
+    def encoder(self) -> Mapping[str, int]:
+        """Tokens with their ids, without added ones."""
+        ...
+
+    def __call__(self, text: str) -> BatchFeature:
+        """Return the `input_ids` of a text."""
+        ...
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of ids."""
+        ...
+
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of ids (N,); `counts` (B,) holds the ids per row."""
+        ...
+
+    def written_characters(self, ids: Iterable[int]) -> list[str]:
+        """Return the text of each id within a word; "" for what separates words."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}."""
+        ...
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]:
+        """Tokens that are no text."""
+        ...
 
 
 class Written(dict[int, str]):

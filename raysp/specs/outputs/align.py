@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.aligning import Aligning, FramesOf
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
@@ -102,7 +102,7 @@ class Align(Output):
         return () if self.checkpoint else (Capability.CTC,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the other checkpoint has a CTC head, and the sample rate of the step's.
+        """Check that the checkpoint writes letters, and that another one has a CTC head and the step's sample rate.
 
         Raises:
             CheckpointError: it does not.
@@ -111,6 +111,7 @@ class Align(Output):
         from raysp.models.base.capabilities import Capability
 
         if (other := self._other()) is None:
+            _check_letters(checkpoint)
             return
         if Capability.CTC not in other.gives:
             raise CheckpointError(
@@ -121,6 +122,7 @@ class Align(Output):
                 f"{other.path}: the checkpoint of Align takes {other.sample_rate} Hz, and that of the step "
                 f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
             )
+        _check_letters(other)
 
     def _other(self) -> "CheckpointSummary | None":
         """Return the description of the other checkpoint, a local folder by now; None: the step's is used."""
@@ -167,13 +169,13 @@ class Align(Output):
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
-        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+        from raysp.models.features.processors import read_ctc_tokenizer
 
         used = self._other() or checkpoint
-        return self._aligning(used, Wav2Vec2CTCTokenizer.from_pretrained(used.path))
+        return self._aligning(used, read_ctc_tokenizer(used.path))
 
     def _aligning(
-        self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer", frames: "FramesOf | None" = None
+        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", frames: "FramesOf | None" = None
     ) -> "Aligning":
         import pyarrow as pa
 
@@ -192,4 +194,17 @@ class Align(Output):
             frame_seconds=checkpoint.frame_seconds,
             wildcard=self.wildcard,
             frames=frames or own_frames,
+        )
+
+
+def _check_letters(checkpoint: "CheckpointSummary") -> None:
+    """Raise CheckpointError for a CTC head over pieces of words."""
+    from raysp.errors import CheckpointError
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.features.processors import read_ctc_tokenizer
+
+    if Capability.CTC in checkpoint.gives and read_ctc_tokenizer(checkpoint.path).begins_words:
+        raise CheckpointError(
+            f"{checkpoint.path}: Align spells texts by letters, and this vocabulary has pieces of words: set "
+            "checkpoint=... to a CTC checkpoint of letters"
         )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
+    from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.searching import Searching
@@ -204,10 +204,15 @@ class Transcript(Output):
                 f"by a decoder: use generate={{'num_beams': {self.beams}}}"
             )
         if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
-            from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+            from raysp.models.features.processors import read_ctc_tokenizer
             from raysp.ops.searching import check_settings
 
-            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path)
+            tokenizer = read_ctc_tokenizer(checkpoint.path)
+            if tokenizer.begins_words:
+                raise CheckpointError(
+                    f"{checkpoint.path}: lm and hot_words need a vocabulary of characters, and this one has pieces of "
+                    "words: leave them out; beams alone work"
+                )
             check_settings(tokenizer, checkpoint.vocab_size or 0, lm=self.lm, hot_words=self.hot_words)
 
     def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
@@ -237,12 +242,12 @@ class Transcript(Output):
             from raysp.ops.writing import Writing
 
             return Writing(self.schema(checkpoint), self._parts())
-        from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+        from raysp.models.features.processors import read_ctc_tokenizer
 
-        return self._transcribing(checkpoint, Wav2Vec2CTCTokenizer.from_pretrained(checkpoint.path))
+        return self._transcribing(checkpoint, read_ctc_tokenizer(checkpoint.path))
 
     def _transcribing(
-        self, checkpoint: "CheckpointSummary", tokenizer: "Wav2Vec2CTCTokenizer", device: str = "cpu"
+        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", device: str = "cpu"
     ) -> "Transcribing | Searching":
         import pyarrow as pa
 

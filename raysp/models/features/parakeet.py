@@ -1,0 +1,205 @@
+"""Feature extractor and processor of Parakeet models: log-mel energies as NeMo computes them.
+
+The waveform is pre-emphasised and framed around every tenth millisecond, with zeros before its start and after its end.
+Each bin of a row has zero mean and unit variance over the row's own frames.
+`ParakeetFeatureExtractor.extract` serves raysp's own steps; calling the extractor behaves as in transformers.
+
+Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.features.processors import Wav2Vec2Processor
+
+ENERGY_FLOOR = 2.0**-24  # added to energies
+DEVIATION_FLOOR = 1e-5  # added to deviations
+LINEAR_HERTZ, LINEAR_MELS = 1000.0, 15.0  # where Slaney's scale turns from linear to logarithmic
+MEL_RATIO = math.log(6.4) / 27  # of frequencies one mel apart above that
+
+
+def slaney_filters(num_bins: int, num_frequencies: int, sample_rate: int) -> Tensor:
+    """Return triangular filters (K, N), float32, of equal areas, linear in hertz and equally wide in mels.
+
+    The scale is that of Slaney (1998, Auditory Toolbox): linear below 1 kHz, logarithmic above.
+    """
+    top = sample_rate / 2
+    highest = LINEAR_MELS + math.log(top / LINEAR_HERTZ) / MEL_RATIO if top >= LINEAR_HERTZ else _linear_mels(top)
+    mels = torch.linspace(0.0, highest, num_bins + 2, dtype=torch.float64)
+    above = LINEAR_HERTZ * torch.exp(MEL_RATIO * (mels - LINEAR_MELS))
+    corners = torch.where(mels < LINEAR_MELS, mels * (LINEAR_HERTZ / LINEAR_MELS), above)
+    hertz_K1 = torch.linspace(0.0, sample_rate // 2, num_frequencies, dtype=torch.float64)[:, None]
+    rising = (hertz_K1 - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - hertz_K1) / (corners[2:] - corners[1:-1])
+    filters_KN = torch.minimum(rising, falling).clamp(min=0.0) * (2.0 / (corners[2:] - corners[:-2]))
+    return filters_KN.float()
+
+
+def _linear_mels(hertz: float) -> float:
+    return hertz * LINEAR_MELS / LINEAR_HERTZ
+
+
+@lru_cache(maxsize=8)
+def _constants(settings: tuple[int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the window and the filters."""
+    num_bins, transform, window, sample_rate = settings
+    with torch.inference_mode(False):
+        hann_S = torch.hann_window(window, periodic=False)
+        return hann_S.to(device), slaney_filters(num_bins, transform // 2 + 1, sample_rate).to(device)
+
+
+class ParakeetFeatureExtractor(PaddingExtractor):
+    """Converts waveforms to normalised log-mel energies."""
+
+    model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
+
+    def __init__(
+        self,
+        feature_size: int = 80,
+        sampling_rate: int = 16000,
+        hop_length: int = 160,
+        n_fft: int = 512,
+        win_length: int = 400,
+        preemphasis: float = 0.97,
+        padding_value: float = 0.0,
+        padding_side: str = "right",
+        return_attention_mask: bool = True,
+    ) -> None:
+        sizes = {"feature_size": feature_size, "sampling_rate": sampling_rate, "hop_length": hop_length}
+        for name, value in {**sizes, "n_fft": n_fft, "win_length": win_length}.items():
+            if type(value) is not int or value < 1:
+                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number of at least 1")
+        if n_fft < win_length or n_fft % 2 or win_length % 2:
+            raise CheckpointError(
+                f"n_fft is {n_fft} and win_length {win_length}, expected even numbers, n_fft the larger one"
+            )
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.hop_length = hop_length
+        self.n_fft = n_fft
+        self.win_length = win_length
+        self.preemphasis = preemphasis
+        self.padding_value = padding_value
+        self.padding_side = padding_side
+        self.return_attention_mask = return_attention_mask
+
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return `input_features` (B, M, N) and `attention_mask` (B, M) on the device of the waveforms.
+
+        Args:
+            waves_BT: float32, zero from each row's end on.
+            num_samples_B: Number of samples of each row. Samples after the last tenth millisecond are not features.
+        """
+        most = max(1, waves_BT.shape[1] // self.hop_length)
+        return self._features(waves_BT, num_samples_B, most)
+
+    def __call__(
+        self,
+        raw_speech: Any,  # noqa: ANN401 - a waveform as array, tensor or list of floats, or a list of them
+        padding: bool | str = "longest",
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        sampling_rate: int | None = None,
+    ) -> BatchFeature:
+        """Return features of one waveform or several, padded, as tensors unless `return_tensors` is "np".
+
+        Args:
+            raw_speech: Samples in [-1, 1].
+            padding: As for `pad`, in samples.
+            max_length: As for `pad`, in samples.
+            truncation: Cut at `max_length`.
+            pad_to_multiple_of: As for `pad`, in samples.
+            return_attention_mask: None: the setting of the extractor.
+            return_tensors: "pt", "np" or None (tensors).
+            sampling_rate: Checked against the checkpoint's.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        padded = self.pad(
+            {"input_features": waveforms_of(raw_speech, ("(T,)", "(B, T)"))},
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        waves_BS, num_samples_B = padded["input_features"], padded["attention_mask"].sum(-1)
+        features = BatchFeature(self._features(waves_BS, num_samples_B, waves_BS.shape[1] // self.hop_length + 1))
+        if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
+            del features["attention_mask"]
+        return tensors_of(features, return_tensors or "pt")
+
+    @torch.no_grad()
+    def _features(self, waves_BS: Tensor, num_samples_B: Tensor, num_frames: int) -> dict[str, Tensor]:
+        """Return features of so many frames, zero after each row's."""
+        num_mels_B = (num_samples_B // self.hop_length).clamp(max=num_frames).to(waves_BS.device)
+        mels_BMN = waves_BS.new_zeros(len(waves_BS), num_frames, self.feature_size, dtype=torch.float32)
+        valid_BM = torch.arange(num_frames, device=waves_BS.device) < num_mels_B[:, None]
+        if waves_BS.device.type != "cpu":
+            self._write(waves_BS, num_samples_B.to(waves_BS.device), mels_BMN)
+            _normalise(mels_BMN, num_mels_B, valid_BM)
+            return {"input_features": mels_BMN, "attention_mask": valid_BM}
+        for row, count in enumerate(num_mels_B.tolist()):
+            if count > 0:
+                self._write(waves_BS[row : row + 1], num_samples_B[row : row + 1], mels_BMN[row : row + 1, :count])
+                _normalise(mels_BMN[row : row + 1, :count], num_mels_B[row : row + 1], None)
+        return {"input_features": mels_BMN, "attention_mask": valid_BM}
+
+    def _write(self, waves_BS: Tensor, num_samples_B: Tensor, mels_BMN: Tensor) -> None:
+        """Write log-mel energies of the first frames."""
+        settings = (self.feature_size, self.n_fft, self.win_length, self.sampling_rate)
+        window_S, filters_KN = _constants(settings, waves_BS.device)
+        half = self.win_length // 2
+        used = (mels_BMN.shape[1] - 1) * self.hop_length + half
+        emphasised_BS = self._emphasised(waves_BS[:, :used].float(), num_samples_B)
+        padded_BS = torch.nn.functional.pad(emphasised_BS, (half, max(0, used - emphasised_BS.shape[1])))
+        frames_BMS = padded_BS.unfold(1, self.win_length, self.hop_length) * window_S
+        spectrum_BMK = torch.fft.rfft(frames_BMS, n=self.n_fft)
+        energies_BMK = torch.view_as_real(spectrum_BMK).square().sum(-1)
+        torch.log(energies_BMK @ filters_KN + ENERGY_FLOOR, out=mels_BMN)
+
+    def _emphasised(self, waves_BS: Tensor, num_samples_B: Tensor) -> Tensor:
+        """Return each sample less a share of the one before it (B, S), zero from each row's end on."""
+        emphasised_BS = waves_BS.clone()
+        emphasised_BS[:, 1:].sub_(waves_BS[:, :-1], alpha=self.preemphasis)
+        out_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) >= num_samples_B[:, None]
+        return emphasised_BS.masked_fill_(out_BS, 0.0)
+
+
+def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) -> None:
+    """Normalise each bin over a row's own frames, in place; zeros after them. Sums in float64. None: all frames.
+
+    A single frame becomes zeros.
+    """
+    count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
+    out_BM1 = None if valid_BM is None else ~valid_BM[:, :, None]
+    if out_BM1 is not None:
+        mels_BMN.masked_fill_(out_BM1, 0.0)
+    mels_BMN.sub_((mels_BMN.sum(1, keepdim=True, dtype=torch.float64) / count_B11).float())
+    if out_BM1 is not None:
+        mels_BMN.masked_fill_(out_BM1, 0.0)
+    variance_B1N = mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64) / (count_B11 - 1).clamp(min=1)
+    mels_BMN.div_((variance_B1N.sqrt() + DEVIATION_FLOOR).float())
+
+
+class ParakeetProcessor(Wav2Vec2Processor):
+    """The feature extractor and the tokenizer of a Parakeet checkpoint."""
+
+    extractor_class = ParakeetFeatureExtractor
+
+    def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Process audio, text or both, as `Wav2Vec2Processor` does; texts are padded and tensors by default."""
+        if text is not None:
+            options = {"padding": True, "return_tensors": "pt", **options}
+        return super().__call__(audio, text, **options)

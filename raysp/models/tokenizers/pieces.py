@@ -1,0 +1,78 @@
+"""The tokenizer of Parakeet's CTC models: pieces of words, of which "▁" begins a word.
+
+The `tokenizers` library splits and joins texts (tokenizer.json); decoding merges repeats and drops blanks first.
+"""
+
+import itertools
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.errors import CheckpointError
+from raysp.models.tokenizers.text import TextTokenizer
+
+SPACE = "▁"
+
+
+class ParakeetTokenizer(TextTokenizer):
+    """A tokenizer of word pieces whose padding token is the CTC blank."""
+
+    word_delimiter_token: str | None = None
+    """Token between words: there is none."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of padding, which is the CTC blank."""
+        token = self.tokens["pad_token"]
+        index = None if token is None else self.backend.token_to_id(token)
+        if index is None:
+            raise CheckpointError(f"tokenizer_config.json: pad_token is {token!r}, expected a token of tokenizer.json")
+        return index
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        group_tokens: bool = True,
+    ) -> str:
+        """Return the text of frame-wise ids: repeats are merged (`group_tokens`), then blanks dropped."""
+        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        if group_tokens:
+            ids = [index for index, _ in itertools.groupby(ids)]
+        kept = [index for index in ids if index != self.pad_token_id]
+        return super().decode(kept, skip_special_tokens, clean_up_tokenization_spaces)
+
+    # Collapsed ids, without repeats and blanks, for raysp's own steps
+
+    @property
+    def encoder(self) -> dict[str, int]:
+        """Tokens with their ids."""
+        return self.get_vocab()
+
+    @cached_property
+    def begins_words(self) -> frozenset[int]:
+        """Ids of the tokens that begin a word."""
+        return frozenset(index for token, index in self.get_vocab().items() if token.startswith(SPACE))
+
+    @cached_property
+    def _letters(self) -> dict[int, str]:
+        return {index: token.removeprefix(SPACE) for token, index in self.get_vocab().items()}
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of collapsed ids."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=False)).strip()
+
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of collapsed ids (N,); `counts` (B,) holds the ids per row."""
+        ends = np.cumsum(counts).tolist()
+        rows = [ids[start:end].tolist() for start, end in pairwise([0, *ends])]
+        return [text.strip() for text in self.backend.decode_batch(rows, skip_special_tokens=False)]
+
+    def written_characters(self, ids: Iterable[int]) -> list[str]:
+        """Return the letters of each collapsed id; "" for a token that is only the begin of a word."""
+        return [self._letters.get(index, "") for index in ids]

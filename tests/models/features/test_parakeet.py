@@ -1,0 +1,174 @@
+"""Features, tokenizer and processor of Parakeet against transformers."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoProcessor,
+    AutoTokenizer,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
+    ParakeetProcessor,
+    ParakeetTokenizer,
+    check_checkpoint,
+)
+from raysp.models.features.parakeet import slaney_filters
+from tests.models.tokenizers.word_pieces import save_parakeet, tokenizer
+
+LENGTHS = (16000, 9037, 1601, 4800)
+SETTINGS = [
+    {},
+    {"feature_size": 128},
+    {"preemphasis": 0.0},
+    {"sampling_rate": 8000, "hop_length": 80, "win_length": 200, "n_fft": 256},
+    {"feature_size": 16, "sampling_rate": 1600, "hop_length": 20, "win_length": 50, "n_fft": 64},
+]
+
+
+def waves(scale=0.1):
+    generator = np.random.default_rng(0)
+    noise = [scale * generator.standard_normal(length) for length in LENGTHS]
+    return [(wave * np.sin(np.arange(len(wave)) / 3000)).astype(np.float32) for wave in noise]
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("scale", [0.5, 0.01])
+def test_features_equal_theirs_for_one_waveform_and_a_batch(settings, scale):
+    ours, theirs = ParakeetFeatureExtractor(**settings), transformers.ParakeetFeatureExtractor(**settings)
+    rate = ours.sampling_rate
+    for given in (waves(scale), waves(scale)[0], torch.from_numpy(np.stack([waves(scale)[0]] * 2))):
+        found = ours(given, sampling_rate=rate)
+        expected = theirs(given, sampling_rate=rate, return_tensors="pt")
+        assert_close(found["input_features"], expected["input_features"])
+        assert torch.equal(found["attention_mask"], expected["attention_mask"])
+
+
+def test_filters_equal_theirs():
+    from transformers.audio_utils import mel_filter_bank
+
+    for bins, frequencies, rate in ((80, 257, 16000), (16, 33, 1600)):
+        options = {"norm": "slaney", "mel_scale": "slaney", "sampling_rate": rate}
+        expected = mel_filter_bank(frequencies, bins, 0.0, rate / 2, **options)
+        assert_close(slaney_filters(bins, frequencies, rate), torch.from_numpy(expected).float(), 1e-7)
+
+
+def test_features_of_a_row_are_those_that_it_has_alone():
+    extractor = ParakeetFeatureExtractor()
+    batch = torch.zeros(len(LENGTHS) + 1, 16100)
+    for row, wave in zip(batch, waves(), strict=False):
+        row[: len(wave)] = torch.from_numpy(wave)
+    counts = torch.tensor([*LENGTHS, 100])
+    together = extractor.extract(batch, counts)
+    assert together["input_features"].shape == (5, 100, 80)
+    assert together["attention_mask"].sum(1).tolist() == [100, 56, 10, 30, 0]
+    for row, length in enumerate(LENGTHS):
+        alone = extractor.extract(batch[row : row + 1, :length], counts[row : row + 1])["input_features"][0]
+        assert_close(together["input_features"][row, : len(alone)], alone, 1e-5)
+        called = extractor(waves()[row])["input_features"][0]
+        assert_close(called[: len(alone)], alone, 1e-5)
+        assert together["input_features"][row, length // 160 :].eq(0).all()
+    assert extractor.extract(batch[:1, :170], torch.tensor([170]))["input_features"].isfinite().all()
+
+
+def test_options_of_padding_are_theirs():
+    ours, theirs = ParakeetFeatureExtractor(), transformers.ParakeetFeatureExtractor()
+    options = {"padding": "max_length", "max_length": 20000, "pad_to_multiple_of": 1600, "sampling_rate": 16000}
+    found, expected = ours(waves(), **options), theirs(waves(), **options, return_tensors="pt")
+    assert_close(found["input_features"], expected["input_features"])
+    assert ours(waves(), truncation=True, max_length=320, padding=True)["input_features"].shape == (4, 3, 80)
+    assert "attention_mask" not in ours(waves(), return_attention_mask=False)
+    assert isinstance(ours(waves(), return_tensors="np")["input_features"], np.ndarray)
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(CheckpointError, match="hop_length of the feature extractor is 0"):
+        ParakeetFeatureExtractor(hop_length=0)
+    with pytest.raises(CheckpointError, match="n_fft is 256 and win_length 400"):
+        ParakeetFeatureExtractor(n_fft=256)
+    with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
+        ParakeetFeatureExtractor()(waves(), sampling_rate=8000)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parakeet")
+    save_parakeet(folder)
+    return folder
+
+
+def test_a_checkpoint_is_read_by_both(checkpoint):
+    ours = AutoProcessor.from_pretrained(checkpoint)
+    theirs = transformers.AutoProcessor.from_pretrained(checkpoint)
+    assert (type(ours), type(ours.tokenizer)) == (ParakeetProcessor, ParakeetTokenizer)
+    assert type(theirs).__name__ == "ParakeetProcessor"
+    assert type(AutoTokenizer.from_pretrained(checkpoint)) is ParakeetTokenizer
+    audio = waves()
+    found, expected = ours(audio, sampling_rate=16000), theirs(audio, sampling_rate=16000)
+    assert_close(found["input_features"], expected["input_features"])
+    texts = ["the cat sat", "on the mat."]
+    labelled = ours(audio[:2], text=texts, sampling_rate=16000)["labels"]
+    assert torch.equal(labelled, theirs(audio[:2], text=texts, sampling_rate=16000)["labels"])
+    model, original = (
+        ParakeetForCTC.from_pretrained(checkpoint),
+        transformers.ParakeetForCTC.from_pretrained(checkpoint),
+    )
+    ids = model.generate(**found)
+    assert torch.equal(ids, original.generate(**expected))
+    assert ours.batch_decode(ids) == theirs.batch_decode(ids)
+    assert len({*ours.batch_decode(ids)}) > 2
+
+
+def test_what_theirs_saved_is_read(checkpoint, tmp_path):
+    transformers.AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    transformers.ParakeetForCTC.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is ParakeetProcessor
+    summary = check_checkpoint(tmp_path)
+    assert (summary.vocab_size, summary.frame_seconds, summary.min_samples) == (20, 0.08, 320)
+    assert (summary.hidden_size, summary.num_layers, summary.num_hidden_states) == (32, 2, 3)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("group", [True, False])
+def test_texts_equal_theirs(checkpoint, skip, group):
+    ours, theirs = AutoTokenizer.from_pretrained(checkpoint), transformers.AutoTokenizer.from_pretrained(checkpoint)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(20, (30, 12), generator=generator).repeat_interleave(2, 1)
+    options = {"skip_special_tokens": skip, "group_tokens": group}
+    assert ours.batch_decode(rows, **options) == theirs.batch_decode(rows, **options)
+    for text in ("the cat sat on the mat.", "  the  ", "xyz", ""):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+
+
+def test_collapsed_ids_are_texts_and_words():
+    pieces = tokenizer()
+    ids = np.array([4, 5, 6, 9, 1, 12, 11])
+    assert pieces.decode_collapsed(ids.tolist()) == "the cats on a."
+    assert pieces.decode_collapsed_rows(ids, np.array([3, 0, 4])) == ["the cats", "", "on a."]
+    assert pieces.written_characters(ids.tolist()) == ["the", "cat", "s", "on", "", "a", "."]
+    assert {4, 5, 9, 1} <= pieces.begins_words
+    assert 6 not in pieces.begins_words
+    assert pieces.pad_token_id == 19
+
+
+def test_files_that_do_not_fit_each_other_are_refused(tmp_path):
+    save_parakeet(tmp_path)
+    ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="80 mel bins every 160 samples, the model expects num_mel_bins 16"):
+        check_checkpoint(tmp_path)
+    save_parakeet(tmp_path, vocab_size=25)
+    with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, the head has 25 classes"):
+        check_checkpoint(tmp_path)
+    save_parakeet(tmp_path, pad_token_id=3)
+    with pytest.raises(CheckpointError, match=r"pad_token is id 19, config\.json has pad_token_id 3"):
+        check_checkpoint(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json not found"):
+        check_checkpoint(tmp_path)
