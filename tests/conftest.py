@@ -201,6 +201,7 @@ def raysp_command(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv("RAYSP_DEBUG", raising=False)
+    monkeypatch.setattr("raysp.planning.small.may_be_small", lambda _: False)  # no process that imports torch early
 
     def command(*arguments: object) -> Ran:
         capsys.readouterr()

@@ -1,5 +1,6 @@
 """The verbs that label: plan, run, retry."""
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,23 +127,31 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
-    from raysp.engine.cluster.connection import is_cluster
+    from raysp.engine.cluster.connection import is_cluster, requires_ray
+    from raysp.engine.label_process import started_early
     from raysp.engine.submitting.arrival import check_arrival
-    from raysp.planning.places import with_absolute_paths
+    from raysp.planning.small import may_be_small
 
     check_arrival()
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if is_cluster(address):  # a relative path would not say of which machine
+        from raysp.planning.places import with_absolute_paths
+
         loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
         _try_out(loaded, rows, address, as_json, command_line("run", pipeline, settings))
         return
-    from raysp.engine.running import run as run_pipeline
+    may_start = may_be_small(loaded) and not requires_ray(address)
+    with (
+        resume_hint(as_json) as check,
+        Shown(as_json, check) as shown,
+        started_early() if may_start else contextlib.nullcontext(),
+    ):
+        from raysp.engine.running import run as run_pipeline
 
-    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         result = run_pipeline(
             loaded,
             shards=share,

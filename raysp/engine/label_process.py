@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
-from typing import IO
+from collections.abc import Generator, Iterator, Sequence
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING
 
-from raysp.engine.workers.job import Job
-from raysp.engine.workers.messages import RAISED, Message, from_json
 from raysp.errors import RayspError
+
+if TYPE_CHECKING:  # a run imports them while the process starts
+    from raysp.engine.workers.job import Job
+    from raysp.engine.workers.messages import Message
 
 MAIN = "raysp.engine.workers.alone"
 LAST_LINES = 5
@@ -41,13 +44,15 @@ class LabelProcess:
                 start_new_session=True,  # signals of a terminal are for the driver, which ends this process
             )
 
-    def label(self, job: Job, pieces: Sequence[str]) -> Generator[Message]:
+    def label(self, job: "Job", pieces: Sequence[str]) -> "Generator[Message]":
         """Label serialised pieces, and yield the messages of the process, which ends with this generator.
 
         Raises:
             RayspError: the process could not load the model.
             EndedEarlyError: the process crashed, or was ended from outside or by its watchdog.
         """
+        from raysp.engine.workers.messages import RAISED, from_json
+
         self.start()
         process, output = self._process, self._output
         assert process is not None
@@ -81,6 +86,30 @@ class LabelProcess:
                     if pipe is not None:
                         pipe.close()
             self._process = self._output = None
+
+
+_EARLY: ContextVar[LabelProcess | None] = ContextVar("early", default=None)
+
+
+@contextlib.contextmanager
+def started_early() -> Iterator[None]:
+    """Start a process that a run in this context takes over, before the modules of the run are imported.
+
+    It ends with the context. A run that needs Ray ends it first.
+    """
+    process = LabelProcess()
+    process.start()
+    token = _EARLY.set(process)
+    try:
+        yield
+    finally:
+        _EARLY.reset(token)
+        process.close()
+
+
+def of_this_run() -> LabelProcess:
+    """Return the process that was started early, else one that has not started."""
+    return _EARLY.get() or LabelProcess()
 
 
 def _describe(code: int, output: IO[bytes]) -> str:

@@ -16,7 +16,7 @@ from raysp.engine.cluster.connection import connected, is_cluster, local_ray, re
 from raysp.engine.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.engine.display import OnProgress, shown
 from raysp.engine.error_examples import describe
-from raysp.engine.label_process import LabelProcess
+from raysp.engine.label_process import LabelProcess, of_this_run
 from raysp.engine.metrics import exported
 from raysp.engine.progress import Progress
 from raysp.engine.run_events import RunEvents
@@ -282,11 +282,12 @@ def _begin(
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
     own_ray = Background(lambda: _ray_and_ray_data(resources))
     stack.callback(own_ray.end)
-    process = LabelProcess()
+    process = of_this_run()
     stack.callback(process.close)
 
     def on_surveyed(corpus: Corpus) -> None:
         if needs_ray or not is_small(corpus.shards, pipeline, resources):
+            process.close()
             own_ray.begin()
         else:
             process.start()
@@ -332,6 +333,7 @@ def _begin(
             if in_this_process(plan):
                 workers, job = _in_this_process(plan, faults)
             elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), pipeline, resources):
+                process.close()
                 workers, job = _on_ray(plan, faults, own_ray, events)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             else:

@@ -100,6 +100,25 @@ def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, w
 
 
 @pytest.mark.slow
+def test_a_process_that_started_before_the_run_labels_it(corpus, without_a_ray, monkeypatch):
+    with label_process.started_early():
+        monkeypatch.setattr(label_process, "MAIN", "no_second_process")
+        result = run(a_pipeline(f"{corpus}/in/0.parquet", corpus / "out"))
+    assert (result.exit_code, result.rows, without_a_ray) == (0, ROWS, [])
+
+
+def test_a_process_that_started_before_a_refused_run_ends_with_it(corpus, without_a_ray, monkeypatch):
+    monkeypatch.setattr(label_process, "MAIN", "code")  # waits for its input, and imports little
+    with label_process.started_early():
+        child = psutil.Process(label_process.of_this_run()._process.pid)
+        assert child.is_running()
+        with pytest.raises(raysp.PlanError, match="no such file"):
+            run(a_pipeline(f"{corpus}/nowhere", corpus / "out"))
+    assert not child.is_running()
+    assert label_process.of_this_run()._process is None
+
+
+@pytest.mark.slow
 def test_two_runs_of_one_session_whose_event_loop_is_running_as_in_a_notebook(corpus, without_a_ray):
     async def cells() -> list[running.RunResult]:
         return [run(a_pipeline(f"{corpus}/in/0.parquet", corpus / name)) for name in ("one", "two")]
