@@ -119,8 +119,8 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def _audio(progress: Progress) -> str:
-    """Return done and total audio; the total is an estimate until all pieces have started."""
-    if (total := progress.total_seconds) is None:
+    """Return done and total audio; the total is an estimate from headers, until all rows are done."""
+    if (total := progress.total_seconds) is None or progress.rows >= progress.rows_total:
         return f"{duration(progress.audio_seconds)} of audio"
     about = "about " if progress.begun_rows < progress.rows_total else ""
     return f"{duration(progress.done_seconds)} of {about}{duration(total)} of audio"

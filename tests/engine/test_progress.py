@@ -62,4 +62,4 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     add(pieces[0], 3, 1, of=4)
     add(pieces[1], 0, 1, of=1)  # it was damaged: its quarter of an hour is all there is
     assert (progress.share, progress.rows, progress.done_seconds) == (1.0, 2, 7200.0)
-    assert "2:00:00 of 2:00:00 of audio" in progress_line(progress)
+    assert "2/2 rows · 1:15:00 of audio · " in progress_line(progress)  # as decoded, not as headers claim
