@@ -20,16 +20,17 @@ from raysp.planning.plans import Settings
 from raysp.planning.settling import windowing
 from raysp.specs.pipeline import Pipeline, Shards, Work, before_filters, load_function
 from raysp.specs.recipe import Finetune
-from raysp.specs.steps import Decode, Functions, Step
+from raysp.specs.steps import EACH, Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
+    from raysp.ops.channels.joining import JoiningChannels
     from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
     from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
-    from raysp.ops.labelling import Labelling
+    from raysp.ops.labelling import LabellingOp
     from raysp.ops.late_steps import LateFilter, LateSteps, RowSteps
     from raysp.ops.speech.pauses import SpeechWindows
 
@@ -290,7 +291,7 @@ def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
 
 def labelling(
     pipeline: Pipeline, settings: Settings, *, threads: int | None = None, functions: Functions = _NO_FUNCTIONS
-) -> "Labelling":
+) -> "LabellingOp":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
     Args:
@@ -299,10 +300,12 @@ def labelling(
         functions: functions of steps that cannot be imported.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
     """
+    from raysp.ops.channels.labelling import LabellingChannels
     from raysp.ops.labelling import Labelling
 
     label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
-    return Labelling(
+    each_channel = pipeline.decode.channel == EACH
+    op = Labelling(
         str(checkpoint_folder(pipeline)),
         lambda loaded: [output.op(loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
@@ -313,27 +316,47 @@ def labelling(
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
         reads=label.reads,
-        after=row_steps(pipeline, functions),
+        after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
         threads=threads,
     )
+    return LabellingChannels(op, filter_steps(pipeline, functions)) if each_channel else op
 
 
-def joining(pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS) -> "Joining":
-    """Return the op that joins the windows of longer rows; it loads no weights."""
+def joining(
+    pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
+) -> "Joining | JoiningChannels":
+    """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
+    from raysp.ops.channels.joining import JoiningChannels
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     outputs = [output.join_op(checkpoint) for output in located_outputs(pipeline, settings.file_digests)]
-    return Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), row_steps(pipeline, functions))
+    each_channel = pipeline.decode.channel == EACH
+    after = completing_steps(pipeline) if each_channel else row_steps(pipeline, functions)
+    op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), after)
+    return JoiningChannels(op, filter_steps(pipeline, functions)) if each_channel else op
 
 
 def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
     """Return the op for labelled rows: it completes outputs, then filters rows by them."""
     from raysp.ops.late_steps import RowSteps
 
+    return RowSteps([*completing_steps(pipeline).ops, *filter_steps(pipeline, functions).ops], pipeline.columns)
+
+
+def completing_steps(pipeline: Pipeline) -> "RowSteps":
+    """Return the op that completes outputs of labelled rows."""
+    from raysp.ops.late_steps import RowSteps
+
     outputs = pipeline.label.outputs
-    completing = [op for output in outputs if (op := output.row_op(outputs)) is not None]
-    return RowSteps([*completing, *(late_op(step, functions) for step in pipeline.filters)], pipeline.columns)
+    return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None], pipeline.columns)
+
+
+def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+    """Return the op that filters labelled rows by outputs."""
+    from raysp.ops.late_steps import RowSteps
+
+    return RowSteps([late_op(step, functions) for step in pipeline.filters], pipeline.columns)
 
 
 def added_schema(pipeline: Pipeline) -> pa.Schema:
@@ -343,5 +366,8 @@ def added_schema(pipeline: Pipeline) -> pa.Schema:
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
     """Return the columns that the steps add to a label shard."""
-    outputs = [field for output in pipeline.label.outputs for field in output.schema(checkpoint)]
-    return pa.schema([*added_schema(pipeline), *outputs])
+    from raysp.ops.channels.windows import listed
+
+    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
+    each_channel = pipeline.decode.channel == EACH
+    return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -60,6 +60,10 @@ class DecodeOptions:
     """Maximum seconds to decode."""
     keep_prefix: bool = False
     """Whether `decode_chunks` yields all samples before the damage of a recording, and then raises its error."""
+
+    def of(self, excerpt: Excerpt) -> "DecodeOptions":
+        """Return the options with the channel of an excerpt, if it names one."""
+        return self if excerpt.channel is None else replace(self, channel=excerpt.channel)
 
 
 class TooLong(Exception):  # noqa: N818 - not an error: the row is `skipped: too_long`
@@ -125,6 +129,7 @@ def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]
     `keep_prefix` the samples before `corrupt_audio` or `invalid_audio` equal the result for a file of the frames before
     the first one that cannot be decoded, or is not finite.
     """
+    options = options.of(excerpt)
     channel, sample_rate = options.channel, options.sample_rate
     damage = Damage() if options.keep_prefix else None
     for may_seek in (True, False):

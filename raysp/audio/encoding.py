@@ -10,7 +10,9 @@ from raysp.audio.decoding import Samples
 
 
 def encode_flac(samples: Samples, sample_rate: int) -> bytes:
-    """Return samples (num_samples,), at least one, as a FLAC file of 16 bits. Values outside -1 and 1 are clipped.
+    """Return samples, at least one, as a FLAC file of 16 bits. Values outside -1 and 1 are clipped.
+
+    Samples are of shape (num_samples,), or (num_samples, channels) with at most 8 channels.
 
     The same samples give the same bytes.
     """

@@ -435,6 +435,7 @@ def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | Audi
 
 def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptions) -> _Request | AudioError:
     """Return a request. Only the first bytes are attached of a recording too large to be sent whole."""
+    options = options.of(excerpt)
     try:
         given = require_recording(excerpt.audio)
     except AudioError as error:

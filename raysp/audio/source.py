@@ -65,6 +65,8 @@ class Excerpt:
     """Seconds to skip at the start."""
     duration: float | None = None
     """Seconds to decode; None for all up to the end."""
+    channel: int | None = None
+    """Index of the channel to decode; None: as the options of decoding have it."""
 
 
 @dataclass(frozen=True, slots=True)

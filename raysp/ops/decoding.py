@@ -1,9 +1,9 @@
 """Decoding of a piece of a shard to blocks of windows of similar length."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -14,10 +14,13 @@ from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples,
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
+from raysp.ops.channels.claims import read_claims
+from raysp.ops.channels.numbering import OF_SAMPLES, through_channels
+from raysp.ops.channels.windows import with_channels
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
-from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, with_waves
+from raysp.ops.rows import ERROR, OK, RowStatus, Window, row_statuses, statuses_table, with_waves
 from raysp.ops.speech.places import Place, with_places
 from raysp.storage.audio_root import AudioRoot
 
@@ -67,17 +70,6 @@ CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
 """Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
 
 
-class Window(NamedTuple):
-    """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
-
-    row_status: RowStatus
-    wave: Samples | None
-    chunks: Sequence[Samples] = ()
-    """All samples of a row of several windows, or that is cut at pauses, in its last window, if a step reads them."""
-    place: Place | None = None
-    """Place in the recording, if rows are cut at pauses."""
-
-
 class Slice(NamedTuple):
     """Neighbouring rows of a table, `first <= row < end`, and their decoding."""
 
@@ -95,7 +87,8 @@ class Decoding:
     Args:
         audio: column of the recordings.
         windowing: division into windows; its sample rate is the model's.
-        channel: "mean" or an index.
+        channel: "mean", an index, or "each": the windows of a row are those of its channels, one after the other, and
+            blocks have the column of `raysp.ops.channels.windows`.
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.
@@ -114,7 +107,7 @@ class Decoding:
         *,
         audio: str,
         windowing: Windowing,
-        channel: Literal["mean"] | int = "mean",
+        channel: Literal["mean", "each"] | int = "mean",
         max_seconds: float = 43200,
         keep_prefix: bool = False,
         block_seconds: float,
@@ -131,7 +124,9 @@ class Decoding:
         self.windowing = windowing
         self.cut_at_pauses = cut_at_pauses
         self.sample_rate = windowing.sample_rate
-        self.options = DecodeOptions(windowing.sample_rate, channel, max_seconds, keep_prefix)
+        self.each_channel = channel == "each"
+        by_default = 0 if channel == "each" else channel  # all channels of a recording have one duration
+        self.options = DecodeOptions(windowing.sample_rate, by_default, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
         self.block_seconds = block_seconds
         self.before = before
@@ -235,9 +230,10 @@ class Decoding:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
         for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
-            places = [one.place for one in windows]
+            places, channels = [one.place for one in windows], [one.channel for one in windows]
             block = _table(windows)
             block = with_places(block, places) if self.cut_at_pauses else block
+            block = with_channels(block, channels) if self.each_channel else block
             block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata(claimed), is_last
@@ -249,35 +245,39 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        long, blocks = self._cut(piece.claimed)
+        long, blocks = self._cut(piece.claimed, piece.channels)
         for index in long:
             yield from ((0, window) for window in self._row(piece, index))
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, block))
 
-    def _cut(self, claimed: Sequence[float]) -> tuple[list[int], list[list[int]]]:
-        """Return the rows of several windows in order, and the blocks of the others."""
+    def _cut(self, claimed: Sequence[float], channels: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+        """Return the rows whose channels have several windows in order, and the blocks of the others."""
         is_long = [seconds > self.windowing.window_seconds for seconds in claimed]
         short = [i for i, long in enumerate(is_long) if not long]
-        seconds = [min(claimed[i], self.max_seconds) for i in short]
+        seconds = [min(claimed[i], self.max_seconds) * channels[i] for i in short]
         blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
         return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
 
-    def lengths(self, seconds: Sequence[float], samples: Samples) -> Iterator[list[int]]:
+    def lengths(
+        self, seconds: Sequence[float], samples: Samples, channels: Sequence[int] | None = None
+    ) -> Iterator[list[int]]:
         """Yield the numbers of samples of the windows of each block that rows of known duration make, all of them ok.
 
         Args:
             seconds: duration of each row of a piece.
             samples: samples that stand in for those of all rows, repeated.
+            channels: number of labelled channels of each row; None: one each.
         """
+        channels = [1] * len(seconds) if channels is None else channels
 
         def numbered() -> Iterator[tuple[int, Window]]:
-            long, blocks = self._cut(seconds)
-            for index in long:
+            long, blocks = self._cut(seconds, channels)
+            for index in _for_each_channel(long, channels):
                 chunks = _repeated(samples, round(seconds[index] * self.sample_rate))
                 yield from ((0, Window(RowStatus(index), wave)) for wave, _ in cut_windows(chunks, self.windowing))
             for number, block in enumerate(blocks, 1):
-                for index in block:
+                for index in _for_each_channel(block, channels):
                     wave = np.broadcast_to(samples[:1], round(seconds[index] * self.sample_rate))  # takes no memory
                     yield number, Window(RowStatus(index), wave)
 
@@ -290,30 +290,54 @@ class Decoding:
         yield from (Window(piece.statuses[i], None) for i in indexes if piece.statuses[i].status != OK)
         asked: list[int] = []
         longer: list[int] = []
-        found = self.decoder.decode_all(
-            piece.excerpts(pending, asked),
-            replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
-        )
-        for number, decoded in enumerate(found):
-            index = asked[number]
+        for index, decoded in self._decoded(piece, pending, asked):
             row_status = piece.statuses[index]
-            if isinstance(decoded, AudioError) and self.options.keep_prefix and decoded.error_type in DAMAGE:
+            error = next((one for one in decoded if isinstance(one, AudioError)), None)
+            samples = [one for one in decoded if isinstance(one, np.ndarray)]
+            if error and self.options.keep_prefix and error.error_type in DAMAGE:
                 longer.append(index)  # decoded again up to its damage
-            elif isinstance(decoded, AudioError):
-                row_status.fail(decoded.error_type, str(decoded))
+            elif error and self.each_channel and error.error_type in OF_SAMPLES:
+                longer.append(index)  # decoded again, so that its channel is found
+            elif error:
+                row_status.fail(error.error_type, str(error))
                 yield Window(row_status, None)
-            elif isinstance(decoded, TooLong) or len(decoded) > self.windowing.window_samples:
+            elif len(samples) < len(decoded) or any(len(one) > self.windowing.window_samples for one in samples):
                 longer.append(index)
             else:
-                row_status.seconds = len(decoded) / self.sample_rate
-                self._judge(piece, index, row_status)
-                if self.cut_at_pauses and row_status.status == OK:
-                    yield from self._at_pauses(piece, index, iter([decoded]), row_status)
-                else:
-                    yield Window(row_status, decoded if row_status.status == OK else None)
+                yield from self._short(piece, index, samples)
         yield from (Window(piece.statuses[index], None) for index in pending if index not in asked)
         for index in longer:
             yield from self._row(piece, index)
+
+    def _decoded(
+        self, piece: "_Piece", indexes: Sequence[int], asked: list[int]
+    ) -> Iterator[tuple[int, list[Samples | AudioError | TooLong]]]:
+        """Yield rows with what decoding makes of their channels, and append an entry for each channel to `asked`."""
+        found = self.decoder.decode_all(
+            piece.excerpts(indexes, asked, each_channel=self.each_channel),
+            replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
+        )
+        held: list[Samples | AudioError | TooLong] = []
+        for number, one in enumerate(found):
+            held.append(one)
+            if len(held) == piece.channels[asked[number]]:
+                yield asked[number], held
+                held = []
+
+    def _short(self, piece: "_Piece", index: int, recording: list[Samples]) -> Iterator[Window]:
+        """Yield the windows of a decoded row."""
+
+        def windows_of(samples: Samples, one: RowStatus) -> Iterator[Window]:
+            one.seconds = len(samples) / self.sample_rate
+            self._judge(piece, index, one)
+            if self.cut_at_pauses and one.status == OK:
+                return self._at_pauses(piece, index, iter([samples]), one)
+            return iter([Window(one, samples if one.status == OK else None)])
+
+        if self.each_channel:
+            yield from through_channels(piece.statuses[index], [partial(windows_of, one) for one in recording])
+        else:
+            yield from windows_of(recording[0], piece.statuses[index])
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
         """Decode one row as a stream of windows; the last one has the outcome of the row.
@@ -326,14 +350,24 @@ class Decoding:
             self._judge(piece, index, row_status)
         if not _has_samples(row_status):
             yield Window(row_status, None)
-            return
+        elif self.each_channel:
+            channels = range(piece.channels[index])
+            yield from through_channels(row_status, [partial(self._stream, piece, index, channel=c) for c in channels])
+        else:
+            yield from self._stream(piece, index, row_status)
+
+    def _stream(
+        self, piece: "_Piece", index: int, row_status: RowStatus, channel: int | None = None
+    ) -> Iterator[Window]:
+        """Decode one row, or one channel of it, as a stream of windows."""
         if self.cut_at_pauses:
-            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status), row_status)
+            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status, channel), row_status)
             return
         number = 0
         last: Samples = np.empty(0, np.float32)
         chunks: list[Samples] = []
-        for wave, is_last in self._decode(piece, index, row_status, chunks if self.carrying.samples else None):
+        kept = chunks if self.carrying.samples else None
+        for wave, is_last in self._decode(piece, index, row_status, kept, channel):
             if is_last:
                 last = wave
                 continue
@@ -384,13 +418,18 @@ class Decoding:
         return by_columns or claimed > self.max_seconds or any(op.judge(claimed) is not None for op in self.after)
 
     def _decode(
-        self, piece: "_Piece", index: int, row_status: RowStatus, kept: list[Samples] | None = None
+        self,
+        piece: "_Piece",
+        index: int,
+        row_status: RowStatus,
+        kept: list[Samples] | None = None,
+        channel: int | None = None,
     ) -> Iterator[tuple[Samples, bool]]:
         """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`.
 
         Decoded samples are appended to `kept`. An error row has `seconds` if the samples before its damage are kept.
         """
-        chunks = self._chunks(piece, index, row_status)
+        chunks = self._chunks(piece, index, row_status, channel)
         first = next(chunks, None)  # without which there are no windows
         if first is None:
             return
@@ -400,12 +439,13 @@ class Decoding:
                 return
             yield wave, is_last
 
-    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[Samples]:
-        """Yield the decoded samples of a row, and record its outcome in `row_status`."""
+    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus, channel: int | None) -> Iterator[Samples]:
+        """Yield the decoded samples of a row, or of one channel of it, and record its outcome in `row_status`."""
         num_samples = 0
         row_status.seconds = None
         try:
-            for chunk in self.decoder.decode_chunks(piece.recordings.excerpt(index), self.options):
+            excerpt = piece.recordings.excerpt(index, channel=channel)
+            for chunk in self.decoder.decode_chunks(excerpt, self.options):
                 num_samples += len(chunk)
                 yield chunk
         except AudioError as error:
@@ -431,6 +471,8 @@ class _Piece:
     reasons: Sequence[Sequence[str | None]]
     """Reasons to skip rows by their source columns, of each op after decoding."""
     claimed: Sequence[float]
+    channels: Sequence[int]
+    """Number of channels that are labelled."""
     columns: pa.Table
     """Source columns for ops on decoded rows, without the audio."""
     first: int
@@ -444,8 +486,8 @@ class _Piece:
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
-        claimed = _claimed_seconds(recordings, statuses, op.decoder)
-        return cls(statuses, recordings, after, claimed, others, first)
+        claimed, channels = read_claims(recordings, statuses, op.decoder.read_headers, each_channel=op.each_channel)
+        return cls(statuses, recordings, after, claimed, channels, others, first)
 
     def part(self, first: int, end: int) -> Self:
         """Return some neighbouring rows as a piece of their own, numbered from 0."""
@@ -458,6 +500,7 @@ class _Piece:
             recordings=self.recordings.part(first, end),
             reasons=[found[first:end] for found in self.reasons],
             claimed=self.claimed[first:end],
+            channels=self.channels[first:end],
             columns=self.columns.slice(first, end - first),
             first=0,
         )
@@ -468,37 +511,23 @@ class _Piece:
         row_status.recording, row_status.version = self.recordings.identity(row_status.row - self.first)
         return numbered
 
-    def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
-        """Yield the recordings of rows and append their indexes to `asked`; a missing recording fails its row."""
+    def excerpts(self, indexes: Sequence[int], asked: list[int], *, each_channel: bool) -> Iterator[Excerpt]:
+        """Yield the recordings of rows, or each of their channels, and append the row's index to `asked` for each.
+
+        A missing recording fails its row.
+        """
         for index, found in self.recordings.ahead(indexes, WHOLE_BYTES):
             if isinstance(found, AudioError):
                 self.statuses[index].fail(found.error_type, str(found))
                 continue
-            asked.append(index)
-            yield self.recordings.excerpt(index, found)
+            for channel in range(self.channels[index]):
+                asked.append(index)
+                yield self.recordings.excerpt(index, found, channel=channel if each_channel else None)
 
 
 def _has_samples(row_status: RowStatus) -> bool:
     """Return whether a row is labelled: it is ok, or an error row of which the samples before its damage are kept."""
     return row_status.status == OK or (row_status.status == ERROR and row_status.seconds is not None)
-
-
-def _claimed_seconds(recordings: Recordings, statuses: Sequence[RowStatus], decoder: Decoder) -> list[float]:
-    """Return seconds of audio from the manifest, else from headers; 0 if unknown: decoding reports the error."""
-    is_ok = [row_status.status == OK for row_status in statuses]
-    seconds = [recordings.seconds(i) or 0.0 if ok else 0.0 for i, ok in enumerate(is_ok)]
-    asked: list[int] = []
-
-    def unknown() -> Iterator[Recording]:
-        indexes = [i for i, ok in enumerate(is_ok) if ok and recordings.seconds(i) is None]
-        for index, recording in recordings.ahead(indexes):
-            if not isinstance(recording, AudioError):
-                asked.append(index)
-                yield recording
-
-    for place, header in enumerate(decoder.read_headers(unknown())):
-        seconds[asked[place]] = 0.0 if isinstance(header, AudioError) else header.seconds
-    return [s if 0 <= s < math.inf else 0.0 for s in seconds]
 
 
 def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:
@@ -513,6 +542,11 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         held.append(window)
         number, num_samples = meant_for, num_samples + more
     yield held, True
+
+
+def _for_each_channel(indexes: Sequence[int], channels: Sequence[int]) -> Iterator[int]:
+    """Yield each index as often as its row has channels."""
+    return (index for index in indexes for _ in range(channels[index]))
 
 
 def _repeated(samples: Samples, num_samples: int) -> Iterator[Samples]:

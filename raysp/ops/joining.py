@@ -63,24 +63,13 @@ class Joining:
         ends: list[int | None] = []
         for first, end in pairwise(edges):
             parts = windows.slice(first, end - first)
-            row_status = self._row_status(row_statuses(parts))
+            row_status = row_outcome(row_statuses(parts), self.sample_rate)
             statuses.append(row_status)
             labels.append(self._label(parts) if self._is_labelled(parts) else None)
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
         return self.after(with_labels(table, columns, labels))
-
-    def _row_status(self, windows: Sequence[RowStatus]) -> RowStatus:
-        row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
-        given = [one.seconds for one in windows if one.seconds is not None]
-        # Rounded to whole samples, so that the sum equals the duration of a single window to the last bit.
-        whole = round(sum(given) * self.sample_rate) / self.sample_rate
-        row_status.seconds = whole if len(given) == len(windows) else None
-        row_status.window, row_status.windows = 0, 1
-        if len({one.version for one in windows}) > 1:
-            row_status.version = CHANGED
-        return row_status
 
     def _is_labelled(self, windows: pa.Table) -> bool:
         *before, last = windows.column(STATUS).to_pylist()
@@ -92,6 +81,19 @@ class Joining:
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:
         return tuple(value for values in joined(self.outputs, windows) for value in values)
+
+
+def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:
+    """Return the outcome of a row: of its last window, or, if that is ok, of its first window that is not."""
+    row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
+    given = [one.seconds for one in windows if one.seconds is not None]
+    # Rounded to whole samples, so that the sum equals the duration of a single window to the last bit.
+    whole = round(sum(given) * sample_rate) / sample_rate
+    row_status.seconds = whole if len(given) == len(windows) else None
+    row_status.window, row_status.windows = 0, 1
+    if len({one.version for one in windows}) > 1:
+        row_status.version = CHANGED
+    return row_status
 
 
 def joined(outputs: Sequence[JoinOp], windows: pa.Table) -> list[tuple[object, ...]]:

@@ -171,6 +171,31 @@ class BlockInHand:
         return f"{name}|{row_status.window}"
 
 
+class LabellingOp(Protocol):
+    """Op that labels blocks: `Labelling`, or one that labels each channel with it."""
+
+    has_users_code: bool
+    """Whether code from outside raysp takes part in `table`."""
+
+    def __call__(
+        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
+    ) -> tuple[pa.Table, Figures]:
+        """Label the windows of a block, as `Labelling` does."""
+        ...
+
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+        """Read a block, and decide which of its windows go through the model."""
+        ...
+
+    def run(self, given: BlockInHand) -> Figures:
+        """Run the model over a block, and return its figures. For one block at a time."""
+        ...
+
+    def table(self, given: BlockInHand) -> pa.Table:
+        """Return the windows of a block that ran, in the same order."""
+        ...
+
+
 class Labelling:
     """Op that labels blocks with one checkpoint.
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
 from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
+from raysp.ops.channels.windows import CHANNEL
 from raysp.ops.filtering import RowOp, judge, reasons
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 from raysp.ops.speech.places import PLACE
@@ -237,7 +238,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if passed is None or name in passed or name == PLACE:
+            if passed is None or name in passed or name in (PLACE, CHANNEL):
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 

@@ -109,12 +109,14 @@ class Recordings:
             raise AudioError("no_audio", "null; expected the bytes of an audio file")
         return memoryview(value.as_buffer())
 
-    def excerpt(self, index: int, found: memoryview | SupportsRead | None = None) -> Excerpt:
+    def excerpt(
+        self, index: int, found: memoryview | SupportsRead | None = None, *, channel: int | None = None
+    ) -> Excerpt:
         """Return a recording, `found` or read by `get`, with its selected part; raises the errors of `get`."""
         audio = self.get(index) if found is None else found
         if not self.offsets:
-            return Excerpt(audio)
-        return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index])
+            return Excerpt(audio, channel=channel)
+        return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index], channel)
 
     def name(self, index: int) -> str | None:
         """Return the file name in the path of a recording; None without a path."""

@@ -10,16 +10,19 @@ their dtype, int16 or float32, in the metadata of the field. Columns that steps 
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 
+from raysp.audio import Samples
 from raysp.columns import ERROR as ERROR
 from raysp.columns import OK as OK
 from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
+from raysp.ops.channels.windows import ChannelWindow
+from raysp.ops.speech.places import Place
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
@@ -58,6 +61,19 @@ class RowStatus:
     def fail(self, error_type: str, message: str) -> None:
         """Mark the row as an error row."""
         self.status, self.error_type, self.error_message = ERROR, error_type, plain(message)
+
+
+class Window(NamedTuple):
+    """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
+
+    row_status: RowStatus
+    wave: Samples | None
+    chunks: Sequence[Samples] = ()
+    """All samples of a row of several windows, or that is cut at pauses, in its last window, if a step reads them."""
+    place: Place | None = None
+    """Place in the recording, if rows are cut at pauses."""
+    channel: ChannelWindow | None = None
+    """Place in its channel, if each channel is labelled."""
 
 
 def plain(message: str) -> str:

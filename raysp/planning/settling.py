@@ -11,7 +11,7 @@ from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs.table import outputs_of
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import Decode, Label, Step
+from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
@@ -100,8 +100,11 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
         return
     import pyarrow as pa
 
+    from raysp.ops.channels.windows import listed
+
     added = [field for step in pipeline.before_label for field in step.schema()]
-    schema = pa.schema([*added, *(field for output in pipeline.label.outputs for field in output.schema(summary))])
+    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(summary)])
+    schema = pa.schema([*added, *(listed(outputs) if pipeline.decode.channel == EACH else outputs)])
     for index, step in enumerate(pipeline.filters, len(pipeline.before_label) + 1):
         try:
             step.check(schema)

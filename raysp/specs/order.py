@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX
-from raysp.specs.steps import Decode, Keep, Label, Step
+from raysp.specs.steps import EACH, Decode, Keep, Label, Step
 
 
 def check_order(steps: Sequence[Step]) -> None:
@@ -61,6 +61,48 @@ def check_filters(steps: Sequence[Step]) -> None:
                     f"expected one of {', '.join(added)}, or a field of one. Move the step before Label to filter by "
                     "columns of the source"
                 )
+
+
+def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
+    """Raise if each channel is labelled, and a step, an output or the corpus knows one recording or text a row.
+
+    Args:
+        steps: the steps.
+        audio: column of the recordings.
+        text: column of the reference texts.
+
+    Raises:
+        ValueError: with what does not fit, and what to do.
+    """
+    if not any(isinstance(step, Decode) and step.channel == EACH for step in steps):
+        return
+    place, label = label_of(steps)
+    for index, step in enumerate(steps[:place]):
+        if audio in step.reads:
+            raise ValueError(
+                f"steps[{index}] {type(step).__name__} reads decoded samples ({audio!r}), which are of one channel; "
+                "with Decode(channel='each') leave it out, or read samples in a second pipeline with Decode(channel=0)"
+            )
+    for output in label.outputs:
+        if output.reads:
+            raise ValueError(
+                f"{type(output).__name__}(name={getattr(output, 'name', '')!r}) reads the column {output.reads[0]!r}, "
+                "one value a row, and with Decode(channel='each') every channel has outputs of its own; label the "
+                "channel that the column is of by Decode(channel=0)"
+            )
+    if text is not None and any(output.text_column for output in label.outputs):
+        raise ValueError(
+            f"Shards(text={text!r}) is one text a row, and with Decode(channel='each') every channel has a text of its "
+            f"own; leave text out, and copy the column by Parquet(keep=[{text!r}])"
+        )
+    for index, step in enumerate(steps[place + 1 :], place + 1):
+        lists = [name for name in step.reads if name.partition(".")[0] in label.columns]
+        if lists:
+            raise ValueError(
+                f"steps[{index}] {type(step).__name__} reads {lists[0]!r} as one value a row, and with "
+                "Decode(channel='each') it is a list with an entry for each channel; give "
+                "Keep(where='module:function'), a function of such lists"
+            )
 
 
 def label_of(steps: Sequence[Step]) -> tuple[int, Label]:

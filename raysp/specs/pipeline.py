@@ -18,7 +18,15 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
-from raysp.specs.order import check_added, check_filters, check_order, check_outputs, check_reads, label_of
+from raysp.specs.order import (
+    check_added,
+    check_channels,
+    check_filters,
+    check_order,
+    check_outputs,
+    check_reads,
+    label_of,
+)
 from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
@@ -225,6 +233,7 @@ class Pipeline:
         check_added(self.before_label)
         check_outputs(self.steps, self.source.audio)
         check_filters(self.steps)
+        check_channels(self.steps, self.source.audio, self.source.text)
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),

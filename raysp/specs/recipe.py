@@ -25,7 +25,7 @@ from raysp.specs.objectives import (
 from raysp.specs.objectives import Text as Text
 from raysp.specs.order import check_added, check_reads
 from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
-from raysp.specs.steps import Decode, Label, Pool, Step, refuse_clash
+from raysp.specs.steps import EACH, Decode, Label, Pool, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
 TRAINING_VERSION = 1
@@ -214,6 +214,11 @@ class Finetune:
             raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
         if self.decode.keep_prefix:
             raise ValueError("found Decode(keep_prefix=True); damaged recordings are left out of a training")
+        if self.decode.channel == EACH:
+            raise ValueError(
+                "found Decode(channel='each'); a training row is one channel: choose one by its index, or "
+                "channel='mean'"
+            )
         check_reads(self.steps, self.source.audio)
         check_added(self.steps)
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])

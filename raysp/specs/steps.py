@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -26,6 +26,9 @@ Functions = Mapping[str, Callable[..., object]]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
+
+EACH: Final = "each"
+"""`Decode.channel` by which every channel is labelled."""
 
 
 class Step:
@@ -123,19 +126,29 @@ class Pool:
 
 @spec
 class Decode(Step):
-    """Step that decodes stored audio to a mono waveform at the checkpoint's sample rate.
+    """Step that decodes stored audio to mono waveforms at the checkpoint's sample rate.
 
     Attributes:
         max_seconds: longer recordings become `skipped: too_long`.
-        channel: "mean" of all channels, or the index of one.
+        channel: "mean" of all channels; the index of one; or "each": every channel is labelled as a recording of its
+            own, and columns of outputs are lists with an entry for each channel, in order. Only for labelling. A row
+            has the status of all its channels: if one fails, so does the row. At most 16 channels.
         keep_prefix: rows whose recording is damaged part-way stay error rows, and have the outputs of the samples
             before the damage; `seconds` is their duration. Only for labelling.
     """
 
     max_seconds: Seconds = 43200
     _: KW_ONLY
-    channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
+    channel: Literal["mean", "each"] | Annotated[int, Field(ge=0)] = "mean"
     keep_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that damaged rows are not kept in part where each channel is labelled."""
+        if self.channel == EACH and self.keep_prefix:
+            raise ValueError(
+                "channel='each' and keep_prefix=True: the channels of a damaged recording may end at different places; "
+                "leave keep_prefix out, or choose a channel by its index, or channel='mean'"
+            )
 
     def label_fields(self) -> dict[str, JsonValue]:
         """Return what can change a label: fields that came later only if they are set."""

@@ -27,7 +27,7 @@ from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, with_overrides
 from raysp.specs.recipe import Text
-from raysp.specs.steps import Decode, Label, Step
+from raysp.specs.steps import EACH, Decode, Label, Step
 
 NOT_KEPT = "not-kept"
 """Url of the sink of a pipeline if none is given; nothing is written there."""
@@ -170,6 +170,11 @@ def _check_pipeline(pipeline: Pipeline, task: Task) -> None:
     if not _outputs(pipeline, task):
         wanted = "Transcript()" if task == "recognition" else "Classes(top_k=1)"
         raise SpecError(f"Label: found outputs {list(pipeline.label.outputs)!r}, expected raysp.{wanted} among them")
+    if pipeline.decode.channel == EACH:
+        raise SpecError(
+            "steps: found Decode(channel='each'), which labels each channel, and a row has one reference; evaluate "
+            "one by Decode(channel=0)"
+        )
     if pipeline.sink.rows != "all":
         raise SpecError(f"sink: found rows={pipeline.sink.rows!r}, expected 'all': an evaluation counts all rows")
 

@@ -35,7 +35,7 @@ from raysp.sink.sinks import Sink
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.ops.labelling import Figures, Labelling
+    from raysp.ops.labelling import Figures, LabellingOp
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ def label_rows(
 
 
 def _label_blocks(
-    job: Job, labelling: "Labelling", shard: str, blocks: Iterator[pa.Table]
+    job: Job, labelling: "LabellingOp", shard: str, blocks: Iterator[pa.Table]
 ) -> "Iterator[tuple[pa.Table, Figures]]":
     """Yield labelled blocks with their figures; reading and labelling each have the usual time limit."""
     while True:
@@ -276,10 +276,10 @@ def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[in
     yield with_waves(statuses_table(statuses), [None] * len(statuses))
 
 
-_loaded: "dict[str, Labelling]" = {}
+_loaded: "dict[str, LabellingOp]" = {}
 
 
-def _labelling(job: Job) -> "Labelling":
+def _labelling(job: Job) -> "LabellingOp":
     """Return the model, cached for the next task of this process."""
     if job.fingerprint not in _loaded:
         _loaded.clear()

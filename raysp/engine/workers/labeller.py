@@ -27,14 +27,14 @@ from raysp.sink.sinks import Sink
 from raysp.storage.store import UnusableError
 
 if TYPE_CHECKING:
-    from raysp.ops.labelling import BlockInHand, Figures, Labelling
+    from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
 
 logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 3
 
 
-def load_labelling(job: Job) -> "Labelling":
+def load_labelling(job: Job) -> "LabellingOp":
     """Load the model of the `Label` step."""
     import torch
 
@@ -65,7 +65,7 @@ class LabelActor:
             raise loading.failed(job.attempts, os.uname().nodename, error) from error
         loading.loaded(job.attempts)
 
-    def _load(self) -> "Labelling":
+    def _load(self) -> "LabellingOp":
         """Load the model, unless processes of this actor repeatedly crash on it."""
         attempts = self.job.attempts
         load = f"load {attempts.actor_id()}"

@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysp.audio import DecodeOptions, TooLong
+from raysp.audio import Channel, DecodeOptions, TooLong
 from raysp.audio.encoding import cut_parts, encode_flac
 from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import AUDIO, Shard
-from raysp.errors import AudioError
+from raysp.errors import AudioError, PlanError
 from raysp.ops.recordings import Recordings
 from raysp.reading.exporting.archives import SampleArchive
 from raysp.reading.exporting.cards import AUDIO_COLUMN, CARD, card
@@ -24,6 +24,7 @@ from raysp.reading.exporting.rows import Row, id_of, need_spans, seconds_of, spa
 from raysp.reading.exporting.source_audio import Source
 from raysp.reading.exporting.texts import ASK_WORDS
 from raysp.reading.labelling import Labelling
+from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 from raysp.text.clipping import Clip, cut_clips
 from raysp.text.formats.json_lines import json_line
@@ -137,10 +138,22 @@ class ClipFiles:
         """Return this export, after a check of its columns and source.
 
         Raises:
-            PlanError: there are neither words nor regions of speech; or as `Source.pipeline`, like TrustError.
+            PlanError: there are neither words nor regions of speech, or they are of each channel; or as
+                `Source.pipeline`, like TrustError.
         """
-        _ = self.spans, self.source.pipeline
+        _ = self.channel, self.spans
         return self
+
+    @cached_property
+    def channel(self) -> Channel:
+        """Channel that clips are cut from."""
+        channel = self.source.pipeline.decode.channel
+        if channel == EACH:
+            raise PlanError(
+                f"{self.labelling.url}: its rows have words of each channel (Decode(channel='each')), and clips are "
+                "cut from one; label one channel by Decode(channel=0) for them"
+            )
+        return channel
 
     @cached_property
     def spans(self) -> str:
@@ -186,7 +199,7 @@ class _Cutting:
         self.rate = int(str(options["sample_rate"]))
         self.least, self.most = float(str(options["min_seconds"])), float(str(options["max_seconds"]))
         self.min_score = None if options["min_score"] is None else float(str(options["min_score"]))
-        self.decode = DecodeOptions(self.rate, decode.channel, decode.max_seconds)
+        self.decode = DecodeOptions(self.rate, export.channel, decode.max_seconds)
         self.key = stem_of(shard).replace("/", "-").replace(".", "-")
 
     def __call__(self, row: Row, recordings: Recordings, place: int, writer: Writer) -> None:

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +21,7 @@ from raysp.reading.exporting.destination import Destination, ShardFiles, ShardMa
 from raysp.reading.exporting.rows import ok_rows, stem_of
 from raysp.reading.exporting.source_audio import Source
 from raysp.reading.labelling import Labelling
+from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 
 GROUP_BYTES = 64 * 1024 * 1024
@@ -27,6 +29,8 @@ GROUP_BYTES = 64 * 1024 * 1024
 GROUP_ROWS = 1000
 MOST_BYTES = 2**31 - 1
 """Of a value of a Parquet file of the layout of `datasets`."""
+FLAC_CHANNELS = 8
+"""Largest number of channels of a FLAC file."""
 
 
 def data_path(shard: Shard) -> str:
@@ -89,7 +93,8 @@ class DatasetFiles:
             yield from ok_rows(self.labelling, shard, self.columns, files)
             return
         with Decoder() as decoder:
-            read = Reading(decoder, self.source.pipeline.decode.channel, files)
+            channel = self.source.pipeline.decode.channel
+            read = Reading(decoder, None if channel == EACH else channel, files)
             for labels, places, recordings in self.source.rows(shard, self.columns, files):
                 yield from read(labels, places, recordings)
 
@@ -106,7 +111,8 @@ class Reading:
 
     decoder: Decoder
     """Decodes excerpts."""
-    channel: Channel
+    channel: Channel | None
+    """Channel that excerpts are written with; None: all."""
     files: ShardFiles
 
     def __call__(self, labels: pa.Table, places: Sequence[int], recordings: Recordings) -> Iterator[pa.Table]:
@@ -137,8 +143,16 @@ class Reading:
         """Return a recording as it is stored, or its excerpt as FLAC at its own sample rate; None if too large."""
         excerpt = recordings.excerpt(place)
         if excerpt.offset or excerpt.duration is not None:
-            rate = self.decoder.read_header(excerpt.audio).sample_rate
-            return encode_flac(self.decoder.decode(excerpt, DecodeOptions(rate, self.channel)), rate)
+            header = self.decoder.read_header(excerpt.audio)
+            options = DecodeOptions(header.sample_rate, "mean" if self.channel is None else self.channel)
+            if self.channel is not None:
+                return encode_flac(self.decoder.decode(excerpt, options), header.sample_rate)
+            if header.channels > FLAC_CHANNELS:
+                raise AudioError(
+                    "unsupported_format", f"{header.channels} channels; a FLAC file has at most {FLAC_CHANNELS}"
+                )
+            each = [self.decoder.decode(replace(excerpt, channel=c), options) for c in range(header.channels)]
+            return encode_flac(np.stack(each, axis=1), header.sample_rate)
         found = recordings.get(place)
         if isinstance(found, memoryview):
             return bytes(found) if len(found) <= MOST_BYTES else None

@@ -1,0 +1,176 @@
+"""Labels of channels: each equals the one that the channel has as a recording of its own, and a row holds them all."""
+
+import functools
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from benchmarks.corpus import read_utterances
+from raysp.columns import RESULT_COLUMNS
+from raysp.ops.channels.windows import MOST_CHANNELS
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+
+RATE = 16_000
+Wave = np.ndarray
+Row = dict[str, object]
+ALONE = 0.1
+"""Seconds of a forward pass that holds one window: sums are added up in one order."""
+TIMED = raysp.Transcript(words=True, chars=True)
+OUTPUTS = [
+    TIMED,
+    raysp.Embedding(),
+    raysp.Embedding("frames", pooling="none", dtype="float16"),
+    raysp.Signals(),
+    raysp.Align(of="pred"),
+]
+
+
+@functools.cache
+def speakers() -> list[list[Wave]]:
+    found = read_utterances(f"{DEMO}/audio/*.parquet", RATE)
+    return [[one.samples for one in found[name]] for name in found]
+
+
+def side(speaker: int, pauses: Sequence[float]) -> Wave:
+    """Return recorded digits of one speaker, each after a pause in seconds, as 16-bit samples."""
+    spoken = speakers()[speaker]
+    parts = [(np.zeros(int(pause * RATE)), spoken[number]) for number, pause in enumerate(pauses)]
+    return np.concatenate([one for pair in parts for one in pair]).astype(np.int16)
+
+
+def encoded(channels: Sequence[Wave], subtype: str = "PCM_16", container: str = "WAV", rate: int = RATE) -> bytes:
+    """Encode channels, the shorter ones followed by silence, as one recording."""
+    file = io.BytesIO()
+    soundfile.write(file, np.stack(of_one_length(channels), axis=1), rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def of_one_length(channels: Sequence[Wave]) -> list[Wave]:
+    longest = max(map(len, channels))
+    return [np.pad(one, (0, longest - len(one))) for one in channels]
+
+
+def labelled(
+    folder: Path,
+    recordings: Sequence[bytes | None],
+    channel: str = "each",
+    outputs: Sequence[object] = (TIMED,),
+    keep: Sequence[object] = (),
+    **label: object,
+) -> list[Row]:
+    values = [{"bytes": one, "path": None} for one in recordings]
+    table = pa.table({"id": [f"u{i}" for i in range(len(values))], "audio": pa.array(values, AUDIO)})
+    write_shard(folder / "in" / "a.parquet", table=table)
+    options = {"outputs": outputs, "batch_seconds": ALONE, **label}
+    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), **options), *keep]
+    label_here(a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps, max_error_rate=1))
+    return pq.read_table(folder / "out" / "a.parquet").to_pylist()
+
+
+def outputs_of(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ("id", *RESULT_COLUMNS)}
+
+
+def as_lists(rows: Sequence[Row]) -> Row:
+    return {name: [outputs_of(one)[name] for one in rows] for name in outputs_of(rows[0])}
+
+
+@pytest.fixture(scope="module")
+def calls() -> list[list[Wave]]:
+    """Rows of one to three channels: sides of calls with different texts and pauses, and one that is too short."""
+    first, second, third = side(0, [0, 0.5, 0.9, 0.2]), side(1, [1.6, 0.1, 0.7]), side(2, [0])
+    rows = [[first, second], [third], [second[: 2 * RATE], third, first], [first[:100], third[:100]], [third, third]]
+    return [of_one_length(row) for row in rows]
+
+
+class TestTheSameLabel:
+    @pytest.mark.parametrize(
+        "label",
+        [
+            pytest.param({"outputs": OUTPUTS, "window_seconds": 1, "overlap_seconds": 0.25}, id="even windows"),
+            pytest.param({"window_seconds": 1, "overlap_seconds": 0.25, "windows": "speech"}, id="speech"),
+        ],
+    )
+    def test_of_each_channel_as_a_recording_of_its_own_to_the_bit(self, tmp_path, calls, label):
+        found = labelled(tmp_path / "each", [encoded(row) for row in calls], **label)
+        alone = labelled(tmp_path / "alone", [encoded([one]) for row in calls for one in row], "mean", **label)
+        rest: Iterator[Row] = iter(alone)
+        texts = []
+        for row, channels in zip(found, calls, strict=True):
+            expected = [next(rest) for _ in channels]
+            assert {one["status"] for one in expected} == {row["status"]}
+            assert {one["seconds"] for one in expected} == {row["seconds"]}
+            assert outputs_of(row) == (
+                as_lists(expected) if row["pred_text"] is not None else dict.fromkeys(outputs_of(row))
+            )
+            texts += row["pred_text"] or []
+        assert len([one for one in texts if one]) == 8
+        assert [row["status"] for row in found] == ["ok", "ok", "ok", "skipped", "ok"]
+
+    def test_of_a_recording_that_is_resampled_and_read_in_parts(self, tmp_path, calls, monkeypatch):
+        monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 3000)
+        [row] = labelled(tmp_path / "each", [encoded(calls[0], rate=8000)])
+        alone = labelled(tmp_path / "alone", [encoded([one], rate=8000) for one in calls[0]], "mean")
+        assert outputs_of(row) == as_lists(alone)
+
+
+def test_a_channel_without_speech_has_nulls_and_a_row_is_skipped_if_all_are(tmp_path, calls):
+    spoken, silence = calls[0][0], np.zeros_like(calls[0][0])
+    rows = [encoded(row) for row in ([silence, spoken], [spoken, silence], [silence, silence], [silence])]
+    found = labelled(tmp_path, rows, windows="speech", window_seconds=1, overlap_seconds=0.25)
+    assert [(row["status"], row["error_type"]) for row in found] == [("ok", None)] * 2 + [("skipped", "no_speech")] * 2
+    first, second = found[0]["pred_text"], found[1]["pred_text"]
+    assert first == second[::-1]
+    assert [text is None for text in first] == [True, False]
+    assert [words is None for words in found[0]["pred_words"]] == [True, False]
+    assert outputs_of(found[2]) == dict.fromkeys(outputs_of(found[2]))
+    assert [row["seconds"] for row in found] == [len(spoken) / RATE] * 4
+
+
+@pytest.mark.parametrize("seconds", [1, 30], ids=["several windows", "one window"])
+def test_an_error_of_one_channel_is_that_of_the_row_and_names_the_channel(tmp_path, calls, seconds):
+    first, second = (one / np.float32(32768) for one in calls[0])
+    broken = second.copy()
+    broken[-5] = np.nan
+    rows = [encoded([first, broken], "FLOAT"), encoded([first, second], "FLOAT"), encoded([broken], "FLOAT")]
+    found = labelled(tmp_path, rows, window_seconds=seconds, overlap_seconds=0)
+    assert [row["status"] for row in found] == ["error", "ok", "error"]
+    assert found[0]["error_type"] == found[2]["error_type"] == "invalid_audio"
+    assert found[0]["error_message"].startswith("channel 1 of 2: WAV FLOAT: NaN")
+    assert found[2]["error_message"].startswith("WAV FLOAT: NaN")
+    assert outputs_of(found[0]) == dict.fromkeys(outputs_of(found[0]))
+
+
+def test_a_damaged_or_missing_recording_costs_its_row(tmp_path, calls):
+    flac = encoded(calls[0], container="FLAC")
+    damaged = flac[: len(flac) // 2] + bytes(64) + flac[len(flac) // 2 + 64 :]
+    found = labelled(tmp_path, [damaged, flac, None, b"no audio"], window_seconds=1, overlap_seconds=0)
+    assert [row["error_type"] for row in found] == ["corrupt_audio", None, "no_audio", "unsupported_format"]
+    assert all(outputs_of(row) == dict.fromkeys(outputs_of(row)) for row in found if row["status"] == "error")
+
+
+def test_too_many_channels_are_an_error_that_says_what_to_do(tmp_path, calls):
+    most, more = ([calls[1][0][:2000]] * count for count in (MOST_CHANNELS, MOST_CHANNELS + 1))
+    found = labelled(tmp_path, [encoded(most), encoded(more)])
+    assert len(found[0]["pred_text"]) == MOST_CHANNELS
+    assert (found[1]["status"], found[1]["error_type"]) == ("error", "invalid_audio")
+    assert found[1]["error_message"].startswith("17 channels; channel='each' labels at most 16: choose one by Decode(")
+
+
+def test_filters_and_limits_are_of_whole_rows(tmp_path, calls):
+    rows = [encoded(calls[0]), encoded(calls[1])]
+    keep = [raysp.Keep(where="tests.ops.channels.test_labels_of_channels:has_two_texts")]
+    found = labelled(tmp_path, rows, keep=keep)
+    assert [(row["status"], row["error_type"]) for row in found] == [("ok", None), ("skipped", "filtered")]
+    assert found[1]["pred_text"] is None
+
+
+def has_two_texts(rows: pa.Table) -> list[bool]:
+    return [len(texts) == 2 for texts in rows.column("pred_text").to_pylist()]
