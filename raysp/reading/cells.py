@@ -28,6 +28,8 @@ def _text(value: object) -> str:
 
 
 def _listed(values: Sequence[object]) -> str:
+    if any(isinstance(one, list) and one and isinstance(one[0], Mapping) for one in values):
+        return "; ".join(map(_text, values))  # spans of each channel
     if values and all(isinstance(one, list) for one in values):
         return f"{len(values)} x {_numbers(values[0])}"  # type: ignore[arg-type]
     if len(values) > SHOWN_NUMBERS and all(isinstance(one, float) for one in values):

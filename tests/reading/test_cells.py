@@ -17,6 +17,7 @@ from raysp.reading.cells import cell
         ([[0.1, 0.2, 0.3, 0.4]] * 7, "7 x 0.100 0.200 0.300 … (4 numbers)"),
         ([{"word": "ONE", "start": 0.1, "end": 0.52, "score": 0.9}], "ONE 0.10-0.52"),
         ([{"label": "spk1", "start": 1.0, "end": 2.0}] * 2, "spk1 1.00-2.00, spk1 1.00-2.00"),
+        ([[{"word": "ONE", "start": 0.1, "end": 0.5}], None, []], "ONE 0.10-0.50; -; "),
         ([], ""),
         ([None, 1], "-, 1"),
         ({"text": "ONE", "score": 0.25, "any": None}, "text ONE, score 0.250"),

@@ -1,6 +1,6 @@
 """Rows of label shards for export: those that are ok, with counts of the others, and the spans in their columns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import pyarrow as pa
@@ -97,9 +97,25 @@ def holds_spans(kind: pa.DataType) -> bool:
     return all(pa.types.is_floating(fields.get(name, pa.null())) for name in ("start", "end"))
 
 
+def is_by_channel(schema: pa.Schema, column: str) -> bool:
+    """Return whether a column has lists of an entry for each channel: of texts, or of the spans of a text."""
+    kind = schema.field(column).type if column in schema.names else pa.null()
+    return pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or holds_spans(kind.value_type))
+
+
+def by_channel(row: Row, columns: Sequence[str]) -> list[Row]:
+    """Return a row for each channel, with its entries of columns that hold one for each."""
+    lists = {name: cast("list[object]", row[name]) for name in columns}
+    return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip(*lists.values(), strict=True)]
+
+
 def find_spans(schema: pa.Schema, *names: str) -> str | None:
-    """Return the first of some columns that is there and has spans."""
-    return next((name for name in names if name in schema.names and holds_spans(schema.field(name).type)), None)
+    """Return the first of some columns that is there and has spans, of each row or of each channel."""
+
+    def holds(kind: pa.DataType) -> bool:
+        return holds_spans(kind) or (pa.types.is_list(kind) and holds_spans(kind.value_type))
+
+    return next((name for name in names if name in schema.names and holds(schema.field(name).type)), None)
 
 
 def need_spans(labelling: Labelling, to: str, names: tuple[str, ...], advice: str) -> str:

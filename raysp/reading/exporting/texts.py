@@ -1,15 +1,18 @@
 """Export to formats of text: a file a row, or a file a label shard."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysp.columns import SECONDS
 from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
 from raysp.reading.exporting.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.reading.exporting.rows import (
     Row,
+    by_channel,
     find_spans,
     id_of,
+    is_by_channel,
     missing,
     need_spans,
     ok_rows,
@@ -26,6 +29,7 @@ from raysp.text.formats.fields import ctm, rttm
 from raysp.text.formats.json_lines import json_line
 from raysp.text.formats.subtitles import srt, vtt
 from raysp.text.formats.textgrid import textgrid
+from raysp.text.times import Span
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
@@ -44,6 +48,8 @@ class RowFiles:
     columns: list[str]
     text: Callable[[Row], str]
     """Content of the file of a row."""
+    by_channel: bool = False
+    """Whether each channel has a file of its own."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -55,10 +61,19 @@ class RowFiles:
         folder, name = f"{_folder(stem_of(shard), self.suffix)}/", FileNames()
         for table in ok_rows(self.labelling, shard, self.columns, files):
             rows = to_rows(table)
-            named = [(f"{folder}{name(id_of(row, shard), int(str(row['row'])))}{self.suffix}", row) for row in rows]
-            files.put((path, self.text(row).encode()) for path, row in named)
+            named = [(f"{folder}{name(id_of(row, shard), int(str(row['row'])))}", row) for row in rows]
+            files.put((f"{path}{self.suffix}", self.text(row).encode()) for path, row in self._parts(named))
             _count(files, rows)
         files.remove_others(folder, self.suffix)
+
+    def _parts(self, named: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+        """Yield rows with their paths, or their channels with the path and the number of the channel."""
+        for path, row in named:
+            if self.by_channel:
+                channels = enumerate(by_channel(row, self.columns), 1)
+                yield from ((f"{path}.{number}", one) for number, one in channels)
+            else:
+                yield path, row
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Return 0: the export has no other files."""
@@ -131,7 +146,7 @@ def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -
             return write(cues_of(spans_of(row, words), max_chars=max_chars, max_seconds=float(str(max_seconds))))
         return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
 
-    return RowFiles(labelling, f".{to}", [found], subtitle)
+    return RowFiles(labelling, f".{to}", [found], subtitle, is_by_channel(labelling.schema, found))
 
 
 def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
@@ -144,11 +159,30 @@ def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
     words = need_spans(labelling, to, (f"{prefix}_words",), ASK_WORDS)
     chars = find_spans(labelling.schema, f"{prefix}_chars")
 
-    def grid(row: Row) -> str:
-        tiers = {"words": words, **({"chars": chars} if chars else {})}
-        return textgrid({name: spans_of(row, column) for name, column in tiers.items()}, seconds_of(row))
+    tiers = {"words": words, **({"chars": chars} if chars else {})}
 
-    return RowFiles(labelling, ".TextGrid", [words, *([chars] if chars else [])], grid)
+    def grid(row: Row) -> str:
+        spans = {
+            f"{name}{ending}": spans_of(one, column)
+            for ending, one in _channels(labelling, row, [*tiers.values()]).items()
+            for name, column in tiers.items()
+        }
+        return textgrid(spans, seconds_of(row))
+
+    return RowFiles(labelling, ".TextGrid", [*tiers.values()], grid)
+
+
+def _channels(labelling: Labelling, row: Row, columns: Sequence[str]) -> dict[str, Row]:
+    """Return the channels of a row by the ending of the names of their tiers; a row of one label has no ending."""
+    if not is_by_channel(labelling.schema, columns[0]):
+        return {"": row}
+    return {f" {number}": one for number, one in enumerate(by_channel(row, columns), 1)}
+
+
+def _numbered(labelling: Labelling, row: Row, column: str) -> Iterator[tuple[list[Span], int]]:
+    """Yield the spans of each channel of a row with its number, counted from 1; a row of one label is channel 1."""
+    for number, one in enumerate(_channels(labelling, row, [column]).values(), 1):
+        yield spans_of(one, column), number
 
 
 def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
@@ -158,7 +192,7 @@ def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
         PlanError: there are no words.
     """
     words = need_spans(labelling, to, (f"{options['column']}_words",), ASK_WORDS)
-    lines: Lines = lambda row, id_: ctm(id_, spans_of(row, words))  # noqa: E731
+    lines: Lines = lambda row, id_: "".join(ctm(id_, *one) for one in _numbered(labelling, row, words))  # noqa: E731
     return LineFiles(labelling, ".ctm", [words], lambda shard: lines, bool(options["one_file"]))
 
 
@@ -171,7 +205,7 @@ def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue
     prefix = str(options["column"])
     names = (f"{prefix}_segments", f"{prefix}_speech", prefix)
     segments = need_spans(labelling, to, names, "Ask for them with Segments(), or name another column with --column")
-    lines: Lines = lambda row, id_: rttm(id_, spans_of(row, segments))  # noqa: E731
+    lines: Lines = lambda row, id_: "".join(rttm(id_, *one) for one in _numbered(labelling, row, segments))  # noqa: E731
     return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, bool(options["one_file"]))
 
 
@@ -196,13 +230,18 @@ def manifest_lines(
             by path, the id is written.
 
     Raises:
-        PlanError: there are no texts.
+        PlanError: there are no texts, or they are of each channel.
     """
     prefix = str(options["column"])
     text, score, reference = f"{prefix}_text", f"{prefix}_score", labelling.reference
     names = labelling.schema.names
     if text not in names:
         raise missing(labelling, "nemo", (text,), "Ask for it with Transcript()")
+    if is_by_channel(labelling.schema, text):
+        raise PlanError(
+            f"{labelling.url}: column {text!r} has a text for each channel, and a line of a NeMo manifest has one; "
+            "export to jsonl or ctm, or label one channel by Decode(channel=0)"
+        )
     known = reference if reference in names else None
 
     def lines(shard: Shard) -> Lines:

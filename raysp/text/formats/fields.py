@@ -7,24 +7,25 @@ from raysp.text.formats.cleaning import NOTHING, as_field, in_order
 from raysp.text.times import Span
 
 
-def ctm(id_: str, words: Iterable[Span]) -> str:
+def ctm(id_: str, words: Iterable[Span], channel: int = 1) -> str:
     """Return the lines of a recording in a CTM file: id, channel, start, duration, word, confidence.
 
-    Seconds have three digits. Words are sorted by their start. A word without a score has no last field.
+    Channels are counted from 1. Seconds have three digits. Words are sorted by their start. A word without a score has
+    no last field.
     """
     return "".join(
-        f"{as_field(id_)} 1 {_times(word)} {as_field(word.text)}{_score(word)}\n" for word in in_order(words)
+        f"{as_field(id_)} {channel} {_times(word)} {as_field(word.text)}{_score(word)}\n" for word in in_order(words)
     )
 
 
-def rttm(id_: str, segments: Iterable[Span]) -> str:
+def rttm(id_: str, segments: Iterable[Span], channel: int = 1) -> str:
     """Return the lines of a recording in an RTTM file: one SPEAKER line per segment, whose text is the speaker.
 
-    Seconds have three digits. Segments are sorted by their start.
+    Channels are counted from 1. Seconds have three digits. Segments are sorted by their start.
     """
+    begin, end = f"SPEAKER {as_field(id_)} {channel}", f"{NOTHING} {NOTHING}\n"
     return "".join(
-        f"SPEAKER {as_field(id_)} 1 {_times(one)} {NOTHING} {NOTHING} {as_field(one.text)} {NOTHING} {NOTHING}\n"
-        for one in in_order(segments)
+        f"{begin} {_times(one)} {NOTHING} {NOTHING} {as_field(one.text)} {end}" for one in in_order(segments)
     )
 
 

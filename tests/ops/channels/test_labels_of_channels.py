@@ -1,28 +1,16 @@
 """Labels of channels: each equals the one that the channel has as a recording of its own, and a row holds them all."""
 
-import functools
-import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import soundfile
 
 import raysp
-from benchmarks.corpus import read_utterances
 from raysp.columns import RESULT_COLUMNS
 from raysp.ops.channels.windows import MOST_CHANNELS
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.ops.channels.calls import RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
-RATE = 16_000
-Wave = np.ndarray
-Row = dict[str, object]
-ALONE = 0.1
-"""Seconds of a forward pass that holds one window: sums are added up in one order."""
-TIMED = raysp.Transcript(words=True, chars=True)
 OUTPUTS = [
     TIMED,
     raysp.Embedding(),
@@ -30,48 +18,6 @@ OUTPUTS = [
     raysp.Signals(),
     raysp.Align(of="pred"),
 ]
-
-
-@functools.cache
-def speakers() -> list[list[Wave]]:
-    found = read_utterances(f"{DEMO}/audio/*.parquet", RATE)
-    return [[one.samples for one in found[name]] for name in found]
-
-
-def side(speaker: int, pauses: Sequence[float]) -> Wave:
-    """Return recorded digits of one speaker, each after a pause in seconds, as 16-bit samples."""
-    spoken = speakers()[speaker]
-    parts = [(np.zeros(int(pause * RATE)), spoken[number]) for number, pause in enumerate(pauses)]
-    return np.concatenate([one for pair in parts for one in pair]).astype(np.int16)
-
-
-def encoded(channels: Sequence[Wave], subtype: str = "PCM_16", container: str = "WAV", rate: int = RATE) -> bytes:
-    """Encode channels, the shorter ones followed by silence, as one recording."""
-    file = io.BytesIO()
-    soundfile.write(file, np.stack(of_one_length(channels), axis=1), rate, format=container, subtype=subtype)
-    return file.getvalue()
-
-
-def of_one_length(channels: Sequence[Wave]) -> list[Wave]:
-    longest = max(map(len, channels))
-    return [np.pad(one, (0, longest - len(one))) for one in channels]
-
-
-def labelled(
-    folder: Path,
-    recordings: Sequence[bytes | None],
-    channel: str = "each",
-    outputs: Sequence[object] = (TIMED,),
-    keep: Sequence[object] = (),
-    **label: object,
-) -> list[Row]:
-    values = [{"bytes": one, "path": None} for one in recordings]
-    table = pa.table({"id": [f"u{i}" for i in range(len(values))], "audio": pa.array(values, AUDIO)})
-    write_shard(folder / "in" / "a.parquet", table=table)
-    options = {"outputs": outputs, "batch_seconds": ALONE, **label}
-    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), **options), *keep]
-    label_here(a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps, max_error_rate=1))
-    return pq.read_table(folder / "out" / "a.parquet").to_pylist()
 
 
 def outputs_of(row: Row) -> Row:
@@ -85,8 +31,14 @@ def as_lists(rows: Sequence[Row]) -> Row:
 @pytest.fixture(scope="module")
 def calls() -> list[list[Wave]]:
     """Rows of one to three channels: sides of calls with different texts and pauses, and one that is too short."""
-    first, second, third = side(0, [0, 0.5, 0.9, 0.2]), side(1, [1.6, 0.1, 0.7]), side(2, [0])
-    rows = [[first, second], [third], [second[: 2 * RATE], third, first], [first[:100], third[:100]], [third, third]]
+    first, second, third = side(0, [0, 0.5, 0.2]), side(1, [1.2, 0.1]), side(2, [0])
+    rows = [
+        [first, second],
+        [third],
+        [second[: 3 * RATE // 2], third, first],
+        [first[:100], third[:100]],
+        [third, third],
+    ]
     return [of_one_length(row) for row in rows]
 
 
