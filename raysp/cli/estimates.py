@@ -46,6 +46,8 @@ def _facts(found: "Estimate") -> dict[str, str]:
             f"{_time(found.audio_seconds)} to label; a row has {found.mean_seconds:.1f} s on average, at most "
             f"{found.longest_seconds:.1f} s in the sample"
         )
+        if found.channel_seconds is not None and found.channel_seconds != found.audio_seconds:
+            facts["channels"] = f"{_time(found.channel_seconds)} in all channels, each of which is labelled"
     shares = [f"{_share(share)} {reason}" for reason, share in found.not_labelled.items()]
     facts["rows"] = ", ".join([f"{_share(found.windowed)} cut into several windows", *shares])
     return facts

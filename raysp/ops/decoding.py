@@ -173,10 +173,14 @@ class Decoding:
                         row_status.seconds = (row_status.seconds or 0.0) + before.seconds
                     found[row_status.row] = row_status
             return [found[row] for row in sorted(found)]
+        return [row_status for row_status, _ in self.measure_channels(rows, first)]
+
+    def measure_channels(self, rows: pa.Table, first: int) -> list[tuple[RowStatus, int]]:
+        """Return outcomes as `measure` without steps on decoded rows, each with the number of labelled channels."""
         piece = _Piece.of(self, rows, first)
         for index, row_status in enumerate(piece.statuses):
             self._measure(piece, index, row_status)
-        return [*piece.statuses]
+        return list(zip(piece.statuses, piece.channels, strict=True))
 
     def judge(self, rows: pa.Table, first: int, seconds: Sequence[float | None]) -> list[RowStatus]:
         """Return the outcome of each row of known duration; no recording is read.

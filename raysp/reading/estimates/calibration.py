@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.errors import PlanError
+from raysp.ops.channels.windows import channels_of
 from raysp.ops.rows import OK, row_statuses
 from raysp.planning.plans import Plan
 from raysp.planning.resources import count_gpus
@@ -81,5 +82,6 @@ def _blocks(plan: Plan, sample: Sample, most_seconds: float) -> Iterator[tuple[s
 
 
 def _seconds(block: pa.Table) -> float:
-    """Return the seconds of audio of the rows of a block that are ok."""
-    return float(sum(one.seconds or 0.0 for one in row_statuses(block) if one.status == OK))
+    """Return the seconds of audio of the labelled channels of a block whose windows are ok."""
+    windows = zip(row_statuses(block), channels_of(block), strict=True)
+    return float(sum(place.seconds or 0.0 for one, place in windows if one.status == OK))

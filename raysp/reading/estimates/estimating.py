@@ -48,6 +48,8 @@ class Estimate:
     """Reasons why places could not be read."""
     audio_seconds: Amount | None
     """Seconds of audio to label; None: no row was sampled."""
+    channel_seconds: Amount | None
+    """Seconds of audio that the model labels: those of all channels where each is labelled, else `audio_seconds`."""
     mean_seconds: float | None
     """Mean duration of the rows that would be labelled."""
     longest_seconds: float | None
@@ -95,7 +97,7 @@ def estimate(
         work: the plan, or the pipeline to plan.
         sample: rows to sample, at least 1.
         seed: determines the rows.
-        rtfx: seconds of audio that one actor labels per second.
+        rtfx: seconds of audio that one actor labels per second; of all channels where each is labelled.
         like: url of a sink with the same checkpoint, whose receipts give the speed.
         like_options: storage options of that sink.
         calibrate: label some sampled rows in this process, and measure the speed.
@@ -111,6 +113,7 @@ def estimate(
     simulation = simulate(plan, rows, seed=seed)
     speed = _speed(plan, rows, rtfx, like, like_options, calibrate)
     audio = seconds_to_label(rows, _declared(plan)) if rows.num_rows else None
+    channels = _times(audio, rows.channels_per_second) if audio else None
     longest = plan.pipeline.label.window_seconds
     seconds = rows.seconds[rows.is_ok]
     share_ok = float(rows.weights[rows.is_ok].sum()) if rows.num_rows else 0.0
@@ -121,6 +124,7 @@ def estimate(
         sampled_bytes=rows.num_bytes,
         unread=rows.unread,
         audio_seconds=audio,
+        channel_seconds=channels,
         mean_seconds=float(rows.weights @ rows.seconds) / share_ok if share_ok else None,
         longest_seconds=float(seconds.max()) if seconds.size else None,
         histogram=histogram(durations_of(rows)),
@@ -130,7 +134,7 @@ def estimate(
         simulation=simulation,
         memory=predict(plan, rows, simulation) if simulation else None,
         speed=speed,
-        cost=_cost(plan, audio, speed, price) if audio and speed else None,
+        cost=_cost(plan, channels, speed, price) if channels and speed else None,
         notes=tuple(_notes(plan, rows)),
     )
 
@@ -171,7 +175,7 @@ def _speed(
         from raysp.reading.estimates.calibration import calibrate as measure
 
         return measure(plan, rows)
-    return of_receipts(plan, like, options)
+    return of_receipts(plan, like, options, channels_per_second=rows.channels_per_second)
 
 
 def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:

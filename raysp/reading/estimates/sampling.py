@@ -53,6 +53,8 @@ class SampledRows:
     place: Place
     table: pa.Table
     statuses: Sequence[RowStatus]
+    channels: Sequence[int]
+    """Number of labelled channels of each row."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,17 @@ class Sample:
     def seconds(self) -> Floats:
         """Seconds of each row that would be labelled; 0 for the others (num_rows,)."""
         return np.array([one.seconds or 0.0 if one.status == OK else 0.0 for one in self.statuses])
+
+    @cached_property
+    def channels(self) -> npt.NDArray[np.int64]:
+        """Number of labelled channels of each row (num_rows,)."""
+        return np.array([number for part in self.parts for number in part.channels], np.int64)
+
+    @property
+    def channels_per_second(self) -> float:
+        """Seconds of labelled channels for each second of audio: 1 unless each channel is labelled."""
+        seconds = float(self.weights @ self.seconds) if self.num_rows else 0.0
+        return float(self.weights @ (self.seconds * self.channels)) / seconds if seconds else 1.0
 
     @cached_property
     def is_ok(self) -> npt.NDArray[np.bool_]:
@@ -142,7 +155,7 @@ def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sa
         tables = pool.map(lambda one, rows, own: _read(plan, one, rows, own), places, wanted, seeds)
         for place, read in zip(places, tables, strict=True):
             for table in _given(read, unread):
-                parts.append(SampledRows(place, table, _outcomes(plan, place, table, decoder)))
+                parts.append(SampledRows(place, table, *_outcomes(plan, place, table, decoder)))
     return Sample(tuple(part for part in parts if part.statuses), plan.rows_todo, tuple(unread))
 
 
@@ -199,14 +212,15 @@ def _read(plan: Plan, place: Place, num_rows: int, seed: int) -> "list[pa.Table]
     return [table]
 
 
-def _outcomes(plan: Plan, place: Place, table: pa.Table, decoder: Decoder) -> list[RowStatus]:
+def _outcomes(plan: Plan, place: Place, table: pa.Table, decoder: Decoder) -> tuple[list[RowStatus], list[int]]:
+    """Return the outcomes of rows, and their numbers of labelled channels."""
     op = assembly.header_reading(plan.pipeline, plan.settings, place.shard, decoder=decoder)
     least = plan.settings.checkpoint.min_samples / plan.settings.checkpoint.sample_rate
-    statuses = op.measure(table, place.first)
-    for one in statuses:
+    measured = op.measure_channels(table, place.first)
+    for one, _ in measured:
         if one.status == OK and (one.seconds or 0.0) < least:
             one.skip("too_short", "")
-    return statuses
+    return [one for one, _ in measured], [channels for _, channels in measured]
 
 
 def _largest(column: "pa.ChunkedArray") -> int:  # type: ignore[type-arg]

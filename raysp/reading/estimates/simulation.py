@@ -3,19 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from raysp import assembly
 from raysp.ops.blocks import cut_passes
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.precision import Batching
 from raysp.planning.plans import Plan
-from raysp.reading.estimates.sampling import Floats, Sample
+from raysp.reading.estimates.sampling import Sample
 
 MOST_PIECES = 4
 """Pieces that are simulated, spread evenly over those of the plan."""
 MOST_SECONDS = 4 * 3600.0
 """Seconds of audio that are simulated; longer pieces are cut off."""
 _NOISE_SECONDS = 30
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Simulation:
     windows: int
     passes: int
     real_seconds: float
-    """Seconds of audio in all windows; overlaps count twice."""
+    """Seconds of audio in all windows of all labelled channels; overlaps count twice."""
     padded_seconds: float
     """Seconds that go through the model, padding included."""
     largest_pass: float
@@ -42,7 +45,7 @@ class Simulation:
 
     @property
     def windows_per_second(self) -> float:
-        """Seconds of windows for each second of audio: above 1 where windows overlap."""
+        """Seconds of windows for each second of audio: above 1 where windows overlap, or each channel is labelled."""
         return self.real_seconds / self.row_seconds if self.row_seconds else 1.0
 
 
@@ -62,10 +65,10 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     row_seconds = 0.0
     for index in chosen.tolist():
         shard, piece = pieces[index]
-        seconds = _drawn(sample, piece.num_rows, MOST_SECONDS / len(chosen), generator)
-        row_seconds += float(seconds.sum())
+        rows = _drawn(sample, piece.num_rows, MOST_SECONDS / len(chosen), generator)
+        row_seconds += float(sample.seconds[rows].sum())
         op = assembly.header_reading(plan.pipeline, settings, shard)
-        blocks += op.lengths(seconds.tolist(), noise)
+        blocks += op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist())
     passes = [[block[place] for place in one] for block in blocks for one in cut_passes(block, most, at_once)]
     padded = [max(one) * len(one) / rate for one in passes]
     return Simulation(
@@ -80,13 +83,13 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     )
 
 
-def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Floats:
-    """Return durations of the rows of a piece that would be labelled, at least one and at most so many seconds."""
+def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:
+    """Return the sampled rows of a piece that would be labelled, at least one and at most so many seconds."""
     if sample.num_rows == sample.rows_todo == num_rows:
-        drawn = sample.seconds[sample.is_ok]
+        drawn = np.flatnonzero(sample.is_ok)
     else:
         rows = generator.choice(sample.num_rows, num_rows, p=sample.weights)
-        drawn = sample.seconds[rows][sample.is_ok[rows]]
+        drawn = rows[sample.is_ok[rows]]
     if not drawn.size:
-        drawn = sample.seconds[sample.is_ok][:1]
-    return drawn[: max(1, int(np.searchsorted(np.cumsum(drawn), most_seconds, "right")))]
+        drawn = np.flatnonzero(sample.is_ok)[:1]
+    return drawn[: max(1, int(np.searchsorted(np.cumsum(sample.seconds[drawn]), most_seconds, "right")))]

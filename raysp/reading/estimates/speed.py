@@ -10,6 +10,7 @@ from raysp.reading.labels.throughput import Work
 from raysp.sink import receipts
 from raysp.sink.run_record import RunEntry, RunRecord, every_run
 from raysp.sink.sinks import Sink
+from raysp.specs.steps import EACH
 from raysp.storage.options import GivenOptions
 from raysp.words import count, duration
 
@@ -24,7 +25,7 @@ class Speed:
     """Speed of one actor."""
 
     rtfx: float
-    """Seconds of audio labelled per second."""
+    """Seconds of audio labelled per second; where each channel is labelled, those of all channels."""
     origin: str
     """Where the number is from, for messages."""
     decode_rtfx: float | None = None
@@ -33,13 +34,21 @@ class Speed:
     """Peak resident set of the measuring process, or peak memory of its GPU; None: not measured."""
 
 
-def of_receipts(plan: Plan, like: str | None = None, storage_options: GivenOptions | None = None) -> Speed | None:
+def of_receipts(
+    plan: Plan,
+    like: str | None = None,
+    storage_options: GivenOptions | None = None,
+    *,
+    channels_per_second: float = 1.0,
+) -> Speed | None:
     """Return the speed of the last runs over a sink, waiting for input included; None: it has no such receipts.
 
     Args:
         plan: the plan.
         like: url of the sink; None: that of the plan.
         storage_options: options to reach it; None: recorded ones if they may be used.
+        channels_per_second: seconds of labelled channels for each second of audio of that sink, if it has labels of
+            each channel.
 
     Raises:
         PlanError: `like` is no sink, has another checkpoint, or no run on this kind of device.
@@ -61,7 +70,8 @@ def of_receipts(plan: Plan, like: str | None = None, storage_options: GivenOptio
     if work.audio_seconds and total > 0:
         waited = f", waiting for input {work.waited_seconds / total:.0%} of the time"
         origin = f"receipts of {count(runs, 'run')} over {sink.url}: {duration(work.audio_seconds)} of audio{waited}"
-        return Speed(work.audio_seconds / total, origin)
+        factor = channels_per_second if labels_each_channel(record) else 1.0
+        return Speed(factor * work.audio_seconds / total, origin)
     if like is not None:
         found = "; ".join(dict.fromkeys(_machine(run.resolved) for run in every_run(sink.store, record)))
         raise PlanError(
@@ -69,6 +79,11 @@ def of_receipts(plan: Plan, like: str | None = None, storage_options: GivenOptio
             f"{found or 'none'}. Name another sink, or state the speed with --rtfx"
         )
     return None
+
+
+def labels_each_channel(record: RunRecord) -> bool:
+    """Return whether the recorded pipeline labels each channel."""
+    return EACH in (value for key, value in record.parts.items() if key.endswith(".channel"))
 
 
 def _work(plan: Plan, sink: Sink, record: RunRecord) -> tuple[Work, int]:
