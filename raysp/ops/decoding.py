@@ -76,7 +76,7 @@ class Slice(NamedTuple):
     first: int
     end: int
     seconds: float
-    """Seconds of audio according to headers; 0 for rows whose length is unknown."""
+    """Seconds of labelled channels according to headers; 0 for rows whose length is unknown."""
     blocks: Iterator[pa.Table]
     """Blocks of the slice, decoded when they are consumed; rows are numbered from its first one."""
 
@@ -221,11 +221,12 @@ class Decoding:
 
         Args:
             rows: as in `__call__`.
-            most_seconds: claimed seconds of a slice, unless a single row is longer.
+            most_seconds: claimed seconds of labelled channels of a slice, unless a single row is longer.
             most_rows: rows of a slice.
         """
         whole = _Piece.of(self, rows, 0)
-        seconds = [min(one, self.max_seconds) for one in whole.claimed]
+        lengths = zip(whole.claimed, whole.channels, strict=True)
+        seconds = [min(one, self.max_seconds) * channels for one, channels in lengths]
         for first, end in cut_in_order(seconds, most_seconds=most_seconds, most_rows=most_rows):
             blocks = (block for block, _ in self._blocks(whole.part(first, end)))
             yield Slice(first, end, sum(seconds[first:end]), blocks)

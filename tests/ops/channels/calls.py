@@ -54,6 +54,7 @@ def pipeline(
     recordings: Sequence[bytes | None],
     channel: str = "each",
     outputs: Sequence[object] = (TIMED,),
+    before: Sequence[object] = (),
     keep: Sequence[object] = (),
     **label: object,
 ) -> raysp.Pipeline:
@@ -62,7 +63,7 @@ def pipeline(
     table = pa.table({"id": [f"u{i}" for i in range(len(values))], "audio": pa.array(values, AUDIO)})
     write_shard(folder / "in" / "a.parquet", table=table)
     options = {"outputs": outputs, "batch_seconds": ALONE, **label}
-    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), **options), *keep]
+    steps = [raysp.Decode(channel=channel), *before, raysp.Label(str(CHECKPOINT), **options), *keep]
     return a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps, max_error_rate=1)
 
 

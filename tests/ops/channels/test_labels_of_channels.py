@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp.columns import RESULT_COLUMNS
 from raysp.ops.channels.windows import MOST_CHANNELS
-from tests.ops.channels.calls import RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
+from tests.corpora import CHECKPOINT
+from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
 OUTPUTS = [
     TIMED,
@@ -122,6 +124,23 @@ def test_filters_and_limits_are_of_whole_rows(tmp_path, calls):
     found = labelled(tmp_path, rows, keep=keep)
     assert [(row["status"], row["error_type"]) for row in found] == [("ok", None), ("skipped", "filtered")]
     assert found[1]["pred_text"] is None
+
+
+def test_a_labeller_of_tables_and_steps_with_a_pool_of_their_own_give_the_same_rows(tmp_path, calls):
+    rows = [encoded(calls[0]), encoded(calls[1])]
+    expected = labelled(tmp_path / "run", rows)
+    table = pq.read_table(tmp_path / "run" / "in" / "a.parquet")
+    count = raysp.Map(f"{__name__}:lengths", adds={"length": "int32"}, reads=["id"], pool=raysp.Pool(1))
+    with_count = labelled(tmp_path / "pool", rows, before=[count])
+    assert [{key: value for key, value in row.items() if key != "length"} for row in with_count] == expected
+    assert [row["length"] for row in with_count] == [2, 2]
+    steps = [raysp.Decode(channel="each"), raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=ALONE)]
+    found = raysp.Labeller(steps)(table).to_pylist()
+    assert [outputs_of(row)["pred_words"] for row in found] == [row["pred_words"] for row in expected]
+
+
+def lengths(rows: pa.Table) -> dict[str, list[int]]:
+    return {"length": [len(one) for one in rows.column("id").to_pylist()]}
 
 
 def has_two_texts(rows: pa.Table) -> list[bool]:
