@@ -38,7 +38,9 @@ MAY_USE_PUBLIC_NAMES = {"specs", "engine", "cli"}
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"lazy_loader", "torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {"errors", "checkpoints"}
-FOLDERS_MAY_USE = {"files": {"safetensors"}, "tokenizers": {"tokenizers"}}
+FOLDERS_MAY_USE = {"files": {"safetensors"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
+# Sisters of the architectures in JAX may use all of models; nothing else may use them.
+SISTERS = "flax"
 
 
 MOST_FILES, MOST_LINES = 25, 600
@@ -147,6 +149,7 @@ def impure_models(package: Path) -> list[str]:
                 fine = "".join(rest[:1]) in MODELS_MAY_USE_OF_RAYSP
             else:
                 fine = folder not in MODELS_FOLDERS or (rest[1] in MODELS_FOLDERS and rest[1] not in above)
+                fine = fine and (SISTERS not in rest[1:2] or folder == SISTERS)
             if not fine:
                 wrong.append(f"{path.relative_to(root)}:{found.line}: {found.module}")
     return wrong
@@ -206,7 +209,7 @@ def test_models_import_torch_checkpoints_and_the_folders_below_them_alone():
 
 def test_every_folder_of_models_stands_in_the_drawing():
     folders = {path.parent.name for path in (PACKAGE / "models").glob("*/__init__.py")}
-    assert folders == set(MODELS_FOLDERS)
+    assert folders == {*MODELS_FOLDERS, SISTERS}
 
 
 def test_only_sink_and_the_engine_know_the_paths_in_a_sink():
@@ -328,6 +331,8 @@ class TestTheChecker:
                 "files/a.py:1: raysp.models",
             ),
             ("models/decoder/a.py", "def f():\n    from raysp.models import auto", impure_models, "decoder/a.py:2"),
+            ("models/a.py", "import jax", impure_models, "a.py:1: jax"),
+            ("models/a.py", "from raysp.models.flax.layers import X", impure_models, "a.py:1: raysp.models.flax"),
             ("ops/a.py", "print('x')", prints, "ops/a.py:1"),
         ],
     )
@@ -347,6 +352,7 @@ class TestTheChecker:
             ("planning/a.py", "from raysp.sink.todo import Todo\nfrom raysp.planning.plans import Plan"),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
             ("models/files/a.py", "import safetensors\nfrom raysp.models.kernels import dense"),
+            ("models/flax/a.py", "import jax\nimport flax.core\nfrom raysp.models.bert import X"),
         ],
     )
     def test_what_is_allowed_passes(self, tmp_path, file, code):

@@ -8,7 +8,9 @@ each row's end, so that `processor.batch_decode(model(**inputs).logits.argmax(-1
 import lazy_loader
 
 # A public name is imported when it is first used; the names and their modules are listed in __init__.pyi.
-_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
+_FLAX = frozenset(name for name in _names if name.startswith("Flax"))
+__all__ = [name for name in _names if name not in _FLAX]  # `import *` must work without JAX
 
 _ELSEWHERE = {  # names that the models' documents use, and what stands for them
     "BatchEncoding": "tokenizers and processors return a BatchFeature, a dict with attributes and .to(device)",
@@ -23,7 +25,22 @@ def __getattr__(name: str) -> object:
     """Import the module that defines a public name."""
     # ImportError: of an AttributeError `from raysp.models import ...` would show no more than that it has no such name.
     if name.startswith("Flax"):
-        raise ImportError(f"{name!r} is a JAX class, which raysp does not have: use {name.removeprefix('Flax')!r}")
+        return _flax(name)
     if name in _ELSEWHERE:
         raise ImportError(f"{name!r} is not in raysp: {_ELSEWHERE[name]}")
     return _public(name)
+
+
+def _flax(name: str) -> object:
+    """Import the module that defines a class of JAX."""
+    if name not in _FLAX:
+        raise ImportError(
+            f"{name!r} is a JAX class that raysp does not have: use {name.removeprefix('Flax')!r}, or one of "
+            f"{', '.join(sorted(_FLAX))}"
+        )
+    try:
+        return _public(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("flax", "jax", "jaxlib"):
+            raise
+        raise ImportError(f'{name!r} needs JAX and Flax: pip install "raysp[jax]"') from error

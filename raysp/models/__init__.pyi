@@ -26,6 +26,17 @@ from .features.processors import Wav2Vec2Processor as Wav2Vec2Processor
 from .features.seamless import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor
 from .features.seamless import Wav2Vec2BertProcessor as Wav2Vec2BertProcessor
 from .files.checkpoint_files import checkpoint_files as checkpoint_files
+from .flax.auto import FlaxAutoModel as FlaxAutoModel
+from .flax.auto import FlaxAutoModelForCTC as FlaxAutoModelForCTC
+from .flax.auto import FlaxAutoModelForSpeechSeq2Seq as FlaxAutoModelForSpeechSeq2Seq
+from .flax.hubert import FlaxHubertForCTC as FlaxHubertForCTC
+from .flax.hubert import FlaxHubertModel as FlaxHubertModel
+from .flax.outputs import FlaxSeq2SeqLMOutput as FlaxSeq2SeqLMOutput
+from .flax.speech_encoder_decoder import FlaxSpeechEncoderDecoderModel as FlaxSpeechEncoderDecoderModel
+from .flax.unispeech import FlaxUniSpeechForCTC as FlaxUniSpeechForCTC
+from .flax.unispeech import FlaxUniSpeechModel as FlaxUniSpeechModel
+from .flax.wav2vec2 import FlaxWav2Vec2ForCTC as FlaxWav2Vec2ForCTC
+from .flax.wav2vec2 import FlaxWav2Vec2Model as FlaxWav2Vec2Model
 from .gpt2 import GPT2Config as GPT2Config
 from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
 from .hubert import HubertConfig as HubertConfig

@@ -27,17 +27,6 @@ from raysp.models.encoder.heads import check_labels
 from raysp.models.files.configuration import Config
 from raysp.models.registry import decoder_types, encoder_types
 
-FLAX = (
-    "FlaxSpeechEncoderDecoderModel is a JAX class, which raysp does not have: load the checkpoint with "
-    "SpeechEncoderDecoderModel, the same model in PyTorch"
-)
-
-
-def __getattr__(name: str) -> object:
-    if name == "FlaxSpeechEncoderDecoderModel":
-        raise ImportError(FLAX)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 class SpeechEncoderDecoderConfig(Config):
     """Configurations of an encoder and a decoder, and the start and padding tokens of texts.

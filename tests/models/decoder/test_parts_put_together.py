@@ -1,7 +1,5 @@
 """Speech encoders and text decoders that are put together from checkpoints of their own."""
 
-import sys
-
 import pytest
 import torch
 
@@ -170,9 +168,3 @@ def test_what_cannot_be_put_together_is_refused(parts):
         put(encoder, encoder)
     with pytest.raises(CheckpointError, match="model_type is 'bert', AutoModel expects one of hubert"):
         put(decoder, decoder)
-
-
-def test_the_jax_class_is_refused_by_name():
-    module = sys.modules["raysp.models.speech_encoder_decoder"]
-    with pytest.raises(ImportError, match="load the checkpoint with SpeechEncoderDecoderModel"):
-        _ = module.FlaxSpeechEncoderDecoderModel

@@ -256,17 +256,6 @@ def test_speech_encoder_decoder_of_wav2vec2_and_bert_saved_and_loaded(hub):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["FlaxSpeechEncoderDecoderModel", "FlaxAutoModel", "FlaxAutoModelForCausalLM", "FlaxSeq2SeqLMOutput"]
-)
-def test_jax_classes_are_answered_by_what_to_use(name):
-    """000-8, 000-9."""
-    expected = f"'{name}' is a JAX class, which raysp does not have: use '{name.removeprefix('Flax')}'"
-    for line in (f"from raysp.models import {name}, AutoTokenizer", f"raysp.models.{name}"):
-        with pytest.raises(ImportError, match=expected):
-            exec(line)
-
-
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_jax_pages_have_their_way_in_pytorch(hub):

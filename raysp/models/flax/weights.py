@@ -1,0 +1,150 @@
+"""Weights of a PyTorch model as the tree of its Flax sister, and back.
+
+The tree has the names of checkpoints, with Flax's names and memory orders of the last part. Both follow from the kind
+of the module that holds a weight, so no table names weights. Dtypes are kept, and both directions are exact.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax.traverse_util import flatten_dict, unflatten_dict
+from torch import Tensor, nn
+
+from raysp.models.base.modeling import Model
+from raysp.models.files.comparison import compare, short
+from raysp.models.gpt2 import Conv1D
+from raysp.models.kernels.weight_norm import WeightNorm
+
+Tree = dict[str, Any]
+Path = tuple[str, ...]
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d)
+WEIGHT_NORM = {"original0": "weight_g", "original1": "weight_v"}
+
+
+class Place(NamedTuple):
+    """Where a weight of a checkpoint is in the tree."""
+
+    name: str
+    """In checkpoints."""
+    path: Path
+    """In the tree of parameters, or of buffers."""
+    is_turned: bool
+    """Whether its axes are reversed: dense layers are (in, out), convolutions (taps, in, out)."""
+    is_buffer: bool
+    """Whether it is a statistic and not a parameter."""
+    shape: tuple[int, ...]
+    """In the tree."""
+
+
+def leaves_of(tree: Mapping[str, Any]) -> dict[Path, Any]:
+    """Return the leaves of a tree by their paths."""
+    leaves: dict[Path, Any] = flatten_dict(flax.core.unfreeze(dict(tree)))  # type: ignore[no-untyped-call]
+    return leaves
+
+
+def tree_with(leaves: Mapping[Path, Any]) -> Tree:
+    """Return the tree of leaves by their paths."""
+    tree: Tree = unflatten_dict(leaves)  # type: ignore[no-untyped-call]
+    return tree
+
+
+def places_of(model: Model) -> list[Place]:
+    """Return the place of each weight that a checkpoint of this model holds."""
+    buffers = {name for name, _ in model.named_buffers()}
+    return [_place(model, name, value, name in buffers) for name, value in model.stored_weights().items()]
+
+
+def _place(model: Model, name: str, value: Tensor, is_buffer: bool) -> Place:
+    module_name, _, leaf = name.rpartition(".")
+    module, path, is_turned = model.get_submodule(module_name), module_name.split("."), False
+    if isinstance(module, WeightNorm):
+        path, leaf = path[:-2], WEIGHT_NORM[leaf]
+    elif leaf == "weight":
+        is_turned = isinstance(module, nn.Linear | nn.Conv1d)
+        leaf = _leaf_of(module)
+    shape = tuple(value.shape[::-1] if is_turned else value.shape)
+    return Place(name, (*(part for part in path if part), leaf), is_turned, is_buffer, shape)
+
+
+def _leaf_of(module: nn.Module) -> str:
+    """Return Flax's name of a module's weight."""
+    match module:
+        case nn.Linear() | nn.Conv1d() | Conv1D():
+            return "kernel"
+        case nn.Embedding():
+            return "embedding"
+        case nn.LayerNorm() | nn.GroupNorm() | nn.BatchNorm1d():
+            return "scale"
+        case _:
+            return "weight"
+
+
+def tree_of(places: Iterable[Place], tensors: Mapping[str, Tensor]) -> tuple[Tree, Tree]:
+    """Return the trees of parameters and of buffers."""
+    found: dict[bool, dict[Path, Any]] = {False: {}, True: {}}
+    for place in places:
+        value = _as_array(tensors[place.name])
+        found[place.is_buffer][place.path] = jax.device_put(value.T if place.is_turned else value)
+    return tree_with(found[False]), tree_with(found[True])
+
+
+def tensors_of(places: Iterable[Place], params: Tree, buffers: Tree) -> dict[str, Tensor]:
+    """Return the weights by their names in checkpoints."""
+    leaves = {False: leaves_of(params), True: leaves_of(buffers)}
+    found = {}
+    for place in places:
+        value = np.asarray(jax.device_get(leaves[place.is_buffer][place.path]))
+        found[place.name] = _as_tensor(value.T if place.is_turned else value)
+    return found
+
+
+def check_tree(places: Iterable[Place], params: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a tree holds exactly the parameters, in their shapes."""
+    found = {"/".join(path): tuple(leaf.shape) for path, leaf in leaves_of(params).items()}
+    expected = {"/".join(place.path): place.shape for place in places if not place.is_buffer}
+    difference = compare(found, expected)
+    if difference.names:
+        shapes = [f"{name} {is_} instead of {wanted}" for name, is_, wanted in difference.mismatched]
+        raise ValueError(
+            f"params do not fit the model: missing {short(difference.missing)}; unexpected "
+            f"{short(difference.unexpected)}; shapes {short(shapes)}: expected the tree of model.params"
+        )
+
+
+def with_tied(params: Mapping[str, Any], tied: Iterable[tuple[Place, Place]]) -> Tree:
+    """Return a tree with tied weights filled in: pairs of a place and of the one that it equals."""
+    leaves = leaves_of(params)
+    for place, source in tied:
+        value = leaves[source.path]
+        leaves[place.path] = value.T if place.is_turned != source.is_turned else value
+    return tree_with(leaves)
+
+
+def tied_places(model: Model) -> list[tuple[Place, Place]]:
+    """Return the places of tied weights, each with the one that it equals."""
+    weights = model.state_dict()
+    return [
+        (_place(model, name, weights[name], False), _place(model, source, weights[source], False))
+        for name, source in model.tied_weights().items()
+    ]
+
+
+def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:  # unknown to NumPy
+        array: np.ndarray[Any, Any] = tensor.view(torch.int16).numpy().view(jnp.bfloat16)
+        return array
+    return tensor.numpy()
+
+
+def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    array = np.array(array, order="C")  # a copy: arrays of JAX are read-only
+    if array.dtype == jnp.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

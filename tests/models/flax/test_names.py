@@ -1,0 +1,39 @@
+"""What of the JAX classes is there without JAX, and before they are used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import raysp.models
+
+WITHOUT = "import sys; sys.modules['jax'] = sys.modules['flax'] = None\n"
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
+def test_no_other_name_imports_jax():
+    code = "import sys\nfrom raysp.models import *\nprint('jax' in sys.modules or 'flax' in sys.modules)"
+    assert python(code) == "False"
+
+
+def test_without_jax_a_class_names_the_extra():
+    tried = "try:\n    from raysp.models import FlaxSpeechEncoderDecoderModel\n"
+    assert (
+        python(WITHOUT + tried + "except ImportError as error:\n    print(error)")
+        == "'FlaxSpeechEncoderDecoderModel' needs JAX and Flax: pip install \"raysp[jax]\""
+    )
+
+
+def test_a_jax_class_that_is_not_there_is_answered_by_what_to_use():
+    with pytest.raises(ImportError, match="that raysp does not have: use 'AutoModelForCausalLM', or one of FlaxAuto"):
+        exec("from raysp.models import FlaxAutoModelForCausalLM")
+
+
+def test_every_jax_class_is_found_by_its_name():
+    for name in raysp.models._FLAX:
+        assert getattr(raysp.models, name).__name__ == name
+        assert name not in raysp.models.__all__

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+
+import raysp.models
+from raysp.models import SpeechEncoderDecoderModel
+from tests.models.flax.sisters import (
+    DECODERS,
+    ENCODERS,
+    assert_close,
+    assert_same_weights,
+    speech_encoder_decoder,
+    token_ids,
+    waves_and_mask,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=DECODERS)
+def decoder(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """Sisters with a projection of frames, loaded from one folder."""
+    folder = tmp_path_factory.mktemp("bert")
+    sister = speech_encoder_decoder("wav2vec2", "bert")
+    sister.save_pretrained(folder)
+    return sister, raysp.models.FlaxAutoModelForSpeechSeq2Seq.from_pretrained(folder)
+
+
+def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
+    sister = speech_encoder_decoder("wav2vec2 adapters", decoder)
+    sister.save_pretrained(tmp_path)
+    model = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    (waves, mask), ids = waves_and_mask(), token_ids()
+    token_mask = torch.ones_like(ids)
+    token_mask[1, :2] = 0
+    flags = {"output_hidden_states": True, "output_attentions": True}
+    with torch.no_grad():
+        theirs = sister(waves, mask, ids, token_mask, use_cache=False, **flags)
+    ours = model(waves.numpy(), mask.numpy(), ids.numpy(), token_mask.numpy(), **flags)
+    assert ours.keys() == theirs.keys()
+    for name in theirs.keys():  # noqa: SIM118 - values are iterated otherwise
+        for mine, value in zip(*(x if isinstance(x, tuple) else (x,) for x in (ours[name], theirs[name])), strict=True):
+            assert mine.shape == value.shape, name
+            rows = slice(1) if name.startswith("encoder_") else slice(None)  # the first row has no padding
+            assert_close(mine[rows], value[rows])
+
+
+@pytest.mark.parametrize("freezes", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_gradients_equal_those_of_the_sister_in_pytorch(bert, jax, freezes):
+    sister, model = bert
+    (waves, mask), labels = waves_and_mask(), token_ids()
+    labels[1, 4:] = -100
+    if freezes:
+        sister.freeze_feature_encoder()
+    sister.zero_grad()
+    expected = sister(waves, mask, labels=labels).loss
+    expected.backward()
+    sister.requires_grad_(True)
+
+    def loss_of(params):
+        ids = model.prepare_decoder_input_ids_from_labels(labels.numpy())
+        flags = {"params": params, "freeze_feature_encoder": freezes}
+        logits = model(waves.numpy(), mask.numpy(), ids, **flags).logits
+        kept = labels.numpy() != -100
+        chosen = jax.nn.log_softmax(logits)[np.arange(3)[:, None], np.arange(7), np.where(kept, labels.numpy(), 0)]
+        return -(chosen * kept).sum() / kept.sum()
+
+    loss, gradients = jax.value_and_grad(loss_of)(model.params)
+    assert_close(loss, expected)
+    for place in model._places:
+        value = sister.get_parameter(place.name).grad
+        found = gradients
+        for part in place.path:
+            found = found[part]
+        value = torch.zeros(place.shape) if value is None else value
+        assert_close(found.T if place.is_turned and bool(value.any()) else found, value)
+
+
+def test_a_cache_continues_as_one_pass_over_all_tokens(bert):
+    sister, model = bert
+    (waves, mask), ids = waves_and_mask(), token_ids().numpy()
+    encoded = model.encode(waves.numpy(), mask.numpy())
+    cache = model.init_cache(3, 9, encoded)
+    first = model.decode(ids[:, :4], encoded, mask.numpy(), past_key_values=cache)
+    second = model.decode(ids[:, 4:], encoded, mask.numpy(), past_key_values=first.past_key_values)
+    whole = model.decode(ids, encoded, mask.numpy()).logits
+    np.testing.assert_allclose(np.concatenate([first.logits, second.logits], 1), whole, atol=1e-5)
+    with torch.no_grad():
+        assert_close(whole, sister(waves, mask, torch.from_numpy(ids)).logits)
+    assert len(second.past_key_values) == 1
+    frames = encoded.last_hidden_state.shape[1]
+    of_tokens, of_frames = (3, 2, 9, 6), (3, 2, frames, 6)
+    assert [x.shape for x in second.past_key_values[0]] == [of_tokens, of_tokens, of_frames, of_frames]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_weights_written_by_the_flax_class_are_those_of_pytorch(encoder, tmp_path):
+    decoder = dict(zip(ENCODERS, [*DECODERS] * 2, strict=False))[encoder]
+    sister = speech_encoder_decoder(encoder, decoder)
+    sister.save_pretrained(tmp_path / "one")
+    raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
+    assert_same_weights(sister, SpeechEncoderDecoderModel.from_pretrained(tmp_path / "two"))
+
+
+def test_half_precision_converts_parameters_that_a_folder_keeps(bert, jax, tmp_path):
+    sister, model = bert
+    mask = jax.tree_util.tree_map_with_path(lambda path, leaf: "layer_norm" not in str(path), model.params)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(model.to_bf16(model.params, mask))}
+    assert kinds == {"bfloat16", "float32"}
+    half = model.to_bf16(model.params)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {"bfloat16"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(model.to_fp32(model.to_fp16(half)))} == {"float32"}
+    model.save_pretrained(tmp_path, params=half)
+    assert SpeechEncoderDecoderModel.from_pretrained(tmp_path).dtype == torch.bfloat16
+    again, params = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(
+        tmp_path, dtype="bfloat16", _do_init=False
+    )
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    (waves, mask), ids = waves_and_mask(), token_ids()
+    found = again(waves.numpy(), mask.numpy(), ids.numpy(), params=params).logits
+    with torch.no_grad():
+        expected = sister(waves, mask, ids).logits
+    assert str(found.dtype) == "bfloat16"
+    assert np.abs(np.asarray(found, np.float32) - expected.numpy()).mean() < 0.1
+
+
+def test_dropout_follows_its_key(bert, jax):
+    _, model = bert
+    (waves, mask), ids = waves_and_mask(), token_ids()
+    runs = [
+        np.asarray(model(waves.numpy(), mask.numpy(), ids.numpy(), train=True, dropout_rng=jax.random.key(seed)).logits)
+        for seed in (0, 0, 1)
+    ]
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_parameters_are_initialised_as_in_pytorch_by_seed(bert):
+    sister, _ = bert
+    model = raysp.models.FlaxSpeechEncoderDecoderModel(sister.config, seed=3)
+    torch.manual_seed(3)
+    other = SpeechEncoderDecoderModel(sister.config)
+    assert np.array_equal(model.params["enc_to_dec_proj"]["kernel"], other.enc_to_dec_proj.weight.detach().T.numpy())
+    assert model.num_parameters() == other.num_parameters()
+
+
+def test_wrong_parameters_and_missing_inputs_are_refused(bert):
+    _, model = bert
+    params = {**model.params, "enc_to_dec_proj": {"kernel": np.zeros((2, 2))}}
+    with pytest.raises(ValueError, match="missing enc_to_dec_proj/bias; unexpected none; shapes enc_to_dec"):
+        model.params = params
+    waves, _ = waves_and_mask()
+    with pytest.raises(ValueError, match="decoder_input_ids is None, expected tokens"):
+        model(waves.numpy())
+    with pytest.raises(ValueError, match="found 40 tokens, expected at most max_position_embeddings 32"):
+        model(waves.numpy(), decoder_input_ids=np.zeros((3, 40), int))
+    with pytest.raises(TypeError, match="FlaxAutoModelForSpeechSeq2Seq has no instances"):
+        raysp.models.FlaxAutoModelForSpeechSeq2Seq()
