@@ -32,11 +32,14 @@ from .flax.auto import FlaxAutoModelForSpeechSeq2Seq as FlaxAutoModelForSpeechSe
 from .flax.hubert import FlaxHubertForCTC as FlaxHubertForCTC
 from .flax.hubert import FlaxHubertModel as FlaxHubertModel
 from .flax.outputs import FlaxSeq2SeqLMOutput as FlaxSeq2SeqLMOutput
+from .flax.sew_d import FlaxSEWDForCTC as FlaxSEWDForCTC
+from .flax.sew_d import FlaxSEWDModel as FlaxSEWDModel
 from .flax.speech_encoder_decoder import FlaxSpeechEncoderDecoderModel as FlaxSpeechEncoderDecoderModel
 from .flax.unispeech import FlaxUniSpeechForCTC as FlaxUniSpeechForCTC
 from .flax.unispeech import FlaxUniSpeechModel as FlaxUniSpeechModel
 from .flax.wav2vec2 import FlaxWav2Vec2ForCTC as FlaxWav2Vec2ForCTC
 from .flax.wav2vec2 import FlaxWav2Vec2Model as FlaxWav2Vec2Model
+from .flax.wav2vec2_bert import FlaxWav2Vec2BertModel as FlaxWav2Vec2BertModel
 from .gpt2 import GPT2Config as GPT2Config
 from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
 from .hubert import HubertConfig as HubertConfig

@@ -1,17 +1,38 @@
-"""The Linen module of a speech encoder and a text decoder.
+"""The Linen module of a speech encoder and a text decoder, and the modules of both by `model_type`.
 
 Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
 from jax import Array
 
-from raysp.models.flax.architectures import DECODERS, ENCODERS
+from raysp.models.flax.bart import BartModule, MBartModule
+from raysp.models.flax.bert import BertModule
 from raysp.models.flax.decoding import DecoderPass
+from raysp.models.flax.gpt2 import GPT2Module
+from raysp.models.flax.hubert import HubertModule
 from raysp.models.flax.layers import Pass, attended_keys
-from raysp.models.flax.transformer import Encoded
+from raysp.models.flax.sew_d import SEWDModule
+from raysp.models.flax.transformer import Encoded, TransformerModule
+from raysp.models.flax.wav2vec2 import Wav2Vec2Module
+from raysp.models.flax.wav2vec2_bert import Wav2Vec2BertModule
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "hubert": HubertModule,
+    "sew-d": SEWDModule,
+    "unispeech": TransformerModule,
+    "wav2vec2": Wav2Vec2Module,
+    "wav2vec2-bert": Wav2Vec2BertModule,
+}
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "bart": BartModule,
+    "bert": BertModule,
+    "gpt2": GPT2Module,
+    "mbart": MBartModule,
+}
 
 
 class SpeechEncoderDecoderModule(nn.Module):

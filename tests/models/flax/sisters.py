@@ -28,6 +28,19 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2", {}),
     "wav2vec2 adapters": ("Wav2Vec2", {**STABLE, "adapter_attn_dim": 6, "add_adapter": True, "output_hidden_size": 20}),
     "hubert": ("Hubert", {"conv_pos_batch_norm": True, "feat_proj_layer_norm": False}),
+    "sew-d": ("SEWD", {"position_buckets": 8, "max_position_embeddings": 32}),
+    "sew-d conv": (
+        "SEWD",
+        {"share_att_key": False, "pos_att_type": ("c2p",), "position_buckets": -1, "max_position_embeddings": 9}
+        | {"squeeze_factor": 3, "conv_kernel_size": 3, "norm_rel_ebd": "none"},
+    ),
+    "wav2vec2-bert": ("Wav2Vec2Bert", {}),
+    "wav2vec2-bert relative": (
+        "Wav2Vec2Bert",
+        {"position_embeddings_type": "relative", "add_adapter": True, "output_hidden_size": 20}
+        | {"use_intermediate_ffn_before_adapter": True},
+    ),
+    "wav2vec2-bert rotary": ("Wav2Vec2Bert", {"position_embeddings_type": "rotary"}),
     "unispeech": ("UniSpeech", {"do_stable_layer_norm": True, "num_conv_pos_embeddings": 7}),
 }
 VOCAB = 40

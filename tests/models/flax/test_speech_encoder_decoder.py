@@ -100,7 +100,7 @@ def test_a_cache_continues_as_one_pass_over_all_tokens(bert):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_weights_written_by_the_flax_class_are_those_of_pytorch(encoder, tmp_path):
-    decoder = dict(zip(ENCODERS, [*DECODERS] * 2, strict=False))[encoder]
+    decoder = dict(zip(ENCODERS, [*DECODERS] * 3, strict=False))[encoder]
     sister = speech_encoder_decoder(encoder, decoder)
     sister.save_pretrained(tmp_path / "one")
     raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
