@@ -1,11 +1,11 @@
 """Kill jobs and run them again: what is left, what is done twice, what is lost.
 
     python -m benchmarks killed
-    python -m benchmarks killed --minutes 20 --systems S3,S4 --at 0.5,0.7,0.9
+    python -m benchmarks killed --minutes 20 --systems S3,S4 --at 0.5,0.9,first
 
-Each system of `benchmarks.whole` but S0 first runs undisturbed. Then, for each share of that time, it runs into an
-empty folder, its whole process tree is killed, as by a machine that goes down, and the same command runs again over
-the same folder.
+Each system of `benchmarks.whole` but S0 first runs undisturbed. Then, for each share of that time, or once there is a
+first label file, it runs into an empty folder, its whole process tree is killed, as by a machine that goes down, and
+the same command runs again over the same folder.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import checkpoints, corpus, whole
 from benchmarks.tables import show, write_json
 
-AT = "0.6,0.8,0.95"
+AT = "0.8,first"
 
 
 def labelled(folder: Path) -> Counter[tuple[str, int]]:
@@ -81,12 +81,21 @@ def undisturbed(system: str, checkpoint: Path, shards: str) -> tuple[float, Coun
 
 
 def disturbed(
-    system: str, checkpoint: Path, shards: str, share: float, seconds: float, whole_rows: Counter[tuple[str, int]]
+    system: str,
+    checkpoint: Path,
+    shards: str,
+    share: float | None,
+    seconds: float,
+    whole_rows: Counter[tuple[str, int]],
 ) -> dict[str, object]:
-    """Kill a job after a share of its seconds, run it again, and return the table row."""
+    """Kill a job after a share of its seconds, or at its first label file, run it again, and return the table row."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         process = start(system, checkpoint, shards, Path(folder))
-        time.sleep(share * seconds)
+        if share is None:
+            while process.poll() is None and not glob.glob(f"{folder}/*.parquet"):
+                time.sleep(0.01)
+        else:
+            time.sleep(share * seconds)
         over = process.poll() is not None
         kill(process) if not over else None
         left = labelled(Path(folder))
@@ -95,7 +104,7 @@ def disturbed(
         again, rows = time.perf_counter() - began, labelled(Path(folder))
     return {
         "system": system,
-        "killed at": "was over" if over else f"{share:.0%}",
+        "killed at": "was over" if over else "first file" if share is None else f"{share:.0%}",
         "rows then": sum(left.values()),
         "rows at the end": sum(rows.values()),
         "twice": sum((rows - whole_rows).values()),
@@ -115,7 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--corpus", default="test-like", help="kind of corpus")
     parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
     parser.add_argument("--checkpoint", type=Path, default=checkpoints.BUNDLED, help="CTC checkpoint")
-    parser.add_argument("--at", default=AT, help="shares of the undisturbed time, separated by commas")
+    parser.add_argument(
+        "--at",
+        default=AT,
+        help="shares of the undisturbed time, or `first`: at the first label file; separated by commas",
+    )
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     table = []
@@ -126,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         shards = f"{work}/corpus/*.parquet"
         for system in args.systems.split(","):
             seconds, rows = undisturbed(system, args.checkpoint.absolute(), shards)
-            for share in map(float, args.at.split(",")):
+            for at in args.at.split(","):
+                share = None if at == "first" else float(at)
                 table.append(disturbed(system, args.checkpoint.absolute(), shards, share, seconds, rows))
                 print(f"{system}: {seconds:.1f} s undisturbed; {table[-1]}", file=sys.stderr)
     show("Killed, and run again over the same folder", table)
