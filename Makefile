@@ -17,7 +17,10 @@ demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
 
 test: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not soak" $(SPREAD) $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not soak and not drivers" $(SPREAD) $(PYTEST_ARGS)
+
+test-drivers: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "drivers and not soak" $(SPREAD) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest --fast $(SPREAD) $(PYTEST_ARGS)

@@ -128,6 +128,7 @@ def test_a_ratio_is_that_of_medians_and_a_low_one_is_marked() -> None:
     assert models.row(one)[""] == "below its floor"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_path: Path) -> None:
     folder = outputs.with_classes(checkpoints.make(tmp_path / "model", layers=1, hidden_size=64))
@@ -192,6 +193,7 @@ def test_whole_jobs_are_compared_within_each_repeat() -> None:
     ]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(tmp_path) -> None:
     corpus.build(tmp_path, "equal", minutes=0.5, seed=0, shards=1)

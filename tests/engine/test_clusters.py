@@ -20,7 +20,7 @@ from tests.corpora import a_pipeline, label_here
 from tests.engine.clusters import NO_TOKENS, ROOT, small_cluster
 from tests.engine.conftest import CHECKPOINT, DEMO, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 PIPELINE = """
 import raysp

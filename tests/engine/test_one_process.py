@@ -152,6 +152,7 @@ def fails_over_the_second_shard(table) -> list[bool]:
     return [True] * table.num_rows
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 def test_when_the_process_crashes_ray_labels_the_rest(corpus, without_a_ray, local_ray, tmp_path, caplog):
     outputs = {"outputs": [CrashingOnce(folder=str(tmp_path))]}

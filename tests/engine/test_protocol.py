@@ -100,6 +100,7 @@ def kills() -> list:
     ]
 
 
+@pytest.mark.drivers
 @pytest.mark.parametrize(("place", "workers", "at"), kills(), indirect=["place"])
 def test_a_run_killed_in_any_phase_gives_the_same_rows_when_run_again(corpus, place, tmp_path, workers, at):
     place.put(corpus / "in", "in")
@@ -170,6 +171,7 @@ def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prin
     assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
 
 
+@pytest.mark.drivers
 @pytest.mark.usefixtures("with_ray")
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
@@ -190,6 +192,7 @@ def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tm
     assert status.shards_committed == len(list(sink.glob("*.parquet")))
 
 
+@pytest.mark.drivers
 @pytest.mark.usefixtures("with_ray")
 def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, recipe, tmp_path, caplog):
     sink = tmp_path / "labels"
@@ -223,6 +226,7 @@ def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, reci
     assert_labelled(sources, sink)
 
 
+@pytest.mark.drivers
 @pytest.mark.parametrize(
     ("workers", "beat_seconds", "pause_seconds"),
     [

@@ -9,6 +9,7 @@ import torch
 from torch.export import Dim
 
 from raysp.models import (
+    HubertForCTC,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechForCTC,
@@ -68,7 +69,10 @@ def test_a_compiled_model_has_the_same_outputs_and_trains(cls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", CTC_CLASSES)
+@pytest.mark.parametrize(
+    "cls",
+    [pytest.param(cls, marks=[pytest.mark.soak] * (cls in (HubertForCTC, UniSpeechForCTC))) for cls in CTC_CLASSES],
+)
 @torch.no_grad()
 def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
     model = small(cls)

@@ -133,7 +133,7 @@ def case(request):
     return new_training, steps, (train(training, steps, count=12), training)
 
 
-@pytest.mark.parametrize("num_workers", [2, 3, 4])
+@pytest.mark.parametrize("num_workers", [3, *(pytest.param(one, marks=pytest.mark.soak) for one in (2, 4))])
 def test_the_curve_is_the_same_for_any_number_of_workers(case, num_workers):
     new_training, steps, alone = case
     assert_equal_curves(new_training, steps, alone, num_workers)

@@ -69,7 +69,13 @@ def prepared(plan, monkeypatch, processes: int, store=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [[raysp.Decode()], MAPPED], ids=["headers", "a step of the user's"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([raysp.Decode()], id="headers"),
+        pytest.param(MAPPED, id="a step of the user's", marks=pytest.mark.soak),
+    ],
+)
 def test_processes_make_the_index_that_one_makes(planned, tmp_path, monkeypatch, started, steps):
     plan = planned(steps=steps)
     alone, calls = prepared(plan, monkeypatch, 1)

@@ -129,6 +129,7 @@ def test_a_pause_of_the_machine_is_not_waiting(cluster):
         cluster.waiting.look(0)
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):

@@ -26,6 +26,7 @@ from tests.engine.deadly import DeadlyTranscript
 @pytest.mark.cluster
 @pytest.mark.slow
 class TestRun:
+    @pytest.mark.drivers
     def test_rows_that_crash_their_worker_become_errors_and_their_shards_are_committed(
         self, local_ray, make_pipeline, tmp_path
     ):

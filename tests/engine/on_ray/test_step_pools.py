@@ -89,6 +89,7 @@ def test_a_lost_actor_is_replaced(local_ray, make_pipeline, small_shards, steps,
     assert [without_processes(row) for row in rows_of(tmp_path / "labels")] == expected
 
 
+@pytest.mark.drivers
 def test_a_row_that_ends_every_actor_becomes_an_error_row(
     local_ray, make_pipeline, small_shards, steps, expected, tmp_path
 ):

@@ -19,7 +19,7 @@ from tests.engine.conftest import CHECKPOINT, audio_shard, row_hash
 from tests.engine.submitting.real_head import RealHead, real_head
 from tests.s3_servers import S3Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 PIPELINE = """
 import raysp

@@ -42,7 +42,7 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(params=[*OBJECTIVES, *DECODERS])
+@pytest.fixture(params=[*OBJECTIVES, "bert", *(pytest.param(one, marks=pytest.mark.soak) for one in ("gpt2", "bart"))])
 def objective(request, headless, listener, decoders) -> Objective:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}

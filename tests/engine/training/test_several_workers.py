@@ -26,7 +26,7 @@ from tests.engine.training.test_finetuning import DROPPING, broken_table
 from tests.recipes import a_recipe, write_words
 from tests.training.objectives.originals import save_decoder
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 RECIPE = """
 import raysp
