@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 
 from raysp import assembly
+from raysp.corpus import sources
 from raysp.engine.workers.attempts import SETTLE_SECONDS, Attempts
 from raysp.engine.workers.job import Job
 from raysp.engine.workers.labeller import labelled_block, load_labelling
@@ -26,7 +27,9 @@ from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.reader import Reader
 from raysp.engine.workers.watchdog import watched
 from raysp.errors import RayspError
+from raysp.ops.late_steps import CARRIED
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
+from raysp.ops.speech.places import with_places
 from raysp.planning.plans import Plan
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
@@ -270,10 +273,24 @@ def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[in
             for op in later:
                 block = op(block)
             yield block
-    statuses = [RowStatus(row) for row in crashed]
+    if crashed or not rows:
+        yield _failed(job, todo, crashed)
+
+
+def _failed(job: Job, todo: PieceTodo, rows: Sequence[int]) -> pa.Table:
+    """Return a block of rows that crashed their workers, with the columns that other blocks carry, without values."""
+    statuses = [RowStatus(row) for row in rows]
     for row_status in statuses:
         row_status.fail("worker_crashed", f"each of {ALONE} workers that labelled this row alone crashed")
-    yield with_waves(statuses_table(statuses), [None] * len(statuses))
+    block = with_waves(statuses_table(statuses), [None] * len(statuses))
+    label, source = job.pipeline.label, job.pipeline.source
+    if label.windows == "speech":
+        block = with_places(block, [None] * len(statuses))
+    if label.reads:
+        read = sources.read_table(todo.shard, todo.piece, [*label.reads], source.storage_options)
+        for name in label.reads:
+            block = block.append_column(f"{CARRIED}{name}", read.column(name).take(pa.nulls(len(rows), pa.int64())))
+    return block
 
 
 _loaded: "dict[str, LabellingOp]" = {}

@@ -4,6 +4,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -12,11 +13,16 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
 from raysp.corpus.shards import Piece, Shard
+from raysp.engine import running
 from raysp.engine.cluster import nodes
+from raysp.engine.in_process import UncountedAttempts
 from raysp.engine.on_ray import bisection
 from raysp.engine.running import run
 from raysp.engine.workers.attempts import Ledger
+from raysp.engine.workers.committer import commit_shard
 from raysp.engine.workers.piece_todo import PieceTodo
+from raysp.planning.opening import make_plan
+from raysp.planning.resources import Resources
 from raysp.sink.receipts import ShardFailure
 from tests.corpora import wav
 from tests.engine.conftest import DEMO, audio_shard, read_labels
@@ -138,6 +144,30 @@ class TestSalvagedRows:
         assert [block for block, _ in labelled] == [0, 1, 2, 3]
         assert all(len(one) <= 1 for one in watches)
         assert len([one for one in watches if one]) == 8
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("fields", "outputs"),
+        [({}, [raysp.Transcript(), raysp.Align("text")]), ({"windows": "speech"}, [raysp.Transcript()])],
+        ids=["even windows", "windows at pauses"],
+    )
+    def test_rows_at_fault_have_the_columns_of_the_others(self, make_pipeline, small_shards, tmp_path, fields, outputs):
+        if fields:
+            pytest.importorskip("silero_vad", reason='needs pip install "raysp[speech]"')
+        pipeline = make_pipeline(small_shards, outputs=outputs)
+        label = replace(pipeline.label, **fields)
+        plan = make_plan(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2))
+        job = running._job(plan, {}, UncountedAttempts())
+        shard, first = plan.todo[0].shard, plan.todo[0].pieces[0]
+        todo = PieceTodo(shard, first)
+        rows = tuple(range(first.first, first.end))
+        bisection.label_rows(job, todo, rows[1:], (), 0, is_last=False)
+        bisection.label_rows(job, todo, (), rows[:1], 1, is_last=True)
+        commit_shard(job, shard, None)
+        labels = read_labels(tmp_path / "labels").to_pylist()
+        assert len(labels) == len(rows)
+        assert [row["row"] for row in labels if row["error_type"] == "worker_crashed"] == [0]
+        assert all(row["pred_text"] is not None for row in labels if row["status"] == "ok")
 
 
 BLOCK = "a labelled block"
