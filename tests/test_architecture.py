@@ -38,7 +38,7 @@ MAY_USE_PUBLIC_NAMES = {"specs", "engine", "cli"}
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"lazy_loader", "torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {"errors", "checkpoints"}
-FOLDERS_MAY_USE = {"files": {"safetensors"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
+FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"
 

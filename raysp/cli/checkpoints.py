@@ -1,4 +1,4 @@
-"""The verbs for checkpoints: inspect, models."""
+"""The verbs for checkpoints: inspect, convert, models."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -43,6 +43,21 @@ def inspect(
         print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
         return
     print_facts(checkpoint, _facts_of_checkpoint(summary))
+
+
+def convert(
+    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A .nemo file of a FastConformer CTC model.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new folder for the checkpoint.")],
+    debug: Debug = False,
+) -> None:
+    """Convert a .nemo archive to a checkpoint folder. Runs no code of the archive.
+
+    Example:
+      raysp convert parakeet-ctc-0.6b.nemo models/parakeet-ctc
+    """
+    from raysp.models.nemo import convert_nemo
+
+    print_facts(folder, _facts_of_checkpoint(convert_nemo(archive, folder)))
 
 
 def models(as_json: AsJson = False, debug: Debug = False) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from raysp.cli.checkpoints import inspect, models
+from raysp.cli.checkpoints import convert, inspect, models
 from raysp.cli.comparing import diff, merge
 from raysp.cli.console import say
 from raysp.cli.evaluating import evaluate
@@ -57,7 +57,7 @@ def raysp(
 
 VERBS = (
     *(plan, run, finetune, submit, jobs, stop, retry),
-    *(verify, gc, status, report, evaluate, diff, merge, export, inspect, models, doctor),
+    *(verify, gc, status, report, evaluate, diff, merge, export, inspect, convert, models, doctor),
 )
 for verb in VERBS:
     app.command(help=_with_examples(verb))(verb)

@@ -51,6 +51,7 @@ from .loading import load_checkpoint as load_checkpoint
 from .loading import load_model as load_model
 from .mbart import MBartConfig as MBartConfig
 from .mbart import MBartForCausalLM as MBartForCausalLM
+from .nemo import convert_nemo as convert_nemo
 from .parakeet import ParakeetCTCConfig as ParakeetCTCConfig
 from .parakeet import ParakeetEncoder as ParakeetEncoder
 from .parakeet import ParakeetEncoderConfig as ParakeetEncoderConfig

@@ -399,6 +399,10 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
     head_name: ClassVar[str] = "ctc_head"
+    ctc_head: ParakeetCTCHead
+
+    def __init__(self, config: ParakeetCTCConfig, target_lang: str | None = None) -> None:
+        super().__init__(config, target_lang)  # type: ignore[arg-type]  # the fields that heads read are there
 
     def build_base(self) -> ParakeetEncoder:
         """Return a new encoder."""

@@ -29,7 +29,7 @@ def test_every_verb_lists_debug_and_takes_less_than_a_screen(help_text):
     "verb",
     [
         *("plan", "run", "submit", "jobs", "stop", "retry"),
-        *("verify", "gc", "status", "report", "evaluate", "diff", "export", "inspect"),
+        *("verify", "gc", "status", "report", "evaluate", "diff", "export", "inspect", "convert"),
     ],
 )
 def test_examples_keep_their_lines(raysp_command, verb):

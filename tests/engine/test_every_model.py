@@ -29,6 +29,7 @@ from raysp.models.encoder.several_heads import save_heads, with_encoder_of
 from raysp.models.registry import module_of
 from tests.corpora import AUDIO, DEMO, label_here, write_shard
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
+from tests.models.tokenizers.word_pieces import save_parakeet
 
 SMALL = {
     "vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -70,6 +71,7 @@ CASES = {
     ],
     "SEWDForSequenceClassification SEWDForCTC": [raysp.Classes(), raysp.Transcript(words=True)],
     "Wav2Vec2BertForXVector Wav2Vec2BertForCTC": [raysp.Embedding(pooling="xvector"), raysp.Transcript()],
+    "ParakeetForCTC": [raysp.Transcript(words=True), raysp.Embedding(), raysp.Embedding("inner", layer=1)],
     "SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8, "num_beams": 2}), raysp.Embedding()],
     "Wav2Vec2Bert SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8})],
 }
@@ -100,6 +102,9 @@ def as_flac(wave) -> bytes:
 
 
 def make_checkpoint(name: str, folder) -> None:
+    if name == "ParakeetForCTC":
+        save_parakeet(folder)
+        return
     torch.manual_seed(1)
     if name.endswith("SpeechEncoderDecoderModel"):
         encoder = CONFIGS["Wav2Vec2Bert"] if "Bert" in name else Wav2Vec2Config(**SMALL, **WAVES)

@@ -153,10 +153,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _corrupt(path, str(error)) from error
 
 
-def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Load the tensors of one file of `torch.save` on the CPU; refuse anything but tensors by name."""
+def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
+    """Load the tensors of one file of `torch.save` on the CPU; refuse anything but tensors by name.
+
+    `mmap` leaves the values in the file, which must stay, and allocates nothing for them.
+    """
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # pickles can fail in any way
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(

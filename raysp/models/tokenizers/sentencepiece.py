@@ -15,7 +15,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from raysp.errors import CheckpointError
 
 MODEL_FILE = "sentencepiece.bpe.model"  # its name in mBART's checkpoints, though it is a unigram model
-UNIGRAM = 1
+UNIGRAM, BYTE_PAIRS = 1, 2
+ALGORITHMS = {UNIGRAM: "unigram", BYTE_PAIRS: "byte pairs"}
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # types of pieces
 FIRST_PIECES = ("<unk>", "<s>", "</s>")
 SPACE = "▁"
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5  # wire types of protocol buffers
@@ -40,6 +42,9 @@ class Pieces:
     """Pieces with their log-probabilities, by id."""
     normalisation: bytes
     """Normalisation table in sentencepiece's format; empty: none."""
+    algorithm: int = UNIGRAM
+    types: Sequence[int] = ()
+    """Type of each piece."""
 
 
 def mbart(folder: Path, options: Mapping[str, Any]) -> Tokenizer:
@@ -91,11 +96,7 @@ def read_pieces(path: Path) -> Pieces:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: not found, nor tokenizer.json: complete the checkpoint")
-    data = path.read_bytes()
-    try:
-        pieces = _pieces(data)
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a sentencepiece model ({error}): copy the file again") from error
+    pieces = pieces_of(path.read_bytes(), str(path), (UNIGRAM,))
     if tuple(piece for piece, _ in pieces.scores[:3]) != FIRST_PIECES:
         raise CheckpointError(
             f"{path}: the first pieces are {[piece for piece, _ in pieces.scores[:3]]!r}, expected "
@@ -104,21 +105,71 @@ def read_pieces(path: Path) -> Pieces:
     return pieces
 
 
+def pieces_of(data: bytes, where: str, algorithms: Sequence[int]) -> Pieces:
+    """Read the content of a sentencepiece file, of one of these algorithms; `where` names it in errors.
+
+    Raises:
+        CheckpointError: The file is damaged, or of another algorithm.
+    """
+    try:
+        pieces = _pieces(data)
+        if pieces.algorithm not in algorithms:
+            expected = " or ".join(f"{one} ({ALGORITHMS[one]})" for one in algorithms)
+            raise ValueError(f"model_type is {pieces.algorithm!r}, expected {expected}")
+    except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise CheckpointError(f"{where}: not a sentencepiece model ({error}): copy the file again") from error
+    return pieces
+
+
 def _pieces(data: bytes) -> Pieces:
     """Read a ModelProto: field 1 is the pieces, 2 the training options, 3 the normalisation."""
-    scores, normalisation = [], b""
+    scores, types, normalisation, algorithm = [], [], b"", UNIGRAM
     for number, message in _fields(data):
         if number == 1:
             piece = dict(_fields(_bytes(message)))
             [score] = struct.unpack("<f", _bytes(piece.get(2, b"\0\0\0\0")))
             scores.append((_bytes(piece[1]).decode(), score))
+            types.append(_number(piece.get(3, 1)))
         elif number == 2:
-            kind = dict(_fields(_bytes(message))).get(3, UNIGRAM)
-            if kind != UNIGRAM:
-                raise ValueError(f"model_type is {kind!r}, expected {UNIGRAM} (unigram)")
+            algorithm = _number(dict(_fields(_bytes(message))).get(3, UNIGRAM))
         elif number == 3:
             normalisation = _bytes(dict(_fields(_bytes(message))).get(2, b""))
-    return Pieces(scores, normalisation)
+    return Pieces(scores, normalisation, algorithm, types)
+
+
+def word_pieces(pieces: Pieces) -> Tokenizer:
+    """Make a tokenizer whose ids are those of the pieces, without tokens around a text."""
+    vocab = {piece: index for index, (piece, _) in enumerate(pieces.scores)}
+    unknown = next((index for index, kind in enumerate(pieces.types) if kind == UNKNOWN), 0)
+    if pieces.algorithm == UNIGRAM:
+        model: models.Model = models.Unigram([*pieces.scores], unk_id=unknown, byte_fallback=True)
+    else:
+        unknown_piece = pieces.scores[unknown][0]
+        merges = byte_pair_merges(pieces.scores)
+        model = models.BPE(vocab, merges, unk_token=unknown_piece, fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    charsmap = [normalizers.Precompiled(pieces.normalisation)] if pieces.normalisation else []
+    spaces = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), SPACE)]
+    tokenizer.normalizer = normalizers.Sequence([*charsmap, *spaces])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    kinds = zip(pieces.scores, pieces.types, strict=True)
+    own = [(piece, kind == CONTROL) for (piece, _), kind in kinds if kind in (CONTROL, USER_DEFINED)]
+    tokenizer.add_tokens([AddedToken(piece, normalized=False, special=special) for piece, special in own])
+    return tokenizer
+
+
+def byte_pair_merges(scores: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
+    """Return the pairs of pieces that form another piece, those of the highest scores first."""
+    ids = {piece: index for index, (piece, _) in enumerate(scores)}
+    ordered = sorted(range(len(scores)), key=lambda index: -scores[index][1])
+    merges = []
+    for piece in (scores[index][0] for index in ordered):
+        halves = ((piece[:place], piece[place:]) for place in range(1, len(piece)))
+        merges += sorted(
+            (pair for pair in halves if {*pair} <= ids.keys()), key=lambda pair: (ids[pair[0]], ids[pair[1]])
+        )
+    return merges
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -157,4 +208,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
         raise TypeError(f"{value} found, expected bytes")
+    return value
+
+
+def _number(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"a field holds {len(value)} bytes, expected a number")
     return value

@@ -1,0 +1,136 @@
+"""Reading of .nemo archives, which come from strangers.
+
+Nothing is unpacked but the configuration, the weights and the sentencepiece model, into names of our own. Weights are
+read by PyTorch's reader of plain weights, which runs no code.
+"""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from torch import Tensor
+
+from raysp.errors import CheckpointError
+from raysp.models.files.weights import read_pickle
+
+CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 4 << 20, 64 << 20
+MAX_GROWTH = 20
+"""Largest size of a member, in sizes of the archive: weights hardly compress."""
+
+
+def read_archive(archive: Path, weights: Path) -> tuple[Mapping[str, Any], bytes]:
+    """Return the configuration and the sentencepiece model of an archive, and write its weights to a file."""
+    try:
+        with tarfile.open(archive) as tar:
+            members = _checked_members(archive, tar)
+            config = _parsed(archive, _content(archive, tar, members, CONFIG, MAX_CONFIG_BYTES))
+            name = _tokenizer_name(archive, config, members)
+            tokenizer_model = _content(archive, tar, members, name, MAX_TOKENIZER_BYTES)
+            _write(archive, tar, members, weights)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{archive}: not a whole .nemo archive ({error}): copy the file again") from error
+    return config, tokenizer_model
+
+
+def _checked_members(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """Return the files of an archive by name; raise for links, devices, paths out of it, and impossible sizes."""
+    size = archive.stat().st_size
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in tar:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+            raise CheckpointError(
+                f"{archive}: holds {member.name!r}, expected plain files in one folder: do not use it"
+            )
+        if member.size > MAX_GROWTH * size:
+            raise CheckpointError(
+                f"{archive}: {member.name!r} would have {member.size} bytes, in an archive of {size}: do not use it"
+            )
+        if member.isfile():
+            if path.name in members:
+                raise CheckpointError(f"{archive}: holds two files named {path.name!r}, expected one: do not use it")
+            members[path.name] = member
+    return members
+
+
+def _member(archive: Path, members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo:
+    if name not in members:
+        found = ", ".join(sorted(members)) or "nothing"
+        raise CheckpointError(f"{archive}: {name} not found among {found}: use a .nemo file of an ASR model")
+    return members[name]
+
+
+def _content(
+    archive: Path, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], name: str, limit: int
+) -> bytes:
+    member = _member(archive, members, name)
+    if member.size > limit:
+        raise CheckpointError(f"{archive}: {name} has {member.size} bytes, expected at most {limit}: do not use it")
+    file = tar.extractfile(member)
+    assert file is not None  # it is a plain file
+    return file.read()
+
+
+def _write(archive: Path, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], path: Path) -> None:
+    source = tar.extractfile(_member(archive, members, WEIGHTS))
+    assert source is not None
+    with path.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _parsed(archive: Path, text: bytes) -> Mapping[str, Any]:
+    """Return the content of model_config.yaml."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise CheckpointError(f"{archive}: {CONFIG} has aliases, expected plain values: do not use it")
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{archive}: {CONFIG} is not plain YAML ({reason}): copy the file again") from error
+    parts = [config.get(name) for name in ("encoder", "preprocessor", "decoder")] if isinstance(config, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise CheckpointError(f"{archive}: {CONFIG} has no encoder, preprocessor and decoder: use one of an ASR model")
+    return dict(config)
+
+
+def _tokenizer_name(archive: Path, config: Mapping[str, Any], members: Mapping[str, tarfile.TarInfo]) -> str:
+    """Return the name of the sentencepiece model, which the configuration gives as "nemo:NAME"."""
+    tokenizer = config.get("tokenizer")
+    given = tokenizer.get("model_path") if isinstance(tokenizer, dict) else None
+    name = PurePosixPath(str(given).removeprefix("nemo:")).name
+    if given is not None and name in members:
+        return name
+    found = [name for name in members if name.endswith("tokenizer.model")]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{archive}: {given or 'tokenizer.model'!r} not found among {', '.join(sorted(members))}: use a model with "
+            "a sentencepiece vocabulary"
+        )
+    return found[0]
+
+
+def read_weights(path: Path, archive: Path) -> dict[str, Tensor]:
+    """Return tensors by name; raise unless the file is a plain zip of them."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{archive}: {WEIGHTS} is not a zip of tensors ({error}): save the model again"
+        ) from error
+    total = sum(entry.file_size for entry in entries)
+    if total > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(
+            f"{archive}: {WEIGHTS} would unpack to {total} bytes, of {path.stat().st_size}: expected uncompressed "
+            "tensors"
+        )
+    try:
+        return read_pickle(path, mmap=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{archive}: {str(error).removeprefix(f'{path}: ')}") from error.__cause__

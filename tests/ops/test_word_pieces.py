@@ -1,0 +1,75 @@
+"""Transcripts of a vocabulary of word pieces: words and their times, beams, and what needs letters."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import raysp
+from raysp.errors import CheckpointError
+from raysp.models import check_checkpoint, load_checkpoint
+from raysp.text.ctc import BestFrames, collapse
+from tests.models.tokenizers.word_pieces import PIECES, save_parakeet
+
+BLANK = 19
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parakeet")
+    save_parakeet(folder)
+    return load_checkpoint(folder)
+
+
+def columns(loaded, output, frames):
+    """Label one row whose frames have these tokens with probability 0.5."""
+    ids = torch.tensor([frames])
+    best = BestFrames(ids, torch.full(ids.shape, float(np.log(0.5))))
+    op = output.op(loaded)
+    return op.columns(collapse(best, torch.tensor([len(frames)]), blank=BLANK))
+
+
+def test_words_begin_at_their_marks_and_last_to_their_last_piece(loaded):
+    the, cat, s, on, dot = (PIECES.index(piece) for piece in ("▁the", "▁cat", "s", "▁on", "."))
+    frames = [BLANK, the, the, BLANK, cat, BLANK, s, s, BLANK, on, dot, BLANK]
+    text, _, words, chars = columns(loaded, raysp.Transcript(words=True, chars=True), frames)
+    assert text == ["the cats on."]
+    found = [(one["word"], round(one["start"], 2), round(one["end"], 2)) for one in words[0]]
+    assert found == [("the", 0.08, 0.24), ("cats", 0.32, 0.64), ("on.", 0.72, 0.88)]
+    assert [one["char"] for one in chars[0]] == ["the", "cat", "s", "on", "."]
+    assert all(one["score"] == pytest.approx(0.5) for one in words[0])
+
+
+def test_a_mark_alone_separates_words(loaded):
+    mark, h, e = (PIECES.index(piece) for piece in ("▁", "h", "e"))
+    text, _, words = columns(loaded, raysp.Transcript(words=True), [h, mark, BLANK, e, mark])
+    assert text == ["h e"]
+    assert [one["word"] for one in words[0]] == ["h", "e"]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("seed", range(3))
+def test_words_make_up_the_text_of_any_frames(loaded, seed):
+    frames = torch.randint(1, 20, (60,), generator=torch.Generator().manual_seed(seed)).tolist()
+    text, _, words = columns(loaded, raysp.Transcript(words=True), frames)
+    assert " ".join(one["word"] for one in words[0]) == re.sub(" +", " ", text[0])
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (raysp.Transcript(beams=4, hot_words={"cat": 2.0}), "hot_words need a vocabulary of characters"),
+        (raysp.Align(of="pred"), "Align spells texts by letters"),
+    ],
+)
+def test_outputs_that_need_letters_are_refused_before_any_work(loaded, output, message):
+    with pytest.raises(CheckpointError, match=message):
+        output.check(check_checkpoint(loaded.summary.path))
+
+
+def test_beams_alone_are_searched(loaded):
+    summary = check_checkpoint(loaded.summary.path)
+    output = raysp.Transcript(beams=4, nbest=2)
+    output.check(summary)
+    assert output.op(loaded).schema.names == ["pred_text", "pred_score", "pred_nbest"]
