@@ -1,4 +1,4 @@
-"""SEW-D, Wav2Vec2-BERT and log-mels against transformers': the same random weights, the same batches, float32.
+"""SEW-D, Wav2Vec2-BERT, Parakeet, log-mels against transformers': the same random weights and batches, float32.
 
     python -m benchmarks conformer --only attention --repeats 3
 
@@ -137,6 +137,20 @@ def wav2vec2_bert_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     return batch
 
 
+def parakeet(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
+    """Run whole encoders over log-mel features; transformers with `scaled_dot_product_attention`."""
+    theirs, ours = pair_of("ParakeetEncoder", flags)
+    theirs.set_attn_implementation("sdpa")
+
+    def batch(seconds: Batch) -> tuple[Run, Run]:
+        num_mels = torch.tensor([round(one * 100) for one in seconds])
+        mask = torch.arange(int(num_mels.max())) < num_mels[:, None]
+        features = torch.randn(*mask.shape, 80) * mask[:, :, None]
+        return lambda: theirs(features, attention_mask=mask.long()), lambda: ours(features, mask)
+
+    return batch
+
+
 def log_mels(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Extract features of waveforms."""
     import transformers
@@ -164,6 +178,7 @@ CASES = (
     Case("sew-d mid attention", 2.0, MIXED, sew_d_attention, MID, ONE),
     Case("wav2vec2-bert", 1.4, MIXED, wav2vec2_bert),
     Case("wav2vec2-bert attention", 2.5, (LONG, WINDOW), wav2vec2_bert_attention, layers=ONE),
+    Case("parakeet", 1.4, MIXED, parakeet),
     Case("log-mels", 6.0, MIXED, log_mels, layers="none"),
 )
 

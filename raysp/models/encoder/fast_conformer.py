@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.relative_attention import attend, attention_weights, skewed
 from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.dense import dense, filled, is_inference_on_cpu, linear
 from raysp.models.kernels.packing import Packing
 
 Count = TypeVar("Count", int, Tensor)
@@ -80,6 +80,8 @@ class Subsampling(nn.Module):
             mels_BMN: Log-mel frames.
             num_mels_B: Frames of each row; convolutions read zeros after them, above the first layer. None: all.
         """
+        if num_mels_B is None and is_inference_on_cpu(mels_BMN, self.linear.weight):
+            return self._channels_last(mels_BMN)
         x_BCMN = mels_BMN[:, None]
         for layer in self.layers:
             x_BCMN = F.relu(x_BCMN, inplace=not x_BCMN.requires_grad) if isinstance(layer, nn.ReLU) else layer(x_BCMN)
@@ -87,6 +89,26 @@ class Subsampling(nn.Module):
                 num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
                 x_BCMN = without_padding(x_BCMN, num_mels_B)
         return dense(self.linear, x_BCMN.transpose(1, 2).flatten(2))
+
+    def _channels_last(self, mels_BMN: Tensor) -> Tensor:
+        """Return the same with channels last, which takes half the time on a CPU: convolutions of one tap are dense."""
+        first, *convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
+        x_BCMN = _strided_last(first, mels_BMN[:, None]).relu_()
+        for depthwise, pointwise in zip(convolutions[::2], convolutions[1::2], strict=True):
+            x_BMNC = _strided_last(depthwise, x_BCMN).permute(0, 2, 3, 1)
+            x_RC = x_BMNC.reshape(-1, x_BMNC.shape[-1])
+            x_RC = F.pad(x_RC, (0, 0, 0, filled(len(x_RC)) - len(x_RC)))
+            x_RC = linear(x_RC, pointwise.weight[:, :, 0, 0], pointwise.bias, "relu")
+            x_BCMN = x_RC[: x_BMNC.shape[:3].numel()].view(x_BMNC.shape).permute(0, 3, 1, 2)
+        return dense(self.linear, x_BCMN.transpose(1, 2).flatten(2))
+
+
+def _strided_last(layer: nn.Conv2d, x_BCMN: Tensor) -> Tensor:
+    """Apply a convolution; input and output have their channels last in memory."""
+    x_BCMN = x_BCMN.contiguous(memory_format=torch.channels_last)
+    weight = layer.weight.contiguous(memory_format=torch.channels_last)
+    y_BCMN = F.conv2d(x_BCMN, weight, layer.bias, layer.stride, layer.padding, groups=layer.groups)
+    return y_BCMN.contiguous(memory_format=torch.channels_last)
 
 
 def without_padding(x_BCMN: Tensor, num_mels_B: Tensor) -> Tensor:
