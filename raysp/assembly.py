@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from raysp.audio.windows import Windowing
+from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
@@ -304,6 +305,7 @@ def labelling(
     from raysp.ops.labelling import Labelling
 
     label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
+    check_library(settings.checkpoint, settings.library)
     each_channel = pipeline.decode.channel == EACH
     op = Labelling(
         str(checkpoint_folder(pipeline)),
@@ -312,6 +314,7 @@ def labelling(
         dtype=settings.dtype,
         device=settings.device,
         exact=label.exact,
+        backend=choice_of(settings.checkpoint).open(),
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),

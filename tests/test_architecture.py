@@ -18,6 +18,7 @@ LAYERS = (
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
     {"models"},
+    {"backends"},
     {"ops"},
     {"specs"},
     {"sink"},
@@ -184,9 +185,14 @@ def test_only_the_engine_imports_ray():
     assert foreign_imports(PACKAGE, "ray", {"engine"}) == []
 
 
-@pytest.mark.parametrize("name", ["transformers", "torchaudio", "librosa"])
+@pytest.mark.parametrize("name", ["torchaudio", "librosa"])
 def test_nothing_imports_removed_dependencies(name):
     assert foreign_imports(PACKAGE, name, set()) == []
+
+
+def test_only_the_backend_for_its_models_imports_transformers():
+    places = foreign_imports(PACKAGE, "transformers", set())
+    assert all(place.startswith("backends/hugging_face/") for place in places)
 
 
 def test_only_what_reads_its_data_sets_imports_datasets():
@@ -200,7 +206,7 @@ def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():
-    assert foreign_imports(PACKAGE, "torch", {"models", "ops", "text", "training", "engine"}) == []
+    assert foreign_imports(PACKAGE, "torch", {"backends", "models", "ops", "text", "training", "engine"}) == []
 
 
 def test_models_import_torch_checkpoints_and_the_folders_below_them_alone():

@@ -1,6 +1,6 @@
 """Location of a checkpoint: a local folder, a folder on object storage, or a hub id."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raysp.checkpoints import hub
@@ -9,8 +9,14 @@ from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
 
 
-def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path:
+def locate(
+    checkpoint: str,
+    storage_options: Mapping[str, object] | None = None,
+    files: Sequence[str] = hub.CHECKPOINT_FILES,
+) -> Path:
     """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
+
+    `files` are names and patterns of the files that are fetched from the hub.
 
     Raises:
         CheckpointError: the folder does not exist or holds no checkpoint.
@@ -21,7 +27,7 @@ def locate(checkpoint: str, storage_options: Mapping[str, object] | None = None)
     if (folder := Path(normalise(checkpoint))).is_dir():
         return folder
     if _names_hub(checkpoint):
-        return hub.local_checkpoint(checkpoint)
+        return hub.local_folder(checkpoint, files)
     found = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
         f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "

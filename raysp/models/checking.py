@@ -120,14 +120,14 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         hidden_size=encoder.hidden_size,
         num_layers=_num_layers(config),
         gives=gives,
-        dtype=_main_dtype(headers),
+        dtype=main_dtype(headers),
         weight_bytes=sum(header.num_bytes for header in headers.values()),
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
         activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
         output_size=model.output_size,
         xvector_size=config.xvector_output_dim if Capability.XVECTOR in gives else None,
-        labels=_labels(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
+        labels=labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
         problem_type=config.problem_type,
         num_hidden_states=encoder.num_hidden_layers + 1,
         has_layer_weights=any(layer_weights_of(one) is not None for one in models),
@@ -206,7 +206,8 @@ def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, Tens
     difference.without(optional).check(folder)
 
 
-def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
+def labels_of(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
+    """Return the names of the classes of a configuration, in order."""
     names = config.id2label or {index: f"LABEL_{index}" for index in range(config.num_labels)}
     return tuple(names[index] for index in range(config.num_labels))
 
@@ -308,7 +309,8 @@ def _some(ids: set[int]) -> str:
     return (shown + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")) or "none"
 
 
-def _main_dtype(headers: Mapping[str, TensorHeader]) -> str:
+def main_dtype(headers: Mapping[str, TensorHeader]) -> str:
+    """Return the name of the dtype of most elements."""
     sizes: dict[str, int] = {}
     for header in headers.values():
         name = str(header.dtype).removeprefix("torch.")

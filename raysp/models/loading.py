@@ -1,6 +1,7 @@
 """Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
+from raysp.models.base.outputs import ModelOutput
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.heads import layer_weights_of
-from raysp.models.encoder.several_heads import with_encoder_of
+from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
+from raysp.models.labelling import ModelPass
 from raysp.models.registry import model_classes
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -37,6 +40,16 @@ class LoadedCheckpoint:
         return self.feature_extractor.sampling_rate
 
     @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self.model.dtype
+
+    @property
     def layer_weights(self) -> torch.Tensor | None:
         """Learned weights (K,) of the hidden states, of the first head that reads their sum; None without one."""
         found = (layer_weights_of(model) for model in (self.model, *self.more_heads))
@@ -48,6 +61,28 @@ class LoadedCheckpoint:
         if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
         return self.tokenizer
+
+    def run(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
+        """Run the encoder once, and all heads over it, as `LabellingModel` says."""
+        model, weighs_layers = self.model, any(layer_weights_of(head) is not None for head in self.more_heads)
+        features = self.feature_extractor.extract(waves_BS, num_samples_B)
+        with encoded_by(model) as encoded:
+            first = model.speech_encoder if self.summary.writes_text else model
+            output = first(**features, output_hidden_states=hidden_states or weighs_layers)
+        heads: dict[Capability, ModelOutput] = {}
+        if not self.summary.writes_text:
+            heads |= {one: output for one in self.summary.gives if one is not Capability.HIDDEN_STATES}
+        for head in self.more_heads:
+            with encoded_before(model, encoded[0]):
+                heads |= dict.fromkeys(head.gives, head(**features))
+        return ModelPass(
+            heads=heads,
+            num_frames_B=model.num_frames(num_samples_B),
+            encoded=encoded[0],
+            features=features,
+            hidden_frames_B=model.num_hidden_frames(num_samples_B),
+            frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
+        )
 
 
 def load_model(

@@ -7,11 +7,16 @@ from raysp.models.base.capabilities import Capability
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
 """Values of `problem_type` other than single-label classification."""
+OWN = "torch"
+"""Name of the backend of the models of raysp."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSummary:
-    """Facts about a checkpoint that are known without loading its weights."""
+    """Facts about a checkpoint that are known without loading its weights.
+
+    A model of another package gives those without a default, and those of its capabilities.
+    """
 
     path: Path
     model_type: str
@@ -19,39 +24,47 @@ class CheckpointSummary:
     """Class name, or names of several heads."""
     num_parameters: int
     sample_rate: int
-    vocab_size: int | None
+    vocab_size: int | None = None
     """Of the CTC head or the text decoder; None without either."""
     min_samples: int
     """Samples of the shortest input."""
     frame_stride: int
     """Samples from one frame to the next."""
-    hidden_size: int
+    hidden_size: int = 0
     """Of the encoder."""
-    num_layers: int
+    num_layers: int = 0
     """Of the encoder and the text decoder together."""
     gives: tuple[Capability, ...]
     """Results of its heads, and hidden states."""
-    dtype: str
+    dtype: str = "float32"
     """Of most of the stored weights."""
-    weight_bytes: int
+    weight_bytes: int = 0
     receptive_samples: int
     """n samples yield `(n - receptive_samples) // frame_stride + 1` frames."""
-    hidden_stride: int
-    """Samples from one frame of `hidden_states` to the next."""
-    activations_per_second: float
+    hidden_stride: int = 0
+    """Samples from one frame of `hidden_states` to the next; 0 without them."""
+    activations_per_second: float = 16_000.0
     """Estimated peak number of activation values per second of audio, from the widths of layers."""
-    output_size: int
+    output_size: int = 0
     """Width of `last_hidden_state`."""
-    xvector_size: int | None
+    xvector_size: int | None = None
     """Width of speaker embeddings; None without such a head."""
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
     """Class names of a classification head; empty without one."""
-    problem_type: str | None
+    problem_type: str | None = None
     """Of a classification head, as in config.json."""
-    num_hidden_states: int
+    num_hidden_states: int = 0
     """Of the encoder: the input of its first layer, and the output of each layer."""
-    has_layer_weights: bool
+    has_layer_weights: bool = False
     """Whether a head reads a learned sum of the hidden states."""
+    backend: str = OWN
+    """What runs it: a backend by its name, or the name of the distribution of a model of another package."""
+    takes_padding: bool = True
+    """Whether a row of a padded batch has the results that it has alone; otherwise a pass has rows of one length."""
+    padded_samples: int = 0
+    """Length that the model pads shorter inputs to, and which they cost."""
+    max_samples: int | None = None
+    """Samples of the longest input, such as the 30 s of Whisper; None: any."""
 
     @property
     def writes_text(self) -> bool:

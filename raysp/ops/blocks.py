@@ -107,9 +107,24 @@ def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
     return [*batches[:whole], *parts]
 
 
-def cut_passes(num_samples: Sequence[int], max_samples: int, at_once: int) -> list[list[int]]:
-    """Group the windows of a block into forward passes: `cut_batches`, with the last ones shared by `share_evenly`."""
-    return share_evenly(cut_batches(num_samples, max_samples), at_once)
+def cut_passes(
+    num_samples: Sequence[int], max_samples: int, at_once: int, *, of_one_length: bool = False
+) -> list[list[int]]:
+    """Group the windows of a block into forward passes: `cut_batches`, with the last ones shared by `share_evenly`.
+
+    `of_one_length`: each pass has windows of the same length.
+    """
+    if not of_one_length:
+        return share_evenly(cut_batches(num_samples, max_samples), at_once)
+    places: dict[int, list[int]] = {}
+    for place, length in enumerate(num_samples):
+        places.setdefault(length, []).append(place)
+    batches = [
+        [places[length][index] for index in batch]
+        for length in sorted(places, reverse=True)
+        for batch in cut_batches([length] * len(places[length]), max_samples)
+    ]
+    return share_evenly(batches, at_once)
 
 
 def would_wait(padded: Sequence[int], at_once: int) -> bool:

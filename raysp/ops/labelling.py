@@ -18,12 +18,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.backends.backend import Backend
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.outputs import ModelOutput
-from raysp.models.encoder.heads import layer_weights_of
-from raysp.models.encoder.several_heads import encoded_before, encoded_by
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.base.modeling import Padding
+from raysp.models.base.outputs import ModelOutput, NoOutput
+from raysp.models.labelling import LabellingModel
+from raysp.models.loading import load_checkpoint
+from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait
 from raysp.ops.budget import passes_of_actor
@@ -208,6 +210,7 @@ class Labelling:
         dtype: dtype of weights and arithmetic.
         device: name of a torch device.
         exact: whether the label of a row equals the one that it has alone.
+        backend: what loads the checkpoint; None: the models of raysp.
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
@@ -220,12 +223,13 @@ class Labelling:
     def __init__(
         self,
         checkpoint: str,
-        outputs: Callable[[LoadedCheckpoint], Sequence[OutputOp]],
+        outputs: Callable[[LabellingModel], Sequence[OutputOp]],
         *,
         batch_seconds: float,
         dtype: str = "float32",
         device: str = "cpu",
         exact: bool = True,
+        backend: Backend | None = None,
         window_seconds: float = 30,
         overlap_seconds: float = 5,
         added: pa.Schema = NO_COLUMNS,
@@ -236,16 +240,21 @@ class Labelling:
         self.added = added
         self.reads = reads
         self.after = after
-        self.loaded = load_checkpoint(
-            Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference"
-        )
+        self.loaded: LabellingModel
+        if backend is None:
+            padding: Padding = "exact" if exact else "reference"
+            self.loaded = load_checkpoint(Path(checkpoint), dtype=dtype, device=device, padding=padding)
+        else:
+            self.loaded = backend.load(Path(checkpoint), dtype=dtype, device=device, exact=exact)
+        summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        found = batching(dtype=dtype, device=device, exact=exact)
+        found = batching(dtype=dtype, device=device, exact=exact, takes_padding=summary.takes_padding)
         self.alone = found is Batching.ALONE
+        self.of_one_length = exact and not summary.takes_padding
         self.threads = threads if device == "cpu" else None
-        self.at_once = passes_of_actor(self.threads, found, exact=exact)
+        self.at_once = passes_of_actor(self.threads, found, exact=exact, is_own=summary.backend == OWN)
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
-        on_gpu = 1 if self.loaded.summary.writes_text else BATCHES_IN_HAND
+        on_gpu = 1 if summary.writes_text else BATCHES_IN_HAND
         in_hand = self.at_once if device == "cpu" else on_gpu
         self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 else None
         self.on_device: AbstractContextManager[object] = nullcontext() if device == "cpu" else threading.Lock()
@@ -254,14 +263,10 @@ class Labelling:
         self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
-        self.with_states = any(layer >= 0 for layer in self.layers) or any(
-            layer_weights_of(head) is not None for head in self.loaded.more_heads
-        )
-        self.sample_rate = self.loaded.sample_rate
+        self.with_states = any(layer >= 0 for layer in self.layers)
+        self.sample_rate = summary.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
-        self.windowing = windowing_of(
-            self.loaded.summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds
-        )
+        self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
@@ -300,8 +305,10 @@ class Labelling:
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         most = 0 if self.alone else self.max_samples
         lengths = [len(given.waves[i]) for i in given.pending]
-        batches = [[given.pending[i] for i in batch] for batch in cut_passes(lengths, most, self.at_once)]
-        padded = [len(given.waves[batch[0]]) * len(batch) for batch in batches]
+        costs = [self._cost(given.waves[i]) for i in given.pending]
+        passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
+        batches = [[given.pending[i] for i in batch] for batch in passes]
+        padded = [self._cost(given.waves[batch[0]]) * len(batch) for batch in batches]
         one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
         with steady_products(dtype=self.dtype, device=self.device):
             self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
@@ -355,7 +362,7 @@ class Labelling:
     def _label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
         waves, statuses = [given.waves[i] for i in chosen], [given.statuses[i] for i in chosen]
-        if len(chosen) > 1 and len(chosen) * len(waves[0]) > self.max_samples:
+        if len(chosen) > 1 and len(chosen) * self._cost(waves[0]) > self.max_samples:
             self._halve(chosen, given)
             return
         windows_at = [given.windows_at[i] for i in chosen]
@@ -375,7 +382,7 @@ class Labelling:
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):
-                    self.max_samples = min(self.max_samples, len(chosen) * len(waves[0]) // 2)
+                    self.max_samples = min(self.max_samples, len(chosen) * self._cost(waves[0]) // 2)
                 self._halve(chosen, given)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
@@ -386,6 +393,10 @@ class Labelling:
                 given.labels[index] = tuple(column[place] for column in columns)
             else:
                 _fail(statuses[place], "model_output", "the model's output is not finite")
+
+    def _cost(self, wave: np.ndarray) -> int:
+        """Return the number of samples that a window costs the model."""
+        return max(len(wave), self.loaded.summary.padded_samples)
 
     def _halve(self, chosen: Sequence[int], given: BlockInHand) -> None:
         for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
@@ -434,27 +445,21 @@ class Labelling:
         windows_at: Sequence[Place | None],
     ) -> Forward:
         """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
-        model = self.loaded.model
-        waves_BS, num_samples_B = (one.to(model.device) for one in (waves_BS, num_samples_B))
+        waves_BS, num_samples_B = (one.to(self.loaded.device) for one in (waves_BS, num_samples_B))
         waves_BS = as_float(waves_BS)
-        features = self.loaded.feature_extractor.extract(waves_BS, num_samples_B)
-        with encoded_by(model) as encoded:
-            run = model.speech_encoder if self.loaded.summary.writes_text else model
-            output = run(**features, output_hidden_states=self.with_states)
-        of_heads: dict[Capability, ModelOutput] = {}
-        for head in self.loaded.more_heads:
-            with encoded_before(model, encoded[0]):
-                of_heads |= dict.fromkeys(head.gives, head(**features))
+        found = self.loaded.run(waves_BS, num_samples_B, hidden_states=self.with_states)
+        encoded = NoOutput() if found.encoded is None else found.encoded
+        output = next(iter(found.heads.values()), encoded)
         return Forward(
             output=output,
-            encoded=encoded[0],
-            num_frames_B=model.num_frames(num_samples_B),
+            encoded=encoded,
+            num_frames_B=found.num_frames_B,
             parts=parts,
-            features=features,
+            features=found.features,
             places=places,
-            hidden_frames_B=model.num_hidden_frames(num_samples_B),
-            frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
-            of_heads=of_heads,
+            hidden_frames_B=found.num_frames_B if found.hidden_frames_B is None else found.hidden_frames_B,
+            frames_a_hidden_frame=found.frames_a_hidden_frame,
+            of_heads={one: head for one, head in found.heads.items() if head is not output},
             columns=columns,
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,

@@ -36,10 +36,14 @@ class Batching(StrEnum):
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
-def batching(*, dtype: str, device: str, exact: bool) -> Batching:
-    """Return the batching of windows for a precision and a device."""
+def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True) -> Batching:
+    """Return the batching of windows for a precision, a device and a model.
+
+    `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
+    exact pass has otherwise, are not padded.
+    """
     if dtype not in HALF:
-        return Batching.FREE
+        return Batching.FREE if exact or takes_padding else Batching.RECORDED
     if device == "cpu":
         return Batching.ALONE if exact else Batching.RECORDED
     return Batching.FREE if exact and device in PROVEN_DEVICES else Batching.RECORDED

@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.labelling import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
@@ -71,6 +73,7 @@ class Writing:
         tokenizer: tokenizer that converts ids to text.
         options: options of `generate`, and `seed`.
         prompt: tokens with which each text begins, which count neither in the text nor in the score.
+        write: text decoder of a model that raysp does not run itself, in place of all these.
     """
 
     layers: tuple[int, ...] = ()
@@ -83,11 +86,13 @@ class Writing:
         tokenizer: Any = None,  # noqa: ANN401 - any text tokenizer
         options: Mapping[str, object] | None = None,
         prompt: "Prompt | None" = None,
+        write: Writer | None = None,
     ) -> None:
         self.schema = schema
         self.staged = staged
         self.model = model
         self.tokenizer = tokenizer
+        self.write = write or self._write
         self.is_prompted = prompt is not None
         given, self.prompt = ({}, ()) if prompt is None else (prompt.options, prompt.ids)
         self.options = {**(options or {}), **given, **ONE_TEXT}
@@ -97,25 +102,29 @@ class Writing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        mask = forward.features.get("attention_mask")
-        options = dict(self.options)
-        if options.get("do_sample"):
-            options["generators"] = [self._generator(place) for place in forward.places]
-        if len(self.prompt) > 1:
-            prompt_L = torch.tensor(self.prompt, device=self.model.device)
-            options["decoder_input_ids"] = prompt_L.expand(len(forward.places), -1)
-        ids_BL = self.model.generate(encoder_outputs=forward.encoded, attention_mask=mask, **options)
-        log_probs_BL, emitted_BL = self._log_probs(forward, mask, ids_BL)
-        # A token of a language need not be a special one, which are left out anyhow.
-        written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
-        texts = self.tokenizer.batch_decode(written_BL, skip_special_tokens=True)
-        rows = list(zip(forward.parts, texts, log_probs_BL.sum(1).tolist(), emitted_BL.sum(1).tolist(), strict=True))
-        labels = [self._label(text, total, count) for _, text, total, count in rows]
+        rows = self.write(forward.encoded, forward.features, forward.places)
+        labels = [self._label(*row) for row in rows]
         is_part = [part is not None for part in forward.parts]
         return [
             *([None if p else label[k] for p, label in zip(is_part, labels, strict=True)] for k in range(2)),
-            *([row[k] if p else None for p, row in zip(is_part, rows, strict=True)] for k in (1, 2, 3)),
+            *([row[k] if p else None for p, row in zip(is_part, rows, strict=True)] for k in range(3)),
         ]
+
+    def _write(self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]) -> list[Written]:
+        mask = features.get("attention_mask")
+        options = dict(self.options)
+        if options.get("do_sample"):
+            options["generators"] = [self._generator(place) for place in places]
+        if len(self.prompt) > 1:
+            prompt_L = torch.tensor(self.prompt, device=self.model.device)
+            options["decoder_input_ids"] = prompt_L.expand(len(places), -1)
+        ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
+        log_probs_BL, emitted_BL = self._log_probs(encoded, mask, ids_BL)
+        # A token of a language need not be a special one, which are left out anyhow.
+        written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
+        texts = self.tokenizer.batch_decode(written_BL, skip_special_tokens=True)
+        counts = emitted_BL.sum(1).tolist()
+        return [Written(*one) for one in zip(texts, log_probs_BL.sum(1).tolist(), counts, strict=True)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -135,15 +144,13 @@ class Writing:
         digest = hashlib.blake2b(f"{self.seed}|{place}".encode(), digest_size=7).digest()
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest, "little"))
 
-    def _log_probs(self, forward: Forward, mask: Tensor | None, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_probs(self, encoded: ModelOutput, mask: Tensor | None, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each token after the start token, zero after the end, and which tokens count.
 
         One pass over the whole text is cheap compared with generation, and defines the score in the same way for beam
         search, sampling and greedy search.
         """
-        logits_BLV = self.model(
-            encoder_outputs=forward.encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]
-        ).logits
+        logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
         chosen_BL1 = ids_BL[:, 1:, None]
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, chosen_BL1)[:, :, 0]
         ends = self._ends().to(ids_BL.device)

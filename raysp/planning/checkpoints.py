@@ -9,14 +9,15 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from raysp.backends import finding
+from raysp.backends.finding import choose, files_of, label_files
 from raysp.checkpoints import language_models, locating
 from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import digest_files
 from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 from raysp.errors import CheckpointError
 from raysp.models import summary
-from raysp.models.files.checkpoint_files import checkpoint_files
-from raysp.models.summary import CheckpointSummary
+from raysp.models.summary import OWN, CheckpointSummary
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.storage.store import scheme_of
@@ -31,16 +32,17 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
-    return folder_of(pipeline.label.checkpoint, pipeline.source)
+    label = pipeline.label
+    return folder_of(label.checkpoint, pipeline.source, label.backend)
 
 
-def folder_of(url: str, source: Shards) -> Path:
-    """Return the local folder of a checkpoint that is used with a corpus; see `checkpoint_folder`.
+def folder_of(url: str, source: Shards, backend: str = OWN) -> Path:
+    """Return the local folder of a checkpoint that a backend runs over a corpus; see `checkpoint_folder`.
 
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
-    return locating.locate(url, _options_of(url, source))
+    return locating.locate(url, _options_of(url, source), files_of(backend))
 
 
 def _options_of(url: str, source: Shards) -> Mapping[str, object]:
@@ -135,34 +137,42 @@ def _with_checkpoints(output: Output, change: Callable[[str], str]) -> Output:
     return replace(cast("Any", output), **changed) if changed else output
 
 
-def summary_of(folder: Path) -> CheckpointSummary:
+def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     """Check a checkpoint, and return its description.
 
     The description is cached, since the check imports torch, which takes longer than the rest of a plan. It is used
     again while the files of the checkpoint and the code of the models have the same size, modification time and inode.
 
+    Args:
+        folder: the model folder.
+        backend: what runs the checkpoint in a `Label` step; None: only models of raysp do.
+
     Raises:
-        CheckpointError: as `check_checkpoint`.
+        CheckpointError: as `Backend.describe`.
     """
     adapter = TypeAdapter(CheckpointSummary)
-    name = _name_of_summary(folder)
+    choice = None if backend is None else choose(folder, backend)
+    name = _name_of_summary(folder, choice.library if choice else "")
     if name and (known := read_cached(name)) is not None:
         with contextlib.suppress(ValidationError):  # another program wrote the file
             return replace(adapter.validate_json(known), path=folder)
-    from raysp.models.checking import check_checkpoint
+    if choice is None:
+        from raysp.models.checking import check_checkpoint
 
-    found = check_checkpoint(folder)
+        found = check_checkpoint(folder)
+    else:
+        found = choice.open().describe(folder)
     if name:
         write_cached(name, adapter.dump_json(found))
     return found
 
 
-def _name_of_summary(folder: Path) -> str | None:
-    """Return the name of a cached description; None if a file cannot be seen, which the check reports."""
-    code = Path(summary.__file__).parent
-    states = []
+def _name_of_summary(folder: Path, library: str) -> str | None:
+    """Return the name of the cached description by a library; None if the state of a file cannot be read."""
+    code, backends = Path(summary.__file__).parent, Path(finding.__file__).parent
+    states: list[object] = [library] if library else []
     try:
-        for file in sorted([*folder.iterdir(), *code.rglob("*.py")]):
+        for file in sorted([*folder.iterdir(), *code.rglob("*.py"), *backends.rglob("*.py")]):
             state = file.stat()
             states.append((str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino))
     except OSError:
@@ -170,19 +180,19 @@ def _name_of_summary(folder: Path) -> str | None:
     return f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
 
 
-def check_digest(url: str, folder: Path, planned: str) -> None:
+def check_digest(url: str, folder: Path, planned: str, backend: str = OWN) -> None:
     """Raise if a checkpoint on this machine differs from the planned one.
 
     Raises:
         CheckpointError: the digests differ; the message has both.
     """
-    if (found := digest_of(folder)) != planned:
+    if (found := digest_of(folder, backend)) != planned:
         raise CheckpointError(
             f"checkpoint {url!r}: its digest was {planned} when the run was planned, on this worker it is {found}; do "
             "not change a checkpoint during a run, and make the same files available to all workers"
         )
 
 
-def digest_of(folder: Path) -> str:
-    """Return the digest of the files of a checkpoint that labels depend on."""
-    return digest_files(folder, checkpoint_files(folder))
+def digest_of(folder: Path, backend: str = OWN) -> str:
+    """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description."""
+    return digest_files(folder, label_files(folder, backend))

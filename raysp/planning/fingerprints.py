@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from raysp.backends.finding import HUGGING_FACE
+from raysp.models.summary import OWN
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.plans import Settings
 from raysp.specs.code import UserCode
@@ -26,7 +28,8 @@ def hash_pipeline(
         code: its code from outside raysp; None: read now.
         recorded: parts of the sink's record; None: no record, or not binding.
     """
-    digest = digest_of(settings.checkpoint.path)
+    checkpoint = settings.checkpoint
+    digest = digest_of(checkpoint.path, checkpoint.backend)
     parts = label_parts(
         pipeline,
         checkpoint_digest=digest,
@@ -34,6 +37,7 @@ def hash_pipeline(
         batch_seconds=settings.fingerprint_seconds,
         code=code,
         file_digests=settings.file_digests,
+        package="" if checkpoint.backend in (OWN, HUGGING_FACE) else settings.library,
     )
     if recorded and AUDIO_ROOT in recorded:
         parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]

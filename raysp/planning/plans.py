@@ -83,6 +83,8 @@ class Settings:
     """Budget in padded seconds, if the sink's labels may depend on it; None: they do not."""
     file_digests: Mapping[str, str] = field(default_factory=dict)
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
+    library: str = ""
+    """Library that runs the checkpoint, with its version; empty: raysp."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raysp.backends.finding import choice_of
 from raysp.errors import CheckpointError, PlanError
+from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching
 from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
@@ -43,7 +45,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
     label = pipeline.label
-    summary = summary_of(checkpoint_folder(pipeline))
+    summary = summary_of(checkpoint_folder(pipeline), label.backend)
     outputs = located_outputs(pipeline)
     for output in outputs:
         output.check(summary)
@@ -55,6 +57,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_filters(pipeline, summary)
     if label.windows == "speech":
         label.speech.check(summary)
+    _check_window(summary, label)
     try:
         windowing(summary, label)
     except ValueError as error:
@@ -72,7 +75,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
-    at_once = 1 if on_gpu else passes_at_once(cpus.number)
+    at_once = 1 if on_gpu or summary.backend != OWN else passes_at_once(cpus.number)
     loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
@@ -84,9 +87,10 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        batching=batching(dtype=dtype, device=device, exact=label.exact),
-        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
+        batching=batching(dtype=dtype, device=device, exact=label.exact, takes_padding=summary.takes_padding),
+        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
+        library=choice_of(summary).library,
     )
 
 
@@ -131,11 +135,15 @@ def _defect(step: Step) -> str:
     return ""
 
 
-def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
+def _fingerprint_seconds(
+    label: Label, summary: "CheckpointSummary", dtype: str, device: str, budget: float, before: Resolved | None
+) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
+    takes_padding = summary.takes_padding
     depends = {
-        one: batching(dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED for one in (began, device)
+        one: batching(dtype=dtype, device=one, exact=label.exact, takes_padding=takes_padding) is Batching.RECORDED
+        for one in (began, device)
     }
     if depends[began] and before and before.batch_seconds:
         return label.batch_seconds or before.batch_seconds
@@ -170,6 +178,17 @@ def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, me
         raise PlanError(
             f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
             f"{megabytes(memory)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
+        )
+
+
+def _check_window(summary: "CheckpointSummary", label: Label) -> None:
+    """Raise PlanError if windows are longer than the longest input of the model."""
+    most = summary.max_samples
+    if most is not None and label.window_seconds * summary.sample_rate > most:
+        seconds = most / summary.sample_rate
+        raise PlanError(
+            f"{label.checkpoint}: window_seconds={label.window_seconds:g}, and {summary.architecture} takes at most "
+            f"{seconds:g} s; set window_seconds={seconds:g} or less"
         )
 
 

@@ -366,6 +366,7 @@ def label_parts(
     batch_seconds: float | None = None,
     code: UserCode | None = None,
     file_digests: Mapping[str, str] = MappingProxyType({}),
+    package: str = "",
 ) -> dict[str, JsonValue]:
     """Return everything that can change a label, by the dotted names used in reports of differences.
 
@@ -376,6 +377,7 @@ def label_parts(
         batch_seconds: resolved budget if labels may depend on it, else None.
         code: code of functions and specs from outside raysp; None: the current code.
         file_digests: digests of further files that outputs read, by url.
+        package: distribution whose model runs the checkpoint, with version and hash of its code; empty: none.
     """
     code = read_code(pipeline) if code is None else code
     parts: dict[str, JsonValue] = {
@@ -390,6 +392,10 @@ def label_parts(
                 del fields[unimportant]
             fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
+            if step.backend == "torch":
+                del fields["backend"]  # as in sinks made before there was a choice
+            if package:
+                fields["package"] = package
             if step.windows == "even":
                 del fields["windows"]  # as in sinks made before there was a choice
             else:

@@ -19,7 +19,7 @@ from raysp.audio import read_header
 from raysp.audio.windows import Windowing
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_checkpoint
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.decoding import Decoding
 from raysp.ops.joining import Joining
 from raysp.ops.keeping import Keeping
@@ -73,23 +73,20 @@ class Nearsighted(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def nearsighted() -> SimpleNamespace:
+def nearsighted() -> LoadedCheckpoint:
     """A loaded checkpoint with the model above; samples go in as they are, since windows are normalised each."""
     real = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
 
     def extract(waves, num_samples):
         return {"input_values": waves, "attention_mask": torch.arange(waves.shape[1]) < num_samples[:, None]}
 
-    return SimpleNamespace(
+    return LoadedCheckpoint(
         summary=replace(
             check_checkpoint(CHECKPOINT), frame_stride=STRIDE, receptive_samples=NEEDED, min_samples=NEEDED
         ),
         model=Nearsighted(),
-        feature_extractor=SimpleNamespace(extract=extract),
-        more_heads=(),
+        feature_extractor=SimpleNamespace(extract=extract, sampling_rate=RATE),
         tokenizer=real.text_tokenizer,
-        text_tokenizer=real.text_tokenizer,
-        sample_rate=RATE,
     )
 
 

@@ -78,7 +78,7 @@ def apply(
         slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
     return slices.map_batches(
         SliceLabeller,
-        fn_constructor_args=[job, digest_of(settings.checkpoint.path)],
+        fn_constructor_args=[job, digest_of(settings.checkpoint.path, settings.checkpoint.backend)],
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=settings.cpus_per_actor.number,

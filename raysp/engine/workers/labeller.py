@@ -41,7 +41,8 @@ def load_labelling(job: Job) -> "LabellingOp":
     threads = job.settings.cpus_per_actor.number
     torch.set_num_threads(threads)
     planned = job.metadata["checkpoint_digest"]
-    check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), planned)
+    backend = job.settings.checkpoint.backend
+    check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), planned, backend)
     return assembly.labelling(job.pipeline, job.settings, threads=threads)
 
 

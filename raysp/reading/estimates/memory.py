@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raysp.models.summary import OWN
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.precision import HALF
@@ -39,7 +40,8 @@ def predict(plan: Plan, sample: Sample, simulation: Simulation) -> Memory:
     item_bytes = 2 if settings.dtype in HALF else 4
     is_cpu = settings.device == "cpu"
     threads = settings.cpus_per_actor.number if is_cpu else None
-    at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact)
+    is_own = checkpoint.backend == OWN
+    at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact, is_own=is_own)
     weights = float(item_bytes * checkpoint.num_parameters)
     activations = item_bytes * checkpoint.activations_per_second * simulation.largest_pass * at_once
     block = min(BLOCK_BYTES, 4 * checkpoint.sample_rate * simulation.real_seconds / max(1, simulation.blocks))

@@ -1,11 +1,13 @@
 """Simulation of blocks and batches over sampled durations, by the functions of the run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from raysp import assembly
+from raysp.models.summary import OWN
 from raysp.ops.blocks import cut_passes
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.precision import Batching
@@ -56,11 +58,12 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     generator = np.random.default_rng(seed)
     pieces = [(todo.shard, piece) for todo in plan.todo for piece in todo.pieces if piece.num_rows]
     chosen = np.unique(np.linspace(0, len(pieces) - 1, min(MOST_PIECES, len(pieces))).round().astype(int))
-    settings, rate = plan.settings, plan.settings.checkpoint.sample_rate
+    settings, checkpoint = plan.settings, plan.settings.checkpoint
+    rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
     noise = generator.integers(-1000, 1000, _NOISE_SECONDS * rate).astype(np.int16)
     most = 0 if settings.batching is Batching.ALONE else round(settings.batch_seconds * rate)
     threads = settings.cpus_per_actor.number if settings.device == "cpu" else None
-    at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact)
+    at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
     blocks: list[list[int]] = []
     row_seconds = 0.0
     for index in chosen.tolist():
@@ -69,8 +72,17 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         row_seconds += float(sample.seconds[rows].sum())
         op = assembly.header_reading(plan.pipeline, settings, shard)
         blocks += op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist())
-    passes = [[block[place] for place in one] for block in blocks for one in cut_passes(block, most, at_once)]
-    padded = [max(one) * len(one) / rate for one in passes]
+    of_one_length = is_exact and not checkpoint.takes_padding
+
+    def costs(lengths: Sequence[int]) -> list[int]:
+        return [max(length, checkpoint.padded_samples) for length in lengths]
+
+    passes = [
+        [block[place] for place in one]
+        for block in blocks
+        for one in cut_passes(costs(block), most, at_once, of_one_length=of_one_length)
+    ]
+    padded = [max(costs(one)) * len(one) / rate for one in passes]
     return Simulation(
         pieces=len(chosen),
         blocks=len(blocks),

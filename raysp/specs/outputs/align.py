@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import Output, OutputName, spans_of
+from raysp.specs.outputs.output import Output, OutputName, ctc_tokenizer, spans_of
 from raysp.specs.values import JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.aligning import Aligning, FramesOf
@@ -155,15 +155,15 @@ class Align(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns; it loads the other checkpoint, if there is one."""
         if self.checkpoint is None:
-            return self._aligning(loaded.summary, loaded.text_tokenizer)
-        from raysp.models.loading import load_checkpoint
+            return self._aligning(loaded.summary, ctc_tokenizer(loaded))
+        from raysp.models.loading import LoadedCheckpoint, load_checkpoint
         from raysp.ops.aligning import FramesOf
 
-        model = loaded.model
-        other = load_checkpoint(Path(self.checkpoint), dtype=model.dtype, device=model.device, padding=model.padding)
+        padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
+        other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
         frames = FramesOf(other, loaded.summary.frame_stride)
         return self._aligning(other.summary, other.text_tokenizer, frames)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.classifying import Classifying, Segmenting
     from raysp.ops.joining import JoinOp
@@ -106,7 +106,7 @@ class Classes(Output):
                 f"top_k='all'{' or 1' if number == 1 else ''}"
             )
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
         return self._classifying(loaded.summary)
 
@@ -189,7 +189,7 @@ class Segments(Output):
 
         return pa.schema([(self.name, spans_of("label"))])
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the column."""
         return self._segmenting(loaded.summary)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
+    from raysp.models.labelling import LabellingModel
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
@@ -126,7 +127,7 @@ class Embedding(Output):
     def _size_of(layer: int, checkpoint: "CheckpointSummary") -> int:
         return checkpoint.output_size if layer == -1 else checkpoint.hidden_size
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the column."""
         return self._embedding(loaded.summary, loaded)
 
@@ -135,7 +136,7 @@ class Embedding(Output):
         return self._embedding(checkpoint)
 
     def _embedding(
-        self, checkpoint: "CheckpointSummary", loaded: "LoadedCheckpoint | None" = None
+        self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding | SeveralLayers":
         from raysp.ops.embedding import LEARNED_SUM, SeveralLayers, SpeakerEmbedding
 
@@ -149,17 +150,18 @@ class Embedding(Output):
         return self._of_layer(checkpoint, layer, self.name, loaded)
 
     def _of_layer(
-        self, checkpoint: "CheckpointSummary", layer: int, prefix: str, loaded: "LoadedCheckpoint | None" = None
+        self, checkpoint: "CheckpointSummary", layer: int, prefix: str, loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings":
         from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding
 
         op = FrameEmbeddings if self.pooling == "none" else MeanEmbedding
+        weighs = loaded is not None and checkpoint.has_layer_weights
         return op(
             self.schema(checkpoint),
             self._staged(checkpoint, prefix),
             layer=layer,
             normalize=self.normalize,
-            layer_weights_K=None if loaded is None else loaded.layer_weights,
+            layer_weights_K=cast("LoadedCheckpoint", loaded).layer_weights if weighs else None,
         )
 
     def _staged(self, checkpoint: "CheckpointSummary", prefix: str) -> "pa.Schema":

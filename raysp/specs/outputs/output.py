@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel
     from raysp.models.summary import CheckpointSummary
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
@@ -71,7 +72,7 @@ class Output:
         """Return the columns with their types."""
         raise NotImplementedError
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
         raise NotImplementedError
 
@@ -123,3 +124,17 @@ def spans_of(name: str) -> "pa.DataType":
 
     times = [(part, pa.float64()) for part in ("start", "end")]
     return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
+
+
+def ctc_tokenizer(loaded: "LabellingModel") -> "Wav2Vec2CTCTokenizer":
+    """Return the tokenizer of a loaded checkpoint with a CTC head; what else than raysp runs it has one of this kind.
+
+    Raises:
+        CheckpointError: the checkpoint has no CTC head, or no tokens.
+    """
+    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+
+    if isinstance(loaded, LoadedCheckpoint):
+        return loaded.text_tokenizer
+    return Wav2Vec2CTCTokenizer.from_pretrained(loaded.summary.path)

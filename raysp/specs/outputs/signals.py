@@ -10,7 +10,7 @@ from raysp.specs.values import spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
@@ -51,7 +51,7 @@ class Signals(Output):
 
         return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT)]))])
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the levels."""
         return self._measuring(loaded.summary)
 

@@ -12,7 +12,7 @@ from raysp.specs.values import JsonValue, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel
     from raysp.models.silero_vad import SileroVAD
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.joining import JoinOp
@@ -83,11 +83,11 @@ class Speech(Output):
         times = [(part, pa.float64()) for part in ("start", "end")]
         return pa.schema([(self.name, pa.list_(pa.struct([*times, ("score", pa.float32())])))])
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the column, with its model on the device of the checkpoint's."""
         from raysp.models.silero_vad import SileroVAD
 
-        return self._speaking(loaded.summary, SileroVAD.from_package().to(loaded.model.device))
+        return self._speaking(loaded.summary, SileroVAD.from_package().to(loaded.device))
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the column from the windows of a longer row."""

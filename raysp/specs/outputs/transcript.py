@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import GenerateValue, Output, OutputName, spans_of
+from raysp.specs.outputs.output import GenerateValue, Output, OutputName, ctc_tokenizer, spans_of
 from raysp.specs.values import JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysp.backends.backend import WritingBackend
     from raysp.models.base.capabilities import Capability
-    from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.labelling import LabellingModel, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.models.tokenizers.written import CTCTokenizer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from raysp.ops.labelling import OutputOp
     from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
-    from raysp.ops.writing import Prompt
+    from raysp.ops.writing import Prompt, Writing
 
 
 MOST_BEAMS = 1024
@@ -165,17 +166,30 @@ class Transcript(Output):
                 f"{checkpoint.architecture} has none"
             )
         if checkpoint.writes_text:
-            from raysp.models.checking import check_generation
-            from raysp.ops.writing import ONE_TEXT, SEED, Prompt
+            self._check_writing(checkpoint)
 
-            for option, value in ONE_TEXT.items():
-                if self.generate.get(option, value) != value:
-                    raise CheckpointError(
-                        f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds only one text"
-                    )
-            prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-            options = {key: value for key, value in {**self.generate, **prompt.options}.items() if key != SEED}
-            check_generation(checkpoint.path, options, prompt.num_given)
+    def _check_writing(self, checkpoint: "CheckpointSummary") -> None:
+        """Check `generate`, language and task against a checkpoint with a text decoder."""
+        from raysp.backends.finding import choice_of
+        from raysp.errors import CheckpointError
+        from raysp.models.summary import OWN
+        from raysp.ops.writing import ONE_TEXT
+
+        for option, value in ONE_TEXT.items():
+            if self.generate.get(option, value) != value:
+                raise CheckpointError(
+                    f"Transcript.generate: {option} is {self.generate[option]!r}; a label holds only one text"
+                )
+        if checkpoint.backend != OWN:
+            backend = cast("WritingBackend", choice_of(checkpoint).open())
+            backend.check_writing(checkpoint, self.generate, language=self.language, task=self.task)
+            return
+        from raysp.models.checking import check_generation
+        from raysp.ops.writing import SEED, Prompt
+
+        prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
+        options = {key: value for key, value in {**self.generate, **prompt.options}.items() if key != SEED}
+        check_generation(checkpoint.path, options, prompt.num_given)
 
     def _prompt(self, checkpoint: "CheckpointSummary") -> "Prompt":
         """Return the tokens of language and task.
@@ -215,20 +229,22 @@ class Transcript(Output):
                 )
             check_settings(tokenizer, checkpoint.vocab_size or 0, lm=self.lm, hot_words=self.hot_words)
 
-    def op(self, loaded: "LoadedCheckpoint") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
         if loaded.summary.writes_text:
-            from raysp.ops.writing import Writing
+            return self._writing(loaded)
+        return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device))
 
-            return Writing(
-                self.schema(loaded.summary),
-                self._parts(),
-                loaded.model,
-                loaded.tokenizer,
-                options=self.generate,
-                prompt=self._prompt(loaded.summary) if self._is_prompted else None,
-            )
-        return self._transcribing(loaded.summary, loaded.text_tokenizer, str(loaded.model.device))
+    def _writing(self, loaded: "LabellingModel") -> "Writing":
+        from raysp.models.loading import LoadedCheckpoint
+        from raysp.ops.writing import Writing
+
+        schema, parts = self.schema(loaded.summary), self._parts()
+        if not isinstance(loaded, LoadedCheckpoint):
+            write = cast("WritingModel", loaded).writer(self.generate, language=self.language, task=self.task)
+            return Writing(schema, parts, write=write)
+        prompt = self._prompt(loaded.summary) if self._is_prompted else None
+        return Writing(schema, parts, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
 
     def _parts(self) -> "pa.Schema":
         import pyarrow as pa

@@ -1,0 +1,21 @@
+"""What runs the checkpoint of a `Label` step: the models of raysp, another library, or a model of another package.
+
+The protocols of a model are here too, for packages that offer one by an entry point of the group `raysp.models`.
+"""
+
+from raysp.backends.backend import Backend, WritingBackend
+from raysp.models.base.capabilities import Capability
+from raysp.models.labelling import LabellingModel, ModelPass, Writer, WritingModel, Written
+from raysp.models.summary import CheckpointSummary
+
+__all__ = [
+    "Backend",
+    "Capability",
+    "CheckpointSummary",
+    "LabellingModel",
+    "ModelPass",
+    "Writer",
+    "WritingBackend",
+    "WritingModel",
+    "Written",
+]

@@ -1,0 +1,123 @@
+"""What runs a checkpoint: a backend by its name, or the package that offers its model type."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysp.backends import packages
+from raysp.backends.backend import Backend
+from raysp.backends.hugging_face import installed
+from raysp.backends.packages import Package, PackagedModels
+from raysp.checkpoints.hub import CHECKPOINT_FILES
+from raysp.errors import CheckpointError
+from raysp.models.files.checkpoint_files import checkpoint_files, weight_files
+from raysp.models.files.configuration import read_json
+from raysp.models.summary import OWN, CheckpointSummary
+
+HUGGING_FACE = "transformers"
+OTHER_FILES = ("*.json", "*.txt", "*.model")
+"""Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs a checkpoint."""
+
+    name: str
+    """Name of the backend; of the distribution, for a model of a package."""
+    package: Package | None = None
+
+    @property
+    def library(self) -> str:
+        """Name and version of what has to be installed on all machines; empty for the models of raysp."""
+        if self.package is not None:
+            return self.package.identity
+        return f"transformers {installed.version()}" if self.name == HUGGING_FACE else ""
+
+    def open(self) -> Backend:
+        """Return the backend, which imports its library.
+
+        Raises:
+            CheckpointError: it is not installed.
+        """
+        if self.package is not None:
+            return PackagedModels(self.package)
+        if self.name == HUGGING_FACE:
+            installed.require()
+            from raysp.backends.hugging_face.backend import HuggingFaceModels
+
+            return HuggingFaceModels()
+        from raysp.backends.own import OwnModels
+
+        return OwnModels()
+
+
+def choose(folder: Path, backend: str) -> Choice:
+    """Return what runs a checkpoint folder in a `Label` step with a backend.
+
+    A package is chosen for a model type that the models of raysp do not read.
+
+    Raises:
+        CheckpointError: several packages offer the model type.
+    """
+    if backend != OWN:
+        return Choice(backend)
+    config = folder / "config.json"
+    model_type = read_json(config).get("model_type") if config.is_file() else None
+    package = packages.find(model_type) if isinstance(model_type, str) else None
+    return Choice(OWN) if package is None or _is_own(package.entry_point.name) else Choice(package.name, package)
+
+
+def _is_own(model_type: str) -> bool:
+    from raysp.models.registry import MODULES
+
+    return model_type in MODULES
+
+
+def choice_of(checkpoint: CheckpointSummary) -> Choice:
+    """Return what runs a described checkpoint.
+
+    Raises:
+        CheckpointError: the package that described it is not installed here.
+    """
+    if checkpoint.backend in (OWN, HUGGING_FACE):
+        return Choice(checkpoint.backend)
+    package = packages.find(checkpoint.model_type)
+    if package is None or package.name != checkpoint.backend:
+        raise CheckpointError(
+            f"{checkpoint.path}: the package {checkpoint.backend}, which offers the model type "
+            f"{checkpoint.model_type!r}, is not installed here; install it on all machines"
+        )
+    return Choice(package.name, package)
+
+
+def check_library(checkpoint: CheckpointSummary, planned: str) -> None:
+    """Raise if the library that runs a checkpoint is not the one of the plan.
+
+    Args:
+        checkpoint: the checkpoint.
+        planned: `Choice.library` when the run was planned.
+
+    Raises:
+        CheckpointError: it is another version, or is not installed.
+    """
+    if (found := choice_of(checkpoint).library) != planned:
+        raise CheckpointError(
+            f"{checkpoint.path}: the run was planned with {planned}, and here is {found}; install the same on all "
+            "machines"
+        )
+
+
+def files_of(backend: str) -> tuple[str, ...]:
+    """Return names and patterns of the files to fetch from the hub for a backend."""
+    return CHECKPOINT_FILES if backend == OWN else (*CHECKPOINT_FILES, *OTHER_FILES)
+
+
+def label_files(folder: Path, backend: str) -> list[Path]:
+    """Return the files of a checkpoint that affect labels.
+
+    Raises:
+        CheckpointError: it has no weights.
+    """
+    if backend == OWN:
+        return checkpoint_files(folder)
+    return sorted({*weight_files(folder), *(file for pattern in OTHER_FILES for file in folder.glob(pattern))})

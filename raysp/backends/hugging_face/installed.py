@@ -1,0 +1,40 @@
+"""The installed transformers: its version and its model types."""
+
+from importlib import metadata, util
+
+from raysp.errors import CheckpointError
+
+COMMAND = "pip install 'raysp[transformers]'"
+LEAST_VERSION = 5
+
+
+def version() -> str:
+    """Return the version of transformers; empty if it is not installed."""
+    if util.find_spec("transformers") is None:
+        return ""
+    try:
+        return metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def require() -> None:
+    """Raise unless transformers is installed, in a version that this backend is written for.
+
+    Raises:
+        CheckpointError: with the command that installs it.
+    """
+    found = version()
+    if not found:
+        raise CheckpointError(f"backend='transformers': the package transformers is not installed; {COMMAND}")
+    if int(found.partition(".")[0]) < LEAST_VERSION:
+        raise CheckpointError(
+            f"backend='transformers': transformers {found} is installed, expected {LEAST_VERSION} or later; {COMMAND}"
+        )
+
+
+def reads(model_type: str) -> bool:
+    """Return whether transformers has models of a type."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return model_type in CONFIG_MAPPING_NAMES

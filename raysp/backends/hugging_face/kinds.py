@@ -1,0 +1,140 @@
+"""Kind of a checkpoint of transformers: its configuration, class and front end, read without running its code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import transformers
+from transformers.models.auto import modeling_auto
+
+from raysp.backends.hugging_face import installed
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
+from raysp.models.files.configuration import read_json
+
+Read = TypeVar("Read")
+
+HEADS = {
+    Capability.TEXT_DECODER: modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    Capability.CTC: modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES,
+    Capability.CLASSES: modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    Capability.FRAME_CLASSES: modeling_auto.MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES,
+    Capability.XVECTOR: modeling_auto.MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES,
+}
+"""Class names by model type, of the auto classes."""
+DIRECT: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+"""Options of `from_pretrained`: no code of a checkpoint is run, and nothing else is fetched."""
+OF_OTHER_FILES = {
+    "adapter_config.json": "an adapter over other weights: merge it into the model and save that",
+}
+PROBED_SECONDS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Configuration and class of a checkpoint."""
+
+    config: Any
+    model_class: Any
+    head: Capability | None
+    """What its head gives; None: it has none."""
+
+    @property
+    def model_type(self) -> str:
+        """Model type of the configuration."""
+        return str(self.config.model_type)
+
+
+def kind_of(folder: Path) -> Kind:
+    """Read config.json, and find the class that it names among those of the auto classes for speech.
+
+    Raises:
+        CheckpointError: transformers has no such model type, or the class is none for speech; or the checkpoint needs
+            other weights than its own.
+    """
+    values = read_json(folder / "config.json")
+    where, model_type = folder / "config.json", values.get("model_type")
+    if not isinstance(model_type, str) or not installed.reads(model_type):
+        raise CheckpointError(
+            f"{where}: model_type is {model_type!r}, which transformers {installed.version()} does not read"
+        )
+    for name, why in OF_OTHER_FILES.items():
+        if (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} makes it {why}")
+    if values.get("quantization_config"):
+        raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")
+    name, *others = values.get("architectures") or [None]
+    heads = [head for head, names in HEADS.items() if names.get(model_type) == name]
+    is_encoder = modeling_auto.MODEL_MAPPING_NAMES.get(model_type) == name and "conv_kernel" in values
+    if others or not (heads or is_encoder):
+        known = [names[model_type] for names in HEADS.values() if model_type in names]
+        raise CheckpointError(
+            f"{where}: architectures is {values.get('architectures')!r}, expected one of "
+            f"{', '.join(known) or 'the speech models of transformers'}"
+        )
+    config = read(folder, lambda: transformers.AutoConfig.from_pretrained(folder, **DIRECT))
+    return Kind(config, getattr(transformers, str(name)), heads[0] if heads else None)
+
+
+def read(folder: Path, reader: Callable[[], Read]) -> Read:
+    """Return what a function of transformers reads from a folder.
+
+    Raises:
+        CheckpointError: it raises any error; with its first line.
+    """
+    try:
+        return reader()
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers raises errors of many classes
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{folder}: transformers {installed.version()} cannot read it ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def extractor_of(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
+    """Return the feature extractor.
+
+    Raises:
+        CheckpointError: it cannot be read, or draws random numbers.
+    """
+    extractor = read(folder, lambda: transformers.AutoFeatureExtractor.from_pretrained(folder, **DIRECT))
+    if getattr(extractor, "dither", 0.0):
+        raise CheckpointError(
+            f"{folder}: the feature extractor adds noise (dither={extractor.dither}), so labels would differ from run "
+            "to run; set dither to 0 in preprocessor_config.json"
+        )
+    return extractor
+
+
+def features_of(extractor: Any, wave: np.ndarray) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs of a model for one recording, tensors with one row."""
+    found: Mapping[str, Any] = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    return found
+
+
+def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
+    """Return the length to which the feature extractor pads and cuts every recording; None: to none.
+
+    Raises:
+        CheckpointError: it has such a length, which is unknown.
+    """
+    rate = extractor.sampling_rate
+    noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate).astype(np.float32)
+    name = extractor.model_input_names[0]
+    waves = [noise[: seconds * rate] for seconds in PROBED_SECONDS]
+    if len({features_of(extractor, wave)[name].shape for wave in waves}) > 1:
+        return None
+    samples: int | None = getattr(extractor, "n_samples", None)
+    if samples is not None:
+        return samples
+    if isinstance(extractor, transformers.ASTFeatureExtractor):  # frames of 25 ms every 10 ms
+        frames: int = extractor.max_length
+        return (frames - 1) * rate // 100 + rate // 40
+    raise CheckpointError(
+        f"{folder}: {type(extractor).__name__} cuts recordings at a length that raysp does not know; this checkpoint "
+        "cannot be used"
+    )

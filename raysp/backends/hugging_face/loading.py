@@ -1,0 +1,140 @@
+"""Models of transformers as labelling runs them.
+
+Legend: B batch, S samples, T frames, H hidden.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.backends.hugging_face.describing import WHISPER, describe
+from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
+from raysp.backends.hugging_face.writing import Encoded, TextWriter
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
+from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
+from raysp.models.labelling import ModelPass
+from raysp.models.summary import CheckpointSummary
+
+NAMES_SHOWN = 5
+
+
+class HuggingFaceModel:
+    """A checkpoint of transformers, which computes features row by row and the model in batches of one shape."""
+
+    def __init__(self, folder: Path, *, dtype: str, device: str, exact: bool) -> None:
+        self.summary: CheckpointSummary = describe(folder)
+        self.kind = kind_of(folder)
+        self.extractor = extractor_of(folder)
+        self.is_exact = exact
+        self.model = _load_weights(folder, self.kind, dtype).to(device).eval()
+        self.device, self.dtype = torch.device(device), self.model.dtype
+        self._of_thread = threading.local()
+        self.encoder: Any = _encoder_of(self.kind, self.model)
+        self.encoder.register_forward_hook(self._keep)
+        self._check_frames()
+
+    def _keep(self, _: object, __: object, output: Any) -> None:  # noqa: ANN401 - an output of transformers
+        self._of_thread.encoded = output
+
+    def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
+        """Run the model, or the encoder of one that writes text, as `LabellingModel` says."""
+        lengths = num_samples_B.tolist()
+        waves = [wave[:length].cpu().numpy() for wave, length in zip(waves_BS, lengths, strict=True)]
+        features = self._features(waves)
+        first = self.encoder if self.summary.writes_text else self.model
+        output = first(**self._inputs(first, features), output_hidden_states=hidden_states)
+        heads = {} if self.kind.head in (None, Capability.TEXT_DECODER) else {self.kind.head: _of_head(output)}
+        frames = [self.summary.num_frames(length) for length in lengths]
+        return ModelPass(
+            heads=heads,  # type: ignore[arg-type] # without None
+            num_frames_B=torch.tensor(frames, device=self.device),
+            encoded=self._encoded(),
+            features=features,
+        )
+
+    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None) -> TextWriter:
+        """Return the text decoder with the options of a transcript."""
+        return TextWriter(self.model, self.summary.path, self.kind, options, language=language, task=task)
+
+    def _features(self, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Return the inputs of the model: of each row alone, or padded as the original does for an inexact batch."""
+        if self.summary.takes_padding or self.is_exact or len({*map(len, waves)}) == 1:
+            rows = [features_of(self.extractor, wave) for wave in waves]
+            found: dict[str, Tensor] = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        else:
+            options = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
+            found = dict(self.extractor(list(waves), padding=True, **options))
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for name, value in found.items()
+        }
+
+    def _inputs(self, module: Any, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: ANN401
+        """Return the features that a module takes: the encoder of Whisper has no mask."""
+        if self.kind.model_type == WHISPER and module is self.encoder:
+            return {"input_features": features["input_features"]}
+        return features
+
+    def _encoded(self) -> ModelOutput:
+        """Return the last output of the encoder in this thread."""
+        found = self._of_thread.encoded
+        return Encoded(last_hidden_state=found.last_hidden_state, hidden_states=found.hidden_states, original=found)
+
+    @torch.inference_mode()
+    def _check_frames(self) -> None:
+        """Raise CheckpointError if the model has not the frames that its description says."""
+        if Capability.HIDDEN_STATES not in self.summary.gives or self.summary.max_samples is not None:
+            return
+        for samples in (self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride + 1):
+            self.run(torch.zeros(1, samples, device=self.device), torch.tensor([samples]), hidden_states=False)
+            frames, expected = self._encoded()["last_hidden_state"].shape[1], self.summary.num_frames(samples)
+            if frames != expected:
+                raise CheckpointError(
+                    f"{self.summary.path}: {self.summary.architecture} has {frames} frames of {samples} samples, and "
+                    f"{expected} by its conv_kernel and conv_stride; raysp cannot label with it"
+                )
+
+
+def _encoder_of(kind: Kind, model: Any) -> Any:  # noqa: ANN401 - of transformers
+    """Return the module whose output are the frames of the audio."""
+    if kind.head is Capability.TEXT_DECODER:
+        return model.get_encoder()
+    return model.encoder if kind.model_type == WHISPER else model.base_model
+
+
+def _of_head(output: Any) -> ModelOutput:  # noqa: ANN401 - an output of transformers
+    if "embeddings" in output:
+        return XVectorOutput(logits=output.logits, embeddings=output.embeddings)
+    return CausalLMOutput(logits=output.logits)
+
+
+def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 - a model of transformers
+    """Return the model with the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: names or shapes of its weights do not fit.
+    """
+    attention = "sdpa" if getattr(kind.model_class, "_supports_sdpa", False) else "eager"
+    options = {
+        **{name: value for name, value in DIRECT.items() if name != "trust_remote_code"},
+        "config": kind.config,
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "attn_implementation": attention,
+        "output_loading_info": True,
+    }
+    model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
+    for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found := sorted(map(str, info.get(name) or ())):
+            more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+            raise CheckpointError(
+                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(found[:NAMES_SHOWN])}"
+                f"{more}; use the config.json that was saved with these weights"
+            )
+    return model

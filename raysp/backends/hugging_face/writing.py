@@ -1,0 +1,161 @@
+"""Texts of the decoders of transformers: options of transcripts, generation, and scores.
+
+Legend: B batch, L tokens of a text, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from torch import Tensor
+
+from raysp.backends.hugging_face.describing import WHISPER
+from raysp.backends.hugging_face.kinds import DIRECT, Kind, read
+from raysp.errors import CheckpointError
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.labelling import Written
+from raysp.models.summary import CheckpointSummary
+
+FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
+"""Options of generation that labels need; they override those of a checkpoint."""
+LANGUAGES_SHOWN = 10
+
+
+@dataclass(eq=False, kw_only=True)
+class Encoded(BaseModelOutput):
+    """Output of an encoder, with that of transformers, from which its decoder continues."""
+
+    original: Any = None
+
+
+def check_writing(
+    checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+) -> None:
+    """Check the options of a transcript against the files of a checkpoint.
+
+    Raises:
+        CheckpointError: an option is unknown or draws samples, or the checkpoint has no such language or task.
+    """
+    try:
+        GenerationConfig.from_dict(options)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
+    if options.get("do_sample"):
+        raise CheckpointError(
+            f"{checkpoint.path}: generate has do_sample, for which transformers draws the samples of a batch from one "
+            "generator, so that texts would depend on it; leave it out"
+        )
+    if language is None and task is None:
+        return
+    if checkpoint.model_type != WHISPER:
+        raise CheckpointError(
+            f"{checkpoint.path}: language and task are for Whisper; for {checkpoint.architecture} use "
+            "generate={'forced_bos_token_id': ...}"
+        )
+    _check_prompt(checkpoint.path, language, task)
+
+
+def _check_prompt(folder: Path, language: str | None, task: str | None) -> None:
+    config = _generation_config(folder)
+    languages = {name.strip("<|>"): name for name in getattr(config, "lang_to_id", None) or ()}
+    tasks = sorted(getattr(config, "task_to_id", None) or ())
+    if not getattr(config, "is_multilingual", False) or not languages:
+        raise CheckpointError(
+            f"{folder}: language and task given, but this Whisper is for one language; leave them out"
+        )
+    if language is not None and _code(language) not in languages:
+        some = ", ".join(sorted(languages)[:LANGUAGES_SHOWN]) + (", ..." if len(languages) > LANGUAGES_SHOWN else "")
+        raise CheckpointError(f"{folder}: language={language!r} is none of its {len(languages)}: {some}")
+    if task is not None and task not in tasks:
+        raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
+
+
+def _code(language: str) -> str:
+    """Return the code of a language that is named in English, or by its code or token."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    plain = language.lower().strip("<|>")
+    return str(TO_LANGUAGE_CODE.get(plain, plain))
+
+
+def _generation_config(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
+    options = {name: value for name, value in DIRECT.items() if name != "trust_remote_code"}
+    return read(folder, lambda: transformers.GenerationConfig.from_pretrained(folder, **options))
+
+
+class TextWriter:
+    """Text decoder of a model: greedy by default.
+
+    Args:
+        model: the model.
+        folder: folder of its tokenizer.
+        kind: its configuration and class.
+        options: options of `generate`.
+        language: language of the texts; None: as detected for each window, if the checkpoint has several.
+        task: "transcribe" or "translate"; None: as the checkpoint does.
+    """
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - of transformers
+        folder: Path,
+        kind: Kind,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+    ) -> None:
+        self.model = model
+        self.tokenizer: Any = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
+        self.options: dict[str, Any] = {**options, **FIXED}
+        self.prompt_ids: frozenset[int | None] = frozenset()
+        if kind.model_type == WHISPER:
+            # One call returns all tokens, with the prompt and the end, without the loop for longer recordings.
+            self.options |= {"return_timestamps": False, "force_unique_generate_call": True}
+            self.options |= {"language": None if language is None else _code(language), "task": task}
+            self.prompt_ids = _whisper_prompt(model.generation_config)
+
+    def __call__(
+        self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]
+    ) -> Sequence[Written]:
+        """Return the text of each window; see `raysp.models.labelling.Writer`."""
+        given: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
+        if (mask := features.get("attention_mask")) is not None:
+            given["attention_mask"] = mask
+        ids_BL = self.model.generate(**given, **self.options)
+        prompts = [self._prompt_length(row) for row in ids_BL.tolist()]
+        log_probs_BL, emitted_BL = self._log_probs(given, ids_BL, prompts)
+        texts = [
+            self.tokenizer.decode(row[start:], skip_special_tokens=True)
+            for row, start in zip(ids_BL, prompts, strict=True)
+        ]
+        totals, counts = log_probs_BL.sum(1).tolist(), emitted_BL.sum(1).tolist()
+        return [Written(*one) for one in zip(texts, totals, counts, strict=True)]
+
+    def _prompt_length(self, ids: Sequence[int]) -> int:
+        """Return the number of tokens that were not generated: the start token, and for Whisper language and task."""
+        more = (place for place, token in enumerate(ids[1:], 1) if token not in self.prompt_ids)
+        return next(more, len(ids))
+
+    def _log_probs(self, given: Mapping[str, Any], ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each token after the first, zero where it does not count, and which count."""
+        logits_BLV = self.model(**given, decoder_input_ids=ids_BL[:, :-1]).logits
+        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        ends = self.options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        is_end_BL = torch.isin(ids_BL[:, 1:], torch.tensor(ends, device=ids_BL.device))
+        places_L = torch.arange(1, ids_BL.shape[1], device=ids_BL.device)
+        is_text_BL = places_L[None] >= torch.tensor(prompts, device=ids_BL.device)[:, None]
+        is_end_BL &= is_text_BL
+        emitted_BL = is_text_BL & ((is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0)
+        return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
+
+
+def _whisper_prompt(config: Any) -> frozenset[int | None]:  # noqa: ANN401 - a class of transformers
+    """Return the tokens of languages and tasks, and the one for no times."""
+    names = ("lang_to_id", "task_to_id")
+    found = (index for name in names for index in (getattr(config, name, None) or {}).values())
+    return frozenset((*found, getattr(config, "no_timestamps_token_id", None)))

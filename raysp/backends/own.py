@@ -1,0 +1,52 @@
+"""The backend of the models of raysp."""
+
+from pathlib import Path
+from typing import Literal
+
+from raysp.backends.packages import GROUP
+from raysp.errors import CheckpointError
+from raysp.models.checking import check_checkpoint
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.registry import MODULES, read_config
+from raysp.models.summary import CheckpointSummary
+
+
+class OwnModels:
+    """Backend of the models of raysp."""
+
+    def describe(self, folder: Path) -> CheckpointSummary:
+        """Check a checkpoint and return its description; the error for another architecture names what may run it.
+
+        Raises:
+            CheckpointError: as `check_checkpoint`.
+        """
+        model_type = read_config(folder).get("model_type")
+        if isinstance(model_type, str) and model_type not in MODULES:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: model_type is {model_type!r}, expected one of "
+                f"{', '.join(sorted(MODULES))}: {_advice(model_type)}"
+            )
+        return check_checkpoint(folder)
+
+    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LoadedCheckpoint:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: as `load_checkpoint`.
+        """
+        padding: Literal["exact", "reference"] = "exact" if exact else "reference"
+        return load_checkpoint(folder, dtype=dtype, device=device, padding=padding)
+
+
+def _advice(model_type: str) -> str:
+    """Return what may run a model type that raysp does not read."""
+    from raysp.backends.hugging_face import installed
+
+    if not installed.version():
+        return f'pass backend="transformers" to Label if transformers reads it ({installed.COMMAND})'
+    if installed.reads(model_type):
+        return 'pass backend="transformers" to Label'
+    return (
+        f"transformers {installed.version()} does not read it either; use a checkpoint of a supported model, or "
+        f"install a package that offers this model type (entry points {GROUP})"
+    )

@@ -1,0 +1,106 @@
+"""What labelling needs of a loaded checkpoint, whatever library runs it: protocols, and the results of a pass.
+
+`LoadedCheckpoint` is the model of raysp. Models of other libraries and packages are the same to outputs and plans.
+
+Legend: B batch, S samples, T frames, H hidden, V vocabulary, N classes, E speaker embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.base.outputs import ModelOutput
+    from raysp.models.summary import CheckpointSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPass:
+    """Results of a model for a batch of waveforms; values of padded frames are undefined."""
+
+    heads: Mapping["Capability", "ModelOutput"]
+    """Outputs by capability. Each has `logits`: CTC (B, T, V), CLASSES (B, N), FRAME_CLASSES (B, T, N); XVECTOR has
+    `embeddings` (B, E). Text decoders have none: their `writer` continues from `encoded`."""
+    num_frames_B: "Tensor"
+    """Number of frames of logits and of `last_hidden_state` of each row."""
+    encoded: "ModelOutput | None" = None
+    """`last_hidden_state` (B, T, H), and `hidden_states` if requested; None if the model gives no hidden states."""
+    features: Mapping[str, "Tensor"] = field(default_factory=dict)
+    """Input of the model."""
+    hidden_frames_B: "Tensor | None" = None
+    """Number of frames of `hidden_states`; None: as `num_frames_B`."""
+    frames_a_hidden_frame: Fraction = Fraction(1)
+
+
+class LabellingModel(Protocol):
+    """A loaded checkpoint."""
+
+    @property
+    def summary(self) -> "CheckpointSummary":
+        """Description of the checkpoint, as its backend returns it."""
+        ...
+
+    @property
+    def device(self) -> "torch.device":
+        """Device on which `run` takes waveforms and returns results."""
+        ...
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Data type of the weights."""
+        ...
+
+    def run(self, waves_BS: "Tensor", num_samples_B: "Tensor", *, hidden_states: bool) -> ModelPass:
+        """Run the model over a batch.
+
+        Args:
+            waves_BS: float32 samples at the checkpoint's rate, zero from each row's end on; of rows of one length
+                unless the summary has `takes_padding`.
+            num_samples_B: number of samples of each row.
+            hidden_states: whether an output reads the frames of single layers.
+        """
+        ...
+
+
+class Written(NamedTuple):
+    """A text that a decoder wrote for a window."""
+
+    text: str
+    log_prob: float
+    """Sum over the tokens that count: those after the prompt, up to the first that ends the text."""
+    num_tokens: int
+
+
+class Writer(Protocol):
+    """Text decoder of a loaded checkpoint, with the options of a transcript."""
+
+    def __call__(
+        self, encoded: "ModelOutput", features: Mapping[str, "Tensor"], places: Sequence[str]
+    ) -> Sequence[Written]:
+        """Return the text of each window of a pass.
+
+        Args:
+            encoded: `ModelPass.encoded`.
+            features: `ModelPass.features`.
+            places: names of the windows, which may seed random sampling.
+        """
+        ...
+
+
+class WritingModel(LabellingModel, Protocol):
+    """A loaded checkpoint with a text decoder."""
+
+    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None) -> Writer:
+        """Return the text decoder with the options of a transcript.
+
+        Args:
+            options: options of `generate`.
+            language: language of the texts; None: as the checkpoint does.
+            task: the same of a task.
+        """
+        ...

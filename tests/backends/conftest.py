@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+from tests.backends.theirs import tiny_whisper
+
+
+@pytest.fixture(scope="session")
+def whisper(tmp_path_factory) -> Path:
+    """A random Whisper for recordings of two seconds."""
+    return tiny_whisper(tmp_path_factory.mktemp("whisper"))

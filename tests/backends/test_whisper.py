@@ -1,0 +1,162 @@
+"""Whisper by transformers: texts are those of a loop over rows, whatever shares the batch."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import raysp
+from raysp.backends.finding import choose
+from raysp.errors import CheckpointError, PlanError
+from raysp.planning.checkpoints import summary_of
+from tests.backends.runs import check_run, pipeline, write_corpus
+from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written
+from tests.here import run_without_ray
+from tests.models.oracles import transformers
+from tests.ops.test_labelling import block_of, labels
+
+LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
+
+
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        (raysp.Transcript(), {}),
+        (raysp.Transcript(language="de", task="translate"), {"language": "de", "task": "translate"}),
+        (raysp.Transcript(language="Turkish"), {"language": "tr"}),
+        (raysp.Transcript(generate={"num_beams": 3, "max_new_tokens": 9}), {"num_beams": 3, "max_new_tokens": 9}),
+    ],
+)
+def test_texts_are_those_of_a_loop_over_rows_in_any_batch(whisper, output, options):
+    recordings = waves(LENGTHS)
+    output.check(summary_of(whisper, "transformers"))
+    expected = written(whisper, recordings, **options)
+    assert len({*expected}) == len(LENGTHS)
+    found = [labels(labelling(whisper, output, batch_seconds=s), block_of(recordings)) for s in (1, 600)]
+    for rows in found:
+        assert [row["pred_text"] for row in rows.values()] == expected
+    alone, together = ([row["pred_score"] for row in rows.values()] for rows in found)
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+
+
+def test_the_score_is_the_mean_log_probability_of_the_tokens_behind_the_prompt(whisper):
+    [wave] = waves([9_000])
+    [row] = labels(labelling(whisper, raysp.Transcript()), block_of([wave])).values()
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(whisper)
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
+    features = extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features
+    ids = model.generate(features, force_unique_generate_call=True)[0]
+    with torch.inference_mode():
+        logits = model(features, decoder_input_ids=ids[None, :-1]).logits[0].log_softmax(-1)
+    chosen = logits.gather(-1, ids[1:, None])[2:, 0]  # behind start, language, and the token for no times
+    end = (ids[3:] == model.generation_config.eos_token_id).nonzero()
+    assert row["pred_score"] == pytest.approx(float(chosen[: int(end[0]) + 1 if len(end) else None].mean()), abs=1e-4)
+
+
+def test_embeddings_are_the_frames_of_the_recording_without_the_padding(whisper):
+    [wave] = waves([9_000])
+    [row] = labels(labelling(whisper, raysp.Embedding(layer=(0, 2, -1))), block_of([wave])).values()
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(whisper)
+    encoder = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval().get_encoder()
+    with torch.inference_mode():
+        features = extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features
+        output = encoder(features, output_hidden_states=True)
+    layers = [output.hidden_states[0], output.hidden_states[2], output.last_hidden_state]
+    np.testing.assert_allclose(row["embedding"], [one[0, : 9_000 // 320].mean(0) for one in layers], atol=1e-4)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path)
+
+
+def test_a_run_labels_every_row_once_and_is_verified(corpus, whisper, monkeypatch):
+    run_without_ray(monkeypatch)
+    check_run(corpus, whisper)
+
+
+def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):
+    parts = raysp.plan(pipeline(corpus, whisper)).parts
+    assert parts["steps.1.backend"] == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "words"),
+    [
+        ({"window_seconds": 30, "overlap_seconds": 5}, PlanError, r"takes at most 2 s; set window_seconds=2 or less"),
+        ({"outputs": [raysp.Transcript(words=True)]}, CheckpointError, "writes text without times"),
+        ({"outputs": [raysp.Transcript(beams=4)]}, CheckpointError, "use generate={'num_beams': 4}"),
+        ({"outputs": [raysp.Transcript(generate={"do_sample": True})]}, CheckpointError, "draws the samples of a"),
+        ({"outputs": [raysp.Transcript(generate={"num_bems": 2})]}, CheckpointError, "did you mean 'num_beams'"),
+        ({"outputs": [raysp.Transcript(language="fr")]}, CheckpointError, "is none of its 3: de, en, tr$"),
+        ({"outputs": [raysp.Transcript(task="sing")]}, CheckpointError, "expected one of transcribe, translate"),
+        ({"outputs": [raysp.Align("text")]}, CheckpointError, "does not support Align"),
+        ({"backend": "torch"}, CheckpointError, "expected one of hubert.*: pass backend=\"transformers\" to Label$"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_do_is_refused_by_the_plan(corpus, whisper, label, error, words):
+    with pytest.raises(error, match=words):
+        raysp.plan(pipeline(corpus, whisper, **label))
+
+
+def test_a_language_is_refused_for_a_whisper_of_one(corpus, tmp_path):
+    folder = tiny_whisper(tmp_path / "english", multilingual=False)
+    with pytest.raises(CheckpointError, match="this Whisper is for one language; leave them out"):
+        raysp.plan(pipeline(corpus, folder, outputs=[raysp.Transcript(language="en")]))
+
+
+def changed(whisper, folder, file: str, **values: object):
+    shutil.copytree(whisper, folder)
+    found = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    (folder / file).write_text(json.dumps({**found, **values}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "words"),
+    [
+        ("config.json", {"model_type": "eardrum"}, r"model_type is 'eardrum', which transformers [\d.]+ does not read"),
+        (
+            "config.json",
+            {"architectures": ["WhisperModel"]},
+            "expected one of WhisperForConditionalGeneration, Whisper",
+        ),
+        ("config.json", {"quantization_config": {"bits": 4}}, "use the checkpoint with its original weights"),
+        ("config.json", {"max_source_positions": 70}, "expected a multiple of 70 positions"),
+        ("config.json", {"vocab_size": 9}, "the tokenizer's highest token id is"),
+        ("adapter_config.json", {}, "merge it into the model"),
+        ("processor_config.json", {"feature_extractor": {"feature_extractor_type": "Nothing"}}, "cannot read it"),
+        (
+            "processor_config.json",
+            {"feature_extractor": {"feature_extractor_type": "WhisperFeatureExtractor", "dither": 0.1}},
+            "labels would differ from run to run",
+        ),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(whisper, tmp_path, file, values, words):
+    with pytest.raises(CheckpointError, match=words):
+        summary_of(changed(whisper, tmp_path / "changed", file, **values), "transformers")
+
+
+def test_weights_of_another_shape_or_in_a_pickle_are_refused(whisper, tmp_path):
+    folder = changed(whisper, tmp_path / "deeper", "config.json", encoder_layers=3)
+    with pytest.raises(CheckpointError, match="weights do not fit WhisperForConditionalGeneration: missing_keys "):
+        choose(folder, "transformers").open().load(folder, dtype="float32", device="cpu", exact=True)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="weights are a pickle"):
+        summary_of(folder, "transformers")
+
+
+def test_code_of_a_checkpoint_is_never_run(whisper, tmp_path):
+    (tmp_path / "ran").mkdir()
+    code = f"open({str(tmp_path / 'ran' / 'code')!r}, 'w')\n"
+    of_code = {"auto_map": {"AutoConfig": "evil.Evil", "AutoModelForSpeechSeq2Seq": "evil.Evil"}}
+    folder = changed(whisper, tmp_path / "evil", "config.json", **of_code)
+    (folder / "evil.py").write_text(code)
+    labels(labelling(folder, raysp.Transcript()), block_of(waves([9_000])))
+    changed(folder, tmp_path / "unknown", "config.json", model_type="eardrum")
+    with pytest.raises(CheckpointError):
+        summary_of(tmp_path / "unknown", "transformers")
+    assert [*(tmp_path / "ran").iterdir()] == []
