@@ -5,7 +5,6 @@ arguments and returns a `Backend`. Workers have the same package installed, whic
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -60,7 +59,6 @@ def find(model_type: str) -> Package | None:
     return found[0] if found else None
 
 
-@functools.cache
 def _digest(module: str) -> str:
     """Hash the source of a module, or of all modules of its package, to 16 hexadecimal digits."""
     top = importlib.util.find_spec(module.partition(".")[0])

@@ -19,6 +19,7 @@ NAMES_SHOWN = 40
 
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or transformers.")] = "torch",
     storage_options: CheckpointOptions = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -27,17 +28,22 @@ def inspect(
 
     Examples:
       raysp inspect pipelines/demo/unispeech-digits-ctc
+      raysp inspect openai/whisper-small --backend transformers
       raysp inspect s3://models/ctc --storage-option profile=models
     """
+    from raysp.backends.finding import HUGGING_FACE, choose, files_of
     from raysp.checkpoints.locating import locate
-    from raysp.models.checking import check_checkpoint
+    from raysp.models.summary import OWN
     from raysp.specs.outputs.table import outputs_of
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
     if options and not scheme_of(checkpoint):
         raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {checkpoint!r}")
-    summary = check_checkpoint(locate(checkpoint, options))
+    if backend not in (OWN, HUGGING_FACE):
+        raise SpecError(f"--backend: found {backend!r}, expected {OWN} or {HUGGING_FACE}")
+    folder = locate(checkpoint, options, files_of(backend))
+    summary = choose(folder, backend).open().describe(folder)
     if as_json:
         outputs = outputs_of(summary.gives)
         print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
@@ -83,6 +89,8 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
+    from raysp.backends.finding import choice_of
+    from raysp.models.base.capabilities import Capability
     from raysp.specs.outputs.table import outputs_of
 
     rate, parameters = summary.sample_rate, summary.num_parameters
@@ -94,13 +102,16 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     memory = [f"{dtype}: {own:,.1f} MB, {more:,.1f} MB per second of audio" for dtype, (own, more) in sizes.items()]
     return {
         "architecture": f"{summary.architecture} ({summary.model_type})",
+        "runs by": choice_of(summary).library or None,
         "parameters": f"{parameters:,} in {count(summary.num_layers, 'layer')}, {summary.hidden_size:,} wide",
         "stored": f"{megabytes(summary.weight_bytes)} in {summary.dtype}",
         "memory": "; ".join(memory),
         "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
-        f"at least {1000 * summary.min_samples / rate:g} ms",
+        f"at least {1000 * summary.min_samples / rate:g} ms"
+        + (f", at most {summary.max_samples / rate:g} s" if summary.max_samples else ""),
+        "batches": None if summary.takes_padding else "recordings of one length, since padding changes its results",
         "outputs": outputs_of(summary.gives),
-        "embedding": f"{summary.output_size:,} wide",
+        "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
@@ -112,9 +123,10 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
 def _generation_error(summary: "CheckpointSummary") -> str | None:
     """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
     from raysp.models.checking import check_generation
+    from raysp.models.summary import OWN
 
     try:
-        if summary.writes_text:
+        if summary.writes_text and summary.backend == OWN:
             check_generation(summary.path, {})
     except CheckpointError as error:
         return str(error)
@@ -124,9 +136,12 @@ def _generation_error(summary: "CheckpointSummary") -> str | None:
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
     from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
+    from raysp.models.summary import OWN
 
     if summary.vocab_size is None:
         return None
+    if summary.writes_text and summary.backend != OWN:
+        return count(summary.vocab_size, "token")
     tokenizer = read_tokenizer(summary.path)
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
         return f"{count(summary.vocab_size, 'token')} of a {tokenizer.tokenizer_class}"

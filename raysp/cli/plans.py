@@ -60,12 +60,19 @@ def print_plan(found: "Plan") -> None:
 
 def _print_batching(found: "Plan") -> None:
     settings = found.settings
-    if settings.fingerprint_seconds is not None:
-        say(
-            f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
-            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
-            f"{AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend on the batch"
+    if settings.fingerprint_seconds is None:
+        return
+    if found.pipeline.label.exact or settings.checkpoint.takes_padding:
+        advice = (
+            f"verify --sample expects {AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend "
+            "on the batch"
         )
+    else:
+        advice = "verify --sample, which labels rows alone, may find differences; exact=True avoids both"
+    say(
+        f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
+        f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and {advice}"
+    )
 
 
 def print_pool_size(found: "Plan") -> None:

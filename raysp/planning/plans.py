@@ -130,18 +130,17 @@ class Plan:
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
         checkpoint = settings.checkpoint
-        budget = f"{count(settings.batch_seconds, 'padded second')} a pass"
         share = {} if self.share.is_whole else {"share": f"{self.share} of the shards of this sink"}
         return {
             **share,
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
             + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
-            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz"
+            + (f", by {settings.library}" if settings.library else ""),
             **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
-            f"{settings.dtype} on {settings.device}, "
-            f"{'one window a pass' if settings.batching is Batching.ALONE else budget}",
+            f"{settings.dtype} on {settings.device}, {self._passes}",
             **self._own_pool_facts,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
@@ -208,6 +207,15 @@ class Plan:
         blocks = most_blocks(self._pieces(), self.settings.block_seconds, most) if most else 0
         reason = f"{count(self.pieces_todo, 'piece')} make at most {count(blocks, 'block')}"
         return tuple(pool_size(pool, machine=(None, ""), work=(blocks, reason)) for pool in self.pipeline.own_pools)
+
+    @property
+    def _passes(self) -> str:
+        """Windows of a forward pass."""
+        settings = self.settings
+        if settings.batching is Batching.ALONE:
+            return "one window a pass"
+        of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
+        return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
 
     @property
     def _own_pool_facts(self) -> Mapping[str, str]:

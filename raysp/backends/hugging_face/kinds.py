@@ -122,7 +122,7 @@ def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
     Raises:
         CheckpointError: it has such a length, which is unknown.
     """
-    rate = extractor.sampling_rate
+    rate: int = extractor.sampling_rate
     noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate).astype(np.float32)
     name = extractor.model_input_names[0]
     waves = [noise[: seconds * rate] for seconds in PROBED_SECONDS]

@@ -1,0 +1,157 @@
+"""Models of other packages by entry points: runs as with a model of raysp, and errors that name the package."""
+
+import json
+import shutil
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import raysp
+from raysp.backends.finding import check_library, choice_of, choose
+from raysp.errors import CheckpointError
+from raysp.planning.checkpoints import summary_of
+from tests.backends.runs import write_corpus
+from tests.here import run_without_ray
+
+EXAMPLE = Path(__file__).parent / "example"
+
+
+def installed(folder: Path, *, name: str = "", version: str = "", points: dict[str, str] | None = None) -> Path:
+    """Write the module and the metadata of the example as an installer does; arguments replace its own."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    name, version = name or project["name"], version or project["version"]
+    points = points or project["entry-points"]["raysp.models"]
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"{model_type} = {value}" for model_type, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[raysp.models]", *lines, ""]))
+    shutil.copy(EXAMPLE / "raysp_loudness.py", folder)
+    return folder
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = installed(tmp_path / "installed")
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    folder = tmp_path / "loudness"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "loudness"}))
+    save_file({"threshold": torch.tensor(0.25)}, folder / "model.safetensors")
+    return folder
+
+
+def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
+    step = raysp.Label(
+        str(checkpoint), **{"outputs": [raysp.Classes()], "window_seconds": 2, "overlap_seconds": 0.5, **label}
+    )
+    return raysp.Pipeline(
+        source=raysp.Shards(str(folder / "in")), steps=[raysp.Decode(), step], sink=raysp.Parquet(str(folder / "out"))
+    )
+
+
+def test_the_example_has_about_forty_lines():
+    assert len((EXAMPLE / "raysp_loudness.py").read_text().splitlines()) <= 45
+
+
+def test_a_run_labels_with_the_model_of_a_package(package, checkpoint, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    made = pipeline(write_corpus(tmp_path), checkpoint)
+    assert raysp.run(made).rows == 4
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert [row["pred_label"] for row in rows] == ["loud", "loud", None, None]
+    assert raysp.plan(made).rows_todo == 0
+    assert raysp.verify(str(tmp_path / "out"), sample=4).differences == ()
+
+
+def test_name_version_and_code_of_the_package_are_part_of_the_fingerprint(package, checkpoint, tmp_path):
+    plan = raysp.plan(made := pipeline(write_corpus(tmp_path), checkpoint))
+    found = str(plan.parts["steps.1.package"])
+    assert found.startswith("raysp-loudness 0.1 ")
+    assert plan.facts["checkpoint"].endswith(f"by {found}")
+    (package / "raysp_loudness.py").write_text((package / "raysp_loudness.py").read_text() + "# changed\n")
+    assert raysp.plan(made).fingerprint != plan.fingerprint
+    with pytest.raises(CheckpointError, match=r"planned with raysp-loudness 0.1 \w+, and here is raysp-loudness 0.1"):
+        check_library(plan.settings.checkpoint, plan.settings.library)
+
+
+def test_a_package_replaces_no_model_of_raysp(tmp_path, monkeypatch, tiny):
+    monkeypatch.syspath_prepend(installed(tmp_path / "installed", points={"unispeech": "raysp_loudness:Loudness"}))
+    assert choose(tiny, "torch").name == "torch"
+
+
+def test_a_worker_without_the_package_names_it(package, checkpoint, monkeypatch):
+    described = summary_of(checkpoint, "torch")
+    monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
+    with pytest.raises(
+        CheckpointError, match="the package raysp-loudness, which offers the model type 'loudness', is not"
+    ):
+        choice_of(described)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "import no_such_module",
+            "package raysp-loudness 0.1, raysp_loudness:Loudness: describe failed with ModuleNot",
+        ),
+        ("class Loudness:\n    def describe(self, folder):\n        return 1 / 0", "failed with ZeroDivisionError"),
+        (
+            "class Loudness:\n    def describe(self, folder):\n        return {}",
+            "describe returned {}, expected a Checkp",
+        ),
+        ("class Loudness: ...", "describe failed with AttributeError"),
+    ],
+)
+def test_errors_name_the_package(package, checkpoint, code, words):
+    (package / "raysp_loudness.py").write_text(code)
+    with pytest.raises(CheckpointError, match=words):
+        summary_of(checkpoint, "torch")
+
+
+def test_a_model_that_lacks_a_part_of_the_protocol_is_refused(package, checkpoint):
+    with (package / "raysp_loudness.py").open("a") as file:
+        file.write("\ndel LoudnessModel.run\n")
+    backend = choose(checkpoint, "torch").open()
+    with pytest.raises(CheckpointError, match="a model with summary, device, dtype and run; it has no run"):
+        backend.load(checkpoint, dtype="float32", device="cpu", exact=True)
+
+
+def test_two_packages_for_one_model_type_are_refused(package, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(installed(tmp_path / "other", name="raysp-noise"))
+    with pytest.raises(CheckpointError, match=r"found models of raysp-noise 0.1 and raysp-loudness 0.1"):
+        summary_of(checkpoint, "torch")
+
+
+def test_a_description_survives_the_cache(package, checkpoint):
+    first, again = summary_of(checkpoint, "torch"), summary_of(checkpoint, "torch")
+    assert first == again == replace(first, backend="raysp-loudness")
+    assert np.isclose(first.frame_seconds, 0.01)
+
+
+def test_an_architecture_that_nobody_reads_is_one_clear_line(checkpoint):
+    words = r"model_type is 'loudness', expected one of hubert, .*: transformers [\d.]+ does not read it either; use a "
+    with pytest.raises(CheckpointError, match=words):
+        summary_of(checkpoint, "torch")
+
+
+def test_without_transformers_the_error_says_what_to_install(checkpoint, monkeypatch):
+    monkeypatch.setattr("raysp.backends.hugging_face.installed.version", lambda: "")
+    with pytest.raises(CheckpointError, match=r"pass backend=\"transformers\" .*pip install 'raysp\[transformers\]'"):
+        summary_of(checkpoint, "torch")
+    with pytest.raises(CheckpointError, match=r"transformers is not installed; pip install 'raysp\[transformers\]'"):
+        summary_of(checkpoint, "transformers")
