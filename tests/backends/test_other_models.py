@@ -112,6 +112,9 @@ def test_a_classifier_of_spectrograms_has_the_longest_window_that_it_takes(tmp_p
 
 def test_without_exact_labels_may_depend_on_the_batch_and_the_plan_says_so(tmp_path, raysp_command):
     folder = tiny_waveform_model(tmp_path / "model", "Wav2Vec2ConformerForCTC")
+    found = [values(labelling(folder, raysp.Transcript(), exact=exact), waves(LENGTHS)) for exact in (True, False)]
+    same = [one["pred_text"] == other["pred_text"] for one, other in zip(*found, strict=True)]
+    assert same == [length == max(LENGTHS) for length in LENGTHS]  # those without padding
     write_corpus(tmp_path)
     exact, inexact = (pipeline(tmp_path, folder, exact=exact) for exact in (True, False))
     assert raysp.plan(exact).settings.batching is Batching.FREE

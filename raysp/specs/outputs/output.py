@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.labelling import LabellingModel
     from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
@@ -126,15 +126,13 @@ def spans_of(name: str) -> "pa.DataType":
     return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
 
 
-def ctc_tokenizer(loaded: "LabellingModel") -> "Wav2Vec2CTCTokenizer":
-    """Return the tokenizer of a loaded checkpoint with a CTC head; what else than raysp runs it has one of this kind.
+def ctc_tokenizer(loaded: "LabellingModel") -> "CTCTokenizer":
+    """Return the tokenizer of a loaded checkpoint with a CTC head, which is one of raysp whatever runs the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint has no CTC head, or no tokens.
     """
+    from raysp.models.features.processors import read_ctc_tokenizer
     from raysp.models.loading import LoadedCheckpoint
-    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
-    if isinstance(loaded, LoadedCheckpoint):
-        return loaded.text_tokenizer
-    return Wav2Vec2CTCTokenizer.from_pretrained(loaded.summary.path)
+    return loaded.text_tokenizer if isinstance(loaded, LoadedCheckpoint) else read_ctc_tokenizer(loaded.summary.path)
