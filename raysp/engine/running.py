@@ -410,6 +410,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
         "block_seconds": settings.block_seconds,
         "cpus_per_actor": settings.cpus_per_actor.number,
         "gpus_per_actor": settings.gpus_per_actor,
+        **({"library": settings.library} if settings.library else {}),
     }
 
 

@@ -14,6 +14,7 @@ from raysp.planning.checkpoints import summary_of
 from tests.backends.runs import check_run, pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written
 from tests.here import run_without_ray
+from tests.hub_server import lay_out
 from tests.models.oracles import transformers
 from tests.ops.test_labelling import block_of, labels
 
@@ -75,6 +76,14 @@ def corpus(tmp_path):
 def test_a_run_labels_every_row_once_and_is_verified(corpus, whisper, monkeypatch):
     run_without_ray(monkeypatch)
     check_run(corpus, whisper)
+
+
+def test_a_checkpoint_may_be_an_id_of_the_hub(corpus, whisper, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    lay_out(tmp_path / "hub", whisper)
+    digests = [raysp.plan(pipeline(corpus, one)).parts["steps.1.checkpoint_digest"] for one in ("owner/name", whisper)]
+    assert digests[0] == digests[1]
 
 
 def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):

@@ -6,7 +6,7 @@ Legend: B batch, S samples, T frames, H hidden.
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ class HuggingFaceModel:
         return features
 
     def _encoded(self) -> ModelOutput:
-        """Return the last output of the encoder in this thread."""
-        found = self._of_thread.encoded
+        """Return the last output of the encoder in this thread, which is no longer kept."""
+        found = vars(self._of_thread).pop("encoded")
         return Encoded(last_hidden_state=found.last_hidden_state, hidden_states=found.hidden_states, original=found)
 
     @torch.inference_mode()
@@ -92,8 +92,9 @@ class HuggingFaceModel:
         if Capability.HIDDEN_STATES not in self.summary.gives or self.summary.max_samples is not None:
             return
         for samples in (self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride + 1):
-            self.run(torch.zeros(1, samples, device=self.device), torch.tensor([samples]), hidden_states=False)
-            frames, expected = self._encoded()["last_hidden_state"].shape[1], self.summary.num_frames(samples)
+            wave = torch.zeros(1, samples, device=self.device)
+            encoded = cast("Encoded", self.run(wave, torch.tensor([samples]), hidden_states=False).encoded)
+            frames, expected = encoded.last_hidden_state.shape[1], self.summary.num_frames(samples)
             if frames != expected:
                 raise CheckpointError(
                     f"{self.summary.path}: {self.summary.architecture} has {frames} frames of {samples} samples, and "
