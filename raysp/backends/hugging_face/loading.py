@@ -22,6 +22,8 @@ from raysp.models.labelling import ModelPass
 from raysp.models.summary import CheckpointSummary
 
 NAMES_SHOWN = 5
+IN_TRAINING = "masked_spec_embed"
+"""Suffix of a weight that is used in training only, and that some checkpoints lack."""
 
 
 class HuggingFaceModel:
@@ -132,7 +134,7 @@ def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 
     }
     model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found := sorted(map(str, info.get(name) or ())):
+        if found := sorted(one for one in map(str, info.get(name) or ()) if not one.endswith(IN_TRAINING)):
             more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
             raise CheckpointError(
                 f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(found[:NAMES_SHOWN])}"

@@ -17,11 +17,14 @@ from raysp.backends.hugging_face.kinds import DIRECT, Kind, read
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.files.configuration import read_json
 from raysp.models.labelling import Written
 from raysp.models.summary import CheckpointSummary
 
 FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options of generation that labels need; they override those of a checkpoint."""
+PROMPT_TOKENS = 4
+"""Most tokens that a text begins with: start, language, task, and the one for no times."""
 LANGUAGES_SHOWN = 10
 
 
@@ -49,6 +52,7 @@ def check_writing(
             f"{checkpoint.path}: generate has do_sample, for which transformers draws the samples of a batch from one "
             "generator, so that texts would depend on it; leave it out"
         )
+    _check_length(checkpoint, options)
     if language is None and task is None:
         return
     if checkpoint.model_type != WHISPER:
@@ -57,6 +61,18 @@ def check_writing(
             "generate={'forced_bos_token_id': ...}"
         )
     _check_prompt(checkpoint.path, language, task)
+
+
+def _check_length(checkpoint: CheckpointSummary, options: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if texts would be longer than the positions of the decoder."""
+    config = read_json(checkpoint.path / "config.json")
+    most = config.get("max_target_positions") or config.get("max_position_embeddings")
+    asked = max(options.get("max_length") or 0, PROMPT_TOKENS + (options.get("max_new_tokens") or -PROMPT_TOKENS))
+    if most and asked > most:
+        raise CheckpointError(
+            f"{checkpoint.path}: generate asks for {asked} tokens with the prompt, the decoder has {most} positions: "
+            f"pass generate={{'max_new_tokens': {most - PROMPT_TOKENS}}} or less"
+        )
 
 
 def _check_prompt(folder: Path, language: str | None, task: str | None) -> None:
