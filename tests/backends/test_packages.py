@@ -63,8 +63,10 @@ def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
     )
 
 
-def test_the_example_has_about_forty_lines():
-    assert len((EXAMPLE / "raysp_loudness.py").read_text().splitlines()) <= 45
+def test_the_example_of_the_documents_is_this_one_of_about_forty_lines():
+    code = (EXAMPLE / "raysp_loudness.py").read_text()
+    assert len(code.splitlines()) <= 45
+    assert code in (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 
 
 def test_a_run_labels_with_the_model_of_a_package(package, checkpoint, tmp_path, monkeypatch):
