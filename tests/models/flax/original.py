@@ -1,11 +1,11 @@
 """Compare the Flax classes with those of transformers 4.57.6, the last releases that had them.
 
-    python -m tests.models.flax.original           # installs the packages below into a folder of its own, then compares
-    python -m tests.models.flax.original FOLDER    # the same with a folder to keep
+    python -m tests.models.flax.original            # installs the packages below into a folder of its own, and compares
+    python -m tests.models.flax.original FOLDER     # the same with a folder to keep
 
 JAX, Flax and PyTorch are those of the present environment. A line for each decoder has the largest difference of
-logits, and whether generated tokens are equal, on small random models; the last line the times of a larger one: seconds
-of a call after compilation, and how many times longer the original takes, as medians of seven interleaved calls.
+logits, and whether generated tokens are equal, on small random models. The last line has times of a larger model:
+seconds of a call after compilation, and how many times longer the original takes: medians of seven interleaved calls.
 """
 
 import json

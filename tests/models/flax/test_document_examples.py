@@ -61,6 +61,7 @@ again = FlaxSpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
     assert "enc_to_dec_proj.weight" in names["model"].new_weights
 
 
+@pytest.mark.soak
 def test_the_training_step_of_the_documentation_lowers_the_loss(here):
     text = (Path(__file__).parents[3] / "docs" / "jax.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "optax" in block)

@@ -11,6 +11,9 @@ from tests.models.flax.sisters import (
     waves_and_mask,
 )
 
+FREQUENT = ("hubert", "sew-d", "wav2vec2-bert", "wav2vec2-bert relative")
+"""Those that `make test` compiles alone; wav2vec 2.0 and UniSpeech are compiled with a head or a decoder."""
+
 
 @pytest.fixture(params=ENCODERS)
 def kind(request):
@@ -22,6 +25,9 @@ def inputs_of(model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in FREQUENT else pytest.mark.soak) for kind in ENCODERS]
+)
 def test_rows_of_a_padded_batch_equal_those_of_the_sister_in_pytorch(kind, tmp_path):
     sister = save_encoder(tmp_path, kind)
     model = raysp.models.FlaxAutoModel.from_pretrained(tmp_path)

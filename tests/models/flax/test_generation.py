@@ -52,6 +52,7 @@ def test_tokens_equal_those_of_the_sister_in_pytorch(sisters, decoder, options):
     assert ours == theirs
 
 
+@pytest.mark.soak
 def test_a_padded_prompt_gives_the_tokens_of_pytorch(sisters):
     prompt, mask = token_ids(length=4), torch.ones(3, 4, dtype=torch.long)
     prompt[1, :2], mask[1, :2] = 1, 0
@@ -65,6 +66,7 @@ def test_a_padded_prompt_gives_the_tokens_of_pytorch(sisters):
     assert np.asarray(ours).tolist() == theirs.tolist()
 
 
+@pytest.mark.soak
 def test_samples_of_a_row_do_not_depend_on_its_batch(sisters, jax):
     _, model = sisters("bert")
     waves, mask = (x.numpy() for x in waves_and_mask((900, 900, 900)))

@@ -31,7 +31,7 @@ print(len(shared.sharding.device_set), np.abs(np.asarray(shared) - np.asarray(al
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sharded_parameters_and_rows_give_the_same_logits(jax, tmp_path):
     speech_encoder_decoder("wav2vec2", "bart").save_pretrained(tmp_path)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
