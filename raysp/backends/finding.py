@@ -6,6 +6,7 @@ from pathlib import Path
 from raysp.backends import packages
 from raysp.backends.backend import Backend
 from raysp.backends.hugging_face import installed
+from raysp.backends.on_jax import installed as on_jax
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES
 from raysp.errors import CheckpointError
@@ -14,6 +15,10 @@ from raysp.models.files.configuration import read_json
 from raysp.models.summary import OWN, CheckpointSummary
 
 HUGGING_FACE = "transformers"
+JAX = "jax"
+OF_RAYSP = (OWN, JAX)
+"""Backends of the checkpoints that the models of raysp read."""
+NAMED = (*OF_RAYSP, HUGGING_FACE)
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
 
@@ -31,7 +36,20 @@ class Choice:
         """Name and version of what has to be installed on all machines; empty for the models of raysp."""
         if self.package is not None:
             return self.package.identity
+        if self.name == JAX:
+            return on_jax.versions()
         return f"transformers {installed.version()}" if self.name == HUGGING_FACE else ""
+
+    def require(self) -> None:
+        """Raise unless the library is installed.
+
+        Raises:
+            CheckpointError: with the command that installs it.
+        """
+        if self.name == HUGGING_FACE:
+            installed.require()
+        if self.name == JAX:
+            on_jax.require()
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -39,13 +57,17 @@ class Choice:
         Raises:
             CheckpointError: it is not installed.
         """
+        self.require()
         if self.package is not None:
             return PackagedModels(self.package)
         if self.name == HUGGING_FACE:
-            installed.require()
             from raysp.backends.hugging_face.backend import HuggingFaceModels
 
             return HuggingFaceModels()
+        if self.name == JAX:
+            from raysp.backends.on_jax.backend import JaxModels
+
+            return JaxModels()
         from raysp.backends.own import OwnModels
 
         return OwnModels()
@@ -79,7 +101,7 @@ def choice_of(checkpoint: CheckpointSummary) -> Choice:
     Raises:
         CheckpointError: the package that described it is not installed here.
     """
-    if checkpoint.backend in (OWN, HUGGING_FACE):
+    if checkpoint.backend in NAMED:
         return Choice(checkpoint.backend)
     package = packages.find(checkpoint.model_type)
     if package is None or package.name != checkpoint.backend:
@@ -109,7 +131,7 @@ def check_library(checkpoint: CheckpointSummary, planned: str) -> None:
 
 def files_of(backend: str) -> tuple[str, ...]:
     """Return names and patterns of the files to fetch from the hub for a backend."""
-    return CHECKPOINT_FILES if backend == OWN else (*CHECKPOINT_FILES, *OTHER_FILES)
+    return CHECKPOINT_FILES if backend in OF_RAYSP else (*CHECKPOINT_FILES, *OTHER_FILES)
 
 
 def label_files(folder: Path, backend: str) -> list[Path]:
@@ -118,6 +140,6 @@ def label_files(folder: Path, backend: str) -> list[Path]:
     Raises:
         CheckpointError: it has no weights.
     """
-    if backend == OWN:
+    if backend in OF_RAYSP:
         return checkpoint_files(folder)
     return sorted({*weight_files(folder), *(file for pattern in OTHER_FILES for file in folder.glob(pattern))})

@@ -19,7 +19,7 @@ NAMES_SHOWN = 40
 
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or transformers.")] = "torch",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch, jax or transformers.")] = "torch",
     storage_options: CheckpointOptions = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -31,17 +31,16 @@ def inspect(
       raysp inspect openai/whisper-small --backend transformers
       raysp inspect s3://models/ctc --storage-option profile=models
     """
-    from raysp.backends.finding import HUGGING_FACE, choose, files_of
+    from raysp.backends.finding import NAMED, choose, files_of
     from raysp.checkpoints.locating import locate
-    from raysp.models.summary import OWN
     from raysp.specs.outputs.table import outputs_of
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
     if options and not scheme_of(checkpoint):
         raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {checkpoint!r}")
-    if backend not in (OWN, HUGGING_FACE):
-        raise SpecError(f"--backend: found {backend!r}, expected {OWN} or {HUGGING_FACE}")
+    if backend not in NAMED:
+        raise SpecError(f"--backend: found {backend!r}, expected one of {', '.join(NAMED)}")
     folder = locate(checkpoint, options, files_of(backend))
     summary = choose(folder, backend).open().describe(folder)
     if as_json:

@@ -152,6 +152,8 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     """
     adapter = TypeAdapter(CheckpointSummary)
     choice = None if backend is None else choose(folder, backend)
+    if choice is not None:
+        choice.require()
     name = _name_of_summary(folder, choice.library if choice else "")
     if name and (known := read_cached(name)) is not None:
         with contextlib.suppress(ValidationError):  # another program wrote the file

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from raysp.backends.finding import HUGGING_FACE
-from raysp.models.summary import OWN
+from raysp.backends.finding import NAMED
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.plans import Settings
 from raysp.specs.code import UserCode
@@ -37,7 +36,7 @@ def hash_pipeline(
         batch_seconds=settings.fingerprint_seconds,
         code=code,
         file_digests=settings.file_digests,
-        package="" if checkpoint.backend in (OWN, HUGGING_FACE) else settings.library,
+        package="" if checkpoint.backend in NAMED else settings.library,
     )
     if recorded and AUDIO_ROOT in recorded:
         parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]

@@ -375,7 +375,8 @@ class Label(Step):
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         backend: what runs the checkpoint. "torch": the models of raysp, or for another model type an installed package
             that offers it. "transformers": Hugging Face transformers (`raysp[transformers]`), for architectures that
-            raysp does not read, such as Whisper.
+            raysp does not read, such as Whisper. "jax": the Flax classes of raysp (`raysp[jax]`), for texts of CTC
+            models and of text decoders, on whatever JAX runs on, such as a TPU.
         pool: the actors that hold the model.
     """
 
@@ -389,7 +390,7 @@ class Label(Step):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     exact: bool = True
-    backend: Literal["torch", "transformers"] = "torch"
+    backend: Literal["torch", "jax", "transformers"] = "torch"
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:

@@ -125,8 +125,9 @@ def written(folder: Path, recordings: Sequence[np.ndarray], **options: object) -
     return [text.strip() for text in texts]
 
 
-def labelling(folder: Path, *outputs: object, **options: object) -> Labelling:
-    """Return the op that labels with a checkpoint by transformers."""
-    backend = choose(folder, "transformers").open()
+def labelling(folder: Path, *outputs: object, backend: str = "transformers", **options: object) -> Labelling:
+    """Return the op that labels with a checkpoint by a backend."""
     given = {"batch_seconds": 600, "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5, **options}
-    return Labelling(str(folder), lambda loaded: [one.op(loaded) for one in outputs], backend=backend, **given)
+    return Labelling(
+        str(folder), lambda loaded: [one.op(loaded) for one in outputs], backend=choose(folder, backend).open(), **given
+    )

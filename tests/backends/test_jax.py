@@ -1,0 +1,93 @@
+"""Labels of the Flax classes equal those of the PyTorch classes."""
+
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.backends.finding import choose
+from raysp.errors import CheckpointError
+from raysp.planning.checkpoints import summary_of
+from tests.backends.theirs import labelling, waves
+from tests.corpora import CHECKPOINT, write_shard
+from tests.engine.test_every_model import make_checkpoint
+from tests.here import run_without_ray
+from tests.ops.test_labelling import block_of, labels
+
+LENGTHS = (9_000, 12_000, 16_000)
+TEXTS = raysp.Transcript(generate={"max_new_tokens": 8})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def jax():
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # both are read when JAX starts
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+    pytest.importorskip("flax", reason='needs pip install "raysp[jax]"')
+    return pytest.importorskip("jax", reason='needs pip install "raysp[jax]"')
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writer")
+    make_checkpoint("SpeechEncoderDecoderModel", folder)
+    return folder
+
+
+def pipeline(folder, checkpoint, backend, **label):
+    step = raysp.Label(str(checkpoint), backend=backend, **{"outputs": [raysp.Transcript(words=True)], **label})
+    return raysp.Pipeline(
+        source=raysp.Shards(str(folder / "in")),
+        steps=[raysp.Decode(), step],
+        sink=raysp.Parquet(str(folder / backend)),
+    )
+
+
+@pytest.mark.slow
+def test_real_digits_have_the_texts_and_times_of_torch(tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    write_shard(tmp_path / "in" / "a.parquet", 12)
+    for backend in ("torch", "jax"):
+        assert raysp.run(pipeline(tmp_path, CHECKPOINT, backend)).rows == 12
+    ours, theirs = (pq.read_table(tmp_path / name / "a.parquet") for name in ("jax", "torch"))
+    np.testing.assert_allclose(ours.column("pred_score"), theirs.column("pred_score"), atol=1e-4)
+    for name in ("pred_text", "status", "seconds"):
+        assert ours.column(name).to_pylist() == theirs.column(name).to_pylist()
+    assert raysp.plan(pipeline(tmp_path, CHECKPOINT, "jax")).rows_todo == 0
+
+
+@pytest.mark.slow
+def test_a_decoder_writes_the_texts_of_torch_in_any_batch(writer):
+    recordings = waves(LENGTHS)
+    TEXTS.check(summary_of(writer, "jax"))
+    theirs = labels(labelling(writer, TEXTS, backend="torch"), block_of(recordings))
+    for seconds in (0.6, 600):
+        ours = labels(labelling(writer, TEXTS, batch_seconds=seconds, backend="jax"), block_of(recordings))
+        for row, expected in zip(ours.values(), theirs.values(), strict=True):
+            assert row["pred_text"] == expected["pred_text"]
+            assert row["pred_score"] == pytest.approx(expected["pred_score"], abs=1e-4)
+
+
+@pytest.mark.soak
+def test_samples_depend_on_the_row_and_not_on_its_batch(writer):
+    drawn = raysp.Transcript(generate={"max_new_tokens": 8, "do_sample": True, "seed": 3})
+    recordings = waves(LENGTHS)
+    found = (labelling(writer, drawn, batch_seconds=seconds, backend="jax") for seconds in (1, 600))
+    alone, together = ([row["pred_text"] for row in labels(op, block_of(recordings)).values()] for op in found)
+    assert alone == together
+
+
+def test_what_has_no_flax_class_is_refused(tmp_path, writer):
+    make_checkpoint("UniSpeechForSequenceClassification", tmp_path)
+    with pytest.raises(CheckpointError, match="UniSpeechForSequenceClassification has no Flax class that gives texts"):
+        choose(tmp_path, "jax").open().describe(tmp_path)
+    with pytest.raises(CheckpointError, match="backend='jax' takes no language and task"):
+        raysp.Transcript(language="de").check(summary_of(writer, "jax"))
+
+
+def test_without_the_extra_the_plan_says_what_to_install(tmp_path, monkeypatch):
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    monkeypatch.setattr("raysp.backends.on_jax.installed.PACKAGES", ("jax_of_another_world",))
+    with pytest.raises(CheckpointError, match=r"jax_of_another_world is not installed; pip install 'raysp\[jax\]'"):
+        raysp.plan(pipeline(tmp_path, CHECKPOINT, "jax", outputs=[raysp.Transcript()]))
