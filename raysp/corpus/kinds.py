@@ -70,6 +70,14 @@ class SourceKind(Protocol):
     reads_columns_alone: ClassVar[bool] = True
     """Whether one column can be read without reading the recordings."""
 
+    def claims(self, name: str, *, in_folder: bool = False) -> bool:
+        """Return whether a file holds rows of this kind by its name; of a folder it is read only if that is certain."""
+        return name.endswith(self.folder_suffixes if in_folder else self.suffixes)
+
+    def describes(self, name: str) -> bool:
+        """Return whether a file of a folder describes its shards, by its name, and need not be reported."""
+        return name in self.companions
+
     def stem(self, path: str) -> str:
         """Return a file's path without the suffix of its kind, or else without its last one."""
         for suffix in self.suffixes:

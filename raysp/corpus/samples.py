@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -86,6 +86,11 @@ def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, objec
         raise ShardError(f"{file.url}: {member.name!r} is {raw[:40]!r}; expected a JSON object")
     if "audio" in values:
         raise ShardError(f"{file.url}: {member.name!r} has a key 'audio', the name of the recordings; rename it")
+    return plain_values(values)
+
+
+def plain_values(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of a JSON object as columns hold them."""
     return {name.encode("utf-8", "backslashreplace").decode(): _plain(value) for name, value in values.items()}
 
 
@@ -126,7 +131,13 @@ def batches_of(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def rows_of(file: ArchiveFile, samples: Sequence[Sample], columns: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+Values = Callable[[ArchiveFile, Sample], dict[str, object]]
+"""Function that returns the values of a sample."""
+
+
+def rows_of(
+    file: ArchiveFile, samples: Sequence[Sample], columns: Sequence[str], schema: pa.Schema, values_of: Values
+) -> pa.RecordBatch:
     """Read columns of samples."""
     has_values = not {*columns} <= {"audio"}
     values = [values_of(file, one) if has_values else {} for one in samples]

@@ -11,6 +11,7 @@ from raysp.corpus.folders import FolderKind
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.manifests import ManifestKind
 from raysp.corpus.parquet import ParquetKind
+from raysp.corpus.shar import SharKind
 from raysp.corpus.shards import Piece, Shard, Survey
 from raysp.corpus.tars import TarKind
 from raysp.errors import ShardError
@@ -19,7 +20,7 @@ from raysp.storage.store import Entry
 
 FOLDER = FolderKind()
 """The kind of a folder without files that hold rows."""
-KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), ManifestKind(), TarKind(), FOLDER)
+KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), SharKind(), ManifestKind(), TarKind(), FOLDER)
 """All kinds. The first one also opens files that no kind claims, and reports their format as unknown."""
 
 READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
@@ -52,7 +53,7 @@ def kind_of(shard: Shard) -> SourceKind:
 
 def kind_of_file(name: str) -> SourceKind:
     """Return the kind of a file by its name."""
-    return next((kind for kind in KINDS if name.endswith(kind.suffixes)), KINDS[0])
+    return next((kind for kind in KINDS if kind.claims(name)), KINDS[0])
 
 
 def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
@@ -64,8 +65,10 @@ def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
         in_folder: whether the url is a folder, of which only files with known suffixes are shards.
     """
     if in_folder:
-        return any(name.endswith(kind.folder_suffixes) for kind in KINDS)
+        return any(kind.claims(name, in_folder=True) for kind in KINDS)
     if any(name.endswith(kind.named_suffixes) and url.endswith(kind.named_suffixes) for kind in KINDS):
+        return True
+    if any(kind.claims(name) for kind in KINDS if not kind.suffixes):
         return True
     claimed = tuple(one for kind in KINDS for one in kind.suffixes if one not in kind.named_suffixes)
     return name.endswith(claimed) or not (folders.is_audio(name) or folders.suffix_of(name) in _OTHER_SUFFIXES)
@@ -80,7 +83,7 @@ def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Seq
 
 def describes_shards(name: str) -> bool:
     """Return whether a file describes shards, by its name."""
-    return any(name in kind.companions for kind in KINDS)
+    return any(kind.describes(name) for kind in KINDS)
 
 
 def audio_root(shard: Shard, given: str | None) -> str | None:

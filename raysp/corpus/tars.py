@@ -8,8 +8,9 @@ import base64
 import functools
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import pyarrow as pa
 from raysp.corpus.archive import ArchiveFile
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
-from raysp.corpus.samples import Sample, batches_of, check_of, rows_of, samples_of, values_of
+from raysp.corpus.samples import Sample, Values, batches_of, check_of, rows_of, samples_of, values_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import LocalStore
@@ -28,7 +29,10 @@ from raysp.words import RESTORE, count
 SPAN_BYTES, SPAN_ROWS = 8 * 1024 * 1024, 400
 """Bytes or rows from which a span ends: what is read at once."""
 MOST_COLUMNS = 1000
+Samples = Callable[[ArchiveFile, int, int | None], Iterator[Sample]]
+"""Function that yields the samples of a range of an archive."""
 _OWN = ("id", "audio")
+_OF_SHAR = re.compile(r"recording(\.\d{6,})?\.tar")
 _COMPRESSED = (".tar.gz", ".tgz")
 
 
@@ -100,8 +104,13 @@ class TarKind(SourceKind):
         if part:
             layout = unpack(part)
         else:
+            if _OF_SHAR.fullmatch(url.rpartition("/")[2]):
+                raise ShardError(
+                    f"{url}: has the name of recordings of lhotse Shar; expected cuts*.jsonl.gz beside it, and "
+                    "their folder as source.url. Rename it if it is another tar file"
+                )
             with open_archive(url, storage_options) as file:
-                layout = read_layout(file)
+                layout = read_layout(file, samples_of(file), values_of)
         nulls = frozenset[str]() if layout.has_audio else frozenset({"audio", "audio.bytes"})
         return Survey(layout.schema, layout.num_rows, layout.pieces, layout.digest, nulls, part=pack(layout))
 
@@ -120,7 +129,7 @@ class TarKind(SourceKind):
             for row, samples in read_samples(file, layout, piece, with_audio="audio" in columns):
                 chosen = samples[max(0, piece.first - row) : piece.end - row]
                 for batch in batches_of(chosen):
-                    yield rows_of(file, batch, columns, layout.schema)
+                    yield rows_of(file, batch, columns, layout.schema, values_of)
 
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, with its spans alone."""
@@ -142,15 +151,20 @@ def open_archive(url: str, storage_options: Options) -> Iterator[ArchiveFile]:
         raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
 
 
-def read_layout(file: ArchiveFile) -> Layout:
+def read_layout(file: ArchiveFile, samples: Iterable[Sample], values_of: Values) -> Layout:
     """Read the layout of an archive.
+
+    Args:
+        file: the archive.
+        samples: all of its samples.
+        values_of: function that returns the values of a sample.
 
     Raises:
         ShardError: see `TarKind.survey`.
     """
-    found = _Surveying()
+    found = _Surveying(values_of)
     keys: set[str] = set()
-    for sample in samples_of(file):
+    for sample in samples:
         if sample.key in keys:
             raise ShardError(
                 f"{file.url}: at byte {sample.place:,}: sample {sample.key!r} occurs again; expected its files side by "
@@ -165,6 +179,7 @@ def read_layout(file: ArchiveFile) -> Layout:
 class _Surveying:
     """Layout of the samples so far."""
 
+    values_of: Values
     spans: list[Span] = field(default_factory=list)
     num_rows: int = 0
     end: int = 0
@@ -180,7 +195,7 @@ class _Surveying:
         self.num_rows += 1
         self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
         self.has_audio |= bool(sample.recordings)
-        for name, value in values_of(file, sample).items():
+        for name, value in self.values_of(file, sample).items():
             self.types.setdefault(name, set()).update(() if value is None else (type(value),))
         if len(self.types) > MOST_COLUMNS:
             raise ShardError(
@@ -214,7 +229,7 @@ def _type_of(found: set[type]) -> pa.DataType:
 
 
 def read_samples(
-    file: ArchiveFile, layout: Layout, piece: Piece, *, with_audio: bool
+    file: ArchiveFile, layout: Layout, piece: Piece, *, with_audio: bool, samples_of: Samples = samples_of
 ) -> Iterator[tuple[int, list[Sample]]]:
     """Yield the spans that overlap a piece: number of the first row, samples.
 

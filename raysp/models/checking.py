@@ -298,8 +298,9 @@ def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of an
             f"use the {tokens_file} that was saved with these weights"
         )
     if tokenizer.pad_token_id != config.pad_token_id:
+        pad_token = {index: token for token, index in tokenizer.get_vocab().items()}.get(tokenizer.pad_token_id or 0)
         raise CheckpointError(
-            f"{folder}: tokenizer's pad_token is id {tokenizer.pad_token_id}, config.json has "
+            f"{folder}: tokenizer's pad_token {pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
             f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
         )
 

@@ -117,10 +117,12 @@ def test_a_glob_takes_more_files_than_a_folder_and_json_is_named(name, url, in_f
 
 
 def test_names_of_kinds_are_recorded_in_sinks_and_never_change():
-    assert [kind.name for kind in sources.KINDS] == ["parquet", "arrow", "manifest", "tar", "folder"]
+    assert [kind.name for kind in sources.KINDS] == ["parquet", "arrow", "shar", "manifest", "tar", "folder"]
 
 
 def test_a_kind_of_a_later_version_is_refused_by_name():
     shard = Shard("x.parquet", "/x.zip", 1, "1", 1, "i", (), kind="zip")
-    with pytest.raises(ShardError, match="source kind 'zip', expected one of parquet, arrow, manifest, tar, folder"):
+    with pytest.raises(
+        ShardError, match="source kind 'zip', expected one of parquet, arrow, shar, manifest, tar, folder"
+    ):
         sources.kind_of(shard)

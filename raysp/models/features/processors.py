@@ -14,7 +14,6 @@ from torch import Tensor
 
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.checkpoints.uploading import upload
-from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.files.configuration import suggestion, write_json
@@ -205,11 +204,11 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
         CheckpointError: It is that of a text decoder.
     """
     from raysp.models.tokenizers.pieces import ParakeetTokenizer
+    from raysp.models.tokenizers.text import names_pieces
 
-    tokenizer = read_tokenizer(folder)
-    if isinstance(tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
-        return tokenizer
-    raise CheckpointError(f"{folder}: has the tokenizer of a text decoder, expected that of a CTC head")
+    if names_pieces(Path(folder)):
+        return ParakeetTokenizer.from_pretrained(folder)
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder)
 
 
 class Wav2Vec2Processor(Shareable):

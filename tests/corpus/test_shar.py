@@ -1,0 +1,212 @@
+"""Shards of lhotse Shar: the cuts and recordings that lhotse reads, and files that do not fit together."""
+
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp.corpus import shar, sources
+from raysp.corpus.shards import Piece, Shard, input_id
+from raysp.errors import ShardError
+from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, wav, write_shard
+from tests.corpus.test_tars import write_tar
+
+RATE = 8_000
+NUM_CUTS, NUM_PER_SHARD = 5, 3
+
+
+def demo_rows() -> list[dict]:
+    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, NUM_CUTS).to_pylist()
+
+
+def write_shar(folder: Path, form: str = "flac") -> Path:
+    """Write real digits by lhotse, in two shards; the second word of a cut begins before the first one."""
+    lhotse = pytest.importorskip("lhotse")
+    cuts = []
+    for number, row in enumerate(demo_rows()):
+        recording = lhotse.Recording.from_bytes(row["audio"]["bytes"], recording_id=f"r{number}")
+        cut = recording.to_cut().with_id(f"a/b.{number}")
+        half = cut.duration / 2
+        cut.supervisions = [
+            lhotse.SupervisionSegment(f"s{number}b", recording.id, half, half / 2, text="AFTER", speaker="x"),
+            lhotse.SupervisionSegment(
+                f"s{number}a", recording.id, 0, half, text=row["text"], speaker=row["speaker_id"], language="en"
+            ),
+        ]
+        cut.custom = {"score": number + 0.5, "tags": ["real"]}
+        cuts.append(cut)
+    folder.mkdir()
+    lhotse.CutSet.from_cuts(cuts).to_shar(folder, fields={"recording": form}, shard_size=NUM_PER_SHARD)
+    return folder
+
+
+def shard_of(path: Path) -> Shard:
+    found = sources.survey("shar", str(path), "")
+    size = path.stat().st_size + path.with_name("recording." + path.name.split(".")[1] + ".tar").stat().st_size
+    place = input_id(size, "1", found)
+    return Shard("x.parquet", str(path), size, "1", found.num_rows, place, found.pieces, "shar", found.part)
+
+
+def decoded(audio: dict) -> np.ndarray:
+    return soundfile.read(io.BytesIO(audio["bytes"]), dtype="int16")[0]
+
+
+@pytest.mark.parametrize("form", ["flac", "wav"])
+def test_rows_are_the_cuts_that_lhotse_reads(tmp_path, form):
+    folder = write_shar(tmp_path / "in", form)
+    import lhotse
+
+    rows = []
+    for path in sorted(folder.glob("cuts.*")):
+        shard = shard_of(path)
+        whole = Piece(0, shard.num_rows)
+        columns = ["id", "audio", "text", "speaker", "language", "duration", "score", "tags"]
+        assert {*sources.column_names(shard)} >= {*columns}
+        rows += sources.read_table(sources.narrow(shard, whole), whole, columns).to_pylist()
+    theirs = [*lhotse.CutSet.from_shar(in_dir=str(folder))]
+    assert [row["id"] for row in rows] == [cut.id for cut in theirs]
+    for row, cut in zip(rows, theirs, strict=True):
+        assert (row["duration"], row["score"], row["tags"]) == (cut.duration, cut.score, '["real"]')
+        spoken = sorted(cut.supervisions, key=lambda one: one.start)
+        assert row["text"] == " ".join(one.text for one in spoken)
+        assert (row["speaker"], row["language"]) == (spoken[0].speaker, "en")
+        assert np.array_equal(decoded(row["audio"]) / np.float32(32768), cut.load_audio()[0])
+
+
+def test_labels_are_those_of_the_same_recordings_in_parquet(tmp_path):
+    write_shar(tmp_path / "shar")
+    audio = pa.array([{"bytes": row["audio"]["bytes"], "path": None} for row in demo_rows()], AUDIO)
+    table = pa.table({"id": [f"a/b.{number}" for number in range(NUM_CUTS)], "audio": audio})
+    write_shard(tmp_path / "parquet" / "x.parquet", table=table)
+    found = {}
+    for kind in ("parquet", "shar"):
+        pipeline = a_pipeline(str(tmp_path / kind), tmp_path / f"out-{kind}")
+        label_here(pipeline)
+        files = sorted((tmp_path / f"out-{kind}").glob("*.parquet"))
+        found[kind] = pa.concat_tables([pq.read_table(file, columns=["id", "pred_text", "status"]) for file in files])
+    assert [file.name for file in files] == ["cuts.000000.parquet", "cuts.000001.parquet"]
+    assert found["shar"].to_pylist() == found["parquet"].to_pylist()
+    assert not raysp.plan(pipeline).todo
+
+
+def test_another_tar_file_beside_the_same_cuts_is_another_shard(tmp_path):
+    path = write_files(tmp_path / "in", [ONE, TWO], FILES)
+    pipeline = a_pipeline(str(path.parent), tmp_path / "out")
+    before = raysp.plan(pipeline).todo[0].shard
+    write_tar(path.parent / "recording.000000.tar", [("1.wav", wav(950)), *FILES[1:]])
+    after = raysp.plan(pipeline).todo[0].shard
+    assert before.input_id != after.input_id
+    assert before.num_bytes > path.stat().st_size + 900
+    with pytest.raises(ShardError, match="changed since it was planned"):
+        sources.read_table(before, Piece(0, 2), ["id"])
+
+
+def test_the_plan_knows_the_hours_and_passes_over_no_file_of_a_shard(tmp_path):
+    folder = write_shar(tmp_path / "in")
+    write_tar(folder / "features.000000.tar", [("a/b.0.nodata", b""), ("a/b.0.nometa", b"")])
+    plan = raysp.plan(a_pipeline(str(folder), tmp_path / "out"))
+    assert (plan.rows_todo, dict(plan.corpus.passed_over)) == (NUM_CUTS, {})
+    assert sources.survey("shar", str(folder / "cuts.000000.jsonl.gz"), "").seconds > 0.5
+
+
+@pytest.mark.parametrize("name", ["recording.000000.tar", "recording.tar"])
+def test_recordings_named_without_their_cuts_are_refused(tmp_path, name):
+    write_tar(tmp_path / name, FILES)
+    with pytest.raises(ShardError, match="has the name of recordings of lhotse Shar"):
+        sources.survey("tar", str(tmp_path / name), "")
+
+
+def test_a_single_shard_without_a_number_is_read(tmp_path):
+    path = write_files(tmp_path / "in", [{"id": "./1"}], [("./1.original", wav(900)), ("./1.json", b"{}")])
+    (path.parent / "recording.000000.tar").rename(path.parent / "recording.dev.tar")
+    [todo] = raysp.plan(a_pipeline(str(path.rename(path.parent / "cuts.dev.jsonl.gz").parent), tmp_path / "out")).todo
+    [row] = sources.read_table(todo.shard, Piece(0, 1), ["id", "audio"]).to_pylist()
+    assert (row["id"], row["audio"]["bytes"]) == ("./1", wav(900))
+
+
+def zipped(cuts: "list[object]") -> bytes:
+    return gzip.compress(b"".join(json.dumps(one).encode() + b"\n" for one in cuts))
+
+
+def write_files(folder: Path, cuts: "list[object] | bytes", files: "list[tuple[str, bytes]] | None") -> Path:
+    folder.mkdir()
+    lines = (
+        cuts if isinstance(cuts, bytes) else gzip.compress(b"".join(json.dumps(one).encode() + b"\n" for one in cuts))
+    )
+    (folder / "cuts.000000.jsonl.gz").write_bytes(lines)
+    if files is not None:
+        write_tar(folder / "recording.000000.tar", files)
+    return folder / "cuts.000000.jsonl.gz"
+
+
+ONE, TWO = {"id": "1", "supervisions": []}, {"id": "2.x"}
+FILES = [("1.wav", wav(900)), ("1.json", b"{}"), ("2.x.nodata", b""), ("2.x.nometa", b"")]
+
+
+def test_a_cut_without_a_recording_is_a_row_without_audio(tmp_path):
+    shard = shard_of(write_files(tmp_path / "in", [ONE, TWO], FILES))
+    rows = sources.read_table(shard, Piece(0, 2), ["id", "audio"]).to_pylist()
+    assert [(row["id"], row["audio"] is None) for row in rows] == [("1", False), ("2.x", True)]
+
+
+def test_values_that_have_a_name_of_ours_are_kept_under_another(tmp_path):
+    supervisions = [{"id": "s", "start": 0, "text": "one", "custom": {"speaker": "x", "mood": "good"}}]
+    cut = {"id": "1", "supervisions": supervisions, "custom": {"audio": "y"}}
+    shard = shard_of(write_files(tmp_path / "in", [cut], FILES[:2]))
+    columns = ["custom_audio", "custom_speaker", "mood", "supervisions"]
+    [row] = sources.read_table(shard, Piece(0, 1), columns).to_pylist()
+    assert (row["custom_audio"], row["custom_speaker"], row["mood"]) == ("y", "x", "good")
+    assert json.loads(row["supervisions"]) == supervisions
+
+
+BAD = {
+    "no recordings": ([ONE], None, "recording.000000.tar is missing beside it"),
+    "fewer recordings": ([ONE, TWO], FILES[:2], "cut 2: the tar file beside it has its end, expected '2.x'"),
+    "more recordings": ([ONE], FILES, "cut 2: the tar file beside it has '2.x', expected its end"),
+    "another order": ([TWO, ONE], FILES, "cut 1: the tar file beside it has '1', expected '2.x'"),
+    "twice": ([ONE, ONE], FILES, "line 2: cut '1' occurs again"),
+    "no id": ([{"start": 0}], FILES, "line 1: is .* expected a cut with an id"),
+    "no JSON": (gzip.compress(b"{"), FILES, "line 1: is not JSON"),
+    "not cuts": ([{"id": "1", "supervisions": [3]}], FILES, "cut '1' is no cut of a recording"),
+    "of several": ([{"id": "1", "type": "MixedCut", "tracks": [{}]}], FILES, "its type is 'MixedCut'; expected"),
+    "a part": ([{"id": "1", "start": 0.1}], FILES, "it starts at 0.1; expected 0"),
+    "shorter": ([{"id": "1", "duration": 0.2, "recording": {"duration": 1}}], FILES, "duration is 0.2, that of its"),
+    "without end": ([{"id": "1", "duration": float("nan")}], FILES, "its duration is nan; expected seconds"),
+    "huge": ([{"id": "1", "supervisions": [{"start": 10**400}]}], FILES, "no cut of a recording"),
+    "no gzip": (b"\x1f\x8b\x08rest", FILES, "expected a gzip file"),
+    "half a gzip": (gzip.compress(json.dumps(ONE).encode())[:-9], FILES, "the gzip file ends early"),
+    "two recordings": ([ONE], [*FILES[:1], ("1.flac", b"")], "cut '1' has several recordings"),
+    "one twice": ([ONE], [FILES[0], FILES[0]], "cut '1' has two files 'wav'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_files_that_are_damaged_or_do_not_fit_together_are_one_line(tmp_path, case):
+    cuts, files, message = BAD[case]
+    path = write_files(tmp_path / "in", cuts, files)
+    with pytest.raises(ShardError, match=message) as found:
+        sources.survey("shar", str(path), "")
+    assert "\n" not in str(found.value)
+
+
+def test_a_manifest_that_grows_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shar, "MOST_BYTES", 1000)
+    path = write_files(tmp_path / "in", zlib.compress(b" " * 10_000, wbits=31), FILES)
+    with pytest.raises(ShardError, match="has more than 1,000 bytes uncompressed"):
+        sources.survey("shar", str(path), "")
+
+
+def test_a_shard_whose_cuts_changed_is_refused(tmp_path):
+    path = write_files(tmp_path / "in", [ONE, TWO], FILES)
+    shard = shard_of(path)
+    path.write_bytes(zipped([{**ONE, "x": 1}, TWO]))
+    with pytest.raises(ShardError, match="changed since it was planned"):
+        sources.read_table(shard, Piece(0, 2), ["id"])
