@@ -20,6 +20,7 @@ from raysp.models import summary
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.steps import Label
 from raysp.storage.store import scheme_of
 
 
@@ -125,15 +126,26 @@ def pinned(pipeline: Pipeline) -> Pipeline:
 def with_checkpoints(pipeline: Pipeline, change: Callable[[str], str]) -> Pipeline:
     """Return the pipeline with the names of all its checkpoints changed; itself if none is."""
     label = pipeline.label
-    outputs = [_with_checkpoints(output, change) for output in label.outputs]
-    of_commit = replace(label, checkpoint=change(label.checkpoint), outputs=outputs)
-    if of_commit == label:
+    outputs = [_with_places(output, output.checkpoints, change) for output in label.outputs]
+    return _with_label(pipeline, replace(label, checkpoint=change(label.checkpoint), outputs=outputs))
+
+
+def with_files(pipeline: Pipeline, change: Callable[[str], str]) -> Pipeline:
+    """Return the pipeline with the urls of all files that outputs read changed; itself if none is."""
+    label = pipeline.label
+    outputs = [_with_places(output, output.files, change) for output in label.outputs]
+    return _with_label(pipeline, replace(label, outputs=outputs))
+
+
+def _with_label(pipeline: Pipeline, changed: Label) -> Pipeline:
+    label = pipeline.label
+    if changed == label:
         return pipeline
-    return replace(pipeline, steps=[of_commit if step is label else step for step in pipeline.steps])
+    return replace(pipeline, steps=[changed if step is label else step for step in pipeline.steps])
 
 
-def _with_checkpoints(output: Output, change: Callable[[str], str]) -> Output:
-    changed: dict[str, Any] = {name: change(url) for name, url in output.checkpoints.items()}
+def _with_places(output: Output, places: Mapping[str, str], change: Callable[[str], str]) -> Output:
+    changed: dict[str, Any] = {name: change(url) for name, url in places.items()}
     return replace(cast("Any", output), **changed) if changed else output
 
 

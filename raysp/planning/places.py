@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
 from raysp.planning.checkpoints import with_checkpoints as with_label_checkpoints
+from raysp.planning.checkpoints import with_files
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.objectives import with_checkpoints
 from raysp.specs.pipeline import Pipeline, Shards
@@ -27,7 +28,7 @@ def with_absolute_paths(pipeline: Pipeline) -> Pipeline:
         PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
     absolute = replace(
-        with_label_checkpoints(pipeline, _absolute_checkpoint),
+        with_files(with_label_checkpoints(pipeline, _absolute_checkpoint), _absolute),
         source=_absolute_source(pipeline.source),
         sink=replace(pipeline.sink, url=_absolute(pipeline.sink.url)),
     )

@@ -12,6 +12,7 @@ from raysp.engine.running import run, try_out
 from raysp.specs.pipeline import file_parts, with_overrides
 from tests.corpora import a_pipeline, write_shard
 from tests.engine.conftest import CHECKPOINT, read_labels
+from tests.text.beams.arpa_files import write_arpa
 
 pytestmark = pytest.mark.cluster
 
@@ -54,17 +55,20 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
         try_out(pipeline, 3)
 
 
-def test_shards_recordings_and_a_checkpoint_that_workers_do_not_see_are_refused(
+def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_refused(
     local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
 ):
     """Each is where this process has it, and workers do not."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(CHECKPOINT)
-    pipeline = make_pipeline(small_shards)
+    write_arpa(tmp_path / "words", [["ONE"]], 1)
+    pipeline = make_pipeline(small_shards, outputs=[raysp.Transcript(), raysp.Align(of="pred")])
     places = {
         "source.url": ["source.url=" + ELSEWHERE + "/corpus"],
         "source.audio_root": ["source.audio_root=" + ELSEWHERE + "/corpus"],
         "steps.1.checkpoint": ["steps.1.checkpoint=" + ELSEWHERE + "/model"],
+        "steps.1.outputs.0.lm": ["steps.1.outputs.0.beams=2", "steps.1.outputs.0.lm=" + ELSEWHERE + "/words"],
+        "steps.1.outputs.1.checkpoint": ["steps.1.outputs.1.checkpoint=" + ELSEWHERE + "/model"],
     }
     for field, changes in places.items():
         for start in (run, lambda changed: try_out(changed, 3)):

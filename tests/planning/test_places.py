@@ -12,6 +12,7 @@ from raysp.planning.retrying import recorded_pipeline
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import with_overrides
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.text.beams.arpa_files import write_arpa
 
 
 def relative(folder: Path, monkeypatch, **source: object) -> raysp.Pipeline:
@@ -19,7 +20,9 @@ def relative(folder: Path, monkeypatch, **source: object) -> raysp.Pipeline:
     write_shard(folder / "in" / "a.parquet")
     (folder / "model").symlink_to(CHECKPOINT)
     monkeypatch.chdir(folder)
-    label = raysp.Label("model", outputs=[raysp.Transcript()])
+    write_arpa(folder / "words.arpa", [["ONE"]], 1)
+    outputs = [raysp.Transcript(beams=2, lm="words.arpa"), raysp.Align(of="pred", checkpoint="model")]
+    label = raysp.Label("model", outputs=outputs)
     return a_pipeline(raysp.Shards("in/*.parquet", **source), steps=[raysp.Decode(), label], sink="out")
 
 
@@ -29,7 +32,9 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     source = plan.pipeline.source
     assert (source.url, source.root, source.audio_root) == (f"{tmp_path}/in/*.parquet", f"{tmp_path}/in", str(tmp_path))
     assert plan.pipeline.sink.url == str(tmp_path / "out")
-    assert plan.pipeline.label.checkpoint == str(tmp_path / "model")
+    transcript, aligned = plan.pipeline.label.outputs
+    assert plan.pipeline.label.checkpoint == aligned.checkpoint == str(tmp_path / "model")
+    assert transcript.lm == str(tmp_path / "words.arpa")
     begin_run(plan, RunEntry.now())
     monkeypatch.chdir("/")
     assert recorded_pipeline(str(tmp_path / "out")) == plan.pipeline
@@ -45,12 +50,13 @@ def test_places_are_not_part_of_the_fingerprint(tmp_path, monkeypatch):
 
 def test_urls_and_ids_of_the_hub_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = raysp.Shards(["s3://corpus/in/", "in"], root="memory://x")
-    label = raysp.Label("owner/name@main", outputs=[raysp.Transcript()])
+    source = raysp.Shards(["s3://corpus/in/", "in"], root="memory://x", text="text")
+    outputs = [raysp.Transcript(beams=2, lm="s3://lm/words.arpa"), raysp.Align("text", checkpoint="owner/other")]
+    label = raysp.Label("owner/name@main", outputs=outputs)
     found = with_absolute_paths(a_pipeline(source, steps=[raysp.Decode(), label], sink="s3://labels/out/"))
     assert found.source.urls == ("s3://corpus/in/", str(tmp_path / "in"))
     assert (found.source.root, found.sink.url) == ("memory://x", "s3://labels/out/")
-    assert found.label.checkpoint == "owner/name@main"
+    assert found.label == label
     assert with_absolute_paths(found) == found
 
 

@@ -109,12 +109,15 @@ def labelling_places(plan: Plan) -> Iterator[Seen]:
     """Yield local places that the workers of a run read and that are not declared as shared, each with one file."""
     pipeline = plan.pipeline
     yield from _of_source("source", pipeline.source, [one.shard for one in plan.todo])
-    place = f"steps.{pipeline.steps.index(pipeline.label)}.checkpoint"
-    yield from _of_checkpoint(place, pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
+    step = f"steps.{pipeline.steps.index(pipeline.label)}"
+    yield from _of_checkpoint(f"{step}.checkpoint", pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
     for number, output in enumerate(pipeline.label.outputs):
         for name, url in output.files.items():
             if not scheme_of(url):
-                yield _seen(place.replace("checkpoint", f"outputs.{number}.{name}"), url, Path(url))
+                yield _seen(f"{step}.outputs.{number}.{name}", url, Path(url))
+        for name, url in output.checkpoints.items():
+            folder = partial(folder_of, url, pipeline.source)
+            yield from _of_checkpoint(f"{step}.outputs.{number}.{name}", url, folder)
 
 
 def training_places(plan: TrainingPlan) -> Iterator[Seen]:

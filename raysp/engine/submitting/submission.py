@@ -5,7 +5,7 @@ import secrets as random
 import shlex
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,29 +209,33 @@ def _refuse_local_places(work: Pipeline | Finetune, package: Package) -> None:
                 f"{name}: {url!r} is in the folder of the submitted file, which a job sees only as a copy that Ray "
                 f"removes. {REMEDY}"
             )
-    for checkpoint in _checkpoints(work):
-        _refuse_local_checkpoint(checkpoint, package)
+    for field, place in _read_besides(work):
+        _refuse_unshipped(field, place, package)
 
 
-def _checkpoints(work: Pipeline | Finetune) -> Collection[str]:
+def _read_besides(work: Pipeline | Finetune) -> Iterator[tuple[str, str]]:
+    """Yield the field names and values of the checkpoints and files that a job reads and never writes."""
     if isinstance(work, Pipeline):
-        more = (url for output in work.label.outputs for url in output.checkpoints.values())
-        return (work.label.checkpoint, *more)
-    return checkpoints_of(work.objective).values()
+        yield "checkpoint", work.label.checkpoint
+        for output in work.label.outputs:
+            yield from {**output.checkpoints, **output.files}.items()
+    else:
+        yield from (("checkpoint", url) for url in checkpoints_of(work.objective).values())
 
 
-def _refuse_local_checkpoint(checkpoint: str, package: Package) -> None:
-    """Raise PlanError for a checkpoint folder that a job would not find under the same name."""
-    if scheme_of(checkpoint) or not (here := Path(normalise(checkpoint))).is_dir():
-        return
+def _refuse_unshipped(field: str, place: str, package: Package) -> None:
+    """Raise PlanError for a folder or file that a job would not find under the same name."""
+    if scheme_of(place) or not (here := Path(normalise(place))).exists():
+        return  # a checkpoint may be an id of the hub
     name = package.name_of(here)
-    if Path(checkpoint).is_absolute() and name is None:
+    if Path(place).is_absolute() and name is None:
         return  # may be on a shared file system
     if not package.holds(here):
-        raise PlanError(f"checkpoint: {checkpoint!r} is a folder of this machine that is not shipped. {REMEDY}")
-    if not Path(checkpoint).is_absolute() and Path.cwd() != package.folder:
+        kind = "folder" if here.is_dir() else "file"
+        raise PlanError(f"{field}: {place!r} is a {kind} of this machine that is not shipped. {REMEDY}")
+    if not Path(place).is_absolute() and Path.cwd() != package.folder:
         raise PlanError(
-            f"checkpoint: {checkpoint!r} is relative to {Path.cwd()}, and a job runs in a copy of {package.folder}; "
+            f"{field}: {place!r} is relative to {Path.cwd()}, and a job runs in a copy of {package.folder}; "
             f"submit from there as {name!r}, or write "
             "Path(__file__).parent / ... in the submitted file"
         )

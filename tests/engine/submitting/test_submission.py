@@ -76,6 +76,27 @@ class TestChecks:
         with pytest.raises(PlanError, match=r"^checkpoint: 'model' is a folder of this machine that is not shipped"):
             prepared(project, "steps.2.checkpoint=model")
 
+    @pytest.mark.parametrize("field", ["lm", "checkpoint"])
+    def test_what_outputs_read_travels_or_is_refused(self, project, monkeypatch, field):
+        given = "Transcript(beams=2, lm='beside')" if field == "lm" else "Align(of='pred', checkpoint='beside')"
+        file = project / "label_speech.py"
+        file.write_text(file.read_text().replace("[raysp.Transcript()]", f"[raysp.Transcript('pred'), raysp.{given}]"))
+        file.write_text(file.read_text().replace("Transcript(beams", "Transcript('other', beams"))
+        if field == "lm":
+            (project / "beside").write_text("ngram")
+        else:
+            shutil.copytree(CHECKPOINT, project / "beside")
+        monkeypatch.chdir(project)
+        prepared(project)
+        (project / ".raysignore").write_text("beside\n")
+        with pytest.raises(PlanError, match=rf"^{field}: 'beside' is a \w+ of this machine that is not shipped"):
+            prepared(project)
+        (project / ".raysignore").unlink()
+        (project.parent / "beside").symlink_to(project / "beside")
+        monkeypatch.chdir(project.parent)
+        with pytest.raises(PlanError, match=rf"^{field}: 'beside' is a \w+ of this machine that is not shipped"):
+            prepared(project)
+
     def test_a_checkpoint_of_the_hub_is_no_folder(self, project):
         prepared(project, "steps.2.checkpoint=owner/name")
 
