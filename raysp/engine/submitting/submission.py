@@ -27,6 +27,9 @@ STOP_SECONDS = 120
 """Time that a job has to end in order after a request to stop; by default Ray kills it after three seconds."""
 MAX_BYTES = 100_000_000
 _WHEEL = re.compile(r"raysp-([^-]+)-[^/]*\.whl")
+_WITH_EXTRAS = re.compile(r"(.*\.whl)(\[[\w,. -]+\])?")
+_EXTRAS = "[s3]"
+"""Extras of a wheel that is given without any."""
 _FOLDER_OF_PACKAGE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 """Expanded by Ray, in requirements, to the folder into which it unpacks the package."""
 
@@ -108,7 +111,7 @@ def prepare(
     if not isinstance(work, Pipeline) and (relabel or not share.is_whole):
         raise SpecError(f"{'--relabel' if relabel else '--shards'}: {target} is a recipe, which labels no shards")
     file = Path(target.partition(":")[0]).absolute()
-    wheel = _wheel(with_raysp)
+    wheel, extras = _wheel(with_raysp)
     package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
     _refuse_missing(package, file, f"{file}: the submitted file")
     for code in read_code(work).files:
@@ -116,7 +119,7 @@ def prepare(
         if not is_installed_path(path):
             _refuse_missing(package, path, f"{path}: code of the submitted file")
     _refuse_local_places(work, package)
-    requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}[s3]" if wheel else with_raysp
+    requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}{extras}" if wheel else with_raysp
     names = tuple(dict.fromkeys(secrets))
     return Request(target, work, package, tuple(settings), relabel, names, requirement, share)
 
@@ -167,19 +170,20 @@ def _refuse_second(head: Head, request: Request) -> None:
             )
 
 
-def _wheel(with_raysp: str | None) -> Path | None:
-    """Return the path of the wheel to ship; None if pip finds raysp by a requirement."""
-    if with_raysp is None or not with_raysp.endswith(".whl") or "://" in with_raysp:
-        return None
+def _wheel(with_raysp: str | None) -> tuple[Path | None, str]:
+    """Return the path of the wheel to ship and its extras; None if pip finds raysp by a requirement."""
+    named = _WITH_EXTRAS.fullmatch(with_raysp or "")
+    if named is None or "://" in named[1]:
+        return None, ""
     from raysp import __version__
 
-    path = Path(with_raysp)
+    path = Path(named[1])
     if not path.is_file():
         raise SpecError(f"--with-raysp {with_raysp}: no such file; expected a wheel of raysp {__version__}")
     found = _WHEEL.fullmatch(path.name)
     if not found or found[1] != __version__:
         raise SpecError(f"--with-raysp {with_raysp}: expected a wheel of raysp {__version__}, the version here")
-    return path
+    return path, named[2] or _EXTRAS
 
 
 def _refuse_missing(package: Package, path: Path, what: str) -> None:

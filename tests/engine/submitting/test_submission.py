@@ -273,14 +273,15 @@ class TestSubmitting:
             submit(Head(head.url), prepared(project, secrets=["CORPUS_SECRET"]))
         assert not head.jobs
 
-    def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, tmp_path):
+    @pytest.mark.parametrize(("given", "extras"), [("", "[s3]"), ("[av,s3,speech]", "[av,s3,speech]")])
+    def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, tmp_path, given, extras):
         name = f"raysp-{raysp.__version__}-py3-none-any.whl"
         (tmp_path / name).write_bytes(b"wheel")
-        submit(Head(head.url), prepared(project, with_raysp=str(tmp_path / name)))
+        submit(Head(head.url), prepared(project, with_raysp=f"{tmp_path / name}{given}"))
         [package] = head.packages.values()
         assert zipfile.ZipFile(io.BytesIO(package)).read(name) == b"wheel"
         pip = head.submitted()["runtime_env"]["pip"]["packages"]
-        assert pip == ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + name + "[s3]"]
+        assert pip == ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + name + extras]
         head.jobs.clear()
         submit(Head(head.url), prepared(project, with_raysp=f"raysp=={raysp.__version__}"))
         assert head.submitted()["runtime_env"]["pip"]["packages"] == [f"raysp=={raysp.__version__}"]
