@@ -1,10 +1,11 @@
 """Pin what the images install: `python cluster/pin.py`, in the environment in which the tests passed.
 
-Writes cluster/constraints.txt: all that raysp[av,s3,gcs,speech] needs, in the versions of this environment if it has
-them.
+Writes cluster/constraints.txt: all that raysp with the extras of the Dockerfile needs, in the versions of this environment
+if it has them.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ HEADER = """\
 
 def main() -> None:
     """Resolve the requirements, without installing anything, and write their versions."""
+    (extras,) = set(re.findall(r"^ARG EXTRAS=(\S+)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE))
     here = {one.metadata["Name"]: one.version.partition("+")[0] for one in distributions()}
     here.pop("raysp", None)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
@@ -36,7 +38,7 @@ def main() -> None:
             "--report",
             "-",
         ]
-        target = f"{FOLDER.parent}[av,s3,gcs,speech]"
+        target = f"{FOLDER.parent}[{extras}]"
         report = subprocess.run([*resolve, "-c", constraints.name, target], stdout=subprocess.PIPE, check=True).stdout
     found = {one["metadata"]["name"].lower(): one["metadata"]["version"] for one in json.loads(report)["install"]}
     pins = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(found.items()) if name != "raysp"]

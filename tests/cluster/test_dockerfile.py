@@ -118,10 +118,40 @@ def test_containers_have_the_settings_of_the_ray_that_raysp_starts():
     assert found["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == _SETTINGS["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"]
 
 
+def extras_of_images() -> set[str]:
+    (extras,) = {
+        rest for target in TARGETS for rest in stages(TEXT)[f"install-{target}"].all("ARG") if "EXTRAS" in rest
+    }
+    return set(extras.removeprefix("EXTRAS=").split(","))
+
+
+def test_images_and_machines_read_every_recording_and_find_speech():
+    extras = extras_of_images()
+    assert extras == {"av", "gcs", "s3", "speech"}
+    assert TEXT.count('"raysp[${EXTRAS}] @ file://$1"') == len(TARGETS)
+    for cloud, other_store in (("aws", "gcs"), ("gcp", "s3")):
+        (installed,) = re.findall(r'"raysp\[([\w,]+)\] @', (CLUSTER / "launcher" / f"{cloud}.yaml").read_text())
+        assert set(installed.split(",")) == extras - {other_store}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_build_argument_replaces_the_extras_of_the_image(tmp_path, target):
+    stub = tmp_path / "python"
+    stub.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwhile [ $# -gt 2 ]; do shift\n'
+        'if [ "$1" = --wheel-dir ]; then mkdir -p "$2" && touch "$2/raysp-1-py3-none-any.whl"; fi; done\n'
+    )
+    stub.chmod(0o755)
+    (tmp_path / "stages").mkdir()
+    root = Scratch(tmp_path / "stages", {"EXTRAS": "s3,transformers"}, str(stub)).run(f"install-{target}", stages(TEXT))
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[-1].endswith(f" raysp[s3,transformers] @ file://{root}/wheels/raysp-1-py3-none-any.whl")
+
+
 def test_every_requirement_is_pinned_within_its_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["s3"], *extras["gcs"]]:
+    for line in [*project["dependencies"], *(line for name in extras_of_images() for line in extras[name])]:
         requirement = Requirement(line)
         assert PINS[canonicalize_name(requirement.name)] in requirement.specifier, line
 
