@@ -1,4 +1,4 @@
-"""What the nodes of a run must be, beyond the schemas: one function per concern, which yields the faults it finds."""
+"""Rules for the documents of a run beyond the schemas: one function per concern, which yields the faults it finds."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,15 @@ from raysp import __version__
 from tests.cluster.manifests import Document
 from tests.cluster.pins import PINS
 
-SPOT_TAINTS = {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "raysp.io/spot"}
+SPOT_TAINTS = {
+    ("cloud.google.com/gke-spot", "Equal", "true"),
+    ("kubernetes.azure.com/scalesetpriority", "Equal", "spot"),
+    ("raysp.io/spot", "Exists", None),
+}
+"""Taints of spot nodes, as tolerated: key, operator and value."""
+OF_RAYSP = {"app.kubernetes.io/part-of": "raysp"}
+HEAD_PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "as-metrics": 44217, "dash-metrics": 44227}
+"""Ports by the names that KubeRay's service and Prometheus find them by."""
 HEALTH = {"path": "/api/healthz", "port": 52365}
 """What the agent of each node of Ray answers without a token."""
 WRITABLE = {"/dev/shm", "/tmp", "/home/raysp", "/var/cache/raysp"}
@@ -18,14 +26,14 @@ UNITS = {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}
 
 
 def faults(document: Document) -> list[str]:
-    """Return what is wrong with a RayJob or RayCluster."""
+    """Return what is wrong with a document of `cluster/kubernetes`, of any kind but ConfigMap."""
     try:
-        return [*_faults(document)]
+        return [*RULES[document["kind"]](document)]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         return [f"{type(error).__name__}: {error}"]
 
 
-def _faults(document: Document) -> Iterator[str]:
+def _of_ray(document: Document) -> Iterator[str]:
     spec = document["spec"]
     if document["kind"] == "RayJob":
         yield from _job(spec)
@@ -58,7 +66,13 @@ def _job(spec: Document) -> Iterator[str]:
         yield "backoffLimit: nothing resumes a run whose head was lost"
     if spec["activeDeadlineSeconds"] < 86400:
         yield "activeDeadlineSeconds: less than a day"
-    yield from _pod("submitter", spec["submitterPodTemplate"]["spec"], writable={"/tmp", "/home/raysp"})
+    submitter = spec["submitterPodTemplate"]
+    if submitter["metadata"]["labels"] != OF_RAYSP:
+        yield "submitter: the network policy keeps it from the head"
+    if submitter["spec"]["automountServiceAccountToken"] is not False:
+        yield "submitter: has a token of Kubernetes"
+    yield from _small("submitter", submitter["spec"]["containers"][0])
+    yield from _pod("submitter", submitter["spec"], writable={"/tmp", "/home/raysp"})
 
 
 def _fault_tolerance(spec: Document) -> Iterator[str]:
@@ -81,8 +95,12 @@ def _cluster(spec: Document) -> Iterator[str]:
     if not 60 <= autoscaler["idleTimeoutSeconds"] <= 3600:
         yield "idleTimeoutSeconds: not between a minute and an hour"
     yield from _confined("autoscaler", autoscaler["securityContext"])
-    if not WRITABLE & {mount["mountPath"] for mount in autoscaler["volumeMounts"]} >= {"/tmp", "/home/raysp"}:
+    volumes = {one["name"] for one in spec["headGroupSpec"]["template"]["spec"]["volumes"]}
+    mounts = {mount["mountPath"] for mount in autoscaler["volumeMounts"] if mount["name"] in volumes}
+    if not WRITABLE & mounts >= {"/tmp", "/home/raysp"}:
         yield "autoscaler: /tmp or the home folder is read-only"
+    if amount(autoscaler["resources"]["requests"]["cpu"]) > 1:
+        yield "autoscaler: resources"
     if autoscaler["resources"]["limits"]["memory"] != autoscaler["resources"]["requests"]["memory"]:
         yield "autoscaler: its memory is not reserved"
 
@@ -95,8 +113,15 @@ def _head(group: Document) -> Iterator[str]:
         yield "head: it may start on a spot node"
     if pod["automountServiceAccountToken"] is not True:
         yield "head: the autoscaler cannot ask for pods"
-    if group["template"]["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] != "false":
+    annotations = group["template"]["metadata"]["annotations"]
+    evicted = annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] != "false"
+    if evicted or annotations["karpenter.sh/do-not-disrupt"] != "true":
         yield "head: may be evicted"
+    if group["template"]["metadata"]["labels"]["raysp.io/group"] != "head":
+        yield "head: no disruption budget selects it"
+    ports = {one["name"]: one["containerPort"] for one in pod["containers"][0]["ports"]}
+    if not HEAD_PORTS.items() <= ports.items():
+        yield "head: ports"
     environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
     if not 30 <= int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) < pod["terminationGracePeriodSeconds"]:
         yield "head: a stopped run has no time to end"
@@ -112,7 +137,8 @@ def _worker(group: Document) -> Iterator[str]:
         yield f"{name}: labelled {labels['raysp.io/group']}"
     if pod["automountServiceAccountToken"] is not False:
         yield f"{name}: has a token of Kubernetes"
-    if not {one["key"] for one in pod["tolerations"] if one["effect"] == "NoSchedule"} >= SPOT_TAINTS:
+    tolerated = {(one["key"], one["operator"], one.get("value")) for one in _of_scheduling(pod["tolerations"])}
+    if not tolerated >= SPOT_TAINTS:
         yield f"{name}: does not start on spot nodes"
     shell = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     drain = re.search(r"ray drain-node .*--deadline-remaining-seconds (\d+) && sleep (\d+)$", shell[2])
@@ -138,12 +164,17 @@ def _model(group: Document) -> Iterator[str]:
     resources = pod["containers"][0]["resources"]
     if not resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1":
         yield "model: not one GPU"
-    if "nvidia.com/gpu" not in {one["key"] for one in pod["tolerations"] if one["operator"] == "Exists"}:
+    tolerated = {(one["key"], one["operator"]) for one in _of_scheduling(pod["tolerations"])}
+    if ("nvidia.com/gpu", "Exists") not in tolerated:
         yield "model: does not start on nodes with GPUs"
     if group["minReplicas"] != 0:
         yield "model: GPUs are paid for while nothing is labelled"
     if not 1 <= int(group["rayStartParams"]["num-cpus"]) <= 4:
         yield "model: offers its CPUs to decoding"
+
+
+def _of_scheduling(tolerations: list[Document]) -> list[Document]:
+    return [one for one in tolerations if one["effect"] == "NoSchedule"]
 
 
 def _ray_pod(name: str, pod: Document, params: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[str]:
@@ -152,8 +183,11 @@ def _ray_pod(name: str, pod: Document, params: Mapping[str, str], labels: Mappin
         yield f"{name}: the network policy does not reach it"
     for probe in ("readinessProbe", "livenessProbe"):
         found = container[probe]
-        if found["httpGet"] != HEALTH or found["periodSeconds"] * found["failureThreshold"] < 60:
+        patience = found["periodSeconds"] * found["failureThreshold"]
+        if found["httpGet"] != HEALTH or patience < 60 or found["timeoutSeconds"] < 5:
             yield f"{name}: {probe}"
+        if probe == "livenessProbe" and found["initialDelaySeconds"] < 30:
+            yield f"{name}: may be killed while it starts"
     if {"name": "metrics", "containerPort": 8080} not in container["ports"]:
         yield f"{name}: Prometheus finds no port"
     volumes = {one["name"]: one for one in pod["volumes"]}
@@ -168,6 +202,8 @@ def _ray_pod(name: str, pod: Document, params: Mapping[str, str], labels: Mappin
         yield f"{name}: its memory is not reserved"
     if amount(requests["cpu"]) < 1 or amount(requests["ephemeral-storage"]) > amount(limits["ephemeral-storage"]):
         yield f"{name}: resources"
+    if pod["securityContext"]["fsGroup"] != pod["securityContext"]["runAsGroup"]:
+        yield f"{name}: tokens of the cloud in its volumes are not readable"
     yield from _pod(name, pod, writable=WRITABLE)
 
 
@@ -203,7 +239,116 @@ def _confined(name: str, context: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: securityContext of the container"
 
 
+def _small(name: str, container: Document) -> Iterator[str]:
+    """Check the resources of a container that does no work of a run."""
+    requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+    if amount(requests["cpu"]) > 1 or not 2**28 <= amount(requests["memory"]) <= amount(limits["memory"]):
+        yield f"{name}: resources"
+
+
 def amount(quantity: str) -> float:
     """Return the number that a quantity of Kubernetes stands for."""
     number, unit = re.fullmatch(r"([\d.]+)(\D*)", quantity).groups()
     return float(number) * UNITS[unit]
+
+
+def _namespace(document: Document) -> Iterator[str]:
+    if document["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] != "restricted":
+        yield "namespace: takes pods that are not confined"
+
+
+def _account(document: Document) -> Iterator[str]:
+    if document["automountServiceAccountToken"] is not False:
+        yield "account: every pod has a token of Kubernetes"
+
+
+def _network_policy(document: Document) -> Iterator[str]:
+    spec, is_redis = document["spec"], document["metadata"]["name"] == "raysp-redis"
+    operator = {"app.kubernetes.io/created-by": "kuberay-operator"}
+    expected = [(_pods(OF_RAYSP) + _pods(operator), [6379])] if is_redis else [(_pods(OF_RAYSP), []), *_FROM_OUTSIDE]
+    if [(rule["from"], _ports(rule)) for rule in spec["ingress"]] != expected:
+        yield "network policy: who reaches the pods"
+    if spec["podSelector"]["matchLabels"] != (REDIS if is_redis else OF_RAYSP):
+        yield "network policy: selects other pods"
+    if spec["policyTypes"] != (["Ingress", "Egress"] if is_redis else ["Ingress"]) or "egress" in spec:
+        yield "network policy: directions"
+
+
+def _pods(labels: Document, **namespace: Document) -> list[Document]:
+    return [{**namespace, "podSelector": {"matchLabels": labels}}]
+
+
+def _ports(rule: Document) -> list[int]:
+    return [one["port"] for one in rule.get("ports", []) if one["protocol"] == "TCP"]
+
+
+REDIS = {"app.kubernetes.io/name": "raysp-redis"}
+_FROM_OUTSIDE = [
+    (_pods({"app.kubernetes.io/name": name}, namespaceSelector={}), ports)
+    for name, ports in (("kuberay-operator", [8265]), ("prometheus", [8080, 44217, 44227]))
+]
+"""Who reaches the pods of Ray beside themselves, and at which ports."""
+
+
+def _budget(document: Document) -> Iterator[str]:
+    spec = document["spec"]
+    if (spec["minAvailable"], spec["selector"]["matchLabels"]) != (1, {**OF_RAYSP, "raysp.io/group": "head"}):
+        yield "disruption budget: does not hold the head"
+
+
+def _service(document: Document) -> Iterator[str]:
+    (port,) = document["spec"]["ports"]
+    if document["spec"]["selector"] != REDIS or (port["port"], port["targetPort"]) != (6379, "redis"):
+        yield "service: leads elsewhere"
+
+
+def _redis(document: Document) -> Iterator[str]:
+    spec, template = document["spec"], document["spec"]["template"]
+    pod = template["spec"]
+    (container,), (claim,) = pod["containers"], spec["volumeClaimTemplates"]
+    if not spec["selector"]["matchLabels"] == template["metadata"]["labels"] == REDIS:
+        yield "redis: labels"
+    if (spec["serviceName"], spec["replicas"]) != (REDIS["app.kubernetes.io/name"], 1):
+        yield "redis: not one behind its service"
+    context = pod["securityContext"]
+    users = {context["runAsUser"], context["runAsGroup"], context["fsGroup"]}
+    if context["runAsNonRoot"] is not True or users != {999} or context["seccompProfile"]["type"] != "RuntimeDefault":
+        yield "redis: securityContext of the pod"
+    if pod["automountServiceAccountToken"] is not False:
+        yield "redis: has a token of Kubernetes"
+    yield from _confined("redis", container["securityContext"])
+    (password,) = container["env"]
+    reference = password["valueFrom"]["secretKeyRef"]
+    if (password["name"], reference) != ("REDIS_PASSWORD", {"name": "raysp-redis", "key": "password"}):
+        yield "redis: password"
+    if container["args"] != ["--appendonly", "yes", "--requirepass", "$(REDIS_PASSWORD)"]:
+        yield "redis: keeps nothing, or answers anyone"
+    if container["ports"] != [{"name": "redis", "containerPort": 6379}]:
+        yield "redis: port"
+    if any(container[probe]["tcpSocket"]["port"] != "redis" for probe in ("readinessProbe", "livenessProbe")):
+        yield "redis: probes"
+    if container["livenessProbe"]["initialDelaySeconds"] < 10:
+        yield "redis: may be killed while it starts"
+    yield from _small("redis", container)
+    if not re.fullmatch(r"redis:\d+\.\d+\.\d+-\w+", container["image"]):
+        yield "redis: image"
+    if container["volumeMounts"] != [{"name": claim["metadata"]["name"], "mountPath": "/data"}]:
+        yield "redis: its tables are on no volume"
+    if (
+        claim["spec"]["accessModes"] != ["ReadWriteOnce"]
+        or amount(claim["spec"]["resources"]["requests"]["storage"]) < 1
+    ):
+        yield "redis: volume"
+
+
+RULES = {
+    "RayJob": _of_ray,
+    "RayCluster": _of_ray,
+    "Namespace": _namespace,
+    "ServiceAccount": _account,
+    "NetworkPolicy": _network_policy,
+    "PodDisruptionBudget": _budget,
+    "Service": _service,
+    "StatefulSet": _redis,
+}
+"""By kind."""
