@@ -15,6 +15,7 @@ from raysp.engine.metrics import METRICS, SINK
 from tests.cluster.manifests import CLUSTER, KUBERNETES, Document, at, pods, read, rendered, schema_faults
 
 MONITORING = CLUSTER / "monitoring"
+OPERATIONS = (CLUSTER.parent / "docs/operations.md").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
 RAYSP_METRICS = {metric.name: {SINK, *filter(None, [metric.label])} for metric in METRICS}
@@ -91,6 +92,21 @@ def test_a_name_that_no_metric_has_is_found(name, instead):
 def test_every_metric_of_a_run_is_shown():
     shown = set().union(*(names_in(expression)[0] for expression in expressions(DASHBOARD)))
     assert {f"ray_{name}" for name in RAYSP_METRICS} <= shown
+
+
+def test_the_document_for_operators_has_every_metric_with_its_type_and_label():
+    rows = re.findall(r"^\| `(\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
+    assert sorted(rows) == sorted((metric.name, metric.label, metric.kind) for metric in METRICS)
+
+
+def test_alerts_of_the_document_name_metrics_that_exist():
+    (alerts,) = re.findall(r"^```\n(# A run has work.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
+    expressions = [line for line in alerts.splitlines() if not line.startswith("#")]
+    assert len(expressions) == 3
+    for expression in expressions:
+        metrics, labels = names_in(expression)
+        assert metrics - {"unless"} <= {f"ray_{name}" for name in RAYSP_METRICS}
+        assert labels <= {SINK, "status"}
 
 
 def test_grafana_can_show_the_panels():

@@ -1,7 +1,9 @@
 """The event log of a run, read as a log collector reads it."""
 
+import inspect
 import json
 import logging
+import re
 import threading
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 import raysp
 from raysp.corpus.shards import Piece
+from raysp.engine import run_events
 from raysp.engine.on_ray.actor_watch import Actor, ActorWatch
 from raysp.engine.run_events import ROWS_A_TYPE, RunEvents
 from raysp.engine.workers.messages import LabelledBlock, PoisonedPiece, RowError
@@ -204,6 +207,15 @@ def test_a_row_of_a_frequent_error_is_left_out_and_pieces_that_crash_workers_are
     assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (ROWS_A_TYPE, 1)
     last = lines(store)[-1]
     assert (last["event"], last["first"], last["end"], last["crashes"]) == ("piece_failed", 0, 9, 3)
+
+
+def test_the_document_for_operators_has_every_event():
+    document = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    table = document.split("| event | fields |")[1].split("\n\n")[0]
+    listed = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    sources = (inspect.getsource(module) for module in (run_events, event_log))
+    written = {name for text in sources for name in re.findall(r"(?:_log\.add\(|\"event\":)\s*\"(\w+)\"", text)}
+    assert listed == written
 
 
 def test_actors_that_start_are_lost_and_released_are_in_the_log(tmp_path):
