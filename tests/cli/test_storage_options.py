@@ -72,6 +72,29 @@ def test_a_sink_in_a_bucket_is_reached_by_options_and_by_its_pipeline_file(raysp
     assert json.loads(raysp_command("status", recipe, "--json").out)["shards_committed"] == 1
 
 
+@pytest.mark.slow
+def test_sinks_in_a_bucket_are_reported_exported_and_merged_by_options(raysp_command, tmp_path, s3):
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    place = f"s3://{s3.bucket()}"
+    for name in ("first", "second"):
+        sink = raysp.Parquet(f"{place}/{name}", storage_options=s3.options)
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", sink))
+    options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
+    given = ["--json", *(word for one in options for word in ("--storage-option", one))]
+    for command in (
+        ("report", f"{place}/first"),
+        ("export", f"{place}/first", f"{place}/texts", "--to", "jsonl"),
+        ("merge", f"{place}/first", f"{place}/second", "--by", "pred_score", "--to", f"{place}/merged"),
+        ("verify", f"{place}/merged"),
+    ):
+        ran = raysp_command(*command, *given)
+        assert ran.code == 0, ran.err
+    store = open_store(place, s3.options)
+    assert b"</html>" in store.read("first/.raysp/report.html")
+    assert [entry.path for entry in store.list("merged/") if entry.path.endswith(".parquet")] == ["merged/a.parquet"]
+    assert [entry.path for entry in store.list("texts/") if entry.path.endswith(".jsonl")]
+
+
 def test_a_next_command_is_quoted_and_has_its_options():
     assert command_line("status", "my labels", None) == "raysp status 'my labels'"
     words = shlex.split(command_line("status", "a.py", ["sink.url=it's here"], None))
