@@ -1,7 +1,7 @@
 """Pin what the images install: `python cluster/pin.py`, in the environment in which the tests passed.
 
-Writes cluster/constraints.txt: all that raysp with the extras of the Dockerfile needs, in the versions of this environment
-if it has them.
+Writes cluster/constraints.txt: all that raysp with the extras of the Dockerfile needs, in the versions of this
+environment if it has them.
 """
 
 import json
