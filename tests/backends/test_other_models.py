@@ -150,5 +150,5 @@ def test_inspect_shows_what_runs_a_checkpoint(whisper, tmp_path, raysp_command):
     assert "at most 2 s" in facts["rate"]
     folder = tiny_waveform_model(tmp_path, "WavLMForCTC")
     assert "recordings of one length" in raysp_command("inspect", folder, "--backend", "transformers").out
-    refused = raysp_command("inspect", whisper, "--backend", "jax")
-    assert (refused.code, refused.err) == (2, "raysp: --backend: found 'jax', expected torch or transformers\n")
+    refused = raysp_command("inspect", whisper, "--backend", "onnx")
+    assert (refused.code, refused.err) == (2, "raysp: --backend: found 'onnx', expected one of torch, jax, transformers\n")

@@ -167,7 +167,7 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, the head has 25 classes"):
         check_checkpoint(tmp_path)
     save_parakeet(tmp_path, pad_token_id=3)
-    with pytest.raises(CheckpointError, match=r"pad_token is id 19, config\.json has pad_token_id 3"):
+    with pytest.raises(CheckpointError, match=r"pad_token '<pad>' is id 19, config\.json has pad_token_id 3"):
         check_checkpoint(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json not found"):
