@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class S3Server:
         """Storage options, the secret by name."""
         return {"key": self.key, "secret": raysp.Env(SECRET_VARIABLE), "endpoint_url": self.endpoint}
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """A plain client, to look at the store past raysp."""
         config = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")

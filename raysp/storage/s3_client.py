@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar, cast
 
 from raysp.errors import StoreError
@@ -160,8 +160,9 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
     }
     unsigned = {"signature_version": botocore.UNSIGNED} if options.anon else {}
     config = Config(**{**defaults, **options.config, **unsigned, "retries": {"total_max_attempts": 1}})
-    core = botocore.session.get_session()
+    core = botocore.session.Session(profile=options.profile)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
     session = boto3.session.Session(
         botocore_session=core,
         aws_access_key_id=options.key,
@@ -182,6 +183,14 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
     key = options.parameters.get("SSECustomerKey")
     secrets = () if options.anon else _secrets(session)
     return client, (*secrets, key) if isinstance(key, str) else secrets
+
+
+@cache
+def _loader(folders: str | None) -> Any:  # noqa: ANN401 - botocore has no types
+    """Return botocore's loader of API definitions. One that is shared parses them once per process, not per client."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader(folders)
 
 
 def _time(text: str) -> datetime:
