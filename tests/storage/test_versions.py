@@ -8,12 +8,17 @@ from raysp.storage.store import LocalStore, open_store
 from raysp.storage.versions import WORTH_LISTING, versions
 
 
-@pytest.fixture
-def root(s3, proxy):
-    bucket = s3.bucket()
+@pytest.fixture(scope="module")
+def bucket(s3_server):
+    bucket = s3_server.bucket()
     for number in range(WORTH_LISTING + 20):
-        s3.client.put_object(Bucket=bucket, Key=f"audio/a/{number:03}.wav", Body=b"x" * number)
-    s3.client.put_object(Bucket=bucket, Key="audio/b.wav", Body=b"b")
+        s3_server.client.put_object(Bucket=bucket, Key=f"audio/a/{number:03}.wav", Body=b"x" * number)
+    s3_server.client.put_object(Bucket=bucket, Key="audio/b.wav", Body=b"b")
+    return bucket
+
+
+@pytest.fixture
+def root(bucket, proxy):
     return AudioRoot(f"s3://{bucket}/audio", proxy.options)
 
 

@@ -14,6 +14,7 @@ from raysp.training.objectives.pretraining import PretrainingObjective, Temperat
 from raysp.training.objectives.seq2seq import Seq2SeqObjective
 from raysp.training.objectives.speakers import SpeakerObjective
 from raysp.training.optimizing import adamw, group_parameters
+from tests.soaked import some
 from tests.training.objectives.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
@@ -130,18 +131,19 @@ def case(request):
         return Training(objective, optimizer, seed=7, workers=workers)
 
     steps, training = random_steps(target), new_training()
-    return new_training, steps, (train(training, steps, count=12), training)
+    return new_training, steps, (train(training, steps, count=8), training)
 
 
-@pytest.mark.parametrize("num_workers", [3, *(pytest.param(one, marks=pytest.mark.soak) for one in (2, 4))])
+@pytest.mark.parametrize("num_workers", some([2, 3, 4], 3))
 def test_the_curve_is_the_same_for_any_number_of_workers(case, num_workers):
     new_training, steps, alone = case
     assert_equal_curves(new_training, steps, alone, num_workers)
 
 
+@pytest.mark.parametrize("case", some(CASES, "pre-training", "classes"), indirect=True)
 def test_the_curve_depends_on_the_seed_alone(case):
     new_training, steps, (expected, _) = case
-    assert train(new_training(), steps, count=12) == expected  # bit for bit
+    assert train(new_training(), steps, count=8) == expected  # bit for bit
     other = new_training()
     other.seed = 8
     assert train(other, steps, count=3) != expected[:3]

@@ -1,5 +1,6 @@
 """Encoders and text decoders put together at random: every one with every other, and flags of either."""
 
+import itertools
 import random
 
 import pytest
@@ -16,6 +17,7 @@ from tests.models.decoder_oracles import (
 from tests.models.oracles import transformers
 from tests.models.parity import as_reference, inputs_and_mask
 from tests.models.promises.test_random_configurations import MODELS, drawn, unfolded
+from tests.soaked import some
 
 ENCODERS = {
     "unispeech": ("UniSpeechConfig", MODELS["UniSpeechModel"]),
@@ -99,9 +101,13 @@ def check(encoder, decoder, seed, folder):
         assert torch.equal(texts[row, : len(text)], text)
 
 
+PAIRS = [*itertools.product(ENCODERS, DECODERS)]
+IN_SHORT = PAIRS[:: len(DECODERS) + 1] + PAIRS[-1:]
+"""Each encoder and each decoder of `make test`."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("encoder", "decoder"), some(PAIRS, *IN_SHORT))
 def test_any_encoder_and_decoder_give_their_numbers_and_each_row_what_it_gives_alone(encoder, decoder, tmp_path):
     check(encoder, decoder, 0, tmp_path)
 
