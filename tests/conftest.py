@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from raysp.cli import main
-from tests import s3_servers
+from tests import decoders, s3_servers
 from tests.commands import Ran, write_recipe
 from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
@@ -127,6 +128,14 @@ def _one_thread_of_torch() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kept_decoders(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Share decoder processes among tests, but for those of them."""
+    own = decoders.OWN in request.path.as_posix()
+    with contextlib.nullcontext() if own else decoders.kept():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
