@@ -110,6 +110,7 @@ def undisturbed(words, tiny, tmp_path_factory):
     return (folder / "out" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
@@ -131,6 +132,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(file, undisturbed, tmp_pa
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]

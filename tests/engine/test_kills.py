@@ -15,7 +15,7 @@ import pytest
 from tests.corpora import label_here
 from tests.engine.conftest import DEMO, end_processes_without_work, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 PIPELINE = """
 import raysp

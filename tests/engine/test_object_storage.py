@@ -11,7 +11,7 @@ import pytest
 from tests.corpora import label_here
 from tests.engine.conftest import CHECKPOINT, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 PIPELINE = """
 import raysp
@@ -80,7 +80,6 @@ def test_labels_on_object_storage_equal_those_on_disk_and_contain_no_secret(
     assert json.loads(status.stdout)["rows_committed"] == 120
 
 
-@pytest.mark.drivers
 def test_an_unreachable_shard_fails_and_the_others_are_committed(s3, corpus, proxy, tmp_path):
     """Every request for one shard's rows meets a 503; its footer came through when the run was planned."""
     bucket, recipe = corpus

@@ -35,11 +35,11 @@ FIRST = "digits-0000[01]-*.parquet"
 @pytest.mark.parametrize(
     ("batch_seconds", "actors", "shards"),
     [
-        (5, 2, "*.parquet"),
+        (5, 2, FIRST),
         (600, 1, FIRST),
         *(
             pytest.param(*one, "*.parquet", marks=pytest.mark.soak)
-            for one in [(5, 1), (60, 1), (60, 2), (600, 1), (600, 2)]
+            for one in [(5, 1), (5, 2), (60, 1), (60, 2), (600, 1), (600, 2)]
         ),
     ],
 )

@@ -9,7 +9,8 @@ import torch
 from torch.export import Dim
 
 from raysp.models import (
-    HubertForCTC,
+    ParakeetForCTC,
+    SEWDForCTC,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechForCTC,
@@ -17,6 +18,7 @@ from raysp.models import (
 from raysp.models.encoder.relative_attention import bucket_rows, bucket_starts, by_distance, log_buckets
 from tests.models.parity import inputs_and_mask
 from tests.models.promises.test_padded_batches import CTC_CLASSES, LOG_MELS, random_model
+from tests.soaked import some
 
 # torch's own, of a tensor that a resumed program takes in: a check of labels' values interrupts the first one
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -45,18 +47,27 @@ def batches(cls):
     return [inputs_and_mask((6001, 4700), None), inputs_and_mask((8300, 3000, 5000), None)]
 
 
-# The others are compiled in `make soak`: tracing takes half a minute each. All are traced by `torch.export` below.
+# `make test` compiles and exports an encoder with a decoder (below), and exports one architecture of each kind of input.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "cls", [pytest.param(cls, marks=[pytest.mark.soak] * (cls is not UniSpeechForCTC)) for cls in CTC_CLASSES]
-)
-def test_a_compiled_model_has_the_same_outputs_and_trains(cls):
+@pytest.mark.soak
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+def test_a_compiled_model_has_the_same_outputs(cls):
     torch._dynamo.reset()
     model = small(cls)
     compiled = torch.compile(model, backend="eager", dynamic=True)
     for inputs, mask in batches(cls):
         with torch.no_grad():
             torch.testing.assert_close(compiled(inputs, mask).logits, model(inputs, mask).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("cls", CTC_CLASSES)
+def test_a_compiled_model_has_the_same_gradients_and_trains(cls):
+    torch._dynamo.reset()
+    model = small(cls)
+    compiled = torch.compile(model, backend="eager", dynamic=True)
+    inputs, mask = batches(cls)[1]
     labels = torch.tensor([[5, 6], [8, -100], [5, 3]])
     loss = model(inputs, mask, labels=labels).loss
     expected = torch.autograd.grad(loss, model.head.weight)
@@ -69,10 +80,7 @@ def test_a_compiled_model_has_the_same_outputs_and_trains(cls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "cls",
-    [pytest.param(cls, marks=[pytest.mark.soak] * (cls in (HubertForCTC, UniSpeechForCTC))) for cls in CTC_CLASSES],
-)
+@pytest.mark.parametrize("cls", some(CTC_CLASSES, SEWDForCTC, ParakeetForCTC))
 @torch.no_grad()
 def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
     model = small(cls)
@@ -83,9 +91,7 @@ def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", ["bart", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("bert", "gpt2", "mbart"))]
-)
+@pytest.mark.parametrize("kind", some(DECODERS, "bart"))
 @torch.no_grad()
 def test_an_encoder_decoder_model_compiles_and_exports(kind):
     torch._dynamo.reset()

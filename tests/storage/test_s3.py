@@ -19,6 +19,7 @@ from raysp.storage.s3_client import S3Error, read_options
 from raysp.storage.store import UnusableError, expand, open_store
 from tests.corpora import rows_table
 from tests.faulty_proxy import FaultyProxy
+from tests.soaked import some
 
 SECRET = "sEcReT/neverInAMessage0123456789abcdefgh"
 TOKEN = "tOkEn//neverInAMessage"
@@ -301,7 +302,7 @@ class TestFaults:
             assert file.read() == data
         assert [f for _, _, f in proxy.requests].count(fault) == 3
 
-    @pytest.mark.parametrize("fault", [*PASSING, "truncate"])
+    @pytest.mark.parametrize("fault", some([*PASSING, "truncate"], PASSING[0], "truncate"))
     def test_attempts_are_bounded_and_the_last_failure_is_reported(self, faulty, proxy, fault):
         faulty.create("a", b"one" * 100)
         proxy.requests.clear()
@@ -370,7 +371,7 @@ class TestFaults:
         assert faulty.read("a") == b"one"
         assert faulty._client._made is not before
 
-    @pytest.mark.parametrize("call", ["read", "stat", "list", "create", "open", "publish"])
+    @pytest.mark.parametrize("call", some(["read", "stat", "list", "create", "open", "publish"], "read", "publish"))
     def test_credentials_that_stay_expired_fail_fast_with_a_message(self, proxy, bucket, monkeypatch, caplog, call):
         monkeypatch.setenv("THE_SECRET", SECRET)
         monkeypatch.setenv("THE_TOKEN", TOKEN)

@@ -32,6 +32,7 @@ from tests.corpora import write_shard
 from tests.engine.training.test_objectives import assert_same_logits
 from tests.hub_server import lay_out
 from tests.recipes import a_recipe, words_table
+from tests.soaked import some
 from tests.training.conftest import SMALL
 from tests.training.objectives.originals import save_decoder
 
@@ -262,7 +263,7 @@ def test_a_stopped_training_of_a_language_goes_on_bit_for_bit(words, turkish, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("language", ["eng", "fra"])
+@pytest.mark.parametrize("language", some(["eng", "fra"], "fra"))
 def test_the_adapter_of_a_checkpoint_is_trained_further(words, many_languages, tmp_path, language):
     folder = with_french(many_languages, tmp_path / "checkpoint")
     schedule = Schedule(steps=3, learning_rate=1e-5)

@@ -16,6 +16,7 @@ from raysp.storage.store import LocalStore
 from raysp.training.evaluating import Evaluator
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words
+from tests.soaked import some
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ def test_rows_without_a_reference_and_long_rows_are_left_out(tiny, tmp_path):
     assert last.failed > 0
 
 
-@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize("evaluates", some([False, True], True))
 def test_the_moving_average_is_evaluated_and_exported(words, tiny, tmp_path, evaluates):
     recipe = dataclasses.replace(evaluated(words, tiny, tmp_path / "out", every=4), ema=0.9)
     recipe = recipe if evaluates else dataclasses.replace(recipe, evaluation=None)

@@ -19,6 +19,7 @@ from raysp.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain
 from raysp.specs.recipe import Evaluation, Schedule
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, words_table
+from tests.soaked import some
 from tests.training.objectives.originals import save_decoder
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
@@ -42,7 +43,7 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(params=[*OBJECTIVES, "bert", *(pytest.param(one, marks=pytest.mark.soak) for one in ("gpt2", "bart"))])
+@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "multi", "frames", "pretraining", "bert"))
 def objective(request, headless, listener, decoders) -> Objective:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
@@ -113,7 +114,7 @@ def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("best", ["accuracy", "f1", "loss"])
+@pytest.mark.parametrize("best", some(["accuracy", "f1", "loss"], "f1"))
 def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, tmp_path, best):
     evaluation = Evaluation(raysp.Shards(words), every=2, best=best, by=["text"])
     seen = []
@@ -137,7 +138,7 @@ def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["multi", "regression"])
+@pytest.mark.parametrize("name", some(["multi", "regression"], "regression"))
 def test_lists_and_numbers_are_evaluated_by_their_loss(words, headless, tmp_path, name):
     cls, fields = OBJECTIVES[name]
     evaluation = Evaluation(raysp.Shards(words), every=10, best="loss")

@@ -65,6 +65,7 @@ def without_texts(words, headless, tmp_path_factory) -> Path:
     return sink
 
 
+@pytest.mark.soak
 def test_codes_and_texts_of_real_digits_are_learnt(tmp_path):
     recipe = a_pretraining(
         None,

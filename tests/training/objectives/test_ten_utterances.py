@@ -46,7 +46,7 @@ SMALL_ENCODERS = {
     "sew-d": ("SEWD", {"conv_dim": (24,) * 13, "position_buckets": 16}),
     "wav2vec2-bert": ("Wav2Vec2Bert", {"conv_depthwise_kernel_size": 7}),
 }
-IN_SHORT = ("unispeech", "wav2vec2-bert")
+IN_SHORT = ("unispeech",)
 """Those of `make test`; `make soak` has all."""
 BLANK_BIAS = 3.0
 
