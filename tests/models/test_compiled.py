@@ -47,7 +47,7 @@ def batches(cls):
     return [inputs_and_mask((6001, 4700), None), inputs_and_mask((8300, 3000, 5000), None)]
 
 
-# `make test` compiles and exports an encoder with a decoder (below), and exports one architecture of each kind of input.
+# `make test` compiles an encoder with a decoder (below), and exports one architecture of each kind of input.
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("cls", CTC_CLASSES)
