@@ -117,25 +117,21 @@ class JaxWriter:
         """Return the text of each window; see `raysp.models.labelling.Writer`."""
         inputs = arrays_of(features)
         keys = jax.vmap(jax.random.key)(np.array([self._seed_of(place) for place in places], np.uint32))
-        ids_BL = np.array(self.model.generate(**inputs, **self.options, prng_key=keys).sequences)
+        output = self.model.generate(**inputs, **self.options, prng_key=keys)
+        ids_BL = np.array(output.sequences)
         texts = self.tokenizer.batch_decode(torch.from_numpy(ids_BL).long(), skip_special_tokens=True)
-        log_probs_BL, emitted_BL = self._log_probs(inputs, ids_BL)
+        log_probs_BL, emitted_BL = self._emitted(ids_BL[:, 1:], np.array(output.log_probs)[:, 1:])
         totals, counts = log_probs_BL.sum(1).tolist(), emitted_BL.sum(1).tolist()
         return [Written(*one) for one in zip(texts, totals, counts, strict=True)]
 
     def _seed_of(self, place: str) -> int:
         return int.from_bytes(hashlib.blake2b(f"{self.seed}|{place}".encode(), digest_size=4).digest(), "little")
 
-    def _log_probs(self, inputs: Mapping[str, Any], ids_BL: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each token after the first, zero after the end, and which tokens count."""
-        values = next(inputs[name] for name in INPUTS if name in inputs)
-        output = self.model(values, inputs.get("attention_mask"), ids_BL[:, :-1])
-        logits_BLV = torch.from_numpy(np.array(output.logits, np.float32))
-        chosen_BL = torch.from_numpy(ids_BL[:, 1:]).long()
-        log_probs_BL = logits_BLV.log_softmax(-1).gather(-1, chosen_BL[:, :, None])[:, :, 0]
-        is_end_BL = torch.isin(chosen_BL, torch.tensor(self._ends(), dtype=torch.long))
+    def _emitted(self, ids_BL: np.ndarray, log_probs_BL: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each token, zero after the end, and which tokens count."""
+        is_end_BL = torch.isin(torch.from_numpy(ids_BL).long(), torch.tensor(self._ends(), dtype=torch.long))
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # up to the first end, which counts
-        return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
+        return torch.from_numpy(log_probs_BL).masked_fill(~emitted_BL, 0.0), emitted_BL
 
     def _ends(self) -> list[int]:
         """Return the ids that end a text; only padding follows them."""

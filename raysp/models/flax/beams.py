@@ -30,12 +30,16 @@ class Candidates(NamedTuple):
     """(B, n), true where a text has ended."""
     num_tokens: Array
     """(B, n) of texts that have ended, prompt included."""
+    log_probs: Array
+    """(B, n, M), of each token as the model gives it; zero in the prompt and after the end."""
 
     def chosen(self, places_BK: Array) -> "Candidates":
         """Return the texts of each row at these indices."""
-        tokens = jnp.take_along_axis(self.tokens, places_BK[..., None], 1)
-        of_texts = (self.scores, self.ended, self.num_tokens)
-        return Candidates(tokens, *(jnp.take_along_axis(x, places_BK, 1) for x in of_texts))
+        tokens, log_probs = (jnp.take_along_axis(x, places_BK[..., None], 1) for x in (self.tokens, self.log_probs))
+        scores, ended, num_tokens = (
+            jnp.take_along_axis(x, places_BK, 1) for x in (self.scores, self.ended, self.num_tokens)
+        )
+        return Candidates(tokens, scores, ended, num_tokens, log_probs)
 
 
 class State(NamedTuple):
@@ -73,7 +77,7 @@ def beam_search(start: Start) -> Texts:
 
     last = lax.while_loop(goes_on, continued, first)
     count, found = start.settings.num_return_sequences, last.finished
-    return Texts(found.tokens[:, :count], found.num_tokens[:, :count], found.scores[:, :count])
+    return Texts(*(x[:, :count] for x in (found.tokens, found.num_tokens, found.scores, found.log_probs)))
 
 
 def _first(start: Start, *, is_running: bool) -> Candidates:
@@ -85,7 +89,8 @@ def _first(start: Start, *, is_running: bool) -> Candidates:
     tokens = tokens.at[:, :, :length].set(start.prompt_BT[:, None])
     scores = jnp.full((batch, beams), LOWEST)
     scores = scores.at[:, 0].set(0.0) if is_running else scores  # all beams are equal at first: one is enough
-    return Candidates(tokens, scores, jnp.zeros((batch, beams), bool), jnp.full((batch, beams), length))
+    no_end, counts = jnp.zeros((batch, beams), bool), jnp.full((batch, beams), length)
+    return Candidates(tokens, scores, no_end, counts, jnp.zeros(tokens.shape))
 
 
 def _is_full(start: Start, state: State) -> Array:
@@ -117,7 +122,7 @@ def _advanced(start: Start, state: State, logits_RV: Array) -> State:
 def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidates, Array]:
     """Return the best, or sampled, continuations of the beams of each row, and the beams that they continue."""
     settings, (batch, beams, room) = start.settings, state.running.tokens.shape
-    scores_RV = jax.nn.log_softmax(logits_RV, -1)
+    scores_RV = log_probs_RV = jax.nn.log_softmax(logits_RV, -1)
     tokens_RM = state.running.tokens.reshape(-1, room)
     for change in start.changes:
         scores_RV = change(tokens_RM, state.length, scores_RV)
@@ -133,11 +138,14 @@ def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidate
         scores_BC, places_BC = lax.top_k(all_BN, count)
     from_BC, ids_BC = places_BC // size, (places_BC % size).astype(tokens_RM.dtype)
     texts = state.running.chosen(from_BC)
-    at = (0, 0, state.length)
-    tokens = lax.dynamic_update_slice(texts.tokens, ids_BC[..., None], at)
+    chosen_BC = jnp.take_along_axis(log_probs_RV.reshape(batch, -1), places_BC, 1)
+    tokens, log_probs = (
+        lax.dynamic_update_slice(before, new_BC[..., None], (0, 0, state.length))
+        for before, new_BC in ((texts.tokens, ids_BC), (texts.log_probs, chosen_BC))
+    )
     ended = is_one_of(ids_BC, settings.eos_token_ids) | (state.length + 1 >= settings.max_length)
     counts = jnp.broadcast_to(state.length + 1, ids_BC.shape)
-    return Candidates(tokens, scores_BC, ended, counts), from_BC
+    return Candidates(tokens, scores_BC, ended, counts, log_probs), from_BC
 
 
 def _finished_with(start: Start, state: State, candidates: Candidates) -> Candidates:
@@ -152,6 +160,7 @@ def _finished_with(start: Start, state: State, candidates: Candidates) -> Candid
         jnp.concatenate([state.finished.scores, scores_BC], 1),
         jnp.concatenate([state.finished.ended, ended_BC], 1),
         jnp.concatenate([state.finished.num_tokens, candidates.num_tokens], 1),
+        jnp.concatenate([state.finished.log_probs, candidates.log_probs], 1),
     )
     return merged.chosen(lax.top_k(merged.scores, beams)[1])
 

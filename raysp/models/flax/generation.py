@@ -28,6 +28,8 @@ class Texts(NamedTuple):
     """(B, n), prompt included."""
     scores: Array
     """(B, n); of beam search alone."""
+    log_probs: Array
+    """(B, n, M), of each token as the model gives it; zero in the prompt and after the end."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class State(NamedTuple):
 
     length: Array
     tokens_RM: Array
+    log_probs_RM: Array
     done_R: Array
     cache: FlaxCache
 
@@ -84,6 +87,7 @@ def token_by_token(start: Start) -> Texts:
     first = State(
         jnp.asarray(prompt_RT.shape[1]),
         tokens_RM,
+        jnp.zeros(tokens_RM.shape),
         jnp.repeat(~start.open_B, texts),
         started(start, texts),
     )
@@ -93,11 +97,13 @@ def token_by_token(start: Start) -> Texts:
     def written(state: State, logits_RV: Array) -> State:
         next_R = chosen(start, state, logits_RV, keys_R)
         done_R = state.done_R
+        log_probs_R = jnp.where(done_R, 0.0, log_probs_of(logits_RV, next_R))
         if settings.eos_token_ids:
             next_R = jnp.where(done_R, padding, next_R)
             done_R = done_R | is_one_of(next_R, settings.eos_token_ids)
         tokens_RM = lax.dynamic_update_slice(state.tokens_RM, next_R[:, None], (0, state.length))
-        return State(state.length + 1, tokens_RM, done_R, state.cache)
+        log_probs_RM = lax.dynamic_update_slice(state.log_probs_RM, log_probs_R[:, None], (0, state.length))
+        return State(state.length + 1, tokens_RM, log_probs_RM, done_R, state.cache)
 
     def goes_on(state: State) -> Array:
         return (state.length < settings.max_length) & ~state.done_R.all()
@@ -110,7 +116,14 @@ def token_by_token(start: Start) -> Texts:
     last = lax.while_loop(goes_on, continued, first)
     shape = (len(start.prompt_BT), texts)
     counts = jnp.broadcast_to(last.length, shape)
-    return Texts(last.tokens_RM.reshape(*shape, -1), counts, jnp.zeros(shape))
+    tokens, log_probs = (x.reshape(*shape, -1) for x in (last.tokens_RM, last.log_probs_RM))
+    return Texts(tokens, counts, jnp.zeros(shape), log_probs)
+
+
+def log_probs_of(logits_RV: Array, ids_R: Array) -> Array:
+    """Return the log-probability (R,) of a token in each row."""
+    of_ids_R1 = jnp.take_along_axis(logits_RV, ids_R[:, None], 1)
+    return of_ids_R1[:, 0] - jax.nn.logsumexp(logits_RV, -1)
 
 
 def chosen(start: Start, state: State, logits_RV: Array, keys_R: Array) -> Array:

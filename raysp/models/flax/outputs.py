@@ -75,7 +75,12 @@ class FlaxSeq2SeqLMOutput(ModelOutput):
 
 @output
 class FlaxGenerateOutput(ModelOutput):
-    """Output of `generate`: `sequences` (B * n, T), and for beam search `sequences_scores` (B * n,)."""
+    """Output of `generate`: `sequences` (B * n, T), and for beam search `sequences_scores` (B * n,).
+
+    `log_probs` (B * n, T) are those of the tokens as the model gives them, before options such as a temperature change
+    them; they are zero in the prompt and after the end of a text.
+    """
 
     sequences: Array
     sequences_scores: Array | None = None
+    log_probs: Array | None = None

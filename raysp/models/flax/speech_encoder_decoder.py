@@ -431,8 +431,8 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             options: Options by name, in place of either; see `GenerationConfig`.
 
         Returns:
-            `sequences` (B * num_return_sequences, T) with the start token; rows are padded after their end. Beam search
-            returns their scores too.
+            `sequences` (B * num_return_sequences, T) with the start token; rows are padded after their end; and the
+            log-probability of each token. Beam search returns their scores too.
         """
         given = [value for value in (inputs, input_values, input_features) if value is not None]
         if len(given) != 1:
@@ -552,6 +552,9 @@ def _padded_keys(key: Any, batch: Batch) -> Any:  # noqa: ANN401 - a key, or one
 def _output(texts: Texts, rows: int, has_scores: bool) -> FlaxGenerateOutput:
     """Return the texts of the rows that were given, cut after the longest."""
     longest = int(np.asarray(texts.num_tokens)[:rows].max())
-    sequences = np.asarray(texts.sequences)[:rows, :, :longest].reshape(-1, longest)
+    sequences, log_probs = (
+        jax.device_put(np.asarray(x)[:rows, :, :longest].reshape(-1, longest))
+        for x in (texts.sequences, texts.log_probs)
+    )
     scores = jax.device_put(np.asarray(texts.scores)[:rows].reshape(-1)) if has_scores else None
-    return FlaxGenerateOutput(sequences=jax.device_put(sequences), sequences_scores=scores)
+    return FlaxGenerateOutput(sequences=sequences, sequences_scores=scores, log_probs=log_probs)
