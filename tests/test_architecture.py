@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -76,15 +77,22 @@ def _walk(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, f"line {child.lineno}: a relative import"
             yield from (Import(f"{child.module}.{alias.name}", child.lineno, lazy, typing) for alias in child.names)
-        elif isinstance(child, ast.Call) and ast.unparse(child.func) in ("import_module", "importlib.import_module"):
+        elif isinstance(child, ast.Call) and dotted(child.func) in ("import_module", "importlib.import_module"):
             argument = child.args[0]
             if isinstance(argument, ast.Constant):
                 yield Import(str(argument.value), child.lineno, True, typing)
             elif isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
                 yield Import(f"{argument.values[0].value}*", child.lineno, True, typing)
         inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        checked = typing or (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"))
+        checked = typing or (isinstance(child, ast.If) and dotted(child.test).endswith("TYPE_CHECKING"))
         yield from _walk(child, lazy=inside, typing=checked)
+
+
+def dotted(node: ast.AST) -> str:
+    """Return the name that stands there, such as `sys.stdout.write`; of anything else, what follows its last dot."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}".removeprefix(".")
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def sources(package: Path) -> list[Path]:
@@ -172,8 +180,9 @@ def prints(package: Path) -> list[str]:
         f"{path.relative_to(package)}:{node.lineno}"
         for path in sources(package)
         if part_of(path, package) != "cli"
+        if re.search(r"\bprint\b|\bstd(out|err)\b", path.read_text())
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+        if isinstance(node, ast.Call) and dotted(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
     ]
 
 

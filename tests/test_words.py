@@ -9,6 +9,7 @@ import pytest
 from raysp.words import count
 
 PACKAGE = Path(__file__).parents[1] / "raysp"
+UNDECIDED = re.compile(r"[a-z]\((s|es)\)")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,8 @@ def test_no_message_leaves_the_number_to_the_reader():
     texts = (
         (path, node.lineno, node.value)
         for path in sorted(PACKAGE.rglob("*.py"))
+        if UNDECIDED.search(path.read_text())
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
-    assert [f"{path}:{line}" for path, line, text in texts if re.search(r"[a-z]\((s|es)\)", text)] == []
+    assert [f"{path}:{line}" for path, line, text in texts if UNDECIDED.search(text)] == []

@@ -27,6 +27,7 @@ def decoder():
         yield one
 
 
+@pytest.mark.slow
 def test_a_child_that_is_stopped_is_replaced_and_no_recording_is_at_fault(decoder, monkeypatch):
     monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.5)
     stopped = decoder._child._process.pid
@@ -40,7 +41,7 @@ PAUSED = """
 import sys
 from raysp.audio import Excerpt, DecodeOptions, isolation
 from tests.corpora import wav
-isolation.ANSWER_SECONDS = 1.5
+isolation.ANSWER_SECONDS = 0.7
 with isolation.Decoder() as decoder:
     decoder.read_header(wav(10))
     child = decoder._child._process.pid
@@ -59,11 +60,11 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
         os.kill(child, signal.SIGSTOP)
         parent.stdin.write("go on\n")
         parent.stdin.flush()
-        time.sleep(0.5)  # it waits for the answer by now, or will
+        time.sleep(0.3)  # it waits for the answer by now, or will
         os.kill(parent.pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(1.2)
         os.kill(parent.pid, signal.SIGCONT)  # the order is that in which the machine happens to wake them
-        time.sleep(0.3)
+        time.sleep(0.1)
         os.kill(child, signal.SIGCONT)
         assert parent.stdout.readline() == "100\n"
         assert parent.stdout.readline() == "the same\n"

@@ -128,6 +128,7 @@ def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypa
     np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     samples=st.lists(st.integers(-32768, 32767), min_size=1, max_size=300),
@@ -322,6 +323,7 @@ def test_memory_depends_neither_on_claims_nor_on_length(tmp_path):
     assert int(run.stdout) < 40  # five times a chunk, and the ten megabytes of the WAV
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(
     st.sampled_from(

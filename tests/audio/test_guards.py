@@ -45,7 +45,7 @@ class TestTheDecoder:
 
     @pytest.mark.slow
     def test_without_the_time_out_a_hang_is_waited_for(self, decoder, monkeypatch):
-        monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.3)
         with pytest.raises(AudioError) as caught:
             decoder("sleep").decode(Excerpt(marked()), DecodeOptions(16_000))
         assert caught.value.error_type == "decoder_timeout"
@@ -55,7 +55,7 @@ class TestTheDecoder:
         found: list[np.ndarray] = []
         thread = threading.Thread(target=lambda: found.append(hung.decode(Excerpt(marked()), DecodeOptions(16_000))))
         thread.start()
-        thread.join(3)
+        thread.join(1)
         assert thread.is_alive()
         monkeypatch.setenv(child.FAULTS, "")
         os.kill(hung._child._process.pid, 9)  # it is tried once more, by a child that does not hang

@@ -45,6 +45,7 @@ def cut(windowing: Windowing, num_samples: int, chunk_samples: list[int]) -> lis
 recordings = st.tuples(windowings(), st.integers(0, 3000), st.lists(st.integers(1, 900), min_size=1, max_size=4))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(recordings)
 def test_every_frame_is_owned_by_exactly_one_window(recording):
@@ -158,6 +159,7 @@ def speakers() -> list[list[corpus.Utterance]]:
 
 
 class TestQuietPoints:
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=50)
     @given(st.integers(0, 200_000), st.lists(st.integers(1, 50_000), min_size=1, max_size=5), st.integers(0, 100))
     def test_windows_follow_each_other_without_a_gap_for_any_chunks(self, num_samples, sizes, seed):

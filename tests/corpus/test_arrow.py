@@ -30,6 +30,7 @@ def shard_of(path) -> Shard:
     return Shard("x.parquet", str(path), num_bytes, "1", found.num_rows, digest, found.pieces, kind="arrow")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     num_rows=st.integers(1, 60),

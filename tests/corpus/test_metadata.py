@@ -172,6 +172,7 @@ def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "file:///etc/passwd", "x/../../secret.wav"])
 def test_a_name_that_leads_out_of_the_folder_is_an_error_row(corpus, name):
     (corpus.parent / "secret.wav").write_bytes(wav(1600))

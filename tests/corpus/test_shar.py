@@ -81,6 +81,7 @@ def test_rows_are_the_cuts_that_lhotse_reads(tmp_path, form):
         assert np.array_equal(decoded(row["audio"]) / np.float32(32768), cut.load_audio()[0])
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_same_recordings_in_parquet(tmp_path):
     write_shar(tmp_path / "shar")
     audio = pa.array([{"bytes": row["audio"]["bytes"], "path": None} for row in demo_rows()], AUDIO)

@@ -242,6 +242,7 @@ def test_a_row_alone_equals_the_row_in_any_batch(lengths, kind, add_adapter, see
             assert_close(logits[row, : len(alone)], alone, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["relative_key", "relative", "rotary", None])
 @pytest.mark.parametrize("lengths", [LENGTHS, (33, 32), (40, 40), (1, 0, 25)])
 def test_inference_without_padding_equals_training_with_it(kind, lengths):

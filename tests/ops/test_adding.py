@@ -130,6 +130,7 @@ def read(pipeline) -> dict[str, dict[str, object]]:
     return {row["id"]: row for row in pq.read_table(f"{pipeline.sink.url}/a.parquet").to_pylist()}
 
 
+@pytest.mark.slow
 def test_label_rows_have_the_added_columns_with_their_types_before_those_of_the_outputs(labelled):
     schema = pq.read_schema(f"{labelled.sink.url}/a.parquet")
     assert schema.names[-5:] == [*ADDED, "pred_text", "pred_score"]
@@ -171,6 +172,7 @@ def test_rows_recomputed_alone_have_the_same_values(labelled):
     assert (checked.differences, checked.sampled, checked.sampled_equal) == ((), 3, 3)
 
 
+@pytest.mark.slow
 def test_a_retry_adds_the_values_of_rows_that_succeed_now(labelled, tmp_path, monkeypatch):
     pipeline = replace(labelled, sink=raysp.Parquet(str(tmp_path / "out"), rows="ok"))
     label_here(pipeline)
@@ -202,6 +204,7 @@ def chained(rows, tmp_path_factory):
     return pipeline
 
 
+@pytest.mark.slow
 def test_a_step_reads_the_columns_that_steps_before_it_add(chained, labelled):
     found, expected = read(chained), read(labelled)
     for name in ("long", "other"):
@@ -230,6 +233,7 @@ def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 def test_steps_with_pools_of_their_own_give_the_same_rows(chained, tmp_path, pooled):
     maps = [place for place, step in enumerate(chained.steps) if isinstance(step, raysp.Map)]
@@ -243,6 +247,7 @@ def test_steps_with_pools_of_their_own_give_the_same_rows(chained, tmp_path, poo
     assert schemas[0].names == schemas[1].names
 
 
+@pytest.mark.slow
 def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows[:2])
     decode, label = the_steps()[2], the_steps()[-1]
@@ -260,6 +265,7 @@ def labeller():
         yield found
 
 
+@pytest.mark.slow
 def test_a_row_alone_gets_the_values_that_it_gets_in_a_run(labeller, rows, labelled):
     expected = read(labelled)
     together = labeller(rows)

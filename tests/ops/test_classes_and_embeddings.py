@@ -210,6 +210,7 @@ class TestSegmenting:
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 1.0, 2.5), ("dog", 3.5, 4.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "none"])
 @pytest.mark.parametrize("window_seconds", [None, 0.5])
 def test_half_precision_is_that_of_single_rounded(tmp_path, pooling, window_seconds):

@@ -91,6 +91,7 @@ class TestSeveralPassesAtOnce:
         yield
         torch.set_num_threads(before)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("threads", [1, 2, 6])
     def test_the_labels_are_those_of_rows_alone(self, waves, alone, threaded, threads):
         mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32)]
@@ -107,6 +108,7 @@ class TestSeveralPassesAtOnce:
         assert_same(labels(threaded[2], block_of(waves[:1])), alone)
         assert torch.get_num_threads() == 2
 
+    @pytest.mark.slow
     def test_passes_share_the_threads(self, waves):
         counted = set()
 
@@ -144,6 +146,7 @@ class TestSeveralPassesAtOnce:
         assert labelling(dtype="bfloat16", threads=4).at_once == 4
 
 
+@pytest.mark.slow
 def test_batches_that_take_turns_on_a_device_have_the_labels_of_rows_alone(waves, alone):
     class Watching(Constant):
         def __call__(self, forward: Forward) -> list[list[int]]:

@@ -286,6 +286,7 @@ class TestStatuses:
         assert (found["status"], found["error_type"]) == ("error", "corrupt_audio")
         assert [found[name] for name in ("seconds", "pred_text", "pred_score", "pred_words")] == [None] * 4
 
+    @pytest.mark.slow
     def test_samples_that_are_no_numbers_make_an_error_row_wherever_they_are(self, nearsighted):
         samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2_500_000).astype(np.float32)
         samples[-5] = np.nan

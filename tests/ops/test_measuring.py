@@ -107,6 +107,7 @@ def test_loudness_is_that_of_the_recommendation(rate, parts, expected):
     assert found["peak"] == pytest.approx(max(level for level, _ in parts), abs=0.1)
 
 
+@pytest.mark.slow
 def test_loudness_of_speech_is_that_of_filters_sample_by_sample(speech):
     wave = speech[: 4 * RATE]
     filtered = wave
@@ -130,6 +131,7 @@ def test_noise_of_a_known_level_is_found_in_speech(speech, snr):
     assert found["noise"] == pytest.approx(10 * np.log10((noise**2).mean()), abs=1)
 
 
+@pytest.mark.slow
 def test_a_telephone_is_told_from_a_wide_band(shared):
     folder = shared / "data" / "sentences"
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]

@@ -30,6 +30,7 @@ sizes = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(pieces, sizes, st.integers(0, 3), st.integers(0, 3))
 def test_an_epoch_has_every_row_once_and_no_row_that_is_left_out(pieces, sizes, seed, epoch):
     index = index_of(pieces)
@@ -53,6 +54,7 @@ def test_workers_run_each_micro_batch_once_whatever_their_number(pieces, sizes, 
             assert window.rows_of(worker, num_workers).tolist() == [row for rows in own for row in rows.tolist()]
 
 
+@pytest.mark.slow
 @given(pieces, sizes, st.data())
 def test_an_epoch_continues_from_any_step_as_if_it_had_not_stopped(pieces, sizes, data):
     def steps(step: int) -> list[tuple[int, list[list[int]]]]:
@@ -70,6 +72,7 @@ def test_an_epoch_continues_from_any_step_as_if_it_had_not_stopped(pieces, sizes
     assert steps(first) == whole[first:]
 
 
+@pytest.mark.slow
 @given(pieces, sizes)
 def test_a_micro_batch_stays_within_its_budget_or_has_one_row(pieces, sizes):
     index = index_of(pieces)

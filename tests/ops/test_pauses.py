@@ -118,6 +118,7 @@ def test_a_recording_without_speech_has_no_windows():
     assert list(cutter()(iter([]))) == []
 
 
+@pytest.mark.slow
 def test_an_hour_of_speech_without_a_pause_is_held_in_parts():
     read = 0
 

@@ -1,7 +1,6 @@
 """Object storage only: conditions, parts, retries, credentials, messages."""
 
 import logging
-import threading
 import uuid
 from collections.abc import Iterator
 
@@ -251,17 +250,21 @@ class TestWriting:
             "written, so two concurrent runs could write one label shard twice (with the same rows)"
         ]
 
-    def test_more_files_than_a_page_holds_are_all_listed(self, store, s3, bucket):
-        made = [f"{number:04}.parquet" for number in range(1005)]
-        threads = [
-            threading.Thread(target=lambda part=made[k::16]: [store.replace(n, b"x") for n in part]) for k in range(16)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def test_more_files_than_a_page_holds_are_all_listed(self, store, s3, bucket, monkeypatch):
+        pages: list[str] = []
+        really = S3Store._page
+
+        def page(self, prefix: str, **more: object) -> dict:
+            pages.append(prefix)
+            return really(self, prefix, **{"MaxKeys": 10, **more})
+
+        monkeypatch.setattr(S3Store, "_page", page)
+        made = [f"{number:02}.parquet" for number in range(25)]
+        for name in made:
+            store.replace(name, b"x")
         assert [entry.path for entry in store.list()] == made
-        assert len(expand(f"s3://{bucket}/x/1*.parquet", s3.options).entries) == 5
+        assert pages == ["x/"] * 3
+        assert len(expand(f"s3://{bucket}/x/1*.parquet", s3.options).entries) == 10
 
     def test_folder_markers_of_other_tools_are_not_files(self, store, s3, bucket):
         for key in ("x/", "x/folder/"):
@@ -290,7 +293,7 @@ class TestFaults:
     @pytest.mark.parametrize("fault", ["truncate", "stall", "reset", "503"])
     def test_an_incomplete_body_is_requested_again(self, proxy, bucket, fault, monkeypatch):
         if fault == "stall":
-            monkeypatch.setattr(s3_client, "READ_SECONDS", 1)
+            monkeypatch.setattr(s3_client, "READ_SECONDS", 0.4)
         faulty = S3Store(f"s3://{bucket}/x", proxy.options)
         data = bytes(i * 7 % 251 for i in range(300_000))
         faulty.create("a", data)

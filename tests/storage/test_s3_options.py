@@ -271,6 +271,7 @@ class _Redirecting(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - a name that http.server looks for
 
 
+@pytest.mark.slow
 def test_a_redirect_is_not_followed(monkeypatch):
     monkeypatch.setenv("THE_SECRET", LITERAL)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting)

@@ -240,6 +240,7 @@ class TestExpand:
         with pytest.raises(StoreError, match=reason):
             expand(f"{corpus[0]}{pattern}", corpus[1])
 
+    @pytest.mark.slow
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.sets(

@@ -71,6 +71,7 @@ def test_the_path_is_less_likely_than_all_paths_together(num_frames, ids, seed):
     assert log_prob_of(found, log_probs_TV) <= float(together) + 1e-3
 
 
+@pytest.mark.slow
 @given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
 def test_tokens_follow_each_other_with_a_blank_between_equal_ones(num_frames, ids, seed):
     found = align_one(log_probs_of(num_frames, 6, seed), ids)
@@ -154,6 +155,7 @@ def test_within_a_beam_the_path_is_the_best_of_all(monkeypatch, silent):
     assert_same(align_one(log_probs_TV, ids), expected)
 
 
+@pytest.mark.slow
 def test_a_path_that_may_not_be_the_best_within_a_beam_is_looked_for_in_a_wider_one(monkeypatch):
     log_probs_TV, ids = spoken(1500, seed=1)
     words = ids[:400] + ids[800:]  # the speech of 400 tokens has no place

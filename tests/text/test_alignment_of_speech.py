@@ -22,7 +22,7 @@ def aligner() -> Aligner:
 def heard(aligner, shared) -> list[Heard]:
     rng = np.random.default_rng(0)
     speakers = list(read_utterances(str(shared / "data" / "digits" / "*.parquet")).values())
-    return [aligner.hear(speak(rng, speakers[number % len(speakers)], 5)) for number in range(100)]
+    return [aligner.hear(speak(rng, speakers[number % len(speakers)], 5)) for number in range(60)]
 
 
 def test_words_start_where_their_speech_does(aligner, heard):

@@ -59,6 +59,7 @@ def test_the_score_is_the_mean_of_the_words():
     assert cut(spans[2:])[0][0].score is None
 
 
+@pytest.mark.slow
 @given(words(most=40), st.floats(0.1, 3), st.floats(4, 30))
 def test_each_word_is_in_one_clip_or_left_out_and_clips_do_not_overlap(spans, least, most):
     spans = [one._replace(text=f"{number}") for number, one in enumerate(spans)]

@@ -75,6 +75,7 @@ def test_what_is_replayed_within_a_block_is_collected_and_then_gone(saved):
     assert "encode" not in vars(loaded.model.speech_encoder)
 
 
+@pytest.mark.slow
 def test_threads_collect_and_replay_the_outputs_of_their_own_passes(saved):
     folder, _, classifier = saved
     loaded = load_checkpoint(folder)

@@ -120,6 +120,7 @@ def test_speech_encoder_decoder_translates(speech_to_text):
     assert len(ours["generated_text"]) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # theirs, of defaults of generate and of a missing sampling rate
 def test_speech_encoder_decoder_translates_where_the_model_is(speech_to_text):
     """001-3; there is one device on either side, which theirs put a model on by another package."""

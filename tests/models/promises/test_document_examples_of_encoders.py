@@ -24,6 +24,7 @@ SEW_D, KEYWORDS = "asapp/sew-d-tiny-100k-ft-ls100h", "anton-l/sew-d-mid-400k-ft-
 LOG_MELS, UNISPEECH = "facebook/wav2vec2-bert-rel-pos-large", "microsoft/unispeech-large-1500h-cv"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SEWD", "Wav2Vec2Bert", "UniSpeech"])
 def test_default_configurations_make_models(name):
     """002-1, 003-1, 004-1."""
@@ -134,6 +135,7 @@ def page_classify(name, checkpoint):
     return page
 
 
+@pytest.mark.slow
 def test_sew_d_hidden_states_have_the_shape_on_the_page(hub):
     """002-2."""
     flags = sew_d_flags(hidden_size=384, num_attention_heads=6)
@@ -208,6 +210,7 @@ def test_text_is_not_an_input_of_a_speech_model(hub, name):
             page(library)
 
 
+@pytest.mark.slow
 def test_wav2vec2_bert_gives_one_class(hub):
     """003-3."""
     publish_log_mels("Wav2Vec2BertForSequenceClassification")
@@ -235,6 +238,7 @@ def test_wav2vec2_bert_gives_one_class(hub):
     assert ours["label"] in ("LABEL_0", "LABEL_1")
 
 
+@pytest.mark.slow
 def test_wav2vec2_bert_gives_several_classes(hub):
     """003-4; theirs takes labels for numbers of one class whatever the problem, and fails at the page's last line."""
     publish_log_mels("Wav2Vec2BertForSequenceClassification", num_labels=5)

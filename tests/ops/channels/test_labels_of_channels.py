@@ -45,6 +45,7 @@ def calls() -> list[list[Wave]]:
 
 
 class TestTheSameLabel:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "label",
         [
@@ -68,6 +69,7 @@ class TestTheSameLabel:
         assert len([one for one in texts if one]) == 8
         assert [row["status"] for row in found] == ["ok", "ok", "ok", "skipped", "ok"]
 
+    @pytest.mark.slow
     def test_of_a_recording_that_is_resampled_and_read_in_parts(self, tmp_path, calls, monkeypatch):
         monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 3000)
         [row] = labelled(tmp_path / "each", [encoded(calls[0], rate=8000)])
@@ -126,6 +128,7 @@ def test_filters_and_limits_are_of_whole_rows(tmp_path, calls):
     assert found[1]["pred_text"] is None
 
 
+@pytest.mark.slow
 def test_a_labeller_of_tables_and_steps_with_a_pool_of_their_own_give_the_same_rows(tmp_path, calls):
     rows = [encoded(calls[0]), encoded(calls[1])]
     expected = labelled(tmp_path / "run", rows)

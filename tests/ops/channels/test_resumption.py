@@ -20,6 +20,7 @@ def recordings():
     return [encoded([first, second, first]), encoded([second])]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_after_any_block_goes_on_to_the_same_labels(tmp_path, recordings, monkeypatch):
     monkeypatch.setattr("raysp.ops.decoding.STREAM_BLOCK_BYTES", 4 * 24_000)  # channels of a row in several blocks
     options = {"window_seconds": 1, "overlap_seconds": 0.25}

@@ -84,6 +84,7 @@ def passes(row: dict[str, object]) -> bool:
     return row["pred_score"] is not None and row["pred_score"] > SCORE and row["signal"]["snr"] > SNR
 
 
+@pytest.mark.slow
 def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(filtered, unfiltered):
     found = read(filtered)
     assert [*found] == [*unfiltered]
@@ -104,6 +105,7 @@ def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(f
     assert found["broken"] == unfiltered["broken"]
 
 
+@pytest.mark.slow
 def test_signals_of_a_row_in_windows_are_those_of_the_row_in_one_window(source, unfiltered, tmp_path):
     label_here(pipeline_of(source, tmp_path, window_seconds=60, overlap_seconds=1))
     found = read(tmp_path)
@@ -132,6 +134,7 @@ def test_the_message_has_the_first_condition_that_is_not_met_with_the_value(filt
     assert {message.split()[0] for message in found.values()} == {"pred_score", "signal.snr"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_seconds", [0.5, 5])
 def test_other_batches_leave_out_the_same_rows(source, filtered, tmp_path, batch_seconds):
     label_here(pipeline_of(source, tmp_path, KEEP, batch_seconds=batch_seconds))
@@ -142,6 +145,7 @@ def test_other_batches_leave_out_the_same_rows(source, filtered, tmp_path, batch
         assert one["signal"] == other["signal"]
 
 
+@pytest.mark.slow
 def test_a_sink_with_filtered_rows_is_whole_and_counts_them(filtered):
     skipped = sum(row["error_type"] == "filtered" for row in read(filtered).values())
     found = status(str(filtered))
@@ -150,6 +154,7 @@ def test_a_sink_with_filtered_rows_is_whole_and_counts_them(filtered):
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
 
 
+@pytest.mark.slow
 def test_a_retry_leaves_filtered_rows_as_they_are(source, filtered, tmp_path):
     sink = raysp.Parquet(str(tmp_path), rows="ok")
     pipeline = pipeline_of(source, sink, KEEP)
@@ -161,6 +166,7 @@ def test_a_retry_leaves_filtered_rows_as_they_are(source, filtered, tmp_path):
     assert verify(str(tmp_path)).differences == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window_seconds", [4, 60])
 def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(source, tmp_path, window_seconds):
     whole = pq.read_table(source).to_pylist()
@@ -177,6 +183,7 @@ def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(
     assert row["signal"]["loudness"] < 0
 
 
+@pytest.mark.slow
 def test_a_function_gets_the_outputs_and_added_columns_alone(source, unfiltered, tmp_path):
     label_here(pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)))
     expected = {name for name, row in unfiltered.items() if passes(row) and row["seconds"] < 5 and row["length"] == 7}
@@ -188,6 +195,7 @@ def test_a_function_gets_the_outputs_and_added_columns_alone(source, unfiltered,
     )
 
 
+@pytest.mark.slow
 def test_a_labeller_leaves_out_the_same_rows(source, filtered):
     steps = pipeline_of(source, "out", KEEP).steps
     found = raysp.Labeller(steps)(pq.read_table(source)).to_pylist()
@@ -214,6 +222,7 @@ def test_conditions_that_no_column_can_meet_are_refused_with_those_that_exist(so
         plan(pipeline_of(source, tmp_path, raysp.Keep(where=[where])))
 
 
+@pytest.mark.slow
 def test_a_condition_before_label_reads_a_column_of_the_source_that_has_the_name_of_an_output(
     source, unfiltered, tmp_path
 ):

@@ -57,6 +57,7 @@ def test_texts_are_those_of_fast_ctc_decode(beams):
     assert same == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "lm_weight", "bonus"), [(2, 0.5, 0.0), (3, 1.0, 1.5)])
 def test_texts_with_a_model_of_words_are_those_of_flashlight_with_kenlm(tmp_path, order, lm_weight, bonus):
     words, sentences = words_and_sentences(2, 80)

@@ -38,6 +38,7 @@ def test_lhotse_reads_the_words_of_a_ctm_file(file, id_, spans):
     assert [one.score for one in items] == pytest.approx([one.score for one in spans], abs=1e-4)
 
 
+@pytest.mark.slow
 @given(id_=TEXTS, spans=words())
 def test_lhotse_reads_the_segments_of_an_rttm_file(file, id_, spans):
     file.write_bytes(rttm(id_, spans).encode())

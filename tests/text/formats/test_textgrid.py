@@ -36,6 +36,7 @@ def test_a_span_that_overlaps_the_one_before_is_shortened(file):
     assert [(one.start, one.end, one.label) for one in found.entries] == [(0, 1, "a"), (1, 1.5, "b")]
 
 
+@pytest.mark.slow
 @given(spans=words(), chars=words(most=4))
 def test_praatio_reads_the_same_texts_and_times(file, spans, chars):
     found = read(file, textgrid({"words": spans, "chars": chars}, 5.0))
