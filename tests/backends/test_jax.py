@@ -78,6 +78,7 @@ def test_samples_depend_on_the_row_and_not_on_its_batch(writer):
     assert alone == together
 
 
+@pytest.mark.slow
 def test_what_has_no_flax_class_is_refused(tmp_path, writer):
     make_checkpoint("UniSpeechForSequenceClassification", tmp_path)
     with pytest.raises(CheckpointError, match="UniSpeechForSequenceClassification has no Flax class that gives texts"):

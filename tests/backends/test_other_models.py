@@ -56,6 +56,7 @@ def check_rows_alone(folder, output, **options) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -80,6 +81,7 @@ def test_texts_of_ctc_models_are_those_of_a_loop_over_rows(tmp_path, name, field
         assert " ".join(word["word"] for word in row["pred_words"]) == " ".join(row["pred_text"].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output"),
     [
@@ -93,6 +95,7 @@ def test_other_outputs_do_not_depend_on_the_batch(tmp_path, name, output):
     check_rows_alone(tiny_waveform_model(tmp_path, name), output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Moonshine", "Speech2Text"])
 def test_texts_of_other_decoders_are_those_of_a_loop_over_rows(tmp_path, name):
     folder = tiny_writer(tmp_path, name)
@@ -110,6 +113,7 @@ def test_a_classifier_of_spectrograms_has_the_longest_window_that_it_takes(tmp_p
     assert raysp.plan(pipeline(tmp_path, folder, **outputs, window_seconds=1.2)).rows_todo == 4
 
 
+@pytest.mark.slow
 def test_without_exact_labels_may_depend_on_the_batch_and_the_plan_says_so(tmp_path, raysp_command):
     folder = tiny_waveform_model(tmp_path / "model", "Wav2Vec2ConformerForCTC")
     found = [values(labelling(folder, raysp.Transcript(), exact=exact), waves(LENGTHS)) for exact in (True, False)]

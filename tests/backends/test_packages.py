@@ -69,6 +69,7 @@ def test_the_example_of_the_documents_is_this_one_of_about_forty_lines():
     assert code in (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_labels_with_the_model_of_a_package(package, checkpoint, tmp_path, monkeypatch):
     run_without_ray(monkeypatch)
     made = pipeline(write_corpus(tmp_path), checkpoint)

@@ -21,6 +21,7 @@ from tests.ops.test_labelling import block_of, labels
 LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "options"),
     [
@@ -73,6 +74,7 @@ def corpus(tmp_path):
     return write_corpus(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_labels_every_row_once_and_is_verified(corpus, whisper, monkeypatch):
     run_without_ray(monkeypatch)
     check_run(corpus, whisper)

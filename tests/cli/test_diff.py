@@ -34,6 +34,7 @@ def diff(raysp_command, made):
     return lambda *arguments: raysp_command("diff", made / "A", made / "B", *arguments)
 
 
+@pytest.mark.slow
 def test_the_rows_the_rates_and_those_against_the_references_are_printed(diff, made):
     ran = diff("--by", "speaker_id")
     assert (ran.code, ran.err) == (0, f"raysp: reading {made}/A and {made}/B ...\n")

@@ -51,6 +51,7 @@ def corpus(tmp_path):
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_the_metrics_the_counts_and_the_worst_rows_are_printed(evaluate, corpus):
     ran = evaluate(corpus, "--rows", 6, "--by", "speaker_id")
     assert ran.code == 0
@@ -69,6 +70,7 @@ def test_the_metrics_the_counts_and_the_worst_rows_are_printed(evaluate, corpus)
     assert len(ran.out.splitlines()) <= 25
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence(evaluate, corpus):
     ran = evaluate(corpus, "--rows", 4, "--fail-above", "wer=0.05", "--fail-above", "cer=0.9")
     assert ran.code == 1
@@ -77,6 +79,7 @@ def test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence(evaluate, 
     assert evaluate(corpus, "--rows", 4, "--fail-above", "wer=0.2").code == 0
 
 
+@pytest.mark.slow
 def test_json_has_everything(evaluate, corpus):
     ran = evaluate(corpus, "--rows", 6, "--by", "speaker_id", "--json", "--worst", 1, "--fail-above", "wer=0.1")
     assert (ran.code, ran.err) == (1, "")
@@ -137,12 +140,14 @@ def test_what_cannot_be_evaluated_is_refused_with_exit_code_2(evaluate, corpus, 
     assert complaint in ran.err
 
 
+@pytest.mark.slow
 def test_several_shards_of_a_shell_are_one_corpus(evaluate, tmp_path):
     paths = [write_shard(tmp_path / "in" / f"{name}.parquet", 1) for name in ("a", "b")]
     ran = evaluate(paths[0], paths[1], "--rows", 2, "--json")
     assert json.loads(ran.out)["rows"]["total"] == 2
 
 
+@pytest.mark.slow
 def test_a_classifier_has_a_table_of_its_classes(raysp_command, corpus, tmp_path, monkeypatch):
     folder = make_classifier(tmp_path / "classifier", "three", "five", "four")
     options = ("--label", "text", "--rows", 3, "--by", "speaker_id", "--fail-below", "accuracy=1")
@@ -238,6 +243,7 @@ def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(monkeypatch, width):
     assert "60/120" in lines[1]
 
 
+@pytest.mark.slow
 def test_a_table_of_many_groups_shows_the_worst_and_counts_the_others(evaluate, tmp_path):
     table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
     write_shard(tmp_path / "in" / "a.parquet", table=table)

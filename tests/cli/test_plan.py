@@ -48,6 +48,7 @@ class TestPlan:
         assert found["fingerprint"]
         assert found["audio_seconds"] is None
 
+    @pytest.mark.slow
     def test_estimates_fit_a_screen_and_json_has_the_same_values(self, raysp_command, recipe):
         options = ("--rtfx", "50", "--price", "2")
         ran = raysp_command("plan", recipe, *options)
@@ -69,6 +70,7 @@ class TestPlan:
         assert lines["time"].endswith(", below 0.01 CPU-hours")
         assert lines["money"] == f"{2 * 1e10 * 0.3 / 50 / 3600:,.0f}"
 
+    @pytest.mark.slow
     def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(
         self, raysp_command, recipe, tmp_path
     ):
@@ -138,6 +140,7 @@ class TestPlan:
         assert re.search(r"model +(1|1 to \d) actors? \(1 to 4 requested; ", ran.out)
         assert ran.complaints == []
 
+    @pytest.mark.slow
     def test_half_precision_is_reported_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
         half = ("--set", "steps.1.dtype=bfloat16")
         ran = raysp_command("plan", recipe, *half)

@@ -140,6 +140,7 @@ class TestRowsWithoutLabels:
         write_shard(tmp_path / "in" / "a.parquet", 2)
         assert raysp_command("run", recipe, "--set", "steps.1.exact=false").code == 0
 
+    @pytest.mark.slow
     def test_a_run_over_a_share_of_the_shards_names_it(self, raysp_command, recipe, tmp_path):
         for name in ("a", "b", "c"):
             write_shard(tmp_path / "in" / f"{name}.parquet", 1)

@@ -172,6 +172,7 @@ class TestStatusOfATraining:
         assert ran.code == 2
         assert "the sink of a training, without label shards; `raysp status` shows its progress" in ran.err
 
+    @pytest.mark.slow
     def test_it_loads_nothing_that_takes_long_and_is_not_needed(self, sink):
         loaded = modules_of_status(sink)
         assert not {"torch", "ray", "pandas", "datasets", "boto3", "jinja2"} & {*loaded}
@@ -290,6 +291,7 @@ class TestStatus:
         assert (ran.code, ran.err) == (0, "")
         assert (found["shards"], found["shards_committed"], found["rows_committed"]) == (2, 1, 3)
 
+    @pytest.mark.slow
     def test_it_loads_nothing_that_takes_long_and_is_not_needed(self, sink):
         loaded = modules_of_status(sink)
         assert "pyarrow" in loaded

@@ -70,6 +70,7 @@ def test_nodes_have_what_a_run_needs(folder):
     assert faults(of_ray(folder)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_also_makes_a_cluster_that_stays_up(overlay):
     documents = rendered(KUBERNETES / overlay, ["../../standing"])
@@ -113,6 +114,7 @@ def fields(value: object, pointer: str = "") -> Iterator[str]:
         yield from fields(one, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "kind", "name"), DOCUMENTS)
 def test_a_field_that_is_removed_misspelt_or_of_another_type_is_found(folder, kind, name):
     (document,) = [

@@ -246,6 +246,7 @@ def check_long(row, outputs) -> None:
         assert 0 <= segment["start"] < segment["end"] <= LONG_SECONDS
 
 
+@pytest.mark.slow
 def test_outputs_that_a_checkpoint_lacks_are_refused_before_any_work(corpus, tmp_path):
     make_checkpoint("UniSpeechForSequenceClassification", tmp_path / "classes")
     make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")

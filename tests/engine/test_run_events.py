@@ -45,6 +45,7 @@ def names(sink: Path) -> list[str]:
     return [one["event"] for one in events(sink)]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     audio_shard(shards / "b.parquet", [("bad", b"no audio at all")])
     sink = tmp_path / "out"

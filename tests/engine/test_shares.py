@@ -189,6 +189,7 @@ class TestPlans:
         assert planned(0).fingerprint == first.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_another_pipeline_replaces_no_record_while_a_run_over_another_share_is_active(digits, tmp_path):
     other = a_pipeline(f"{digits}/in", tmp_path / "labels", label={"window_seconds": 20})

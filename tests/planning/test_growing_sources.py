@@ -32,6 +32,7 @@ def manifest(folder: Path, first: int, end: int) -> str:
     return f"{folder}/m.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [parquet, files, manifest], ids=["parquet", "folder", "manifest"])
 def test_rows_that_are_added_are_planned_estimated_and_labelled_and_the_others_stay(
     tmp_path, monkeypatch, write: Callable[[Path, int, int], str]

@@ -65,6 +65,7 @@ def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     assert find_split(NAME, "test", "de", revision=COMMIT) == (root, (f"{root}/de/0.parquet",))
 
 
+@pytest.mark.slow
 def test_files_without_a_glob_of_their_own_are_named(data):
     write_shard(data / "en" / "test-of-others.parquet")
     (data / "README.md").write_text(CARD.replace("en/test-*", "'en/test-[01]*'"))
@@ -95,6 +96,7 @@ def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(h
         raysp.plan(a_pipeline(raysp.Shards(f"{NAME}@{LATER}", split="test"), tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -112,6 +114,7 @@ def test_what_the_hub_does_not_have_is_refused_with_what_it_has(data, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub, data):
     (data / "voices.py").write_text("raise SystemExit")
     with pytest.raises(PlanError, match=r"produced by the script voices.py, which raysp does not run"):

@@ -70,6 +70,7 @@ def test_columns_of_label_shards_are_read_row_for_row(url, labelled):
     assert sources.read_table(found, Piece(2, 5), ["pred_text"]).equals(whole.select(["pred_text"]).slice(2, 3))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_rows_by_their_labels_and_copies_them(url, labelled, tmp_path):
     source = raysp.Shards(url, labels=str(labelled), text="pred_text")
     confident = raysp.Keep(where=[("pred_text", "!=", "SIX")])
@@ -102,6 +103,7 @@ def recipe(url: str, labels: Path, sink: Path, **fields: object) -> Finetune:
     )
 
 
+@pytest.mark.slow
 def test_a_training_learns_the_labels_of_confident_rows(url, labelled, tmp_path):
     plan, prepared = plan_recipe(recipe(url, labelled, tmp_path / "model"))
     expected = [text for text in texts(labelled).values() if text != "SIX"]
@@ -113,6 +115,7 @@ def test_a_training_learns_the_labels_of_confident_rows(url, labelled, tmp_path)
     assert finetune(recipe(url, labelled, tmp_path / "model")).is_done
 
 
+@pytest.mark.slow
 def test_rows_with_labels_are_indexed_without_their_recordings(url, labelled, tmp_path, monkeypatch):
     monkeypatch.setattr(Decoder, "read_headers", lambda *_: pytest.fail("a header was read"))
     _, prepared = plan_recipe(recipe(url, labelled, tmp_path / "model"))
@@ -123,6 +126,7 @@ def test_rows_with_labels_are_indexed_without_their_recordings(url, labelled, tm
     assert sorted(seconds for _, seconds in found) == sorted(prepared.index.seconds[prepared.index.seconds > 0])
 
 
+@pytest.mark.slow
 def test_other_labels_are_other_rows(url, labelled, tmp_path):
     pipeline = a_pipeline(raysp.Shards(url, labels=str(labelled)), tmp_path / "again")
     label_here(pipeline)

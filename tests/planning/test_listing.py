@@ -399,6 +399,7 @@ class TestListedSink:
         self.check(source, data / sink)
         assert not label_shards & before
 
+    @pytest.mark.slow
     @settings(max_examples=60, deadline=None)
     @given(
         st.sampled_from(

@@ -92,6 +92,7 @@ class TestAudioRoot:
             assert raysp.verify(labelled, pipeline=pipeline).differences == ()
         assert rows_of(clips) == before
 
+    @pytest.mark.slow
     def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
         label_here(pipeline_of(clips))  # names no folder

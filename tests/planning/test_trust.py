@@ -82,6 +82,7 @@ def nothing_happened(sink: Path, server) -> bool:
 
 
 class TestAForeignSink:
+    @pytest.mark.slow
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
     def test_no_verb_sends_or_imports_anything(self, command, foreign, server, verb):
         code, out, err = command(verb[0], foreign, *verb[1:])
@@ -89,6 +90,7 @@ class TestAForeignSink:
         assert code == (2 if verb[0] == "retry" or "--sample" in verb else 0)
         assert SECRET not in out + err
 
+    @pytest.mark.slow
     def test_values_that_would_have_been_used_are_listed(self, command, foreign, server):
         code, _, err = command("retry", foreign)
         names = [
@@ -110,6 +112,7 @@ class TestAForeignSink:
             "you give the pipeline file instead of the sink, or --trust (in Python: pipeline=, trust=True)"
         )
 
+    @pytest.mark.slow
     def test_verify_checks_the_sink_alone_and_reports_what_it_did_not_check(self, command, foreign):
         code, out, err = command("verify", foreign)
         assert (code, "2" in out) == (0, True)
@@ -119,6 +122,7 @@ class TestAForeignSink:
         (foreign / "a.parquet").unlink()
         assert command("verify", foreign)[0] == 1
 
+    @pytest.mark.slow
     def test_with_the_pipeline_file_it_is_compared_with_the_users_own_source(self, command, own, server, monkeypatch):
         recipe = own.parent / "recipe_of_a_sink.py"
         make_hostile(own, server)
@@ -133,6 +137,7 @@ class TestAForeignSink:
         assert command("status", recipe)[0] == command("gc", recipe)[0] == command("plan", recipe)[0] == 0
         assert nothing_happened(own, server)
 
+    @pytest.mark.slow
     def test_with_trust_all_of_it_is_used(self, command, foreign, server):
         command("verify", foreign, "--trust")
         assert server.secrets
@@ -142,6 +147,7 @@ class TestAForeignSink:
 class TestTheGuards:
     """Switched off, each lets its attack through."""
 
+    @pytest.mark.slow
     def test_without_the_look_at_the_record_the_secret_is_sent_and_the_module_imported(
         self, foreign, server, monkeypatch
     ):
@@ -151,11 +157,13 @@ class TestTheGuards:
         assert {*server.secrets} == {"/a.parquet"}
         assert (foreign / "imported").exists()
 
+    @pytest.mark.slow
     def test_without_it_a_retry_imports_the_module(self, foreign, monkeypatch):
         monkeypatch.setattr(trust, "untrusted_parts", lambda record: ())
         assert type(recorded_pipeline(str(foreign)).label.outputs[0]).__name__ == "Evil"
         assert (foreign / "imported").exists()
 
+    @pytest.mark.slow
     def test_without_the_check_of_the_plan_it_sends_options_of_the_user_elsewhere(self, own, server, monkeypatch):
         with_shards_at(own, server.url)
         found = verify(str(own))
@@ -166,6 +174,7 @@ class TestTheGuards:
         verify(str(own))
         assert {path for path, _ in server.heard} == {"/a.parquet"}
 
+    @pytest.mark.slow
     def test_without_the_rule_for_modules_a_known_record_imports_files_of_the_folder(self, foreign, monkeypatch):
         known.remember(json.loads((foreign / ".raysp" / "run.json").read_text())["pipeline"])
         assert read_recorded(str(foreign)).pipeline is None
@@ -217,6 +226,7 @@ class TestASinkOfOnesOwn:
         code, _, err = command("status", own, "--set", "sink.url=x")
         assert (code, err) == (2, f"raysp: --set sink.url=x: applies to a pipeline file, found the sink '{own}'\n")
 
+    @pytest.mark.slow
     def test_the_command_that_a_run_prints_works_as_printed(self, command, own):
         recipe = own.parent / "recipe_of_a_sink.py"
         printed = command("run", recipe)[1].splitlines()[-1].split(maxsplit=1)[1]

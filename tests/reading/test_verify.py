@@ -64,6 +64,7 @@ def test_a_sink_as_it_should_be_has_no_difference(sink):
     assert (verified.orphans, verified.sources_missing, verified.exit_code) == ((), (), 0)
 
 
+@pytest.mark.slow
 def test_a_missing_label_shard(sink):
     (sink / "b.parquet").unlink()
     assert found(sink) == ["b.parquet: not committed: there is no label shard; run again"]
@@ -98,6 +99,7 @@ def test_a_kept_column_that_is_not_the_sources(sink):
     assert found(sink)[0].startswith("a.parquet: row 0: speaker_id is 'x', in the source it is ")
 
 
+@pytest.mark.slow
 def test_a_label_that_the_row_alone_does_not_give(sink):
     def other(table):
         return table.set_column(

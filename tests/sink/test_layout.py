@@ -62,6 +62,7 @@ def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name
         assert not any(part.lower().endswith(".parquet") for part in path.split("/"))
 
 
+@pytest.mark.slow
 @given(st.lists(BLOCKS, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "done", "errors"]))
 def test_no_file_stands_where_another_shard_needs_a_folder(blocks, kind):
     first, second = (

@@ -58,6 +58,7 @@ def test_a_part_that_cannot_be_read_is_named(store):
         plan_record.load(store)
 
 
+@pytest.mark.slow
 def test_many_shards_are_one_object(store):
     shards = [make_shard(f"{number:06}.parquet", (0, 500, 1000)) for number in range(20_000)]
     plan_record.record(store, shards)

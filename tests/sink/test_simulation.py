@@ -256,6 +256,7 @@ def simulate_all(seeds, folder):
         simulate(seed, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "first"), BUGS.items(), ids=[bug.__name__ for bug in BUGS])
 def test_a_planted_bug_is_found(folder, monkeypatch, plant, first):
     plant(monkeypatch)
@@ -264,6 +265,7 @@ def test_a_planted_bug_is_found(folder, monkeypatch, plant, first):
     assert not re.search(r"\w+Error:", str(found.value)), "the planted function itself fails"
 
 
+@pytest.mark.slow
 def test_a_row_that_is_missing_doubled_or_foreign_is_reported():
     rows = [
         {"id": f"1:{row}", "row": row, "status": "ok", "text": simulated_store.label("a", "1", "f", row)}

@@ -119,6 +119,7 @@ def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path, m
     assert made == ["0.parquet", "1.parquet"] * 2
 
 
+@pytest.mark.slow
 def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
     found = prepared(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
     assert [*found.task.tokenizer.get_vocab()] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]

@@ -32,6 +32,7 @@ def read(source, parallelism: int = 2) -> pa.Table:
     return pa.concat_tables([table for task in tasks for table in task()])
 
 
+@pytest.mark.slow
 def test_all_committed_label_shards_are_read_and_nothing_else(labelled):
     source = raysp.datasource(labelled)
     expected = pa.concat_tables([pq.read_table(f"{labelled}/{name}.parquet") for name in ("a", "b", "deep/c")])
@@ -46,6 +47,7 @@ def test_files_that_no_run_committed_are_not_read(labelled, tmp_path):
     assert len(raysp.datasource(labelled)) == 3
 
 
+@pytest.mark.slow
 def test_columns_are_chosen_and_those_of_the_audio_shards_read_beside(labelled, tmp_path):
     found = read(raysp.datasource(labelled, columns=["id", "seconds"], beside=["audio", "language"]))
     assert found.column_names == ["id", "seconds", "audio", "language"]
@@ -68,6 +70,7 @@ def test_label_shards_with_ok_rows_only_get_the_recordings_of_these_rows(tmp_pat
     assert rows.num_rows == 3
 
 
+@pytest.mark.slow
 def test_a_label_shard_that_is_replaced_or_removed_later_is_not_read(labelled):
     source = raysp.datasource(labelled)
     again = pq.read_table(f"{labelled}/a.parquet")
@@ -76,6 +79,7 @@ def test_a_label_shard_that_is_replaced_or_removed_later_is_not_read(labelled):
         read(source)
 
 
+@pytest.mark.slow
 def test_columns_that_do_not_exist_or_exist_twice_are_refused(labelled):
     with pytest.raises(PlanError, match=r"columns=\['no'\]: not in its label shards, which have id, text, row"):
         raysp.datasource(labelled, columns=["id", "no"])
@@ -83,6 +87,7 @@ def test_columns_that_do_not_exist_or_exist_twice_are_refused(labelled):
         raysp.datasource(labelled, beside=["audio", "text"])
 
 
+@pytest.mark.slow
 def test_the_source_that_a_record_names_is_read_by_its_own_user_only(labelled, pipeline, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
     assert read(raysp.datasource(labelled)).num_rows == 75

@@ -87,6 +87,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_table_gets_the_columns_and_rows_of_its_label_shard(labeller, rows, shard, labelled_sink, label_rows):
     found = labeller(rows)
     assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
@@ -201,6 +202,7 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
     assert seen == [f"{name}|0" for name in rows.column("id").to_pylist()[1:3]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
     with raysp.Labeller(steps, **COLUMNS) as labeller:
@@ -211,6 +213,7 @@ def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_th
         assert thread.submit(torch.get_num_threads).result() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_an_actor_of_several_cpus_labels_several_batches_of_a_slice_at_once(job, rows, label_rows):
     job = replace(job, settings=replace(job.settings, cpus_per_actor=ActorCpus(2)))

@@ -94,6 +94,7 @@ class TestRows:
         assert found.scores.metrics["wer"].value == 0.5
         assert found.exit_code == 0
 
+    @pytest.mark.slow
     def test_the_worst_rows_have_their_ids_and_places(self, mixed, digits):
         found = evaluated(mixed).worst
         assert [(one.shard, one.row, one.errors) for one in found] == [("a.parquet", 2, 1), ("b.parquet", 0, 1)]
@@ -101,6 +102,7 @@ class TestRows:
         assert [[edit.kind for edit in one.edits] for one in found] == [["insert"], ["delete"]]
         assert found[0].hypothesis == digits["text"][2].as_py()
 
+    @pytest.mark.slow
     def test_groups_of_columns_with_null_values_and_of_duration(self, mixed):
         found = evaluated(mixed, by=["speaker", "take", "seconds"])
         assert [(one.value, one.scores.rows, one.scores.metrics["wer"].value) for one in found.by["speaker"]] == [
@@ -136,6 +138,7 @@ class TestRows:
         found = evaluated(mixed, steps=[raysp.Decode(), raysp.Keep(min_seconds=100)], rows=1)
         assert (found.exit_code, found.run.exit_code, found.rows.skipped) == (3, 0, {"filtered": 1})
 
+    @pytest.mark.slow
     def test_shards_that_cannot_be_read_end_with_exit_code_3(self, mixed, tmp_path):
         (tmp_path / "in" / "c.parquet").write_bytes(b"PAR1 and no more")
         found = evaluated(mixed)
@@ -155,15 +158,18 @@ class TestSettings:
         assert upper.normalisation.description == "case='upper', keep='all'"
         assert upper.scores.metrics["wer"].value == 0.5
 
+    @pytest.mark.slow
     def test_a_source_may_name_the_texts_and_a_step_the_outputs(self, mixed):
         source = raysp.Shards(mixed, text="text")
         step = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding(), raysp.Transcript("said")])
         found = raysp.evaluate(step, source, rows=20, progress=False)
         assert (found.column, found.scores.metrics["wer"].value) == ("text", 0.5)
 
+    @pytest.mark.slow
     def test_settings_change_the_pipeline(self, mixed):
         assert evaluated(mixed, settings=["source.id=take"]).worst[0].id == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("limits", "code"),
         [
@@ -177,10 +183,12 @@ class TestSettings:
         assert found.exit_code == code
         assert all(limit.is_met for limit in found.limits) == (code == 0)
 
+    @pytest.mark.slow
     def test_a_limit_is_a_sentence(self, mixed):
         [limit] = evaluated(mixed, fail_above={"wer": 0.25}).limits
         assert limit.words == "WER is 50.00%, expected at most 25.00%: not met"
 
+    @pytest.mark.slow
     def test_it_is_json_and_short_in_notebooks(self, mixed):
         found = evaluated(mixed, by=["speaker"])
         assert json.loads(json.dumps(dataclasses.asdict(found)))["by"]["speaker"][0]["value"] is None
@@ -210,6 +218,7 @@ class TestLabelsThatAreKept:
             evaluated(mixed, **options, settings=["steps.1.exact=false"])
         assert evaluated(mixed, **options, settings=["steps.1.exact=false"], relabel=True).run.rows == 6
 
+    @pytest.mark.slow
     def test_the_first_rows_are_never_kept(self, mixed, tmp_path):
         assert evaluated(mixed, sink=str(tmp_path / "out")).labels is None
         assert not (tmp_path / "out").exists()

@@ -137,6 +137,7 @@ def test_wrong_targets_are_refused_by_the_plan(words, headless, tmp_path):
         plan_recipe(trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=lora)))
 
 
+@pytest.mark.slow
 def test_another_lora_is_another_recipe(words, headless, tmp_path):
     recipe = trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=LORA))
     plan, prepared = plan_recipe(recipe)
@@ -278,6 +279,7 @@ def test_the_adapter_of_a_checkpoint_is_trained_further(words, many_languages, t
     assert load_checkpoint(tmp_path / "out").text_tokenizer.target_lang == language
 
 
+@pytest.mark.slow
 def test_the_file_of_a_language_is_fetched_from_the_hub(words, many_languages, tmp_path, monkeypatch):
     asked, cache, original = [], tmp_path / "cache", huggingface_hub.snapshot_download
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))

@@ -74,6 +74,7 @@ def diff(made):
 
 
 class TestRows:
+    @pytest.mark.slow
     def test_each_row_is_counted_once_with_the_reason_of_the_other_side(self, diff):
         found = diff()
         assert (found.rows.total, found.rows.compared, found.rows.neither, found.rows.absent) == (12, 10, 1, 0)
@@ -189,6 +190,7 @@ def test_classes_of_two_checkpoints(made, tmp_path):
     assert len(classes.worst) == changed.total()
 
 
+@pytest.mark.slow
 def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
     """B has embeddings of length 1, and no words."""
     outputs = {
@@ -250,6 +252,7 @@ class TestShards:
         with pytest.raises(PlanError, match=r"found 2 shards such as a\.parquet and 1 shard such as c\.parquet; label"):
             raysp.diff(str(made / "A"), str(tmp_path / "out"))
 
+    @pytest.mark.slow
     def test_shards_of_other_input_are_named_and_not_compared(self, made, tmp_path):
         shutil.copytree(made / "in", tmp_path / "in")
         write_shard(tmp_path / "in" / "b.parquet", table=rows_table(6))

@@ -79,6 +79,7 @@ def test_texts_of_users_stay_texts(found):
     assert "\x1b" not in html
 
 
+@pytest.mark.slow
 def test_it_is_one_small_file_that_needs_nothing_else(found):
     html = render(changed(found, '"&<' * 50_000, number=1000))
     page = Page(html)

@@ -7,6 +7,7 @@ from raysp.reading.estimates.durations import Amount
 from tests.ops.channels.calls import RATE, encoded, pipeline, side
 
 
+@pytest.mark.slow
 def test_hours_are_those_of_rows_and_work_is_that_of_all_channels(tmp_path):
     call = side(0, [0, 0.5])
     seconds = len(call) / RATE

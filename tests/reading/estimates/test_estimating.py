@@ -57,6 +57,7 @@ def again(pipeline: raysp.Pipeline, tmp_path, **label: object) -> raysp.Pipeline
 
 
 class TestAgainstTheRun:
+    @pytest.mark.slow
     def test_a_sample_of_all_rows_gives_the_passes_the_hours_and_the_outcomes_of_the_run(self, labelled, tmp_path):
         found = raysp.estimate(again(labelled, tmp_path))
         sink = Sink.of(labelled.sink)
@@ -69,6 +70,7 @@ class TestAgainstTheRun:
         assert found.longest_seconds == max(ok)
         assert sum(bar.share for bar in found.histogram) == pytest.approx(1)
 
+    @pytest.mark.slow
     def test_simulated_windows_and_padding_are_those_of_the_run_whose_receipts_then_give_the_speed(
         self, labelled, tmp_path, monkeypatch
     ):
@@ -103,6 +105,7 @@ class TestSample:
             write_rows(tmp_path / "in" / f"{shard:02}.parquet", seconds.round(1).tolist(), row_group_size=10)
         return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
 
+    @pytest.mark.slow
     def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline, monkeypatch):
         plan = raysp.plan(pipeline)
         with monkeypatch.context() as patch:
@@ -114,6 +117,7 @@ class TestSample:
         assert all(0.02 < one.margin / one.value < 0.25 for one in found)
         assert sum(abs(one.value - exact.value) <= one.margin for one in found) >= 9
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_sample(self, pipeline):
         plan = raysp.plan(pipeline)
         one, other = (raysp.estimate(plan, sample=40, seed=1) for _ in range(2))
@@ -136,6 +140,7 @@ class TestSample:
         assert found.sampled_bytes < 1.5 * sampling.MOST_PLACES * sampling.PLACE_BYTES
         assert max(read) < 10
 
+    @pytest.mark.slow
     def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
         plan = raysp.plan(pipeline)
         (tmp_path / "in" / "03.parquet").write_bytes(b"gone")
@@ -164,6 +169,7 @@ class TestSpeed:
         assert found.cost.money.value == pytest.approx(found.cost.device_hours.value * 3.6)
         assert (found.cost.device, found.cost.actors) == ("CPU", 1)
 
+    @pytest.mark.slow
     def test_calibrating_measures_the_actor_and_writes_nothing(self, labelled, tmp_path):
         found = raysp.estimate(again(labelled, tmp_path), sample=20, calibrate=True)
         assert found.speed.rtfx > 0

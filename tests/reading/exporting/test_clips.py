@@ -45,6 +45,7 @@ def rows_of_tar(path, columns) -> list[dict]:
     return [row for piece in shard.pieces for row in sources.read_table(shard, piece, [*columns]).to_pylist()]
 
 
+@pytest.mark.slow
 def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, tmp_path):
     found = clips()
     opened = datasets.load_dataset(str(tmp_path / "dest"), split="train", cache_dir=str(tmp_path / "cache"))
@@ -62,6 +63,7 @@ def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, t
         assert np.abs(samples_of(row["audio"]["bytes"]).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_tar_file_has_the_same_clips_for_webdataset(clips, tmp_path):
     number = clips().clips
     parquet = [row for name in ("a", "b") for row in pq.read_table(tmp_path / f"dest/data/{name}.parquet").to_pylist()]
@@ -93,6 +95,7 @@ def test_a_tar_file_has_the_same_clips_for_webdataset(clips, tmp_path):
         assert all(member.name.count(".") == 1 and member.mtime == 0 for member in tar)
 
 
+@pytest.mark.slow
 def test_low_scores_and_short_clips_are_left_out_and_counted(clips):
     every = clips().clips
     strict = clips(min_score=1.0, restart=True)
@@ -101,6 +104,7 @@ def test_low_scores_and_short_clips_are_left_out_and_counted(clips):
     assert short.left_out["clip_too_short"] + short.clips <= every
 
 
+@pytest.mark.slow
 def test_small_row_groups_hold_the_same_clips(clips, tmp_path, monkeypatch):
     clips()
     before = pq.read_table(tmp_path / "dest/data/a.parquet")
@@ -111,6 +115,7 @@ def test_small_row_groups_hold_the_same_clips(clips, tmp_path, monkeypatch):
     assert file.read() == before
 
 
+@pytest.mark.slow
 def test_another_sample_rate(clips, tmp_path):
     clips(sample_rate=8000)
     [row] = pq.read_table(tmp_path / "dest/data/b.parquet").slice(0, 1).to_pylist()

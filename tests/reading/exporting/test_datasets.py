@@ -72,6 +72,7 @@ def test_without_audio_the_source_is_not_read(made, tmp_path):
     assert (len(found), head_of(tmp_path / "dest")["license"]) == (7, "unknown")
 
 
+@pytest.mark.slow
 def test_an_excerpt_is_cut_and_a_whole_file_kept(manifest, tmp_path):
     found = raysp.export(str(manifest / "out"), to="dataset", dest=str(tmp_path / "dest"))
     assert (found.rows, found.left_out) == (3, {"not_found": 1})
@@ -86,6 +87,7 @@ def test_an_excerpt_is_cut_and_a_whole_file_kept(manifest, tmp_path):
         assert len(samples) == len(expected)
 
 
+@pytest.mark.slow
 def test_a_recording_above_the_size_of_a_value_is_left_out(manifest, tmp_path, monkeypatch):
     size = (manifest / "short.wav").stat().st_size
     for most, left_out in ((size, {"not_found": 1}), (size - 1, {"not_found": 1, "too_large": 1})):
@@ -158,6 +160,7 @@ class TestTrust:
 
 
 class TestChangedSources:
+    @pytest.mark.slow
     def test_a_shard_that_changed_is_refused(self, tmp_path):
         from tests.reading.exporting.sinks import make_long_sink
 
@@ -176,6 +179,7 @@ class TestChangedSources:
         with pytest.raises(ShardError, match=r"recordings were replaced after they were labelled: row 1 .*row 2"):
             raysp.export(str(tmp_path / "out"), to=to, dest=str(tmp_path / "dest"))
 
+    @pytest.mark.slow
     def test_a_recording_that_is_gone_leaves_its_row_out(self, tmp_path):
         make_manifest_sink(tmp_path)
         (tmp_path / "short.wav").unlink()

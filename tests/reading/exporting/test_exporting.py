@@ -29,6 +29,7 @@ def changes(sink: Path, folder: Path, to: str, **options: object) -> int:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     @pytest.mark.parametrize("to", TEXT_FORMATS)
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_an_export_killed_at_any_change_gives_the_same_files(self, made, tmp_path, monkeypatch, to, when):

@@ -34,6 +34,7 @@ def with_column(sink, folder, column: str, values: pa.Array):
     return copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["srt", "vtt"])
 def test_each_row_has_its_subtitles_in_the_folder_of_its_shard(export, tmp_path, to):
     found = export(to)

@@ -62,6 +62,7 @@ def page(made) -> Page:
     return page_of(made / "out")
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_status(page, made):
     found = raysp.status(str(made / "out"))
     assert (found.ok, found.skipped, found.error) == (23, 0, 1)
@@ -213,6 +214,7 @@ def test_texts_of_users_stay_texts(made, tmp_path):
     assert "\x1b" not in html[HOSTILE]
 
 
+@pytest.mark.slow
 def test_huge_texts_do_not_make_a_huge_page(made, tmp_path):
     sink = relabelled(tmp_path, made, {name: '"&<' * 20_000 + name for name in COLUMNS})
     record = json.loads((sink / ".raysp/run.json").read_text())

@@ -36,6 +36,7 @@ class TestErrors:
         assert found.scores() == measured(counts)
         assert not found.is_bundled
 
+    @pytest.mark.slow
     def test_many_rows_keep_their_rate_and_about_their_interval(self):
         counts = many_errors(20_000)
         found = Errors()
@@ -108,6 +109,7 @@ def batch(first: int, number: int = 1000) -> pa.Table:
 CHOSEN = Chosen("pred_text", "text", ("pred_score",), ("pred_label",), ("speaker",), ("speaker", "language", "id"))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_rows(monkeypatch):
     monkeypatch.setattr(samples, "MOST_SAMPLED", 500)
     found = Rows(CHOSEN)

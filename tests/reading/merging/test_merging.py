@@ -84,6 +84,7 @@ def merge(made, tmp_path):
 
 
 class TestChoice:
+    @pytest.mark.slow
     @pytest.mark.parametrize("other", ["B", "ok"])
     def test_ok_goes_before_the_score_the_score_before_the_order_and_null_is_the_lowest(
         self, merge, made, tmp_path, other
@@ -163,6 +164,7 @@ class TestGoingOn:
         assert (found.shards, found.shards_before, found.rows) == (2, 2, 0)
         assert {name: (tmp_path / "to" / name).stat().st_mtime_ns for name in SHARDS} == before
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_merge_killed_at_any_change_gives_the_same_rows(self, merge, tmp_path, when):
         merge()

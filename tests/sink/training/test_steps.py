@@ -148,6 +148,7 @@ class Dying:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_training_killed_at_any_call_goes_on_from_a_whole_step(tmp_path, after):
     killed = 0
@@ -201,6 +202,7 @@ def simulate_all(seeds: range, folder: Path) -> list[str]:
     return [line for seed in seeds for line in simulate(seed, folder).story]
 
 
+@pytest.mark.slow
 def test_no_history_of_several_trainings_of_one_sink_shows_a_step_that_is_not_whole(tmp_path):
     told = "\n".join(simulate_all(range(150), tmp_path))
     assert " crashes " in told
