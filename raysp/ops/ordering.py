@@ -131,9 +131,18 @@ class Epoch:
 
     @cached_property
     def first_steps(self) -> Rows:
-        """First step of each window, and the number of steps last (num_windows + 1,). Cuts all windows once."""
-        steps = [(len(self._cut(number)[1]) - 1) // self._sizes.micro_batches for number in range(self.num_windows)]
+        """First step of each window, and the number of steps last (num_windows + 1,)."""
+        steps = [(len(edges) - 1) // self._sizes.micro_batches for edges in self._edges]
         return np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
+
+    @cached_property
+    def _edges(self) -> list[Rows]:
+        """Edges of the micro-batches of each window, its rows in the order of descending cost."""
+        sizes, found = self._sizes, []
+        for number in range(self.num_windows):
+            cost = np.sort(self._cost(self._rows(number)))[::-1]
+            found.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
+        return found
 
     @property
     def num_steps(self) -> int:
@@ -154,17 +163,19 @@ class Epoch:
 
     def _cut(self, number: int) -> tuple[Rows, Rows]:
         """Return rows in the order of micro-batches, and the edges of those."""
-        sizes, generator = self._sizes, _generator(self._seed, self._epoch, 1, number)
+        generator, edges = _generator(self._seed, self._epoch, 1, number), self._edges[number]
         rows = generator.permutation(self._rows(number))  # rows of like length meet others in each epoch
-        cost = sizes.cost(self._index.seconds[rows].astype(np.float64))
+        cost = self._cost(rows)
         order = np.argsort(-cost, kind="stable")
         rows, cost = rows[order], cost[order]
-        edges = micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches)
         numbers = self._shuffled(edges, cost, generator)
         starts, lengths = edges[:-1][numbers], np.diff(edges)[numbers]
         ends = np.cumsum(lengths, dtype=np.int64)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
         return rows[places], np.concatenate([[0], ends])
+
+    def _cost(self, rows: Rows) -> npt.NDArray[np.float64]:
+        return self._sizes.cost(self._index.seconds[rows].astype(np.float64))
 
     def _rows(self, number: int) -> Rows:
         firsts = self._index.piece_rows

@@ -180,6 +180,7 @@ class Session:
         evaluations: when and how weights are evaluated; None: they are not.
         index_of: returns the durations of rows in an epoch, for its order; None: they are those of `index`.
         average: moving average of the weights, which is updated and committed with them; None: there is none.
+        first_epoch: order of the first epoch, if it is computed already; None: it is computed from `index`.
         weights: the weights that are committed, by name, which share their memory with the model; None: all that it
             stores.
     """
@@ -199,6 +200,7 @@ class Session:
         evaluations: Evaluations | None = None,
         average: MovingAverage | None = None,
         index_of: Callable[[Index, int], Index] | None = None,
+        first_epoch: Epoch | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.training = training
@@ -214,6 +216,7 @@ class Session:
         self.best: Best | None = None
         self.average = average
         self.index_of = index_of
+        self.first_epoch = first_epoch
         self.weights = training.objective.model.stored_weights() if weights is None else weights
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
@@ -308,10 +311,7 @@ class Session:
 
     def _epoch(self, should_stop: Callable[[], bool]) -> Iterator[Report]:
         """Run the rest of the current epoch."""
-        number, seed = self.position.epoch, self.training.seed
-        sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
-        index = self.index_of(self.index, number) if self.index_of else self.index
-        epoch = Epoch(index, sizes, seed=seed, epoch=number)
+        epoch = self._order(self.position.epoch)
         if not epoch.num_steps:
             raise RunError("no row is left to train on")
         for window, rows in self._ahead(epoch):
@@ -319,6 +319,14 @@ class Session:
                 yield self._step(window, step, rows, epoch.num_steps, stops=should_stop())
                 if self.is_done:
                     return
+
+    def _order(self, number: int) -> Epoch:
+        """Return the order of an epoch."""
+        if number == 0 and self.first_epoch is not None:
+            return self.first_epoch
+        sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
+        index = self.index_of(self.index, number) if self.index_of else self.index
+        return Epoch(index, sizes, seed=self.training.seed, epoch=number)
 
     def _step(
         self, window: Window, step: int, rows: Mapping[int, TrainingRow], epoch_steps: int, *, stops: bool

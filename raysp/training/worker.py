@@ -67,6 +67,7 @@ def new_session(
         held=[*prepared.task.held(model)],
         held_steps=freeze_steps_of(recipe.objective),
         index_of=speeds.index if speeds else None,
+        first_epoch=None if speeds else prepared.first_epoch,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, objective, workers, decoder),
         weights=weights,

@@ -16,6 +16,7 @@ import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
 from raysp.errors import ChangedError, PlanError, RunError, StoreError
 from raysp.models.checking import check_checkpoint
+from raysp.ops import ordering
 from raysp.sink.training import metrics
 from raysp.specs.recipe import Batching, Schedule
 from raysp.storage.store import LocalStore
@@ -90,6 +91,16 @@ def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undistu
     card = (undisturbed / "README.md").read_text()
     assert card.startswith("---\nbase_model:")
     assert figures["fingerprint"] in card
+
+
+def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monkeypatch):
+    costs = []
+    original = ordering.micro_batch_edges
+    monkeypatch.setattr(ordering, "micro_batch_edges", lambda cost, *rest: costs.append(cost) or original(cost, *rest))
+    schedule, batching = Schedule(epochs=2, learning_rate=1e-3), Batching(seconds=6, micro_batches=3, window_seconds=5)
+    recipe = again(words, tiny, tmp_path / "out", schedule=schedule, batching=batching)
+    finetune(recipe, on_plan=lambda prepared: prepared.facts)
+    assert sum(len(cost) for cost in costs) == 60 * 2
 
 
 def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, tiny, tmp_path):
