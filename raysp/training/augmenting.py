@@ -15,6 +15,7 @@ from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.augmentation import Gain, Noise, OfSounds, Room, Speed
 from raysp.training import augmentation
 from raysp.training.augmentation import Augmentation, as_float32, at_speed, augmented, speed_places
+from raysp.training.reading import WaveBuffer
 from raysp.training.session import Rows, TrainingRow
 
 if TYPE_CHECKING:
@@ -69,12 +70,13 @@ class AugmentedRows:
         self.num_rows = num_rows
 
     def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers."""
+        """Return the rows of a window by their numbers. Memory of rows as they were read is returned meanwhile."""
         factors = self.speeds.of(window.epoch, self.num_rows) if self.speeds else None
-        return {
-            number: row._replace(wave=self._changed(row.wave, number, window.epoch, factors))
-            for number, row in self.rows(window).items()
-        }
+        rows, buffer = dict(self.rows(window)), WaveBuffer()
+        for number in [*rows]:
+            wave = self._changed(rows[number].wave, number, window.epoch, factors)
+            rows[number] = rows[number]._replace(wave=buffer.kept(wave))
+        return rows
 
     def _changed(self, wave: Samples, row: int, epoch: int, factors: np.ndarray | None) -> Samples:
         if factors is not None:
