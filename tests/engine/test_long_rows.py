@@ -32,8 +32,7 @@ def recordings() -> dict[str, tuple[bytes, str, float]]:
     return found
 
 
-@pytest.mark.cluster
-def test_long_rows_short_rows_and_a_stream_that_breaks_off(local_ray, make_pipeline, recordings, tmp_path):
+def test_long_rows_short_rows_and_a_stream_that_breaks_off(without_ray, make_pipeline, recordings, tmp_path):
     broken = bytearray(recordings["r0"][0])
     broken[len(broken) * 3 // 4 : len(broken) * 3 // 4 + 300] = b"\x55" * 300
     rows = [(name, data) for name, (data, _, _) in recordings.items()]

@@ -203,6 +203,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, with
     assert without_a_ray == []
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "expected"),

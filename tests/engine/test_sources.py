@@ -71,8 +71,7 @@ def test_arrow_shards_have_the_labels_of_parquet(without_ray, digits, expected, 
     assert texts_of(tmp_path / "labels") == expected
 
 
-@pytest.mark.cluster
-def test_a_manifest_has_the_labels_of_parquet_and_added_lines_are_labelled(local_ray, digits, expected, tmp_path):
+def test_a_manifest_has_the_labels_of_parquet_and_added_lines_are_labelled(without_ray, digits, expected, tmp_path):
     manifest = write_manifest(tmp_path / "in", digits[:20])
     pipeline = a_pipeline(manifest, tmp_path / "labels")
     result = run(pipeline)
@@ -177,6 +176,7 @@ def test_untrusted_paths_become_error_rows_and_an_audio_root_allows_the_files_in
     assert without[-1]["pred_text"] == expected[2][1]
 
 
+@pytest.mark.drivers
 def test_recordings_that_crash_or_hang_the_decoder_cost_their_rows(digits, expected, tmp_path):
     marks = {b"raysp-test-crash": "SIGSEGV", b"raysp-test-hoard": "memory"}
     rows = [*digits[:10]]

@@ -49,6 +49,7 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(running, "local_ray", started)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_the_command_line_labels_three_rows_without_importing_ray(tmp_path):
     pipeline = DEMO.parent / "label_digits.py"

@@ -36,6 +36,7 @@ def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp
     assert_same_rows(found, {name: {**expected[name], "row": None} for name in found})
 
 
+@pytest.mark.drivers
 def test_the_other_programs_of_the_guide_are_valid(local_ray, tmp_path, monkeypatch):
     import ray.data
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.engine.training.finetuning import finetune
+from raysp.engine.training.finetuning import finetune, plan_recipe
 from raysp.errors import PlanError
 from raysp.sink.training import evaluations, steps
 from raysp.specs.recipe import Evaluation, Schedule
@@ -99,7 +99,8 @@ def test_an_evaluation_without_patience_changes_no_weight_and_no_fingerprint(wor
     with_it = finetune(evaluated(words, tiny, tmp_path / "with", best="loss"))
     without = finetune(dataclasses.replace(evaluated(words, tiny, tmp_path / "without"), evaluation=None))
     assert with_it.fingerprint == without.fingerprint
-    assert finetune(evaluated(words, tiny, tmp_path / "more", patience=5)).fingerprint != without.fingerprint
+    _, patient = plan_recipe(evaluated(words, tiny, tmp_path / "more", patience=5))
+    assert patient.fingerprint != without.fingerprint
     stores = [LocalStore(tmp_path / name) for name in ("with", "without")]
     weights = []
     for store in stores:
@@ -169,7 +170,6 @@ def test_what_cannot_be_evaluated_is_refused_before_any_step(tiny, tmp_path, sou
 
 def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path):
     """Each recognises some of the pieces, and all know the metrics of all."""
-    from raysp.engine.training.finetuning import plan_recipe
     from raysp.training.worker import new_session
 
     _, prepared = plan_recipe(evaluated(words, tiny, tmp_path / "out"))

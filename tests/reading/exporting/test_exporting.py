@@ -66,7 +66,7 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("to", "options"),
-        [("dataset", {}), ("clips", SHORT), ("clips", {**SHORT, "layout": "tar"})],
+        [("dataset", {}), pytest.param("clips", SHORT, marks=pytest.mark.soak), ("clips", {**SHORT, "layout": "tar"})],
         ids=["dataset", "clips", "tar"],
     )
     @pytest.mark.slow
