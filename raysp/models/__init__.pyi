@@ -39,6 +39,7 @@ from .flax.unispeech import FlaxUniSpeechForCTC as FlaxUniSpeechForCTC
 from .flax.unispeech import FlaxUniSpeechModel as FlaxUniSpeechModel
 from .flax.wav2vec2 import FlaxWav2Vec2ForCTC as FlaxWav2Vec2ForCTC
 from .flax.wav2vec2 import FlaxWav2Vec2Model as FlaxWav2Vec2Model
+from .flax.wav2vec2_bert import FlaxWav2Vec2BertForCTC as FlaxWav2Vec2BertForCTC
 from .flax.wav2vec2_bert import FlaxWav2Vec2BertModel as FlaxWav2Vec2BertModel
 from .gpt2 import GPT2Config as GPT2Config
 from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel

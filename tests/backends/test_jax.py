@@ -58,6 +58,16 @@ def test_real_digits_have_the_texts_and_times_of_torch(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_model_of_features_has_the_texts_of_torch(tmp_path):
+    make_checkpoint("Wav2Vec2BertForCTC", tmp_path)
+    words = raysp.Transcript(words=True)
+    found = [labels(labelling(tmp_path, words, backend=one), block_of(waves(LENGTHS))) for one in ("torch", "jax")]
+    for theirs, ours in zip(*(one.values() for one in found), strict=True):
+        assert ours["pred_text"] == theirs["pred_text"]
+        assert ours["pred_score"] == pytest.approx(theirs["pred_score"], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_a_decoder_writes_the_texts_of_torch_in_any_batch(writer):
     recordings = waves(LENGTHS)
     TEXTS.check(summary_of(writer, "jax"))

@@ -94,7 +94,9 @@ class JaxModel:
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
         heads: dict[Capability, ModelOutput] = {}
         if not self.summary.writes_text:
-            logits = self.model(**arrays_of(features)).logits
+            inputs = arrays_of(features)
+            values = next(inputs[name] for name in INPUTS if name in inputs)
+            logits = self.model(values, inputs.get("attention_mask")).logits
             heads[Capability.CTC] = CausalLMOutput(logits=torch.from_numpy(np.array(logits, np.float32)))
         frames = [self.summary.num_frames(length) for length in num_samples_B.tolist()]
         return ModelPass(heads=heads, num_frames_B=torch.tensor(frames), features=features)

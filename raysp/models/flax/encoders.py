@@ -47,7 +47,8 @@ class CTCModule(nn.Module):
         hidden_BTH = dropout(encoded.hidden_BTH, config.final_dropout, run)
         logits_BTV = nn.Dense(config.vocab_size, name="lm_head")(hidden_BTH)
         blank_V = jnp.where(jnp.arange(config.vocab_size) == config.pad_token_id, 0.0, NOT_BLANK)
-        return jnp.where(encoded.valid_BT[:, :, None], logits_BTV, blank_V.astype(logits_BTV.dtype))
+        labelled_BT = encoded.valid_BT if encoded.labelled_BT is None else encoded.labelled_BT
+        return jnp.where(labelled_BT[:, :, None], logits_BTV, blank_V.astype(logits_BTV.dtype))
 
 
 class FlaxSpeechModel(FlaxModel):

@@ -33,6 +33,8 @@ class Encoded(NamedTuple):
     features_BTC: Array
     valid_BT: Array
     """True where a frame of `hidden_BTH` is part of its row."""
+    labelled_BT: Array | None = None
+    """True where a frame has a label, if these are not the valid ones."""
 
 
 class FeatureProjection(nn.Module):

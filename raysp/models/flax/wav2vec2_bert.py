@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from raysp.models.encoder.conformer import rotations, sinusoids
-from raysp.models.flax.encoders import FlaxEncoderModel
+from raysp.models.flax.encoders import FlaxEncoderForCTC, FlaxEncoderModel
 from raysp.models.flax.layers import (
     Numbered,
     Pass,
@@ -30,7 +30,7 @@ from raysp.models.flax.layers import (
 from raysp.models.flax.relative import by_distance, gathered
 from raysp.models.flax.transformer import Encoded, FeatureProjection, FeedForward
 from raysp.models.flax.waveform import glu
-from raysp.models.wav2vec2_bert import Wav2Vec2BertModel, adapted_frames
+from raysp.models.wav2vec2_bert import Wav2Vec2BertForCTC, Wav2Vec2BertModel, adapted_frames
 
 
 class ConvolutionModule(nn.Module):
@@ -215,13 +215,37 @@ class Wav2Vec2BertModule(nn.Module):
         hidden_BTH = ConformerEncoder(config, name="encoder")(hidden_BTH, valid_BT, run)
         if config.use_intermediate_ffn_before_adapter:
             hidden_BTH = hidden_BTH + 0.5 * FeedForward(config, "relu", name="intermediate_ffn")(hidden_BTH, run)
+        num_labels: Any = num_frames_B + has_odd_mel(inputs, num_frames_B)
         if config.add_adapter:
             hidden_BTH, num_frames_B = Adapter(config, name="adapter")(hidden_BTH, num_frames_B, run)
-        return Encoded(hidden_BTH, features_BTC, is_before(num_frames_B, hidden_BTH.shape[1]))
+            for _ in range(config.num_adapter_layers):
+                num_labels = adapted_frames(num_labels, config, exact=True)
+        valid_BT, labelled_BT = (is_before(count_B, hidden_BTH.shape[1]) for count_B in (num_frames_B, num_labels))
+        return Encoded(hidden_BTH, features_BTC, valid_BT, labelled_BT)
+
+
+def has_odd_mel(features_BTC: Array, num_frames_B: Array) -> Array:
+    """Return which rows (B,) end in an odd log-mel frame, as in PyTorch."""
+    _, num_frames, width = features_BTC.shape
+    next_BC, last_BC = (
+        jnp.take_along_axis(features_BTC, places_B.clip(0, num_frames - 1)[:, None, None], 1)[:, 0]
+        for places_B in (num_frames_B, num_frames_B - 1)
+    )
+    padding_B1 = next_BC[:, -1:]
+    is_half_B = (next_BC[:, width // 2 :] == padding_B1).all(-1)
+    is_whole_B = (next_BC == padding_B1).all(-1) & ~(last_BC == padding_B1).all(-1)
+    return (num_frames_B < num_frames) & is_half_B & ~is_whole_B
 
 
 class FlaxWav2Vec2BertModel(FlaxEncoderModel):
     """The encoder without a head."""
 
     torch_class = Wav2Vec2BertModel
+    encoder_module = Wav2Vec2BertModule
+
+
+class FlaxWav2Vec2BertForCTC(FlaxEncoderForCTC):
+    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
+
+    torch_class = Wav2Vec2BertForCTC
     encoder_module = Wav2Vec2BertModule

@@ -13,11 +13,12 @@ from tests.models.flax.sisters import (
     token_ids,
     waves_and_mask,
 )
+from tests.soaked import some
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["bert", "bart", *(pytest.param(name, marks=pytest.mark.soak) for name in ("gpt2", "mbart"))])
+@pytest.fixture(params=some(DECODERS, "bart"))
 def decoder(request):
     return request.param
 
