@@ -13,7 +13,11 @@ OWN = "tests/audio/"
 """Tests of decoder processes, which start their own."""
 
 
-class KeptChild(isolation._Child):
+Child = isolation._Child
+"""Of the product: it ends with its `Decoder`."""
+
+
+class KeptChild(Child):
     """A child that outlives its `Decoder` if it answered all that it was sent."""
 
     idle: ClassVar[list[Self]] = []

@@ -118,6 +118,7 @@ def test_a_process_that_started_before_a_refused_run_ends_with_it(corpus, withou
     assert label_process.of_this_run()._process is None
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_two_runs_of_one_session_whose_event_loop_is_running_as_in_a_notebook(corpus, without_a_ray):
     async def cells() -> list[running.RunResult]:
@@ -128,6 +129,7 @@ def test_two_runs_of_one_session_whose_event_loop_is_running_as_in_a_notebook(co
     assert without_a_ray == []
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_damaged_shard_fails_alone(corpus, without_a_ray):
     pipeline = a_pipeline(f"{corpus}/in", corpus / "out", steps=[raysp.Decode(), _keep_or_fail(), *_label()])

@@ -39,6 +39,7 @@ def test_relative_paths_are_those_of_the_driver(local_ray, relative, tmp_path):
     assert raysp.verify("labels").differences == ()
 
 
+@pytest.mark.drivers
 def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, make_pipeline, small_shards, monkeypatch):
     """It is absolute and can be written everywhere, as /home is on machines that do not share it."""
     monkeypatch.chdir(small_shards.parent)

@@ -15,6 +15,7 @@ sys.exit(int(sys.argv[1]))
 """
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_forked_worker_has_the_arguments_folder_environment_and_output_of_its_launcher_and_ids_of_its_own(
     tmp_path, monkeypatch

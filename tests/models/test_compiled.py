@@ -10,7 +10,6 @@ from torch.export import Dim
 
 from raysp.models import (
     ParakeetForCTC,
-    SEWDForCTC,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechForCTC,
@@ -47,7 +46,7 @@ def batches(cls):
     return [inputs_and_mask((6001, 4700), None), inputs_and_mask((8300, 3000, 5000), None)]
 
 
-# `make test` compiles an encoder with a decoder (below), and exports one architecture of each kind of input.
+# `make test` compiles and exports an encoder with a decoder (below), and exports a model of log-mels.
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("cls", CTC_CLASSES)
@@ -80,7 +79,7 @@ def test_a_compiled_model_has_the_same_gradients_and_trains(cls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", some(CTC_CLASSES, SEWDForCTC, ParakeetForCTC))
+@pytest.mark.parametrize("cls", some(CTC_CLASSES, ParakeetForCTC))
 @torch.no_grad()
 def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
     model = small(cls)

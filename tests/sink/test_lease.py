@@ -305,6 +305,7 @@ with lease.held({store}) as own:
 """
 
 
+@pytest.mark.drivers
 class TestRealProcesses:
     """With beats of one second or less instead of ten."""
 

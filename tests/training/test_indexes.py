@@ -94,6 +94,7 @@ def test_processes_make_the_index_that_one_makes(planned, tmp_path, monkeypatch,
     assert (again.index.digest, calls, len(started)) == (alone.index.digest, [(3, 5)], 2)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, started, caplog):
     plan = planned()

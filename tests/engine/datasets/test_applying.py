@@ -65,6 +65,7 @@ def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dat
     assert found.column("said").to_pylist() == [row["pred_text"].lower() for row in ok]
 
 
+@pytest.mark.drivers
 def test_an_actor_pool_of_labellers_gives_the_same_rows(steps, dataset, label_rows):
     import ray.data
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import raysp
+from raysp.audio import isolation
 from raysp.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
 from raysp.engine.datasets.table_job import Columns, local_job
 from raysp.engine.datasets.table_labelling import TableLabelling
@@ -21,6 +22,7 @@ from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import PlanError, SpecError
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.pools import ActorCpus
+from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
 from tests.engine.datasets.conftest import COLUMNS
@@ -284,7 +286,8 @@ def test_a_batch_without_rows_gives_no_slice(job):
     assert list(decode(job, pa.table({}))) == []
 
 
-def test_the_decoding_process_ends_with_the_labeller(plain, rows):
+def test_the_decoding_process_ends_with_the_labeller(plain, rows, monkeypatch):
+    monkeypatch.setattr(isolation, "_Child", decoders.Child)
     steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
 
     def children() -> set[int]:

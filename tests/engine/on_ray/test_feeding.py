@@ -42,6 +42,7 @@ def shards(write_shards):
     return write_shards(8, 5)
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 def test_a_model_is_loaded_once_for_all_pieces_and_once_more_after_a_kill(
     local_ray, make_pipeline, shards, tmp_path, one_at_a_time

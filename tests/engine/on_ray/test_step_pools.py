@@ -82,6 +82,7 @@ def test_actors_of_a_pool_call_the_function(local_ray, make_pipeline, small_shar
     assert doublers.isdisjoint({row["process"] for row in found} | {os.getpid()})
 
 
+@pytest.mark.drivers
 def test_a_lost_actor_is_replaced(local_ray, make_pipeline, small_shards, steps, expected, tmp_path):
     (tmp_path / "once").touch()
     assert run(make_pipeline(small_shards, steps=steps)).exit_code == 0

@@ -16,6 +16,7 @@ def shards(write_shards):
     return write_shards(3, 2)
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 def test_a_run_continues_while_another_actor_can_load_and_names_the_node(
     local_ray, make_pipeline, shards, tmp_path, caplog
@@ -29,6 +30,7 @@ def test_a_run_continues_while_another_actor_can_load_and_names_the_node(
     assert "No space left on device" in said[0]
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 def test_a_run_of_which_no_actor_can_load_ends_with_the_reason_after_a_few(local_ray, make_pipeline, shards, tmp_path):
     outputs = [UnloadableTranscript(folder=str(tmp_path), failures=99)]
