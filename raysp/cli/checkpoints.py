@@ -33,7 +33,7 @@ def inspect(
     """
     from raysp.backends.finding import NAMED, choose, files_of
     from raysp.checkpoints.locating import locate
-    from raysp.specs.outputs.table import outputs_of
+    from raysp.specs.outputs.table import outputs_for
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
@@ -44,7 +44,7 @@ def inspect(
     folder = locate(checkpoint, options, files_of(backend))
     summary = choose(folder, backend).open().describe(folder)
     if as_json:
-        outputs = outputs_of(summary.gives)
+        outputs = outputs_for(summary)
         print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
         return
     print_facts(checkpoint, _facts_of_checkpoint(summary))
@@ -90,7 +90,7 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     from raysp.backends.finding import choice_of
     from raysp.models.base.capabilities import Capability
-    from raysp.specs.outputs.table import outputs_of
+    from raysp.specs.outputs.table import outputs_for
 
     rate, parameters = summary.sample_rate, summary.num_parameters
     activations = 4 * summary.activations_per_second / 1e6
@@ -109,7 +109,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         f"at least {1000 * summary.min_samples / rate:g} ms"
         + (f", at most {summary.max_samples / rate:g} s" if summary.max_samples else ""),
         "batches": None if summary.takes_padding else "recordings of one length, since padding changes its results",
-        "outputs": outputs_of(summary.gives),
+        "outputs": outputs_for(summary),
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),

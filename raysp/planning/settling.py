@@ -11,7 +11,7 @@ from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching
 from raysp.planning.pools import actor_cpus
 from raysp.sink.run_record import Resolved
-from raysp.specs.outputs.table import outputs_of
+from raysp.specs.outputs.table import outputs_for
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.words import count, megabytes
@@ -52,7 +52,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         if output.needs and not {*output.needs} & {*summary.gives}:
             raise CheckpointError(
                 f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
-                f"{', '.join(outputs_of(summary.gives))}"
+                f"{', '.join(outputs_for(summary))}"
             )
     _check_filters(pipeline, summary)
     if label.windows == "speech":

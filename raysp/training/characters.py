@@ -5,22 +5,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from raysp.errors import PlanError, StoreError
+from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.storage.store import open_store, split_url
 from raysp.text.vocabulary import DELIMITER, PAD, UNKNOWN
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""
+HeadTokenizer = Wav2Vec2CTCTokenizer | ParakeetTokenizer
+"""Tokenizer of a CTC head that can be trained: of characters, or of pieces of words."""
 
 
-def tokenizer_of(folder: Path, language: str | None = None) -> Wav2Vec2CTCTokenizer:
+def tokenizer_of(folder: Path, language: str | None = None) -> HeadTokenizer:
     """Return the tokenizer of a checkpoint, for a language if it has several.
 
     Raises:
         CheckpointError: it has several, and not this one.
     """
-    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
-    if language is not None and tokenizer.is_multilingual:
+    tokenizer = read_ctc_tokenizer(folder)
+    assert isinstance(tokenizer, HeadTokenizer)
+    if language is not None and isinstance(tokenizer, Wav2Vec2CTCTokenizer) and tokenizer.is_multilingual:
         tokenizer.set_target_lang(language)
     return tokenizer
 
@@ -64,7 +69,14 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
     return found
 
 
-def encode_of(tokenizer: Wav2Vec2CTCTokenizer) -> Callable[[str], list[int]]:
+def letters_of(tokenizer: HeadTokenizer) -> dict[str, int]:
+    """Return the characters that a tokenizer can write, with the id of a token; a space as `DELIMITER`."""
+    if not tokenizer.begins_words:
+        return tokenizer.get_vocab()
+    return {DELIMITER: 0, **{letter: number for token, number in tokenizer.get_vocab().items() for letter in token}}
+
+
+def encode_of(tokenizer: HeadTokenizer) -> Callable[[str], list[int]]:
     """Return a function from a text to the ids of its tokens, -1 for characters without one."""
     vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.unk_token}
 

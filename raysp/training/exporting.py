@@ -13,8 +13,9 @@ from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.features.parakeet import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
-from raysp.models.features.seamless import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor
+from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
@@ -73,9 +74,9 @@ def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer
     if tokenizer is None:
         feature_extractor.save_pretrained(folder)
         return
-    is_log_mel = isinstance(feature_extractor, SeamlessM4TFeatureExtractor)
-    processor = Wav2Vec2BertProcessor if is_log_mel else Wav2Vec2Processor
-    processor(feature_extractor, tokenizer).save_pretrained(folder)
+    kinds = (Wav2Vec2BertProcessor, ParakeetProcessor)
+    of_kind = (kind for kind in kinds if isinstance(feature_extractor, kind.extractor_class))
+    next(of_kind, Wav2Vec2Processor)(feature_extractor, tokenizer).save_pretrained(folder)
 
 
 def _publish(store: Store, file: Path) -> None:

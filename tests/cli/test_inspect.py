@@ -4,6 +4,7 @@ import json
 import re
 
 from tests.corpora import CHECKPOINT
+from tests.models.tokenizers.word_pieces import save_parakeet
 
 
 class TestInspect:
@@ -16,6 +17,11 @@ class TestInspect:
         assert re.search(r"float32: 4\.3 MB, .* bfloat16, float16: 2\.2 MB, ", facts["memory"])
         assert "16,000 samples a second, a frame every 20 ms, at least 25 ms" in facts["rate"]
         assert re.search(r"20 tokens: <pad> .* E F G ", facts["vocabulary"])
+
+    def test_outputs_that_a_vocabulary_of_pieces_does_not_support_are_left_out(self, raysp_command, tmp_path):
+        save_parakeet(tmp_path / "pieces")
+        ran = raysp_command("inspect", tmp_path / "pieces", "--json")
+        assert json.loads(ran.out)["outputs"] == ["Transcript", "Embedding"]
 
     def test_as_json_it_prints_one_object(self, raysp_command):
         ran = raysp_command("inspect", CHECKPOINT, "--json")

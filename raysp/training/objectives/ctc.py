@@ -8,8 +8,8 @@ from torch import Tensor
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.training.batches import Losses, MicroBatch
+from raysp.training.characters import HeadTokenizer
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 
 
@@ -49,7 +49,7 @@ class CTCObjective:
         return rows_B
 
     @torch.inference_mode()
-    def recognise(self, batch: MicroBatch, tokenizer: Wav2Vec2CTCTokenizer) -> list[tuple[str, float]]:
+    def recognise(self, batch: MicroBatch, tokenizer: HeadTokenizer) -> list[tuple[str, float]]:
         """Return texts of recordings by greedy decoding in evaluation mode, and their losses."""
         with evaluation_mode(self.model):
             labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)

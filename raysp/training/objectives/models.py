@@ -11,17 +11,17 @@ from raysp.errors import PlanError
 from raysp.models.auto import AutoModelForCTC
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.adaptation import LoRA
 from raysp.specs.objectives import CTC
+from raysp.training.characters import HeadTokenizer
 from raysp.training.objectives.languages import adapter_options, train_language
 from raysp.training.objectives.lora import add_lora, check_targets
 from raysp.training.objectives.starting import Part, anew, expecting_new_weights, freeze
 
 
-def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: Wav2Vec2CTCTokenizer) -> Model:
+def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: HeadTokenizer) -> Model:
     """Return a model with a CTC head in training mode, on the plan's device.
 
     Args:

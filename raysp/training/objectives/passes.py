@@ -64,6 +64,9 @@ class Passes:
     def _short_masks(self, num_inputs: int) -> Iterator[None]:
         """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span."""
         config: Any = self.model.speech_encoder.config
+        if not hasattr(config, "mask_time_length"):  # Parakeet has no SpecAugment
+            yield
+            return
         num_frames, length = conv_output_frames(num_inputs, *config.convolutions), config.mask_time_length
         config.mask_time_length = max(1, min(num_frames, length))
         try:

@@ -8,7 +8,6 @@ from torch import nn
 
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import CTC
@@ -16,7 +15,7 @@ from raysp.specs.values import JsonValue, to_json
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.characters import encode_of, tokenizer_for
+from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
 from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.objectives.languages import adapter_options
 from raysp.training.objectives.models import ctc_model, held_below_head
@@ -34,7 +33,7 @@ class CTCTask(texts.ComparedTexts):
     """
 
     spec: CTC
-    known: Wav2Vec2CTCTokenizer | None
+    known: HeadTokenizer | None
 
     @classmethod
     def of(cls, spec: CTC, plan: TrainingPlan) -> "CTCTask":
@@ -49,7 +48,7 @@ class CTCTask(texts.ComparedTexts):
         return cls(spec, texts.given_tokenizer(spec.vocabulary, plan, spec.adapter))
 
     @property
-    def tokenizer(self) -> Wav2Vec2CTCTokenizer:
+    def tokenizer(self) -> HeadTokenizer:
         """Tokenizer of the head."""
         assert self.known is not None
         return self.known
@@ -77,7 +76,7 @@ class CTCTask(texts.ComparedTexts):
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, and the characters outside it."""
-        return {"characters": texts.described_characters(counts, self.tokenizer.get_vocab())}
+        return {"characters": texts.described_characters(counts, self.tokenizer)}
 
     def targets(self) -> CharacterTargets:
         """Return the ids of characters."""

@@ -14,7 +14,6 @@ from raysp.evaluation.scores import Columns, Comparison, no_metrics
 from raysp.models.auto import AutoConfig
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.unispeech import UniSpeechForPreTraining
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
@@ -24,7 +23,7 @@ from raysp.specs.values import JsonValue, to_json
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import NO_TEXT, CharacterTargets, Target
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.characters import encode_of, tokenizer_for
+from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
 from raysp.training.objectives.models import begun, naming_masks
 from raysp.training.objectives.pretraining import (
     PretrainingObjective,
@@ -69,7 +68,7 @@ class PretrainingTask:
     """
 
     spec: Pretrain
-    tokenizer: Wav2Vec2CTCTokenizer | None
+    tokenizer: HeadTokenizer | None
     has_texts: bool = True
 
     tags = ("pretraining", "raysp")
@@ -128,7 +127,7 @@ class PretrainingTask:
         """Return the size of the vocabulary, and the characters outside it."""
         if not self.tokenizer or not self.has_texts:
             return {"characters": "no row has a text: the CTC head is not trained"}
-        return {"characters": texts.described_characters(counts, self.tokenizer.get_vocab())}
+        return {"characters": texts.described_characters(counts, self.tokenizer)}
 
     def targets(self) -> OptionalTexts:
         """Return the ids of characters."""
@@ -197,7 +196,7 @@ def _keeps_head(spec: Pretrain, plan: TrainingPlan) -> bool:
     return spec.vocabulary == KEEP and plan.checkpoint.architecture == UniSpeechForPreTraining.__name__
 
 
-def _check_head(spec: Pretrain, config: Any, tokenizer: Wav2Vec2CTCTokenizer) -> None:  # noqa: ANN401 - a configuration
+def _check_head(spec: Pretrain, config: Any, tokenizer: HeadTokenizer) -> None:  # noqa: ANN401 - a configuration
     """Raise CheckpointError if a tokenizer is not that of the CTC head of its checkpoint."""
     found = (len(tokenizer.get_vocab()), tokenizer.pad_token_id)
     if found != (config.num_ctc_classes, config.pad_token_id):

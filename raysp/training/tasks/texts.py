@@ -4,22 +4,24 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from raysp.errors import PlanError
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.planning.training.objectives import BUILD, KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Text
 from raysp.specs.recipe import Evaluation
 from raysp.text import vocabulary as vocabularies
 from raysp.text.normalisation import TextRules
-from raysp.training.characters import read_vocabulary, tokenizer_for, tokenizer_of
+from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 from raysp.words import count
 
 SHOWN_CHARACTERS = 12
 """Characters outside the vocabulary that are shown."""
+PIECES = ("parakeet_ctc", "parakeet_encoder")
+"""Model types whose tokenizers have pieces of words."""
 
 
 def rules_of(text: Text) -> TextRules:
@@ -32,7 +34,7 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = None) -> Wav2Vec2CTCTokenizer | None:
+def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = None) -> HeadTokenizer | None:
     """Return the tokenizer of a vocabulary that does not depend on the texts; None: it is built from them.
 
     Args:
@@ -43,6 +45,11 @@ def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = 
     Raises:
         PlanError: the given vocabulary cannot be used.
     """
+    if vocabulary != KEEP and plan.checkpoint.model_type in PIECES:
+        raise PlanError(
+            f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {plan.checkpoint.architecture} "
+            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps that of its tokenizer.json"
+        )
     if vocabulary == BUILD:
         return None
     if vocabulary == KEEP:
@@ -50,12 +57,12 @@ def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = 
     return tokenizer_for(read_vocabulary(vocabulary, plan.recipe.source.storage_options), language)
 
 
-def described_characters(counts: Mapping[str, int], vocabulary: Mapping[str, int]) -> str:
+def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) -> str:
     """Return the size of a vocabulary, and the characters outside it with their occurrences."""
-    outside = vocabularies.outside(counts, vocabulary)
+    outside = vocabularies.outside(counts, letters_of(tokenizer))
     shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
     more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
-    return count(len(vocabulary), "token") + (f"; outside: {shown}{more}" if outside else "")
+    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}" if outside else "")
 
 
 class ComparedTexts:
