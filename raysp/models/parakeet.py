@@ -22,6 +22,7 @@ from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (
+    KEPT_FRAMES,
     FastConformerLayer,
     SelfAttention,
     Subsampling,
@@ -34,6 +35,8 @@ from raysp.models.encoder.heads import KeptStates, States
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.files.configuration import Config
+from raysp.models.kernels.dense import dense
+from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 HOP_SAMPLES = 160
@@ -246,6 +249,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         self.gradient_checkpointing = False
         self.subsampling = Subsampling(config)
         self.layers = nn.ModuleList(FastConformerLayer(config) for _ in range(config.num_hidden_layers))
+        self._waves: Folded[Tensor] = Folded()
 
     @property
     def above_layers(self) -> Sequence[nn.Module | None]:
@@ -357,9 +361,9 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         counts = [num_mels] * batch if mask_BM is None else mask_BM.sum(-1).tolist()
         frames = [self._get_feat_extract_output_lengths(count) for count in counts]
         packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
-        rows = (self._subsampled(row[None, :count]) for row, count in zip(mels_BMN, counts, strict=True))
-        hidden_1TH = packing.joined(rows)
-        waves_WH = sinusoids(max(frames), self.encoder_config.hidden_size, hidden_1TH)
+        rows = (self._convolved(row[None, :count]) for row, count in zip(mels_BMN, counts, strict=True))
+        hidden_1TH = self._scaled(dense(self.subsampling.linear, packing.joined(rows)))
+        waves_WH = self._waves_of(max(frames), hidden_1TH)
         if states is not None:
             states.append(packing.unpack(hidden_1TH))
         for layer in self.layers:
@@ -368,11 +372,18 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
                 states.append(packing.unpack(hidden_1TH))
         return packing.unpack(hidden_1TH)
 
-    def _subsampled(self, mels_1MN: Tensor) -> Tensor:
-        """Return the layers' input (1, T, H) of one row."""
+    def _convolved(self, mels_1MN: Tensor) -> Tensor:
+        """Return the input (1, T, channels times bins) of the subsampling's dense layer for one row."""
         if mels_1MN.shape[1] == 0:
-            return mels_1MN.new_zeros(1, 0, self.encoder_config.hidden_size)
-        return self._scaled(self.subsampling(mels_1MN, None))
+            return mels_1MN.new_zeros(1, 0, self.subsampling.linear.in_features)
+        return self.subsampling.convolved(mels_1MN, None)
+
+    def _waves_of(self, num_frames: int, like: Tensor) -> Tensor:
+        """Return the sinusoids_WH of at least so many frames: one tensor for all short rows."""
+        hidden_size = self.encoder_config.hidden_size
+        if num_frames > KEPT_FRAMES:
+            return sinusoids(num_frames, hidden_size, like)
+        return self._waves((), lambda: sinusoids(KEPT_FRAMES, hidden_size, like))
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:
         config = self.encoder_config

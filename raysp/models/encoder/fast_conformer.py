@@ -14,12 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.encoder.relative_attention import attend, attention_weights, skewed
+from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, skewed, tiled
 from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, filled, is_inference_on_cpu, linear
+from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
+from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
 
 Count = TypeVar("Count", int, Tensor)
+
+TILE_FRAMES = 8
+"""Frames of the subsampling that are computed at a time: their inputs, 32 times as wide, fit into a core's cache."""
+KEPT_FRAMES = 400
+"""Frames of rows (32 s) up to which projected distances are cached; longer rows project theirs each time."""
 
 
 class FastConformerConfig(Protocol):
@@ -80,35 +86,60 @@ class Subsampling(nn.Module):
             mels_BMN: Log-mel frames.
             num_mels_B: Frames of each row; convolutions read zeros after them, above the first layer. None: all.
         """
+        return dense(self.linear, self.convolved(mels_BMN, num_mels_B))
+
+    def convolved(self, mels_BMN: Tensor, num_mels_B: Tensor | None) -> Tensor:
+        """Return the input of the dense layer (B, T, channels times bins)."""
         if num_mels_B is None and is_inference_on_cpu(mels_BMN, self.linear.weight):
-            return self._channels_last(mels_BMN)
+            return torch.stack([self._in_tiles(mels_MN) for mels_MN in mels_BMN])
         x_BCMN = mels_BMN[:, None]
         for layer in self.layers:
             x_BCMN = F.relu(x_BCMN, inplace=not x_BCMN.requires_grad) if isinstance(layer, nn.ReLU) else layer(x_BCMN)
             if num_mels_B is not None and isinstance(layer, nn.Conv2d):
                 num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
                 x_BCMN = without_padding(x_BCMN, num_mels_B)
-        return dense(self.linear, x_BCMN.transpose(1, 2).flatten(2))
+        return x_BCMN.transpose(1, 2).flatten(2)
 
-    def _channels_last(self, mels_BMN: Tensor) -> Tensor:
-        """Return the same with channels last, which takes half the time on a CPU: convolutions of one tap are dense."""
-        first, *convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
-        x_BCMN = _strided_last(first, mels_BMN[:, None]).relu_()
-        for depthwise, pointwise in zip(convolutions[::2], convolutions[1::2], strict=True):
-            x_BMNC = _strided_last(depthwise, x_BCMN).permute(0, 2, 3, 1)
-            x_RC = x_BMNC.reshape(-1, x_BMNC.shape[-1])
-            x_RC = F.pad(x_RC, (0, 0, 0, filled(len(x_RC)) - len(x_RC)))
-            x_RC = linear(x_RC, pointwise.weight[:, :, 0, 0], pointwise.bias, "relu")
-            x_BCMN = x_RC[: x_BMNC.shape[:3].numel()].view(x_BMNC.shape).permute(0, 3, 1, 2)
-        return dense(self.linear, x_BCMN.transpose(1, 2).flatten(2))
+    def _in_tiles(self, mels_MN: Tensor) -> Tensor:
+        """Return the same of one row (T, channels times bins), on a CPU in a quarter of the time."""
+        first, *others = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
+        strided, dense_layers = [first, *others[::2]], [None, *others[1::2]]
+        counts = [len(mels_MN)]
+        for conv in strided:
+            counts.append(_strided(counts[-1], conv.kernel_size[0], conv.stride[0]))
+
+        def output(number: int, frames: range) -> Tensor:
+            """Return some frames (1, C, frames, bins) of the so-many-th strided convolution; 0: of its input."""
+            if number == 0:
+                return mels_MN[None, None, frames.start : frames.stop]
+            conv, pointwise = strided[number - 1], dense_layers[number - 1]
+            read = _read(frames, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+            within = range(max(read.start, 0), min(read.stop, counts[number - 1]))
+            x_1CMN = F.pad(output(number - 1, within), (0, 0, within.start - read.start, read.stop - within.stop))
+            return _strided_last(conv, x_1CMN).relu_() if pointwise is None else _separable(conv, pointwise, x_1CMN)
+
+        places = range(0, counts[-1], TILE_FRAMES)
+        tiles = [output(len(strided), range(at, min(at + TILE_FRAMES, counts[-1]))) for at in places]
+        return torch.cat([tile.transpose(1, 2).flatten(2)[0] for tile in tiles])
 
 
-def _strided_last(layer: nn.Conv2d, x_BCMN: Tensor) -> Tensor:
-    """Apply a convolution; input and output have their channels last in memory."""
-    x_BCMN = x_BCMN.contiguous(memory_format=torch.channels_last)
-    weight = layer.weight.contiguous(memory_format=torch.channels_last)
-    y_BCMN = F.conv2d(x_BCMN, weight, layer.bias, layer.stride, layer.padding, groups=layer.groups)
-    return y_BCMN.contiguous(memory_format=torch.channels_last)
+def _read(frames: range, kernel: int, stride: int, padding: int) -> range:
+    """Return the input frames that a convolution reads for some of its output, padding included."""
+    return range(frames.start * stride - padding, (frames.stop - 1) * stride - padding + kernel)
+
+
+def _strided_last(conv: nn.Conv2d, x_1CMN: Tensor) -> Tensor:
+    """Apply a convolution without padding in time; input and output have their channels last in memory."""
+    x_1CMN = x_1CMN.contiguous(memory_format=torch.channels_last)
+    weight = conv.weight.contiguous(memory_format=torch.channels_last)
+    y_1CMN = F.conv2d(x_1CMN, weight, conv.bias, conv.stride, (0, conv.padding[1]), groups=conv.groups)  # type: ignore[arg-type]
+    return y_1CMN.contiguous(memory_format=torch.channels_last)
+
+
+def _separable(depthwise: nn.Conv2d, pointwise: nn.Conv2d, x_1CMN: Tensor) -> Tensor:
+    """Apply a strided convolution and one of a single tap, which is a dense layer, then ReLU."""
+    x_1MNC = _strided_last(depthwise, x_1CMN).permute(0, 2, 3, 1)
+    return linear(x_1MNC, pointwise.weight[:, :, 0, 0], pointwise.bias, "relu", any_rows=True).permute(0, 3, 1, 2)
 
 
 def without_padding(x_BCMN: Tensor, num_mels_B: Tensor) -> Tensor:
@@ -148,6 +179,7 @@ class SelfAttention(nn.Module):
         self.relative_k_proj = nn.Linear(size, size, bias=False)
         self.bias_u = nn.Parameter(torch.zeros(self.heads, size // self.heads))
         self.bias_v = nn.Parameter(torch.zeros(self.heads, size // self.heads))
+        self._distances: Folded[Tensor] = Folded()
 
     def forward(
         self,
@@ -165,22 +197,34 @@ class SelfAttention(nn.Module):
         q_BATD, k_BATD, v_BATD = (
             dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
         )
-        distances_WAD = dense(self.relative_k_proj, waves_WH).view(waves_WH.shape[0], self.heads, -1)
-        distances_ADW = distances_WAD.permute(1, 2, 0) * self.scale
         if packing is not None:
-            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, distances_ADW, packing))
+            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, waves_WH, packing))
             return dense(self.o_proj, mixed_BTH), None
-        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, distances_ADW, with_weights)
+        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, waves_WH, with_weights)
         return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
+    def _projected(self, waves_WH: Tensor) -> Tensor:
+        """Return the scaled keys distances_AWD."""
+        keys_WAD = dense(self.relative_k_proj, waves_WH).view(waves_WH.shape[0], self.heads, -1)
+        distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
+        return distances_AWD
+
     def _mixed_rows(
-        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, distances_ADW: Tensor, packing: Packing
+        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, waves_WH: Tensor, packing: Packing
     ) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row."""
+        distances_AWD = self._kept_distances(waves_WH)
+        frames = (q_1AND + self.bias_u[:, None], k_1AND, v_1AND, q_1AND + self.bias_v[:, None])
         for place in packing.places:
-            q_1ATD, k_1ATD, v_1ATD = (x_1AND[:, :, place] for x_1AND in (q_1AND, k_1AND, v_1AND))
-            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, distances_ADW, False)
-            yield mixed_1ATD.transpose(1, 2).flatten(2)
+            q_1ATD, k_1ATD, v_1ATD, placed_1ATD = (x_1AND[:, :, place] for x_1AND in frames)
+            bias = _near(placed_1ATD, distances_AWD)
+            yield attend(q_1ATD, k_1ATD, v_1ATD, bias, None, scale=self.scale).transpose(1, 2).flatten(2)
+
+    def _kept_distances(self, waves_WH: Tensor) -> Tensor:
+        """Return distances_AWD, cached if the waves are those that short rows share."""
+        if waves_WH.shape[0] > 2 * KEPT_FRAMES:
+            return self._projected(waves_WH)
+        return self._distances((self.relative_k_proj.weight, waves_WH), lambda: self._projected(waves_WH).contiguous())
 
     def _mixed(
         self,
@@ -188,12 +232,11 @@ class SelfAttention(nn.Module):
         k_BATD: Tensor,
         v_BATD: Tensor,
         keys_B11T: Tensor | None,
-        distances_ADW: Tensor,
+        waves_WH: Tensor,
         with_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return mixed_BATD, and weights_BATT if requested; the distances may be those of more frames."""
-        beyond = (distances_ADW.shape[2] + 1) // 2 - q_BATD.shape[2]
-        distances_ADW = distances_ADW[:, :, beyond : distances_ADW.shape[2] - beyond]
+        """Return mixed_BATD, and weights_BATT if requested."""
+        distances_ADW = self._projected(waves_WH).transpose(1, 2)
         placed_BATD, q_BATD = q_BATD + self.bias_v[:, None], q_BATD + self.bias_u[:, None]
 
         def bias(rows: slice, heads: slice) -> Tensor:
@@ -205,6 +248,13 @@ class SelfAttention(nn.Module):
         weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
         weights_BATT = F.dropout(weights_BATT, dropout, self.training)
         return weights_BATT @ v_BATD, weights_BATT
+
+
+def _near(placed_BATD: Tensor, distances_AWD: Tensor) -> Bias:
+    """Return the products of frames with the keys of their distances; these may be those of more frames."""
+    beyond = (distances_AWD.shape[1] + 1) // 2 - placed_BATD.shape[2]
+    near_AWD = distances_AWD[:, beyond : distances_AWD.shape[1] - beyond]
+    return lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads])
 
 
 class ConvolutionModule(nn.Module):
@@ -249,11 +299,15 @@ class ConvolutionModule(nn.Module):
         return conv.weight * scale_H[:, None, None], norm.bias - offset_H * scale_H
 
     def _over_time(self, x_BTH: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        conv = self.depthwise_conv
+        """Return (B, T, H); as a convolution of one row of pixels, which takes channels last."""
         if x_BTH.shape[1] == 0:
             return x_BTH
-        mixed_BHT = F.conv1d(x_BTH.transpose(1, 2), *weights, padding=conv.padding[0], groups=conv.groups)
-        return mixed_BHT.transpose(1, 2)
+        conv, (weight_H1K, bias_H) = self.depthwise_conv, weights
+        pixels_BH1T = x_BTH.transpose(1, 2)[:, :, None]
+        mixed_BH1T = F.conv2d(
+            pixels_BH1T, weight_H1K[:, :, None], bias_H, padding=(0, int(conv.padding[0])), groups=conv.groups
+        )
+        return mixed_BH1T[:, :, 0].transpose(1, 2)
 
 
 def pointwise(conv: nn.Conv1d, x_BTH: Tensor) -> Tensor:
