@@ -44,8 +44,22 @@ ON_OBJECT_STORAGE = (
 )
 """Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
 
-LONG = ("engine/test_protocol.py", "engine/test_running.py")
-"""Files whose tests take minutes together and share little."""
+ON_RAY = (
+    "cli/test_refusals.py",
+    "engine/cluster/",
+    "engine/datasets/",
+    "engine/on_ray/",
+    "engine/submitting/test_head.py",
+    "engine/test_one_process.py",
+    "engine/test_places.py",
+    "engine/test_protocol.py",
+    "engine/test_running.py",
+    "engine/test_try_out.py",
+    "engine/training/test_several_workers.py",
+    "engine/workers/test_loading.py",
+    "planning/test_machine.py",
+)
+"""Files and folders with tests that use the shared Ray, which takes half a core while it starts and some of it after."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,8 +74,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = [item for item in items if item in chosen]
     for item in items:
-        if _servers(item) & {"s3_server", "moto_server"} and _group(item.nodeid) != "object storage":
+        servers, group = _servers(item), _group(item.nodeid)
+        if servers & {"s3_server", "moto_server"} and group != "object storage":
             raise pytest.UsageError(f"{item.nodeid} uses the object store: add its file to ON_OBJECT_STORAGE")
+        if servers == {"local_ray"} and group != "Ray":
+            raise pytest.UsageError(f"{item.nodeid} uses the shared Ray: add its file to ON_RAY")
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=_turn)
 
@@ -96,17 +113,17 @@ def _servers(item: pytest.Item) -> set[str]:
 def _group(nodeid: str) -> str:
     """Return the name of the tests that run in the same process as a test.
 
-    One process has the object store. Other tests go by file, since they share fixtures; those of `LONG` go one by one.
+    One process has the object store, one the shared Ray. Other tests go by file, since they share fixtures.
     """
     file, *_ = nodeid.partition("::")
     if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
         return "object storage"
-    return nodeid if file.endswith(LONG) else file
+    return "Ray" if any(f"tests/{name}" in file for name in ON_RAY) else file
 
 
 def _turn(item: pytest.Item) -> int:
     """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
-    if _group(item.nodeid) == "object storage":
+    if _group(item.nodeid) in {"object storage", "Ray"}:
         return 0
     return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
 

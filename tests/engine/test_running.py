@@ -36,7 +36,7 @@ FIRST = "digits-0000[01]-*.parquet"
     ("batch_seconds", "actors", "shards"),
     [
         (5, 2, FIRST),
-        (600, 1, FIRST),
+        pytest.param(600, 1, FIRST, marks=pytest.mark.drivers),
         *(
             pytest.param(*one, "*.parquet", marks=pytest.mark.soak)
             for one in [(5, 1), (5, 2), (60, 1), (60, 2), (600, 1), (600, 2)]

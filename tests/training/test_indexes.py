@@ -68,6 +68,7 @@ def prepared(plan, monkeypatch, processes: int, store=None):
     return prepare(plan, store, on_indexed=lambda *call: calls.append(call)), calls
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "steps",
