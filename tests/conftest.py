@@ -59,7 +59,7 @@ ON_RAY = (
     "engine/workers/test_loading.py",
     "planning/test_machine.py",
 )
-"""Files and folders with tests that use the shared Ray, which takes half a core while it starts and some of it after."""
+"""Files and folders with tests that use the shared Ray, whose start takes seconds of both cores."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

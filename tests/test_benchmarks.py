@@ -219,6 +219,7 @@ def test_windows_of_a_recording_are_joined_in_their_order(tmp_path) -> None:
     assert whole.program_texts(tmp_path) == {"a": "A C", "b": "D"}
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_sink_of_many_shards_is_planned_resumed_and_shown_by_a_few_requests(monkeypatch) -> None:
     monkeypatch.setattr(surveys, "MOST_PROCESSES", surveys.MOST_PROCESSES)  # which the benchmark sets

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.modeling import Value
@@ -18,6 +17,7 @@ from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_to
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packed import StepLinear
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
@@ -106,7 +106,7 @@ class BartAttention(nn.Module):
         return split_heads(self.k_proj(source_BSH), heads), split_heads(self.v_proj(source_BSH), heads)
 
     def _projected(self, mixed_RLH: Tensor) -> Tensor:
-        return F.dropout(self.out_proj(mixed_RLH), self.config.dropout, self.training)
+        return dropped(self.out_proj(mixed_RLH), self.config.dropout, self.training)
 
     @property
     def _dropout(self) -> float:
@@ -138,8 +138,8 @@ class BartDecoderLayer(nn.Module):
 
     def feed_forward(self, hidden_RLH: Tensor) -> Tensor:
         """Return the residual of the feed-forward network."""
-        inner = F.dropout(self.act(self.fc1(hidden_RLH)), self.config.activation_dropout, self.training)
-        return F.dropout(self.fc2(inner), self.config.dropout, self.training)
+        inner = dropped(self.act(self.fc1(hidden_RLH)), self.config.activation_dropout, self.training)
+        return dropped(self.fc2(inner), self.config.dropout, self.training)
 
 
 class BartDecoder(nn.Module):
@@ -207,7 +207,7 @@ class BartForCausalLM(TextDecoder):
             scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
             inputs_embeds = decoder.embed_tokens(input_ids) * scale
         hidden_RLH: Tensor = decoder.layernorm_embedding(inputs_embeds + decoder.embed_positions(positions))
-        return F.dropout(hidden_RLH, self.config.dropout, self.training)
+        return dropped(hidden_RLH, self.config.dropout, self.training)
 
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""

@@ -19,6 +19,7 @@ from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_to
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packed import StepLinear
 
 
@@ -68,7 +69,7 @@ class BertEmbeddings(nn.Module):
         words_RLH = self.word_embeddings(ids_RL) if embeds_RLH is None else embeds_RLH
         types = self.token_type_embeddings.weight[0] if types_RL is None else self.token_type_embeddings(types_RL)
         hidden_RLH = self.LayerNorm(words_RLH + types + self.position_embeddings(positions))
-        return F.dropout(hidden_RLH, self.config.hidden_dropout_prob, self.training)
+        return dropped(hidden_RLH, self.config.hidden_dropout_prob, self.training)
 
 
 class BertSelfAttention(nn.Module):
@@ -101,7 +102,7 @@ class BertResidual(nn.Module):
 
     def forward(self, x: Tensor, before_RLH: Tensor) -> Tensor:
         """Return hidden_RLH."""
-        added: Tensor = F.dropout(self.dense(x), self.config.hidden_dropout_prob, self.training)
+        added: Tensor = dropped(self.dense(x), self.config.hidden_dropout_prob, self.training)
         normalised: Tensor = self.LayerNorm(added + before_RLH)
         return normalised
 

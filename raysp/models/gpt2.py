@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.modeling import Value
@@ -19,6 +18,7 @@ from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_to
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packed import PackedProduct, StepLinear
 
 
@@ -86,7 +86,7 @@ class GPT2Attention(nn.Module):
         q, k, v = (split_heads(x, self.config.n_head) for x in self.c_attn(hidden_RLH).chunk(3, -1))
         dropout = self.config.attn_pdrop if self.training else 0.0
         mixed_RLH = attend_to_tokens(q, k, v, run, index, dropout, self.scale)
-        return F.dropout(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
+        return dropped(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
 
 
 class GPT2CrossAttention(nn.Module):
@@ -109,7 +109,7 @@ class GPT2CrossAttention(nn.Module):
         q_RALD = split_heads(self.q_attn(hidden_RLH), self.config.n_head)
         dropout = self.config.attn_pdrop if self.training else 0.0
         mixed_RLH = attend_to_encoder(q_RALD, self._keys_and_values, run, index, dropout, self.scale)
-        return F.dropout(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
+        return dropped(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
 
 
 def attention_scale(config: GPT2Config, index: int) -> float:
@@ -131,7 +131,7 @@ class GPT2MLP(nn.Module):
 
     def forward(self, hidden_RLH: Tensor) -> Tensor:
         """Return the residual."""
-        return F.dropout(self.c_proj(self.act(self.c_fc(hidden_RLH))), self.config.resid_pdrop, self.training)
+        return dropped(self.c_proj(self.act(self.c_fc(hidden_RLH))), self.config.resid_pdrop, self.training)
 
 
 class GPT2Block(nn.Module):
@@ -203,7 +203,7 @@ class GPT2LMHeadModel(TextDecoder):
         hidden_RLH = hidden_RLH + body.wpe(positions)
         if token_type_ids is not None:
             hidden_RLH = hidden_RLH + body.wte(token_type_ids)
-        return F.dropout(hidden_RLH, self.config.embd_pdrop, self.training)
+        return dropped(hidden_RLH, self.config.embd_pdrop, self.training)
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
         """Return the normalised output of the last layer."""

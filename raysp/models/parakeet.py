@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
@@ -36,6 +35,7 @@ from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
@@ -335,9 +335,9 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         if num_mels_B is not None and exact:
             mels_BMN = without_padding(mels_BMN[:, None], num_mels_B)[:, 0]
         hidden_BTH = self._scaled(self.subsampling(mels_BMN, num_mels_B))
-        hidden_BTH = F.dropout(hidden_BTH, config.dropout, self.training)
+        hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
         waves_WH = sinusoids(hidden_BTH.shape[1], config.hidden_size, hidden_BTH)
-        waves_WH = F.dropout(waves_WH, config.dropout_positions, self.training)
+        waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
         keys_B11T = None if valid_BT is None else attended_keys(valid_BT)
         valid_BT = None if keys_B11T is None else valid_BT
         weights = []

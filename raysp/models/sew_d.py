@@ -28,6 +28,7 @@ from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import conv1d
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
@@ -139,7 +140,7 @@ class SEWDOutput(nn.Module):
 
     def forward(self, inner_BQI: Tensor, residual_BQH: Tensor) -> Tensor:
         """Return the normalised sum."""
-        projected_BQH = F.dropout(dense(self.dense, inner_BQI), self.config.activation_dropout, self.training)
+        projected_BQH = dropped(dense(self.dense, inner_BQI), self.config.activation_dropout, self.training)
         normalised_BQH: Tensor = self.LayerNorm(projected_BQH + residual_BQH)
         return normalised_BQH
 
@@ -205,7 +206,7 @@ class ConvLayer(nn.Module):
         x_BQH = conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
         if valid_BQ is not None:
             x_BQH = x_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
-        x_BQH = self.act(F.dropout(x_BQH, self.dropout, self.training))
+        x_BQH = self.act(dropped(x_BQH, self.dropout, self.training))
         output_BQH: Tensor = self.LayerNorm(residual_BQH + x_BQH)
         return output_BQH if valid_BQ is None else output_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
 
@@ -421,7 +422,7 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
         hidden_BTH = self.layer_norm(features_BTC)
         if self.feature_projection is not None:
             hidden_BTH = self.feature_projection(hidden_BTH)
-        hidden_BTH = F.dropout(hidden_BTH, self.config.feat_proj_dropout, self.training)
+        hidden_BTH = dropped(hidden_BTH, self.config.feat_proj_dropout, self.training)
         valid_BT: Tensor | None = None
         if mask_BS is not None:
             valid_BT = self._get_feature_vector_attention_mask(hidden_BTH.shape[1], mask_BS)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.outputs import ModelOutput
@@ -26,6 +25,7 @@ from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
+from raysp.models.kernels.dropout import dropped
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -192,7 +192,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         encoded = self.unispeech.encode(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
-        features_BTC = F.dropout(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
+        features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         counted_BT = valid_BT if self.padding == "exact" and attention_mask is not None else None
         quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
         output = UniSpeechForPreTrainingOutput(

@@ -40,6 +40,7 @@ from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 FRAME_SAMPLES = HOP_SAMPLES * MELS_PER_FRAME  # 320
@@ -146,7 +147,7 @@ class Wav2Vec2BertFeatureProjection(FeatureProjection):
         """Return the projected and the normalised features."""
         assert self.layer_norm is not None
         features_BTC = self.layer_norm(features_BTC)
-        hidden_BTH = F.dropout(dense(self.projection, features_BTC), self.config.feat_proj_dropout, self.training)
+        hidden_BTH = dropped(dense(self.projection, features_BTC), self.config.feat_proj_dropout, self.training)
         return hidden_BTH, features_BTC
 
 
@@ -179,7 +180,7 @@ class Wav2Vec2BertEncoder(nn.Module):
             valid_BT = valid_BT if keys_B11T is not None else None
         if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
             return self._packed(hidden_BTH, valid_BT, states), ()
-        hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
+        hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
         positions = self.positions(hidden_BTH)
         weights = []
         for layer in self.layers:
@@ -255,7 +256,7 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
             places_P = torch.arange(hidden_BPH.shape[1], device=hidden_BPH.device)
             keys_B11P = attended_keys(places_P < num_frames_B[:, None])
         attended_BPH, _ = self.self_attn(hidden_BPH, keys_B11P, None, False)
-        hidden_BPH = F.dropout(attended_BPH, self.dropout, self.training) + residual_BPH
+        hidden_BPH = dropped(attended_BPH, self.dropout, self.training) + residual_BPH
         output_BPH: Tensor = hidden_BPH + self.ffn(self.ffn_layer_norm(hidden_BPH))
         return output_BPH
 

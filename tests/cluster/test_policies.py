@@ -89,6 +89,7 @@ def requests(s3_server, tmp_path_factory):
     return found
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_the_policy_allows_every_request_of_a_run(requests):
     assert len(requests) > 10

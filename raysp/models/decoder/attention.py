@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packing import is_known_to_be_full
 
 FEW_QUERIES = 8
@@ -61,19 +62,19 @@ def attend(
 
     `causal` without `allowed` expects queries that start at the first key.
     """
-    is_step = (
+    is_faster = (
         not torch.compiler.is_compiling()
         and q_RALD.is_cpu
         and q_RALD.dtype == torch.float32
-        and q_RALD.shape[2] <= FEW_QUERIES
+        and (q_RALD.shape[2] <= FEW_QUERIES or dropout > 0.0)
     )
-    if not (with_weights or is_step):
+    if not (with_weights or is_faster):
         mixed_RALD = F.scaled_dot_product_attention(
             q_RALD, k_RASD, v_RASD, allowed, dropout, causal and allowed is None, scale=scale
         )
         return mixed_RALD.transpose(1, 2).flatten(2), None
     weights_NLS = _weights(q_RALD, k_RASD, allowed, causal, scale)  # N: heads of all rows
-    weights_NLS = F.dropout(weights_NLS, dropout) if dropout else weights_NLS
+    weights_NLS = dropped(weights_NLS, dropout) if dropout else weights_NLS
     mixed_NLD = torch.bmm(weights_NLS, v_RASD.flatten(0, 1))
     shape = q_RALD.shape[:3]
     mixed_RLH = mixed_NLD.view(*shape, -1).transpose(1, 2).reshape(shape[0], shape[2], -1)

@@ -19,6 +19,7 @@ from raysp.models.encoder.relative_attention import Bias, attend, attention_weig
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packing import Packing
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
@@ -92,7 +93,7 @@ class ConvolutionModule(nn.Module):
             x_BTH = packing.joined(self._over_time(x_BTH[:, place]) for place in packing.places)
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
-        return F.dropout(x_BTH, self.dropout, self.training)
+        return dropped(x_BTH, self.dropout, self.training)
 
     def _over_time(self, x_BTH: Tensor) -> Tensor:
         past = self.depthwise_conv.kernel_size[0] - 1
@@ -181,7 +182,7 @@ class SelfAttention(nn.Module):
         if not with_weights:
             return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
         weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
-        weights_BATT = F.dropout(weights_BATT, dropout, self.training)
+        weights_BATT = dropped(weights_BATT, dropout, self.training)
         return weights_BATT @ v_BATD, weights_BATT
 
     def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> Bias:
@@ -226,7 +227,7 @@ class ConformerLayer(nn.Module):
         hidden_BTH = torch.add(hidden_BTH, self.ffn1(self.ffn1_layer_norm(hidden_BTH)), alpha=0.5)
         normed_BTH = self.self_attn_layer_norm(hidden_BTH)
         attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, positions, with_weights, packing)
-        hidden_BTH = hidden_BTH + F.dropout(attended_BTH, self.dropout, self.training)
+        hidden_BTH = hidden_BTH + dropped(attended_BTH, self.dropout, self.training)
         hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, valid_BT, packing)
         hidden_BTH = torch.add(hidden_BTH, self.ffn2(self.ffn2_layer_norm(hidden_BTH)), alpha=0.5)
         return self.final_layer_norm(hidden_BTH), weights_BATT

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.encoder.relative_attention import (
@@ -24,6 +23,7 @@ from raysp.models.encoder.relative_attention import (
     tiled,
 )
 from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
 
@@ -158,7 +158,7 @@ class DisentangledSelfAttention(nn.Module):
             mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
             return mixed_BAQD.transpose(1, 2).flatten(2), None
         weights_BAQQ = attention_weights(q_BAQD, k_BAQD, bias, keys_B11Q, scale=self.scale)
-        weights_BAQQ = F.dropout(weights_BAQQ, dropout, self.training)
+        weights_BAQQ = dropped(weights_BAQQ, dropout, self.training)
         return (weights_BAQQ @ v_BAQD).transpose(1, 2).flatten(2), weights_BAQQ
 
     def _heads(self, x_BQE: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class DisentangledSelfAttention(nn.Module):
         query_proj = self.query_proj if share or not self.has_p2c else self.pos_query_proj
 
         def project() -> tuple[Tensor, Tensor]:
-            dropped_RH = F.dropout(table_RH, self.config.activation_dropout, self.training)
+            dropped_RH = dropped(table_RH, self.config.activation_dropout, self.training)
             keys_ARD, queries_ARD = (self._heads(proj(dropped_RH)) * self.scale for proj in (key_proj, query_proj))
             return keys_ARD, queries_ARD
 

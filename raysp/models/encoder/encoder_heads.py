@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
@@ -40,6 +39,7 @@ from raysp.models.encoder.heads import (
 )
 from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.files.configuration import Config
+from raysp.models.kernels.dropout import dropped
 
 
 class ForCTC(SpeechModel):
@@ -90,7 +90,7 @@ class ForCTC(SpeechModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        logits_BTV = self.head(F.dropout(encoded.last_hidden_state, self.config.final_dropout, self.training))
+        logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
         loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
         if attention_mask is not None and self.padding == "exact":
             num_frames_B = self._decoded_frames(input_values, attention_mask)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, skewed, tiled
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
+from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
 
@@ -161,7 +162,7 @@ class FeedForward(nn.Module):
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """Return (B, T, H), each frame on its own."""
         inner_BTI = dense(self.linear1, hidden_BTH, self.config.hidden_act)
-        return dense(self.linear2, F.dropout(inner_BTI, self.config.activation_dropout, self.training))
+        return dense(self.linear2, dropped(inner_BTI, self.config.activation_dropout, self.training))
 
 
 class SelfAttention(nn.Module):
@@ -246,7 +247,7 @@ class SelfAttention(nn.Module):
         if not with_weights:
             return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
         weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
-        weights_BATT = F.dropout(weights_BATT, dropout, self.training)
+        weights_BATT = dropped(weights_BATT, dropout, self.training)
         return weights_BATT @ v_BATD, weights_BATT
 
 

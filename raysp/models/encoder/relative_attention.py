@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.models.kernels.dropout import attention_with_dropout, dropped
+
 Bias = Callable[[slice, slice], Tensor]
 """Function of rows and heads that returns their bias (B', A', T, T), in writable memory."""
 
@@ -36,12 +38,12 @@ def attend(
 ) -> Tensor:
     """Return mixed_BATD: values weighted by the softmax of `q k^T scale + bias` over unmasked keys."""
     if bias is None:
-        return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale=scale)
+        return attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale)
     batch, heads, num_frames, _ = q_BATD.shape
     if q_BATD.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         # Contiguous: GPU kernels expect aligned rows of a bias, and those of a skewed view are not.
         masked_BATT = _masked(bias(slice(None), slice(None)).contiguous(), keys_B11T)
-        return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale=scale)
+        return attention_with_dropout(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale)
     mixed_BATD = torch.empty_like(q_BATD.transpose(1, 2)).transpose(1, 2)
     for rows, some in _blocks(batch, heads, num_frames):
         q, k, v = (x[rows, some] for x in (q_BATD, k_BATD, v_BATD))
@@ -66,7 +68,7 @@ def _mixed(
     q_NTD, k_NTD, v_NTD = (x.flatten(0, 1) for x in (q_BATD, k_BATD, v_BATD))
     scores_BATT = bias_BATT.contiguous()
     scores_BATT.flatten(0, 1).baddbmm_(q_NTD, k_NTD.transpose(1, 2), alpha=scale)
-    weights_BATT = F.dropout(_masked(scores_BATT, keys_B11T).softmax(-1), dropout)
+    weights_BATT = dropped(_masked(scores_BATT, keys_B11T).softmax(-1), dropout)
     return torch.bmm(weights_BATT.flatten(0, 1), v_NTD).view_as(q_BATD)
 
 

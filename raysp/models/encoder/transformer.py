@@ -20,6 +20,7 @@ from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.heads import States
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dropout import attention_with_dropout, dropped
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
@@ -90,7 +91,7 @@ class FeatureProjection(nn.Module):
         """Return the projected and the normalised features."""
         if self.layer_norm is not None:
             features_BTC = self.layer_norm(features_BTC)
-        hidden_BTH = F.dropout(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
+        hidden_BTH = dropped(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
         return hidden_BTH, features_BTC
 
 
@@ -139,10 +140,10 @@ class Attention(nn.Module):
             scores_BATT = q_BATD @ k_BATD.transpose(2, 3) * q_BATD.shape[-1] ** -0.5
             if keys_B11T is not None:
                 scores_BATT = scores_BATT.masked_fill(~keys_B11T, torch.finfo(scores_BATT.dtype).min)
-            weights_BATT = F.dropout(scores_BATT.softmax(-1), dropout, self.training)
+            weights_BATT = dropped(scores_BATT.softmax(-1), dropout, self.training)
             mixed_BATD = weights_BATT @ v_BATD
         else:
-            mixed_BATD = F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, keys_B11T, dropout)
+            mixed_BATD = attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout)
         return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
 
@@ -174,8 +175,8 @@ class FeedForward(nn.Module):
     def forward(self, hidden_BTH: Tensor) -> Tensor:
         """Return (B, T, H), each frame on its own."""
         inner_BTI = dense(self.intermediate_dense, hidden_BTH, self.act)
-        inner_BTI = F.dropout(inner_BTI, self.config.activation_dropout, self.training)
-        return F.dropout(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
+        inner_BTI = dropped(inner_BTI, self.config.activation_dropout, self.training)
+        return dropped(dense(self.output_dense, inner_BTI), self.config.hidden_dropout, self.training)
 
 
 class EncoderLayer(nn.Module):
@@ -213,7 +214,7 @@ class EncoderLayer(nn.Module):
         return hidden_BTH, weights_BATT
 
     def _dropout(self, x_BTH: Tensor) -> Tensor:
-        return F.dropout(x_BTH, self.config.hidden_dropout, self.training)
+        return dropped(x_BTH, self.config.hidden_dropout, self.training)
 
 
 class Encoder(nn.Module):
@@ -254,7 +255,7 @@ class Encoder(nn.Module):
             hidden_BTH = self.layer_norm(hidden_BTH)
         if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
             return self._packed(hidden_BTH, valid_BT, states), ()
-        hidden_BTH = F.dropout(hidden_BTH, self.config.hidden_dropout, self.training)
+        hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
         weights = []
         for layer in self.layers:
             if states is not None:

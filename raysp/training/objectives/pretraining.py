@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.kernels.dropout import dropped
 from raysp.models.unispeech import UniSpeechConfig, UniSpeechForPreTraining, UniSpeechPreTrainingLosses
 from raysp.training.batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
@@ -125,7 +125,7 @@ class PretrainingObjective:
         states_BTH, codes_BTH = output["projected_states"], output["projected_quantized_states"]
         replaced_BT = self._replaced(states_BTH)
         mixed_BTH = torch.where(replaced_BT[:, :, None], codes_BTH, states_BTH)
-        return losses, model.ctc_proj(F.dropout(mixed_BTH, model.config.final_dropout, model.training))
+        return losses, model.ctc_proj(dropped(mixed_BTH, model.config.final_dropout, model.training))
 
     def _replaced(self, states_BTH: Tensor) -> Tensor:
         """Draw the frames (B, T) that their codes replace."""
