@@ -66,7 +66,7 @@ def _draws_bits(x: Tensor, probability: float) -> bool:
 
 def _kept(shape: torch.Size, threshold: int) -> Tensor:
     """Draw which values are kept."""
-    count, seed = shape.numel(), int(torch.randint(1 << 62, ()))
+    count, seed = shape.numel(), int(torch.randint(1 << 62, (), device="cpu"))
     bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
     return (torch.from_numpy(bits) >= threshold - LEVELS // 2).view(shape)
 
