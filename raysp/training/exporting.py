@@ -19,7 +19,7 @@ from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
-from raysp.storage.store import Store
+from raysp.storage.store import Store, explain
 from raysp.training.objectives.lora import merged_weights
 
 LAST = "config.json"
@@ -48,17 +48,20 @@ def export(
 
     Raises:
         RunError: the stored checkpoint does not give the logits of the model.
-        StoreError: the sink cannot be written.
+        StoreError: the sink or the temporary folder cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
-        model.save_pretrained(folder, state_dict=merged_weights(model))
-        if isinstance(model, ForCTC) and model.target_lang is not None:
-            model.save_adapter(folder, model.target_lang)
-        _save_processor(folder, feature_extractor, tokenizer)
+        try:
+            model.save_pretrained(folder, state_dict=merged_weights(model))
+            if isinstance(model, ForCTC) and model.target_lang is not None:
+                model.save_adapter(folder, model.target_lang)
+            _save_processor(folder, feature_extractor, tokenizer)
+            for file, text in texts.items():
+                (folder / file).write_text(text)
+        except OSError as error:
+            raise explain(error, "write", folder) from error
         _check(model, folder)
-        for file, text in texts.items():
-            (folder / file).write_text(text)
         files = sorted(file.name for file in folder.iterdir())
         with fault_injection.passing("exported"):
             for file in [*(file for file in files if file != LAST), LAST]:
@@ -81,7 +84,10 @@ def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer
 
 def _publish(store: Store, file: Path) -> None:
     with store.scratch() as scratch:
-        shutil.copyfile(file, scratch)
+        try:
+            shutil.copyfile(file, scratch)
+        except OSError as error:
+            raise explain(error, "write", f"{store.url}/{file.name}") from error
         store.publish(scratch, file.name, replace=True)
 
 

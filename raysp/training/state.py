@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
+from raysp.models.files.weights import write_safetensors
+from raysp.storage.store import explain
 from raysp.training.optimizing import Group
 
 SEPARATOR = "|"
@@ -83,8 +85,15 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write tensors to a file."""
-    save_file(dict(tensors), file)
+    """Write tensors to a file.
+
+    Raises:
+        StoreError: it cannot be written, such as on a full disk.
+    """
+    try:
+        write_safetensors(file, tensors)
+    except OSError as error:
+        raise explain(error, "write", file) from error
 
 
 def _named(groups: Sequence[Group]) -> list[tuple[str, nn.Parameter]]:

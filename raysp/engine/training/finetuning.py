@@ -287,10 +287,14 @@ def _follow(
     except NotFiniteError as error:
         raise RunError(_described(error, prepared.corpus)) from None
     except StoreError as error:
-        raise RunError(f"{error}. Run the same command again: committed steps are kept") from error
+        raise RunError(_not_stored(error)) from error
     finally:
         if recording:
             recording.write()
+
+
+def _not_stored(error: StoreError) -> str:
+    return f"{error}. The same command continues from the last committed step"
 
 
 def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
@@ -310,7 +314,10 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
         "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
     }
     extractor = load_feature_extractor(prepared.plan.checkpoint.path)
-    export(store, session.training.objective.model, extractor, prepared.task.tokenizer, texts)
+    try:
+        export(store, session.training.objective.model, extractor, prepared.task.tokenizer, texts)
+    except StoreError as error:
+        raise RunError(_not_stored(error)) from error
 
 
 def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:

@@ -5,6 +5,8 @@ weights, which refuses everything else.
 """
 
 import json
+import os
+import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -174,14 +176,28 @@ def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file that transformers can read."""
+    """Write one safetensors file that transformers can read.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk.
+    """
     import safetensors.torch
 
     values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)  # the umask's; the library writes files readable by the owner only
-    safetensors.torch.save_file(values, path, metadata={"format": "pt"})
+    try:
+        safetensors.torch.save_file(values, path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        raise _system_error(error, path) from error
     path.chmod(mode)
+
+
+def _system_error(error: Exception, path: Path) -> OSError:
+    """Return an error of the library that writes as one of the operating system, whose number is in its message."""
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
+    return OSError(f"{path}: {error}")
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:

@@ -103,7 +103,7 @@ class _Tokens(NamedTuple):
 
     @classmethod
     def of(cls, tokens: CTCTokens, part: slice) -> Self:
-        """Return those of one row of a batch."""
+        """Return the tokens of one row of a batch."""
         return cls(
             tokens.flat_ids[part], tokens.first_frames[part], tokens.last_frames[part], tokens.token_scores[part]
         )

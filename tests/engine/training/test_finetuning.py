@@ -325,3 +325,18 @@ def test_a_sink_that_cannot_be_written_any_more_ends_the_training(words, tiny, t
         finetune(recipe)
     monkeypatch.undo()
     assert finetune(recipe).is_done
+
+
+def test_a_checkpoint_that_cannot_be_written_is_written_by_the_same_command(words, tiny, tmp_path, monkeypatch):
+    recipe = again(words, tiny, tmp_path / "out")
+
+    def full(self, folder, **options):
+        raise OSError(28, "No space left on device", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("raysp.models.base.modeling.Model.save_pretrained", full)
+        with pytest.raises(RunError, match=r"cannot write it \(No space left on device\); .* from the last committed"):
+            finetune(recipe)
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert finetune(recipe).is_done
+    assert (tmp_path / "out" / "config.json").exists()
