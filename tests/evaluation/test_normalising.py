@@ -3,11 +3,13 @@
 import sys
 from types import ModuleType
 
+import jiwer
 import pytest
 
 from raysp.errors import SpecError
 from raysp.evaluation import normalising
 from raysp.evaluation.normalising import normalisation
+from raysp.evaluation.recognition import compare_texts
 from raysp.text.normalisation import TextRules
 
 TEXT = "  Don\u2019t  STOP, cafe\u0301! "
@@ -54,3 +56,20 @@ def test_whisper_is_the_class_of_its_package_with_the_version(monkeypatch):
     monkeypatch.setattr(normalising.metadata, "version", lambda _: "0.1.2")
     found = normalisation("whisper-basic")
     assert (found("A, B "), found.description) == ("a b", "BasicTextNormalizer of whisper-normalizer 0.1.2")
+
+
+def test_rates_with_the_real_package_are_those_of_jiwer_with_it():
+    reason = "whisper-normalizer is not installed: only its stand-in is tested"
+    english = pytest.importorskip("whisper_normalizer.english", reason=reason).EnglishTextNormalizer()
+    basic = pytest.importorskip("whisper_normalizer.basic", reason=reason).BasicTextNormalizer()
+    references = ["Mr. Park paid twenty-five dollars, didn't he?", "The colour of the caf\u00e9 [noise] is grey."]
+    hypotheses = ["mister park paid $25 did not he", "the color of cafe is gray"]
+    for name, package in (("whisper-english", english), ("whisper-basic", basic)):
+        found = normalisation(name)
+        ours, theirs = (
+            jiwer.wer([function(one) for one in references], [function(one) for one in hypotheses])
+            for function in (found, package)
+        )
+        assert ours == theirs
+        assert compare_texts(references, hypotheses, normalise=name).scores.metrics["wer"].value == pytest.approx(ours)
+    assert normalisation("whisper-english")(references[0]) == "mister park paid $25 did not he"
