@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import Self
 
 from raysp.engine.training.trackers import Tracker
 from raysp.errors import RayspError
@@ -51,7 +52,8 @@ class Recording:
         if evaluated and self.evaluation and (found := _recorded(evaluated, self.evaluation)):
             evaluations.save(self.store, step.done, found, run_id=self.run_id)
             values = {**values, **found.tracked}
-        for tracker in (self.events, *self.trackers):
+        self.events.log(step.done, values)
+        for tracker in self.trackers:
             tracker.log(step.done, values)
         if committed != self._written:
             self._written = committed
@@ -62,11 +64,23 @@ class Recording:
         self.metrics.write()
         self.events.write()
 
-    def finish(self) -> None:
-        """Write what is left, end the trackers, and write the report; a report that fails ends no training."""
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Finish, with the status of the training for trackers."""
+        self.finish(has_failed=kind is not None)
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Write what is left, end the trackers, and write the report; a report that fails ends no training.
+
+        Args:
+            has_failed: whether an error has ended the training.
+        """
         self.write()
         for tracker in self.trackers:
-            tracker.finish()
+            tracker.finish(has_failed=has_failed)
         with contextlib.suppress(RayspError):
             report(self.store)
 

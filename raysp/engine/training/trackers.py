@@ -4,13 +4,16 @@ A training that is continued continues its run there. Credentials and servers co
 documentation says. Errors after the beginning are logged: a tracker that fails ends no training.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+from raysp.engine.training.sending import Sender, Sent
 from raysp.errors import PlanError, SpecError
 from raysp.sink.training.record import TrainingRecord
 
@@ -18,8 +21,16 @@ logger = logging.getLogger(__name__)
 
 MOST_PARAMETERS, MOST_CHARACTERS = 100, 500
 """Parameters of a run of MLflow, and characters of each, that all of its servers take."""
+MOST_METRICS = 1000
+"""Metrics of a request that servers of MLflow take."""
 TAG = "raysp.training"
 """Tag of a run of MLflow with the id of its training."""
+OF_EACH_STEP = "train/loss"
+"""A value that each step has."""
+PATIENCE = 60.0
+"""Seconds that the end of a training waits for a server of MLflow."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""Settings of MLflow while a run begins and ends, unless the environment has them: by default it tries for minutes."""
 
 
 class Tracker(Protocol):
@@ -34,13 +45,19 @@ class Tracker(Protocol):
         """
         ...
 
-    def finish(self) -> None:
-        """Send the values that are left, and end the run."""
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Send the values that are left, and end the run.
+
+        Args:
+            has_failed: whether an error has ended the training.
+        """
         ...
 
 
 class MLflow:
     """Tracker that logs to MLflow, into the active run of the process if there is one.
+
+    Values of steps that the run of an earlier process has already are ignored.
 
     Args:
         mlflow: the package.
@@ -52,28 +69,51 @@ class MLflow:
     def __init__(self, mlflow: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
         self._mlflow = mlflow
         self._is_own = mlflow.active_run() is None
-        if not self._is_own:
-            return
-        tag = f"tags.`{TAG}` = '{training}'"
-        if found := mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
-            mlflow.start_run(run_id=found[0].info.run_id)
-        else:
-            mlflow.start_run(run_name=name, tags={TAG: training})
-            mlflow.log_params({key: parameters[key][:MOST_CHARACTERS] for key in [*parameters][:MOST_PARAMETERS]})
+        self._last = 0
+        with _impatient():
+            self._client = mlflow.MlflowClient()
+            if self._is_own:
+                self._begin(name, training, parameters)
+        self._run_id = mlflow.active_run().info.run_id
+        self._sender = Sender("mlflow", self._send, MOST_METRICS)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send values in a thread of MLflow."""
-        self._mlflow.log_metrics(dict(values), step=step, synchronous=False)
+        """Send values in a thread, which MLflow's own cannot do: it waits at the end for each request by itself."""
+        if step > self._last:
+            self._sender.add(step, values)
 
-    def finish(self) -> None:
+    def finish(self, *, has_failed: bool = False) -> None:
         """Wait until all values are sent, and end the run, unless it was active before."""
-        self._mlflow.flush_async_logging()
+        self._sender.finish(PATIENCE)
         if self._is_own:
-            self._mlflow.end_run()
+            with _impatient(), contextlib.redirect_stdout(sys.stderr):  # it prints links, and stdout may be JSON
+                self._mlflow.end_run("FAILED" if has_failed else "FINISHED")
+
+    def _begin(self, name: str, training: str, parameters: Mapping[str, str]) -> None:
+        tag = f"tags.`{TAG}` = '{training}'"
+        if found := self._mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
+            run_id = found[0].info.run_id
+            self._last = max((one.step for one in self._client.get_metric_history(run_id, OF_EACH_STEP)), default=0)
+            self._mlflow.start_run(run_id=run_id)
+            return
+        self._mlflow.start_run(run_name=name, tags={TAG: training})
+        try:
+            self._mlflow.log_params({key: parameters[key][:MOST_CHARACTERS] for key in [*parameters][:MOST_PARAMETERS]})
+        except Exception:
+            with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+                self._mlflow.end_run("FAILED")  # else it would be the active run of what the process does next
+            raise
+
+    def _send(self, steps: Sequence[Sent]) -> None:
+        metric = self._mlflow.entities.Metric
+        metrics = [metric(key, value, one.milliseconds, one.step) for one in steps for key, value in one.values.items()]
+        self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
 
 
 class WeightsAndBiases:
-    """Tracker that logs to Weights & Biases, into the project of WANDB_PROJECT, or "raysp".
+    """Tracker that logs to Weights & Biases, into the active run of the process if there is one.
+
+    A new run is in the project of WANDB_PROJECT, or "raysp".
 
     Args:
         wandb: the package.
@@ -83,6 +123,10 @@ class WeightsAndBiases:
     """
 
     def __init__(self, wandb: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
+        self._is_own = wandb.run is None
+        if not self._is_own:
+            self._run = wandb.run
+            return
         project = os.environ.get("WANDB_PROJECT", "raysp")
         self._run = wandb.init(project=project, id=training, name=name, config=dict(parameters), resume="allow")
 
@@ -90,9 +134,10 @@ class WeightsAndBiases:
         """Send values; those of steps that the run has already are ignored."""
         self._run.log(dict(values), step=step)
 
-    def finish(self) -> None:
-        """Wait until all values are sent, and end the run."""
-        self._run.finish()
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Wait until all values are sent, and end the run, unless it was active before."""
+        if self._is_own:
+            self._run.finish(exit_code=int(has_failed))
 
 
 TRACKERS: Mapping[str, Callable[[Any, str, str, Mapping[str, str]], Tracker]] = {
@@ -136,6 +181,17 @@ def open_tracker(name: str, url: str, record: TrainingRecord) -> Tracker:
         ) from error
 
 
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    added = {key: value for key, value in IMPATIENT.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
 def _package(name: str) -> Any:  # noqa: ANN401
     if name not in TRACKERS:
         raise SpecError(f"found the tracker {name!r}, expected one of {', '.join(TRACKERS)}")
@@ -172,9 +228,9 @@ class _Tolerant:
                 )
             self._has_failed = True
 
-    def finish(self) -> None:
+    def finish(self, *, has_failed: bool = False) -> None:
         """End the run; a failure is logged."""
         try:
-            self._tracker.finish()
+            self._tracker.finish(has_failed=has_failed)
         except Exception as error:
             logger.warning("tracker %r: the run was not ended: %s", self._name, error)

@@ -58,7 +58,7 @@ def test_a_training_that_patience_ends_is_complete(words, tiny, tmp_path):
 
 
 def test_trackers_are_told_of_every_step(words, tiny, tmp_path, monkeypatch):
-    package = MagicMock()
+    package = MagicMock(run=None)
     monkeypatch.setitem(sys.modules, "wandb", package)
     finetune(recipe(words, tiny, tmp_path / "out", trackers=["wandb"]))
     run = package.init.return_value
