@@ -111,6 +111,7 @@ def test_making_a_pipeline_and_the_command_line_load_no_torch_and_no_ray():
     assert not {"torch", "ray", "pyarrow"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_workers_that_read_and_decode_load_no_torch():
     """They are told of the checkpoint as well; importing torch takes them longer than minutes of audio."""
     code = "import sys, raysp.engine.workers.reader, raysp.ops.decoding, raysp.models.summary; print(*sys.modules)"

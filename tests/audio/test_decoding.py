@@ -142,6 +142,7 @@ def test_int16_is_the_float32_decode_bit_for_bit(samples, subtype):
     assert (found / np.float32(32768)).tobytes() == whole.tobytes()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(*[st.floats(-(2.0**127), 2.0**127, width=32)] * 2), min_size=1, max_size=50))
 def test_the_mean_of_two_is_numpys(pairs):

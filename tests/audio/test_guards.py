@@ -78,6 +78,7 @@ class TestTheDecoder:
         program = f"from raysp.audio import child; child._commit_fault({{{MARK!r}: 'SIGSEGV'}}, {marked()!r})"
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -11
 
+    @pytest.mark.slow
     def test_without_the_choice_of_variables_the_child_knows_the_secrets(self, decoder, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 

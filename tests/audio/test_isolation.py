@@ -134,6 +134,7 @@ def test_a_long_recording_comes_in_chunks_as_it_is_decoded(decoder):
     np.testing.assert_array_equal(whole, audio.decode(file.getvalue(), sample_rate=8000))
 
 
+@pytest.mark.slow
 def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000))
     next(chunks)

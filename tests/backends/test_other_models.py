@@ -103,6 +103,7 @@ def test_texts_of_other_decoders_are_those_of_a_loop_over_rows(tmp_path, name):
     assert [row["pred_text"] for row in found] == written(folder, waves(LENGTHS))
 
 
+@pytest.mark.slow
 def test_a_classifier_of_spectrograms_has_the_longest_window_that_it_takes(tmp_path):
     folder = tiny_spectrogram_classifier(tmp_path / "classes")
     check_rows_alone(folder, raysp.Classes(top_k=2), window_seconds=1.2)

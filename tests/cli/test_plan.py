@@ -182,6 +182,7 @@ def test_shards_of_which_none_can_be_read_are_not_called_done(raysp_command, rec
     assert "nothing to do no shard can be read\n" in raysp_command("plan", recipe).out
 
 
+@pytest.mark.slow
 def test_the_demo_plans_from_any_folder(raysp_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = raysp_command("plan", DEMO.parent / "label_digits.py", "--json")

@@ -148,6 +148,7 @@ class TestRowsWithoutLabels:
         assert (ran.code, ", share 1/2: 2 of 2 shards committed" in ran.out) == (0, True)
         assert ": 3 of 3 shards committed, 2 of them before this run" in raysp_command("run", recipe).out
 
+    @pytest.mark.slow
     def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1).slice(1))
         write_shard(tmp_path / "in" / "b.parquet", table=pa.table({"id": pa.nulls(0), "audio": pa.nulls(0)}))

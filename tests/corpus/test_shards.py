@@ -237,6 +237,7 @@ class TestCheckColumns:
 
 
 class TestReadTable:
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None)
     @given(data=st.data())
     def test_the_pieces_of_a_shard_give_its_rows_in_order(self, data, tmp_path_factory):

@@ -146,6 +146,7 @@ def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
     assert result.word_error_rate == found.errors / 2
 
 
+@pytest.mark.slow
 def test_a_result_without_references_has_no_word_errors(digits, without_ray):
     result, _ = try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
     assert (result.word_errors, result.word_error_rate) == (None, None)

@@ -175,6 +175,7 @@ def test_silence_has_the_lowest_levels():
     ]
 
 
+@pytest.mark.slow
 def test_levels_depend_on_no_other_row_of_a_batch(speech, monkeypatch):
     waves = [speech[:at] for at in (480_000, 400, 5_000, 123_456)] + [np.ones(9_000)]
     alone = [row for wave in waves for row in measured(wave)]

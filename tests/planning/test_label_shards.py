@@ -60,6 +60,7 @@ def texts(sink: Path) -> dict[str, str | None]:
     return {row["id"]: row["pred_text"] for row in rows if row["status"] == "ok"}
 
 
+@pytest.mark.slow
 def test_columns_of_label_shards_are_read_row_for_row(url, labelled):
     pipeline = a_pipeline(raysp.Shards(url, labels=str(labelled)))
     found = plan(pipeline).corpus.shards[0]

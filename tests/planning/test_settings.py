@@ -173,6 +173,7 @@ class TestBudget:
         assert self.budget(Resolved("float32", "cuda", 600), LAPTOP, device="cpu") == 15
 
 
+@pytest.mark.slow
 def test_settings_of_an_older_sink_are_inferred_from_its_runs(corpus):
     label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
     file = corpus / "out" / layout.RUN

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 import raysp
 from raysp.sink import footer
@@ -23,6 +24,7 @@ def write_manifest(folder: Path, there: list[bool]) -> str:
     return f"{folder}/m.jsonl"
 
 
+@pytest.mark.slow
 def test_rows_that_were_retried_name_the_run_of_the_last_retry_and_the_others_the_first_run(tmp_path, monkeypatch):
     run_without_ray(monkeypatch)
     pipeline = a_pipeline(write_manifest(tmp_path, [True, False, True, False]), tmp_path / "out")

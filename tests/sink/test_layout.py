@@ -27,6 +27,7 @@ BLOCKS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(BLOCKS)
 def test_a_block_is_found_again_in_its_path(block):
     path = layout.stage_path(block)

@@ -35,6 +35,7 @@ def counted(references: list, hypotheses: list, statuses: list | None = None) ->
     return found
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(texts, texts.map(lambda text: text or "")), max_size=12))
 def test_they_are_the_edits_of_all_rows_over_the_words_of_all_references(pairs):

@@ -88,6 +88,7 @@ def test_a_missing_file_is_not_found(folder, path):
     assert error_type(AudioRoot(str(folder)), path) == "not_found"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(["..", ".", "", "a.wav", "sub", "b.wav", "others", "out.wav", "~", "audio", "/"])))
 def test_no_path_reads_files_outside(tmp_path_factory, parts):

@@ -48,6 +48,7 @@ def assert_same(found: Alignment | None, expected: Alignment | None) -> None:
     assert found.score == expected.score
 
 
+@pytest.mark.slow
 @given(st.integers(1, 7), st.lists(st.integers(1, 2), min_size=1, max_size=4), st.integers(0, 1000))
 def test_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
     log_probs_TV = log_probs_of(num_frames, 3, seed)
@@ -59,6 +60,7 @@ def test_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
         assert log_prob_of(found, log_probs_TV) == pytest.approx(best, abs=1e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
 def test_the_path_is_less_likely_than_all_paths_together(num_frames, ids, seed):
     log_probs_TV = log_probs_of(num_frames, 6, seed)

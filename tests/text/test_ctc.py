@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ def batches(draw):
     return logits, num_frames, draw(st.integers(0, tokens - 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(batches())
 def test_tokens_times_and_scores_equal_a_plain_loop(batch):

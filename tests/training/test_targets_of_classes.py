@@ -110,6 +110,7 @@ def test_classes_that_are_integers_are_sorted_by_value():
     assert sorted_classes(["10", "9", "a"]) == ("10", "9", "a")
 
 
+@pytest.mark.slow
 def test_a_list_has_each_class_once_and_no_class_needs_frames():
     targets = ClassTargets(["a", "b"], is_many=True)
     assert targets(["b", "a", "b"]).ids == [0, 1]

@@ -125,5 +125,6 @@ def test_runs_of_classes_are_read_back(names):
     assert frames_of(runs_of(names)) == names
 
 
+@pytest.mark.slow
 def test_runs_are_short():
     assert runs_of(["speech"] * 12 + [None] * 3) == '[["speech", 12], [null, 3]]'

@@ -42,6 +42,7 @@ def test_all_committed_label_shards_are_read_and_nothing_else(labelled):
     assert source.estimate_inmemory_data_size() > 0
 
 
+@pytest.mark.slow
 def test_files_that_no_run_committed_are_not_read(labelled, tmp_path):
     shutil.copy(f"{labelled}/a.parquet", f"{labelled}/copy.parquet")
     assert len(raysp.datasource(labelled)) == 3

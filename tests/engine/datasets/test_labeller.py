@@ -247,6 +247,7 @@ def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(jo
     assert (1, True) in sizes["streamed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [None, 16_000 * 4 * 5])
 def test_a_step_with_a_pool_is_applied_to_slices_by_its_actors_or_else_by_the_model_s(
     job, rows, label_rows, monkeypatch, longest

@@ -76,6 +76,7 @@ def theirs(original, wave: torch.Tensor) -> torch.Tensor:
     return torch.stack([original(chunk, 16_000)[0, 0] for chunk in padded.split(CHUNK_SAMPLES)])
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_probabilities_are_those_of_the_original(model, original, digits):
     joined = torch.cat([torch.nn.functional.pad(one, (8_000, 8_000)) for one in digits])

@@ -34,6 +34,7 @@ class TestWithAudio:
         export("dataset", licence="cc-by-4.0")
         return load(tmp_path / "dest", tmp_path / "cache")
 
+    @pytest.mark.slow
     def test_labels_stand_beside_the_recordings_of_their_rows(self, opened):
         given = {row["id"]: row for row in digits().to_pylist()}
         assert opened["id"] == ["a/b", "a b", "u2", "U2", "שלום", "nul", "u7"]

@@ -176,6 +176,7 @@ def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, 
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_path):
     texts = ["ab|a", "b|b|a", "aab"]
     scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 3)))

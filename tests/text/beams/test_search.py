@@ -29,6 +29,7 @@ def as_tuples(rows: list[list[Hypothesis]]) -> list[list[tuple[tuple[int, ...], 
     return [[(tuple(one.ids.tolist()), one.score) for one in row] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blank", [0, 2])
 @pytest.mark.parametrize(("frames", "tokens"), [(1, 3), (4, 3), *soaked([(5, 4), (6, 3)])])
 def test_scores_are_sums_over_all_alignments_if_nothing_is_pruned(frames, tokens, blank):

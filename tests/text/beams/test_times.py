@@ -23,6 +23,7 @@ def aligned(logits: torch.Tensor, *texts: tuple[int, ...], blank: int = 0, kept:
     return decoder.aligned(frames, torch.full((len(logits),), logits.shape[1]), given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blank", [0, 3])
 def test_the_alignment_is_the_most_probable_of_all(blank):
     logits = 2 * torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(3))

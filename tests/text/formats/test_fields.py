@@ -24,6 +24,7 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("lines") / "file"
 
 
+@pytest.mark.slow
 @given(id_=TEXTS, spans=words())
 def test_lhotse_reads_the_words_of_a_ctm_file(file, id_, spans):
     file.write_bytes(ctm(id_, spans).encode())

@@ -115,6 +115,7 @@ def test_weights_of_checkpoints_in_half_precision_are_trained_in_float32(parts, 
         assert {one.dtype for one in again.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_initial_weights_are_those_of_the_seed(parts):
     _, encoder, decoder, tokenizer = parts
     torch.manual_seed(5)

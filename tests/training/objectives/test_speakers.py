@@ -150,6 +150,7 @@ def test_half_precision_is_near_and_its_loss_in_float32(model):
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.1)
 
 
+@pytest.mark.slow
 def test_other_speakers_have_new_weights_and_all_else_stays(tmp_path):
     names = ["ann", "bob", "eve"]
     make_oracle("Wav2Vec2ForXVector", num_labels=5).save_pretrained(tmp_path / "old")
