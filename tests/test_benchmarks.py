@@ -205,6 +205,7 @@ def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(
         assert found.peak_gigabytes > 0.1
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_stand_in_device_labels_every_block_with_any_number_of_batches_in_hand() -> None:
     speech = actor.speech_of(30)

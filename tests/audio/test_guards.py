@@ -43,6 +43,7 @@ class TestTheDecoder:
         for one in made:
             one.close()
 
+    @pytest.mark.drivers
     @pytest.mark.slow
     def test_without_the_time_out_a_hang_is_waited_for(self, decoder, monkeypatch):
         monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.3)
@@ -62,6 +63,7 @@ class TestTheDecoder:
         thread.join(60)
         assert len(found[0]) == 1000
 
+    @pytest.mark.drivers
     @pytest.mark.slow
     def test_without_the_limit_of_memory_a_recording_takes_any_amount(self, decoder, monkeypatch):
         with pytest.raises(AudioError) as caught:

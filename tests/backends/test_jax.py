@@ -67,6 +67,7 @@ def test_a_model_of_features_has_the_texts_of_torch(tmp_path):
         assert ours["pred_score"] == pytest.approx(theirs["pred_score"], abs=1e-4)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_decoder_writes_the_texts_of_torch_in_any_batch(writer):
     recordings = waves(LENGTHS)

@@ -99,6 +99,7 @@ def test_labels_and_receipts_are_those_of_other_runs_and_no_ray_starts(corpus, w
     assert raysp.status(str(corpus / "out")).shards_committed == SHARDS
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_process_that_started_before_the_run_labels_it(corpus, without_a_ray, monkeypatch):
     with label_process.started_early():
@@ -186,6 +187,7 @@ def test_a_message_cut_off_by_a_crash_is_not_a_message(corpus, without_a_ray, mo
     assert (result.exit_code, result.rows, without_a_ray) == (0, SHARDS * ROWS, ["Ray"])
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_threads_of_a_process_that_waits_for_its_job_do_not_spin():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
@@ -197,6 +199,7 @@ def test_threads_of_a_process_that_waits_for_its_job_do_not_spin():
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_reason(corpus, without_a_ray, tmp_path):
     outputs = {"outputs": [UnloadableTranscript(folder=str(tmp_path), failures=99)]}

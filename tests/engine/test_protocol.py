@@ -150,6 +150,7 @@ class Children:
             time.sleep(0.2)
 
 
+@pytest.mark.drivers
 def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(
     corpus, recipe, tmp_path
 ):

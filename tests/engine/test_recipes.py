@@ -40,6 +40,7 @@ def test_every_recipe_is_tested_and_short():
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_trains(name):
@@ -48,6 +49,7 @@ def test_a_recipe_trains(name):
         assert try_out(replace(recipe, pool=Pool(1, cpus=1)), 1).is_done
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words, tmp_path):
     mms = tmp_path / "mms"
@@ -61,6 +63,7 @@ def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words,
     assert {"adapter.tur.safetensors", "config.json", "vocab.json"} <= {file.name for file in sink.iterdir()}
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_labels_a_corpus(name, tmp_path):
@@ -79,6 +82,7 @@ def test_a_recipe_labels_a_corpus(name, tmp_path):
     assert columns <= rows[0].keys()
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

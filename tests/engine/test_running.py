@@ -302,6 +302,7 @@ def seconds_by_ffmpeg(data: bytes) -> float | None:
     return seconds
 
 
+@pytest.mark.drivers
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     "moments", [pytest.param({2}, id="once"), pytest.param(set(range(1, 11)), id="ten times", marks=pytest.mark.soak)]

@@ -77,6 +77,7 @@ class TestRuns:
         again = run(pipeline)
         assert (again.rows, again.shards_before) == (0, SHARDS)
 
+    @pytest.mark.drivers
     def test_two_drivers_work_side_by_side_and_overlapping_ones_are_refused(self, digits, pipeline):
         """The second one runs whole while the first one has labelled its first block."""
         seen = []

@@ -81,6 +81,7 @@ def test_word_times_match_the_recording_also_after_window_joints():
     check(spoken, spoken.labels(30))
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_window_joints_inside_words_cause_few_errors():
     spoken = Spoken([60, 60, 60], str(DEMO / "audio" / "*.parquet"), seed=2)
@@ -88,6 +89,7 @@ def test_window_joints_inside_words_cause_few_errors():
     assert often <= spoken.word_error_rate(spoken.labels(100)) + 0.02
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("times", "lengths"),

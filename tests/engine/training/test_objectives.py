@@ -98,6 +98,7 @@ def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
     assert travelled.task.digest == prepared.task.digest
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
     objective = Classify(str(headless), column="speaker")
@@ -167,6 +168,7 @@ def writer(words, headless, decoders, tmp_path_factory) -> Path:
     return sink
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
     label = raysp.Label(str(writer), outputs=[raysp.Transcript()])
@@ -178,6 +180,7 @@ def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
     assert all(isinstance(text, str) for text in texts)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path):
     objective = Seq2Seq(str(writer), freeze="encoder")
@@ -219,6 +222,7 @@ def test_texts_that_a_decoder_cannot_be_trained_on_have_a_reason(headless, decod
     assert prepared.facts["tokens"].startswith("100 tokens, of which ")
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_checkpoint_of_speakers_embeds_recordings(words, listener, tmp_path):
     evaluation = Evaluation(raysp.Shards(words), every=10, best="accuracy")

@@ -51,6 +51,7 @@ def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
             assert_close(mine[rows], value[rows])
 
 
+@pytest.mark.drivers
 @pytest.mark.parametrize("freezes", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_gradients_equal_those_of_the_sister_in_pytorch(bert, jax, freezes):
     sister, model = bert
