@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"{item.nodeid} uses the shared Ray: add its file to ON_RAY")
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=_turn)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt modules and tests from garbage collection, which takes a tenth of the time of tests otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect all at its end, or libraries report leaks."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -42,7 +42,6 @@ def folder(tmp_path, monkeypatch):
     gc.set_threshold(50_000, 20, 100)
     yield Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
     gc.set_threshold(*threshold)
-    gc.unfreeze()
     logging.getLogger("raysp.sink.lease").setLevel(logging.NOTSET)
 
 
