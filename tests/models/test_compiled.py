@@ -89,7 +89,7 @@ def test_an_exported_model_has_the_same_outputs_for_any_batch(cls):
         torch.testing.assert_close(program(inputs, mask).logits, model(inputs, mask).logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.drivers  # takes as long
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", some(DECODERS, "bart"))
 @torch.no_grad()

@@ -74,7 +74,7 @@ def attend(
         )
         return mixed_RALD.transpose(1, 2).flatten(2), None
     weights_NLS = _weights(q_RALD, k_RASD, allowed, causal, scale)  # N: heads of all rows
-    weights_NLS = dropped(weights_NLS, dropout) if dropout else weights_NLS
+    weights_NLS = dropped(weights_NLS, dropout)
     mixed_NLD = torch.bmm(weights_NLS, v_RASD.flatten(0, 1))
     shape = q_RALD.shape[:3]
     mixed_RLH = mixed_NLD.view(*shape, -1).transpose(1, 2).reshape(shape[0], shape[2], -1)

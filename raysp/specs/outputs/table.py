@@ -1,8 +1,9 @@
 """The outputs of raysp."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.classes import Classes, Segments
 from raysp.specs.outputs.embedding import Embedding
@@ -21,13 +22,19 @@ OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes
 
 def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:
     """Return the names of the outputs that a checkpoint supports, in the order of its capabilities."""
-    return tuple(name for name in outputs_of(checkpoint.gives) if _is_supported(name, checkpoint))
+    return _names(one for one in _needing(checkpoint.gives) if _is_supported(one, checkpoint))
 
 
-def _is_supported(name: str, checkpoint: "CheckpointSummary") -> bool:
-    from raysp.errors import CheckpointError
+def outputs_of(gives: "Iterable[Capability]") -> tuple[str, ...]:
+    """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
+    return _names(_needing(gives))
 
-    [output] = [one for one in OUTPUTS if type(one).__name__ == name]
+
+def _needing(gives: "Iterable[Capability]") -> Iterator[Output]:
+    return (one for capability in gives for one in OUTPUTS if capability in one.needs)
+
+
+def _is_supported(output: Output, checkpoint: "CheckpointSummary") -> bool:
     try:
         output.check(checkpoint)
     except CheckpointError:
@@ -35,7 +42,5 @@ def _is_supported(name: str, checkpoint: "CheckpointSummary") -> bool:
     return True
 
 
-def outputs_of(gives: "Iterable[Capability]") -> tuple[str, ...]:
-    """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
-    found = [type(one).__name__ for capability in gives for one in OUTPUTS if capability in one.needs]
-    return tuple(dict.fromkeys(found))
+def _names(outputs: Iterable[Output]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(type(one).__name__ for one in outputs))
