@@ -50,6 +50,7 @@ def test_a_data_set_of_datasets(raysp_command, here):
     assert "one" in tried(raysp_command, here, DATASET)
 
 
+@pytest.mark.drivers
 def test_a_bucket(here, s3):
     variables = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
     bucket = s3.bucket()

@@ -52,6 +52,7 @@ with isolation.Decoder() as decoder:
 """
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
     parent = subprocess.Popen([sys.executable, "-c", PAUSED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -73,6 +74,7 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
         parent.communicate()
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypatch):
     monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)

@@ -186,6 +186,7 @@ def test_a_child_that_is_killed_from_outside_costs_no_recording(decoder):
         np.testing.assert_array_equal(one, expected)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", some(["sleep", "spin"], "sleep"))
 def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch, fault):
@@ -201,6 +202,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     assert str(hung) == "the decoder returned nothing for 1 s of its own time, twice; it may hang on it"
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     decoder = faulty("memory")
@@ -210,6 +212,7 @@ def test_memory_is_bounded_and_the_recording_at_fault_named(faulty):
     assert "more memory than the decoder's limit (512 MB)" in str(found[1])
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_the_childs_memory_does_not_depend_on_the_recording(decoder):
     def peak() -> int:

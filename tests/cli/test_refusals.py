@@ -85,6 +85,7 @@ class TestRefusals:
         assert SECRET not in ran.err
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.drivers
     @pytest.mark.slow
     def test_a_missing_gpu_is_planned_for_and_refused_on_a_machine_without_one(
         self, raysp_command, recipe, tmp_path, monkeypatch

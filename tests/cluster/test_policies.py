@@ -96,6 +96,7 @@ def test_the_policy_allows_every_request_of_a_run(requests):
     assert [one for one in requests if not allows(RUN, *one)] == []
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [statement["Sid"] for statement in RUN["Statement"]])
 def test_a_run_needs_each_of_its_statements(requests, name):

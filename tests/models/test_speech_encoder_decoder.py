@@ -553,6 +553,7 @@ def test_a_text_decoder_alone_is_not_a_checkpoint_to_label_with(tmp_path):
         check_checkpoint(tmp_path)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_importing_the_model_imports_no_encoder():
     code = (

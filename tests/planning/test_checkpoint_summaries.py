@@ -72,6 +72,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         summary_of(tmp_path / "nothing-here")
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_second_plan_needs_no_torch(checkpoint, tmp_path, recipe):
     code = (

@@ -328,6 +328,7 @@ class TestRaces:
             assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
             assert sinks.labels(store, shard) == sinks.expected(shard)
 
+    @pytest.mark.drivers
     @pytest.mark.slow
     @pytest.mark.usefixtures("atomic_store")
     def test_processes_that_commit_the_same_shard_all_succeed(self, stores, store):

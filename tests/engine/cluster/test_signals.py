@@ -135,6 +135,7 @@ except typer.Exit as stop:
 """
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_stopped_run_has_the_time_that_it_needs_to_end():
     ran = subprocess.run([sys.executable, "-c", A_SLOW_END], capture_output=True, text=True, check=False)

@@ -19,6 +19,7 @@ SECTION = (
 PROGRAM, ACTORS, PAIRS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
+@pytest.mark.drivers
 def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")

@@ -302,6 +302,7 @@ def test_the_decoding_process_ends_with_the_labeller(plain, rows, monkeypatch):
     assert children() == before
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_labeller_imports_no_ray():
     code = (

@@ -66,6 +66,7 @@ def trained(digits, listener, tmp_path_factory):
     return sink, finetune(recipe)
 
 
+@pytest.mark.drivers
 def test_frames_of_real_digits_are_learnt(trained, digits):
     sink, result = trained
     losses = [step.loss for step in metrics.load(LocalStore(sink))]
@@ -86,6 +87,7 @@ def test_frames_of_real_digits_are_learnt(trained, digits):
     assert shown.about == f"{worst.errors} errors, score {worst.score:.3f}"
 
 
+@pytest.mark.drivers
 def test_the_checkpoint_names_the_classes_in_both_libraries(trained):
     sink, _ = trained
     theirs, info = transformers.Wav2Vec2ForAudioFrameClassification.from_pretrained(sink, output_loading_info=True)
@@ -98,6 +100,7 @@ def test_the_checkpoint_names_the_classes_in_both_libraries(trained):
     assert figures["best"]["metric"] == "accuracy"
 
 
+@pytest.mark.drivers
 def test_a_checkpoint_of_frames_labels_segments(trained, tmp_path):
     label = raysp.Label(str(trained[0]), outputs=[raysp.Segments()])
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
@@ -107,6 +110,7 @@ def test_a_checkpoint_of_frames_labels_segments(trained, tmp_path):
     assert {one["label"] for row in rows for one in row} <= {"loud", "quiet"}
 
 
+@pytest.mark.drivers
 def test_a_head_with_the_same_classes_is_trained_further(trained, digits, tmp_path):
     recipe = a_recipe(
         digits,

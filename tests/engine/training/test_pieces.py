@@ -67,6 +67,7 @@ def recipe(digits, checkpoint, sink, **objective):
     )
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_digits_are_learnt_and_labelled_in_any_batch(digits, checkpoint, tmp_path):
     assert finetune(recipe(digits, checkpoint, tmp_path / "out")).is_done

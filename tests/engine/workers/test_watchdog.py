@@ -65,6 +65,7 @@ def test_the_watching_process_ends_with_its_thread():
     assert processes[0].wait(timeout=120) == 0
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     process = started("with watched(1):\n    print('in', flush=True)\n    input()\nprint('done')")
@@ -76,6 +77,7 @@ def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     assert process.returncode == 0
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_waits_with_their_own_limit_do_not_count(started):
     process = started(

@@ -23,6 +23,7 @@ print("all of them")
 """
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_no_architecture_without_weights_imports_the_compiler_of_torch():
     """Its import takes longer than all other checks of a checkpoint, in the plan and in each actor."""

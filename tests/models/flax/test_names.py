@@ -15,6 +15,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_no_other_name_imports_jax():
     code = "import sys\nfrom raysp.models import *\nprint('jax' in sys.modules or 'flax' in sys.modules)"
