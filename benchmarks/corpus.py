@@ -21,6 +21,8 @@ import soundfile
 HERE = Path(__file__).parent
 DEMO_DIGITS = str(HERE.parent / "pipelines" / "demo" / "audio" / "*.parquet")
 GAP_SECONDS = 0.2
+GAPS = (GAP_SECONDS, GAP_SECONDS)
+"""Shortest and longest gap between recordings that are joined."""
 GAP_NOISE = 8
 """Peak of the noise in a gap, of 32768: recorded silence is never digital silence."""
 ROW_GROUP_ROWS = 32
@@ -118,15 +120,18 @@ def target_seconds(kind: str, rng: np.random.Generator, total: float) -> list[fl
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def join(rng: np.random.Generator, utterances: list[Utterance], seconds: float) -> tuple[np.ndarray, list[Utterance]]:
+def join(
+    rng: np.random.Generator, utterances: list[Utterance], seconds: float, gaps: tuple[float, float] = GAPS
+) -> tuple[np.ndarray, list[Utterance]]:
     """Join random utterances, with gaps between them, to about `seconds`."""
     rate = utterances[0].sample_rate
-    gap = round(GAP_SECONDS * rate)
+    shortest, longest = gaps
     chosen: list[Utterance] = []
     samples: list[np.ndarray] = []
     length = 0
     while True:
         one = utterances[rng.integers(len(utterances))]
+        gap = round((rng.uniform(shortest, longest) if shortest < longest else shortest) * rate)
         longer = length + len(one.samples) + (gap if chosen else 0)
         if chosen and longer - seconds * rate > seconds * rate - length:
             return np.concatenate(samples), chosen
@@ -137,12 +142,18 @@ def join(rng: np.random.Generator, utterances: list[Utterance], seconds: float) 
         length = longer
 
 
-def rows(kind: str, seconds: float, seed: int, speakers: Mapping[str, list[Utterance]]) -> Iterator[dict[str, object]]:
+def rows(
+    kind: str,
+    seconds: float,
+    seed: int,
+    speakers: Mapping[str, list[Utterance]],
+    gaps: tuple[float, float] = GAPS,
+) -> Iterator[dict[str, object]]:
     """Yield the rows of a corpus."""
     rng = np.random.default_rng(seed)
     for index, wanted in enumerate(target_seconds(kind, rng, seconds)):
         speaker = list(speakers)[rng.integers(len(speakers))]
-        samples, chosen = join(rng, speakers[speaker], wanted)
+        samples, chosen = join(rng, speakers[speaker], wanted, gaps)
         rate = chosen[0].sample_rate
         file = io.BytesIO()
         soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
@@ -165,9 +176,11 @@ def build(
     shards: int = 4,
     digits: str = DEMO_DIGITS,
     sample_rate: int | None = None,
+    gaps: tuple[float, float] = GAPS,
 ) -> list[Path]:
     """Write a corpus and return its shards."""
-    table = pa.Table.from_pylist(list(rows(kind, minutes * 60, seed, read_utterances(digits, sample_rate))), SCHEMA)
+    found = list(rows(kind, minutes * 60, seed, read_utterances(digits, sample_rate), gaps))
+    table = pa.Table.from_pylist(found, SCHEMA)
     folder.mkdir(parents=True, exist_ok=True)
     edges = [table.num_rows * k // shards for k in range(shards + 1)]
     names = [folder / f"{kind}-{k:05d}-of-{shards:05d}.parquet" for k in range(shards)]
@@ -190,6 +203,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", choices=KINDS, default="test-like", help="distribution of durations")
     parser.add_argument("--minutes", type=float, default=10, help="minutes of audio")
     parser.add_argument("--shards", type=int, default=4, help="number of shards")
+    parser.add_argument(
+        "--gaps", type=float, nargs=2, default=GAPS, help="shortest and longest gap between recordings, in seconds"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
     names = build(
@@ -200,6 +216,7 @@ def main(argv: list[str] | None = None) -> None:
         shards=args.shards,
         digits=args.digits,
         sample_rate=args.sample_rate,
+        gaps=tuple(args.gaps),
     )
     seconds = np.concatenate([pq.read_table(name, columns=["duration"])["duration"].to_numpy() for name in names])
     print(
