@@ -123,7 +123,7 @@ def target_seconds(kind: str, rng: np.random.Generator, total: float) -> list[fl
 def join(
     rng: np.random.Generator, utterances: list[Utterance], seconds: float, gaps: tuple[float, float] = GAPS
 ) -> tuple[np.ndarray, list[Utterance]]:
-    """Join random utterances, with gaps between them, to about `seconds`."""
+    """Join random utterances, with gaps of a shortest to a longest number of seconds, to about `seconds`."""
     rate = utterances[0].sample_rate
     shortest, longest = gaps
     chosen: list[Utterance] = []
@@ -131,6 +131,7 @@ def join(
     length = 0
     while True:
         one = utterances[rng.integers(len(utterances))]
+        # Gaps of one length draw no number, so that such a corpus is the same whether lengths can differ or not.
         gap = round((rng.uniform(shortest, longest) if shortest < longest else shortest) * rate)
         longer = length + len(one.samples) + (gap if chosen else 0)
         if chosen and longer - seconds * rate > seconds * rate - length:

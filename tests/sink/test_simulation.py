@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
     """Give scratch files a place in memory where there is one; watching a lease is nothing to warn of here."""
     logging.getLogger("raysp.sink.lease").setLevel(logging.ERROR)
     gc.collect()
-    gc.freeze()  # what other tests left is not looked through again with every history
+    gc.freeze()  # what other tests left is not looked through again with every history; conftest.py undoes it
     threshold = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)
     yield Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
