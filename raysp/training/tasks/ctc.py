@@ -89,7 +89,12 @@ class CTCTask(texts.ComparedTexts):
     def objective(self, plan: TrainingPlan) -> CTCObjective:
         """Return the loss with its model."""
         model = ctc_model(plan, self.spec, self.tokenizer)
-        return CTCObjective(model, load_feature_extractor(plan.checkpoint.path), dtype=getattr(torch, plan.dtype))
+        return CTCObjective(
+            model,
+            load_feature_extractor(plan.checkpoint.path),
+            dtype=getattr(torch, plan.dtype),
+            label_prior=self.spec.label_prior,
+        )
 
     def held(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
