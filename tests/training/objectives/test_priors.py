@@ -49,12 +49,14 @@ def test_the_loss_is_the_sum_over_all_paths(power: float) -> None:
 
 
 def test_without_a_power_it_is_the_usual_loss() -> None:
+    torch.manual_seed(3)
     logits, labels, frames = torch.randn(2, 9, 5), torch.tensor([[1, 4], [3, 3]]), torch.tensor([9, 7])
     usual = ctc_loss(logits, frames, labels, blank=BLANK, reduction="none")
     torch.testing.assert_close(prior_ctc_loss(logits, frames, labels, blank=BLANK, power=0.0), usual)
 
 
 def test_frames_behind_the_end_do_not_count() -> None:
+    torch.manual_seed(3)
     logits, labels, frames = torch.randn(2, 9, 5), torch.tensor([[1, 4], [3, 3]]), torch.tensor([9, 6])
     others = logits.clone()
     others[1, 6:] = 10 * torch.randn(3, 5)
