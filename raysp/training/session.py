@@ -40,6 +40,15 @@ Rows = Callable[[Window], Mapping[int, TrainingRow]]
 """Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
 
 
+class _Loaded(NamedTuple):
+    """A window in memory."""
+
+    window: Window
+    rows: Mapping[int, TrainingRow]
+    epoch_steps: int
+    """Steps of its epoch."""
+
+
 @dataclass(frozen=True)
 class Course:
     """Length and learning rates of a training.
@@ -173,7 +182,7 @@ class Session:
         index: durations of the rows.
         sizes: of micro-batches, steps and windows.
         course: length and learning rates.
-        rows: returns this worker's rows of a window; called in a thread, a window ahead.
+        rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
         keeper: commits; None: this worker commits nothing.
         held: parameters that are not trained in the first steps.
         held_steps: number of these steps.
@@ -301,24 +310,15 @@ class Session:
         if self.position.done < self.held_steps:
             self.training.freeze(self.held, frozen=True)
         try:
-            while not self.is_done:
-                for report in self._epoch(should_stop):
+            for loaded in self._ahead():
+                window = loaded.window
+                for step in range(self.position.step - window.first_step, window.num_steps):
+                    report = self._step(window, step, loaded.rows, loaded.epoch_steps, stops=should_stop())
                     yield report
-                    if report.update.stops:
+                    if report.update.stops or self.is_done:
                         return
         finally:
             self._finish()
-
-    def _epoch(self, should_stop: Callable[[], bool]) -> Iterator[Report]:
-        """Run the rest of the current epoch."""
-        epoch = self._order(self.position.epoch)
-        if not epoch.num_steps:
-            raise RunError("no row is left to train on")
-        for window, rows in self._ahead(epoch):
-            for step in range(self.position.step - window.first_step, window.num_steps):
-                yield self._step(window, step, rows, epoch.num_steps, stops=should_stop())
-                if self.is_done:
-                    return
 
     def _order(self, number: int) -> Epoch:
         """Return the order of an epoch."""
@@ -380,18 +380,43 @@ class Session:
         numbers = range(window.micro_batches)
         return sum(float(self.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
 
-    def _ahead(self, epoch: Epoch) -> Iterator[tuple[Window, Mapping[int, TrainingRow]]]:
-        """Yield windows from the current step on with their rows; those of the next are read meanwhile."""
-        windows = epoch.windows_from(self.position.step)
-        window = next(windows, None)
-        waiting = self._threads.submit(self.rows, window) if window else None
-        while window is not None and waiting is not None:
+    def _ahead(self) -> Iterator[_Loaded]:
+        """Yield windows from the current step on with their rows; those of the next one are read meanwhile."""
+        if self.is_done:
+            return
+        windows = self._windows()
+        waiting = self._threads.submit(self._load, windows)
+        while True:
             began = time.monotonic()
-            rows, following = waiting.result(), next(windows, None)
+            loaded = waiting.result()
             self._waited += time.monotonic() - began
-            waiting = self._threads.submit(self.rows, following) if following else None
-            yield window, rows
-            window = following
+            if loaded is None:
+                return
+            waiting = self._threads.submit(self._load, windows)
+            yield loaded
+
+    def _windows(self) -> Iterator[tuple[Window, int]]:
+        """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
+        position = self.position
+        while not self.course.is_done(position):
+            epoch = self._order(position.epoch)
+            if not epoch.num_steps:
+                raise RunError("no row is left to train on")
+            for window in epoch.windows_from(position.step):
+                if self.course.is_done(position):
+                    return
+                yield window, epoch.num_steps
+                end = window.first_step + window.num_steps
+                position = Position(position.done + end - position.step, position.epoch, end)
+            position = Position(position.done, position.epoch + 1, 0)
+
+    def _load(self, windows: Iterator[tuple[Window, int]]) -> _Loaded | None:
+        """Return the next window with its rows; None after the last. The order of its epoch is computed here too."""
+        found = next(windows, None)
+        if found is None:
+            return None
+        window, epoch_steps = found
+        return _Loaded(window, self.rows(window), epoch_steps)
 
     def _begin_commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
         """Copy the state, and commit it in a thread; a commit before it is waited for."""

@@ -1,5 +1,6 @@
 """Whole trainings: every row once an epoch, commits, and the same weights after any stop."""
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -181,6 +182,31 @@ def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
     assert torch.equal(again.average.state()["lm_head.weight"], expected["lm_head.weight"])
 
 
+def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_session):
+    session = new_session()
+    whole, begun = session.rows, [threading.Event() for _ in range(COURSE.epochs)]
+
+    def rows(window):
+        begun[window.epoch].set()
+        return whole(window)
+
+    session.rows = rows
+    for report in session.run():
+        if report.position.step == 0 and report.position.epoch < COURSE.epochs:  # the last step of an epoch is done
+            assert begun[report.position.epoch].wait(60)
+    assert all(epoch.is_set() for epoch in begun)
+
+
+@pytest.mark.parametrize("course", [COURSE, replace(COURSE, epochs=None, steps=7)])
+def test_no_window_is_read_that_is_not_trained_on(new_session, course):
+    session = new_session(course)
+    whole, read = session.rows, []
+    session.rows = lambda window: read.append(window) or whole(window)
+    trained = sum(report.update.num_rows for report in session.run())
+    assert len({(window.epoch, window.number) for window in read}) == len(read)
+    assert sum(len(window.rows) - (5 in window.rows) for window in read[:-1]) < trained
+
+
 def test_a_course_of_steps_ends_after_them(new_session):
     reports = [*new_session(replace(COURSE, epochs=None, steps=7)).run()]
     assert len(reports) == 7
@@ -209,7 +235,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_rows(new_session, 
 
     def rows(window):
         found = whole(window)
-        if 9 in found and session.position.epoch == 1:
+        if 9 in found and window.epoch == 1:
             found[9] = TrainingRow(np.full(8000, np.nan, np.float32), found[9].target)
         return found
 

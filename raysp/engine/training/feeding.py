@@ -35,7 +35,8 @@ class Feeder:
         """Return references to the rows of a worker, a `PieceRows` for each piece of a window."""
         key = (window.epoch, window.number, num_workers)
         if key not in self.begun:
-            for old in [old for old in self.begun if old[2] != num_workers or old < _before(key)]:
+            before = max((old for old in self.begun if old < key), default=key)  # workers may still train on it
+            for old in [old for old in self.begun if old[2] != num_workers or old < before]:
                 del self.begun[old]
             self.begun[key] = self._begin(window, num_workers)
         return [outputs[worker] for outputs in self.begun[key]]
@@ -48,12 +49,6 @@ class Feeder:
             found = task.remote([self.reference], number, [one.get(number, []) for one in wanted])
             outputs.append([found] if num_workers == 1 else list(found))
         return outputs
-
-
-def _before(key: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the window before one, which workers may still train on."""
-    epoch, number, num_workers = key
-    return (epoch, number - 1, num_workers) if number else (epoch - 1, 2**62, num_workers)
 
 
 def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, wanted: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
