@@ -182,7 +182,8 @@ class Aligning:
         values, frames, starts = self._joined(windows, len(kept) + 1, pauses)
         places = {index: place for place, index in enumerate(kept)}
         target = spelt.target(wildcard=self.wildcard)
-        local = Target([places[index] for index in target.ids], target.gaps)
+        separator = None if target.separator is None else places[target.separator]
+        local = replace(target, ids=[places[index] for index in target.ids], separator=separator)
         [found] = align(values[..., :-1], [values.shape[1]], [local], blank=0, best=values[..., -1])
         if found is not None:
             firsts, lasts = found.first_frames, found.last_frames
@@ -240,8 +241,11 @@ class Aligning:
 
     def _kept(self, spelt: Spelt | None) -> list[int]:
         """Return the ids of the blank and of the tokens of which windows stage log-probabilities."""
-        ids = range(self.vocab_size) if self.is_result or spelt is None else spelt.target().ids
-        return [self.blank, *sorted({*ids} - {self.blank})]
+        if self.is_result or spelt is None:
+            ids = {*range(self.vocab_size)}
+        else:
+            ids = {*spelt.target().ids} | {spelt.delimiter} - {None}
+        return [self.blank, *sorted(ids - {self.blank})]
 
     def _row(
         self, spelt: Spelt, alignment: Alignment | None, since: tuple[Floats, Floats] | None = None

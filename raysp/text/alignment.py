@@ -58,10 +58,19 @@ class Target:
         ids: L token ids, without blanks.
         gaps: for the blank before each token and behind the last one, L + 1 values, whether frames of any other speech
             may be there; None: nowhere.
+        separator: token between words, which stands for the blank too before the first token, behind the last one and
+            beside another separator; None: there is none.
     """
 
     ids: Sequence[int]
     gaps: Sequence[bool] | None = None
+    separator: int | None = None
+
+    @property
+    def pauses(self) -> list[bool]:
+        """For the blank before each token and behind the last one, whether it may be the separator."""
+        is_edge = [True, *(one == self.separator for one in self.ids), True]
+        return [self.separator is not None and any(pair) for pair in pairwise(is_edge)]
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,7 @@ class _Trellis:
     """
 
     def __init__(self, log_probs_BTV: Tensor, best_BT: Tensor, targets: Sequence[Target], blank: int) -> None:
-        self.log_probs_BTV = log_probs_BTV
+        self.log_probs_BTV = _with_pauses(log_probs_BTV, targets, blank)
         self.best_BT = best_BT
         self.num_tokens = [len(one.ids) for one in targets]
         num_states = 2 * max(self.num_tokens) + 1
@@ -200,6 +209,7 @@ class _Trellis:
         floors = np.full((len(targets), num_states), FLOOR, np.float32)
         for row, one in enumerate(targets):
             tokens[row, 1 : 2 * len(one.ids) : 2] = one.ids
+            tokens[row, : 2 * len(one.ids) + 1 : 2][one.pauses] = self.log_probs_BTV.shape[-1] - 1
             if one.gaps is not None:
                 costs = np.array([AROUND, *(BETWEEN for _ in one.ids[1:]), AROUND])
                 floors[row, : 2 * len(one.ids) + 1 : 2] = np.where(one.gaps, -costs, FLOOR)
@@ -265,6 +275,16 @@ class _Trellis:
                 of_tokens = np.where(is_foreign[row, :num_frames], 0.0, of_row)
                 alignment = _alignment(path, log_probs[row, :num_frames], of_tokens, self.num_tokens[row])
                 yield alignment, -float(of_row.sum())
+
+
+def _with_pauses(log_probs_BTV: Tensor, targets: Sequence[Target], blank: int) -> Tensor:
+    """Return log-probabilities with those of a pause behind them, if a row has a separator: of it or of the blank."""
+    if all(one.separator is None for one in targets):
+        return log_probs_BTV
+    separators = torch.tensor([blank if one.separator is None else one.separator for one in targets])
+    ids_BT1 = separators.to(log_probs_BTV.device)[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
+    pauses_BT1 = torch.maximum(log_probs_BTV.gather(-1, ids_BT1), log_probs_BTV[..., blank, None])
+    return torch.cat([log_probs_BTV, pauses_BT1], -1)
 
 
 class _Chunk:

@@ -59,7 +59,7 @@ class Spelt:
                 gaps.append(True)
             gaps += [True, *(False for _ in of_word[1:])]
             ids += of_word
-        return Target(ids, [*gaps, True] if wildcard else None)
+        return Target(ids, [*gaps, True] if wildcard else None, self.delimiter)
 
     def places(self) -> list[list[slice]]:
         """Return for each word the places of the tokens of its letters in the target; empty slices for unknown ones."""

@@ -68,6 +68,16 @@ def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript(
         ]
 
 
+@pytest.mark.parametrize("heard", [" ONE TWO", "ONE TWO ", "  ONE   TWO  "])
+def test_separators_that_no_text_has_change_no_score(op, transcribing, heard):
+    forward = forward_of(transcribing, heard)
+    [text], _, [words], *_ = transcribing(forward)
+    [row] = rows_of(op, forward, [text])
+    assert text.split() == ["ONE", "TWO"]
+    assert row["score"] == pytest.approx(0, abs=1e-6)
+    assert row["words"] == words
+
+
 def test_characters_without_a_token_are_counted_and_words_of_them_have_no_times(op, transcribing):
     [row] = rows_of(op, forward_of(transcribing, "ONE TWO"), ["– one, two 3"])
     assert row["skipped"] == 3
@@ -113,7 +123,9 @@ def test_a_row_in_a_batch_equals_the_row_alone(op):
         assert rows_of(op, alone, [text]) == [together[row]]
 
 
-@pytest.mark.parametrize("text", ["one two three four five six seven", "", "12", None, "one " * 100, "Nine, nine - X!"])
+@pytest.mark.parametrize(
+    "text", ["one two three four five six seven", "nine", "", "12", None, "one " * 100, "Nine, nine - X!"]
+)
 @pytest.mark.parametrize("wildcard", [False, True])
 def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, text, wildcard):
     spec = raysp.Align("said", chars=True, wildcard=wildcard)
@@ -142,7 +154,7 @@ def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
     forward = noisy(2, 50)
     object.__setattr__(forward, "parts", [(0, 43), (8, 50)])
     rows = rows_of(op, forward, ["nine"] * 2)
-    assert [len(row["staged"]) for row in rows] == [43 * 5, 42 * 5]  # blank, E, I, N and the best token
+    assert [len(row["staged"]) for row in rows] == [43 * 6, 42 * 6]  # blank, separator, E, I, N and the best token
     assert rows[0]["staged"].dtype == np.float32
 
 

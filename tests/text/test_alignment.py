@@ -20,17 +20,24 @@ def log_probs_of(num_frames: int, num_tokens: int, seed: int, sharpness: float =
     return (sharpness * torch.randn(num_frames, num_tokens, generator=generator)).log_softmax(-1)
 
 
-def align_one(log_probs_TV: torch.Tensor, ids, gaps=None) -> Alignment | None:
-    [found] = align(log_probs_TV[None], [len(log_probs_TV)], [Target(ids, gaps)], blank=BLANK)
+def align_one(log_probs_TV: torch.Tensor, ids, gaps=None, separator=None) -> Alignment | None:
+    [found] = align(log_probs_TV[None], [len(log_probs_TV)], [Target(ids, gaps, separator)], blank=BLANK)
     return found
 
 
-def best_of_all(log_probs_TV: torch.Tensor, ids) -> float:
-    """Return the highest log-probability of all paths that collapse to the tokens."""
+def words_of(tokens, separator) -> list[list[int]]:
+    """Return the tokens between separators, without empty words."""
+    groups = itertools.groupby(tokens, lambda token: token == separator)
+    return [[*group] for is_separator, group in groups if not is_separator]
+
+
+def best_of_all(log_probs_TV: torch.Tensor, ids, separator=None) -> float:
+    """Return the highest log-probability of all paths that collapse to the tokens, or to the same words of them."""
     num_frames, num_tokens = log_probs_TV.shape
     best = -math.inf
     for path in itertools.product(range(num_tokens), repeat=num_frames):
-        if [token for token, _ in itertools.groupby(path) if token != BLANK] == list(ids):
+        tokens = [token for token, _ in itertools.groupby(path) if token != BLANK]
+        if words_of(tokens, separator) == words_of(ids, separator):
             best = max(best, sum(float(log_probs_TV[frame, token]) for frame, token in enumerate(path)))
     return best
 
@@ -53,6 +60,23 @@ def assert_same(found: Alignment | None, expected: Alignment | None) -> None:
 def test_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
     log_probs_TV = log_probs_of(num_frames, 3, seed)
     found, best = align_one(log_probs_TV, ids), best_of_all(log_probs_TV, ids)
+    if best == -math.inf:
+        assert found is None
+    else:
+        assert found is not None
+        assert log_prob_of(found, log_probs_TV) == pytest.approx(best, abs=1e-5)
+
+
+SEPARATOR = 3
+WORD = st.lists(st.integers(1, 2), min_size=1, max_size=2)
+
+
+@pytest.mark.slow
+@given(st.integers(1, 6), st.lists(WORD, min_size=1, max_size=3), st.integers(0, 1000))
+def test_with_a_separator_the_path_is_the_best_of_all_paths_with_these_words(num_frames, words, seed):
+    ids = [token for word in words for token in [SEPARATOR, *word]][1:]
+    log_probs_TV = log_probs_of(num_frames, 4, seed)
+    found, best = align_one(log_probs_TV, ids, separator=SEPARATOR), best_of_all(log_probs_TV, ids, SEPARATOR)
     if best == -math.inf:
         assert found is None
     else:
@@ -96,6 +120,25 @@ def test_a_text_that_the_model_hears_scores_zero_and_its_tokens_lie_in_their_fra
     assert found.last_frames.tolist() == [3, 5, 8]
     assert found.score == 0
     np.testing.assert_array_equal(found.token_scores, log_probs_TV.amax(-1).numpy()[[3, 5, 8]])
+
+
+@pytest.mark.parametrize(
+    ("frames", "score"),
+    [
+        ([3, 0, 1, 3, 0, 2, 0, 3], 0.0),
+        ([3, 3, 1, 3, 0, 3, 3, 2, 3, 0, 3], 0.0),
+        ([1, 0, 3, 2, 2, 0, 0, 3, 0, 3], 0.0),
+        ([1, 3, 2, 1], -11.0),  # another token
+        ([1, 0, 2, 0], -11.0),  # no separator
+    ],
+)
+def test_separators_around_words_change_no_score(frames, score):
+    log_probs_TV = torch.log(torch.nn.functional.one_hot(torch.tensor(frames), 4) * (1 - 4e-5) + 1e-5)
+    found = align_one(log_probs_TV, [1, 3, 2], separator=3)
+    assert found is not None
+    assert found.score * 3 == pytest.approx(score, abs=0.6)
+    for token, first, last in zip((1, 2), found.first_frames[[0, 2]], found.last_frames[[0, 2]], strict=True):
+        assert frames[first] == frames[last] == token
 
 
 @pytest.mark.parametrize(
